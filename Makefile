@@ -1,0 +1,44 @@
+# Needs Python 3.10 to 3.13 and a network connection to PyPI; everything else goes into .venv.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+DEMO_ARGS ?= --steps 1000 --batch-size 16384
+
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo    learn a photograph; pictures go to ./demo"
+	@echo "make test    run all tests             (PYTEST_ARGS='-k grid')"
+	@echo "make lint    check style and formatting"
+	@echo "make bench   measure training and inference speed on this machine"
+	@echo "make clean   remove .venv, ./demo and caches"
+	@echo "Another Python than python3: make PYTHON=python3.12 ..."
+
+demo: $(READY)
+	@$(BIN)/numbanet learn-image samples/images/astronaut.png samples/configs/config_hash.json \
+		--output demo $(DEMO_ARGS)
+
+test: $(READY)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+bench: $(READY)
+	@$(BIN)/python benchmarks/cpu_training.py $(BENCH_ARGS)
+
+clean:
+	rm -rf .venv build demo dist *.egg-info .hypothesis .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
+		echo "numbanet needs Python 3.10 to 3.13, and '$(PYTHON)' is $$($(PYTHON) -c 'import platform; print("Python " + platform.python_version())' 2>/dev/null || echo missing); choose another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Setting up .venv (once; a minute or so)"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv || { \
+		echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: sudo apt install python3-venv" >&2; rm -rf .venv; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[samples,test,lint]'
+	@touch $@
