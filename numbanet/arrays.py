@@ -1,0 +1,67 @@
+"""What comes in: arrays of any library, checked once, at the boundary."""
+
+from typing import Any
+
+import numpy as np
+
+
+def as_host_matrix(value: Any, name: str, n_columns: int, n_rows: int | None = None) -> np.ndarray:
+    """The value as a float32 array [n_rows, n_columns] in C order, copied only if it must be.
+
+    Accepts NumPy arrays, anything with `__dlpack__` or `__array__`, and nested lists.
+
+    Raises:
+        TypeError: it is no array of real numbers, or it lies on a GPU.
+        ValueError: its shape is wrong.
+    """
+    array = _as_numpy(value, name)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{name}: expected real numbers, got dtype {array.dtype}; convert it to float32"
+        )
+    expected = f"[{'batch' if n_rows is None else n_rows}, {n_columns}]"
+    if array.ndim != 2 or array.shape[1] != n_columns:
+        raise ValueError(f"{name}: expected shape {expected}, got {list(array.shape)}")
+    if n_rows is not None and array.shape[0] != n_rows:
+        raise ValueError(
+            f"{name}: expected shape {expected} as the inputs have, got {list(array.shape)}"
+        )
+    # Kernels are compiled for aligned and writable arrays only.
+    with np.errstate(over="ignore"):
+        return np.require(array, np.float32, ["C", "A", "W"])
+
+
+def as_host_vector(value: Any, name: str, n: int) -> np.ndarray:
+    """The value as a float32 array [n], copied only if it must be.
+
+    Raises:
+        TypeError: it is no array of real numbers, or it lies on a GPU.
+        ValueError: its shape is wrong.
+    """
+    array = _as_numpy(value, name)
+    if array.ndim != 1:
+        raise ValueError(f"{name}: expected shape [{n}], got {list(array.shape)}")
+    return as_host_matrix(array.reshape(1, -1), name, n, 1).reshape(-1)
+
+
+def _as_numpy(value: Any, name: str) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)
+    if hasattr(value, "__cuda_array_interface__"):
+        raise TypeError(
+            f"{name}: the array lies on a GPU and the model on the CPU; copy it to the host first"
+        )
+    if hasattr(value, "__dlpack__"):
+        try:
+            return np.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise TypeError(
+                f"{name}: NumPy cannot take this {type(value).__name__} through DLPack ({error}); "
+                "give a float32 array in host memory that needs no gradient"
+            ) from error
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name}: expected an array, got {type(value).__name__} ({error})"
+        ) from error

@@ -1,0 +1,266 @@
+"""The vocabulary of device code: functions that Numba compiles for the CPU and for CUDA alike.
+
+Everything that is a formula is written with `@device` and float32 constants. Numba compiles such a
+function for whichever target calls it, also through closures, so no formula exists twice.
+"""
+
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.errors import RequireLiteralValue, TypingError
+from numba.extending import intrinsic, overload
+from numba.np import arrayobj
+
+from numbanet.inline_compiler import InlineDispatcher
+
+
+def device(function):
+    """Declare a device function.
+
+    fastmath must sit on every function: a kernel's flags do not reach what it calls.
+    error_model="numpy" drops the zero test in front of each division.
+    """
+    return InlineDispatcher(function, fastmath=True, error_model="numpy", forceinline=True)
+
+
+ZERO = np.float32(0.0)
+HALF = np.float32(0.5)
+ONE = np.float32(1.0)
+TWO = np.float32(2.0)
+PI = np.float32(math.pi)
+
+
+@intrinsic
+def local_array(typingctx, n):
+    """A float32 array of `n` elements on the stack; `n` is known at compile time.
+
+    With constant indices it lives in registers. It must not outlive the function that made it.
+    """
+    if not isinstance(n, types.IntegerLiteral):
+        raise RequireLiteralValue("local_array: the length must be known at compile time")
+    length = n.literal_value
+    array_type = types.Array(types.float32, 1, "C")
+
+    def codegen(context, builder, signature, args):
+        element = context.get_value_type(types.float32)
+        storage = cgutils.alloca_once(builder, ir.ArrayType(element, length), name="local")
+        array = context.make_array(array_type)(context, builder)
+        item_size = context.get_constant(types.intp, 4)
+        arrayobj.populate_array(
+            array,
+            data=builder.bitcast(storage, element.as_pointer()),
+            shape=[context.get_constant(types.intp, length)],
+            strides=[item_size],
+            itemsize=item_size,
+            meminfo=None,
+            parent=None,
+        )
+        return array._getvalue()
+
+    return array_type(n), codegen
+
+
+@device
+def floor_to_int(x):  # math.floor would be a library call on the CPU
+    truncated = np.int32(x)
+    return np.int32(truncated - np.int32(x < np.float32(truncated)))
+
+
+@intrinsic
+def uint32_view(typingctx, array):
+    """The memory of a 1-D float32 array as uint32: local integers, or the bits of the floats."""
+    view_type = types.Array(types.uint32, 1, "C")
+
+    def codegen(context, builder, signature, args):
+        source = context.make_array(signature.args[0])(context, builder, args[0])
+        view = context.make_array(view_type)(context, builder)
+        arrayobj.populate_array(
+            view,
+            data=builder.bitcast(source.data, ir.IntType(32).as_pointer()),
+            shape=source.shape,
+            strides=source.strides,
+            itemsize=source.itemsize,
+            meminfo=None,
+            parent=None,
+        )
+        return view._getvalue()
+
+    return view_type(array), codegen
+
+
+@device
+def float_bits(x):
+    storage = local_array(1)
+    storage[0] = x
+    return uint32_view(storage)[0]
+
+
+@intrinsic
+def multiply_add(typingctx, target, i, weight, source, j, n):
+    """target[i : i + n] += weight * source[j : j + n] for 1-D float32 arrays, as one vector.
+
+    `n` is known at compile time. LLVM does not join the elements of such short loops by itself.
+    """
+    if not isinstance(n, types.IntegerLiteral):
+        raise RequireLiteralValue("multiply_add: the length must be known at compile time")
+    length = n.literal_value
+    signature = types.void(target, types.intp, types.float32, source, types.intp, n)
+
+    def codegen(context, builder, signature, args):
+        vector = ir.VectorType(ir.FloatType(), length)
+        fused = ("contract",)  # lets LLVM join multiplication and addition
+
+        def address(array, offset):
+            data = context.make_array(signature.args[array])(context, builder, args[array]).data
+            return builder.bitcast(builder.gep(data, [args[offset]]), vector.as_pointer())
+
+        to, start = address(0, 1), builder.load(address(3, 4))
+        total = builder.load(to)
+        total.align = start.align = 4
+        weight = ir.Constant(vector, ir.Undefined)
+        for k in range(length):
+            weight = builder.insert_element(weight, args[2], ir.IntType(32)(k))
+        product = builder.fmul(weight, start, flags=fused)
+        builder.store(builder.fadd(total, product, flags=fused), to).align = 4
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def atomic_add(array, index, value):
+    """array[index] += value: atomic on CUDA, plain on the CPU, whose loops share no parameter."""
+    array[index] += value
+
+
+@overload(atomic_add, target="cpu", inline="always")
+def _(array, index, value):
+    def add(array, index, value):
+        array[index] += value
+
+    return add
+
+
+@overload(atomic_add, target="cuda", inline="always")
+def _(array, index, value):
+    from numba import cuda  # only a compilation for CUDA comes here
+
+    def add(array, index, value):
+        cuda.atomic.add(array, index, value)
+
+    return add
+
+
+# Arithmetic whose order of rounding matters: nothing is reassociated, only fused multiply-adds.
+def exact(function):
+    """Declare a device function that is rounded as written, but for fused multiply-adds."""
+    return InlineDispatcher(function, fastmath={"contract"}, error_model="numpy", forceinline=True)
+
+
+@intrinsic
+def select(typingctx, condition, if_true, if_false):
+    """`if_true if condition else if_false` without a branch: LLVM would sink work into one."""
+    if if_true != if_false:
+        raise TypingError(f"select: the two values have types {if_true} and {if_false}")
+
+    def codegen(context, builder, signature, args):
+        return builder.select(*args)
+
+    return if_true(types.boolean, if_true, if_true), codegen
+
+
+@intrinsic
+def float_from_bits(typingctx, bits):
+    """The float32 with these 32 bits; the inverse of float_bits."""
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.uint32), codegen
+
+
+# Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
+ROUND = np.float32(1.5 * 2**23)
+EXPONENT_BIAS, EXPONENT_SHIFT, SIGN_SHIFT = np.uint32(127), np.uint32(23), np.uint32(31)
+EXP_MIN, EXP_MAX = np.float32(-87.3), np.float32(88.3)  # the scale stays a normal number
+INVERSE_LN2 = np.float32(1.0 / math.log(2.0))
+LN2_HIGH = np.float32(0.693359375)  # 10 bits, so that a multiple of it is exact
+LN2_LOW = np.float32(math.log(2.0) - 0.693359375)
+INVERSE_PI = np.float32(1.0 / math.pi)
+PI_HIGH = np.float32(3.140625)  # 8 bits
+PI_MIDDLE = np.float32(0.0009675025939941406)  # 11 bits
+PI_LOW = np.float32(math.pi - 3.140625 - 0.0009675025939941406)
+
+
+@exact
+def exp_reduce(x):  # x = n ln 2 + r with |r| <= ln(2) / 2; returns 2^n and r
+    shifted = x * INVERSE_LN2 + ROUND
+    n = shifted - ROUND
+    scale = float_from_bits(np.uint32((float_bits(shifted) + EXPONENT_BIAS) << EXPONENT_SHIFT))
+    return scale, (x - n * LN2_HIGH) - n * LN2_LOW
+
+
+@device
+def exp_parts(x):
+    """e^x as (scale, tail), with e^x = scale (1 + tail) and scale a power of two."""
+    scale, r = exp_reduce(min(max(x, EXP_MIN), EXP_MAX))
+    series = np.float32(1.3981999507e-3) + np.float32(1.9875691500e-4) * r
+    series = np.float32(8.3334519073e-3) + series * r
+    series = np.float32(4.1665795894e-2) + series * r
+    series = np.float32(1.6666665459e-1) + series * r
+    series = np.float32(5.0000001201e-1) + series * r
+    return scale, r + r * r * series
+
+
+@device
+def exp(x):
+    """e^x to 1e-7; x is clamped to [-87.3, 88.3], so it neither overflows nor reaches zero.
+
+    Coefficients: Cephes (Moshier 1992), expf.
+    """
+    scale, tail = exp_parts(x)
+    return scale + scale * tail
+
+
+@exact
+def add_exp_parts(scale, tail):
+    return scale * tail + (scale - ONE)
+
+
+@device
+def exp_minus_one(x):
+    """e^x - 1, with a small relative error also near x = 0."""
+    scale, tail = exp_parts(x)
+    return add_exp_parts(scale, tail)
+
+
+@exact
+def pi_reduce(x, shift):  # x + shift pi = n pi + r with |r| <= pi / 2; returns n in bits, and r
+    shifted = (x * INVERSE_PI + shift) + ROUND
+    n = (shifted - ROUND) - shift
+    return float_bits(shifted), ((x - n * PI_HIGH) - n * PI_MIDDLE) - n * PI_LOW
+
+
+@device
+def sin_shifted(x, shift):
+    n, r = pi_reduce(x, shift)
+    square = r * r
+    series = np.float32(-1.98110311e-4) + np.float32(2.60873171e-6) * square
+    series = np.float32(8.33308719e-3) + series * square
+    series = np.float32(-1.66666604e-1) + series * square
+    sine = r + r * square * series
+    return float_from_bits(np.uint32(float_bits(sine) ^ np.uint32(n << SIGN_SHIFT)))
+
+
+@device
+def sin(x):
+    """sin x to 2e-7 for |x| <= 1e5; the coefficients minimise the error on [-pi/2, pi/2]."""
+    return sin_shifted(x, ZERO)
+
+
+@device
+def cos(x):
+    """cos x to 2e-7 for |x| <= 1e5."""
+    return sin_shifted(x, HALF)

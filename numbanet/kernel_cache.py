@@ -1,0 +1,157 @@
+"""Compiled code on disk, for functions that are composed of closures.
+
+Numba's own `cache=True` never finds such a function again: its key pickles what the closure
+captures, and compiled functions pickle differently in each process. Here the key is a fingerprint
+of everything that determines the machine code: the byte code and constants of the function and,
+recursively, of every function it captures or names; the source of this package; the signature; the
+processor; and the versions of Python, Numba and llvmlite.
+
+Entries are written atomically and a damaged entry is compiled anew. They hold machine code, like
+Numba's own cache, so the directory must belong to the user alone.
+"""
+
+import hashlib
+import os
+import pickle
+import sys
+import types as python_types
+from functools import cache
+from pathlib import Path
+
+import llvmlite
+import numba
+import numpy as np
+from numba import njit
+from numba.core import serialize
+from numba.core.compiler import CompileResult
+from numba.core.dispatcher import Dispatcher
+from numba.misc.appdirs import user_cache_dir
+
+from numbanet.atomic_file import replace_file
+
+
+def directory() -> Path:
+    """Where compiled kernels are kept: NUMBANET_CACHE_DIR, or the user's cache directory."""
+    return Path(os.environ.get("NUMBANET_CACHE_DIR") or user_cache_dir("numbanet", False))
+
+
+def fingerprint(function) -> str:
+    """A digest of a function's behaviour: equal in every process, for equal code and constants."""
+    digest = hashlib.sha256()
+    seen = {}
+
+    def add(*parts):
+        digest.update("\0".join(map(str, parts)).encode() + b"\1")
+
+    def visit(value):
+        if isinstance(value, Dispatcher):
+            add("dispatcher", sorted(value.targetoptions.items(), key=str))
+            visit(value.py_func)
+        elif isinstance(value, python_types.FunctionType):
+            if id(value) in seen:
+                add("seen", seen[id(value)])
+                return
+            seen[id(value)] = len(seen)
+            visit(value.__code__)
+            for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+                add("captures", name)
+                visit(cell.cell_contents)
+            for name in referenced_names(value.__code__):
+                if name in value.__globals__:
+                    add("names", name)
+                    visit(value.__globals__[name])
+        elif isinstance(value, python_types.CodeType):
+            add("code", value.co_code.hex(), value.co_names, value.co_varnames)
+            for constant in value.co_consts:
+                visit(constant)
+        elif isinstance(value, python_types.ModuleType):
+            add("module", value.__name__)
+        elif isinstance(value, (tuple, list)):
+            add(type(value).__name__, len(value))
+            for item in value:
+                visit(item)
+        elif isinstance(value, np.ndarray):
+            add("array", value.dtype, value.shape, value.tobytes().hex())
+        elif value is None or isinstance(
+            value, (bool, int, float, complex, str, bytes, np.generic)
+        ):
+            add(type(value).__name__, repr(value))
+        elif hasattr(value, "_defn"):  # an intrinsic
+            visit(value._defn)
+        else:
+            kind = value if isinstance(value, type) else type(value)
+            add("object", kind.__module__, kind.__qualname__)
+
+    visit(function)
+    return digest.hexdigest()
+
+
+def referenced_names(code) -> list[str]:
+    """Names of globals that a code object, or a function defined in it, may use."""
+    names = list(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, python_types.CodeType):
+            names += referenced_names(constant)
+    return names
+
+
+@cache
+def environment() -> str:
+    """What all kernels of this process have in common: versions and this package's source."""
+    digest = hashlib.sha256()
+    for version in (sys.version, numba.__version__, llvmlite.__version__, np.__version__):
+        digest.update(version.encode())
+    package = Path(__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def compile_cached(function, **options):
+    """Numba's njit with this cache: compiled at the first call, found again in every process."""
+    dispatcher = njit(error_model="numpy", **options)(function)
+    dispatcher._cache = KernelCache(function)
+    return dispatcher
+
+
+class KernelCache:
+    """What a Numba dispatcher expects of its cache, for one function."""
+
+    def __init__(self, function):
+        self._function = function
+
+    @property
+    def cache_path(self) -> str:
+        return str(directory())
+
+    def enable(self):
+        """Numba's protocol; this cache is always on."""
+
+    def disable(self):
+        """Numba's protocol; this cache is always on."""
+
+    def flush(self):
+        """Numba's protocol; entries are never stale, because the key says what they are."""
+
+    def _path(self, signature, codegen) -> Path:
+        key = (fingerprint(self._function), environment(), str(signature), codegen.magic_tuple())
+        name = hashlib.sha256(repr(key).encode()).hexdigest()[:32]
+        return directory() / f"{self._function.__name__}-{name}.cpu"
+
+    def load_overload(self, signature, target_context):
+        """The compiled function for a signature, or None."""
+        target_context.refresh()
+        try:
+            payload = pickle.loads(self._path(signature, target_context.codegen()).read_bytes())
+            return CompileResult._rebuild(target_context, *payload)
+        except Exception:  # absent, damaged, or written by a build that this one cannot read
+            return None
+
+    def save_overload(self, signature, result):
+        """Keep a compiled function; a cache that cannot be written is no error."""
+        path = self._path(signature, result.target_context.codegen())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            replace_file(path, serialize.dumps(result._reduce()))
+        except OSError:
+            return

@@ -1,0 +1,156 @@
+"""pcg32, the random numbers of tiny-cuda-nn, draw for draw: the same seed gives the same weights.
+
+PCG-XSH-RR 64/32, M. E. O'Neill 2014: state <- a state + c (mod 2^64), and each draw is a
+permutation of the upper bits of the state.
+"""
+
+import numpy as np
+
+from numbanet.device import device
+from numbanet.kernel_cache import compile_cached
+
+MULTIPLIER = np.uint64(0x5851F42D4C957F2D)
+INCREMENT = np.uint64(3)  # of stream 1
+FLOAT_SCALE = np.float32(2.0**-23)
+LANES = 16  # threads of the fill that advance side by side, so that the loop vectorises
+DEVICE_DRAWS = 4  # numbers that a thread of tiny-cuda-nn's device fill draws
+DEVICE_BLOCK = 128  # the threads of that fill come in multiples of this
+
+
+@device
+def pcg32_next(state):
+    return np.uint64(state * MULTIPLIER + INCREMENT)
+
+
+@device
+def pcg32_output(state):
+    shifted = np.uint32(((state >> np.uint64(18)) ^ state) >> np.uint64(27))
+    turn = np.uint32(state >> np.uint64(59))
+    back = np.uint32((np.uint32(32) - turn) & np.uint32(31))
+    return np.uint32((shifted >> turn) | np.uint32(shifted << back))
+
+
+@device
+def pcg32_float(number):  # uniform in [0, 1), 23 bits
+    return np.float32(np.int32(number >> np.uint32(9))) * FLOAT_SCALE
+
+
+@device
+def pcg32_jump(n_draws):
+    """(a, c) of the affine map state -> a state + c that skips n_draws, in O(log n_draws)."""
+    a, c = MULTIPLIER, INCREMENT
+    total_a, total_c = np.uint64(1), np.uint64(0)
+    while n_draws > np.uint64(0):
+        if n_draws & np.uint64(1):
+            total_a, total_c = np.uint64(total_a * a), np.uint64(total_c * a + c)
+        a, c = np.uint64(a * a), np.uint64((a + np.uint64(1)) * c)
+        n_draws = np.uint64(n_draws >> np.uint64(1))
+    return total_a, total_c
+
+
+@device
+def pcg32_advance(state, n_draws):
+    a, c = pcg32_jump(n_draws)
+    return np.uint64(state * a + c)
+
+
+@compile_cached
+def skip(state, n_draws):
+    return pcg32_advance(state, n_draws)
+
+
+@compile_cached
+def draw(state):
+    return pcg32_output(state)
+
+
+@compile_cached
+def fill_uniform(state, y):
+    """y [n_draws, n_threads]: thread t takes draws n_draws * t ... of the stream as y[:, t].
+
+    n_threads is a multiple of LANES.
+    """
+    n_draws, n_threads = y.shape
+    a, c = np.empty(LANES + 1, np.uint64), np.empty(LANES + 1, np.uint64)
+    for lane in range(LANES + 1):
+        a[lane], c[lane] = pcg32_jump(np.uint64(n_draws * lane))
+    for first in range(0, n_threads, LANES):
+        draw_state = state
+        for j in range(n_draws):
+            block = y[j, first : first + LANES]
+            for lane in range(LANES):
+                number = pcg32_output(np.uint64(draw_state * a[lane] + c[lane]))
+                block[lane] = pcg32_float(number)
+            draw_state = pcg32_next(draw_state)
+        state = np.uint64(state * a[LANES] + c[LANES])
+
+
+class Pcg32:
+    """A stream of random numbers; `state` is all that a snapshot has to keep."""
+
+    def __init__(self, seed: int):
+        self.state = (int(INCREMENT) + int(seed)) % 2**64
+        self.advance(1)
+
+    @classmethod
+    def from_state(cls, state: int) -> "Pcg32":
+        """The stream that goes on where another one had this state."""
+        rng = cls(0)
+        rng.state = int(state) % 2**64
+        return rng
+
+    def advance(self, n_draws: int) -> None:
+        """Skip n_draws numbers; a negative count goes back."""
+        self.state = skip(np.uint64(self.state), np.uint64(int(n_draws) % 2**64))
+
+    def next_uint(self) -> int:
+        """The next draw, in [0, 2^32)."""
+        number = draw(np.uint64(self.state))
+        self.advance(1)
+        return number
+
+    def next_float(self) -> float:
+        """The next draw as a number in [0, 1) with 23 bits."""
+        return float(self.uniform(1)[0])
+
+    def uniform(self, n: int) -> np.ndarray:
+        """The next n draws in [0, 1), in order: float32 [n]."""
+        return self._fill(n, 1, -(-n // LANES) * LANES)
+
+    def device_uniform(self, n: int) -> np.ndarray:
+        """n draws in [0, 1) in the order of tiny-cuda-nn's device fill: float32 [n].
+
+        Four consecutive draws land a quarter of the array apart, and the stream advances by n even
+        where n is not a multiple of the number of threads.
+        """
+        n_blocks = -(-n // (DEVICE_DRAWS * DEVICE_BLOCK))
+        return self._fill(n, DEVICE_DRAWS, n_blocks * DEVICE_BLOCK)
+
+    def _fill(self, n, n_draws, n_threads):
+        y = np.empty((n_draws, n_threads), np.float32)
+        fill_uniform(np.uint64(self.state), y)
+        self.advance(n)
+        return y.reshape(-1)[:n]
+
+
+def seed_sequence(seed: int) -> int:
+    """The first of the two words that C++'s std::seed_seq{seed} generates.
+
+    tiny-cuda-nn's Trainer seeds its stream with it, its PyTorch bindings with the seed itself.
+    """
+    word_a, word_b = 0x8B8B8B8B, 0x8B8B8B8B
+    mask = 2**32 - 1
+
+    def mix(x):
+        return x ^ x >> 27
+
+    # [rand.util.seedseq] for one seed and two words, its loops written out.
+    for added in (1, int(seed) + 1):
+        first = 1664525 * mix(word_a ^ word_b ^ word_b) & mask
+        second = first + added & mask
+        word_a, word_b = word_b + first + second & mask, second
+    for added in (0, 1):
+        first = 1566083941 * mix(word_a + word_b + word_b & mask) & mask
+        second = first - added & mask
+        word_a, word_b = word_b ^ first ^ second, second
+    return word_a

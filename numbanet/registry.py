@@ -1,0 +1,165 @@
+"""The table of components: (kind, name) -> frozen dataclass, and the way from JSON to a component.
+
+Names are compared case-insensitively, as in tiny-cuda-nn. Defaults exist only as dataclass
+defaults. A name that is not there is an error that lists what is; an option that is not there is a
+warning, because real programs pass extra keys along.
+"""
+
+import dataclasses
+import difflib
+import numbers
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+KINDS = ("encoding", "network", "loss", "optimizer")
+
+_components: dict[tuple[str, str], Callable] = {}
+_display_names: dict[str, list[str]] = {kind: [] for kind in KINDS}
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used; the message starts with the path of the offending option."""
+
+
+class UnknownOptionWarning(UserWarning):
+    """A config holds an option that the component does not have."""
+
+
+def derived(**kwargs) -> Any:
+    """Declare a dataclass field that the model supplies and the JSON config does not."""
+    return dataclasses.field(metadata={"derived": True}, **kwargs)
+
+
+def register(kind: str, *names: str) -> Callable:
+    """Register a frozen dataclass, or a factory with a `component` attribute, under `names`.
+
+    The first name is the one that `to_config` writes.
+
+    Raises:
+        ValueError: the kind does not exist or one of the names is taken.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r} does not exist; use one of {', '.join(KINDS)}")
+
+    def add(component):
+        for name in names:
+            key = (kind, name.lower())
+            if key in _components:
+                raise ValueError(f"{kind} {name!r} is registered already; choose another name")
+            _components[key] = component
+            _display_names[kind].append(name)
+        if "otype" not in vars(component):
+            component.otype = names[0]
+        return component
+
+    return add
+
+
+def registered(kind: str) -> dict[str, Callable]:
+    """All components of a kind by the name under which they were registered."""
+    return {name: _components[kind, name.lower()] for name in _display_names[kind]}
+
+
+def options(component: type) -> dict[str, dataclasses.Field]:
+    """The JSON options of a component, by name."""
+    return {
+        field.name: field
+        for field in dataclasses.fields(component)
+        if not field.metadata.get("derived")
+    }
+
+
+def create(kind: str, config: Mapping[str, Any], *, default: str, path: str = "", **extra) -> Any:
+    """Make a component from its JSON config; `extra` are the derived values.
+
+    Args:
+        kind: "encoding", "network", "loss" or "optimizer".
+        config: the options; `otype` names the component and is `default` where missing.
+        path: where the config stands in the whole one, for messages.
+
+    Raises:
+        ConfigError: unknown otype, or an option of a wrong type or value.
+    """
+    path = path or kind
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"{path}: expected a JSON object, got {config!r}")
+    name = config.get("otype", default)
+    component = _components.get((kind, name.lower())) if isinstance(name, str) else None
+    if component is None:
+        known = ", ".join(_display_names[kind])
+        raise ConfigError(f"{path}.otype: {name!r} is no {kind}; use one of {known}")
+    given = {key: value for key, value in config.items() if key != "otype"}
+    if not dataclasses.is_dataclass(component):
+        return component(given, name=name, path=path, **extra)
+    known = options(component)
+    for key in given.keys() - known.keys():
+        close = difflib.get_close_matches(key, known, 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        warnings.warn(
+            f"{path}.{key}: {component.otype} has no such option; {hint}"
+            f"it has {', '.join(known) or 'none'}",
+            UnknownOptionWarning,
+            stacklevel=2,
+        )
+    values = {
+        key: convert(known[key], value, f"{path}.{key}")
+        for key, value in given.items()
+        if key in known
+    }
+    wanted = {field.name for field in dataclasses.fields(component)}
+    supplied = {key: value for key, value in extra.items() if key in wanted}
+    try:
+        return component(**values, **supplied)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path}.{error}") from error
+
+
+def convert(field: dataclasses.Field, value: Any, path: str) -> Any:
+    """The value as the plain Python type of the field; NumPy scalars are welcome."""
+    if "convert" in field.metadata:
+        return field.metadata["convert"](value, path)
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if field.type in (bool, "bool"):
+        if isinstance(value, bool):
+            return value
+    elif field.type in (int, "int", "int | None"):
+        if is_number(value) and float(value).is_integer():
+            return int(value)
+        if value is None and field.type == "int | None":
+            return None
+    elif field.type in (float, "float", "float | None"):
+        if is_number(value):
+            return float(value)
+        if value is None and field.type == "float | None":
+            return None
+    elif field.type in (str, "str"):
+        if isinstance(value, str):
+            return value
+    else:
+        return value
+    expected = getattr(field.type, "__name__", field.type)
+    raise ConfigError(f"{path}: expected {expected}, got {value!r}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a real number; JSON's true and false are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def to_config(component: Any) -> dict[str, Any]:
+    """The JSON config that makes an equal component, with every option written out."""
+    config = {"otype": component.otype}
+    for name in options(type(component)):
+        value = getattr(component, name)
+        config[name] = to_config(value) if hasattr(value, "otype") else value
+    return config
+
+
+def check(condition: bool, option: str, value: Any, allowed: str) -> None:
+    """Raise a ValueError that names the option, its value and what is allowed."""
+    if not condition:
+        raise ValueError(f"{option}: {value!r} is not allowed; use {allowed}")
