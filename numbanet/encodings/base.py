@@ -1,0 +1,117 @@
+"""What every encoding offers: per-sample device functions, and batch forms built from them."""
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+
+import numpy as np
+
+from numbanet.device import device
+
+
+class AbstractEncoding(ABC):
+    """Maps n_dims inputs to n_outputs features.
+
+    Subclasses are frozen dataclasses with a derived field `n_dims`. Their device functions work on
+    one sample and on 1-D float32 views.
+    """
+
+    n_dims: int
+    n_params = 0
+    padding_value = 1.0
+    padding_first = False
+    required_output_alignment = 1
+
+    @property
+    @abstractmethod
+    def n_outputs(self) -> int:
+        """Features per sample, without padding."""
+
+    @property
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each part of the parameters, in their order."""
+        return {"params": (self.n_params,)} if self.n_params else {}
+
+    @property
+    @abstractmethod
+    def forward(self):
+        """(x, params, y): write the features of x to y."""
+
+    @property
+    @abstractmethod
+    def backward_input(self):
+        """(x, params, dl_dy, dl_dx): write the gradient with respect to x."""
+
+    @property
+    def backward_params(self):
+        """(x, dl_dy, dl_dparams): add the gradient with respect to the parameters."""
+        return None
+
+    @property
+    @abstractmethod
+    def double_backward_input(self):
+        """(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx): the second derivative.
+
+        Given dl_ddx = dL/d(dL/dx), write dl_ddy = dL/d(dl_dy) and the part of dL/dx that comes
+        through backward_input.
+        """
+
+    @property
+    def double_backward_params(self):
+        """(x, dl_dy, dl_ddx, dl_dparams): add what comes through backward_input."""
+        return None
+
+    @property
+    def partition_columns(self) -> tuple[tuple[int, int], ...]:
+        """The first and last features + 1 of each partition.
+
+        The features of one partition have parameters that no other partition reads, so that the
+        gradients of partitions can be computed side by side without atomics.
+        """
+        return ((0, self.n_outputs),)
+
+    def initial_params(self, rng) -> np.ndarray:
+        """Initial values, float32 [n_params]; advances `rng` by n_params draws."""
+        return np.zeros(self.n_params, np.float32)
+
+    # The batch forms below are what the CPU loops call. An encoding whose memory traffic depends
+    # on the order of the work overrides them.
+
+    @cached_property
+    def forward_rows(self):
+        """(xs, first, last, params, ys, row, column): rows of xs to ys[row:, column:]."""
+        forward, n_outputs = self.forward, self.n_outputs
+
+        @device
+        def forward_rows(xs, first, last, params, ys, row, column):
+            for i in range(first, last):
+                forward(xs[i], params, ys[row + i - first, column : column + n_outputs])
+
+        return forward_rows
+
+    @cached_property
+    def backward_params_rows(self):
+        """(partition, xs, dl_dys, dl_dparams): dl_dys holds the features of that partition."""
+        backward_params = self.backward_params
+        if backward_params is None:
+            return None
+
+        @device
+        def backward_params_rows(partition, xs, dl_dys, dl_dparams):
+            for i in range(xs.shape[0]):
+                backward_params(xs[i], dl_dys[i], dl_dparams)
+
+        return backward_params_rows
+
+    @cached_property
+    def double_backward_params_rows(self):
+        """(partition, xs, dl_dys, dl_ddxs, dl_dparams): as backward_params_rows."""
+        double_backward_params = self.double_backward_params
+        if double_backward_params is None:
+            return None
+
+        @device
+        def double_backward_params_rows(partition, xs, dl_dys, dl_ddxs, dl_dparams):
+            for i in range(xs.shape[0]):
+                double_backward_params(xs[i], dl_dys[i], dl_ddxs[i], dl_dparams)
+
+        return double_backward_params_rows

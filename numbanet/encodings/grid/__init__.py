@@ -1,0 +1,3 @@
+"""The multiresolution grid encoding."""
+
+from numbanet.encodings.grid.encoding import Grid as Grid

@@ -1,0 +1,275 @@
+"""Multiresolution grids of trainable features: hashed, dense or tiled.
+
+Level l is a lattice of resolution ceil(scale_l) + 1 with scale_l = base * growth^l - 1; a sample
+takes the features of the lattice cell around scale_l * x + 1/2, interpolated. Müller et al. 2022,
+"Instant neural graphics primitives with a multiresolution hash encoding".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from numbanet.device import ZERO, device, local_array
+from numbanet.encodings.base import AbstractEncoding
+from numbanet.encodings.grid import level, rows, tables
+from numbanet.encodings.grid.indexing import HASHES, Level, table_entry
+from numbanet.encodings.grid.interpolation import INTERPOLATIONS
+from numbanet.registry import check, create, derived, register
+
+TYPES = {"Hash": "Hash", "Dense": "Dense", "Tiled": "Tiled", "Tile": "Tiled"}
+FEATURES_PER_LEVEL = (1, 2, 4, 8)
+MAX_DIMS = 7
+MAX_LEVELS = 128
+
+
+@register("encoding", "Grid")
+@dataclass(frozen=True)
+class Grid(AbstractEncoding):
+    n_dims: int = derived()
+    type: str = "Hash"
+    n_levels: int | None = None  # 16 unless n_features is given
+    n_features_per_level: int = 2
+    n_features: int | None = None  # of all levels together, instead of n_levels
+    n_grid_features: int | None = None  # another name of n_features
+    log2_hashmap_size: int = 19
+    base_resolution: int = 16
+    per_level_scale: float | None = None  # 2; dense grids: what leads to resolution 256
+    interpolation: str = "Linear"
+    stochastic_interpolation: bool = False
+    hash: str = "CoherentPrime"
+    fixed_point_pos: bool = False  # the bits of an input are an integer, in units of 2^-32
+
+    padding_value = 0.0
+
+    def __post_init__(self):
+        n_dims, n_features = self.n_dims, self.n_features_per_level
+        log2_size, base = self.log2_hashmap_size, self.base_resolution
+        check(1 <= n_dims <= MAX_DIMS, "n_dims", n_dims, f"1 to {MAX_DIMS}")
+        allowed = "1, 2, 4 or 8"
+        check(n_features in FEATURES_PER_LEVEL, "n_features_per_level", n_features, allowed)
+        check(0 <= log2_size <= 31, "log2_hashmap_size", log2_size, "0 to 31")
+        check(1 <= base <= tables.MAX_RESOLUTION, "base_resolution", base, "1 or more")
+        self._resolve("type", TYPES[spelling("type", self.type, TYPES)])
+        for option, names in (("interpolation", INTERPOLATIONS), ("hash", HASHES)):
+            self._resolve(option, spelling(option, getattr(self, option), names))
+        self._resolve_n_levels()
+        if self.per_level_scale is None:
+            self._resolve("per_level_scale", tables.default_growth(self))
+        growth = self.per_level_scale
+        check(0 < growth < math.inf, "per_level_scale", growth, "a positive number")
+        assert self.levels  # raises where the tables are too large
+
+    def _resolve(self, option, value):
+        object.__setattr__(self, option, value)
+
+    def _resolve_n_levels(self):
+        per_level = self.n_features_per_level
+        for option in ("n_features", "n_grid_features"):
+            n_features = getattr(self, option)
+            if n_features is not None:
+                alone = "only one of n_levels, n_features and n_grid_features"
+                check(self.n_levels is None, option, n_features, alone)
+                is_multiple = n_features > 0 and n_features % per_level == 0
+                check(is_multiple, option, n_features, f"a positive multiple of {per_level}")
+                self._resolve("n_levels", n_features // per_level)
+                self._resolve(option, None)
+        if self.n_levels is None:
+            self._resolve("n_levels", 16)
+        check(1 <= self.n_levels <= MAX_LEVELS, "n_levels", self.n_levels, f"1 to {MAX_LEVELS}")
+
+    @cached_property
+    def levels(self) -> tuple[Level, ...]:
+        return tables.levels(self)
+
+    @property
+    def n_outputs(self) -> int:
+        return self.n_levels * self.n_features_per_level
+
+    @property
+    def n_params(self) -> int:
+        last = self.levels[-1]
+        return (int(last.offset) + int(last.size)) * self.n_features_per_level
+
+    @cached_property
+    def partition_columns(self) -> tuple[tuple[int, int], ...]:
+        """One partition per level."""
+        width = self.n_features_per_level
+        return tuple((k * width, (k + 1) * width) for k in range(self.n_levels))
+
+    @property
+    def required_output_alignment(self) -> int:
+        return self.n_features_per_level
+
+    @property
+    def n_corners(self) -> int:
+        """Entries that a sample reads per level."""
+        return 1 if self.interpolation == "Nearest" else 1 << self.n_dims
+
+    @property
+    def n_factors(self) -> int:
+        """Numbers from which the weights of the corners are made, see interpolation.py."""
+        return 6 * self.n_dims
+
+    def initial_params(self, rng) -> np.ndarray:
+        """Uniform values in [-1e-4, 1e-4), in the order of tiny-cuda-nn's device fill."""
+        low, high = np.float32(-1e-4), np.float32(1e-4)
+        return rng.device_uniform(self.n_params) * (high - low) + low
+
+    # One level and one sample: see level.py.
+
+    @cached_property
+    def level_constants(self):
+        """(k) -> the Level that the functions below take; once for many samples."""
+        levels = self.levels
+
+        @device
+        def level_constants(k):
+            return levels[k]
+
+        return level_constants
+
+    @cached_property
+    def entry(self):
+        """(level, cell, corner) -> index of an entry, counted from the first level's first."""
+        indexings = frozenset(int(level.indexing) for level in self.levels)
+        return table_entry(self.n_dims, self.hash, indexings)
+
+    @cached_property
+    def level_forward(self):
+        return level.forward(self)
+
+    @cached_property
+    def level_backward_params(self):
+        return level.backward_params(self)
+
+    @cached_property
+    def level_stochastic_backward_params(self):
+        return level.stochastic_backward_params(self)
+
+    @cached_property
+    def level_backward_input(self):
+        return level.backward_input(self)
+
+    @cached_property
+    def level_double_backward_input(self):
+        return level.double_backward_input(self)
+
+    @cached_property
+    def level_double_backward_params(self):
+        return level.double_backward_params(self)
+
+    # All levels and one sample.
+
+    @cached_property
+    def forward(self):
+        n_levels, n_features = self.n_levels, self.n_features_per_level
+        level_constants, level_forward = self.level_constants, self.level_forward
+
+        @device
+        def grid(x, params, y):  # x [n_dims], y [n_outputs]
+            for k in range(n_levels):
+                first, last = k * n_features, (k + 1) * n_features
+                level_forward(level_constants(k), x, params, y[first:last])
+
+        return grid
+
+    @cached_property
+    def backward_params(self):
+        n_levels, n_features = self.n_levels, self.n_features_per_level
+        level_constants, level_backward = self.level_constants, self.level_backward_params
+
+        @device
+        def grid_backward_params(x, dl_dy, dl_dparams):
+            for k in range(n_levels):
+                first, last = k * n_features, (k + 1) * n_features
+                level_backward(level_constants(k), x, dl_dy[first:last], dl_dparams)
+
+        return grid_backward_params
+
+    @cached_property
+    def backward_input(self):
+        n_dims, n_levels, n_features = self.n_dims, self.n_levels, self.n_features_per_level
+        level_constants, level_backward = self.level_constants, self.level_backward_input
+
+        @device
+        def grid_backward_input(x, params, dl_dy, dl_dx):
+            total = local_array(n_dims)
+            for d in range(n_dims):
+                total[d] = ZERO
+            for k in range(n_levels):
+                first, last = k * n_features, (k + 1) * n_features
+                level_backward(level_constants(k), x, params, dl_dy[first:last], total)
+            for d in range(n_dims):
+                dl_dx[d] = total[d]
+
+        return grid_backward_input
+
+    @cached_property
+    def double_backward_input(self):
+        n_dims, n_levels, n_features = self.n_dims, self.n_levels, self.n_features_per_level
+        level_constants, level_backward = self.level_constants, self.level_double_backward_input
+
+        @device
+        def grid_double_backward_input(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
+            total = local_array(n_dims)
+            for d in range(n_dims):
+                total[d] = ZERO
+            for k in range(n_levels):
+                first, last = k * n_features, (k + 1) * n_features
+                g, dl_dg = dl_dy[first:last], dl_ddy[first:last]
+                level_backward(level_constants(k), x, params, g, dl_ddx, dl_dg, total)
+            for d in range(n_dims):
+                dl_dx[d] = total[d]
+
+        return grid_double_backward_input
+
+    @cached_property
+    def double_backward_params(self):
+        n_levels, n_features = self.n_levels, self.n_features_per_level
+        level_constants, level_backward = self.level_constants, self.level_double_backward_params
+
+        @device
+        def grid_double_backward_params(x, dl_dy, dl_ddx, dl_dparams):
+            for k in range(n_levels):
+                first, last = k * n_features, (k + 1) * n_features
+                level_backward(level_constants(k), x, dl_dy[first:last], dl_ddx, dl_dparams)
+
+        return grid_double_backward_params
+
+    # One level and many samples: see rows.py.
+
+    @cached_property
+    def forward_rows(self):
+        return rows.forward_rows(self)
+
+    @cached_property
+    def backward_params_rows(self):
+        if self.stochastic_interpolation:
+            return rows.stochastic_backward_params_rows(self)
+        return rows.backward_params_rows(self)
+
+    @cached_property
+    def double_backward_params_rows(self):
+        return rows.double_backward_params_rows(self)
+
+
+@register("encoding", "HashGrid", "TiledGrid", "DenseGrid")
+def typed_grid(given, *, name, path, **extra):
+    """A Grid whose type follows from its name, unless it is given."""
+    config = {"type": name.lower().removesuffix("grid"), **given, "otype": "Grid"}
+    return create("encoding", config, default="Grid", path=path, **extra)
+
+
+typed_grid.component = Grid
+
+
+def spelling(option, value, names):
+    """The one of `names` that `value` is, in whatever case."""
+    spellings = {name.lower(): name for name in names}
+    known = isinstance(value, str) and value.lower() in spellings
+    check(known, option, value, f"one of {', '.join(names)}")
+    return spellings[value.lower()]

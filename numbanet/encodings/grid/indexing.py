@@ -1,0 +1,174 @@
+"""Where a sample falls in the lattice of a level, and which entries of the table its corners have.
+
+Levels whose vertices fit into the table number them, first dimension fastest; tiled levels do so
+modulo the size of the table; hashed levels scramble the coordinates (Teschner et al. 2003; Müller
+et al. 2022, section 3). Coordinates are uint32 and wrap, so any input leads to a valid entry.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from numbanet.device import HALF, device, float_bits, floor_to_int
+from numbanet.random import Pcg32, pcg32_advance, pcg32_output
+
+HASHES = ("CoherentPrime", "Prime", "ReversedPrime", "Rng", "BaseConvert")
+LINEAR, WIDE, HASHED = (np.int32(k) for k in range(3))  # WIDE: linear, with 2^32 vertices or more
+
+_LARGE_PRIMES = (2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737)
+_FIRST_PRIME = 1958374283
+_PRIMES = {
+    "CoherentPrime": (1, *_LARGE_PRIMES),  # keeps neighbours along the first dimension together
+    "Prime": (_FIRST_PRIME, *_LARGE_PRIMES),
+    "ReversedPrime": (*_LARGE_PRIMES[::-1], _FIRST_PRIME),
+}
+
+
+class Level(NamedTuple):
+    """What device code knows about a level."""
+
+    scale: np.float32
+    spacing: np.uint32  # of the vertices, where positions are fixed-point numbers
+    spacing_reciprocal: np.uint32
+    resolution: np.uint32
+    offset: np.uint32  # of the level's table, in entries
+    size: np.uint32  # of the level's table, in entries
+    size_reciprocal: np.uint32
+    indexing: np.int32  # LINEAR, WIDE or HASHED
+
+
+def reciprocal(divisor: int) -> np.uint32:
+    """The constant that `divide` multiplies with."""
+    return np.uint32((2**32 - 1) // divisor)
+
+
+@device
+def divide(n, divisor, reciprocal):  # uint32 quotient and rest, without a division or a branch
+    quotient = np.uint32((np.uint64(n) * np.uint64(reciprocal)) >> np.uint64(32))
+    rest = np.uint32(n - np.uint32(quotient * divisor))  # the quotient may be one too small
+    return np.uint32(quotient + (rest >= divisor)), min(rest, np.uint32(rest - divisor))
+
+
+@device
+def float_position(level, x):  # cell, and place in it
+    position = level.scale * x + HALF
+    cell = floor_to_int(position)
+    return np.uint32(cell), position - np.float32(cell)
+
+
+@device
+def fixed_position(level, x):  # the bits of x are a position in units of 2^-32
+    cell, rest = divide(float_bits(x), level.spacing, level.spacing_reciprocal)
+    half = np.uint32(level.spacing >> np.uint32(1))
+    to_next = np.uint32(level.spacing - half)
+    if rest >= to_next:
+        cell, rest = np.uint32(cell + np.uint32(1)), np.uint32(rest - to_next)
+    else:
+        rest = np.uint32(rest + half)
+    return cell, np.float32(rest) * (level.scale * np.float32(2.0**-32))
+
+
+@device
+def vertex(cell, corner, d):
+    return np.uint32(cell[d] + ((corner >> d) & 1))
+
+
+@cache
+def linear_index(n_dims: int):
+    """Device function (level, cell, corner): number of a vertex, modulo 2^32."""
+
+    @device
+    def linear_index(level, cell, corner):
+        index, stride = np.uint32(0), np.uint32(1)
+        for d in range(n_dims):
+            index = np.uint32(index + np.uint32(vertex(cell, corner, d) * stride))
+            stride = np.uint32(stride * level.resolution)
+        return index
+
+    return linear_index
+
+
+@cache
+def wide_index(n_dims: int):
+    """Device function (level, cell, corner): number of a vertex, modulo the size of the table."""
+
+    @device
+    def wide_index(level, cell, corner):
+        index = np.uint64(0)
+        for k in range(n_dims):
+            coordinate = np.uint64(vertex(cell, corner, n_dims - 1 - k))
+            index = (index * np.uint64(level.resolution) + coordinate) % np.uint64(level.size)
+        return np.uint32(index)
+
+    return wide_index
+
+
+@cache
+def hash_function(name: str, n_dims: int):
+    """Device function (cell, corner) -> uint32 for one of HASHES."""
+    if name == "Rng":
+        return _rng_hash(n_dims)
+    if name == "BaseConvert":
+        return _base_convert_hash(n_dims)
+    primes = tuple(np.uint32(prime) for prime in _PRIMES[name])
+
+    @device
+    def prime_hash(cell, corner):
+        index = np.uint32(0)
+        for d in range(n_dims):
+            index = np.uint32(index ^ np.uint32(vertex(cell, corner, d) * primes[d]))
+        return index
+
+    return prime_hash
+
+
+def _rng_hash(n_dims):
+    shift = np.uint64(64 // n_dims)
+    seeded = np.uint64(Pcg32(1337).state)
+
+    @device
+    def rng_hash(cell, corner):
+        step = np.uint64(0)
+        for d in range(n_dims):
+            step ^= np.uint64(vertex(cell, corner, d)) << (np.uint64(d) * shift)
+        return pcg32_output(pcg32_advance(seeded, step))
+
+    return rng_hash
+
+
+def _base_convert_hash(n_dims):
+    base = np.uint32(2531011)
+
+    @device
+    def base_convert_hash(cell, corner):
+        index = np.uint32(0)
+        for d in range(n_dims):
+            index = np.uint32(np.uint32(index + vertex(cell, corner, d)) * base)
+        return index
+
+    return base_convert_hash
+
+
+@cache
+def table_entry(n_dims: int, hash_name: str, indexings: frozenset[int]):
+    """Device function (level, cell, corner): the entry, counted from the start of all tables.
+
+    `indexings` are those that occur; code for the others is left out.
+    """
+    linear, wide = linear_index(n_dims), wide_index(n_dims)
+    hashed = hash_function(hash_name, n_dims)
+    any_hashed, any_wide = int(HASHED) in indexings, int(WIDE) in indexings
+
+    @device
+    def table_entry(level, cell, corner):
+        if any_hashed and level.indexing == HASHED:
+            index = np.uint32(hashed(cell, corner) & (level.size - np.uint32(1)))
+        elif any_wide and level.indexing == WIDE:
+            index = wide(level, cell, corner)
+        else:
+            number = linear(level, cell, corner)
+            index = divide(number, level.size, level.size_reciprocal)[1]
+        return np.uint32(level.offset + index)
+
+    return table_entry

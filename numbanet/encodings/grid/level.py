@@ -1,0 +1,213 @@
+"""One level of the grid for one sample.
+
+Every function takes the `Level` first, so that a caller may look it up once for many samples. A
+sample has a weight for each corner of its cell. The features are the weighted sum of the corners'
+entries; whatever is differentiated, only the weights change.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from numbanet.device import ZERO, atomic_add, device, local_array, uint32_view
+from numbanet.encodings.grid.indexing import fixed_position, float_position
+from numbanet.encodings.grid.interpolation import (
+    NONE,
+    corner_weight,
+    weights,
+    weights_along,
+    write_factors,
+)
+
+
+@cache
+def locate(grid):
+    """Device function (level, x, cell, factors): the cell of x, and the factors of its corners."""
+    n_dims = grid.n_dims
+    position = fixed_position if grid.fixed_point_pos else float_position
+    write = write_factors(grid.interpolation, n_dims)
+
+    @device
+    def locate(level, x, cell, factors):  # x [n_dims], cell [n_dims] of uint32
+        for d in range(n_dims):
+            cell[d], t = position(level, x[d])
+            write(t, d, level.scale, factors)
+
+    return locate
+
+
+@cache
+def interpolate(grid):
+    """Device function (level, cell, weights, params, y): the weighted sum of the entries."""
+    n_features, n_corners, entry = grid.n_features_per_level, grid.n_corners, grid.entry
+
+    @device
+    def interpolate(level, cell, weights, params, y):  # weights [n_corners], y [n_features]
+        total = local_array(n_features)
+        for f in range(n_features):
+            total[f] = ZERO
+        for corner in range(n_corners):
+            j = np.int64(entry(level, cell, corner)) * n_features
+            for f in range(n_features):
+                total[f] += weights[corner] * params[j + f]
+        for f in range(n_features):
+            y[f] = total[f]
+
+    return interpolate
+
+
+@cache
+def scatter(grid):
+    """Device function (level, cell, weights, dl_dy, dl_dparams): `interpolate`, transposed."""
+    n_features, n_corners, entry = grid.n_features_per_level, grid.n_corners, grid.entry
+
+    @device
+    def scatter(level, cell, weights, dl_dy, dl_dparams):  # dl_dy [n_features]
+        for corner in range(n_corners):
+            j = np.int64(entry(level, cell, corner)) * n_features
+            for f in range(n_features):
+                atomic_add(dl_dparams, j + f, weights[corner] * dl_dy[f])
+
+    return scatter
+
+
+@cache
+def weight_gradients(grid):
+    """Device function (level, cell, params, dl_dy, dl_dweights): entries times dl_dy."""
+    n_features, n_corners, entry = grid.n_features_per_level, grid.n_corners, grid.entry
+
+    @device
+    def weight_gradients(level, cell, params, dl_dy, dl_dweights):  # dl_dweights [n_corners]
+        for corner in range(n_corners):
+            j = np.int64(entry(level, cell, corner)) * n_features
+            total = ZERO
+            for f in range(n_features):
+                total += dl_dy[f] * params[j + f]
+            dl_dweights[corner] = total
+
+    return weight_gradients
+
+
+@cache
+def forward(grid):
+    """Device function (level, x, params, y): write the level's features of x."""
+    n_dims, n_corners, n_factors = grid.n_dims, grid.n_corners, grid.n_factors
+    locate_, interpolate_ = locate(grid), interpolate(grid)
+    write_weights = weights(n_dims, n_corners)
+
+    @device
+    def level_forward(level, x, params, y):  # y [n_features]
+        cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
+        locate_(level, x, cell, factors)
+        weights = local_array(n_corners)
+        write_weights(factors, weights)
+        interpolate_(level, cell, weights, params, y)
+
+    return level_forward
+
+
+@cache
+def backward_params(grid):
+    """Device function (level, x, dl_dy, dl_dparams), adding to dl_dparams."""
+    n_dims, n_corners, n_factors = grid.n_dims, grid.n_corners, grid.n_factors
+    locate_, scatter_ = locate(grid), scatter(grid)
+    write_weights = weights(n_dims, n_corners)
+
+    @device
+    def level_backward_params(level, x, dl_dy, dl_dparams):  # dl_dy [n_features]
+        cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
+        locate_(level, x, cell, factors)
+        weights = local_array(n_corners)
+        write_weights(factors, weights)
+        scatter_(level, cell, weights, dl_dy, dl_dparams)
+
+    return level_backward_params
+
+
+@cache
+def stochastic_backward_params(grid):
+    """Device function (level, x, u, dl_dy, dl_dparams): all of dl_dy goes to one corner.
+
+    With u uniform in [0, 1) every dimension by itself takes a side with its weight as probability.
+    """
+    n_dims, n_features, n_factors = grid.n_dims, grid.n_features_per_level, grid.n_factors
+    locate_, entry = locate(grid), grid.entry
+
+    @device
+    def level_stochastic_backward_params(level, x, u, dl_dy, dl_dparams):  # dl_dy [n_features]
+        cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
+        locate_(level, x, cell, factors)
+        corner = 0
+        for d in range(n_dims):
+            if u < factors[2 * d + 1]:
+                corner |= 1 << d
+        j = np.int64(entry(level, cell, corner)) * n_features
+        for f in range(n_features):
+            atomic_add(dl_dparams, j + f, dl_dy[f])
+
+    return level_stochastic_backward_params
+
+
+@cache
+def backward_input(grid):
+    """Device function (level, x, params, dl_dy, dl_dx), adding to dl_dx."""
+    n_dims, n_corners, n_factors = grid.n_dims, grid.n_corners, grid.n_factors
+    locate_, gradients, weight_of = locate(grid), weight_gradients(grid), corner_weight(n_dims)
+
+    @device
+    def level_backward_input(level, x, params, dl_dy, dl_dx):  # dl_dy [n_features]
+        cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
+        locate_(level, x, cell, factors)
+        dl_dweights = local_array(n_corners)
+        gradients(level, cell, params, dl_dy, dl_dweights)
+        for d in range(n_dims):
+            total = ZERO
+            for corner in range(n_corners):
+                total += dl_dweights[corner] * weight_of(factors, corner, d, NONE)
+            dl_dx[d] += total
+
+    return level_backward_input
+
+
+@cache
+def double_backward_input(grid):
+    """Device function (level, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx), adding to dl_dx."""
+    n_dims, n_corners, n_factors = grid.n_dims, grid.n_corners, grid.n_factors
+    locate_, gradients, interpolate_ = locate(grid), weight_gradients(grid), interpolate(grid)
+    weight_of, write_weights_along = corner_weight(n_dims), weights_along(n_dims, n_corners)
+
+    @device
+    def level_double_backward_input(level, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
+        cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
+        locate_(level, x, cell, factors)
+        weights, dl_dweights = local_array(n_corners), local_array(n_corners)
+        write_weights_along(factors, dl_ddx, weights)
+        interpolate_(level, cell, weights, params, dl_ddy)
+        gradients(level, cell, params, dl_dy, dl_dweights)
+        for d in range(n_dims):
+            total = ZERO
+            for e in range(n_dims):
+                for corner in range(n_corners):
+                    weight = dl_ddx[e] * weight_of(factors, corner, d, e)
+                    total += dl_dweights[corner] * weight
+            dl_dx[d] += total
+
+    return level_double_backward_input
+
+
+@cache
+def double_backward_params(grid):
+    """Device function (level, x, dl_dy, dl_ddx, dl_dparams), adding to dl_dparams."""
+    n_dims, n_corners, n_factors = grid.n_dims, grid.n_corners, grid.n_factors
+    locate_, scatter_ = locate(grid), scatter(grid)
+    write_weights_along = weights_along(n_dims, n_corners)
+
+    @device
+    def level_double_backward_params(level, x, dl_dy, dl_ddx, dl_dparams):
+        cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
+        locate_(level, x, cell, factors)
+        weights = local_array(n_corners)
+        write_weights_along(factors, dl_ddx, weights)
+        scatter_(level, cell, weights, dl_dy, dl_dparams)
+
+    return level_double_backward_params

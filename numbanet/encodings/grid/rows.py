@@ -1,0 +1,149 @@
+"""One level of the grid for many samples, as the CPU loops want it.
+
+Samples are taken in tiles. A first loop computes the entries and weights of all corners of a tile:
+plain arithmetic on contiguous arrays, which LLVM turns into vector instructions. A second one
+touches the table. In 2-D this takes half the time of one sample after another: forward 3.7 instead
+of 7.5 ns per level and sample, scatter 3.9 instead of 7 (one Zen 4 core, AVX-512).
+"""
+
+from functools import cache
+
+import numpy as np
+
+from numbanet.device import ZERO, device, local_array, multiply_add, uint32_view
+from numbanet.encodings.grid.interpolation import NONE, corner_weight
+from numbanet.encodings.grid.level import locate
+from numbanet.random import Pcg32, pcg32_advance, pcg32_float, pcg32_next, pcg32_output
+
+
+def tile_size(grid) -> int:
+    """Samples per tile: few enough for the first-level cache, enough for vectors."""
+    return min(128, max(16, 512 // grid.n_corners))
+
+
+@cache
+def tile_corners(grid):
+    """Device function (level, xs, x_tile, entries, weights): where a tile reads, and how much.
+
+    Corner k of sample i goes to element k * tile + i of `entries` and `weights`.
+    """
+    n_dims, n_corners, tile = grid.n_dims, grid.n_corners, tile_size(grid)
+    locate_, entry, weight_of = locate(grid), grid.entry, corner_weight(n_dims)
+    n_factors = grid.n_factors
+
+    @device
+    def tile_corners(level, xs, x_tile, entries, weights):  # xs [n <= tile, n_dims]
+        for i in range(len(xs)):  # transposed: strided reads below would become slow gathers
+            for d in range(n_dims):
+                x_tile[d * tile + i] = xs[i, d]
+        for i in range(len(xs)):
+            x = local_array(n_dims)
+            for d in range(n_dims):
+                x[d] = x_tile[d * tile + i]
+            cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
+            locate_(level, x, cell, factors)
+            for corner in range(n_corners):
+                entries[corner * tile + i] = entry(level, cell, corner)
+                weights[corner * tile + i] = weight_of(factors, corner, NONE, NONE)
+
+    return tile_corners
+
+
+@cache
+def forward_rows(grid):
+    n_levels, n_features, n_corners = grid.n_levels, grid.n_features_per_level, grid.n_corners
+    level_constants, tile_corners_ = grid.level_constants, tile_corners(grid)
+    tile = tile_size(grid)
+    n_xs, n_local = tile * grid.n_dims, tile * n_corners
+
+    @device
+    def gather(entries, weights, params, ys):  # ys [n, n_features]
+        for i in range(len(ys)):
+            total = local_array(n_features)
+            for f in range(n_features):
+                total[f] = ZERO
+            for corner in range(n_corners):
+                k = corner * tile + i
+                j = np.int64(entries[k]) * n_features
+                multiply_add(total, 0, weights[k], params, j, n_features)
+            for f in range(n_features):
+                ys[i, f] = total[f]
+
+    @device
+    def grid_forward_rows(xs, first, last, params, ys, row, column):
+        x_tile = local_array(n_xs)
+        entries, weights = uint32_view(local_array(n_local)), local_array(n_local)
+        for k in range(n_levels):
+            level = level_constants(k)
+            start = column + k * n_features
+            for i in range(first, last, tile):
+                n = min(tile, last - i)
+                tile_corners_(level, xs[i : i + n], x_tile, entries, weights)
+                to = row + i - first
+                gather(entries, weights, params, ys[to : to + n, start : start + n_features])
+
+    return grid_forward_rows
+
+
+@cache
+def backward_params_rows(grid):
+    n_features, n_corners = grid.n_features_per_level, grid.n_corners
+    level_constants, tile_corners_ = grid.level_constants, tile_corners(grid)
+    tile = tile_size(grid)
+    n_xs, n_local = tile * grid.n_dims, tile * n_corners
+
+    @device
+    def scatter(entries, weights, dl_dys, dl_dparams):  # dl_dys [n, n_features]
+        for i in range(len(dl_dys)):
+            dl_dy = local_array(n_features)
+            for f in range(n_features):
+                dl_dy[f] = dl_dys[i, f]
+            for corner in range(n_corners):
+                k = corner * tile + i
+                j = np.int64(entries[k]) * n_features
+                multiply_add(dl_dparams, j, weights[k], dl_dy, 0, n_features)
+
+    @device
+    def grid_backward_params_rows(partition, xs, dl_dys, dl_dparams):
+        x_tile = local_array(n_xs)
+        entries, weights = uint32_view(local_array(n_local)), local_array(n_local)
+        level = level_constants(partition)
+        n_rows = len(xs)
+        for i in range(0, n_rows, tile):
+            n = min(tile, n_rows - i)
+            tile_corners_(level, xs[i : i + n], x_tile, entries, weights)
+            scatter(entries, weights, dl_dys[i : i + n], dl_dparams)
+
+    return grid_backward_params_rows
+
+
+@cache
+def stochastic_backward_params_rows(grid):
+    """As backward_params_rows, with draw number `level * n_rows + row` for each sample."""
+    level_constants, backward = grid.level_constants, grid.level_stochastic_backward_params
+    seeded = np.uint64(Pcg32(1337).state)
+
+    @device
+    def grid_stochastic_backward_params_rows(partition, xs, dl_dys, dl_dparams):
+        level = level_constants(partition)
+        n_rows = len(xs)
+        state = pcg32_advance(seeded, np.uint64(partition) * np.uint64(n_rows))
+        for i in range(n_rows):
+            u = pcg32_float(pcg32_output(state))
+            backward(level, xs[i], u, dl_dys[i], dl_dparams)
+            state = pcg32_next(state)
+
+    return grid_stochastic_backward_params_rows
+
+
+@cache
+def double_backward_params_rows(grid):
+    level_constants, double_backward = grid.level_constants, grid.level_double_backward_params
+
+    @device
+    def grid_double_backward_params_rows(partition, xs, dl_dys, dl_ddxs, dl_dparams):
+        level = level_constants(partition)
+        for i in range(len(xs)):
+            double_backward(level, xs[i], dl_dys[i], dl_ddxs[i], dl_dparams)
+
+    return grid_double_backward_params_rows

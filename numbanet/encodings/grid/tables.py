@@ -1,0 +1,86 @@
+"""The sizes of a grid's levels and of their tables, computed once, on the host.
+
+Everything is float32 and every step is rounded: another rounding of an integral scale would change
+a resolution, and with it the place of every parameter behind it.
+"""
+
+import math
+
+import numpy as np
+
+from numbanet.encodings.grid.indexing import HASHED, LINEAR, WIDE, Level, reciprocal
+from numbanet.registry import check
+
+MAX_RESOLUTION = 2**31 - 1
+MAX_ENTRIES = 2**32 - 1
+
+
+def levels(grid) -> tuple[Level, ...]:
+    """The levels of a grid, coarse to fine.
+
+    Raises:
+        ValueError: the lattice or the tables are too large to be indexed.
+    """
+    levels, offset = [], 0
+    for scale in scales(grid):
+        resolution = math.ceil(scale) + 1
+        lower = f"less, or fewer levels: resolution {resolution} is above {MAX_RESOLUTION}"
+        check(resolution <= MAX_RESOLUTION, "per_level_scale", grid.per_level_scale, lower)
+        size = table_size(grid, resolution)
+        fewer = f"fewer, or smaller ones: there are more than {MAX_ENTRIES} table entries"
+        check(offset + size <= MAX_ENTRIES, "n_levels", grid.n_levels, fewer)
+        spacing = vertex_spacing(scale)
+        level = Level(
+            scale=scale,
+            spacing=np.uint32(spacing),
+            spacing_reciprocal=reciprocal(spacing),
+            resolution=np.uint32(resolution),
+            offset=np.uint32(offset),
+            size=np.uint32(size),
+            size_reciprocal=reciprocal(size),
+            indexing=indexing(grid, resolution, size),
+        )
+        levels.append(level)
+        offset += size
+    return tuple(levels)
+
+
+def default_growth(grid) -> float:
+    """The per_level_scale of a config without one: dense grids end with resolution 256."""
+    if grid.type != "Dense":
+        return 2.0
+    n_steps = np.float32(max(grid.n_levels - 1, 1))
+    log_ratio = np.float32(math.log(np.float32(256 / grid.base_resolution)))
+    return float(np.float32(math.exp(log_ratio / n_steps)))
+
+
+def scales(grid) -> list[np.float32]:
+    log2_growth = np.float32(math.log2(np.float32(grid.per_level_scale)))
+    base, one = np.float32(grid.base_resolution), np.float32(1)
+    exponents = (float(np.float32(level) * log2_growth) for level in range(grid.n_levels))
+    return [np.float32(2.0 ** min(exponent, 64.0)) * base - one for exponent in exponents]
+
+
+def table_size(grid, resolution: int) -> int:
+    """Entries of a level's table."""
+    n_vertices = min(resolution**grid.n_dims, 2**31 - 1)
+    aligned = -(-n_vertices // 8) * 8
+    if grid.type == "Dense":
+        return aligned
+    if grid.type == "Tiled":
+        return min(aligned, grid.base_resolution**grid.n_dims)
+    return min(aligned, 1 << grid.log2_hashmap_size)
+
+
+def indexing(grid, resolution: int, size: int) -> np.int32:
+    n_vertices = resolution**grid.n_dims
+    if grid.type == "Hash" and size < n_vertices:
+        return HASHED  # the size is a power of two
+    return LINEAR if n_vertices < 2**32 else WIDE
+
+
+def vertex_spacing(scale: np.float32) -> int:
+    """The distance of neighbouring vertices in units of 2^-32."""
+    if scale <= 0:
+        return 2**32 - 1
+    return min(max(int(np.float32(2.0**32) / scale), 1), 2**32 - 1)

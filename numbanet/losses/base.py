@@ -1,0 +1,45 @@
+"""What every loss offers: its value and gradient, per element or per row.
+
+Neither divides by the number of elements nor applies the loss scale: the engine does both, once.
+"""
+
+from abc import ABC, abstractmethod
+from functools import cache
+
+from numbanet.device import ONE, ZERO, device
+
+
+class AbstractLoss(ABC):
+    """Compares the row of predictions of a sample with the row of targets."""
+
+    @abstractmethod
+    def row(self, n: int, has_pdf: bool):
+        """Device function (prediction, target, pdf, dl_dprediction) -> value, for rows of n.
+
+        Without has_pdf the density is 1 and `pdf` is not read.
+        """
+
+
+class ElementwiseLoss(AbstractLoss):
+    """A loss that is a sum over elements."""
+
+    @property
+    @abstractmethod
+    def value_and_gradient(self):
+        """Device function (prediction, target, pdf) -> (value, gradient), of one element."""
+
+    @cache  # noqa: B019 (components are few and live as long as the program)
+    def row(self, n: int, has_pdf: bool):
+        value_and_gradient = self.value_and_gradient
+
+        @device
+        def loss_row(prediction, target, pdf, dl_dprediction):
+            total = ZERO
+            for k in range(n):
+                density = pdf[k] if has_pdf else ONE
+                value, gradient = value_and_gradient(prediction[k], target[k], density)
+                dl_dprediction[k] = gradient
+                total += value
+            return total
+
+        return loss_row

@@ -1,0 +1,64 @@
+"""What every multi-layer perceptron shares: sizes, parameter layout, initial values.
+
+A network is a chain of matrices without biases, y = W x, with an activation between them and one
+at the end. `n_hidden_layers` counts hidden activations, so there is one matrix more.
+"""
+
+import math
+from abc import ABC
+from functools import cached_property
+
+import numpy as np
+
+ALIGNMENT = 16  # inputs and outputs are padded to a multiple of this, as in tiny-cuda-nn
+
+
+def next_multiple(n: int, divisor: int) -> int:
+    """The smallest multiple of `divisor` that is not below n."""
+    return -(-n // divisor) * divisor
+
+
+class AbstractMLP(ABC):
+    """Sizes and parameters of a multi-layer perceptron; subclasses are frozen dataclasses."""
+
+    n_input_dims: int  # padded already
+    n_output_dims: int
+    n_neurons: int
+    n_hidden_layers: int
+    activation: str
+    output_activation: str
+
+    @property
+    def padded_output_dims(self) -> int:
+        return next_multiple(self.n_output_dims, ALIGNMENT)
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Width of the input, of each hidden layer, and of the padded output."""
+        hidden = (self.n_neurons,) * self.n_hidden_layers
+        return (self.n_input_dims, *hidden, self.padded_output_dims)
+
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """(fan out, fan in) of each matrix, in the order of the parameter vector."""
+        return tuple(zip(self.widths[1:], self.widths[:-1], strict=True))
+
+    @cached_property
+    def n_params(self) -> int:
+        return sum(rows * columns for rows, columns in self.shapes)
+
+    def initial_params(self, rng) -> np.ndarray:
+        """Xavier-uniform values (SIREN's for Sine), drawn in order: float32 [n_params].
+
+        Glorot and Bengio 2010; Sitzmann et al. 2020, section 3.2.
+        """
+        matrices = []
+        for k, (fan_out, fan_in) in enumerate(self.shapes):
+            if self.activation.lower() == "sine":
+                bound = 30.0 / fan_in if k == 0 else math.sqrt(6.0 / fan_in)
+            else:
+                bound = math.sqrt(6.0 / (fan_in + fan_out))
+            bound = np.float32(bound)
+            uniform = rng.uniform(fan_out * fan_in)
+            matrices.append(uniform * np.float32(2) * bound - bound)
+        return np.concatenate(matrices)

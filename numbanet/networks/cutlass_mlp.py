@@ -1,0 +1,28 @@
+"""CutlassMLP: a multi-layer perceptron of any width and depth, the default network."""
+
+from dataclasses import dataclass
+
+from numbanet.activations import activation
+from numbanet.networks.base import AbstractMLP
+from numbanet.registry import check, derived, register
+
+
+@register("network", "CutlassMLP", "MLP")
+@dataclass(frozen=True)
+class CutlassMLP(AbstractMLP):
+    """One kernel per layer; without hidden layers it is one matrix and the output activation."""
+
+    n_input_dims: int = derived()
+    n_output_dims: int = derived()
+    n_neurons: int = 128
+    n_hidden_layers: int = 5
+    activation: str = "ReLU"
+    output_activation: str = "None"
+
+    def __post_init__(self):
+        for option in ("n_input_dims", "n_output_dims", "n_neurons"):
+            value = getattr(self, option)
+            check(value > 0, option, value, "a positive number")
+        check(self.n_hidden_layers >= 0, "n_hidden_layers", self.n_hidden_layers, "0 or more")
+        for option in ("activation", "output_activation"):
+            object.__setattr__(self, option, activation(getattr(self, option), option).name)

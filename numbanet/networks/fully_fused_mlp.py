@@ -1,0 +1,37 @@
+"""FullyFusedMLP: a multi-layer perceptron of one of the widths that a fused kernel can hold.
+
+Mueller et al. 2021, Real-time Neural Radiance Caching for Path Tracing.
+"""
+
+from dataclasses import dataclass
+
+from numbanet.activations import activation
+from numbanet.networks.base import ALIGNMENT, AbstractMLP
+from numbanet.registry import check, derived, register
+
+WIDTHS = (16, 32, 64, 128)
+
+
+@register("network", "FullyFusedMLP", "MegakernelMLP")
+@dataclass(frozen=True)
+class FullyFusedMLP(AbstractMLP):
+    """All layers in one kernel; the hidden ones are 16, 32, 64 or 128 wide."""
+
+    n_input_dims: int = derived()
+    n_output_dims: int = derived()
+    n_neurons: int = 128
+    n_hidden_layers: int = 5
+    activation: str = "ReLU"
+    output_activation: str = "None"
+
+    def __post_init__(self):
+        widths = ", ".join(map(str, WIDTHS))
+        aligned = self.n_input_dims > 0 and self.n_input_dims % ALIGNMENT == 0
+        check(aligned, "n_input_dims", self.n_input_dims, f"a positive multiple of {ALIGNMENT}")
+        check(self.n_output_dims > 0, "n_output_dims", self.n_output_dims, "a positive number")
+        other = f"{widths}, or the otype CutlassMLP, which takes any width"
+        check(self.n_neurons in WIDTHS, "n_neurons", self.n_neurons, other)
+        other = "a positive number, or the otype CutlassMLP, which takes 0 too"
+        check(self.n_hidden_layers > 0, "n_hidden_layers", self.n_hidden_layers, other)
+        for option in ("activation", "output_activation"):
+            object.__setattr__(self, option, activation(getattr(self, option), option).name)

@@ -1,0 +1,126 @@
+"""Adam, with the variants of tiny-cuda-nn: every parameter counts its own steps.
+
+m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2, and with k the number of steps of the parameter
+w <- w - rate m / (sqrt(v) + epsilon), rate = learning_rate sqrt(1 - b2^k) / (1 - b1^k).
+Kingma and Ba 2015; AdaBound: Luo et al. 2019; decay apart from the gradient: Loshchilov and Hutter
+2019. Sparse parameters that got no gradient are left alone, momentum and count included.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from numbanet.device import ONE, ZERO, device, exp_minus_one, select
+from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.registry import check, register
+
+TINY = np.float32(1e-30)  # the least epsilon, for 0 / 0 where v is 0; less than any other root of v
+
+
+@register("optimizer", "Adam")
+@dataclass(frozen=True)
+class Adam(AbstractOptimizer):
+    """Matrix parameters are the network's; the others are the encoding's, often a sparse grid."""
+
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    l2_reg: float = 1e-8
+    adabound: bool = False
+    relative_decay: float = 0.0
+    absolute_decay: float = 0.0
+    clipping_magnitude: float = 0.0  # of the weights; 0 clips nothing
+    gradient_clipping_magnitude: float = 0.0
+    non_matrix_learning_rate_factor: float = 1.0
+    non_matrix_l2_reg: float = 0.0
+    optimize_matrix_params: bool = True
+    optimize_non_matrix_params: bool = True
+    skip_zero_grad_non_matrix_params: bool = True
+
+    n_state = 3  # m, v, k
+
+    def __post_init__(self):
+        for option in ("beta1", "beta2"):
+            value = getattr(self, option)
+            check(0 <= value < 1, option, value, "a number in [0, 1)")
+        for option in (
+            "learning_rate",
+            "epsilon",
+            "l2_reg",
+            "relative_decay",
+            "absolute_decay",
+            "clipping_magnitude",
+            "gradient_clipping_magnitude",
+            "non_matrix_learning_rate_factor",
+            "non_matrix_l2_reg",
+        ):
+            value = getattr(self, option)
+            check(0 <= value < math.inf, option, value, "a finite number that is not negative")
+
+    @property
+    def n_scalars(self):
+        return 3 if self.adabound else 1
+
+    def scalars(self, t: int) -> tuple[float, ...]:
+        """The learning rate and, for AdaBound, the bounds of the effective one."""
+        if not self.adabound:
+            return (self.learning_rate,)
+        progress = (1 - self.beta2) * t
+        return self.learning_rate, 0.1 - 0.1 / (progress + 1), 0.1 + 0.1 / progress
+
+    def step(self, layout: ParamLayout):
+        n_matrix_params = np.uintp(layout.n_matrix_params)
+        matrix_moves, other_moves = self.optimize_matrix_params, self.optimize_non_matrix_params
+        keeps_zeros = not self.skip_zero_grad_non_matrix_params
+        factor = np.float32(self.non_matrix_learning_rate_factor)
+        matrix_l2, other_l2 = np.float32(self.l2_reg), np.float32(self.non_matrix_l2_reg)
+        beta1, beta2 = np.float32(self.beta1), np.float32(self.beta2)
+        rest1, rest2 = np.float32(1 - self.beta1), np.float32(1 - self.beta2)
+        log_beta1, log_beta2 = np.float32(log(self.beta1)), np.float32(log(self.beta2))
+        epsilon, adabound = max(np.float32(self.epsilon), TINY), self.adabound
+        relative, absolute = np.float32(self.relative_decay), np.float32(self.absolute_decay)
+        decays = relative > 0 or absolute > 0
+        w_max, g_max = (
+            np.float32(magnitude or math.inf)
+            for magnitude in (self.clipping_magnitude, self.gradient_clipping_magnitude)
+        )
+        clips_w, clips_g = self.clipping_magnitude > 0, self.gradient_clipping_magnitude > 0
+
+        @device
+        def adam(i, weights, gradients, state, scalars):  # state [3, n_params]
+            i = np.uintp(i)  # an unsigned index is not tested for counting from the end
+            w, g = weights[i], gradients[i]
+            m_before, v_before, k_before = state[0, i], state[1, i], state[2, i]
+            is_matrix = i < n_matrix_params
+            moves = select(is_matrix, matrix_moves, other_moves & (keeps_zeros | (g != ZERO)))
+
+            g += select(is_matrix, matrix_l2, other_l2) * w
+            if clips_g:
+                g = min(max(g, -g_max), g_max)
+            m = beta1 * m_before + rest1 * g
+            v = beta2 * v_before + rest2 * g * g
+            k = k_before + ONE
+            rate = scalars[0] * select(is_matrix, ONE, factor)
+            rate *= math.sqrt(-exp_minus_one(log_beta2 * k)) / -exp_minus_one(log_beta1 * k)
+            effective = rate / (math.sqrt(v) + epsilon)
+            if adabound:
+                effective = min(max(effective, scalars[1]), scalars[2])
+            new = w - effective * m
+            if decays:
+                new -= rate * (relative * w + select(w < ZERO, -absolute, absolute))
+            if clips_w:
+                new = min(max(new, -w_max), w_max)
+
+            weights[i] = select(moves, new, w)
+            state[0, i] = select(moves, m, m_before)
+            state[1, i] = select(moves, v, v_before)
+            state[2, i] = select(moves, k, k_before)
+
+        return adam
+
+
+def log(beta: float) -> float:
+    """ln beta, and for beta = 0 a number that is small enough: 1 - e^-100 is 1."""
+    return math.log(beta) if beta > 0 else -100.0
