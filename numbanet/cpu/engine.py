@@ -1,0 +1,89 @@
+"""The CPU engine: calls the CPU's kernels with arrays that were checked before."""
+
+import numpy as np
+
+from numbanet.cpu import kernels
+from numbanet.cpu.kernels import EncodedNetwork, TrainingPlan
+from numbanet.losses.base import AbstractLoss
+from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+
+NO_MATRIX = np.empty((0, 0), np.float32)
+OPTIMIZER_CHUNK = 4096  # parameters
+FINITE_CHUNKS = 16
+
+
+class CpuEngine:
+    """Runs one encoded network on all cores; arrays are float32 NumPy arrays."""
+
+    def __init__(self, model: EncodedNetwork):
+        self.model = model
+
+    def inference(self, inputs: np.ndarray, params: np.ndarray) -> np.ndarray:
+        outputs = np.empty((inputs.shape[0], self.model.network.n_output_dims), np.float32)
+        kernels.inference_kernel(self.model)(inputs, params, outputs)
+        return outputs
+
+    def forward_backward(
+        self,
+        inputs: np.ndarray,
+        params: np.ndarray,
+        *,
+        loss: AbstractLoss | None = None,
+        targets: np.ndarray | None = None,
+        pdf: np.ndarray | None = None,
+        external: np.ndarray | None = None,
+        gradients: np.ndarray | None = None,
+        dl_dinput: np.ndarray | None = None,
+    ) -> float:
+        """Add to `gradients`, overwrite `dl_dinput`, and return the mean loss.
+
+        The gradient of the output is that of the loss, or `external` where it is given.
+        """
+        plan = TrainingPlan(
+            self.model,
+            loss,
+            has_pdf=pdf is not None,
+            external=external is not None,
+            param_gradients=gradients is not None,
+            input_gradients=dl_dinput is not None,
+        )
+        n = inputs.shape[0]
+        if n == 0:
+            return 0.0
+        n_elements = n * self.model.network.n_output_dims
+        group_rows = plan.group_rows(n)
+        losses = np.zeros(-(-min(n, plan.slab_rows) // group_rows))
+        kernels.training_kernel(plan)(
+            inputs,
+            NO_MATRIX if targets is None else targets,
+            NO_MATRIX if pdf is None else pdf,
+            NO_MATRIX if external is None else external,
+            params,
+            group_rows,
+            np.float32(1.0 / n_elements),
+            NO_MATRIX[0:0].reshape(-1) if gradients is None else gradients,
+            NO_MATRIX if dl_dinput is None else dl_dinput,
+            losses,
+        )
+        return float(losses.sum() / n_elements)
+
+
+def all_finite(values: np.ndarray) -> bool:
+    """Whether no value of a float32 vector is infinite or NaN."""
+    ok = np.empty(FINITE_CHUNKS, np.bool_)
+    kernels.all_finite_kernel()(values.view(np.int32), ok)
+    return bool(ok.all())
+
+
+def optimize(
+    optimizer: AbstractOptimizer,
+    layout: ParamLayout,
+    t: int,
+    weights: np.ndarray,
+    gradients: np.ndarray,
+    state: np.ndarray,
+) -> None:
+    """Make step t (from 1) of the optimizer on all weights, in place."""
+    scalars = np.array(optimizer.scalars(t), np.float32)
+    kernel = kernels.optimizer_kernel(optimizer.kernel_key(), layout)
+    kernel(weights, gradients, state, scalars, OPTIMIZER_CHUNK)

@@ -1,0 +1,296 @@
+"""The CPU's kernels for a whole model: inference, and everything a training step needs.
+
+Work is divided the same way whatever the number of threads, so results do not depend on it.
+A slab is the number of rows whose encoded features are kept for the encoding's backward pass; each
+slab is divided into at most N_GROUPS groups of whole tiles, and each group adds up the gradient of
+the network's weights on its own.
+"""
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+from numba import prange
+
+from numbanet.cpu.launch import ParallelKernel
+from numbanet.cpu.mlp import (
+    TILE,
+    TileLayout,
+    pack_weights,
+    tile_backward,
+    tile_forward,
+    unpack_gradients,
+)
+from numbanet.device import device
+from numbanet.encodings.base import AbstractEncoding
+from numbanet.losses.base import AbstractLoss
+from numbanet.networks.base import AbstractMLP, next_multiple
+
+N_GROUPS = 32
+SLAB_FLOATS = 1 << 20  # 4 MiB of features stay in the last-level cache until they are used again
+INFERENCE_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class EncodedNetwork:
+    """An encoding and the network that reads its padded output."""
+
+    encoding: AbstractEncoding
+    network: AbstractMLP
+
+    @property
+    def n_encoded(self) -> int:
+        """Width of the network's input: features and padding."""
+        return self.network.n_input_dims
+
+    @property
+    def column(self) -> int:
+        """First column of the features; padding may come before them."""
+        return self.n_encoded - self.encoding.n_outputs if self.encoding.padding_first else 0
+
+    @property
+    def n_params(self) -> int:
+        return self.network.n_params + self.encoding.n_params
+
+    @cached_property
+    def layout(self) -> TileLayout:
+        return TileLayout(self.network)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a training kernel computes: each combination is compiled on its own."""
+
+    model: EncodedNetwork
+    loss: AbstractLoss | None
+    has_pdf: bool = False
+    external: bool = False  # the gradient of the output is given
+    param_gradients: bool = True
+    input_gradients: bool = False
+
+    def group_rows(self, n: int) -> int:
+        """Rows of a group for a batch of n."""
+        return max(TILE, next_multiple(-(-min(n, self.slab_rows) // N_GROUPS), TILE))
+
+    @property
+    def slab_rows(self) -> int:
+        return max(TILE, SLAB_FLOATS // self.model.n_encoded // TILE * TILE)
+
+
+@cache
+def encode(model: EncodedNetwork):
+    """Device function (xs, first, last, params, encoded, row): features and padding of rows."""
+    encoding, column, n_encoded = model.encoding, model.column, model.n_encoded
+    forward_rows, n_outputs = encoding.forward_rows, encoding.n_outputs
+    padding = np.float32(encoding.padding_value)
+
+    @device
+    def encode(xs, first, last, params, encoded, row):
+        forward_rows(xs, first, last, params, encoded, row, column)
+        if n_outputs < n_encoded:
+            for i in range(row, row + last - first):
+                for k in range(column):
+                    encoded[i, k] = padding
+                for k in range(column + n_outputs, n_encoded):
+                    encoded[i, k] = padding
+
+    return encode
+
+
+@cache
+def inference_kernel(model: EncodedNetwork) -> ParallelKernel:
+    """(xs, params, ys): evaluate the model for every row."""
+    layout, n_encoded, n_outputs = model.layout, model.n_encoded, model.network.n_output_dims
+    n_network_params, n_weights, scratch_size = (
+        model.network.n_params, layout.n_weights, layout.gradients,
+    )  # fmt: skip
+    output, output_pitch = layout.output, layout.pitches[-1]
+    encode_rows, pack, forward = (
+        encode(model),
+        pack_weights(model.network),
+        tile_forward(model.network),
+    )
+
+    @device
+    def infer(xs, first, last, params, transposed, ys):
+        encoded = np.empty((TILE, n_encoded), np.float32)
+        flat = encoded.reshape(-1)
+        scratch = np.empty(scratch_size, np.float32)
+        for row in range(first, last, TILE):
+            n_rows = min(TILE, last - row)
+            encode_rows(xs, row, row + n_rows, params[n_network_params:], encoded, 0)
+            forward(flat, 0, n_rows, transposed, scratch)
+            for i in range(n_rows):
+                for k in range(n_outputs):
+                    ys[row + i, k] = scratch[output + i * output_pitch + k]
+
+    def inference(xs, params, ys):
+        n = xs.shape[0]
+        weights = np.empty(n_weights, np.float32)
+        transposed = np.empty(n_weights, np.float32)
+        pack(params, weights, transposed)
+        for group in prange((n + INFERENCE_ROWS - 1) // INFERENCE_ROWS):
+            first = group * INFERENCE_ROWS
+            infer(xs, first, min(n, first + INFERENCE_ROWS), params, transposed, ys)
+
+    return ParallelKernel(inference)
+
+
+@cache
+def training_kernel(plan: TrainingPlan) -> ParallelKernel:
+    """One pass forward and backward over a batch.
+
+    (xs, targets, pdf, external, params, group_rows, scale, gradients, dl_dxs, losses): adds to
+    gradients, writes dl_dxs, adds the sum of the loss of each group to losses. What a plan does
+    not need is passed as an empty array.
+    """
+    model, loss = plan.model, plan.loss
+    encoding, network, layout = model.encoding, model.network, model.layout
+    n_encoded, n_outputs, column = model.n_encoded, network.n_output_dims, model.column
+    n_network_params, n_weights = network.n_params, layout.n_weights
+    scratch_size, n_features = layout.scratch_size, encoding.n_outputs
+    output, output_pitch = layout.output, layout.pitches[-1]
+    dl_doutput = layout.output + 2 * layout.output_size
+    slab_rows = plan.slab_rows
+    param_gradients, input_gradients = plan.param_gradients, plan.input_gradients
+    encoding_gradients = param_gradients and encoding.n_params > 0
+    has_pdf, external_gradient, has_loss = plan.has_pdf, plan.external, loss is not None
+    partitions = encoding.partition_columns
+    n_partitions = len(partitions)
+
+    encode_rows = encode(model)
+    pack, unpack = pack_weights(network), unpack_gradients(network)
+    forward = tile_forward(network)
+    backward = tile_backward(network, param_gradients, encoding_gradients or input_gradients)
+    loss_row = loss.row(n_outputs, has_pdf) if has_loss else no_loss
+    backward_input = encoding.backward_input
+    backward_params_rows = encoding.backward_params_rows if encoding_gradients else no_backward
+
+    @device
+    def output_gradient(row, n_rows, targets, pdf, external, scale, scratch):
+        total = np.float64(0)
+        for i in range(n_rows):
+            y = output + i * output_pitch
+            dl_dy = dl_doutput + i * output_pitch
+            prediction = scratch[y : y + n_outputs]
+            gradient = scratch[dl_dy : dl_dy + output_pitch]
+            for k in range(n_outputs, output_pitch):
+                gradient[k] = 0
+            if has_loss:
+                density = pdf[row + i] if has_pdf else prediction
+                total += loss_row(prediction, targets[row + i], density, gradient)
+                for k in range(n_outputs):
+                    gradient[k] *= scale
+            if external_gradient:
+                for k in range(n_outputs):
+                    gradient[k] = external[row + i, k]
+        return total
+
+    @device
+    def keep_gradients(encoded, n_rows, kept, n_kept, row):
+        # One partition after the other, so that each reads its own gradients as one stream.
+        for partition in range(n_partitions):
+            start, stop = partitions[partition]
+            width = stop - start
+            target = n_kept * start + row * width
+            for i in range(n_rows):
+                for k in range(width):
+                    kept[target + i * width + k] = encoded[i, column + start + k]
+
+    @device
+    def train_rows(
+        xs, targets, pdf, external, params, scale, first, last, weights, transposed,
+        kept, n_kept, kept_row, dl_dweights, dl_dxs,
+    ):  # fmt: skip
+        scratch = np.empty(scratch_size, np.float32)
+        encoded = np.empty((TILE, n_encoded), np.float32)
+        flat = encoded.reshape(-1)
+        encoding_params = params[n_network_params:]
+        total = np.float64(0)
+        for row in range(first, last, TILE):
+            n_rows = min(TILE, last - row)
+            encode_rows(xs, row, row + n_rows, encoding_params, encoded, 0)
+            forward(flat, 0, n_rows, transposed, scratch)
+            total += output_gradient(row, n_rows, targets, pdf, external, scale, scratch)
+            backward(flat, 0, n_rows, weights, scratch, dl_dweights)
+            if input_gradients:
+                for i in range(n_rows):
+                    dl_dy = encoded[i, column : column + n_features]
+                    backward_input(xs[row + i], encoding_params, dl_dy, dl_dxs[row + i])
+            if encoding_gradients:
+                keep_gradients(encoded, n_rows, kept, n_kept, kept_row + row - first)
+        return total
+
+    def training(
+        xs, targets, pdf, external, params, group_rows, scale, gradients, dl_dxs, losses
+    ):  # fmt: skip
+        n = xs.shape[0]
+        weights = np.empty(n_weights, np.float32)
+        transposed = np.empty(n_weights, np.float32)
+        pack(params, weights, transposed)
+        partials = np.zeros((losses.shape[0], n_weights if param_gradients else 0), np.float32)
+        n_kept = min(n, slab_rows) if encoding_gradients else 0
+        kept = np.empty(n_kept * n_features, np.float32)
+        for slab in range(0, n, slab_rows):
+            slab_end = min(n, slab + slab_rows)
+            for group in prange((slab_end - slab + group_rows - 1) // group_rows):
+                first = slab + group * group_rows
+                last = min(slab_end, first + group_rows)
+                losses[group] += train_rows(
+                    xs, targets, pdf, external, params, scale, first, last, weights, transposed,
+                    kept, n_kept, first - slab, partials[group], dl_dxs,
+                )  # fmt: skip
+            if encoding_gradients:
+                for partition in prange(n_partitions):
+                    start, stop = partitions[partition]
+                    dl_dys = kept[n_kept * start : n_kept * stop].reshape(n_kept, stop - start)
+                    backward_params_rows(
+                        partition, xs[slab:slab_end], dl_dys, gradients[n_network_params:]
+                    )
+        if param_gradients:
+            unpack(partials, losses.shape[0], gradients)
+
+    return ParallelKernel(training)
+
+
+@device
+def no_loss(prediction, target, pdf, dl_dprediction):
+    return np.float32(0)
+
+
+@device
+def no_backward(partition, xs, dl_dys, dl_dparams):
+    return
+
+
+@cache
+def all_finite_kernel() -> ParallelKernel:
+    """(bits, ok): set ok[chunk] to whether all float32 of that chunk, seen as int32, are finite.
+
+    An exponent of all ones is infinity or NaN; fast-math would drop a test on floats.
+    """
+    exponent = np.int32(0x7F800000)
+
+    def all_finite(bits, ok):
+        chunk = (bits.shape[0] + ok.shape[0] - 1) // ok.shape[0]
+        for c in prange(ok.shape[0]):
+            n_bad = 0
+            for i in range(c * chunk, min(bits.shape[0], (c + 1) * chunk)):
+                n_bad += (bits[i] & exponent) == exponent
+            ok[c] = n_bad == 0
+
+    return ParallelKernel(all_finite)
+
+
+@cache
+def optimizer_kernel(optimizer, layout) -> ParallelKernel:
+    """(weights, gradients, state, scalars, chunk): one step on every parameter."""
+    step = optimizer.step(layout)
+
+    def optimize(weights, gradients, state, scalars, chunk):
+        n = weights.shape[0]
+        for c in prange((n + chunk - 1) // chunk):
+            for i in range(c * chunk, min(n, (c + 1) * chunk)):
+                step(i, weights, gradients, state, scalars)
+
+    return ParallelKernel(optimize)

@@ -1,0 +1,140 @@
+"""Matrix products on the CPU, from one register-blocked micro-kernel written as LLVM vectors.
+
+The block of C that the micro-kernel computes, `rows` x (`vectors` x `lanes`), stays in registers
+while it walks along the depth; each step loads `vectors` vectors of B and broadcasts `rows`
+elements of A. This is the scheme of Goto and van de Geijn 2008. Loops over arrays cannot express
+it: LLVM keeps such blocks in memory. The vectors are LLVM's own types, so the same code serves
+AVX-512, AVX, NEON and SSE.
+"""
+
+from functools import cache
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic
+
+from numbanet.device import device
+
+
+@cache
+def lanes() -> int:
+    """Number of float32 in a vector register of the processor that Numba compiles for."""
+    features = cpu_target.target_context.codegen().magic_tuple()[2]
+    if "+avx512f" in features:
+        return 16
+    return 8 if "+avx," in features else 4
+
+
+@cache
+def rows() -> int:
+    """Rows of C per block: 8 where there are 32 vector registers, 4 with the 16 of AVX."""
+    return 4 if lanes() == 8 else 8
+
+
+@cache
+def micro_kernel(n_rows: int, n_vectors: int, n_lanes: int):
+    """Device function that computes one block C (+)= A B.
+
+    Arguments: a, its offset, row stride and depth stride; b, its offset and depth stride; c, its
+    offset and row stride; the depth; whether to add to C. All arrays are 1-D float32.
+    """
+    vector = ir.VectorType(ir.FloatType(), n_lanes)
+    index = ir.IntType(64)
+    fused = ("contract",)  # lets LLVM join multiplication and addition
+
+    @intrinsic
+    def block(typing, a, a0, a_row, a_depth, b, b0, b_depth, c, c0, c_row, depth, accumulate):
+        size = types.intp
+        arguments = (a, size, size, size, b, size, size, c, size, size, size, types.boolean)
+
+        def codegen(context, builder, signature, values):
+            def pointer(k):
+                array = context.make_array(signature.args[k])(context, builder, values[k])
+                return builder.gep(array.data, [values[k + 1]])
+
+            def constant(n):
+                return ir.Constant(index, n)
+
+            def as_vector(address):
+                return builder.bitcast(address, vector.as_pointer())
+
+            def load(address):
+                value = builder.load(as_vector(address))
+                value.align = 4
+                return value
+
+            def broadcast(scalar):
+                undefined = ir.Constant(vector, ir.Undefined)
+                single = builder.insert_element(undefined, scalar, ir.IntType(32)(0))
+                zeros = ir.Constant(ir.VectorType(ir.IntType(32), n_lanes), None)
+                return builder.shuffle_vector(single, undefined, zeros)
+
+            a_start, b_start, c_start = pointer(0), pointer(4), pointer(7)
+            a_row, a_depth, b_depth, c_row = (values[k] for k in (2, 3, 6, 9))
+            depth, accumulate = values[10], values[11]
+            places = [
+                builder.gep(c_start, [builder.add(builder.mul(c_row, constant(r)), constant(k))])
+                for r in range(n_rows)
+                for k in range(0, n_vectors * n_lanes, n_lanes)
+            ]
+            zero = ir.Constant(vector, None)
+            storage = [cgutils.alloca_once_value(builder, zero) for _ in places]
+            with builder.if_then(accumulate):
+                for place, register in zip(places, storage, strict=True):
+                    builder.store(load(place), register)
+            with cgutils.for_range(builder, depth) as loop:
+                a_k = builder.gep(a_start, [builder.mul(loop.index, a_depth)])
+                b_k = builder.gep(b_start, [builder.mul(loop.index, b_depth)])
+                columns = [
+                    load(builder.gep(b_k, [constant(v * n_lanes)])) for v in range(n_vectors)
+                ]
+                for r in range(n_rows):
+                    scalar = builder.load(builder.gep(a_k, [builder.mul(a_row, constant(r))]))
+                    row = broadcast(scalar)
+                    for v, column in enumerate(columns):
+                        register = storage[r * n_vectors + v]
+                        product = builder.fmul(row, column, flags=fused)
+                        total = builder.fadd(builder.load(register), product, flags=fused)
+                        builder.store(total, register)
+            for place, register in zip(places, storage, strict=True):
+                store = builder.store(builder.load(register), as_vector(place))
+                store.align = 4
+            return context.get_dummy_value()
+
+        return types.void(*arguments), codegen
+
+    return block
+
+
+@cache
+def matrix_product(n_columns: int, a_row: int, a_depth: int, b_depth: int, c_row: int):
+    """Device function C (+)= A B for a fixed number of columns and fixed strides.
+
+    It takes (n_rows, depth, a, a0, b, b0, c, c0, accumulate): A has n_rows x depth elements at
+    a[a0 + i * a_row + k * a_depth], B depth x n_columns at b[b0 + k * b_depth + j], C n_rows x
+    n_columns at c[c0 + i * c_row + j]. n_columns is a multiple of 16; rows of A and C up to the
+    next multiple of `rows()` are read and written too.
+    """
+    n_rows_block, n_lanes = rows(), lanes()
+    n_wide = n_columns // (2 * n_lanes) * (2 * n_lanes)
+    wide = micro_kernel(n_rows_block, 2, n_lanes)
+    narrow = micro_kernel(n_rows_block, 1, n_lanes)
+
+    @device
+    def matrix_product(n_rows, depth, a, a0, b, b0, c, c0, accumulate):
+        for j in range(0, n_wide, 2 * n_lanes):
+            for i in range(0, n_rows, n_rows_block):
+                wide(
+                    a, a0 + i * a_row, a_row, a_depth, b, b0 + j, b_depth,
+                    c, c0 + i * c_row + j, c_row, depth, accumulate,
+                )  # fmt: skip
+        for j in range(n_wide, n_columns, n_lanes):
+            for i in range(0, n_rows, n_rows_block):
+                narrow(
+                    a, a0 + i * a_row, a_row, a_depth, b, b0 + j, b_depth,
+                    c, c0 + i * c_row + j, c_row, depth, accumulate,
+                )  # fmt: skip
+
+    return matrix_product

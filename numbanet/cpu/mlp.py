@@ -1,0 +1,299 @@
+"""A multi-layer perceptron on the CPU, for a tile of samples at a time.
+
+A tile is a row-major array [samples, width]. With activations and weights stored this way, the
+forward pass, the gradient of the input and the gradient of the weights are all products whose
+columns are contiguous, so one micro-kernel serves the three of them and nothing is transposed but
+the weights, once per call.
+"""
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+from numbanet.activations import activation
+from numbanet.cpu.micro_kernel import matrix_product
+from numbanet.device import device
+from numbanet.networks.base import ALIGNMENT, AbstractMLP, next_multiple
+
+TILE = 128
+
+
+@dataclass(frozen=True)
+class TileLayout:
+    """Where a network's weights and activations lie in the flat buffers of the CPU kernels.
+
+    Widths are padded to a multiple of 16, which every vector length divides. Rows of weights are
+    padded likewise, because the micro-kernel reads and writes whole blocks of them.
+    """
+
+    network: AbstractMLP
+
+    @cached_property
+    def pitches(self) -> tuple[int, ...]:
+        return tuple(next_multiple(width, ALIGNMENT) for width in self.network.widths)
+
+    @cached_property
+    def weight_offsets(self) -> tuple[int, ...]:
+        """Start of each matrix in a padded weight buffer, and its total size at the end."""
+        offsets = [0]
+        for rows, columns in zip(self.pitches[1:], self.pitches[:-1], strict=True):
+            offsets.append(offsets[-1] + rows * columns)
+        return tuple(offsets)
+
+    @property
+    def n_weights(self) -> int:
+        return self.weight_offsets[-1]
+
+    @property
+    def layer_size(self) -> int:
+        """Floats of the activations of one hidden layer."""
+        return TILE * self.pitches[1]
+
+    @property
+    def keeps_inputs(self) -> bool:
+        """Whether the hidden activation is differentiated at its input, so both are kept."""
+        return activation(self.network.activation).from_input
+
+    @property
+    def n_stored_layers(self) -> int:
+        return self.network.n_hidden_layers * (2 if self.keeps_inputs else 1)
+
+    @property
+    def output(self) -> int:
+        """Start of the output in the scratch buffer; its input form, then its gradient follow."""
+        return self.n_stored_layers * self.layer_size
+
+    @property
+    def output_size(self) -> int:
+        return TILE * self.pitches[-1]
+
+    @property
+    def gradients(self) -> int:
+        """Start of two hidden layers' worth of gradients."""
+        return self.output + 3 * self.output_size
+
+    @property
+    def scratch_size(self) -> int:
+        return self.gradients + 2 * self.layer_size
+
+
+@cache
+def pack_weights(network: AbstractMLP):
+    """Device function (params, weights, transposed): copy the matrices into padded buffers.
+
+    Both buffers are zero where no weight belongs.
+    """
+    layout = TileLayout(network)
+    shapes, pitches, offsets = network.shapes, layout.pitches, layout.weight_offsets
+    n_matrices = len(shapes)
+
+    @device
+    def pack_weights(params, weights, transposed):
+        weights[:] = 0
+        transposed[:] = 0
+        source = 0
+        for k in range(n_matrices):
+            n_rows, n_columns = shapes[k]
+            row_pitch, column_pitch, offset = pitches[k], pitches[k + 1], offsets[k]
+            for i in range(n_rows):
+                for j in range(n_columns):
+                    weight = params[source + j]
+                    weights[offset + i * row_pitch + j] = weight
+                    transposed[offset + j * column_pitch + i] = weight
+                source += n_columns
+
+    return pack_weights
+
+
+@cache
+def unpack_gradients(network: AbstractMLP):
+    """Device function (partials, n_groups, gradients): add up the groups' padded gradients.
+
+    Groups are added in their order, so the result does not depend on the number of threads.
+    """
+    layout = TileLayout(network)
+    shapes, pitches, offsets = network.shapes, layout.pitches, layout.weight_offsets
+    n_matrices = len(shapes)
+
+    @device
+    def unpack_gradients(partials, n_groups, gradients):
+        total = partials[0]
+        for group in range(1, n_groups):
+            partial = partials[group]
+            for i in range(total.shape[0]):
+                total[i] += partial[i]
+        target = 0
+        for k in range(n_matrices):
+            n_rows, n_columns = shapes[k]
+            for i in range(n_rows):
+                row = offsets[k] + i * pitches[k]
+                for j in range(n_columns):
+                    gradients[target + j] += total[row + j]
+                target += n_columns
+
+    return unpack_gradients
+
+
+@cache
+def activate(name: str):
+    """Device function (source, source_start, target, target_start, n): apply an activation.
+
+    Source and target are the same place or do not overlap. The two cases are two loops, because
+    LLVM does not vectorise one that might read what it has just written.
+    """
+    forward = activation(name).forward
+
+    @device
+    def activate(source, source_start, target, target_start, n):
+        if source_start == target_start:
+            for i in range(source_start, source_start + n):
+                target[i] = forward(target[i])
+        else:
+            for i in range(n):
+                target[target_start + i] = forward(source[source_start + i])
+
+    return activate
+
+
+@cache
+def activate_backward(name: str):
+    """Device function (gradient, gradient_start, kept, kept_start, n): chain rule in place."""
+    backward = activation(name).backward
+
+    @device
+    def activate_backward(gradient, gradient_start, kept, kept_start, n):
+        for i in range(n):
+            dl_dy = gradient[gradient_start + i]
+            gradient[gradient_start + i] = backward(dl_dy, kept[kept_start + i])
+
+    return activate_backward
+
+
+@cache
+def tile_forward(network: AbstractMLP):
+    """Device function (x, x_start, n_rows, transposed, scratch): outputs go to layout.output."""
+    layout = TileLayout(network)
+    n_hidden_layers, n_neurons, n_inputs = (
+        network.n_hidden_layers, network.n_neurons, network.n_input_dims,
+    )  # fmt: skip
+    pitches, offsets = layout.pitches, layout.weight_offsets
+    n_input_pitch, n_hidden_pitch, n_output_pitch = pitches[0], pitches[1], pitches[-1]
+    layer_size, output, output_size = layout.layer_size, layout.output, layout.output_size
+    keeps_inputs = layout.keeps_inputs
+    keeps_output_input = activation(network.output_activation).from_input
+    inputs = n_hidden_layers * layer_size  # where hidden layers before the activation are kept
+    n_last, last_pitch = network.widths[-2], pitches[-2]
+    last_weights = offsets[-2]
+
+    def product(source_pitch, target_pitch):
+        return matrix_product(target_pitch, source_pitch, 1, target_pitch, target_pitch)
+
+    first = product(n_input_pitch, n_hidden_pitch)
+    hidden = product(n_hidden_pitch, n_hidden_pitch)
+    last = product(last_pitch, n_output_pitch)
+    activate_hidden = activate(network.activation)
+    activate_output = activate(network.output_activation)
+
+    @device
+    def tile_forward(x, x_start, n_rows, transposed, scratch):
+        for k in range(n_hidden_layers):
+            here = k * layer_size
+            before = inputs + here if keeps_inputs else here
+            if k == 0:
+                first(n_rows, n_inputs, x, x_start, transposed, 0, scratch, before, False)
+            else:
+                weights = offsets[1] + (k - 1) * n_hidden_pitch * n_hidden_pitch
+                previous = here - layer_size
+                hidden(
+                    n_rows, n_neurons, scratch, previous, transposed, weights,
+                    scratch, before, False,
+                )  # fmt: skip
+            activate_hidden(scratch, before, scratch, here, n_rows * n_hidden_pitch)
+        before = output + output_size if keeps_output_input else output
+        if n_hidden_layers == 0:
+            last(n_rows, n_last, x, x_start, transposed, 0, scratch, before, False)
+        else:
+            previous = (n_hidden_layers - 1) * layer_size
+            last(
+                n_rows, n_last, scratch, previous, transposed, last_weights,
+                scratch, before, False,
+            )  # fmt: skip
+        activate_output(scratch, before, scratch, output, n_rows * n_output_pitch)
+
+    return tile_forward
+
+
+@cache
+def tile_backward(network: AbstractMLP, weight_gradients: bool, input_gradients: bool):
+    """Device function (x, x_start, n_rows, weights, scratch, dl_dweights).
+
+    The gradient of the output is expected at layout.output + 2 * layout.output_size. The gradient
+    of the weights is added to dl_dweights; the gradient of the input replaces x.
+    """
+    layout = TileLayout(network)
+    n_hidden_layers, n_neurons, n_outputs = (
+        network.n_hidden_layers, network.n_neurons, network.n_output_dims,
+    )  # fmt: skip
+    pitches, offsets = layout.pitches, layout.weight_offsets
+    n_input_pitch, n_hidden_pitch, n_output_pitch = pitches[0], pitches[1], pitches[-1]
+    layer_size, output, output_size = layout.layer_size, layout.output, layout.output_size
+    inputs = n_hidden_layers * layer_size if layout.keeps_inputs else 0
+    output_kept = output + (output_size if activation(network.output_activation).from_input else 0)
+    gradients = layout.gradients
+    hidden_weights = n_hidden_pitch * n_hidden_pitch
+    last_weights = offsets[-2]
+
+    def of_weights(target_pitch, source_pitch):
+        return matrix_product(source_pitch, 1, target_pitch, source_pitch, source_pitch)
+
+    def of_inputs(target_pitch, source_pitch):
+        return matrix_product(source_pitch, target_pitch, 1, source_pitch, source_pitch)
+
+    last_pitch = pitches[-2]
+    last_of_weights = of_weights(n_output_pitch, last_pitch)
+    last_of_inputs = of_inputs(n_output_pitch, last_pitch)
+    hidden_of_weights = of_weights(n_hidden_pitch, n_hidden_pitch)
+    hidden_of_inputs = of_inputs(n_hidden_pitch, n_hidden_pitch)
+    first_of_weights = of_weights(n_hidden_pitch, n_input_pitch)
+    first_of_inputs = of_inputs(n_hidden_pitch, n_input_pitch)
+    hidden_backward = activate_backward(network.activation)
+    output_backward = activate_backward(network.output_activation)
+
+    @device
+    def tile_backward(x, x_start, n_rows, weights, scratch, dl_dweights):
+        dl_dy = output + 2 * output_size
+        output_backward(scratch, dl_dy, scratch, output_kept, n_rows * n_output_pitch)
+        if n_hidden_layers == 0:
+            if weight_gradients:
+                last_of_weights(n_outputs, n_rows, scratch, dl_dy, x, x_start, dl_dweights, 0, True)
+            if input_gradients:
+                last_of_inputs(n_rows, n_outputs, scratch, dl_dy, weights, 0, x, x_start, False)
+            return
+        here = gradients
+        source = (n_hidden_layers - 1) * layer_size
+        if weight_gradients:
+            last_of_weights(
+                n_outputs, n_rows, scratch, dl_dy, scratch, source, dl_dweights, last_weights, True
+            )
+        last_of_inputs(
+            n_rows, n_outputs, scratch, dl_dy, weights, last_weights, scratch, here, False
+        )
+        hidden_backward(scratch, here, scratch, inputs + source, n_rows * n_hidden_pitch)
+        for k in range(n_hidden_layers - 1, 0, -1):
+            there = 2 * gradients + layer_size - here
+            source -= layer_size
+            matrix = offsets[1] + (k - 1) * hidden_weights
+            if weight_gradients:
+                hidden_of_weights(
+                    n_neurons, n_rows, scratch, here, scratch, source, dl_dweights, matrix, True
+                )
+            hidden_of_inputs(
+                n_rows, n_neurons, scratch, here, weights, matrix, scratch, there, False
+            )
+            hidden_backward(scratch, there, scratch, inputs + source, n_rows * n_hidden_pitch)
+            here = there
+        if weight_gradients:
+            first_of_weights(n_neurons, n_rows, scratch, here, x, x_start, dl_dweights, 0, True)
+        if input_gradients:
+            first_of_inputs(n_rows, n_neurons, scratch, here, weights, 0, x, x_start, False)
+
+    return tile_backward
