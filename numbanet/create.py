@@ -1,0 +1,129 @@
+"""From a JSON config to a model that can be trained."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from numbanet import registry
+from numbanet.losses.base import AbstractLoss
+from numbanet.model import (
+    NetworkWithInputEncoding,
+    create_network_with_input_encoding,
+    resolve_device,
+    resolve_precision,
+)
+from numbanet.optimizers.base import AbstractOptimizer
+from numbanet.registry import ConfigError, UnknownOptionWarning
+from numbanet.snapshot import SnapshotError, read_snapshot
+from numbanet.trainer import SECTIONS, Trainer
+
+
+@dataclass(frozen=True)
+class TrainableModel:
+    """A network with the trainer that trains it, and what came with its snapshot."""
+
+    network: NetworkWithInputEncoding
+    trainer: Trainer
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> AbstractLoss:
+        return self.trainer.loss
+
+    @property
+    def optimizer(self) -> AbstractOptimizer:
+        return self.trainer.optimizer
+
+
+def create_loss(config: Mapping[str, Any]) -> AbstractLoss:
+    """Make a loss from its JSON config; RelativeL2 where no otype is given."""
+    return registry.create("loss", config, default="RelativeL2")
+
+
+def create_optimizer(config: Mapping[str, Any]) -> AbstractOptimizer:
+    """Make an optimizer from its JSON config; Adam where no otype is given."""
+    return registry.create("optimizer", config, default="Adam")
+
+
+def create_from_config(
+    n_input_dims: int,
+    n_output_dims: int,
+    config: Mapping[str, Any],
+    seed: int = 1337,
+    device: str = "auto",
+    precision: str | None = None,
+    *,
+    seed_convention: str = "bindings",
+    on_nonfinite: str = "skip",
+) -> TrainableModel:
+    """Make loss, optimizer, network and trainer from a config with a section for each.
+
+    Args:
+        n_input_dims: width of the inputs.
+        n_output_dims: width of the outputs.
+        config: "loss", "optimizer", "encoding" and "network"; each may be missing.
+        seed: of the initial parameters.
+        device: "auto", "cpu" or "cuda".
+        precision: of the parameters that the kernels read; None for the device's default.
+        seed_convention: "bindings" for the initial values of tiny-cuda-nn's PyTorch bindings,
+            "trainer" for those of its C++ Trainer.
+        on_nonfinite: see Trainer.
+
+    Raises:
+        ConfigError: the config cannot be used; the message names the option.
+        ValueError: another argument cannot.
+        RuntimeError: the device cannot be used.
+    """
+    resolve_device(device)
+    resolve_precision(precision)
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"config: expected a JSON object, got {config!r:.80}")
+    for section in config.keys() - set(SECTIONS):
+        warnings.warn(
+            f"{section}: a config has no such section; it has {', '.join(SECTIONS)}",
+            UnknownOptionWarning,
+            stacklevel=2,
+        )
+    parts = {section: config.get(section, {}) for section in SECTIONS}
+    loss, optimizer = create_loss(parts["loss"]), create_optimizer(parts["optimizer"])
+    network = create_network_with_input_encoding(
+        n_input_dims,
+        n_output_dims,
+        parts["encoding"],
+        parts["network"],
+        seed,
+        device=device,
+        seed_convention=seed_convention,
+    )
+    return TrainableModel(network, Trainer(network, optimizer, loss, on_nonfinite=on_nonfinite))
+
+
+def load(
+    path: str | os.PathLike,
+    device: str = "auto",
+    precision: str | None = None,
+    *,
+    on_nonfinite: str = "skip",
+) -> TrainableModel:
+    """Make the model that a snapshot holds, ready to go on training.
+
+    Raises:
+        SnapshotError: the file is damaged, or something else.
+        OSError: the file cannot be read.
+    """
+    tensors, header = read_snapshot(path)
+    try:
+        model = create_from_config(
+            header["n_input_dims"],
+            header["n_output_dims"],
+            header["config"],
+            device=device,
+            precision=precision,
+            on_nonfinite=on_nonfinite,
+        )
+    except (KeyError, ConfigError) as error:
+        raise SnapshotError(f"{path}: the snapshot's config is damaged ({error})") from error
+    model.trainer.restore(path, tensors, header)
+    return TrainableModel(model.network, model.trainer, header["metadata"])
