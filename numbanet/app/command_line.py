@@ -1,0 +1,176 @@
+"""The command `numbanet`. A failure that is not a defect is one line and a non-zero exit code."""
+
+import argparse
+import importlib.util
+import shlex
+import sys
+import warnings
+
+from numbanet.app.environment import version
+from numbanet.app.errors import AppError, UsageError
+
+SAMPLE_PACKAGES = {  # module: package
+    "PIL": "pillow",
+    "matplotlib": "matplotlib",
+    "rich": "rich",
+    "safetensors": "safetensors",
+}
+INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of all commands."""
+    top = Parser(
+        prog="numbanet",
+        description="Small neural networks, trained and queried fast, in pure Python.",
+        epilog="numbanet COMMAND --help tells more about a command.",
+    )
+    number = version("numbanet") or "(not installed)"
+    top.add_argument("--version", action="version", version=f"numbanet {number}")
+    commands = top.add_subparsers(metavar="COMMAND")
+
+    learn = commands.add_parser(
+        "learn-image",
+        help="learn a photograph",
+        description="Learn a photograph: train a network that maps positions to colours, and write "
+        "pictures of what it knows after 10, 100, 1000, ... steps, a contact sheet, curves, a "
+        "report and a snapshot. Ctrl-C ends the training early and keeps what there is.",
+        epilog="example: numbanet learn-image photo.jpg --steps 2000 --output learned",
+    )
+    learn.add_argument("image", metavar="IMAGE", help="any image that Pillow reads")
+    learn.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs="?",
+        help="loss, optimizer, encoding and network as JSON with comments, as for tiny-cuda-nn "
+        "(default: a hash grid and a small network)",
+    )
+    learn.add_argument(
+        "--steps", metavar="N", type=int, default=1000, help="steps in all (default: 1000)"
+    )
+    learn.add_argument(
+        "--batch-size", metavar="N", type=int, help="positions per step (default: 16384)"
+    )
+    learn.add_argument(
+        "--device", default="auto", help="auto, cpu or cuda (default: auto, a GPU where it can run)"
+    )
+    learn.add_argument(
+        "--precision",
+        default="auto",
+        choices=("auto", "float32", "float16", "bfloat16"),
+        help="of parameters and activations (default: auto, float32 on the CPU)",
+    )
+    learn.add_argument(
+        "--seed", metavar="N", type=int, help="of parameters and positions (default: 1337)"
+    )
+    learn.add_argument(
+        "--output", metavar="DIR", default="learned", help="where files go (default: learned)"
+    )
+    learn.add_argument(
+        "--resume", metavar="FILE", help="continue a snapshot.safetensors up to --steps"
+    )
+    learn.set_defaults(run=run_learn_image)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="show what was found on this machine and what can run",
+        description="Show versions, processor, GPUs, CUDA parts and, for each target, whether it "
+        "can run and what to do if not.",
+    )
+    doctor.set_defaults(run=run_doctor)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        arguments = parser().parse_args(argv)
+        if not hasattr(arguments, "run"):
+            parser().print_help()
+            return UsageError.exit_code
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            warnings.simplefilter("default", UserWarning)
+            return arguments.run(arguments)
+    except AppError as error:
+        return complain(str(error), error.exit_code)
+    except MemoryError as error:
+        return complain(f"not enough memory: {error}", 1)
+    except KeyboardInterrupt:
+        return complain("interrupted", INTERRUPTED)
+
+
+def complain(text: str, exit_code: int) -> int:
+    line = " ".join(text.split())
+    print(f"numbanet: error: {line}", file=sys.stderr)
+    return exit_code
+
+
+def show_warning(message, category, filename, line_number, file=None, line=None):
+    print(f"numbanet: warning: {message}", file=sys.stderr)
+
+
+def require_sample_packages() -> None:
+    missing = [
+        package
+        for module, package in SAMPLE_PACKAGES.items()
+        if importlib.util.find_spec(module) is None
+    ]
+    if missing:
+        raise UsageError(f'missing: {", ".join(missing)}; pip install "numbanet[samples]"')
+
+
+def run_learn_image(arguments: argparse.Namespace) -> int:
+    require_sample_packages()
+    from numbanet.app.interrupt import Interrupt
+    from numbanet.app.learn_image import learn_image
+    from numbanet.app.progress import terminal_progress
+
+    progress = terminal_progress()
+    notice = "finishing this step, then saving; Ctrl-C again to abort"
+    with Interrupt(lambda: progress.say(notice)) as interrupt:
+        result = learn_image(
+            arguments.image,
+            arguments.config,
+            n_steps=arguments.steps,
+            batch_size=arguments.batch_size,
+            seed=arguments.seed,
+            device=arguments.device,
+            precision=None if arguments.precision == "auto" else arguments.precision,
+            output=arguments.output,
+            resume=arguments.resume,
+            progress=progress,
+            interrupted=lambda: bool(interrupt),
+        )
+    print(
+        f"{result.step} steps, {result.psnr:.2f} dB, "
+        f"{result.samples_per_second / 1e6:.2f} M samples/s; wrote"
+    )
+    for path in result.files:
+        print(f"  {path}")
+    if result.finished:
+        return 0
+    again = ["numbanet", "learn-image", arguments.image]
+    again += [arguments.config] if arguments.config else []
+    again += ["--steps", str(arguments.steps), "--output", arguments.output]
+    again += ["--resume", str(result.snapshot)]
+    print(
+        f"interrupted at step {result.step} of {arguments.steps}; "
+        f"continue with: {shlex.join(again)}",
+        file=sys.stderr,
+    )
+    return INTERRUPTED
+
+
+def run_doctor(arguments: argparse.Namespace) -> int:
+    from numbanet.app.doctor import doctor
+
+    for subject, finding in doctor():
+        print(f"{subject:>14}  {finding}" if subject else f"\n{finding}")
+    return 0

@@ -1,0 +1,269 @@
+"""The training of a network on a photograph: steps, measurements, pictures.
+
+Each step draws random positions in [0, 1)^2 and looks up their colours in linear light, between the
+pixel centres by bilinear interpolation. Pictures are the network's colours at the pixel centres.
+Their PSNR compares displayed values (gamma-encoded, clamped to [0, 1], not rounded to 8 bits) with
+those of the photograph; the report also has it for linear light.
+
+Training time is that of the training steps alone: drawing positions, looking up colours and making
+pictures is not part of it, nor is the first step, which compiles or loads the compiled code.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import numbanet
+from numbanet.app.bilinear import look_up
+from numbanet.app.curves import write_curves
+from numbanet.app.environment import environment
+from numbanet.app.errors import AppError
+from numbanet.app.files import write_file, writing
+from numbanet.app.pictures import Photograph, contact_sheet, psnr, to_encoded, write_picture
+from numbanet.app.progress import SilentProgress, Status
+from numbanet.random import Pcg32
+
+METADATA_KEY = "learn_image"
+ROWS_AT_ONCE = 1 << 18  # positions evaluated together, so that large photographs fit in memory
+
+
+@dataclass(frozen=True)
+class Job:
+    """What determines a training, bit for bit; a snapshot continues only the same job."""
+
+    image_digest: str
+    config: dict[str, Any]
+    batch_size: int
+    seed: int
+
+
+@dataclass
+class Course:
+    """What happened so far; travels in the snapshot."""
+
+    step: int = 0
+    training_seconds: float = 0.0
+    timed_steps: int = 0
+    rng_state: int = 0
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    psnrs: list[tuple[int, float, float]] = field(default_factory=list)  # step, displayed, linear
+    pictures: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def loss(self) -> float:
+        return self.losses[-1][1] if self.losses else math.nan
+
+    @property
+    def psnr(self) -> float:
+        return self.psnrs[-1][1] if self.psnrs else math.nan
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training reached and the files it wrote."""
+
+    step: int
+    finished: bool
+    loss: float
+    psnr: float
+    samples_per_second: float
+    pictures: tuple[Path, ...]
+    contact_sheet: Path
+    curves: Path
+    report: Path
+    snapshot: Path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (*self.pictures, self.contact_sheet, self.curves, self.report, self.snapshot)
+
+
+def read_metadata(metadata: dict[str, Any]) -> tuple[Job, Course]:
+    """What ImageTraining.save put into a snapshot; KeyError or TypeError if it did not."""
+    saved = metadata[METADATA_KEY]
+    return Job(**saved["job"]), Course(**saved["course"])
+
+
+@dataclass
+class ImageTraining:
+    """A job under way."""
+
+    photograph: Photograph
+    job: Job
+    model: Any
+    rng: Pcg32
+    course: Course
+    output: Path = Path()
+    loss: numbanet.Loss | None = None
+    compile_seconds: float = 0.0
+
+    def run(
+        self, n_steps: int, progress: SilentProgress, interrupted: Callable[[], bool]
+    ) -> Result:
+        """Train up to step `n_steps` and write everything; see learn_image."""
+        course = self.course
+        first_step = course.step
+        started = time.perf_counter()
+        with progress.compiling():
+            self.model.trainer.inference(self.photograph.centres(0, 1))
+            if course.step < n_steps:
+                self.advance(timed=False)
+        self.compile_seconds = time.perf_counter() - started
+        progress.training(first_step, n_steps)
+        while True:
+            last = course.step >= n_steps or interrupted()
+            due = last or evaluation_due(course.step)
+            if due:
+                self.evaluate(keep=last)
+            progress.show(self.status(n_steps), milestone=due)
+            if last:
+                break
+            self.advance()
+        return self.finish(n_steps, time.perf_counter() - started)
+
+    def advance(self, timed: bool = True) -> None:
+        """Make one training step."""
+        course, batch_size = self.course, self.job.batch_size
+        positions = self.rng.device_uniform(2 * batch_size).reshape(batch_size, 2)
+        colours = look_up(self.photograph.linear, positions)
+        step = course.step + 1
+        begun = time.perf_counter()
+        try:
+            self.loss = self.model.trainer.training_step(positions, colours)
+            if loss_due(step):
+                course.losses.append((step, float(self.loss)))
+        except FloatingPointError as error:
+            raise AppError(f"step {step}: {error}; try a lower learning rate") from error
+        if timed:
+            course.training_seconds += time.perf_counter() - begun
+            course.timed_steps += 1
+        course.step = step
+
+    def render(self) -> np.ndarray:
+        """The network's picture in linear light, [height, width, 3]."""
+        photograph = self.photograph
+        rows = max(1, ROWS_AT_ONCE // photograph.width)
+        picture = np.empty_like(photograph.linear)
+        for first in range(0, photograph.height, rows):
+            last = min(first + rows, photograph.height)
+            colours = self.model.trainer.inference(photograph.centres(first, last))
+            picture[first:last] = np.asarray(colours).reshape(last - first, photograph.width, 3)
+        return picture
+
+    def evaluate(self, keep: bool = False) -> None:
+        """Measure the PSNR; at powers of ten, or to `keep`, write picture and snapshot too."""
+        course, photograph = self.course, self.photograph
+        if self.loss is not None and course.losses[-1][0] != course.step:
+            course.losses.append((course.step, float(self.loss)))
+        linear = self.render()
+        encoded = to_encoded(linear)
+        linear_psnr = psnr(np.clip(linear, 0, 1), photograph.linear)
+        course.psnrs.append((course.step, psnr(encoded, photograph.encoded), linear_psnr))
+        if keep or picture_due(course.step):
+            name = f"step_{course.step:06}.png"
+            write_picture(self.output / name, encoded)
+            course.pictures.append((course.step, name))
+            self.save()
+
+    def save(self) -> None:
+        self.course.rng_state = self.rng.state
+        saved = {"job": asdict(self.job), "course": asdict(self.course)}
+        path = self.output / "snapshot.safetensors"
+        with writing(path):
+            self.model.trainer.save(path, metadata={METADATA_KEY: saved})
+
+    @property
+    def samples_per_second(self) -> float:
+        course = self.course
+        if not course.timed_steps:
+            return 0.0
+        return course.timed_steps * self.job.batch_size / course.training_seconds
+
+    def status(self, n_steps: int) -> Status:
+        course = self.course
+        return Status(course.step, n_steps, course.loss, course.psnr, self.samples_per_second)
+
+    def finish(self, n_steps: int, total_seconds: float) -> Result:
+        """Write what shows the whole course, and name all files."""
+        course, output = self.course, self.output
+        pictures = [(output / name, step) for step, name in course.pictures]
+        pictures = [(path, step) for path, step in pictures if path.exists()]
+        displayed = {step: value for step, value, _ in course.psnrs}
+        labelled = [(path, f"step {step}: {displayed[step]:.1f} dB") for path, step in pictures]
+        labelled.append((output / "reference.png", "reference"))
+        result = Result(
+            step=course.step,
+            finished=course.step >= n_steps,
+            loss=course.loss,
+            psnr=course.psnr,
+            samples_per_second=self.samples_per_second,
+            pictures=tuple(path for path, _ in labelled),
+            contact_sheet=output / "contact_sheet.png",
+            curves=output / "curves.png",
+            report=output / "report.json",
+            snapshot=output / "snapshot.safetensors",
+        )
+        write_picture(result.contact_sheet, contact_sheet(labelled))
+        title = f"{self.photograph.path.name}: {course.step} steps of {self.job.batch_size} samples"
+        write_curves(result.curves, course.losses, list(displayed.items()), title)
+        report = self.report(result, n_steps, total_seconds)
+        write_file(result.report, json.dumps(report, indent=2).encode())
+        return result
+
+    def report(self, result: Result, n_steps: int, total_seconds: float) -> dict[str, Any]:
+        """Every figure of the training, ready for JSON."""
+        course, photograph, network = self.course, self.photograph, self.model.network
+        return {
+            "job": asdict(self.job),
+            "image": {
+                "path": str(photograph.path),
+                "width": photograph.width,
+                "height": photograph.height,
+            },
+            "model": {
+                "n_params": network.n_params,
+                "device": network.device,
+                "precision": network.precision,
+            },
+            "steps": {"asked": n_steps, "made": course.step, "finished": result.finished},
+            "loss": course.loss if course.losses else None,
+            "psnr": course.psnr,
+            "psnr_linear": course.psnrs[-1][2],
+            "timings": {
+                "compile_seconds": self.compile_seconds,
+                "training_seconds": course.training_seconds,
+                "timed_steps": course.timed_steps,
+                "samples_per_second": self.samples_per_second,
+                "total_seconds": total_seconds,
+            },
+            "losses": [{"step": step, "loss": value} for step, value in course.losses],
+            "psnrs": [
+                {"step": step, "psnr": displayed, "psnr_linear": linear}
+                for step, displayed, linear in course.psnrs
+            ],
+            "files": [path.name for path in result.files],
+            "environment": environment(),
+        }
+
+
+def loss_due(step: int) -> bool:
+    """Every step at first, then ever fewer: about 90 a decade."""
+    return step < 100 or step % min(10 ** (len(str(step)) - 2), 100) == 0
+
+
+def evaluation_due(step: int) -> bool:
+    """Steps 1, 2, 5, 10, 20, ... and every 1000th."""
+    digits = str(step)
+    return (digits[0] in "125" and not digits[1:].strip("0")) or step % 1000 == 0
+
+
+def picture_due(step: int) -> bool:
+    """Steps 10, 100, 1000, ..."""
+    digits = str(step)
+    return step >= 10 and digits[0] == "1" and not digits[1:].strip("0")

@@ -1,0 +1,109 @@
+"""How a training shows where it stands: silent, as plain lines, or as a live bar."""
+
+import math
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@dataclass(frozen=True)
+class Status:
+    """What there is to show after a step."""
+
+    step: int
+    n_steps: int
+    loss: float
+    psnr: float
+    samples_per_second: float
+
+    def __str__(self) -> str:
+        rate = f"{self.samples_per_second / 1e6:.2f} M samples/s" if self.samples_per_second else ""
+        psnr = "" if math.isnan(self.psnr) else f"{self.psnr:.1f} dB"
+        return "  ".join(filter(None, [f"loss {self.loss:.3g}", psnr, rate]))
+
+
+class SilentProgress(AbstractContextManager):
+    """Shows nothing; what the others override."""
+
+    def __exit__(self, *exception) -> None:
+        pass
+
+    def compiling(self) -> AbstractContextManager:
+        """Wraps the work before the first step."""
+        return nullcontext()
+
+    def training(self, first_step: int, n_steps: int) -> None:
+        """Called once, when the steps begin to run at full speed."""
+
+    def show(self, status: Status, *, milestone: bool) -> None:
+        """Called after each step; milestones are the few steps worth a line of their own."""
+
+    def say(self, text: str) -> None:
+        """Show a line that stays."""
+
+
+class LineProgress(SilentProgress):
+    """A line at milestones, for logs."""
+
+    def __init__(self):
+        self.start = time.perf_counter()
+        self.first_step = 0
+
+    def compiling(self) -> AbstractContextManager:
+        self.say("compiling (once; later runs reuse the compiled code)")
+        return super().compiling()
+
+    def training(self, first_step, n_steps):
+        self.start, self.first_step = time.perf_counter(), first_step
+
+    def show(self, status, *, milestone):
+        if milestone:
+            done = max(status.step - self.first_step, 1)
+            pace = (time.perf_counter() - self.start) / done
+            left = pace * (status.n_steps - status.step)
+            self.say(f"step {status.step}/{status.n_steps}  {status}  {left:.0f} s left")
+
+    def say(self, text):
+        print(text, file=sys.stderr, flush=True)
+
+
+class BarProgress(SilentProgress):
+    """A live bar with step, loss, PSNR, speed and the time left."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.bar = Progress(
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+        )
+        self.task = None
+
+    def __exit__(self, *exception):
+        self.bar.stop()
+
+    def compiling(self):
+        return self.console.status("compiling (once; later runs reuse the compiled code)")
+
+    def training(self, first_step, n_steps):
+        self.bar.start()
+        self.task = self.bar.add_task("", completed=first_step, total=n_steps, status="")
+
+    def show(self, status, *, milestone):
+        self.bar.update(self.task, completed=status.step, status=str(status))
+
+    def say(self, text):
+        self.console.print(text, highlight=False, markup=False)
+
+
+def terminal_progress() -> SilentProgress:
+    """A bar where standard error is a terminal, lines elsewhere."""
+    console = Console(stderr=True)
+    return BarProgress(console) if console.is_terminal else LineProgress()
