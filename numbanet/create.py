@@ -123,7 +123,7 @@ def load(
             precision=precision,
             on_nonfinite=on_nonfinite,
         )
-    except (KeyError, ConfigError) as error:
-        raise SnapshotError(f"{path}: the snapshot's config is damaged ({error})") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise SnapshotError(f"{path}: the snapshot's header is damaged ({error})") from error
     model.trainer.restore(path, tensors, header)
     return TrainableModel(model.network, model.trainer, header["metadata"])

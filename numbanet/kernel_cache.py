@@ -97,12 +97,16 @@ def referenced_names(code) -> list[str]:
 
 @cache
 def environment() -> str:
-    """What all kernels of this process have in common: versions and this package's source."""
+    """What all kernels of this process have in common: versions and this package's source.
+
+    The fingerprint covers functions; the source covers what they reach otherwise, such as
+    overloads. The programs in `app` are not reached by kernels of the library.
+    """
     digest = hashlib.sha256()
     for version in (sys.version, numba.__version__, llvmlite.__version__, np.__version__):
         digest.update(version.encode())
     package = Path(__file__).parent
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted(set(package.rglob("*.py")) - set(package.glob("app/*.py"))):
         digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
     return digest.hexdigest()
 

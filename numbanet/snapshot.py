@@ -4,6 +4,7 @@ A safetensors file is a JSON header and raw numbers, so loading one never execut
 replaced as a whole or not at all.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -32,7 +33,13 @@ def write_snapshot(
         TypeError: the header is not JSON.
         ImportError: safetensors is not installed.
     """
-    metadata = {"format": FORMAT, "version": str(VERSION), "header": json.dumps(header)}
+    text = json.dumps(header)
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "header": text,
+        "sha256": digest(tensors, text),
+    }
     content = _safetensors().numpy.save(dict(tensors), metadata)
     replace_file(path, content)
 
@@ -59,14 +66,25 @@ def read_snapshot(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[
         version, header = int(metadata["version"]), json.loads(metadata["header"])
     except (KeyError, ValueError) as error:
         raise SnapshotError(f"{path}: the snapshot's header is damaged ({error})") from error
+    if version < 1 or not isinstance(header, dict):
+        raise SnapshotError(f"{path}: the snapshot's header is damaged")
     if version > VERSION:
         raise SnapshotError(
             f"{path}: written in version {version} of the format, and this numbanet reads up to "
             f"{VERSION}; update numbanet"
         )
-    if not isinstance(header, dict):
-        raise SnapshotError(f"{path}: the snapshot's header is damaged (no JSON object)")
+    if metadata.get("sha256") != digest(tensors, metadata["header"]):
+        raise SnapshotError(f"{path}: the snapshot is damaged (its checksum does not fit)")
     return tensors, header
+
+
+def digest(tensors: Mapping[str, np.ndarray], header: str) -> str:
+    """A checksum of the numbers and the header."""
+    total = hashlib.sha256(header.encode())
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+        total.update(np.ascontiguousarray(tensor).data)
+    return total.hexdigest()
 
 
 def _safetensors():

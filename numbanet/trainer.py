@@ -253,12 +253,13 @@ class Trainer:
                 raise SnapshotError(
                     f"{path}: tensor {name!r} is {what}, expected float32{list(array.shape)}"
                 )
-        if not {"n_steps", "n_skipped_steps", "metadata"} <= header.keys():
-            raise SnapshotError(f"{path}: the snapshot's header is damaged (entries are missing)")
+        counts = [header.get(name) for name in ("n_steps", "n_skipped_steps")]
+        whole = all(type(count) is int and count >= 0 for count in counts)
+        if not whole or not isinstance(header.get("metadata"), dict):
+            raise SnapshotError(f"{path}: the snapshot's header is damaged")
         for name, array in expected.items():
             array[:] = tensors[name]
-        self.n_steps = header["n_steps"]
-        self.n_skipped_steps = header["n_skipped_steps"]
+        self.n_steps, self.n_skipped_steps = counts
 
 
 def updated(component, options: Mapping[str, Any], path: str):

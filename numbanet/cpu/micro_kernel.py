@@ -109,32 +109,36 @@ def micro_kernel(n_rows: int, n_vectors: int, n_lanes: int):
 
 
 @cache
-def matrix_product(n_columns: int, a_row: int, a_depth: int, b_depth: int, c_row: int):
-    """Device function C (+)= A B for a fixed number of columns and fixed strides.
+def matrix_product():
+    """Device function (n_rows, n_columns, depth, a, b, c, accumulate): C (+)= A B.
 
-    It takes (n_rows, depth, a, a0, b, b0, c, c0, accumulate): A has n_rows x depth elements at
-    a[a0 + i * a_row + k * a_depth], B depth x n_columns at b[b0 + k * b_depth + j], C n_rows x
-    n_columns at c[c0 + i * c_row + j]. n_columns is a multiple of 16; rows of A and C up to the
-    next multiple of `rows()` are read and written too.
+    The operands are tuples of a 1-D float32 array, where the matrix starts in it, and its strides:
+    a = (array, start, row stride, depth stride), b = (array, start, depth stride) and
+    c = (array, start, row stride), with contiguous columns of B and C. n_columns is a multiple of
+    16; rows of A and C up to the next multiple of `rows()` are read and written too. What is
+    constant where it is called is constant here, since it is inlined.
     """
     n_rows_block, n_lanes = rows(), lanes()
-    n_wide = n_columns // (2 * n_lanes) * (2 * n_lanes)
     wide = micro_kernel(n_rows_block, 2, n_lanes)
     narrow = micro_kernel(n_rows_block, 1, n_lanes)
 
     @device
-    def matrix_product(n_rows, depth, a, a0, b, b0, c, c0, accumulate):
+    def matrix_product(n_rows, n_columns, depth, a, b, c, accumulate):
+        a_array, a0, a_row, a_depth = a
+        b_array, b0, b_depth = b
+        c_array, c0, c_row = c
+        n_wide = n_columns // (2 * n_lanes) * (2 * n_lanes)
         for j in range(0, n_wide, 2 * n_lanes):
             for i in range(0, n_rows, n_rows_block):
                 wide(
-                    a, a0 + i * a_row, a_row, a_depth, b, b0 + j, b_depth,
-                    c, c0 + i * c_row + j, c_row, depth, accumulate,
+                    a_array, a0 + i * a_row, a_row, a_depth, b_array, b0 + j, b_depth,
+                    c_array, c0 + i * c_row + j, c_row, depth, accumulate,
                 )  # fmt: skip
         for j in range(n_wide, n_columns, n_lanes):
             for i in range(0, n_rows, n_rows_block):
                 narrow(
-                    a, a0 + i * a_row, a_row, a_depth, b, b0 + j, b_depth,
-                    c, c0 + i * c_row + j, c_row, depth, accumulate,
+                    a_array, a0 + i * a_row, a_row, a_depth, b_array, b0 + j, b_depth,
+                    c_array, c0 + i * c_row + j, c_row, depth, accumulate,
                 )  # fmt: skip
 
     return matrix_product

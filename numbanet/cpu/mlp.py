@@ -172,24 +172,16 @@ def activate_backward(name: str):
 def tile_forward(network: AbstractMLP):
     """Device function (x, x_start, n_rows, transposed, scratch): outputs go to layout.output."""
     layout = TileLayout(network)
-    n_hidden_layers, n_neurons, n_inputs = (
-        network.n_hidden_layers, network.n_neurons, network.n_input_dims,
-    )  # fmt: skip
+    n_hidden_layers, n_neurons = network.n_hidden_layers, network.n_neurons
+    n_inputs, n_last = network.n_input_dims, network.widths[-2]
     pitches, offsets = layout.pitches, layout.weight_offsets
-    n_input_pitch, n_hidden_pitch, n_output_pitch = pitches[0], pitches[1], pitches[-1]
+    input_pitch, hidden_pitch, output_pitch = pitches[0], pitches[1], pitches[-1]
+    last_pitch, last_weights, second_weights = pitches[-2], offsets[-2], offsets[1]
     layer_size, output, output_size = layout.layer_size, layout.output, layout.output_size
     keeps_inputs = layout.keeps_inputs
     keeps_output_input = activation(network.output_activation).from_input
     inputs = n_hidden_layers * layer_size  # where hidden layers before the activation are kept
-    n_last, last_pitch = network.widths[-2], pitches[-2]
-    last_weights = offsets[-2]
-
-    def product(source_pitch, target_pitch):
-        return matrix_product(target_pitch, source_pitch, 1, target_pitch, target_pitch)
-
-    first = product(n_input_pitch, n_hidden_pitch)
-    hidden = product(n_hidden_pitch, n_hidden_pitch)
-    last = product(last_pitch, n_output_pitch)
+    product = matrix_product()
     activate_hidden = activate(network.activation)
     activate_output = activate(network.output_activation)
 
@@ -198,28 +190,57 @@ def tile_forward(network: AbstractMLP):
         for k in range(n_hidden_layers):
             here = k * layer_size
             before = inputs + here if keeps_inputs else here
+            c = (scratch, before, hidden_pitch)
             if k == 0:
-                first(n_rows, n_inputs, x, x_start, transposed, 0, scratch, before, False)
+                a = (x, x_start, input_pitch, 1)
+                b = (transposed, 0, hidden_pitch)
+                product(n_rows, hidden_pitch, n_inputs, a, b, c, False)
             else:
-                weights = offsets[1] + (k - 1) * n_hidden_pitch * n_hidden_pitch
-                previous = here - layer_size
-                hidden(
-                    n_rows, n_neurons, scratch, previous, transposed, weights,
-                    scratch, before, False,
-                )  # fmt: skip
-            activate_hidden(scratch, before, scratch, here, n_rows * n_hidden_pitch)
+                a = (scratch, here - layer_size, hidden_pitch, 1)
+                start = second_weights + (k - 1) * hidden_pitch * hidden_pitch
+                b = (transposed, start, hidden_pitch)
+                product(n_rows, hidden_pitch, n_neurons, a, b, c, False)
+            activate_hidden(scratch, before, scratch, here, n_rows * hidden_pitch)
         before = output + output_size if keeps_output_input else output
+        b = (transposed, last_weights, output_pitch)
+        c = (scratch, before, output_pitch)
         if n_hidden_layers == 0:
-            last(n_rows, n_last, x, x_start, transposed, 0, scratch, before, False)
+            a = (x, x_start, last_pitch, 1)
         else:
-            previous = (n_hidden_layers - 1) * layer_size
-            last(
-                n_rows, n_last, scratch, previous, transposed, last_weights,
-                scratch, before, False,
-            )  # fmt: skip
-        activate_output(scratch, before, scratch, output, n_rows * n_output_pitch)
+            a = (scratch, (n_hidden_layers - 1) * layer_size, last_pitch, 1)
+        product(n_rows, output_pitch, n_last, a, b, c, False)
+        activate_output(scratch, before, scratch, output, n_rows * output_pitch)
 
     return tile_forward
+
+
+@cache
+def matrix_backward(weight_gradients: bool):
+    """Device function for one matrix: (sizes, y, x, weights, dl_dweights, target, wants_target).
+
+    sizes = (n_rows, n_outputs, output_pitch, input_pitch); y, x and target are tuples of an array
+    and where the gradient of the outputs, the inputs, and the gradient of the inputs start in it;
+    weights and dl_dweights start at the same place of their arrays.
+    """
+    product = matrix_product()
+
+    @device
+    def matrix_backward(sizes, y, x, weights, dl_dweights, start, target, wants_target):
+        n_rows, n_outputs, output_pitch, input_pitch = sizes
+        y_array, y_start = y
+        x_array, x_start = x
+        if weight_gradients:
+            a = (y_array, y_start, 1, output_pitch)
+            b = (x_array, x_start, input_pitch)
+            c = (dl_dweights, start, input_pitch)
+            product(n_outputs, input_pitch, n_rows, a, b, c, True)
+        if wants_target:
+            a = (y_array, y_start, output_pitch, 1)
+            b = (weights, start, input_pitch)
+            c = (target[0], target[1], input_pitch)
+            product(n_rows, input_pitch, n_outputs, a, b, c, False)
+
+    return matrix_backward
 
 
 @cache
@@ -234,66 +255,48 @@ def tile_backward(network: AbstractMLP, weight_gradients: bool, input_gradients:
         network.n_hidden_layers, network.n_neurons, network.n_output_dims,
     )  # fmt: skip
     pitches, offsets = layout.pitches, layout.weight_offsets
-    n_input_pitch, n_hidden_pitch, n_output_pitch = pitches[0], pitches[1], pitches[-1]
+    input_pitch, hidden_pitch, output_pitch = pitches[0], pitches[1], pitches[-1]
+    last_pitch, last_weights, second_weights = pitches[-2], offsets[-2], offsets[1]
     layer_size, output, output_size = layout.layer_size, layout.output, layout.output_size
     inputs = n_hidden_layers * layer_size if layout.keeps_inputs else 0
     output_kept = output + (output_size if activation(network.output_activation).from_input else 0)
     gradients = layout.gradients
-    hidden_weights = n_hidden_pitch * n_hidden_pitch
-    last_weights = offsets[-2]
-
-    def of_weights(target_pitch, source_pitch):
-        return matrix_product(source_pitch, 1, target_pitch, source_pitch, source_pitch)
-
-    def of_inputs(target_pitch, source_pitch):
-        return matrix_product(source_pitch, target_pitch, 1, source_pitch, source_pitch)
-
-    last_pitch = pitches[-2]
-    last_of_weights = of_weights(n_output_pitch, last_pitch)
-    last_of_inputs = of_inputs(n_output_pitch, last_pitch)
-    hidden_of_weights = of_weights(n_hidden_pitch, n_hidden_pitch)
-    hidden_of_inputs = of_inputs(n_hidden_pitch, n_hidden_pitch)
-    first_of_weights = of_weights(n_hidden_pitch, n_input_pitch)
-    first_of_inputs = of_inputs(n_hidden_pitch, n_input_pitch)
+    hidden_size = hidden_pitch * hidden_pitch
+    through_matrix = matrix_backward(weight_gradients)
     hidden_backward = activate_backward(network.activation)
     output_backward = activate_backward(network.output_activation)
 
     @device
     def tile_backward(x, x_start, n_rows, weights, scratch, dl_dweights):
-        dl_dy = output + 2 * output_size
-        output_backward(scratch, dl_dy, scratch, output_kept, n_rows * n_output_pitch)
+        dl_dy = (scratch, output + 2 * output_size)
+        output_backward(scratch, dl_dy[1], scratch, output_kept, n_rows * output_pitch)
+        sizes = (n_rows, n_outputs, output_pitch, last_pitch)
         if n_hidden_layers == 0:
-            if weight_gradients:
-                last_of_weights(n_outputs, n_rows, scratch, dl_dy, x, x_start, dl_dweights, 0, True)
-            if input_gradients:
-                last_of_inputs(n_rows, n_outputs, scratch, dl_dy, weights, 0, x, x_start, False)
+            inner = (x, x_start)
+            through_matrix(sizes, dl_dy, inner, weights, dl_dweights, 0, inner, input_gradients)
             return
-        here = gradients
         source = (n_hidden_layers - 1) * layer_size
-        if weight_gradients:
-            last_of_weights(
-                n_outputs, n_rows, scratch, dl_dy, scratch, source, dl_dweights, last_weights, True
-            )
-        last_of_inputs(
-            n_rows, n_outputs, scratch, dl_dy, weights, last_weights, scratch, here, False
-        )
-        hidden_backward(scratch, here, scratch, inputs + source, n_rows * n_hidden_pitch)
+        here = gradients
+        through_matrix(
+            sizes, dl_dy, (scratch, source), weights, dl_dweights, last_weights,
+            (scratch, here), True,
+        )  # fmt: skip
+        hidden_backward(scratch, here, scratch, inputs + source, n_rows * hidden_pitch)
+        sizes = (n_rows, n_neurons, hidden_pitch, hidden_pitch)
         for k in range(n_hidden_layers - 1, 0, -1):
             there = 2 * gradients + layer_size - here
             source -= layer_size
-            matrix = offsets[1] + (k - 1) * hidden_weights
-            if weight_gradients:
-                hidden_of_weights(
-                    n_neurons, n_rows, scratch, here, scratch, source, dl_dweights, matrix, True
-                )
-            hidden_of_inputs(
-                n_rows, n_neurons, scratch, here, weights, matrix, scratch, there, False
-            )
-            hidden_backward(scratch, there, scratch, inputs + source, n_rows * n_hidden_pitch)
+            matrix = second_weights + (k - 1) * hidden_size
+            through_matrix(
+                sizes, (scratch, here), (scratch, source), weights, dl_dweights, matrix,
+                (scratch, there), True,
+            )  # fmt: skip
+            hidden_backward(scratch, there, scratch, inputs + source, n_rows * hidden_pitch)
             here = there
-        if weight_gradients:
-            first_of_weights(n_neurons, n_rows, scratch, here, x, x_start, dl_dweights, 0, True)
-        if input_gradients:
-            first_of_inputs(n_rows, n_neurons, scratch, here, weights, 0, x, x_start, False)
+        sizes = (n_rows, n_neurons, hidden_pitch, input_pitch)
+        outer = (x, x_start)
+        through_matrix(
+            sizes, (scratch, here), outer, weights, dl_dweights, 0, outer, input_gradients
+        )
 
     return tile_backward
