@@ -37,53 +37,44 @@ def directory() -> Path:
 
 def fingerprint(function) -> str:
     """A digest of a function's behaviour: equal in every process, for equal code and constants."""
-    digest = hashlib.sha256()
-    seen = {}
+    digests = {}  # of the functions met before, None while one is being read
 
-    def add(*parts):
-        digest.update("\0".join(map(str, parts)).encode() + b"\1")
+    def digest(*parts) -> str:
+        return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
 
-    def visit(value):
+    def of(value) -> str:
         if isinstance(value, Dispatcher):
-            add("dispatcher", sorted(value.targetoptions.items(), key=str))
-            visit(value.py_func)
-        elif isinstance(value, python_types.FunctionType):
-            if id(value) in seen:
-                add("seen", seen[id(value)])
-                return
-            seen[id(value)] = len(seen)
-            visit(value.__code__)
-            for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
-                add("captures", name)
-                visit(cell.cell_contents)
-            for name in referenced_names(value.__code__):
-                if name in value.__globals__:
-                    add("names", name)
-                    visit(value.__globals__[name])
-        elif isinstance(value, python_types.CodeType):
-            add("code", value.co_code.hex(), value.co_names, value.co_varnames)
-            for constant in value.co_consts:
-                visit(constant)
-        elif isinstance(value, python_types.ModuleType):
-            add("module", value.__name__)
-        elif isinstance(value, (tuple, list)):
-            add(type(value).__name__, len(value))
-            for item in value:
-                visit(item)
-        elif isinstance(value, np.ndarray):
-            add("array", value.dtype, value.shape, value.tobytes().hex())
-        elif value is None or isinstance(
-            value, (bool, int, float, complex, str, bytes, np.generic)
-        ):
-            add(type(value).__name__, repr(value))
-        elif hasattr(value, "_defn"):  # an intrinsic
-            visit(value._defn)
-        else:
-            kind = value if isinstance(value, type) else type(value)
-            add("object", kind.__module__, kind.__qualname__)
+            options = sorted(value.targetoptions.items(), key=str)
+            return digest("dispatcher", options, of(value.py_func))
+        if isinstance(value, python_types.FunctionType):
+            if value not in digests:
+                digests[value] = None
+                digests[value] = of_function(value)
+            return digests[value] or "itself"
+        if isinstance(value, python_types.CodeType):
+            constants = map(of, value.co_consts)
+            return digest("code", value.co_code.hex(), value.co_names, *constants)
+        if isinstance(value, (tuple, list)):
+            return digest(type(value).__name__, *map(of, value))
+        if isinstance(value, np.ndarray):
+            return digest("array", value.dtype, value.shape, value.tobytes().hex())
+        if value is None or isinstance(value, (int, float, complex, str, bytes, np.generic)):
+            return digest(type(value).__name__, repr(value))
+        if isinstance(value, python_types.ModuleType):
+            return digest("module", value.__name__)
+        if hasattr(value, "_defn"):  # an intrinsic
+            return of(value._defn)
+        kind = value if isinstance(value, type) else type(value)
+        return digest("object", kind.__module__, kind.__qualname__)
 
-    visit(function)
-    return digest.hexdigest()
+    def of_function(function) -> str:
+        code, scope = function.__code__, function.__globals__
+        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+        captured = [(name, of(cell.cell_contents)) for name, cell in cells]
+        named = [(name, of(scope[name])) for name in referenced_names(code) if name in scope]
+        return digest("function", of(code), captured, named)
+
+    return of(function)
 
 
 def referenced_names(code) -> list[str]:
