@@ -1,0 +1,207 @@
+"""The main job, called from Python."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import numbanet
+from numbanet.app.errors import AppError, UsageError
+from numbanet.app.image_training import evaluation_due, loss_due, picture_due
+from numbanet.app.learn_image import DEFAULT_CONFIG, learn_image
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+SMALL = {"batch_size": 256, "seed": 7}
+
+
+def stop_after(n_steps):
+    """For `interrupted`, which is asked after each step and once before the second."""
+    asked = iter(range(1, 10**9))
+    return lambda: next(asked) >= n_steps
+
+
+def size(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_everything_is_written(photograph, config, tmp_path):
+    output = tmp_path / "some" / "where"
+    result = learn_image(photograph, config, n_steps=120, output=output, **SMALL)
+    assert sorted(path.name for path in output.iterdir()) == [
+        "contact_sheet.png",
+        "curves.png",
+        "reference.png",
+        "report.json",
+        "snapshot.safetensors",
+        "step_000010.png",
+        "step_000100.png",
+        "step_000120.png",
+    ]
+    assert result.finished
+    assert result.step == 120
+    assert sorted(result.files) == sorted(output.iterdir())
+    names = ["step_000010.png", "step_000100.png", "step_000120.png", "reference.png"]
+    assert [path.name for path in result.pictures] == names
+    for path in result.pictures:
+        assert size(path) == (40, 30)
+    np.testing.assert_array_equal(pixels(output / "reference.png"), pixels(photograph))
+    assert size(result.contact_sheet) == (4 * 52 + 12, 30 + 12 + 24)
+    assert size(result.curves) == (1200, 480)
+
+
+def test_the_report_says_what_happened(photograph, config, tmp_path):
+    result = learn_image(photograph, config, n_steps=120, output=tmp_path / "out", **SMALL)
+    report = json.loads(result.report.read_text(), parse_constant=pytest.fail)
+    assert report["job"]["batch_size"] == 256
+    assert report["job"]["seed"] == 7
+    assert report["job"]["config"]["encoding"]["n_levels"] == 4
+    assert report["steps"] == {"asked": 120, "made": 120, "finished": True}
+    assert report["image"] == {"path": str(photograph), "width": 40, "height": 30}
+    assert report["psnr"] == result.psnr > 20
+    assert report["loss"] == result.loss
+    assert [entry["step"] for entry in report["psnrs"]] == [1, 2, 5, 10, 20, 50, 100, 120]
+    assert [entry["step"] for entry in report["losses"]] == [*range(1, 101), 110, 120]
+    timings = report["timings"]
+    assert timings["timed_steps"] == 119
+    rate = 119 * 256 / timings["training_seconds"]
+    assert timings["samples_per_second"] == pytest.approx(rate)
+    assert timings["compile_seconds"] > 0
+    assert report["files"] == [path.name for path in result.files]
+    assert report["environment"]["packages"]["numpy"] == np.__version__
+
+
+def test_the_psnr_is_that_of_the_picture(photograph, config, tmp_path):
+    result = learn_image(photograph, config, n_steps=100, output=tmp_path / "out", **SMALL)
+    learned, reference = (pixels(path) / 255 for path in result.pictures[-2:])
+    measured = -10 * math.log10(np.mean((learned - reference) ** 2))
+    assert result.psnr == pytest.approx(measured, abs=0.1)  # the file is rounded to 8 bits
+
+
+def test_resuming_changes_nothing(photograph, config, tmp_path):
+    whole = learn_image(photograph, config, n_steps=130, output=tmp_path / "whole", **SMALL)
+    first = learn_image(
+        photograph,
+        config,
+        n_steps=130,
+        output=tmp_path / "parts",
+        interrupted=stop_after(37),
+        **SMALL,
+    )
+    assert not first.finished
+    assert first.step == 37
+    last = learn_image(photograph, n_steps=130, output=tmp_path / "parts", resume=first.snapshot)
+    assert last.step == 130
+    one, two = (numbanet.load(result.snapshot) for result in (whole, last))
+    np.testing.assert_array_equal(one.network.params, two.network.params)
+    np.testing.assert_array_equal(one.trainer.optimizer_state, two.trainer.optimizer_state)
+    assert one.trainer.n_steps == two.trainer.n_steps == 130
+    assert one.metadata["learn_image"]["job"] == two.metadata["learn_image"]["job"]
+    assert whole.psnr == last.psnr
+    assert whole.pictures[-2].read_bytes() == last.pictures[-2].read_bytes()
+    names = ["step_000010.png", "step_000037.png", "step_000100.png", "step_000130.png"]
+    assert [path.name for path in last.pictures] == [*names, "reference.png"]
+    losses = json.loads(last.report.read_text())["losses"]
+    assert losses == json.loads(whole.report.read_text())["losses"]
+
+
+def test_only_the_same_job_is_resumed(photograph, config, tmp_path):
+    output = tmp_path / "out"
+    result = learn_image(photograph, config, n_steps=3, output=output, **SMALL)
+    other = tmp_path / "other.png"
+    Image.new("RGB", (40, 30)).save(other)
+    before = result.snapshot.read_bytes()
+
+    def resume(image=photograph, config=None, **options):
+        options = {"n_steps": 5, "output": output, "resume": result.snapshot} | options
+        return learn_image(image, config, **options)
+
+    with pytest.raises(UsageError, match="another image"):
+        resume(other)
+    with pytest.raises(UsageError, match="another config"):
+        resume(config=DEFAULT_CONFIG)
+    with pytest.raises(UsageError, match="batch size 256"):
+        resume(batch_size=128)
+    with pytest.raises(UsageError, match="seed 7"):
+        resume(seed=8)
+    with pytest.raises(UsageError, match="3 steps already"):
+        resume(n_steps=3)
+    with pytest.raises(UsageError, match=r"cannot read .*missing"):
+        resume(resume=tmp_path / "missing")
+    foreign = tmp_path / "foreign.safetensors"
+    numbanet.load(result.snapshot).trainer.save(foreign)
+    with pytest.raises(UsageError, match="not saved by learn-image"):
+        resume(resume=foreign)
+    foreign.write_bytes(before[: len(before) // 2])
+    with pytest.raises(UsageError, match=r"foreign\.safetensors"):
+        resume(resume=foreign)
+    assert result.snapshot.read_bytes() == before
+
+
+def test_no_steps_at_all(photograph, config, tmp_path):
+    result = learn_image(photograph, config, n_steps=0, output=tmp_path / "out", **SMALL)
+    assert [path.name for path in result.pictures] == ["step_000000.png", "reference.png"]
+    report = json.loads(result.report.read_text(), parse_constant=pytest.fail)
+    assert report["loss"] is None
+    assert report["timings"]["samples_per_second"] == 0
+
+
+def test_one_pixel_and_one_sample(config, tmp_path):
+    path = tmp_path / "pixel.png"
+    Image.new("RGB", (1, 1), "teal").save(path)
+    result = learn_image(path, config, n_steps=2, output=tmp_path / "out", batch_size=1)
+    assert size(result.pictures[0]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "options", [{"n_steps": -1}, {"n_steps": 1.5}, {"batch_size": 0}, {"seed": -1}]
+)
+def test_numbers_that_are_not_allowed(photograph, config, tmp_path, options):
+    with pytest.raises(UsageError, match="is not allowed; use"):
+        learn_image(photograph, config, output=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_diverges_ends_with_an_error(photograph, config, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise FloatingPointError("the loss is NaN")
+
+    monkeypatch.setattr(numbanet.Trainer, "training_step", fail)
+    with pytest.raises(AppError, match="step 1: the loss is NaN; try a lower learning rate"):
+        learn_image(photograph, config, n_steps=3, output=tmp_path / "out", **SMALL)
+
+
+def test_what_is_due_when():
+    steps = range(1, 3001)
+    assert [n for n in steps if picture_due(n)] == [10, 100, 1000]
+    evaluations = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 3000]
+    assert [n for n in steps if evaluation_due(n)] == evaluations
+    assert all(evaluation_due(n) for n in steps if picture_due(n))
+    assert all(loss_due(n) for n in steps if evaluation_due(n))
+    assert sum(map(loss_due, range(1, 10**5 + 1))) < 1300
+
+
+def test_the_default_config_is_that_of_the_sample():
+    made = [
+        numbanet.create_from_config(2, 3, config).trainer.config()
+        for config in (
+            DEFAULT_CONFIG,
+            numbanet.load_config(SAMPLES / "configs" / "config_hash.json"),
+        )
+    ]
+    assert made[0] == made[1]
+    assert made[0]["encoding"]["log2_hashmap_size"] == 15
+
+
+def test_the_other_sample_config():
+    config = numbanet.load_config(SAMPLES / "configs" / "config_oneblob.json")
+    model = numbanet.create_from_config(2, 3, config)
+    assert model.network.n_params == 128 * 128 + 4 * 128 * 128 + 16 * 128

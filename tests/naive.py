@@ -1,0 +1,665 @@
+"""Slow twins of everything in numbanet, in float64 NumPy and written from the formulas.
+
+Nothing is imported from numbanet: an oracle that shares code is none. Batches are [n, dims], params
+are flat vectors, and every class takes the JSON options of its config as keyword arguments.
+"""
+
+import itertools
+import math
+
+import numpy as np
+
+UINT32 = 0xFFFFFFFF
+UINT64 = 0xFFFFFFFFFFFFFFFF
+
+
+# Random numbers: pcg32 (O'Neill 2014, XSH-RR 64/32) and the seed sequence of C++.
+
+
+class PCG32:
+    MULTIPLIER = 0x5851F42D4C957F2D
+
+    def __init__(self, seed, sequence=1):
+        self.state = 0
+        self.increment = (sequence << 1) | 1
+        self.next_uint()
+        self.state = (self.state + seed) & UINT64
+        self.next_uint()
+
+    def next_uint(self):
+        old = self.state
+        self.state = (old * self.MULTIPLIER + self.increment) & UINT64
+        shifted = (((old >> 18) ^ old) >> 27) & UINT32
+        turn = old >> 59
+        return ((shifted >> turn) | (shifted << (-turn & 31))) & UINT32
+
+    def next_float(self):
+        return (self.next_uint() >> 9) * 2.0**-23
+
+    def advance(self, n):
+        """Skip n draws by squaring the affine map state -> a state + c."""
+        a, c = self.MULTIPLIER, self.increment
+        while n:
+            if n & 1:
+                self.state = (self.state * a + c) & UINT64
+            a, c = a * a & UINT64, (a + 1) * c & UINT64
+            n >>= 1
+
+    def uniform(self, n):
+        return np.array([self.next_float() for _ in range(n)])
+
+
+def seed_sequence(seed, n_words=2):
+    """std::seed_seq{seed}.generate of n_words < 7 words, as the C++ standard spells it out."""
+    words = [0x8B8B8B8B] * n_words
+    shift = n_words // 2
+
+    def mix(x):
+        return x ^ (x >> 27)
+
+    n_rounds = max(2, n_words)
+    for k in range(n_rounds):
+        here, there, before = k % n_words, (k + shift) % n_words, (k - 1) % n_words
+        r1 = 1664525 * mix(words[here] ^ words[there] ^ words[before]) & UINT32
+        r2 = (r1 + (1, k % n_words + seed, k % n_words)[min(k, 2)]) & UINT32
+        words[there] = (words[there] + r1) & UINT32
+        words[there] = (words[there] + r2) & UINT32
+        words[here] = r2
+    for k in range(n_rounds, n_rounds + n_words):
+        here, there, before = k % n_words, (k + shift) % n_words, (k - 1) % n_words
+        r3 = 1566083941 * mix((words[here] + words[there] + words[before]) & UINT32) & UINT32
+        r4 = (r3 - k % n_words) & UINT32
+        words[there] ^= r3
+        words[there] ^= r4
+        words[here] = r4
+    return words
+
+
+def make_rng(seed, convention):
+    return PCG32({"bindings": seed, "trainer": seed_sequence(seed)[0]}[convention])
+
+
+def strided_uniform(rng, n, low, high):
+    """The device fill: thread t makes draws 4t..4t+3 and stores draw 4t+j at t + n_threads*j."""
+    n_threads = 128 * math.ceil(math.ceil(n / 4) / 128)
+    after = PCG32(0)
+    after.state, after.increment = rng.state, rng.increment
+    after.advance(n)
+    values = np.full(4 * n_threads, np.nan)
+    for t in range(min(n, n_threads)):
+        for j in range(4):
+            values[t + n_threads * j] = rng.next_float()
+    rng.state = after.state
+    return values[:n] * (high - low) + low
+
+
+# Encodings. Each gives its values, its Jacobian dy_k/dx_d and its Hessian d2y_k/dx_d dx_e; all
+# gradients follow from these.
+
+
+class Encoding:
+    padding = 1.0
+    n_params = 0
+
+    def initial_params(self, rng):
+        return np.zeros(0)
+
+    def backward_input(self, x, params, dl_dy):
+        return np.einsum("nk,nkd->nd", dl_dy, self.jacobian(x, params))
+
+    def backward_params(self, x, dl_dy):
+        return np.zeros(0)
+
+    def double_backward(self, x, params, dl_dy, dl_ddx):
+        """dL/d(dl_dy), dL/dx and dL/dparams of L = sum(dl_ddx * backward_input)."""
+        dl_ddy = np.einsum("nkd,nd->nk", self.jacobian(x, params), dl_ddx)
+        dl_dx = np.einsum("nk,nkde,nd->ne", dl_dy, self.hessian(x, params), dl_ddx)
+        return dl_ddy, dl_dx, self.double_backward_params(x, dl_dy, dl_ddx)
+
+    def double_backward_params(self, x, dl_dy, dl_ddx):
+        return np.zeros(0)
+
+    def distance_to_border(self, x):
+        """Distance of each x, in cells, from where values or derivatives may jump."""
+        return np.full(x.shape, np.inf)
+
+
+class Identity(Encoding):
+    def __init__(self, n_dims, scale=1.0, offset=0.0):
+        self.n_dims = self.n_outputs = n_dims
+        self.scale, self.offset = scale, offset
+
+    def forward(self, x, params):
+        return x * self.scale + self.offset
+
+    def jacobian(self, x, params):
+        return np.tile(self.scale * np.eye(self.n_dims), (len(x), 1, 1))
+
+    def hessian(self, x, params):
+        return np.zeros((len(x), self.n_dims, self.n_dims, self.n_dims))
+
+
+class OneBlob(Encoding):
+    """Mueller et al. 2019: a blob around x, integrated over the bins of a ring of length 1."""
+
+    def __init__(self, n_dims, n_bins=16):
+        self.n_dims, self.n_bins = n_dims, n_bins
+        self.n_outputs = n_dims * n_bins
+
+    def per_bin(self, x, function):
+        """Difference of the wrapped function at the two edges of each bin: [n, dim, bin]."""
+        edges = np.arange(self.n_bins + 1) / self.n_bins
+        t = edges - x[:, :, None]
+        left_of = sum(function(self.n_bins * (t + turn)) for turn in (-1, 0, 1))
+        return left_of[:, :, 1:] - left_of[:, :, :-1]
+
+    def spread(self, per_bin, order):
+        """[n, dim, bin] -> [n, dim*bin, dim, ... dim], nonzero where all dims are the same."""
+        n = len(per_bin)
+        full = np.zeros((n, self.n_dims, self.n_bins) + (self.n_dims,) * order)
+        for d in range(self.n_dims):
+            full[(slice(None), d, slice(None)) + (d,) * order] = per_bin[:, d]
+        return full.reshape(n, self.n_outputs, *(self.n_dims,) * order)
+
+    def forward(self, x, params):
+        def cumulative(u):
+            u = np.clip(u, -1, 1)
+            return 15 / 16 * u * (1 - 2 / 3 * u**2 + 1 / 5 * u**4) + 1 / 2
+
+        return self.spread(self.per_bin(x, cumulative), 0)
+
+    def jacobian(self, x, params):
+        def density(u):
+            return -self.n_bins * 15 / 16 * np.maximum(1 - u**2, 0) ** 2
+
+        return self.spread(self.per_bin(x, density), 1)
+
+    def hessian(self, x, params):
+        def slope(u):
+            return self.n_bins**2 * 15 / 16 * np.maximum(1 - u**2, 0) * -4 * u
+
+        return self.spread(self.per_bin(x, slope), 2)
+
+
+PRIMES = (1958374283, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737)
+
+
+def xor_of_products(cell, primes):
+    result = 0
+    for c, prime in zip(cell, primes, strict=False):
+        result ^= c * prime & UINT32
+    return result
+
+
+def rng_hash(cell):
+    n_bits = 64 // len(cell)
+    step = 0
+    for d, c in enumerate(cell):
+        step ^= c << (d * n_bits) & UINT64
+    rng = PCG32(1337)
+    rng.advance(step)
+    return rng.next_uint()
+
+
+def base_convert_hash(cell):
+    result = 0
+    for c in cell:
+        result = (result + c) * 2531011 & UINT32
+    return result
+
+
+HASHES = {
+    "coherentprime": lambda cell: xor_of_products(cell, (1, *PRIMES[1:])),
+    "prime": lambda cell: xor_of_products(cell, PRIMES),
+    "reversedprime": lambda cell: xor_of_products(cell, PRIMES[::-1]),
+    "rng": rng_hash,
+    "baseconvert": base_convert_hash,
+}
+
+# blend(t), its first and its second derivative
+BLENDS = {
+    "linear": (lambda t: t, np.ones_like, np.zeros_like),
+    "smoothstep": (
+        lambda t: t**2 * (3 - 2 * t),
+        lambda t: 6 * t * (1 - t),
+        lambda t: 6 - 12 * t,
+    ),
+    "nearest": (np.zeros_like,) * 3,  # always the lower corner
+}
+
+
+class Grid(Encoding):
+    """Mueller et al. 2022: features at the vertices of grids from coarse to fine."""
+
+    padding = 0.0
+
+    def __init__(
+        self,
+        n_dims,
+        type="Hash",
+        n_levels=16,
+        n_features_per_level=2,
+        n_features=None,
+        log2_hashmap_size=19,
+        base_resolution=16,
+        per_level_scale=None,
+        interpolation="Linear",
+        hash="CoherentPrime",
+    ):
+        if n_features is not None:
+            n_levels = n_features // n_features_per_level
+        self.n_dims, self.n_levels, self.n_features = n_dims, n_levels, n_features_per_level
+        self.type = type.lower()
+        if per_level_scale is None:
+            per_level_scale = 2.0
+            if self.type == "dense" and n_levels > 1:
+                log_growth = np.float32(math.log(256 / base_resolution)) / np.float32(n_levels - 1)
+                per_level_scale = np.float32(math.exp(log_growth))
+        self.hash = HASHES[hash.lower()]
+        self.blend = BLENDS[interpolation.lower()]
+        self.scales, self.resolutions, self.entries = [], [], []
+        for level in range(n_levels):  # scales are float32 by definition: they decide table sizes
+            log2_scale = np.log2(np.float32(per_level_scale))
+            growth = np.exp2(np.float32(level) * log2_scale)
+            scale = growth * np.float32(base_resolution) - np.float32(1)
+            resolution = math.ceil(scale) + 1
+            n = 8 * math.ceil(min(resolution**n_dims, 2**31 - 1) / 8)
+            if self.type in ("tiled", "tile"):
+                n = min(n, base_resolution**n_dims)
+            if self.type == "hash":
+                n = min(n, 2**log2_hashmap_size)
+            self.scales.append(float(scale))
+            self.resolutions.append(resolution)
+            self.entries.append(n)
+        self.first_entries = np.concatenate([[0], np.cumsum(self.entries)])
+        self.n_outputs = n_levels * self.n_features
+        self.n_params = int(self.first_entries[-1]) * self.n_features
+
+    def initial_params(self, rng):
+        return strided_uniform(rng, self.n_params, -1e-4, 1e-4)
+
+    def entry(self, cell, level):
+        """The table entry of one vertex, counted from the start of all tables."""
+        resolution, n_entries = self.resolutions[level], self.entries[level]
+        stride = resolution**self.n_dims
+        if self.type == "hash" and n_entries < stride:
+            index = self.hash(cell)
+        else:
+            index = sum(c * resolution**d for d, c in enumerate(cell))
+            if stride <= UINT32:
+                index &= UINT32
+        return int(self.first_entries[level]) + index % n_entries
+
+    def distance_to_border(self, x):
+        distances = []
+        for scale in self.scales:
+            p = x * scale + 0.5
+            distances.append(np.abs(p - np.round(p)))
+        return np.min(distances, axis=0)
+
+    def corners(self, x, level):
+        """For each corner of the cells of x: its entry [n], and its weight's derivatives.
+
+        The weight is [n], its gradient with respect to x [n, d], its Hessian [n, d, d].
+        """
+        scale, n_dims = self.scales[level], self.n_dims
+        p = x * scale + 0.5
+        t = p - np.floor(p)
+        cells = np.floor(p).astype(np.int64)
+        value, slope, curvature = (function(t) for function in self.blend)
+        for corner in itertools.product((0, 1), repeat=n_dims):
+            sign = 2 * np.array(corner) - 1
+            factor = [
+                np.where(corner, value, 1 - value),
+                sign * slope * scale,
+                sign * curvature * scale**2,
+            ]
+            gradient = np.empty((len(x), n_dims))
+            hessian = np.empty((len(x), n_dims, n_dims))
+            for d in range(n_dims):
+                gradient[:, d] = product_with_orders(factor, (d,))
+                for e in range(n_dims):
+                    hessian[:, d, e] = product_with_orders(factor, (d, e))
+            vertex = (cells + np.array(corner)) & UINT32
+            entries = np.array([self.entry(cell, level) for cell in vertex.tolist()], np.int64)
+            yield entries, product_with_orders(factor, ()), gradient, hessian
+
+    def interpolate(self, x, params, order):
+        """The derivatives of the given order of all features."""
+        table = np.asarray(params, np.float64).reshape(-1, self.n_features)
+        result = np.zeros((len(x), self.n_levels, self.n_features) + (self.n_dims,) * order)
+        for level in range(self.n_levels):
+            for entries, *weights in self.corners(x, level):
+                features = table[entries].reshape(len(x), self.n_features, *(1,) * order)
+                result[:, level] += features * weights[order][:, None]
+        return result.reshape(len(x), self.n_outputs, *(self.n_dims,) * order)
+
+    def forward(self, x, params):
+        return self.interpolate(x, params, 0)
+
+    def jacobian(self, x, params):
+        return self.interpolate(x, params, 1)
+
+    def hessian(self, x, params):
+        return self.interpolate(x, params, 2)
+
+    def scatter(self, x, dl_dy, dl_dweight):
+        """Sum over samples of dl_dy times what `dl_dweight` makes of each corner's weight."""
+        table = np.zeros((self.n_params // self.n_features, self.n_features))
+        dl_dy = dl_dy.reshape(len(x), self.n_levels, self.n_features)
+        for level in range(self.n_levels):
+            for entries, weight, gradient, _ in self.corners(x, level):
+                share = dl_dweight(weight, gradient)
+                np.add.at(table, entries, dl_dy[:, level] * share[:, None])
+        return table.ravel()
+
+    def backward_params(self, x, dl_dy):
+        return self.scatter(x, dl_dy, lambda weight, gradient: weight)
+
+    def double_backward_params(self, x, dl_dy, dl_ddx):
+        return self.scatter(x, dl_dy, lambda weight, gradient: np.sum(gradient * dl_ddx, axis=1))
+
+
+def product_with_orders(factor, derived):
+    """Product over dims of factor[number of times that the dim is in `derived`][:, dim]."""
+    result = 1.0
+    for d in range(factor[0].shape[1]):
+        result = result * factor[derived.count(d)][:, d]
+    return result
+
+
+def hash_grid(n_dims, **options):
+    return Grid(n_dims, **{"type": "Hash", **options})
+
+
+def tiled_grid(n_dims, **options):
+    return Grid(n_dims, **{"type": "Tiled", **options})
+
+
+def dense_grid(n_dims, **options):
+    return Grid(n_dims, **{"type": "Dense", **options})
+
+
+ENCODINGS = {
+    "identity": Identity,
+    "oneblob": OneBlob,
+    "grid": Grid,
+    "hashgrid": hash_grid,
+    "tiledgrid": tiled_grid,
+    "densegrid": dense_grid,
+}
+
+
+def encoding(config, n_dims):
+    options = {key: value for key, value in config.items() if key != "otype"}
+    return ENCODINGS[config.get("otype", "OneBlob").lower()](n_dims, **options)
+
+
+# Activations and the perceptron
+
+
+def sigmoid(x):
+    return 0.5 * (1 + np.tanh(x / 2))
+
+
+# name -> (value, derivative), both of the pre-activation
+ACTIVATIONS = {
+    "None": (lambda x: x, np.ones_like),
+    "ReLU": (lambda x: np.maximum(x, 0), lambda x: np.where(x > 0, 1.0, 0.0)),
+    "LeakyReLU": (lambda x: np.where(x > 0, x, 0.01 * x), lambda x: np.where(x > 0, 1.0, 0.01)),
+    "SiLU": (
+        lambda x: x * sigmoid(x),
+        lambda x: sigmoid(x) + x * sigmoid(x) * (1 - sigmoid(x)),
+    ),
+    "Exponential": (np.exp, np.exp),
+    "Sine": (np.sin, np.cos),
+    "Sigmoid": (sigmoid, lambda x: sigmoid(x) * (1 - sigmoid(x))),
+    "Squareplus": (
+        lambda x: (10 * x + np.sqrt((10 * x) ** 2 + 4)) / 20,
+        lambda x: 0.5 * (1 + 10 * x / np.sqrt((10 * x) ** 2 + 4)),
+    ),
+    "Softplus": (lambda x: np.logaddexp(10 * x, 0) / 10, lambda x: sigmoid(10 * x)),
+    "Tanh": (np.tanh, lambda x: 1 - np.tanh(x) ** 2),
+}
+
+
+def activation(name):
+    return {key.lower(): pair for key, pair in ACTIVATIONS.items()}[name.lower()]
+
+
+def next_multiple(n, divisor):
+    return divisor * math.ceil(n / divisor)
+
+
+class MLP:
+    """y = W x between activations, no biases; W[o*fan_in + i] in one flat vector."""
+
+    def __init__(
+        self,
+        n_input_dims,
+        n_output_dims,
+        n_neurons=128,
+        n_hidden_layers=5,
+        activation="ReLU",
+        output_activation="None",
+    ):
+        widths = [n_input_dims] + [n_neurons] * n_hidden_layers + [next_multiple(n_output_dims, 16)]
+        self.n_output_dims = n_output_dims
+        self.shapes = [(widths[k + 1], widths[k]) for k in range(len(widths) - 1)]
+        self.n_params = sum(rows * columns for rows, columns in self.shapes)
+        self.activations = [activation] * n_hidden_layers + [output_activation]
+        self.is_sine = activation.lower() == "sine"
+
+    def matrices(self, params):
+        """Views of a flat vector."""
+        matrices, first = [], 0
+        for rows, columns in self.shapes:
+            matrices.append(params[first : first + rows * columns].reshape(rows, columns))
+            first += rows * columns
+        return matrices
+
+    def initial_params(self, rng):
+        values = []
+        for k, (fan_out, fan_in) in enumerate(self.shapes):
+            bound = math.sqrt(6 / (fan_in + fan_out))
+            if self.is_sine:
+                bound = 30 / fan_in if k == 0 else math.sqrt(6 / fan_in)
+            values.append((2 * rng.uniform(fan_out * fan_in) - 1) * bound)
+        return np.concatenate(values)
+
+    def layers(self, x, params):
+        """The input of each matrix, the pre-activation after it, and the padded output."""
+        inputs, before = [x], []
+        for matrix, name in zip(self.matrices(params), self.activations, strict=True):
+            before.append(inputs[-1] @ matrix.T)
+            inputs.append(activation(name)[0](before[-1]))
+        return inputs, before
+
+    def forward(self, x, params):
+        return self.layers(x, params)[0][-1][:, : self.n_output_dims]
+
+    def backward(self, x, params, dl_dy):
+        """dL/dx and dL/dparams."""
+        inputs, before = self.layers(x, params)
+        gradient = np.zeros_like(before[-1])
+        gradient[:, : self.n_output_dims] = dl_dy
+        dl_dparams = np.zeros(self.n_params)
+        matrices, dl_dmatrices = self.matrices(params), self.matrices(dl_dparams)
+        for k in reversed(range(len(matrices))):
+            gradient = gradient * activation(self.activations[k])[1](before[k])
+            dl_dmatrices[k][:] = gradient.T @ inputs[k]
+            gradient = gradient @ matrices[k]
+        return gradient, dl_dparams
+
+
+# Losses: value and gradient of each element, not yet divided by their number
+
+
+def l1(p, t, pdf):
+    return np.abs(p - t) / pdf, np.copysign(1 / pdf, p - t)
+
+
+def l2(p, t, pdf):
+    return (p - t) ** 2 / pdf, 2 * (p - t) / pdf
+
+
+def relative_l2(p, t, pdf):
+    scale = 1 / (p**2 + 0.01) / pdf
+    return (p - t) ** 2 * scale, 2 * (p - t) * scale
+
+
+LOSSES = {"l1": l1, "l2": l2, "relativel2": relative_l2}
+
+
+# Optimizers
+
+
+def shrink(relative, absolute, w):
+    return (1 - relative) * w - np.copysign(absolute, w)
+
+
+class Adam:
+    """Kingma and Ba 2015, with a step counter of its own for every parameter."""
+
+    def __init__(
+        self,
+        n_params,
+        n_matrix_params,
+        learning_rate=1e-3,
+        beta1=0.9,
+        beta2=0.999,
+        epsilon=1e-8,
+        l2_reg=1e-8,
+        adabound=False,
+        relative_decay=0.0,
+        absolute_decay=0.0,
+        clipping_magnitude=0.0,
+        gradient_clipping_magnitude=0.0,
+        non_matrix_learning_rate_factor=1.0,
+        non_matrix_l2_reg=0.0,
+        optimize_matrix_params=True,
+        optimize_non_matrix_params=True,
+        skip_zero_grad_non_matrix_params=True,
+    ):
+        vars(self).update({key: value for key, value in locals().items() if key != "self"})
+        self.m, self.v, self.k = np.zeros((3, n_params))
+        self.t = 0
+
+    def step(self, w, g):
+        """The new weights."""
+        self.t += 1
+        is_matrix = np.arange(self.n_params) < self.n_matrix_params
+        moves = np.where(is_matrix, self.optimize_matrix_params, self.optimize_non_matrix_params)
+        if self.skip_zero_grad_non_matrix_params:
+            moves = moves & (is_matrix | (g != 0))
+        g = g + np.where(is_matrix, self.l2_reg, self.non_matrix_l2_reg) * w
+        if self.gradient_clipping_magnitude != 0:
+            g = np.clip(g, -self.gradient_clipping_magnitude, self.gradient_clipping_magnitude)
+        m = self.beta1 * self.m + (1 - self.beta1) * g
+        v = self.beta2 * self.v + (1 - self.beta2) * g**2
+        k = self.k + 1
+        factor = np.where(is_matrix, 1.0, self.non_matrix_learning_rate_factor)
+        rate = self.learning_rate * factor
+        rate = rate * np.sqrt(1 - self.beta2**k) / (1 - self.beta1**k)
+        low, high = 0.0, np.inf
+        if self.adabound:
+            low = 0.1 - 0.1 / ((1 - self.beta2) * self.t + 1)
+            high = 0.1 + 0.1 / ((1 - self.beta2) * self.t)
+        effective = np.clip(rate / (np.sqrt(v) + self.epsilon), low, high)
+        new = shrink(self.relative_decay * rate, self.absolute_decay * rate, w) - effective * m
+        if self.clipping_magnitude != 0:
+            new = np.clip(new, -self.clipping_magnitude, self.clipping_magnitude)
+        self.m, self.v, self.k = (
+            np.where(moves, after, before)
+            for after, before in ((m, self.m), (v, self.v), (k, self.k))
+        )
+        return np.where(moves, new, w)
+
+
+class SGD:
+    def __init__(self, n_params, n_matrix_params, learning_rate=1e-3, l2_reg=1e-8):
+        self.learning_rate, self.l2_reg = learning_rate, l2_reg
+
+    def step(self, w, g):
+        return w - self.learning_rate * (g + self.l2_reg * w)
+
+
+OPTIMIZERS = {"adam": Adam, "sgd": SGD}
+
+
+def optimizer(config, n_params, n_matrix_params):
+    options = {key: value for key, value in config.items() if key != "otype"}
+    return OPTIMIZERS[config.get("otype", "Adam").lower()](n_params, n_matrix_params, **options)
+
+
+# Model and training
+
+
+class Model:
+    """An encoding padded to a multiple of 16, then a perceptron; the perceptron's params first."""
+
+    def __init__(self, n_input_dims, n_output_dims, config):
+        self.encoding = encoding(config.get("encoding", {}), n_input_dims)
+        network = {key: value for key, value in config.get("network", {}).items() if key != "otype"}
+        self.n_padded = next_multiple(self.encoding.n_outputs, 16)
+        self.mlp = MLP(self.n_padded, n_output_dims, **network)
+        self.n_params = self.mlp.n_params + self.encoding.n_params
+
+    def initial_params(self, seed, convention="bindings"):
+        rng = make_rng(seed, convention)
+        network = self.mlp.initial_params(rng)
+        return np.concatenate([network, self.encoding.initial_params(rng)])
+
+    def split(self, params):
+        params = np.asarray(params, np.float64)
+        return params[: self.mlp.n_params], params[self.mlp.n_params :]
+
+    def encode(self, x, table):
+        features = np.full((len(x), self.n_padded), self.encoding.padding)
+        features[:, : self.encoding.n_outputs] = self.encoding.forward(x, table)
+        return features
+
+    def inference(self, x, params):
+        weights, table = self.split(params)
+        return self.mlp.forward(self.encode(np.asarray(x, np.float64), table), weights)
+
+    def backward(self, x, params, dl_dy):
+        """dL/dx and dL/dparams."""
+        x = np.asarray(x, np.float64)
+        weights, table = self.split(params)
+        dl_dfeatures, dl_dweights = self.mlp.backward(self.encode(x, table), weights, dl_dy)
+        dl_dfeatures = dl_dfeatures[:, : self.encoding.n_outputs]
+        dl_dtable = self.encoding.backward_params(x, dl_dfeatures)
+        dl_dx = self.encoding.backward_input(x, table, dl_dfeatures)
+        return dl_dx, np.concatenate([dl_dweights, dl_dtable])
+
+    def input_gradient(self, dim, x, params):
+        dl_dy = np.zeros((len(x), self.mlp.n_output_dims))
+        dl_dy[:, dim] = 1
+        return self.backward(x, params, dl_dy)[0]
+
+
+class Trainer:
+    """Loss, gradients and optimizer steps of a model from given weights."""
+
+    def __init__(self, n_input_dims, n_output_dims, config, params):
+        self.model = Model(n_input_dims, n_output_dims, config)
+        self.params = np.array(params, np.float64)
+        self.loss = LOSSES[config.get("loss", {}).get("otype", "RelativeL2").lower()]
+        self.optimizer = optimizer(
+            config.get("optimizer", {}), self.model.n_params, self.model.mlp.n_params
+        )
+
+    def loss_and_gradients(self, x, targets, pdf=None):
+        """The loss, dL/dx and dL/dparams."""
+        outputs = self.model.inference(x, self.params)
+        targets = np.asarray(targets, np.float64)
+        pdf = np.ones_like(targets) if pdf is None else np.asarray(pdf, np.float64)
+        values, gradients = self.loss(outputs, targets, pdf)
+        dl_dx, dl_dparams = self.model.backward(x, self.params, gradients / outputs.size)
+        return values.sum() / outputs.size, dl_dx, dl_dparams
+
+    def training_step(self, x, targets, pdf=None):
+        loss, _, dl_dparams = self.loss_and_gradients(x, targets, pdf)
+        self.params = self.optimizer.step(self.params, dl_dparams)
+        return loss

@@ -1,0 +1,180 @@
+"""Activations and the functions below them against float64 NumPy."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numba import njit
+
+from numbanet import device
+from numbanet.activations import ACTIVATIONS, activation
+
+
+def log_one_plus_exp(x):
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+FORMULAS = {
+    "None": lambda x: x,
+    "ReLU": lambda x: np.where(x > 0, x, 0),
+    "LeakyReLU": lambda x: np.where(x > 0, x, 0.01 * x),
+    "SiLU": lambda x: x / (1 + np.exp(-x)),
+    "Exponential": np.exp,
+    "Sine": np.sin,
+    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "Squareplus": lambda x: (10 * x + np.sqrt((10 * x) ** 2 + 4)) / 20,
+    "Softplus": lambda x: log_one_plus_exp(10 * x) / 10,
+    "Tanh": np.tanh,
+}
+X = np.linspace(-8, 8, 4000).astype(np.float32)  # no multiple of the step is 0, where ReLU kinks
+names = pytest.mark.parametrize("name", FORMULAS)
+
+
+def over(function):
+    """The device function on every element of arrays, compiled as in a kernel."""
+
+    @njit(fastmath=True, error_model="numpy")
+    def one(a, result):
+        for i in range(a.shape[0]):
+            result[i] = function(a[i])
+
+    @njit(fastmath=True, error_model="numpy")
+    def two(a, b, result):
+        for i in range(a.shape[0]):
+            result[i] = function(a[i], b[i])
+
+    def run(*arrays):
+        result = np.empty_like(arrays[0])
+        (one, two)[len(arrays) - 1](*arrays, result)
+        return result
+
+    run.loop = one
+    return run
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """Forward and backward of each activation over arrays, compiled once."""
+    return {
+        name: (over(found.forward), over(found.backward)) for name, found in ACTIVATIONS.items()
+    }
+
+
+def test_the_table_is_complete():
+    assert list(ACTIVATIONS) == list(FORMULAS)
+    assert {name for name, found in ACTIVATIONS.items() if found.from_input} == {"SiLU", "Sine"}
+    assert all(found.name == name for name, found in ACTIVATIONS.items())
+
+
+@names
+def test_forward_is_the_formula(compiled, name):
+    expected = FORMULAS[name](X.astype(np.float64))
+    np.testing.assert_allclose(compiled[name][0](X), expected, rtol=5e-7, atol=3e-7)
+
+
+@names
+def test_backward_is_the_slope(compiled, name):
+    forward, backward = compiled[name]
+    step = 1e-5
+    x = X.astype(np.float64)
+    slope = (FORMULAS[name](x + step) - FORMULAS[name](x - step)) / (2 * step)
+    dl_dy = np.linspace(-2, 3, len(X)).astype(np.float32)
+    kept = X if ACTIVATIONS[name].from_input else forward(X)
+    np.testing.assert_allclose(backward(dl_dy, kept), dl_dy * slope, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["Softplus", "Squareplus", "Sigmoid", "Tanh", "Exponential"])
+def test_small_outputs_are_relatively_exact(compiled, name):
+    """No cancellation: the tails matter as densities."""
+    x = np.linspace(-1e-3, 1e-3, 501) if name == "Tanh" else np.linspace(-8, -3, 501)
+    x = x[x != 0].astype(np.float32)
+    expected = {
+        "Softplus": lambda x: np.log1p(np.exp(10 * x)) / 10,
+        "Squareplus": lambda x: 0.2 / (np.sqrt(100 * x * x + 4) - 10 * x),
+    }.get(name, FORMULAS[name])(x.astype(np.float64))
+    rtol = 6e-6 if name == "Softplus" else 1e-6  # its exponent is rounded: 80 has steps of 8e-6
+    np.testing.assert_allclose(compiled[name][0](x), expected, rtol=rtol)
+
+
+@names
+def test_far_inputs_stay_finite(compiled, name):
+    forward, backward = compiled[name]
+    x = np.array([-1e18, -1e5, -100, 100, 1e5, 1e18], np.float32)
+    if name == "Sine":
+        x = np.clip(x, -1e5, 1e5)
+    y = forward(x)
+    assert np.isfinite(y).all()
+    slope = backward(np.ones_like(x), x if ACTIVATIONS[name].from_input else y)
+    assert np.isfinite(slope).all()
+    if name in ("ReLU", "SiLU", "Sigmoid", "Squareplus", "Softplus"):
+        np.testing.assert_allclose(y[:3], 0, atol=2e-3)
+        np.testing.assert_allclose(slope[-3:], 0 if name == "Sigmoid" else 1, atol=3e-6)
+    if name == "Tanh":
+        np.testing.assert_allclose(y, np.sign(x), rtol=1e-7)
+
+
+@names
+def test_forward_vectorises(compiled, name):
+    """A call or a branch in the loop would make the scalar code ten times slower."""
+    forward = compiled[name][0]
+    forward(X)
+    (code,) = forward.loop.inspect_llvm().values()
+    assert re.search(r"store <\d+ x (float|i32)>", code)
+
+
+@pytest.mark.parametrize("spelling", ["relu", "RELU", "ReLU", " Re LU"])
+def test_names_have_no_case_and_no_spaces(spelling):
+    assert activation(spelling) is ACTIVATIONS["ReLU"]
+
+
+def test_leaky_relu_may_be_two_words():
+    assert activation("Leaky ReLU") is ACTIVATIONS["LeakyReLU"]
+
+
+@pytest.mark.parametrize("name", ["GELU", "", None, 3, ["ReLU"]])
+def test_an_unknown_name_lists_what_exists(name):
+    with pytest.raises(ValueError, match=r"output_activation: .*None, ReLU, LeakyReLU.*Tanh"):
+        activation(name, "output_activation")
+
+
+# The functions of device.py that they are made of
+
+
+@pytest.mark.parametrize(
+    ("function", "formula", "low", "high"),
+    [
+        (device.exp, np.exp, -87, 88),
+        (device.exp_minus_one, np.expm1, -87, 88),
+        (device.exp_minus_one, np.expm1, -1e-3, 1e-3),
+    ],
+)
+def test_exponentials_are_relatively_exact(function, formula, low, high):
+    x = np.linspace(low, high, 200_000).astype(np.float32)
+    np.testing.assert_allclose(over(function)(x), formula(x.astype(np.float64)), rtol=2e-7)
+
+
+def test_exp_clamps():
+    y = over(device.exp)(np.array([-np.inf, -1e30, -200, 200, 1e30, np.inf], np.float32))
+    assert (y[:3] == y[0]).all()
+    assert 0 < y[0] < 2e-38
+    assert (y[3:] == y[3]).all()
+    assert 2e38 < y[3] < np.inf
+
+
+@pytest.mark.parametrize(("function", "formula"), [(device.sin, np.sin), (device.cos, np.cos)])
+@pytest.mark.parametrize("reach", [4.0, 1e2, 1e4, 1e5])
+def test_sine_and_cosine_reduce_their_argument(function, formula, reach):
+    x = np.linspace(-reach, reach, 200_000).astype(np.float32)
+    np.testing.assert_allclose(over(function)(x), formula(x.astype(np.float64)), atol=2e-7, rtol=0)
+
+
+@given(st.floats(-1, 1, width=32), st.floats(-1, 1, width=32), st.booleans())
+def test_select_is_a_conditional_expression(a, b, condition):
+    assert select(condition, np.float32(a), np.float32(b)) == (a if condition else b)
+
+
+@device.device
+def select(condition, a, b):
+    return device.select(condition, a, b)

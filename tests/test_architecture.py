@@ -1,0 +1,165 @@
+"""House rules that a few lines can check: who imports whom, and what device code looks like."""
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from numbanet import registry
+
+PACKAGE = Path(__file__).parents[1] / "numbanet"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# From the bottom up. A module imports from lower rows and from its own package.
+LAYERS = (
+    ("atomic_file", "inline_compiler", "registry"),
+    ("device", "kernel_cache"),
+    ("activations", "random"),
+    ("encodings", "losses", "networks", "optimizers"),
+    ("cpu",),
+    ("arrays", "config", "snapshot"),
+    ("model",),
+    ("trainer",),
+    ("create",),
+    ("app",),
+    ("__main__",),
+)
+COMPONENTS = ("activations", "encodings", "losses", "networks", "optimizers")
+GRAB_BAGS = {"common", "core", "helpers", "misc", "util", "utils"}
+
+
+def name_of(file):
+    """The package or module right below numbanet that a file belongs to."""
+    return file.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def layer_of(name):
+    return next((k for k, layer in enumerate(LAYERS) if name in layer), None)
+
+
+def identity(file):
+    return str(file.relative_to(PACKAGE))
+
+
+def tree_of(file):
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imported(tree):
+    """Full names of what a module imports: the modules, and the names taken from them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def device_functions(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            names = [ast.unparse(decorator) for decorator in node.decorator_list]
+            if "device" in names:
+                yield node
+
+
+@pytest.mark.parametrize("file", FILES, ids=identity)
+def test_imports_point_down(file):
+    here = name_of(file)
+    if here == "__init__":
+        return
+    layer = layer_of(here)
+    assert layer is not None, f"give {here!r} a place in LAYERS of {__file__}"
+    for name in imported(tree_of(file)):
+        parts = name.split(".")
+        if parts[0] != "numbanet":
+            continue
+        there = parts[1] if len(parts) > 1 else "__init__"
+        if here != there and layer_of(there) is not None:
+            assert layer_of(there) < layer, f"{here} imports {name}, which does not lie below it"
+
+
+@pytest.mark.parametrize("file", FILES, ids=identity)
+def test_modules_say_what_they_are(file):
+    assert file.stem not in GRAB_BAGS
+    tree = tree_of(file)
+    if file.name != "__init__.py" or tree.body:
+        assert ast.get_docstring(tree)
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.name == "__init__.py" and file.parent != PACKAGE]
+)
+def test_package_files_only_import(file):
+    for node in tree_of(file).body:
+        assert isinstance(node, (ast.Import, ast.ImportFrom, ast.Expr))
+
+
+@pytest.mark.parametrize("file", FILES, ids=identity)
+def test_device_code_has_no_float64(file):
+    """A literal such as 0.5 would turn the arithmetic around it into float64."""
+    for function in device_functions(tree_of(file)):
+        casts = [
+            node
+            for node in ast.walk(function)
+            if isinstance(node, ast.Call)
+            and ast.unparse(node.func) in ("np.float32", "np.float64", "range")
+        ]
+        wrapped = {id(node) for cast in casts for node in ast.walk(cast)}
+        for node in ast.walk(function):
+            where = f"{function.name}, line {getattr(node, 'lineno', '?')}"
+            if isinstance(node, ast.Constant) and isinstance(node.value, float):
+                assert id(node) in wrapped, f"{where}: wrap {node.value} in np.float32"
+            if isinstance(node, ast.Attribute):
+                assert ast.unparse(node) not in ("math.pi", "math.e", "np.pi", "np.e"), where
+
+
+@pytest.mark.parametrize("file", FILES, ids=identity)
+def test_device_functions_have_no_annotations_and_docstrings(file):
+    for function in device_functions(tree_of(file)):
+        if function.col_offset > 0:  # those at the top of device.py explain themselves
+            assert ast.get_docstring(function) is None, function.name
+        assert function.returns is None, function.name
+        assert all(argument.annotation is None for argument in function.args.args), function.name
+
+
+@pytest.mark.parametrize("file", FILES, ids=identity)
+def test_nothing_executes_what_it_reads(file):
+    """Only the kernel cache unpickles, and only what it wrote itself: machine code."""
+    tree = tree_of(file)
+    names = set(imported(tree))
+    if file.name != "kernel_cache.py":
+        assert not names & {"pickle", "cloudpickle", "marshal", "dill", "joblib"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in ("exec", "eval", "compile", "__import__")
+            assert all(keyword.arg != "allow_pickle" for keyword in node.keywords)
+
+
+@pytest.mark.parametrize("file", FILES, ids=identity)
+def test_composed_closures_do_not_use_numbas_cache(file):
+    """It never hits for them: see kernel_cache.py."""
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("jit"):
+            assert all(keyword.arg != "cache" for keyword in node.keywords)
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if name_of(file) in COMPONENTS], ids=identity
+)
+def test_components_know_no_target(file):
+    for name in imported(tree_of(file)):
+        assert "cuda" not in name.lower()
+        assert not name.startswith("numbanet.cpu")
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_components_are_frozen_dataclasses_with_defaults(kind):
+    for name, registered in registry.registered(kind).items():
+        component = getattr(registered, "component", registered)
+        assert dataclasses.is_dataclass(component), name
+        assert component.__dataclass_params__.frozen, name
+        for field in registry.options(component).values():
+            has_default = field.default is not dataclasses.MISSING
+            assert has_default or field.default_factory is not dataclasses.MISSING, field.name

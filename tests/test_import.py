@@ -1,0 +1,51 @@
+"""What `import numbanet` costs: nothing that a machine may lack, or that is slow and optional."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OPTIONAL = ("cuda", "matplotlib", "numba.cuda", "numba_cuda", "PIL", "rich", "safetensors", "torch")
+USE = """
+import numpy as np
+model = numbanet.create_from_config(2, 3, {"network": {"n_neurons": 16, "n_hidden_layers": 1}})
+model.network.params
+"""
+
+
+def modules_after(code):
+    code = f"import json, sys\nimport numbanet\n{code}\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("code", ["", USE], ids=["import", "use"])
+def test_nothing_optional_is_imported(code):
+    found = [name for name in modules_after(code) if is_optional(name)]
+    assert not found
+
+
+def is_optional(module):
+    return any(module == name or module.startswith(f"{name}.") for name in OPTIONAL)
+
+
+def test_all_public_names_are_there():
+    import numbanet
+
+    wanted = (
+        "ConfigError, Encoding, Network, NetworkWithInputEncoding, SnapshotError, Trainer, "
+        "UnknownOptionWarning, create_encoding, create_from_config, create_loss, create_network, "
+        "create_optimizer, load, load_config, register, __version__"
+    )
+    missing = [name for name in wanted.split(", ") if not hasattr(numbanet, name)]
+    assert not missing

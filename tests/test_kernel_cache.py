@@ -1,0 +1,101 @@
+"""Compiled code on disk: found by every process, whatever ran before in it, and never relied on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import models
+import numpy as np
+import pytest
+from laws import compilations, compiles_nothing
+
+import numbanet
+from numbanet.cpu.kernels import TrainingPlan, training_kernel
+from numbanet.kernel_cache import compile_cached, fingerprint
+
+ROOT = Path(__file__).parents[1]
+TRAIN = """
+from numba.core import event
+import models
+
+with event.install_recorder("numba:compile") as recorder:
+    model = models.create("hash")
+    loss = model.trainer.training_step(*models.batch_of("hash", 50))
+print(repr(float(loss)), len(recorder.buffer))
+"""
+
+
+def test_another_process_compiles_nothing():
+    """It finds what this one compiled, even though this one has done much else before."""
+    loss = float(models.create("hash").trainer.training_step(*models.batch_of("hash", 50)))
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [repr(loss), "0"]
+
+
+def test_a_kernel_is_known_by_what_it_does():
+    """Equal models make equal keys, whichever of their functions they share; others do not."""
+
+    def key(n_levels):
+        config = models.config_of("hash")
+        config["encoding"]["n_levels"] = n_levels  # as no other test has it
+        model = numbanet.create_from_config(2, 3, config, device="cpu")
+        plan = TrainingPlan(model.network.engine.model, model.loss)
+        return fingerprint(training_kernel.__wrapped__(plan).dispatcher.py_func)
+
+    assert key(5) == key(5) == key(5)
+    assert key(5) != key(6)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBANET_CACHE_DIR", str(tmp_path / "kernels"))
+    return tmp_path / "kernels"
+
+
+def product(factor):
+    """A composed closure, new at each call: equal to another one with the same factor."""
+    multiply = numbanet.device.device(lambda x: x * factor)
+
+    def product(x):
+        return multiply(x)
+
+    return compile_cached(product)
+
+
+def test_an_entry_is_found_again(cache):
+    assert product(3)(5) == 15
+    assert len(list(cache.iterdir())) == 1
+    with compiles_nothing():
+        assert product(3)(5) == 15
+    with compilations() as names:
+        assert product(4)(5) == 20
+        assert product(3)(np.float32(5)) == 15
+    assert names.count("product") == 4  # start and end of each
+    assert len(list(cache.iterdir())) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80" * 999, "half"])
+def test_a_damaged_entry_is_compiled_anew(cache, content):
+    product(3)(5)
+    (entry,) = cache.iterdir()
+    whole = entry.read_bytes()
+    entry.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
+    with compilations() as names:
+        assert product(3)(5) == 15
+    assert "product" in names
+    with compiles_nothing():
+        assert product(3)(5) == 15
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(cache):
+    cache.write_text("a file where the directory should be")
+    assert product(3)(5) == 15
+    assert cache.read_text() == "a file where the directory should be"

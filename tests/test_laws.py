@@ -1,0 +1,433 @@
+"""The laws of laws.py, applied to everything in the registry."""
+
+import dataclasses
+import json
+import math
+
+import laws
+import naive
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from laws import SIZES, TOLERANCE, EncodingData, assert_close
+
+import numbanet
+from numbanet import registry
+from numbanet.activations import ACTIVATIONS, activation
+from numbanet.optimizers.base import ParamLayout
+from numbanet.registry import ConfigError, UnknownOptionWarning
+
+
+def label(value):
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def of_kind(*kinds):
+    """Parametrise over (kind, otype, config, sizes) of all examples."""
+    cases = [(kind, *example) for kind in kinds for example in laws.examples(kind)]
+    return pytest.mark.parametrize(("kind", "otype", "config", "sizes"), cases, ids=label)
+
+
+@pytest.fixture(scope="module")
+def encodings():
+    """Components and twins by example, so that each is compiled once."""
+    return {}
+
+
+def encoding_data(encodings, otype, config, sizes, n, seed=0):
+    key = label([otype, config, sizes])
+    if key not in encodings:
+        encodings[key] = (
+            laws.create("encoding", otype, config, sizes),
+            naive.encoding({"otype": otype, **config}, **sizes),
+        )
+    return EncodingData(*encodings[key], n, seed)
+
+
+# Every kind: configs
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_every_component_has_an_example(kind):
+    assert registry.registered(kind)
+    missing = laws.missing(kind)
+    assert not missing, f"add {', '.join(missing)} to EXAMPLES in tests/laws.py (kind {kind!r})"
+
+
+@of_kind(*registry.KINDS)
+def test_config_round_trip(kind, otype, config, sizes):
+    component = laws.create(kind, otype, config, sizes)
+    written = registry.to_config(component)
+    again = registry.create(kind, json.loads(json.dumps(written)), default="none", **sizes)
+    assert again == component
+    assert hash(again) == hash(component)
+    for option, value in config.items():
+        if option != "n_features":  # another way to say n_levels
+            assert written[option] == value
+
+
+@of_kind(*registry.KINDS)
+def test_components_are_frozen(kind, otype, config, sizes):
+    component = laws.create(kind, otype, config, sizes)
+    field = dataclasses.fields(component)[0].name if dataclasses.fields(component) else "anything"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(component, field, 1)
+
+
+@of_kind(*registry.KINDS)
+def test_names_are_case_insensitive(kind, otype, config, sizes):
+    component = laws.create(kind, otype, config, sizes)
+    for change in (str.lower, str.upper):
+        changed = {k: change(v) if isinstance(v, str) else v for k, v in config.items()}
+        assert laws.create(kind, change(otype), changed, sizes) == component
+
+
+@of_kind(*registry.KINDS)
+def test_numpy_scalars_are_welcome(kind, otype, config, sizes):
+    to_numpy = {bool: np.bool_, int: np.int64, float: np.float64, str: str}
+    changed = {key: to_numpy[type(value)](value) for key, value in config.items()}
+    component = laws.create(kind, otype, config, sizes)
+    again = laws.create(kind, otype, changed, sizes)
+    assert again == component
+    json.dumps(registry.to_config(again))
+
+
+@of_kind(*registry.KINDS)
+def test_an_unknown_option_warns(kind, otype, config, sizes):
+    with pytest.warns(UnknownOptionWarning, match=rf"{kind}\.colour") as warned:
+        component = laws.create(kind, otype, {**config, "colour": "red"}, sizes)
+    assert len(warned) == 1
+    assert component == laws.create(kind, otype, config, sizes)
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+@pytest.mark.parametrize("otype", ["Nonsense", "", None, 3, ["Adam"]])
+def test_an_unknown_otype_lists_what_exists(kind, otype):
+    known = next(iter(registry.registered(kind)))
+    with pytest.raises(ConfigError, match=rf"{kind}\.otype.*{known}"):
+        registry.create(kind, {"otype": otype}, default="none")
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+@pytest.mark.parametrize("config", [None, 3, "Adam", ["Adam"]])
+def test_a_config_that_is_no_object_is_an_error(kind, config):
+    with pytest.raises(ConfigError, match=kind):
+        registry.create(kind, config, default="none")
+
+
+def wrong_values(component):
+    """(option, value) pairs that no component may accept, by the type of the option."""
+    wrong = {
+        "int": (-1, 2.5, math.nan, math.inf, "many", [1], True),
+        "float": (math.nan, math.inf, -math.inf, "much", [1.0], True),
+        "bool": ("yes", 2, [True]),
+        "str": (5, "nonsense", ["None"], None),
+    }
+    for name, field in registry.options(component).items():
+        type_name = getattr(field.type, "__name__", str(field.type)).split(" | ")[0]
+        for value in wrong.get(type_name, ()):
+            yield name, value
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_a_wrong_value_names_the_option(kind):
+    """The message starts with the path of the option, and nothing else is raised."""
+    wrong = []
+    for name, (_, config, sizes) in {e[0]: e for e in laws.examples(kind)}.items():
+        component = type(laws.create(kind, name, config, sizes))
+        for option, value in wrong_values(component):
+            outcome = outcome_of(laws.create, kind, name, {option: value}, sizes)
+            if not outcome.startswith(f"ConfigError: {kind}.{option}"):
+                wrong.append(f"{name}.{option} = {value!r}: {outcome}")
+    assert not wrong, "\n".join(wrong)
+
+
+def outcome_of(function, *arguments):
+    try:
+        function(*arguments)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "accepted"
+
+
+# Encodings
+
+
+@of_kind("encoding")
+@pytest.mark.parametrize("n", SIZES)
+def test_encoding_matches_its_twin(encodings, kind, otype, config, sizes, n):
+    data = encoding_data(encodings, otype, config, sizes, n)
+    x, params, dl_dy, _ = data.doubles()
+    assert data.encoding.n_outputs == data.twin.n_outputs
+    assert data.encoding.n_params == data.twin.n_params
+    assert data.encoding.padding_value == data.twin.padding
+    y = data.forward()
+    data.assert_close(y, data.twin.forward(x, params), "value")
+    np.testing.assert_array_equal(y, data.forward())
+    dl_dx = data.backward_input()
+    data.assert_close(dl_dx, data.twin.backward_input(x, params, dl_dy), "first")
+    np.testing.assert_array_equal(dl_dx, data.backward_input())
+
+
+@of_kind("encoding")
+@pytest.mark.parametrize("n", SIZES)
+def test_parameter_gradient_matches_its_twin(encodings, kind, otype, config, sizes, n):
+    data = encoding_data(encodings, otype, config, sizes, n)
+    if data.encoding.n_params == 0:
+        assert data.encoding.backward_params is None
+        assert data.encoding.backward_params_rows is None
+        return
+    x, _, dl_dy, _ = data.doubles()
+    expected = data.twin.backward_params(x, dl_dy)
+    partitions = data.backward_params()
+    data.assert_close(sum(partitions), expected, "first")
+    touched = np.sum([gradient != 0 for gradient in partitions], axis=0)
+    assert touched.max(initial=0) <= 1, "two partitions share a parameter"
+    for first, second in zip(partitions, data.backward_params(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    data.assert_close(data.backward_params_per_sample(), expected, "first")
+
+
+@of_kind("encoding")
+@pytest.mark.parametrize("n", [0, 33])
+def test_double_backward_matches_its_twin(encodings, kind, otype, config, sizes, n):
+    data = encoding_data(encodings, otype, config, sizes, n)
+    x, params, dl_dy, dl_ddx = data.doubles()
+    expected = data.twin.double_backward(x, params, dl_dy, dl_ddx)
+    dl_ddy, dl_dx = data.double_backward_input()
+    data.assert_close(dl_ddy, expected[0], "first")
+    data.assert_close(dl_dx, expected[1], "second")
+    if data.encoding.n_params == 0:
+        assert data.encoding.double_backward_params is None
+        return
+    data.assert_close(data.double_backward_params(), expected[2], "first")
+
+
+@of_kind("encoding")
+def test_parameter_gradients_add_to_what_is_there(encodings, kind, otype, config, sizes):
+    data = encoding_data(encodings, otype, config, sizes, 33)
+    if data.encoding.n_params == 0:
+        return
+    once = sum(data.backward_params())
+    twice = np.ones_like(once)
+    for _ in range(2):
+        for partition, dl_dy in data.partitions():
+            data.encoding.backward_params_rows(partition, data.x, dl_dy, twice)
+    data.assert_close(twice, 1 + 2 * once, "first")
+
+
+@of_kind("encoding")
+@settings(max_examples=10)
+@given(first=st.integers(0, 33), n=st.integers(0, 33), row=st.integers(0, 3))
+def test_rows_are_independent(encodings, kind, otype, config, sizes, first, n, row):
+    """A part of the rows, written elsewhere, gets the same values as in the whole."""
+    data = encoding_data(encodings, otype, config, sizes, 66)
+    whole = data.forward()
+    ys = np.full((n + 3, data.encoding.n_outputs), laws.GUARD, np.float32)
+    data.encoding.forward_rows(data.x, first, first + n, data.params, ys, row, 0)
+    np.testing.assert_array_equal(ys[row : row + n], whole[first : first + n])
+    assert (ys[:row] == laws.GUARD).all()
+    assert (ys[row + n :] == laws.GUARD).all()
+
+
+@of_kind("encoding")
+def test_equal_encodings_make_equal_code(kind, otype, config, sizes):
+    """Equal components are one key of every cache of kernels, and unequal ones are not."""
+    first, second = (laws.create(kind, otype, config, sizes) for _ in range(2))
+    assert len({first, second}) == 1
+    other = laws.create(kind, otype, config, {"n_dims": sizes["n_dims"] + 1})
+    assert len({first, other}) == 2
+
+
+# Activations
+
+
+@pytest.mark.parametrize("name", naive.ACTIVATIONS)
+def test_activation_matches_its_twin(name):
+    found = activation(name)
+    value, derivative = naive.activation(name)
+    x = np.concatenate([np.linspace(-9, 9, 181), [-88, -30, -1e-6, 1e-6, 30]]).astype(np.float32)
+    if name == "Exponential":
+        x = x[x < 20]
+    x = x[x != 0]  # the kinks are tested on their own
+    y = np.array([found.forward(np.float32(v)) for v in x])
+    expected = value(x.astype(np.float64))
+    np.testing.assert_allclose(y, expected, rtol=2e-6, atol=1e-6)
+    kept = x if found.from_input else y.astype(np.float32)
+    dl_dx = np.array([found.backward(np.float32(-2), np.float32(v)) for v in kept])
+    np.testing.assert_allclose(dl_dx, -2 * derivative(x.astype(np.float64)), rtol=2e-5, atol=2e-6)
+
+
+def test_activations_are_all_there():
+    assert set(ACTIVATIONS) == set(naive.ACTIVATIONS)
+    assert activation("relu") is activation("RELU") is ACTIVATIONS["ReLU"]
+
+
+@pytest.mark.parametrize("name", ["ReLU", "LeakyReLU"])
+def test_gradient_at_the_kink_is_the_one_from_the_left(name):
+    found = activation(name)
+    expected = -2 * naive.activation(name)[1](np.zeros(1))[0]
+    assert found.backward(np.float32(-2), np.float32(0)) == np.float32(expected)
+
+
+@pytest.mark.parametrize("name", naive.ACTIVATIONS)
+@pytest.mark.parametrize("x", [-1e4, 1e4])
+def test_activations_survive_large_inputs(name, x):
+    """Far from 0 all of them but Exponential are finite, and so are their gradients."""
+    if name == "Exponential":
+        x = -abs(x)
+    if name == "Sine":
+        x /= 100  # float32 has no meaningful sine far out
+    found = activation(name)
+    y = found.forward(np.float32(x))
+    np.testing.assert_allclose(y, naive.activation(name)[0](np.float64(x)), rtol=1e-4, atol=1e-5)
+    kept = x if found.from_input else y
+    dl_dx = found.backward(np.float32(1), np.float32(kept))
+    expected = naive.activation(name)[1](np.array([np.float64(np.float32(x))]))[0]
+    np.testing.assert_allclose(dl_dx, expected, rtol=1e-3, atol=1e-4)
+
+
+# Networks
+
+
+@of_kind("network")
+def test_network_layout_is_that_of_its_twin(kind, otype, config, sizes):
+    network = laws.create(kind, otype, config, sizes)
+    twin = naive.MLP(**sizes, **config)
+    assert [tuple(shape) for shape in network.shapes] == twin.shapes
+    assert network.n_params == twin.n_params
+    assert network.padded_output_dims == twin.shapes[-1][0]
+
+
+@pytest.mark.parametrize("otype", registry.registered("network"))
+def test_network_matches_its_twin(otype):
+    """One small network of each; its input is padded with ones, which act as biases."""
+    config = {"n_neurons": 16, "n_hidden_layers": 1, "activation": "Tanh"}
+    network = numbanet.create_network(13, 3, {"otype": otype, **config}, seed=5)
+    twin = naive.MLP(16, 3, **config)
+    params = twin.initial_params(naive.PCG32(5))
+    np.testing.assert_allclose(network.params, params, atol=1e-7)
+    for n in SIZES:
+        x = np.random.default_rng(n).normal(size=(n, 13)).astype(np.float32)
+        padded = np.concatenate([x, np.ones((n, 3))], axis=1)
+        y = network.inference(x)
+        assert_close(y, twin.forward(padded, params), 10 * TOLERANCE["value"])
+        np.testing.assert_array_equal(y, network.inference(x))
+
+
+# Losses
+
+
+@of_kind("loss")
+@pytest.mark.parametrize("has_pdf", [False, True])
+@pytest.mark.parametrize("n", [1, 3, 33])
+def test_loss_matches_its_twin(kind, otype, config, sizes, has_pdf, n):
+    rng = np.random.default_rng(0)
+    row = laws.create(kind, otype, config, sizes).row(n, has_pdf)
+    twin = naive.LOSSES[otype.lower()]
+    for _ in range(20):
+        prediction = rng.normal(size=n + 2).astype(np.float32)
+        target = rng.normal(size=n).astype(np.float32)
+        pdf = rng.uniform(0.1, 2, n).astype(np.float32)
+        gradient, whole = laws.guarded(n)
+        gradient[...] = laws.GUARD
+        total = row(prediction, target, pdf, whole[1:])
+        laws.assert_guards_untouched(gradient, whole)
+        density = pdf if has_pdf else np.ones(n)
+        arguments = (array.astype(np.float64) for array in (prediction[:n], target, density))
+        value, expected = twin(*arguments)
+        np.testing.assert_allclose(total, value.sum(), rtol=1e-5)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+
+
+@of_kind("loss")
+def test_loss_of_a_perfect_prediction_is_zero(kind, otype, config, sizes):
+    row = laws.create(kind, otype, config, sizes).row(2, False)
+    same = np.array([0.5, -2], np.float32)
+    assert row(same, same, same, np.zeros(2, np.float32)) == 0
+
+
+# Optimizers
+
+LAYOUT = ParamLayout(60, ((4, 8), (2, 4)))  # 40 matrix parameters and 20 others
+
+
+def gradients(n_steps, rng):
+    """Ordinary, tiny and huge ones, and zeros, among them parameters that never have one."""
+    scale = 10.0 ** rng.integers(-6, 4, (1, LAYOUT.n_params))
+    values = rng.normal(size=(n_steps, LAYOUT.n_params)) * scale
+    values[rng.random(values.shape) < 0.3] = 0
+    values[:, ::7] = 0
+    return values.astype(np.float32)
+
+
+@of_kind("optimizer")
+def test_optimizer_matches_its_twin(kind, otype, config, sizes):
+    rng = np.random.default_rng(0)
+    optimizer = laws.create(kind, otype, config, sizes)
+    weights = rng.normal(size=LAYOUT.n_params).astype(np.float32)
+    all_gradients = gradients(12, rng)
+    history, _ = laws.steps(optimizer, LAYOUT, weights, all_gradients)
+    twin = naive.optimizer({"otype": otype, **config}, LAYOUT.n_params, LAYOUT.n_matrix_params)
+    expected = weights.astype(np.float64)
+    for actual, gradient in zip(history, all_gradients, strict=True):
+        expected = twin.step(expected, gradient.astype(np.float64))
+        np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-6)
+
+
+@of_kind("optimizer")
+def test_optimizer_is_reproducible(kind, otype, config, sizes):
+    rng = np.random.default_rng(1)
+    optimizer = laws.create(kind, otype, config, sizes)
+    weights = rng.normal(size=LAYOUT.n_params).astype(np.float32)
+    all_gradients = gradients(3, rng)
+    first = laws.steps(optimizer, LAYOUT, weights, all_gradients)
+    second = laws.steps(optimizer, LAYOUT, weights, all_gradients)
+    np.testing.assert_array_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1], second[1])
+
+
+@of_kind("optimizer")
+def test_learning_rate_is_no_part_of_the_code(kind, otype, config, sizes):
+    first, second = (
+        laws.create(kind, otype, {**config, "learning_rate": rate}, sizes) for rate in (0.1, 0.2)
+    )
+    assert first != second
+    assert first.kernel_key() == second.kernel_key()
+    assert first.scalars(1) != second.scalars(1)
+
+
+ROSENBROCK_START = np.array([-1.2, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("otype", "rate"), [("Adam", 0.02), ("SGD", 1e-3)]
+)  # one row for each optimizer
+@pytest.mark.parametrize("target", ["parabola", "rosenbrock"])
+def test_optimizer_finds_the_minimum(otype, rate, target):
+    """The float32 code walks down, as far as its twin does."""
+    layout = ParamLayout(2, ((1, 2),))
+
+    def gradient(w):
+        x, y = w.astype(np.float64)
+        if target == "parabola":
+            return np.array([2 * (x - 1), 20 * (y - 1)])
+        return np.array([-2 * (1 - x) - 400 * x * (y - x**2), 200 * (y - x**2)])
+
+    config = {"learning_rate": rate, "l2_reg": 0.0}
+    optimizer = laws.create("optimizer", otype, config, {})
+    step = laws.step_of(optimizer, layout)
+    state = np.zeros((optimizer.n_state, 2), np.float32)
+    weights = ROSENBROCK_START.astype(np.float32)
+    for t in range(1, 4001):
+        scalars = np.array(optimizer.scalars(t), np.float32)
+        slope = gradient(weights).astype(np.float32)
+        for i in range(2):
+            step(i, weights, slope, state, scalars)
+    tolerance = {"parabola": 2e-3, "rosenbrock": 0.2}[target]
+    np.testing.assert_allclose(weights, [1, 1], atol=tolerance)
+
+
+def test_each_optimizer_has_a_row():
+    assert set(registry.registered("optimizer")) == {"Adam", "SGD"}

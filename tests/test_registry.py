@@ -1,0 +1,218 @@
+"""The registry: names, derived values, warnings and messages."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from numbanet import losses, networks, optimizers, registry
+from numbanet.random import Pcg32, seed_sequence
+from numbanet.registry import ConfigError, UnknownOptionWarning, derived, register
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component with one option of each type."""
+
+    n_dims: int = derived()
+    count: int = 3
+    rate: float = 0.5
+    flag: bool = False
+    name: str = "middle"
+
+    def __post_init__(self):
+        registry.check(self.count > 0, "count", self.count, "a positive number")
+
+
+@pytest.fixture(autouse=True)
+def part(monkeypatch):
+    """A registry that holds Part as well; the real one is left alone."""
+    names = {kind: list(known) for kind, known in registry._display_names.items()}
+    monkeypatch.setattr(registry, "_components", dict(registry._components))
+    monkeypatch.setattr(registry, "_display_names", names)
+    return register("encoding", "Part", "Piece")(Part)
+
+
+def create(config, **extra):
+    return registry.create("encoding", config, default="Part", **{"n_dims": 2, **extra})
+
+
+def test_options_reach_their_fields():
+    config = {"otype": "Part", "count": 7, "rate": 2, "flag": True, "name": "left"}
+    assert create(config) == Part(2, 7, 2.0, True, "left")
+    assert isinstance(create(config).rate, float)
+
+
+@pytest.mark.parametrize("name", ["Part", "part", "PIECE"])
+def test_a_component_has_several_names_in_any_case(name):
+    assert create({"otype": name}) == Part(2)
+
+
+def test_the_default_otype_is_used_where_none_is_given():
+    assert create({}) == Part(2)
+
+
+def test_values_that_the_component_does_not_derive_are_dropped():
+    assert create({}, n_everything=9) == Part(2)
+
+
+def test_derived_values_are_no_options():
+    with pytest.warns(UnknownOptionWarning, match=r"encoding\.n_dims: Part has no such option"):
+        assert create({"n_dims": 9}) == Part(2)
+    assert "n_dims" not in registry.options(Part)
+    assert "n_dims" not in registry.to_config(Part(2))
+
+
+def test_to_config_writes_every_option_under_the_first_name():
+    config = registry.to_config(create({"otype": "piece", "count": np.int64(4)}))
+    assert config == {"otype": "Part", "count": 4, "rate": 0.5, "flag": False, "name": "middle"}
+    assert create(json.loads(json.dumps(config))) == Part(2, 4)
+
+
+def test_an_unknown_otype_lists_what_exists():
+    with pytest.raises(ConfigError, match=r"^encoding\.otype: 'Parts' is no encoding.*Part, Piece"):
+        create({"otype": "Parts"})
+
+
+def test_an_unknown_option_warns_and_suggests():
+    with pytest.warns(UnknownOptionWarning, match=r"encoding\.conut: .*mean 'count'.*count, rate"):
+        assert create({"conut": 1}) == Part(2)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("count", 2.5),
+        ("count", "3"),
+        ("count", True),
+        ("count", None),
+        ("rate", "fast"),
+        ("rate", True),
+        ("rate", [1.0]),
+        ("flag", 1),
+        ("flag", "yes"),
+        ("name", 3),
+        ("name", None),
+    ],
+)
+def test_a_wrong_type_names_the_option_and_the_value(option, value):
+    with pytest.raises(ConfigError) as raised:
+        create({option: value})
+    assert str(raised.value).startswith(f"encoding.{option}: expected ")
+    assert repr(value) in str(raised.value)
+
+
+def test_a_wrong_value_names_its_path():
+    with pytest.raises(ConfigError, match=r"^encoding\.nested\[1\]\.count: -1 .*positive"):
+        create({"count": -1}, path="encoding.nested[1]")
+
+
+@pytest.mark.parametrize("config", [None, "Part", ["Part"]])
+def test_a_config_is_an_object(config):
+    with pytest.raises(ConfigError, match=r"^encoding: expected a JSON object"):
+        create(config)
+
+
+def test_names_are_taken_once():
+    with pytest.raises(ValueError, match="'pART' is registered already"):
+        register("encoding", "pART")(Part)
+
+
+def test_kinds_are_fixed():
+    with pytest.raises(ValueError, match=r"kind 'colour'.*encoding, network, loss, optimizer"):
+        register("colour", "Part")
+
+
+# The components that come with the package
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "component"),
+    [
+        ("network", "FullyFusedMLP", networks.FullyFusedMLP),
+        ("network", "MegakernelMLP", networks.FullyFusedMLP),
+        ("network", "CutlassMLP", networks.CutlassMLP),
+        ("network", "MLP", networks.CutlassMLP),
+        ("loss", "L1", losses.L1),
+        ("loss", "L2", losses.L2),
+        ("loss", "RelativeL2", losses.RelativeL2),
+        ("optimizer", "Adam", optimizers.Adam),
+        ("optimizer", "SGD", optimizers.SGD),
+    ],
+)
+def test_names_of_the_package(kind, name, component):
+    assert registry.registered(kind)[name] is component
+
+
+def network(otype, n_inputs=32, **options):
+    sizes = {"n_input_dims": n_inputs, "n_output_dims": 3}
+    return registry.create("network", {"otype": otype, **options}, default="MLP", **sizes)
+
+
+def test_defaults_of_networks():
+    for otype in ("FullyFusedMLP", "CutlassMLP"):
+        assert registry.to_config(network(otype)) == {
+            "otype": otype,
+            "n_neurons": 128,
+            "n_hidden_layers": 5,
+            "activation": "ReLU",
+            "output_activation": "None",
+        }
+
+
+def test_activation_names_are_written_as_in_the_table():
+    made = network("MLP", activation="leaky relu", output_activation="SIGMOID")
+    assert (made.activation, made.output_activation) == ("LeakyReLU", "Sigmoid")
+    assert made == network("MLP", activation="LeakyReLU", output_activation="Sigmoid")
+
+
+@pytest.mark.parametrize("n_neurons", [1, 17, 100, 256])
+def test_only_cutlass_mlp_takes_any_width(n_neurons):
+    assert network("CutlassMLP", n_neurons=n_neurons).n_neurons == n_neurons
+    with pytest.raises(ConfigError, match=rf"network\.n_neurons: {n_neurons} .*16, 32.*CutlassMLP"):
+        network("FullyFusedMLP", n_neurons=n_neurons)
+
+
+def test_only_cutlass_mlp_takes_no_hidden_layers():
+    assert network("CutlassMLP", n_hidden_layers=0).shapes == ((16, 32),)
+    with pytest.raises(ConfigError, match=r"network\.n_hidden_layers: 0 .*CutlassMLP"):
+        network("FullyFusedMLP", n_hidden_layers=0)
+
+
+def test_fully_fused_mlp_needs_a_padded_input():
+    with pytest.raises(ConfigError, match=r"network\.n_input_dims: 17 .*multiple of 16"):
+        network("FullyFusedMLP", n_inputs=17)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("n_neurons", -64),
+        ("n_neurons", 0),
+        ("n_hidden_layers", -1),
+        ("activation", "GELU"),
+        ("output_activation", "softmax"),
+    ],
+)
+@pytest.mark.parametrize("otype", ["FullyFusedMLP", "CutlassMLP"])
+def test_wrong_options_of_networks(otype, option, value):
+    with pytest.raises(ConfigError, match=rf"^network\.{option}: {value!r} is not allowed; use "):
+        network(otype, **{option: value})
+
+
+@pytest.mark.parametrize("otype", ["FullyFusedMLP", "CutlassMLP"])
+def test_matrices_and_initial_values_are_those_of_tiny_cuda_nn(otype):
+    """Known first weights of a 64 x 32 matrix, for the two ways to seed the stream."""
+    made = network(otype, n_neurons=64, n_hidden_layers=2)
+    assert made.shapes == ((64, 32), (64, 64), (16, 64))
+    assert made.n_params == 7168
+    for seed, first in ((1337, -0.176150322), (seed_sequence(1337), -0.192895234)):
+        rng = Pcg32(seed)
+        params = made.initial_params(rng)
+        np.testing.assert_allclose(params[0], first, rtol=1e-7)
+        bounds = [abs(p).max() for p in np.split(params, [2048, 6144])]
+        np.testing.assert_allclose(bounds, [0.25, 0.21650635, 0.27386128], rtol=2e-2)
+        after = Pcg32(seed)
+        after.advance(7168)
+        assert rng.state == after.state
