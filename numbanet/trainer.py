@@ -143,9 +143,13 @@ class Trainer:
         targets = of_outputs(targets, "targets")
         pdf = of_outputs(pdf, "pdf")
         external = of_outputs(external_dl_dy, "external_dl_dy")
+        batch = {"inputs": inputs, "targets": targets, "pdf": pdf, "external_dl_dy": external}
         check_gradient_mode(gradient_mode)
         if dl_dinput is not None:
             _check_output_array(dl_dinput, "dl_dinput", inputs.shape)
+            for name, array in batch.items():
+                if array is not None and np.may_share_memory(dl_dinput, array):
+                    raise ValueError(f"dl_dinput: shares memory with {name}; use another array")
         gradients = None if gradient_mode == "ignore" else model.gradients
         if gradient_mode == "overwrite":
             gradients[:] = 0

@@ -17,7 +17,7 @@ LAYERS = (
     ("device", "kernel_cache"),
     ("activations", "random"),
     ("encodings", "losses", "networks", "optimizers"),
-    ("cpu",),
+    ("cpu", "cuda"),
     ("arrays", "config", "snapshot"),
     ("model",),
     ("trainer",),

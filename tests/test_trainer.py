@@ -115,13 +115,13 @@ def test_external_gradient_replaces_that_of_the_loss():
     rng = np.random.default_rng(0)
     dl_dy = rng.normal(size=(60, 2)).astype(np.float32)
     targets = rng.normal(size=(60, 2)).astype(np.float32)
-    expected = twin.backward(x, network.params, dl_dy.astype(np.float64))[1]
+    expected = twin.backward(x, network.params, dl_dy.astype(np.float64))
     for given_targets in (None, targets):
         network.gradients[:] = 3
-        loss = model.trainer.training_step(
-            x, given_targets, external_dl_dy=dl_dy, run_optimizer=False
-        )
-        assert_close(network.gradients, expected, TOLERANCE["gradient"])
+        dl_dx = np.empty_like(x)
+        loss = model.trainer.training_step(x, given_targets, None, False, dl_dx, dl_dy)
+        assert_close(dl_dx, expected[0], TOLERANCE["gradient"])
+        assert_close(network.gradients, expected[1], TOLERANCE["gradient"])
     y = network.inference(x).astype(np.float64)
     value = naive.relative_l2(y, targets, np.ones_like(y))[0].mean()
     assert math.isclose(float(loss), value, rel_tol=TOLERANCE["loss"])
@@ -219,6 +219,17 @@ def test_dl_dinput_is_checked():
     assert trainer.n_steps == 0
 
 
+def test_dl_dinput_must_not_overwrite_the_batch():
+    """The encoding's backward pass reads the inputs again, after dl_dinput is written."""
+    trainer = models.create("one_blob").trainer
+    x, targets = models.batch_of("one_blob", 10)
+    for name in ("inputs", "targets"):
+        arrays = {"inputs": x.copy(), "targets": targets.copy()}
+        with pytest.raises(ValueError, match="dl_dinput"):
+            trainer.training_step(**arrays, dl_dinput=arrays[name])
+    assert trainer.n_steps == 0
+
+
 def test_inference_params_without_an_average_are_the_params():
     first, second = models.create("hash"), models.create("hash")
     x, targets = models.batch_of("hash", 50)
@@ -305,16 +316,12 @@ def test_an_image_is_learned():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
-@pytest.mark.parametrize("where", ["inputs", "targets", "pdf"])
+@pytest.mark.parametrize("where", ["inputs", "targets"])
 def test_a_step_that_is_not_finite_is_skipped(where, value):
-    if where == "pdf":
-        value = 0.0 if np.isinf(value) else value
-    if (where, value) == ("pdf", 1e30):
-        return  # a very likely sample, nothing wrong
     model = models.create("product")
     train(model, "product", 2)
     x, targets = models.batch_of("product", 300)
-    arrays = {"inputs": x, "targets": targets, "pdf": np.ones_like(targets)}
+    arrays = {"inputs": x, "targets": targets}
     arrays[where][137, 0] = value
     params = model.network.params.copy()
     state = model.trainer.optimizer_state.copy()
@@ -328,6 +335,18 @@ def test_a_step_that_is_not_finite_is_skipped(where, value):
     train(model, "product", 1)  # goes on as if nothing had been
     assert model.trainer.n_steps == 3
     assert np.isfinite(model.network.params).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0])
+def test_a_density_that_gives_no_finite_loss_is_skipped(value):
+    model = models.create("hash")
+    x, targets = models.batch_of("hash", 300)
+    pdf = np.ones_like(targets)
+    pdf[137, 0] = value
+    params = model.network.params.copy()
+    with pytest.warns(RuntimeWarning, match="NaN"):
+        model.trainer.training_step(x, targets, pdf, dl_dinput=np.empty_like(x))
+    np.testing.assert_array_equal(model.network.params, params)
 
 
 def test_a_grid_survives_inputs_that_are_not_finite():
@@ -353,7 +372,7 @@ def test_overflow_of_a_gradient_is_noticed():
     before = model.network.params.copy()
     huge = np.full((64, 2), 3e38, np.float32)
     with pytest.warns(RuntimeWarning, match="gradient"):
-        model.trainer.training_step(x, None, external_dl_dy=huge)
+        model.trainer.training_step(x, None, dl_dinput=np.empty_like(x), external_dl_dy=huge)
     np.testing.assert_array_equal(model.network.params, before)
 
 

@@ -1,0 +1,222 @@
+"""One GPU through NVIDIA's driver: memory, copies, kernels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from numbanet.cuda.arguments import Arguments
+from numbanet.cuda.context import Context
+from numbanet.cuda.driver_calls import checked, compute_capability_of, error_of, handle_of
+from numbanet.cuda.errors import CudaError, DeviceMemoryError, LaunchError
+from numbanet.cuda.machine_code import PTX, Cubin
+
+ALWAYS_THERE = 48 * 1024  # bytes of shared memory that a launch gets without asking before
+
+
+def why_not(ordinal: int = 0) -> str | None:
+    """Why the GPU cannot be used, in one line; None if it can."""
+    try:
+        compute_capability_of(handle_of(ordinal))
+    except CudaError as error:
+        return str(error)
+    return None
+
+
+def is_available(ordinal: int = 0) -> bool:
+    return why_not(ordinal) is None
+
+
+@dataclass
+class LoadedKernel:
+    """A kernel on the GPU, ready to be launched."""
+
+    name: str
+    function: object  # the driver's handle
+    dynamic_limit: int = ALWAYS_THERE  # bytes of shared memory that launches may ask for
+
+
+class CudaDevice(Context):
+    """One GPU: its memory, its kernels and its stream."""
+
+    def __init__(self, ordinal: int = 0):
+        """Start using a GPU.
+
+        Raises:
+            NoDriverError, DriverTooOldError, NoSuchDeviceError, DeviceTooOldError: what is wrong.
+        """
+        handle = handle_of(ordinal)
+        self.ordinal = ordinal
+        self.compute_capability = compute_capability_of(handle)
+        super().__init__(handle)
+        driver = self._driver
+        self.name = checked(driver.cuDeviceGetName(128, handle)).split(b"\0")[0].decode()
+        attribute = driver.CUdevice_attribute
+        self.n_multiprocessors, self.max_shared_bytes = (
+            checked(driver.cuDeviceGetAttribute(which, handle))
+            for which in (
+                attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+                attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+            )
+        )
+        self.total_memory = checked(driver.cuDeviceTotalMem(handle))
+        self._pool = self._create_pool(handle)
+
+    def __repr__(self) -> str:
+        return f"<cuda:{self.ordinal}, {self.name}>"
+
+    @property
+    def dlpack_device(self) -> tuple[int, int]:
+        """The type (2 for CUDA) and number of the device in DLPack."""
+        return 2, self.ordinal
+
+    # Memory
+
+    def _create_pool(self, handle):
+        """A pool that keeps what is freed; None where the driver has none."""
+        driver = self._driver
+        attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED
+        if not checked(driver.cuDeviceGetAttribute(attribute, handle)):
+            return None
+        properties = driver.CUmemPoolProps()
+        properties.allocType = driver.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
+        properties.location.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
+        properties.location.id = self.ordinal
+        pool = self._call("cuMemPoolCreate", properties)
+        threshold = driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+        self._call("cuMemPoolSetAttribute", pool, threshold, driver.cuuint64_t(2**64 - 1))
+        return pool
+
+    def allocate(self, n_bytes: int) -> int:
+        """The address of new memory, uninitialised, aligned to 256 bytes; 0 for no bytes.
+
+        Raises:
+            DeviceMemoryError: there is not enough.
+        """
+        if n_bytes == 0:
+            return 0
+        try:
+            return self._take(n_bytes)
+        except DeviceMemoryError:
+            self.synchronize()
+        if self._pool is not None:
+            self._call("cuMemPoolTrimTo", self._pool, 0)  # freed pieces may have become one
+        free, total = (f"{amount / 2**20:,.0f} MiB" for amount in self.memory_info())
+        wanted = f"{n_bytes / 2**20:,.1f} MiB"
+        return self._take(n_bytes, f"{self!r}: no {wanted} of memory, {free} of {total} are free")
+
+    def _take(self, n_bytes: int, doing: str = "") -> int:
+        if self._pool is None:
+            return int(self._call("cuMemAlloc", n_bytes, doing=doing))
+        arguments = n_bytes, self._pool, self._stream
+        return int(self._call("cuMemAllocFromPoolAsync", *arguments, doing=doing))
+
+    def free(self, address: int) -> None:
+        """Give memory back, once what is queued is done with it.
+
+        Nothing is raised: what fails here has failed before, and was reported there.
+        """
+        if address == 0:
+            return
+        entered = self._enter()
+        if self._pool is None:
+            self._driver.cuMemFree(address)
+        else:
+            self._driver.cuMemFreeAsync(address, self._stream)
+        if entered:
+            self._leave()
+
+    def memory_info(self) -> tuple[int, int]:
+        """Free and total bytes of memory."""
+        return self._call("cuMemGetInfo")
+
+    def zero(self, address: int, n_bytes: int) -> None:
+        if n_bytes:
+            self._call("cuMemsetD8Async", address, 0, n_bytes, self._stream)
+
+    def copy(self, target: int, source: int, n_bytes: int) -> None:
+        """Copy within this GPU, or from another one."""
+        if n_bytes:
+            self._call("cuMemcpyAsync", target, source, n_bytes, self._stream)
+
+    def copy_to_device(self, address: int, host: np.ndarray) -> None:
+        """Copy an array in C order; it may be changed as soon as this returns."""
+        if host.nbytes:
+            source = host.ctypes.data
+            self._call("cuMemcpyHtoDAsync", address, source, host.nbytes, self._stream)
+            if self._attribute_of(source, "MEMORY_TYPE") is not None:  # page-locked, so not staged
+                self.synchronize()
+
+    def copy_to_host(self, host: np.ndarray, address: int) -> None:
+        """Fill an array in C order, after waiting for what is queued."""
+        if host.nbytes:
+            self._call("cuMemcpyDtoHAsync", host.ctypes.data, address, host.nbytes, self._stream)
+        self.synchronize()
+
+    def ordinal_of(self, address: int) -> int | None:
+        """The number of the GPU that memory belongs to; None for the host's."""
+        return self._attribute_of(address, "DEVICE_ORDINAL")
+
+    def _attribute_of(self, address: int, name: str):
+        which = getattr(self._driver.CUpointer_attribute, f"CU_POINTER_ATTRIBUTE_{name}")
+        error, value = self._driver.cuPointerGetAttribute(which, address)
+        return None if error else value  # memory that the driver does not know is an error
+
+    # Kernels
+
+    def load(self, code: Cubin | PTX) -> LoadedKernel:
+        """Bring a kernel to the GPU; PTX is assembled by the driver.
+
+        Raises:
+            DriverTooOldError: the driver does not know this version of PTX.
+            LaunchError: the code is for another GPU.
+        """
+        image = code.image if isinstance(code, Cubin) else code.text.encode() + b"\0"
+        module = self._call("cuModuleLoadData", image, doing=f"loading {code.name}")
+        function = self._call("cuModuleGetFunction", module, code.name.encode())
+        attribute = self._driver.CUfunction_attribute
+        limit = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        # Asking also loads the function now, and not in the middle of the first step.
+        return LoadedKernel(code.name, function, self._call("cuFuncGetAttribute", limit, function))
+
+    def launch(
+        self,
+        kernel: LoadedKernel,
+        grid: int | tuple[int, ...],
+        block: int | tuple[int, ...],
+        shared_bytes: int,
+        arguments: Arguments,
+    ) -> None:
+        """Queue a kernel; nothing happens for an empty grid.
+
+        Raises:
+            LaunchError: the grid, the block or the shared memory is too large, or an earlier
+                kernel has failed.
+        """
+        grid = (grid, 1, 1) if type(grid) is int else (*grid, 1, 1)[:3]
+        block = (block, 1, 1) if type(block) is int else (*block, 1, 1)[:3]
+        if 0 in grid:
+            return
+        if shared_bytes > kernel.dynamic_limit:
+            self._allow_shared_memory(kernel, shared_bytes)
+        entered = self._enter()
+        try:
+            (error,) = self._driver.cuLaunchKernel(
+                kernel.function, *grid, *block, shared_bytes, self._stream, arguments.address, 0
+            )
+        finally:
+            if entered:
+                self._leave()
+        if error:
+            doing = f"launching {kernel.name}: grid {grid}, block {block}, {shared_bytes} bytes"
+            raise error_of(error, doing, LaunchError)
+
+    def _allow_shared_memory(self, kernel: LoadedKernel, n_bytes: int) -> None:
+        if n_bytes > self.max_shared_bytes:
+            raise LaunchError(
+                f"{kernel.name} needs {n_bytes} bytes of shared memory, "
+                f"{self.name} has {self.max_shared_bytes} for a block"
+            )
+        attribute = self._driver.CUfunction_attribute
+        limit = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        self._call("cuFuncSetAttribute", kernel.function, limit, n_bytes)
+        kernel.dynamic_limit = n_bytes

@@ -1,0 +1,40 @@
+"""What can go wrong between this package, NVIDIA's toolkit, the driver and a GPU.
+
+Every message says what was found and what to do about it.
+"""
+
+
+class CudaError(RuntimeError):
+    """Something that the CUDA target needs is missing, too old, exhausted or broken."""
+
+
+class NoDriverError(CudaError):
+    """No NVIDIA driver, or no GPU behind it."""
+
+
+class DriverTooOldError(CudaError):
+    """The driver does not understand what the installed toolkit makes."""
+
+
+class NoSuchDeviceError(CudaError):
+    """A GPU with this number is not there."""
+
+
+class DeviceTooOldError(CudaError):
+    """The GPU's compute capability is not supported."""
+
+
+class DeviceMemoryError(CudaError):
+    """The GPU has too little free memory."""
+
+
+class LaunchError(CudaError):
+    """A kernel could not be launched, or failed while it ran."""
+
+
+class ToolkitMissingError(CudaError):
+    """A part of NVIDIA's toolkit, or numba-cuda, is not installed."""
+
+
+class CompilationError(CudaError):
+    """A kernel does not compile for CUDA, or its PTX does not assemble."""

@@ -1,0 +1,144 @@
+"""float16 and bfloat16 in device code: conversions from and to float32, alone and in pairs.
+
+A pair is a 32-bit word, the first number in its low half. Rounding is to the nearest, ties to even.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from numbanet.device import device, float_bits, float_from_bits, select
+
+HIGH_HALF = np.uint32(0xFFFF0000)
+MAGNITUDE, INFINITY = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
+BFLOAT_NAN = np.uint32(0x7FFF)
+BELOW_HALF_UNIT = np.uint32(0x7FFF)
+BIT, WIDTH = np.uint32(1), np.uint32(16)
+AMPERE = np.int32(80)
+
+
+@intrinsic
+def compute_capability(typingctx):
+    """What the kernel is compiled for, as in 90 for 9.0; a constant, so `if`s on it cost nothing.
+
+    NVVM answers, not Numba, which keeps compiled device functions for all compute capabilities.
+    """
+
+    def codegen(context, builder, signature, args):
+        integer, name = ir.IntType(32), bytearray(b"__CUDA_ARCH\0")
+        text = cgutils.global_constant(
+            builder, "cuda_arch", ir.Constant(ir.ArrayType(ir.IntType(8), len(name)), name)
+        )
+        reflect = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(integer, [ir.IntType(8).as_pointer()]),
+            "__nvvm_reflect",
+        )
+        answer = builder.call(reflect, [builder.bitcast(text, ir.IntType(8).as_pointer())])
+        return builder.sdiv(answer, integer(10))
+
+    return types.int32(), codegen
+
+
+def ptx_function(text, result, arguments, constraints):
+    """Function for device code: one PTX instruction without side effects."""
+
+    def codegen(context, builder, signature, args):
+        function = ir.FunctionType(
+            context.get_value_type(signature.return_type),
+            [context.get_value_type(kind) for kind in signature.args],
+        )
+        return builder.call(ir.InlineAsm(function, text, constraints), args)
+
+    return result(*arguments), codegen
+
+
+@intrinsic
+def convert_float16_pair(typingctx, low, high):  # for compute capability 8.0 and more
+    return ptx_function(
+        "cvt.rn.f16x2.f32 $0, $2, $1;", types.uint32, (types.float32, types.float32), "=r,f,f"
+    )
+
+
+@intrinsic
+def convert_bfloat16_pair(typingctx, low, high):  # for compute capability 8.0 and more
+    return ptx_function(
+        "cvt.rn.bf16x2.f32 $0, $2, $1;", types.uint32, (types.float32, types.float32), "=r,f,f"
+    )
+
+
+@intrinsic
+def convert_bfloat16(typingctx, x):  # for compute capability 8.0 and more
+    return ptx_function("cvt.rn.bf16.f32 $0, $1;", types.uint16, (types.float32,), "=h,f")
+
+
+@intrinsic
+def join_float16(typingctx, low, high):
+    """The word of two float32, each converted by itself."""
+
+    def codegen(context, builder, signature, args):
+        half, index = ir.HalfType(), ir.IntType(32)
+        pair = ir.Constant(ir.VectorType(half, 2), ir.Undefined)
+        for k, value in enumerate(args):
+            pair = builder.insert_element(pair, builder.fptrunc(value, half), index(k))
+        return builder.bitcast(pair, index)
+
+    return types.uint32(types.float32, types.float32), codegen
+
+
+@intrinsic
+def float16_pair_to_floats(typingctx, word):
+    """The two numbers of a word as float32."""
+    result = types.UniTuple(types.float32, 2)
+
+    def codegen(context, builder, signature, args):
+        pair = builder.bitcast(args[0], ir.VectorType(ir.HalfType(), 2))
+        halves = [builder.extract_element(pair, ir.IntType(32)(k)) for k in range(2)]
+        return context.make_tuple(
+            builder, result, [builder.fpext(half, ir.FloatType()) for half in halves]
+        )
+
+    return result(types.uint32), codegen
+
+
+@device
+def round_to_bfloat16(x):  # for GPUs without an instruction for it; returns 32 bits
+    bits = float_bits(x)
+    odd = np.uint32((bits >> WIDTH) & BIT)
+    rounded = np.uint32(np.uint32(bits + BELOW_HALF_UNIT + odd) >> WIDTH)
+    return select(np.uint32(bits & MAGNITUDE) > INFINITY, BFLOAT_NAN, rounded)
+
+
+@device
+def float_to_bfloat16(x):
+    """The 16 bits of the nearest bfloat16."""
+    if compute_capability() >= AMPERE:
+        return convert_bfloat16(x)
+    return np.uint16(round_to_bfloat16(x))
+
+
+@device
+def bfloat16_to_float(bits):
+    return float_from_bits(np.uint32(np.uint32(bits) << WIDTH))
+
+
+@device
+def floats_to_float16_pair(low, high):
+    if compute_capability() >= AMPERE:
+        return convert_float16_pair(low, high)
+    return join_float16(low, high)
+
+
+@device
+def floats_to_bfloat16_pair(low, high):
+    if compute_capability() >= AMPERE:
+        return convert_bfloat16_pair(low, high)
+    return np.uint32(round_to_bfloat16(low) | np.uint32(round_to_bfloat16(high) << WIDTH))
+
+
+@device
+def bfloat16_pair_to_floats(word):
+    low = float_from_bits(np.uint32(word << WIDTH))
+    return low, float_from_bits(np.uint32(word & HIGH_HALF))

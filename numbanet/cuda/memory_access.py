@@ -1,0 +1,124 @@
+"""Single accesses to device memory that Numba has no notation for: two numbers at once, reductions.
+
+Each takes an array and the index of the first element that it touches.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from numbanet.cuda.views import GLOBAL_MEMORY
+
+
+def address_of(context, builder, signature, args, element):
+    """A pointer into global memory to `element`s, at the array and the index that come first."""
+    array = context.make_array(signature.args[0])(context, builder, args[0])
+    index = context.cast(builder, args[1], signature.args[1], types.intp)
+    pointer = builder.gep(array.data, [index])
+    in_global_memory = ir.PointerType(pointer.type.pointee, GLOBAL_MEMORY)
+    pointer = builder.addrspacecast(pointer, in_global_memory)
+    return builder.bitcast(pointer, ir.PointerType(element, GLOBAL_MEMORY))
+
+
+WORD = ir.IntType(32)
+TWO_FLOATS = ir.VectorType(ir.FloatType(), 2)
+
+
+@intrinsic
+def load_word(typingctx, array, i):
+    """Two neighbouring halves as the 32-bit word that they are."""
+
+    def codegen(context, builder, signature, args):
+        loaded = builder.load(address_of(context, builder, signature, args, WORD))
+        loaded.align = 4
+        return loaded
+
+    return types.uint32(array, i), codegen
+
+
+@intrinsic
+def store_word(typingctx, array, i, word):
+    def codegen(context, builder, signature, args):
+        pointer = address_of(context, builder, signature, args, WORD)
+        builder.store(args[2], pointer).align = 4
+        return context.get_dummy_value()
+
+    return types.void(array, i, types.uint32), codegen
+
+
+@intrinsic
+def swap_word_if_equal(typingctx, array, i, expected, word):
+    """What the word was; it is replaced if it was the expected one, in one step."""
+
+    def codegen(context, builder, signature, args):
+        pointer = address_of(context, builder, signature, args, WORD)
+        swapped = builder.cmpxchg(pointer, args[2], args[3], "monotonic", "monotonic")
+        return builder.extract_value(swapped, 0)
+
+    return types.uint32(array, i, types.uint32, types.uint32), codegen
+
+
+@intrinsic
+def load_two_floats(typingctx, array, i):
+    result = types.UniTuple(types.float32, 2)
+
+    def codegen(context, builder, signature, args):
+        loaded = builder.load(address_of(context, builder, signature, args, TWO_FLOATS))
+        loaded.align = 8
+        values = [builder.extract_element(loaded, WORD(k)) for k in range(2)]
+        return context.make_tuple(builder, result, values)
+
+    return result(array, i), codegen
+
+
+@intrinsic
+def store_two_floats(typingctx, array, i, low, high):
+    def codegen(context, builder, signature, args):
+        pair = ir.Constant(TWO_FLOATS, ir.Undefined)
+        for k in range(2):
+            pair = builder.insert_element(pair, args[2 + k], WORD(k))
+        pointer = address_of(context, builder, signature, args, TWO_FLOATS)
+        builder.store(pair, pointer).align = 8
+        return context.get_dummy_value()
+
+    return types.void(array, i, types.float32, types.float32), codegen
+
+
+def reduction(text, constraints, array, i, *values):
+    """Typing and code of an intrinsic: one PTX instruction that adds to memory.
+
+    The operand $0 is the address.
+    """
+
+    def codegen(context, builder, signature, args):
+        pointer = address_of(context, builder, signature, args, ir.IntType(8))
+        operands = [builder.ptrtoint(pointer, ir.IntType(64)), *args[2:]]
+        function = ir.FunctionType(ir.VoidType(), [operand.type for operand in operands])
+        instruction = ir.InlineAsm(function, text, constraints + ",~{memory}", side_effect=True)
+        builder.call(instruction, operands)
+        return context.get_dummy_value()
+
+    return types.void(array, i, *values), codegen
+
+
+@intrinsic
+def reduce_float32(typingctx, array, i, value):
+    return reduction("red.global.add.f32 [$0], $1;", "l,f", array, i, types.float32)
+
+
+@intrinsic
+def reduce_two_float32(typingctx, array, i, low, high):  # for compute capability 9.0 and more
+    text = "red.global.add.v2.f32 [$0], {$1, $2};"
+    return reduction(text, "l,f,f", array, i, types.float32, types.float32)
+
+
+@intrinsic
+def reduce_float16x2(typingctx, array, i, word):
+    text = "red.global.add.noftz.f16x2 [$0], $1;"
+    return reduction(text, "l,r", array, i, types.uint32)
+
+
+@intrinsic
+def reduce_bfloat16x2(typingctx, array, i, word):  # for compute capability 9.0 and more
+    text = "red.global.add.noftz.bf16x2 [$0], $1;"
+    return reduction(text, "l,r", array, i, types.uint32)

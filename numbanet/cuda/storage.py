@@ -1,0 +1,204 @@
+"""Reading and writing parameters that are stored as float32, float16 or bfloat16.
+
+Device code computes in float32 and never names a storage type: these leaves convert. The kind of
+array tells what is stored; see views.py. On the CPU, where all is float32, they are what they look
+like. The functions for pairs take an even index into an array whose address is a multiple of the
+size of a pair, and access both numbers at once.
+"""
+
+import numpy as np
+from numba import types
+from numba.core.errors import TypingError
+from numba.extending import overload
+
+from numbanet.cuda.halves import (
+    bfloat16_pair_to_floats,
+    bfloat16_to_float,
+    compute_capability,
+    float16_pair_to_floats,
+    float_to_bfloat16,
+    floats_to_bfloat16_pair,
+    floats_to_float16_pair,
+)
+from numbanet.cuda.memory_access import (
+    load_two_floats,
+    load_word,
+    reduce_bfloat16x2,
+    reduce_float16x2,
+    reduce_float32,
+    reduce_two_float32,
+    store_two_floats,
+    store_word,
+    swap_word_if_equal,
+)
+from numbanet.device import ZERO, select
+
+HOPPER = np.int32(90)
+# Inlined by LLVM. With overload's inline="always" numba-cuda 0.30 loses the index of a second call
+# in the same branch: it reads the variable after its deletion, as 0.
+INLINED = {"jit_options": {"forceinline": True, "fastmath": True, "error_model": "numpy"}}
+
+
+def load(array, i):
+    """The number at i, as float32."""
+    return array[i]
+
+
+def load_pair(array, i):
+    """The numbers at i and i + 1, as float32."""
+    return array[i], array[i + 1]
+
+
+def store(array, i, value):
+    """Round a float32 to the type of the array, and write it at i."""
+    array[i] = value
+
+
+def store_pair(array, i, low, high):
+    """Write two float32 at i and i + 1, rounded to the type of the array."""
+    array[i] = low
+    array[i + 1] = high
+
+
+def reduce_one(array, i, value):
+    """array[i] += value, in the array's precision: atomic on CUDA, plain on the CPU.
+
+    Halves are updated as the pair that they are part of, so the length is to be even.
+    """
+    array[i] += value
+
+
+def reduce_pair(array, i, low, high):
+    """array[i] += low and array[i + 1] += high: each atomic on CUDA, plain on the CPU."""
+    array[i] += low
+    array[i + 1] += high
+
+
+# What the leaves are on the CPU: themselves.
+overload(load, target="cpu", **INLINED)(lambda array, i: load)
+overload(load_pair, target="cpu", **INLINED)(lambda array, i: load_pair)
+overload(store, target="cpu", **INLINED)(lambda array, i, value: store)
+overload(store_pair, target="cpu", **INLINED)(lambda array, i, low, high: store_pair)
+overload(reduce_one, target="cpu", **INLINED)(lambda array, i, value: reduce_one)
+overload(reduce_pair, target="cpu", **INLINED)(lambda array, i, low, high: reduce_pair)
+
+
+# What they are on CUDA, by the kind of storage.
+@overload(load, target="cuda", **INLINED)
+def _(array, i):
+    return by_storage(array, load_float, load_half, load_bfloat)
+
+
+@overload(load_pair, target="cuda", **INLINED)
+def _(array, i):
+    return by_storage(array, load_float_pair, load_half_pair, load_bfloat_pair)
+
+
+@overload(store, target="cuda", **INLINED)
+def _(array, i, value):
+    return by_storage(array, store_float, store_half, store_bfloat)
+
+
+@overload(store_pair, target="cuda", **INLINED)
+def _(array, i, low, high):
+    return by_storage(array, store_float_pair, store_half_pair, store_bfloat_pair)
+
+
+@overload(reduce_one, target="cuda", **INLINED)
+def _(array, i, value):
+    return by_storage(array, add_float, add_half, add_half)
+
+
+@overload(reduce_pair, target="cuda", **INLINED)
+def _(array, i, low, high):
+    return by_storage(array, add_float_pair, add_half_pair, add_bfloat_pair)
+
+
+def by_storage(array, for_float, for_half, for_bfloat):
+    """Which of three implementations serves an array type."""
+    chosen = {types.float32: for_float, types.float16: for_half, types.uint16: for_bfloat}
+    if not isinstance(array, types.Array) or array.dtype not in chosen:
+        raise TypingError(f"parameters are stored as float32, float16 or bfloat16, not in {array}")
+    return chosen[array.dtype]
+
+
+def load_float(array, i):
+    return array[i]
+
+
+def load_half(array, i):
+    return np.float32(array[i])
+
+
+def load_bfloat(array, i):
+    return bfloat16_to_float(array[i])
+
+
+def store_float(array, i, value):
+    array[i] = value
+
+
+def store_half(array, i, value):
+    array[i] = np.float16(value)
+
+
+def store_bfloat(array, i, value):
+    array[i] = float_to_bfloat16(value)
+
+
+def load_float_pair(array, i):
+    return load_two_floats(array, i)
+
+
+def load_half_pair(array, i):
+    return float16_pair_to_floats(load_word(array, i))
+
+
+def load_bfloat_pair(array, i):
+    return bfloat16_pair_to_floats(load_word(array, i))
+
+
+def store_float_pair(array, i, low, high):
+    store_two_floats(array, i, low, high)
+
+
+def store_half_pair(array, i, low, high):
+    store_word(array, i, floats_to_float16_pair(low, high))
+
+
+def store_bfloat_pair(array, i, low, high):
+    store_word(array, i, floats_to_bfloat16_pair(low, high))
+
+
+def add_float(array, i, value):
+    reduce_float32(array, i, value)
+
+
+def add_half(array, i, value):
+    is_high = np.int32(i) & np.int32(1) != np.int32(0)
+    reduce_pair(array, i - (i & 1), select(is_high, ZERO, value), select(is_high, value, ZERO))
+
+
+def add_float_pair(array, i, low, high):
+    if compute_capability() >= HOPPER:
+        reduce_two_float32(array, i, low, high)
+    else:
+        reduce_float32(array, i, low)
+        reduce_float32(array, i + 1, high)
+
+
+def add_half_pair(array, i, low, high):
+    reduce_float16x2(array, i, floats_to_float16_pair(low, high))
+
+
+def add_bfloat_pair(array, i, low, high):
+    if compute_capability() >= HOPPER:
+        reduce_bfloat16x2(array, i, floats_to_bfloat16_pair(low, high))
+    else:
+        before = load_word(array, i)
+        expected = ~before
+        while before != expected:
+            expected = before
+            first, second = bfloat16_pair_to_floats(expected)
+            after = floats_to_bfloat16_pair(first + low, second + high)
+            before = swap_word_if_equal(array, i, expected, after)

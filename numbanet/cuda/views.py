@@ -1,0 +1,82 @@
+"""Arrays over raw addresses: how a kernel, whose arguments are scalars, sees device memory.
+
+A launch passes an address and a size instead of an array with its seven parameters. The views are
+plain Numba arrays in C order; indexed with unsigned 32-bit integers they cost one multiplication
+and one addition. Numba has no bfloat16 on all targets, so its bits are viewed as uint16: in device
+memory, a 16-bit unsigned integer always means a bfloat16.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numba.np import arrayobj
+
+GLOBAL_MEMORY = 1  # NVVM's address space; said here, no load or store is a generic one
+
+ELEMENTS = {
+    "float32": types.float32,
+    "float16": types.float16,
+    "bfloat16": types.uint16,
+    "uint32": types.uint32,
+}
+
+
+def build_view(context, builder, array_type, address, lengths):
+    """The value of a C-ordered array at an address (64-bit) with the given lengths (64-bit)."""
+    element = context.get_data_type(array_type.dtype)
+    item_size = context.get_abi_sizeof(element)
+    strides = [context.get_constant(types.intp, item_size)]
+    for length in lengths[:0:-1]:
+        strides.insert(0, builder.mul(strides[0], length))
+    pointer = builder.inttoptr(address, ir.PointerType(element, GLOBAL_MEMORY))
+    view = context.make_array(array_type)(context, builder)
+    arrayobj.populate_array(
+        view,
+        data=builder.addrspacecast(pointer, element.as_pointer()),
+        shape=lengths,
+        strides=strides,
+        itemsize=context.get_constant(types.intp, item_size),
+        meminfo=None,
+        parent=None,
+    )
+    return view._getvalue()
+
+
+def vector_view(dtype):
+    """Function (address, n) for device code: an array [n] of a type of ELEMENTS."""
+
+    @intrinsic
+    def vector(typingctx, address, n):
+        array_type = types.Array(ELEMENTS[dtype], 1, "C")
+
+        def codegen(context, builder, signature, args):
+            return build_view(context, builder, array_type, args[0], args[1:])
+
+        return array_type(types.uint64, types.intp), codegen
+
+    return vector
+
+
+def matrix_view(dtype):
+    """Function (address, n_rows, n_columns) for device code: an array [n_rows, n_columns]."""
+
+    @intrinsic
+    def matrix(typingctx, address, n_rows, n_columns):
+        array_type = types.Array(ELEMENTS[dtype], 2, "C")
+
+        def codegen(context, builder, signature, args):
+            return build_view(context, builder, array_type, args[0], args[1:])
+
+        return array_type(types.uint64, types.intp, types.intp), codegen
+
+    return matrix
+
+
+float_vector, float_matrix = vector_view("float32"), matrix_view("float32")
+half_vector, half_matrix = vector_view("float16"), matrix_view("float16")
+bfloat_vector, bfloat_matrix = vector_view("bfloat16"), matrix_view("bfloat16")
+uint32_vector = vector_view("uint32")
+
+# By the precision of a model's compute copy of its parameters.
+VECTORS = {"float32": float_vector, "float16": half_vector, "bfloat16": bfloat_vector}
+MATRICES = {"float32": float_matrix, "float16": half_matrix, "bfloat16": bfloat_matrix}

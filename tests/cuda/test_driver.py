@@ -1,0 +1,270 @@
+"""The driver: against a fake one everywhere, against the real one where there is a GPU."""
+
+import gc
+
+import numpy as np
+import pytest
+
+from numbanet.cuda import errors
+from numbanet.cuda.arguments import pack
+from numbanet.cuda.arrays import Memory
+from numbanet.cuda.assembler import assemble
+from numbanet.cuda.compiler import compile_ptx
+from numbanet.cuda.driver import CudaDevice, LoadedKernel, why_not
+from numbanet.cuda.machine_code import PTX
+from numbanet.cuda.views import float_vector
+
+
+@pytest.fixture
+def device(fake_driver):
+    return CudaDevice()
+
+
+def launch(device, grid=(2, 1, 1), shared_bytes=0, kernel=None):
+    arguments = pack(("uint64", "int32"), (4096, 5))
+    device.launch(kernel or LoadedKernel("k", "function"), grid, 128, shared_bytes, arguments)
+    return arguments
+
+
+def test_properties(device):
+    assert device.name == "Fake GPU"
+    assert device.compute_capability == (9, 0)
+    assert device.n_multiprocessors == 132
+    assert device.max_shared_bytes == 227 * 1024
+    assert device.dlpack_device == (2, 0)
+
+
+def test_launch_passes_the_packed_arguments(device, fake_driver):
+    arguments = launch(device, (3, 2))
+    (call,) = fake_driver.named("cuLaunchKernel")
+    assert call[1:] == ("function", 3, 2, 1, 128, 1, 1, 0, 1, arguments.address, 0)
+
+
+@pytest.mark.parametrize("grid", [0, (0, 3), (3, 0, 1)])
+def test_an_empty_grid_launches_nothing(device, fake_driver, grid):
+    launch(device, grid)
+    assert not fake_driver.named("cuLaunchKernel")
+
+
+def test_shared_memory_is_allowed_once(device, fake_driver):
+    kernel = LoadedKernel("k", "function")
+    for n_bytes in (48 * 1024, 100_000, 90_000, 100_000):
+        launch(device, shared_bytes=n_bytes, kernel=kernel)
+    (call,) = fake_driver.named("cuFuncSetAttribute")
+    assert call[1] == "function"
+    assert call[3] == 100_000
+    with pytest.raises(errors.LaunchError, match=r"250000 bytes.*232448"):
+        launch(device, shared_bytes=250_000, kernel=kernel)
+
+
+def test_a_refused_launch_says_what_was_launched(device, fake_driver):
+    fake_driver.failures["cuLaunchKernel"] = ["INVALID_VALUE"]
+    with pytest.raises(errors.LaunchError, match=r"launching k: grid \(2, 1, 1\).*INVALID_VALUE"):
+        launch(device)
+    launch(device)
+
+
+def test_the_context_of_the_thread_is_put_back(device, fake_driver):
+    fake_driver.failures["cuLaunchKernel"] = ["INVALID_VALUE"]
+    with pytest.raises(errors.LaunchError):
+        launch(device)
+    launch(device)
+    device.free(device.allocate(8))
+    entered = fake_driver.named("cuCtxPushCurrent", "cuCtxPopCurrent")
+    assert [call[0] for call in entered[::2]] == ["cuCtxPushCurrent"] * (len(entered) // 2)
+    assert [call[0] for call in entered[1::2]] == ["cuCtxPopCurrent"] * (len(entered) // 2)
+    fake_driver.calls.clear()
+    fake_driver.answers["cuCtxGetCurrent"] = (77,)  # where it is current, nothing is to do
+    launch(device)
+    assert not fake_driver.named("cuCtxPushCurrent", "cuCtxPopCurrent")
+
+
+def test_memory_that_was_kept_is_tried_before_giving_up(device, fake_driver):
+    fake_driver.failures["cuMemAllocFromPoolAsync"] = ["OUT_OF_MEMORY"]
+    assert device.allocate(2**20) == 4096
+    assert fake_driver.named("cuMemPoolTrimTo")
+
+
+def test_out_of_memory_says_how_much_and_what_to_do(device, fake_driver):
+    fake_driver.failures["cuMemAllocFromPoolAsync"] = ["OUT_OF_MEMORY"] * 2
+    with pytest.raises(errors.DeviceMemoryError, match=r"2.0 MiB.* 1 MiB of 1,024 MiB.*batch"):
+        device.allocate(2**21)
+    assert device.allocate(100) == 4096
+
+
+def test_without_memory_pools(fake_driver):
+    fake_driver.attributes["MEMORY_POOLS_SUPPORTED"] = 0
+    fake_driver.answers["cuMemAlloc"] = (8192,)
+    device = CudaDevice()
+    assert device.allocate(100) == 8192
+    device.free(8192)
+    assert fake_driver.named("cuMemFree") == [("cuMemFree", 8192)]
+
+
+def test_memory_is_freed_with_its_last_reference(device, fake_driver):
+    memory = Memory(device, 100)
+    assert not fake_driver.named("cuMemFreeAsync")
+    del memory
+    gc.collect()
+    assert fake_driver.named("cuMemFreeAsync") == [("cuMemFreeAsync", 4096, 1)]
+
+
+def test_no_bytes_need_no_memory(device, fake_driver):
+    memory = Memory(device, 0)
+    device.zero(memory.address, 0)
+    device.copy(0, 0, 0)
+    device.copy_to_device(0, np.empty(0))
+    del memory
+    assert not fake_driver.named("cuMemAllocFromPoolAsync", "cuMemFreeAsync", "cuMemsetD8Async")
+
+
+def test_freeing_never_raises(device, fake_driver):
+    fake_driver.failures["cuMemFreeAsync"] = ["ILLEGAL_ADDRESS"]
+    device.free(4096)
+
+
+def test_streams_wait_for_each_other(device, fake_driver):
+    device.order(1, 0)  # two names of the default stream
+    assert not fake_driver.named("cuEventRecord")
+    device.stream = 5
+    assert device.stream == 5
+    names = "cuEventRecord", "cuStreamWaitEvent", "cuEventDestroy"
+    recorded, waited, _ = fake_driver.named(*names)
+    assert recorded[1:] == ("event", 1)
+    assert waited[1:] == (5, "event", 0)
+
+
+def test_a_failed_kernel_is_told_at_the_next_synchronisation(device, fake_driver):
+    fake_driver.failures["cuStreamSynchronize"] = ["ILLEGAL_ADDRESS"]
+    with pytest.raises(errors.LaunchError, match=r"ILLEGAL_ADDRESS.*start the process anew"):
+        device.synchronize()
+
+
+@pytest.mark.parametrize("ordinal", [1, -1])
+def test_a_gpu_that_is_not_there(fake_driver, ordinal):
+    with pytest.raises(errors.NoSuchDeviceError, match=f"no cuda:{ordinal}.*1 GPU, cuda:0"):
+        CudaDevice(ordinal)
+
+
+def test_a_gpu_that_is_too_old(fake_driver):
+    fake_driver.attributes["COMPUTE_CAPABILITY_MAJOR"] = 6
+    with pytest.raises(errors.DeviceTooOldError, match=r"6\.0.*7\.5"):
+        CudaDevice()
+    assert "6.0" in why_not()
+
+
+def test_a_driver_that_is_too_old(fake_driver, monkeypatch):
+    monkeypatch.setattr("numbanet.cuda.toolkit.bindings_version", lambda: (13, 0))
+    fake_driver.answers["cuDriverGetVersion"] = (12040,)
+    with pytest.raises(
+        errors.DriverTooOldError, match=r'12\.4.*13.*pip install "numbanet\[cu12\]"'
+    ):
+        CudaDevice()
+
+
+def test_a_driver_without_gpu(fake_driver):
+    fake_driver.failures["cuInit"] = ["NO_DEVICE"]
+    with pytest.raises(errors.NoDriverError, match='device="cpu"'):
+        CudaDevice()
+    assert why_not() is None  # the next start succeeds
+
+
+def test_ptx_that_is_too_new_for_the_driver(device, fake_driver):
+    fake_driver.failures["cuModuleLoadData"] = ["UNSUPPORTED_PTX_VERSION"]
+    with pytest.raises(errors.DriverTooOldError, match=r"loading k.*update"):
+        device.load(PTX("text", "k"))
+
+
+def test_arguments_are_checked():
+    arguments = pack(("uint64", "int32", "float32"), (2**63, -3, 0.1))
+    arguments[1] = 7
+    assert [arguments[i] for i in range(3)] == [2**63, 7, np.float32(0.1)]
+    with pytest.raises(OverflowError, match="int32"):
+        arguments[1] = 2**31
+    with pytest.raises(TypeError, match="2 arguments for a kernel that takes 1"):
+        pack(("int32",), (1, 2))
+
+
+# On a GPU
+
+
+def scale(px, n, factor):
+    from numba import cuda
+
+    x = float_vector(px, n)
+    i = np.uint32(cuda.grid(1))
+    if i < np.uint32(n):
+        x[i] *= factor
+
+
+def reverse_in_shared_memory(px, n):
+    from numba import cuda
+
+    x = float_vector(px, n)
+    part = cuda.shared.array(0, np.float32)
+    for i in range(cuda.threadIdx.x, n, cuda.blockDim.x):
+        part[i] = x[i]
+    cuda.syncthreads()
+    for i in range(cuda.threadIdx.x, n, cuda.blockDim.x):
+        x[i] = part[n - 1 - i]
+
+
+def on_device(gpu, host):
+    memory = Memory(gpu, host.nbytes)
+    gpu.copy_to_device(memory.address, host)
+    return memory
+
+
+@pytest.mark.parametrize("form", ["cubin", "PTX"])
+def test_a_kernel_runs(gpu, form):
+    types = "uint64", "int32", "float32"
+    code = compile_ptx(scale, types, gpu.compute_capability, block=128)
+    kernel = gpu.load(assemble(code, gpu.compute_capability) if form == "cubin" else code)
+    host = np.arange(1000, dtype=np.float32)
+    memory = on_device(gpu, host)
+    arguments = pack(types, (memory.address, 1000, 3))
+    gpu.launch(kernel, 8, 128, 0, arguments)
+    arguments[2] = 0.5
+    gpu.launch(kernel, (8,), (128,), 0, arguments)
+    result = np.empty_like(host)
+    gpu.copy_to_host(result, memory.address)
+    np.testing.assert_array_equal(result, 1.5 * host)
+
+
+def test_much_shared_memory(gpu):
+    types = "uint64", "int32"
+    code = compile_ptx(reverse_in_shared_memory, types, gpu.compute_capability, block=256)
+    kernel = gpu.load(assemble(code, gpu.compute_capability))
+    n = gpu.max_shared_bytes // 4
+    host = np.arange(n, dtype=np.float32)
+    memory = on_device(gpu, host)
+    gpu.launch(kernel, 1, 256, 4 * n, pack(types, (memory.address, n)))
+    result = np.empty_like(host)
+    gpu.copy_to_host(result, memory.address)
+    np.testing.assert_array_equal(result, host[::-1])
+
+
+def test_zero_and_copy(gpu):
+    host = np.arange(1000, dtype=np.float32)
+    first, second = on_device(gpu, host), on_device(gpu, host)
+    gpu.zero(first.address, 2000)
+    gpu.copy(second.address, first.address, 3000)
+    result = np.empty_like(host)
+    gpu.copy_to_host(result, second.address)
+    np.testing.assert_array_equal(result, np.where(np.arange(1000) < 500, 0, host))
+    assert gpu.ordinal_of(first.address) == gpu.ordinal
+    assert gpu.ordinal_of(host.ctypes.data) is None
+
+
+def test_the_gpu_survives_too_large_a_request(gpu):
+    with pytest.raises(errors.DeviceMemoryError, match="MiB"):
+        gpu.allocate(2 * gpu.total_memory)
+    assert Memory(gpu, 1000).address % 256 == 0
+
+
+def test_a_block_that_is_too_large(gpu):
+    types = "uint64", "int32", "float32"
+    kernel = gpu.load(compile_ptx(scale, types, gpu.compute_capability))
+    with pytest.raises(errors.LaunchError, match="launching scale"):
+        gpu.launch(kernel, 1, 2048, 0, pack(types, (0, 0, 1)))
+    gpu.synchronize()
