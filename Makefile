@@ -21,7 +21,7 @@ demo: $(READY)
 		--output demo $(DEMO_ARGS)
 
 test: $(READY)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(READY)
 	@$(BIN)/ruff check

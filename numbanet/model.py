@@ -84,7 +84,7 @@ def check_gradient_mode(mode: str) -> None:
 
 @dataclass(frozen=True)
 class Context:
-    """What `backward` needs of a `forward`; the parameters are those of the model then."""
+    """What `backward` needs of a `forward`. Nothing is copied: do not change the arrays between."""
 
     inputs: np.ndarray
     params: np.ndarray

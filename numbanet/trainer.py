@@ -49,8 +49,8 @@ class Trainer:
         optimizer: the optimizer component.
         loss: the loss component.
         on_nonfinite: what a step does whose loss or gradients are infinite or NaN: "skip" leaves
-            the parameters as they are, counts it in n_skipped_steps and warns; "raise" raises
-            FloatingPointError.
+            the parameters as they are, zeroes the gradients, counts it in n_skipped_steps and
+            warns; "raise" raises FloatingPointError.
     """
 
     def __init__(
@@ -174,6 +174,7 @@ class Trainer:
             if self.on_nonfinite == "raise":
                 raise FloatingPointError(message)
             self.n_skipped_steps += 1
+            model.gradients[:] = 0  # so that what is accumulated next starts anew
             warnings.warn(message, RuntimeWarning, stacklevel=3)
             return
         self.n_steps += 1

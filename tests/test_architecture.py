@@ -13,12 +13,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom up. A module imports from lower rows and from its own package.
 LAYERS = (
-    ("atomic_file", "inline_compiler", "registry"),
+    ("arrays", "atomic_file", "inline_compiler", "registry"),
     ("device", "kernel_cache"),
     ("activations", "random"),
     ("encodings", "losses", "networks", "optimizers"),
     ("cpu", "cuda"),
-    ("arrays", "config", "snapshot"),
+    ("config", "snapshot"),
     ("model",),
     ("trainer",),
     ("create",),
