@@ -45,6 +45,8 @@ def as_host_vector(value: Any, name: str, n: int) -> np.ndarray:
 
 
 def _as_numpy(value: Any, name: str) -> np.ndarray:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: masked arrays are not allowed; fill or drop the masked values")
     if isinstance(value, np.ndarray):
         return np.asarray(value)
     if hasattr(value, "__cuda_array_interface__"):

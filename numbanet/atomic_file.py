@@ -1,6 +1,7 @@
 """Files that appear complete or not at all."""
 
 import os
+import uuid
 from pathlib import Path
 
 
@@ -11,9 +12,9 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
         OSError: the file cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -67,6 +67,8 @@ def _load_file(file: Path, children: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(
             f"{file}: not UTF-8 text ({error.reason} at byte {error.start})"
         ) from error
+    except RecursionError as error:
+        raise ConfigError(f"{file}: nested too deep") from error
     except json.JSONDecodeError as error:
         raise ConfigError(f"{file}:{error.lineno}:{error.colno}: {error.msg}") from error
     if not isinstance(config, dict):

@@ -124,6 +124,6 @@ def load(
             on_nonfinite=on_nonfinite,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise SnapshotError(f"{path}: the snapshot's header is damaged ({error})") from error
+        raise SnapshotError(f"{path}: the snapshot cannot be used ({error})") from error
     model.trainer.restore(path, tensors, header)
     return TrainableModel(model.network, model.trainer, header["metadata"])

@@ -143,7 +143,7 @@ def _(array, index, value):
     return add
 
 
-@overload(atomic_add, target="cuda", inline="always")
+@overload(atomic_add, target="cuda", jit_options={"forceinline": True, "fastmath": True})
 def _(array, index, value):
     from numba import cuda  # only a compilation for CUDA comes here
 

@@ -229,7 +229,7 @@ class NetworkWithInputEncoding(AbstractModel):
         Raises:
             ValueError: there is no such output.
         """
-        if not 0 <= dim < self.n_output_dims:
+        if not (isinstance(dim, (int, np.integer)) and 0 <= dim < self.n_output_dims):
             raise ValueError(f"dim: {dim!r} is no output; use 0 to {self.n_output_dims - 1}")
         context = Context(self._inputs(inputs), self._chosen_params(params))
         one_hot = np.zeros((context.inputs.shape[0], self.n_output_dims), np.float32)

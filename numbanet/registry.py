@@ -7,12 +7,15 @@ warning, because real programs pass extra keys along.
 
 import dataclasses
 import difflib
+import math
 import numbers
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 KINDS = ("encoding", "network", "loss", "optimizer")
+
+MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 _components: dict[tuple[str, str], Callable] = {}
 _display_names: dict[str, list[str]] = {kind: [] for kind in KINDS}
@@ -41,14 +44,21 @@ def register(kind: str, *names: str) -> Callable:
     """
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r} does not exist; use one of {', '.join(KINDS)}")
+    if not names:
+        raise ValueError(f"a name is missing: @register({kind!r}, 'MyName')")
 
     def add(component):
         for name in names:
-            key = (kind, name.lower())
-            if key in _components:
+            other = _components.get((kind, name.lower()), component)
+            if (other.__module__, other.__qualname__) != (
+                component.__module__,
+                component.__qualname__,
+            ):  # the same one comes again where a notebook's cell runs again
                 raise ValueError(f"{kind} {name!r} is registered already; choose another name")
-            _components[key] = component
-            _display_names[kind].append(name)
+        for name in names:
+            if (kind, name.lower()) not in _components:
+                _display_names[kind].append(name)
+            _components[kind, name.lower()] = component
         if "otype" not in vars(component):
             component.otype = names[0]
         return component
@@ -89,7 +99,7 @@ def create(kind: str, config: Mapping[str, Any], *, default: str, path: str = ""
     if component is None:
         known = ", ".join(_display_names[kind])
         raise ConfigError(f"{path}.otype: {name!r} is no {kind}; use one of {known}")
-    given = {key: value for key, value in config.items() if key != "otype"}
+    given = {str(key): value for key, value in config.items() if key != "otype"}
     if not dataclasses.is_dataclass(component):
         return component(given, name=name, path=path, **extra)
     known = options(component)
@@ -127,13 +137,15 @@ def convert(field: dataclasses.Field, value: Any, path: str) -> Any:
         if isinstance(value, bool):
             return value
     elif field.type in (int, "int", "int | None"):
-        if is_number(value) and float(value).is_integer():
+        if is_number(value) and abs(value) < 2**63 and float(value).is_integer():
             return int(value)
         if value is None and field.type == "int | None":
             return None
     elif field.type in (float, "float", "float | None"):
-        if is_number(value):
+        if is_number(value) and not MAX_FLOAT32 < abs(value) < math.inf:
             return float(value)
+        if is_number(value):
+            raise ConfigError(f"{path}: {value:.3g} fits no float32; use a smaller number")
         if value is None and field.type == "float | None":
             return None
     elif field.type in (str, "str"):

@@ -164,27 +164,30 @@ class Trainer:
             dl_dinput=dl_dinput,
         )
         if run_optimizer and gradients is not None and n > 0:
-            self._step(loss)
+            self._step(loss, all_finite(inputs.reshape(-1)))
         return Loss(loss)
 
-    def _step(self, loss: float) -> None:
+    def _step(self, loss: float, inputs_are_finite: bool) -> None:
         model = self.model
-        if not (math.isfinite(loss) and all_finite(model.gradients)):
-            message = "the loss or a gradient is infinite or NaN; the step was skipped"
+        if not (inputs_are_finite and math.isfinite(loss) and all_finite(model.gradients)):
+            message = "the inputs, the loss or a gradient are infinite or NaN"
             if self.on_nonfinite == "raise":
-                raise FloatingPointError(message)
+                raise FloatingPointError(f"{message}; the parameters were left as they are")
             self.n_skipped_steps += 1
             model.gradients[:] = 0  # so that what is accumulated next starts anew
-            warnings.warn(message, RuntimeWarning, stacklevel=3)
+            warnings.warn(f"{message}; the step was skipped", RuntimeWarning, stacklevel=3)
             return
-        self.n_steps += 1
-        optimize(
-            self.optimizer, self.layout, self.n_steps, model.params, model.gradients, self._state
-        )
+        t = self.n_steps + 1
+        optimize(self.optimizer, self.layout, t, model.params, model.gradients, self._state)
+        self.n_steps = t
 
     def inference(self, inputs) -> np.ndarray:
         """Evaluate the model with the parameters for inference."""
         return self.model.inference(inputs, self.inference_params)
+
+    def input_gradient(self, dim: int, inputs) -> np.ndarray:
+        """The derivative of output `dim` for the inputs, at the parameters for inference."""
+        return self.model.input_gradient(dim, inputs, self.inference_params)
 
     def update_hyperparams(self, config: Mapping[str, Any]) -> None:
         """Change options of the optimizer or the loss, for example
@@ -193,6 +196,8 @@ class Trainer:
         Raises:
             ConfigError: an option does not exist or its value is not allowed; nothing changed then.
         """
+        if not isinstance(config, Mapping):
+            raise ConfigError(f"expected a JSON object, got {config!r:.80}")
         changed = {}
         for section, options in config.items():
             if section not in ("optimizer", "loss"):
@@ -233,6 +238,8 @@ class Trainer:
     def load(self, path: str | os.PathLike) -> dict[str, Any]:
         """Continue from a snapshot of a model of the same config; returns its metadata.
 
+        The options of the optimizer and the loss become those of the snapshot.
+
         Raises:
             SnapshotError: damaged, no snapshot, or of another model; nothing changed then.
             OSError: the file cannot be read.
@@ -240,12 +247,26 @@ class Trainer:
         tensors, header = read_snapshot(path)
         mine = {"n_input_dims": self.model.n_input_dims, "n_output_dims": self.model.n_output_dims}
         mine |= {name: self.config()[name] for name in ("encoding", "network")}
+        config = header.get("config")
+        if not isinstance(config, Mapping):
+            raise SnapshotError(f"{path}: the snapshot's header is damaged")
         theirs = {name: header.get(name) for name in ("n_input_dims", "n_output_dims")}
-        theirs |= {name: header.get("config", {}).get(name) for name in ("encoding", "network")}
+        theirs |= {name: config.get(name) for name in ("encoding", "network")}
         for name, value in mine.items():
             if theirs[name] != value:
                 raise SnapshotError(f"{path}: {name} is {theirs[name]}, and the model's is {value}")
+        try:
+            optimizer = registry.create("optimizer", config["optimizer"], default="Adam")
+            loss = registry.create("loss", config["loss"], default="RelativeL2")
+        except (KeyError, TypeError, ValueError) as error:
+            raise SnapshotError(f"{path}: the snapshot cannot be used ({error})") from error
+        if type(optimizer) is not type(self.optimizer):
+            raise SnapshotError(
+                f"{path}: the optimizer is {optimizer.otype}, and the trainer's is "
+                f"{self.optimizer.otype}"
+            )
         self.restore(path, tensors, header)
+        self.optimizer, self.loss = optimizer, loss
         return header["metadata"]
 
     def restore(self, path, tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> None:
@@ -271,6 +292,8 @@ def updated(component, options: Mapping[str, Any], path: str):
     """The component with some options changed, through the same checks as a config."""
     if not isinstance(options, Mapping):
         raise ConfigError(f"{path}: expected a JSON object, got {options!r}")
+    if str(options.get("otype", component.otype)).lower() == component.otype.lower():
+        options = {key: value for key, value in options.items() if key != "otype"}
     unknown = options.keys() - registry.options(type(component)).keys()
     if unknown:
         known = ", ".join(registry.options(type(component)))

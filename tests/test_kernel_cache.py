@@ -1,18 +1,21 @@
 """Compiled code on disk: found by every process, whatever ran before in it, and never relied on."""
 
+import math
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import models
+import numba
 import numpy as np
 import pytest
 from laws import compilations, compiles_nothing
 
 import numbanet
 from numbanet.cpu.kernels import TrainingPlan, training_kernel
-from numbanet.kernel_cache import compile_cached, fingerprint
+from numbanet.kernel_cache import NotCacheable, compile_cached, fingerprint
 
 ROOT = Path(__file__).parents[1]
 TRAIN = """
@@ -99,3 +102,51 @@ def test_a_cache_that_cannot_be_written_is_no_error(cache):
     cache.write_text("a file where the directory should be")
     assert product(3)(5) == 15
     assert cache.read_text() == "a file where the directory should be"
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (math.sin, math.cos),
+        (np.sin, np.cos),
+        (numba.float32, numba.float64),
+        (numba.float32(1), numba.int32(1)),
+        ((1, 2.0), (1, 2)),
+    ],
+    ids=str,
+)
+def test_what_is_captured_makes_the_key(pair):
+    def composed(value):
+        return lambda x: (x, value)
+
+    assert fingerprint(composed(pair[0])) == fingerprint(composed(pair[0]))
+    assert fingerprint(composed(pair[0])) != fingerprint(composed(pair[1]))
+
+
+def test_defaults_and_attributes_of_modules_make_the_key(monkeypatch):
+    def with_default(value):
+        return lambda x, scale=value: x * scale
+
+    assert fingerprint(with_default(1)) != fingerprint(with_default(2))
+    user_module = types.ModuleType("user_module")
+    user_module.SCALE = 2
+
+    def scaled(x):
+        return x * user_module.SCALE
+
+    before = fingerprint(scaled)
+    monkeypatch.setattr(user_module, "SCALE", 30)
+    assert fingerprint(scaled) != before
+
+
+def test_what_has_no_key_is_refused():
+    class Unknown:
+        """Nothing tells what this does."""
+
+    unknown = Unknown()
+
+    def names_unknown(x):
+        return x, unknown
+
+    with pytest.raises(NotCacheable):
+        fingerprint(names_unknown)

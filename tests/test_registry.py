@@ -115,8 +115,16 @@ def test_a_config_is_an_object(config):
 
 
 def test_names_are_taken_once():
+    """A class that is defined anew, as in a notebook, takes the place of the old one."""
+
+    class Other(Part):
+        pass
+
     with pytest.raises(ValueError, match="'pART' is registered already"):
-        register("encoding", "pART")(Part)
+        register("encoding", "BrandNew", "pART")(Other)
+    assert "BrandNew" not in registry.registered("encoding")
+    assert register("encoding", "pART")(Part) is Part
+    assert "pART" not in registry.registered("encoding")
 
 
 def test_kinds_are_fixed():

@@ -490,3 +490,25 @@ def test_a_step_needs_little_memory():
     )
     peak, n_param_bytes = map(int, done.stdout.split())
     assert peak <= 3 * n_param_bytes + 200 * (1 << 18)
+
+
+def test_loading_takes_the_options_over(tmp_path):
+    """A snapshot goes on as it was, whatever the options of the trainer that loads it."""
+    x, y = models.batch_of("hash", 64)
+    first = models.create("hash")
+    first.trainer.training_step(x, y)
+    first.trainer.save(tmp_path / "snapshot")
+    config = models.config_of("hash")
+    config["optimizer"] = {"otype": "Adam", "learning_rate": 0.5}
+    config["loss"] = {"otype": "L1"}
+    second = numbanet.create_from_config(2, 3, config, device="cpu")
+    second.trainer.load(tmp_path / "snapshot")
+    assert second.trainer.optimizer == first.trainer.optimizer
+    assert second.trainer.loss == first.trainer.loss
+
+
+def test_input_gradient_is_at_the_parameters_for_inference():
+    model = models.create("hash")
+    x, _ = models.batch_of("hash", 7)
+    ours = model.trainer.input_gradient(1, x)
+    np.testing.assert_array_equal(ours, model.network.input_gradient(1, x))

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import os
 import shlex
 import sys
 import warnings
@@ -97,7 +98,15 @@ def main(argv: list[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
             warnings.simplefilter("default", UserWarning)
-            return arguments.run(arguments)
+            exit_code = arguments.run(arguments)
+            sys.stdout.flush()
+            return exit_code
+    except BrokenPipeError:  # whoever read the output, as in `numbanet doctor | head`, has enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python flushes it when it exits)
+        return 0
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return complain(f"cannot write the output: {error.strerror or error}", 1)
     except AppError as error:
         return complain(str(error), error.exit_code)
     except MemoryError as error:

@@ -28,7 +28,7 @@ from numbanet.networks.base import AbstractMLP, next_multiple
 
 N_GROUPS = 32
 SLAB_FLOATS = 1 << 20  # 4 MiB of features stay in the last-level cache until they are used again
-INFERENCE_ROWS = 1024
+INFERENCE_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,19 @@ class TrainingPlan:
     input_gradients: bool = False
 
     def group_rows(self, n: int) -> int:
-        """Rows of a group for a batch of n."""
-        return max(TILE, next_multiple(-(-min(n, self.slab_rows) // N_GROUPS), TILE))
+        """Rows of a group for a batch of n.
+
+        There are fewer groups where their gradients would need much memory: more than the
+        parameters and 160 bytes per sample.
+        """
+        n_affordable = (self.model.n_params + 40 * n) // self.model.layout.n_weights
+        n_groups = min(N_GROUPS, max(2, n_affordable // 2 * 2))
+        return max(TILE, next_multiple(-(-min(n, self.slab_rows) // n_groups), TILE))
 
     @property
     def slab_rows(self) -> int:
+        if self.model.encoding.needs_whole_batch:
+            return 1 << 40
         return max(TILE, SLAB_FLOATS // self.model.n_encoded // TILE * TILE)
 
 

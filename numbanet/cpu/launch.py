@@ -3,6 +3,8 @@
 import os
 import threading
 
+from numba import threading_layer
+
 from numbanet.kernel_cache import compile_cached
 
 # By default an OpenMP thread that has finished spins until the others have, and so takes the core
@@ -11,7 +13,7 @@ from numbanet.kernel_cache import compile_cached
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Loops are parallel where they say so; each other one that Numba finds would cost a compilation
-# and a call of the thread pool.
+# and a call of the thread pool. (Numba empties the dictionary that it is given.)
 PRANGE_ONLY = {
     "comprehension": False,
     "fusion": False,
@@ -23,18 +25,42 @@ PRANGE_ONLY = {
     "stencil": False,
 }
 
-# Numba's default thread pool aborts the process when two Python threads use it at once.
+# Numba's simplest thread pool aborts the process when two Python threads use it at once.
 _one_at_a_time = threading.RLock()
+_started_in = None  # the process whose thread pool this is
+
+
+def _after_fork():
+    global _one_at_a_time  # noqa: PLW0603 (another thread of the parent may have held it)
+    _one_at_a_time = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _check_process():
+    """Raise where GNU OpenMP would abort: its threads do not survive a fork."""
+    global _started_in  # noqa: PLW0603
+    if _started_in is None:
+        _started_in = os.getpid()
+    elif _started_in != os.getpid() and threading_layer() == "omp":
+        raise RuntimeError(
+            "numbanet was used before this process was forked, and OpenMP's threads do not survive "
+            "that; start processes with multiprocessing's 'spawn' or 'forkserver' method, or set "
+            "NUMBA_THREADING_LAYER=workqueue"
+        )
 
 
 class ParallelKernel:
     """A function with `prange` loops, compiled at its first call and kept on disk."""
 
     def __init__(self, function):
-        self.dispatcher = compile_cached(function, parallel=PRANGE_ONLY, fastmath=True)
+        self.dispatcher = compile_cached(function, parallel=dict(PRANGE_ONLY), fastmath=True)
 
     def __call__(self, *arguments):
         with _one_at_a_time:
+            _check_process()
             return self.dispatcher(*arguments)
 
     def __repr__(self) -> str:

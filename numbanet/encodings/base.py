@@ -20,6 +20,7 @@ class AbstractEncoding(ABC):
     padding_value = 1.0
     padding_first = False
     required_output_alignment = 1
+    needs_whole_batch = False  # whether backward_params_rows must see all rows of a batch at once
 
     @property
     @abstractmethod

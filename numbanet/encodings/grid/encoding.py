@@ -246,6 +246,11 @@ class Grid(AbstractEncoding):
     def forward_rows(self):
         return rows.forward_rows(self)
 
+    @property
+    def needs_whole_batch(self) -> bool:
+        """Random corners are drawn by the number of the sample in its batch."""
+        return self.stochastic_interpolation
+
     @cached_property
     def backward_params_rows(self):
         if self.stochastic_interpolation:

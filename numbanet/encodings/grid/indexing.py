@@ -50,9 +50,12 @@ def divide(n, divisor, reciprocal):  # uint32 quotient and rest, without a divis
     return np.uint32(quotient + (rest >= divisor)), min(rest, np.uint32(rest - divisor))
 
 
+FAR = np.float32(2.0**30)  # there float32 knows whole numbers only, and int32 still holds them
+
+
 @device
 def float_position(level, x):  # cell, and place in it
-    position = level.scale * x + HALF
+    position = min(max(level.scale * x + HALF, -FAR), FAR)
     cell = floor_to_int(position)
     return np.uint32(cell), position - np.float32(cell)
 
