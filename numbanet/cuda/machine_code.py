@@ -16,7 +16,7 @@ class Resources:
     """What one thread, or for shared memory one block, takes of a multiprocessor."""
 
     registers: int
-    shared_bytes: int  # static; what a launch asks for comes on top
+    shared_bytes: int  # static, and what the system takes of it
     spill_stores: int  # bytes
     spill_loads: int
     local_bytes: int

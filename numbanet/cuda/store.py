@@ -7,10 +7,13 @@ is damaged counts as absent.
 import hashlib
 import json
 import re
+import threading
 from pathlib import Path
 
 from numbanet.atomic_file import replace_file
 from numbanet.kernel_cache import directory
+
+_one_at_a_time = threading.Lock()  # two threads would write the same temporary file
 
 
 def path_of(name: str, suffix: str, key: tuple) -> Path:
@@ -26,7 +29,7 @@ def read(path: Path) -> tuple[dict, bytes] | None:
         description = json.loads(head)
         if description.pop("sha256") == hashlib.sha256(content).hexdigest():
             return description, content
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return None
 
@@ -36,6 +39,7 @@ def write(path: Path, description: dict, content: bytes) -> None:
     head = json.dumps({**description, "sha256": hashlib.sha256(content).hexdigest()})
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        replace_file(path, head.encode() + b"\n" + content)
+        with _one_at_a_time:
+            replace_file(path, head.encode() + b"\n" + content)
     except OSError:
         return

@@ -188,25 +188,31 @@ def test_arguments_are_checked():
 # On a GPU
 
 
-def scale(px, n, factor):
+def scale():
     from numba import cuda
 
-    x = float_vector(px, n)
-    i = np.uint32(cuda.grid(1))
-    if i < np.uint32(n):
-        x[i] *= factor
+    def scale(px, n, factor):
+        x = float_vector(px, n)
+        i = np.uint32(cuda.grid(1))
+        if i < np.uint32(n):
+            x[i] *= factor
+
+    return scale
 
 
-def reverse_in_shared_memory(px, n):
+def reverse_in_shared_memory():
     from numba import cuda
 
-    x = float_vector(px, n)
-    part = cuda.shared.array(0, np.float32)
-    for i in range(cuda.threadIdx.x, n, cuda.blockDim.x):
-        part[i] = x[i]
-    cuda.syncthreads()
-    for i in range(cuda.threadIdx.x, n, cuda.blockDim.x):
-        x[i] = part[n - 1 - i]
+    def reverse(px, n):
+        x = float_vector(px, n)
+        part = cuda.shared.array(0, np.float32)
+        for i in range(cuda.threadIdx.x, n, cuda.blockDim.x):
+            part[i] = x[i]
+        cuda.syncthreads()
+        for i in range(cuda.threadIdx.x, n, cuda.blockDim.x):
+            x[i] = part[n - 1 - i]
+
+    return reverse
 
 
 def on_device(gpu, host):
@@ -218,7 +224,7 @@ def on_device(gpu, host):
 @pytest.mark.parametrize("form", ["cubin", "PTX"])
 def test_a_kernel_runs(gpu, form):
     types = "uint64", "int32", "float32"
-    code = compile_ptx(scale, types, gpu.compute_capability, block=128)
+    code = compile_ptx(scale(), types, gpu.compute_capability, block=128)
     kernel = gpu.load(assemble(code, gpu.compute_capability) if form == "cubin" else code)
     host = np.arange(1000, dtype=np.float32)
     memory = on_device(gpu, host)
@@ -233,7 +239,7 @@ def test_a_kernel_runs(gpu, form):
 
 def test_much_shared_memory(gpu):
     types = "uint64", "int32"
-    code = compile_ptx(reverse_in_shared_memory, types, gpu.compute_capability, block=256)
+    code = compile_ptx(reverse_in_shared_memory(), types, gpu.compute_capability, block=256)
     kernel = gpu.load(assemble(code, gpu.compute_capability))
     n = gpu.max_shared_bytes // 4
     host = np.arange(n, dtype=np.float32)
@@ -264,7 +270,7 @@ def test_the_gpu_survives_too_large_a_request(gpu):
 
 def test_a_block_that_is_too_large(gpu):
     types = "uint64", "int32", "float32"
-    kernel = gpu.load(compile_ptx(scale, types, gpu.compute_capability))
+    kernel = gpu.load(compile_ptx(scale(), types, gpu.compute_capability))
     with pytest.raises(errors.LaunchError, match="launching scale"):
         gpu.launch(kernel, 1, 2048, 0, pack(types, (0, 0, 1)))
     gpu.synchronize()

@@ -14,20 +14,11 @@ SPECIAL = [0, -0.0, 1, -1, 1.0009765, 65504, 65520, 1e-7, 3e38, np.inf, -np.inf,
 
 
 def to_bfloat16(x):
-    """The nearest bfloat16, ties to even, as 16 bits."""
-    wide = np.asarray(x, F).astype(np.float64)
-    bits = np.asarray(x, F).view(np.uint32)
-    below = (bits & np.uint32(0xFFFF0000)).view(F).astype(np.float64)
-    above = ((bits & np.uint32(0xFFFF0000)) + np.uint32(0x10000)).view(F).astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        to_below, to_above = abs(wide - below), abs(wide - above)
-    odd = (bits >> 16) & 1
-    up = (to_above < to_below) | ((to_above == to_below) & (odd == 1))
-    high = (bits >> 16) + np.where(np.isfinite(wide), up, 0)
-    high = np.where(
-        np.isfinite(wide) & (abs(wide) >= 2.0**128 - 2.0**119), (bits >> 31 << 15) | 0x7F80, high
-    )
-    return np.where(np.isnan(wide), 0x7FFF, high).astype(np.uint16)
+    """The nearest number with 8 significant bits, ties to even, as the bits of a bfloat16."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        mantissa, exponent = np.frexp(x.astype(np.float64))
+        nearest = np.ldexp(np.rint(256 * mantissa), exponent - 8).astype(F)
+    return np.where(np.isnan(x), 0x7FFF, nearest.view(np.uint32) >> 16).astype(np.uint16)
 
 
 def stored(x, storage):
