@@ -9,7 +9,6 @@ from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 
 NO_MATRIX = np.empty((0, 0), np.float32)
 OPTIMIZER_CHUNK = 4096  # parameters
-FINITE_CHUNKS = 16
 
 
 class CpuEngine:
@@ -70,9 +69,7 @@ class CpuEngine:
 
 def all_finite(values: np.ndarray) -> bool:
     """Whether no value of a float32 vector is infinite or NaN."""
-    ok = np.empty(FINITE_CHUNKS, np.bool_)
-    kernels.all_finite_kernel()(values.view(np.int32), ok)
-    return bool(ok.all())
+    return kernels.n_not_finite(values.view(np.int32)) == 0
 
 
 def optimize(

@@ -23,6 +23,7 @@ from numbanet.cpu.mlp import (
 )
 from numbanet.device import device
 from numbanet.encodings.base import AbstractEncoding
+from numbanet.kernel_cache import compile_cached
 from numbanet.losses.base import AbstractLoss
 from numbanet.networks.base import AbstractMLP, next_multiple
 
@@ -271,23 +272,19 @@ def no_backward(partition, xs, dl_dys, dl_dparams):
     return
 
 
-@cache
-def all_finite_kernel() -> ParallelKernel:
-    """(bits, ok): set ok[chunk] to whether all float32 of that chunk, seen as int32, are finite.
+EXPONENT = np.int32(0x7F800000)
 
-    An exponent of all ones is infinity or NaN; fast-math would drop a test on floats.
+
+@compile_cached
+def n_not_finite(bits):
+    """How many float32, seen as int32, are infinite or NaN: their exponent is all ones.
+
+    Fast-math would drop a test on floats. One thread reads faster than a second one wakes up.
     """
-    exponent = np.int32(0x7F800000)
-
-    def all_finite(bits, ok):
-        chunk = (bits.shape[0] + ok.shape[0] - 1) // ok.shape[0]
-        for c in prange(ok.shape[0]):
-            n_bad = 0
-            for i in range(c * chunk, min(bits.shape[0], (c + 1) * chunk)):
-                n_bad += (bits[i] & exponent) == exponent
-            ok[c] = n_bad == 0
-
-    return ParallelKernel(all_finite)
+    n = 0
+    for i in range(bits.shape[0]):
+        n += (bits[i] & EXPONENT) == EXPONENT
+    return n
 
 
 @cache
