@@ -29,7 +29,7 @@ from numbanet.networks.base import AbstractMLP, next_multiple
 
 N_GROUPS = 32
 SLAB_FLOATS = 1 << 20  # 4 MiB of features stay in the last-level cache until they are used again
-INFERENCE_ROWS = 256
+INFERENCE_ROWS = 1024  # of a group, or fewer where that makes fewer than N_GROUPS groups
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,11 @@ def inference_kernel(model: EncodedNetwork) -> ParallelKernel:
         weights = np.empty(n_weights, np.float32)
         transposed = np.empty(n_weights, np.float32)
         pack(params, weights, transposed)
-        for group in prange((n + INFERENCE_ROWS - 1) // INFERENCE_ROWS):
-            first = group * INFERENCE_ROWS
-            infer(xs, first, min(n, first + INFERENCE_ROWS), params, transposed, ys)
+        n_tiles = (n + TILE - 1) // TILE
+        group_rows = min(INFERENCE_ROWS, (n_tiles + N_GROUPS - 1) // N_GROUPS * TILE)
+        for group in prange((n + group_rows - 1) // max(group_rows, 1)):
+            first = group * group_rows
+            infer(xs, first, min(n, first + group_rows), params, transposed, ys)
 
     return ParallelKernel(inference)
 
