@@ -5,6 +5,7 @@ matrices, then the encoding's tables.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,7 @@ class Context:
     params: np.ndarray
 
 
-class AbstractModel:
+class AbstractModel(ABC):
     """Parameters, their gradients, and names for parts of both."""
 
     device = "cpu"
@@ -129,8 +130,9 @@ class AbstractModel:
         """Views of the gradients, by the names of named_parameters."""
         return self._named(self._gradients)
 
+    @abstractmethod
     def _named_shapes(self) -> dict[str, tuple[int, ...]]:
-        raise NotImplementedError
+        """Name and shape of each part of the parameters, in their order."""
 
     def _named(self, flat: np.ndarray) -> dict[str, np.ndarray]:
         views, start = {}, 0
