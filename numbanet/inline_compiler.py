@@ -3,7 +3,7 @@
 Numba optimises every function and generates its machine code, although a device function is only
 ever inlined into its caller, which is optimised as a whole afterwards. With functions nested as
 deep as ours, most of the time went there: this compiler stops at LLVM's IR. Compiling the training
-kernel of a hash grid takes a third of the time.
+step of a hash grid takes 16 s of CPU time instead of 26 s (both under a profiler).
 """
 
 from numba.core.codegen import JITCodeLibrary
