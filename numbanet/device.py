@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.errors import RequireLiteralValue, TypingError
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from numbanet.inline_compiler import InlineDispatcher
@@ -128,29 +128,6 @@ def multiply_add(typingctx, target, i, weight, source, j, n):
         return context.get_dummy_value()
 
     return signature, codegen
-
-
-def atomic_add(array, index, value):
-    """array[index] += value: atomic on CUDA, plain on the CPU, whose loops share no parameter."""
-    array[index] += value
-
-
-@overload(atomic_add, target="cpu", inline="always")
-def _(array, index, value):
-    def add(array, index, value):
-        array[index] += value
-
-    return add
-
-
-@overload(atomic_add, target="cuda", jit_options={"forceinline": True, "fastmath": True})
-def _(array, index, value):
-    from numba import cuda  # only a compilation for CUDA comes here
-
-    def add(array, index, value):
-        cuda.atomic.add(array, index, value)
-
-    return add
 
 
 # Arithmetic whose order of rounding matters: nothing is reassociated, only fused multiply-adds.

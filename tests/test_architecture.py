@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     ("arrays", "atomic_file", "inline_compiler", "registry"),
     ("device", "kernel_cache"),
-    ("activations", "random"),
+    ("activations", "random", "storage"),
     ("encodings", "losses", "networks", "optimizers"),
     ("cpu", "cuda"),
     ("config", "snapshot"),

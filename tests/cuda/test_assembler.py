@@ -11,7 +11,7 @@ from numbanet.cuda import assembler, errors, toolkit
 from numbanet.cuda.assembler import assemble, read_report
 from numbanet.cuda.compiler import compile_ptx
 from numbanet.cuda.machine_code import PTX, Resources
-from numbanet.cuda.views import float_vector
+from numbanet.storage.views import float_vector
 
 TYPES = "uint64", "int32"
 ARCHITECTURES = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]

@@ -15,8 +15,8 @@ from numba import cuda
 
 from numbanet.cuda import compiler, errors, toolkit
 from numbanet.cuda.compiler import compile_ptx
-from numbanet.cuda.storage import load, load_pair, reduce_one, reduce_pair, store, store_pair
-from numbanet.cuda.views import MATRICES, VECTORS, float_vector
+from numbanet.storage.access import load, load_pair, reduce_one, reduce_pair, store, store_pair
+from numbanet.storage.views import MATRICES, VECTORS, float_vector
 from numbanet.device import device
 
 TYPES = "uint64", "int32"

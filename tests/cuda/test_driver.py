@@ -12,7 +12,7 @@ from numbanet.cuda.assembler import assemble
 from numbanet.cuda.compiler import compile_ptx
 from numbanet.cuda.driver import CudaDevice, LoadedKernel, why_not
 from numbanet.cuda.machine_code import PTX
-from numbanet.cuda.views import float_vector
+from numbanet.storage.views import float_vector
 
 
 @pytest.fixture

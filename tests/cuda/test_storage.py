@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from numbanet.cuda.storage import load, load_pair, reduce_one, reduce_pair, store, store_pair
-from numbanet.cuda.views import MATRICES, VECTORS, float_vector
+from numbanet.storage.access import load, load_pair, reduce_one, reduce_pair, store, store_pair
+from numbanet.storage.views import MATRICES, VECTORS, float_vector
 
 F = np.float32
 SPECIAL = [0, -0.0, 1, -1, 1.0009765, 65504, 65520, 1e-7, 3e38, np.inf, -np.inf, np.nan, 1.00390625]

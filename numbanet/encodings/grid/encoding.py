@@ -110,6 +110,11 @@ class Grid(AbstractEncoding):
         return 1 if self.interpolation == "Nearest" else 1 << self.n_dims
 
     @property
+    def n_pairs(self) -> int:
+        """Pairs of features that an entry has."""
+        return self.n_features_per_level // 2
+
+    @property
     def n_factors(self) -> int:
         """Numbers from which the weights of the corners are made, see interpolation.py."""
         return 6 * self.n_dims

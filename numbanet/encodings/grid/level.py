@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from numbanet.device import ZERO, atomic_add, device, local_array, uint32_view
+from numbanet.device import ONE, ZERO, device, local_array, uint32_view
 from numbanet.encodings.grid.indexing import fixed_position, float_position
 from numbanet.encodings.grid.interpolation import (
     NONE,
@@ -18,6 +18,7 @@ from numbanet.encodings.grid.interpolation import (
     weights_along,
     write_factors,
 )
+from numbanet.storage.access import load, load_pair, reduce_one, reduce_pair
 
 
 @cache
@@ -36,20 +37,59 @@ def locate(grid):
     return locate
 
 
+# Features of an entry are accessed in pairs: one 32-bit word of halves. Indices are unsigned, so
+# that no test for counting from the end is made, and 64 bits wide, for tables of 2^32 numbers.
+
+
+@cache
+def load_entry(grid):
+    """Device function (level, cell, corner, params, features): read the entry of a corner."""
+    n_features, n_pairs, entry = grid.n_features_per_level, grid.n_pairs, grid.entry
+    width = np.uint64(n_features)
+
+    @device
+    def load_entry(level, cell, corner, params, features):  # features [n_features]
+        j = np.uint64(entry(level, cell, corner)) * width
+        for k in range(n_pairs):
+            features[2 * k], features[2 * k + 1] = load_pair(params, j + np.uint64(2 * k))
+        if n_features == 1:
+            features[0] = load(params, j)
+
+    return load_entry
+
+
+@cache
+def add_to_entry(grid):
+    """Device function (level, cell, corner, weight, dl_dy, dl_dparams): add weight dl_dy."""
+    n_features, n_pairs, entry = grid.n_features_per_level, grid.n_pairs, grid.entry
+    width = np.uint64(n_features)
+
+    @device
+    def add_to_entry(level, cell, corner, weight, dl_dy, dl_dparams):  # dl_dy [n_features]
+        j = np.uint64(entry(level, cell, corner)) * width
+        for k in range(n_pairs):
+            low, high = weight * dl_dy[2 * k], weight * dl_dy[2 * k + 1]
+            reduce_pair(dl_dparams, j + np.uint64(2 * k), low, high)
+        if n_features == 1:
+            reduce_one(dl_dparams, j, weight * dl_dy[0])
+
+    return add_to_entry
+
+
 @cache
 def interpolate(grid):
     """Device function (level, cell, weights, params, y): the weighted sum of the entries."""
-    n_features, n_corners, entry = grid.n_features_per_level, grid.n_corners, grid.entry
+    n_features, n_corners, load_entry_ = grid.n_features_per_level, grid.n_corners, load_entry(grid)
 
     @device
     def interpolate(level, cell, weights, params, y):  # weights [n_corners], y [n_features]
-        total = local_array(n_features)
+        total, features = local_array(n_features), local_array(n_features)
         for f in range(n_features):
             total[f] = ZERO
         for corner in range(n_corners):
-            j = np.int64(entry(level, cell, corner)) * n_features
+            load_entry_(level, cell, corner, params, features)
             for f in range(n_features):
-                total[f] += weights[corner] * params[j + f]
+                total[f] += weights[corner] * features[f]
         for f in range(n_features):
             y[f] = total[f]
 
@@ -59,14 +99,12 @@ def interpolate(grid):
 @cache
 def scatter(grid):
     """Device function (level, cell, weights, dl_dy, dl_dparams): `interpolate`, transposed."""
-    n_features, n_corners, entry = grid.n_features_per_level, grid.n_corners, grid.entry
+    n_corners, add = grid.n_corners, add_to_entry(grid)
 
     @device
     def scatter(level, cell, weights, dl_dy, dl_dparams):  # dl_dy [n_features]
         for corner in range(n_corners):
-            j = np.int64(entry(level, cell, corner)) * n_features
-            for f in range(n_features):
-                atomic_add(dl_dparams, j + f, weights[corner] * dl_dy[f])
+            add(level, cell, corner, weights[corner], dl_dy, dl_dparams)
 
     return scatter
 
@@ -74,15 +112,16 @@ def scatter(grid):
 @cache
 def weight_gradients(grid):
     """Device function (level, cell, params, dl_dy, dl_dweights): entries times dl_dy."""
-    n_features, n_corners, entry = grid.n_features_per_level, grid.n_corners, grid.entry
+    n_features, n_corners, load_entry_ = grid.n_features_per_level, grid.n_corners, load_entry(grid)
 
     @device
     def weight_gradients(level, cell, params, dl_dy, dl_dweights):  # dl_dweights [n_corners]
+        features = local_array(n_features)
         for corner in range(n_corners):
-            j = np.int64(entry(level, cell, corner)) * n_features
+            load_entry_(level, cell, corner, params, features)
             total = ZERO
             for f in range(n_features):
-                total += dl_dy[f] * params[j + f]
+                total += dl_dy[f] * features[f]
             dl_dweights[corner] = total
 
     return weight_gradients
@@ -130,8 +169,8 @@ def stochastic_backward_params(grid):
 
     With u uniform in [0, 1) every dimension by itself takes a side with its weight as probability.
     """
-    n_dims, n_features, n_factors = grid.n_dims, grid.n_features_per_level, grid.n_factors
-    locate_, entry = locate(grid), grid.entry
+    n_dims, n_factors = grid.n_dims, grid.n_factors
+    locate_, add = locate(grid), add_to_entry(grid)
 
     @device
     def level_stochastic_backward_params(level, x, u, dl_dy, dl_dparams):  # dl_dy [n_features]
@@ -141,9 +180,7 @@ def stochastic_backward_params(grid):
         for d in range(n_dims):
             if u < factors[2 * d + 1]:
                 corner |= 1 << d
-        j = np.int64(entry(level, cell, corner)) * n_features
-        for f in range(n_features):
-            atomic_add(dl_dparams, j + f, dl_dy[f])
+        add(level, cell, corner, ONE, dl_dy, dl_dparams)
 
     return level_stochastic_backward_params
 

@@ -11,7 +11,7 @@ from numba import types
 from numba.core.errors import TypingError
 from numba.extending import overload
 
-from numbanet.cuda.halves import (
+from numbanet.storage.halves import (
     bfloat16_pair_to_floats,
     bfloat16_to_float,
     compute_capability,
@@ -20,7 +20,7 @@ from numbanet.cuda.halves import (
     floats_to_bfloat16_pair,
     floats_to_float16_pair,
 )
-from numbanet.cuda.memory_access import (
+from numbanet.storage.memory_access import (
     load_two_floats,
     load_word,
     reduce_bfloat16x2,

@@ -7,7 +7,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbanet.cuda.views import GLOBAL_MEMORY
+from numbanet.storage.views import GLOBAL_MEMORY
 
 
 def address_of(context, builder, signature, args, element):
