@@ -11,6 +11,7 @@ from numba import types
 from numba.core.errors import TypingError
 from numba.extending import overload
 
+from numbanet.device import ZERO, select
 from numbanet.storage.halves import (
     bfloat16_pair_to_floats,
     bfloat16_to_float,
@@ -31,7 +32,6 @@ from numbanet.storage.memory_access import (
     store_word,
     swap_word_if_equal,
 )
-from numbanet.device import ZERO, select
 
 HOPPER = np.int32(90)
 # Inlined by LLVM. With overload's inline="always" numba-cuda 0.30 loses the index of a second call

@@ -15,9 +15,9 @@ from numba import cuda
 
 from numbanet.cuda import compiler, errors, toolkit
 from numbanet.cuda.compiler import compile_ptx
+from numbanet.device import device
 from numbanet.storage.access import load, load_pair, reduce_one, reduce_pair, store, store_pair
 from numbanet.storage.views import MATRICES, VECTORS, float_vector
-from numbanet.device import device
 
 TYPES = "uint64", "int32"
 ARCHITECTURES = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]
