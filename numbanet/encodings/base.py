@@ -74,6 +74,69 @@ class AbstractEncoding(ABC):
         """Initial values, float32 [n_params]; advances `rng` by n_params draws."""
         return np.zeros(self.n_params, np.float32)
 
+    # The functions of one partition are what CUDA kernels call: a thread block works on one sample
+    # after another of the same partition, whose parameters then stay in the caches. Here there is
+    # one partition; an encoding with several overrides all of them.
+
+    @cached_property
+    def partition_forward(self):
+        """(partition, x, params, y): write the features of the partition to y."""
+        forward = self.forward
+
+        @device
+        def partition_forward(partition, x, params, y):
+            forward(x, params, y)
+
+        return partition_forward
+
+    @cached_property
+    def partition_backward_params(self):
+        """(partition, i, n, x, dl_dy, dl_dparams): as backward_params, for sample i of n."""
+        backward_params = self.backward_params
+        if backward_params is None:
+            return None
+
+        @device
+        def partition_backward_params(partition, i, n, x, dl_dy, dl_dparams):
+            backward_params(x, dl_dy, dl_dparams)
+
+        return partition_backward_params
+
+    @cached_property
+    def partition_backward_input(self):
+        """(partition, x, params, dl_dy, dl_dx): write the partition's share of dl_dx."""
+        backward_input = self.backward_input
+
+        @device
+        def partition_backward_input(partition, x, params, dl_dy, dl_dx):
+            backward_input(x, params, dl_dy, dl_dx)
+
+        return partition_backward_input
+
+    @cached_property
+    def partition_double_backward_input(self):
+        """(partition, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx): as double_backward_input."""
+        double_backward_input = self.double_backward_input
+
+        @device
+        def partition_double_backward_input(partition, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
+            double_backward_input(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx)
+
+        return partition_double_backward_input
+
+    @cached_property
+    def partition_double_backward_params(self):
+        """(partition, x, dl_dy, dl_ddx, dl_dparams): as double_backward_params."""
+        double_backward_params = self.double_backward_params
+        if double_backward_params is None:
+            return None
+
+        @device
+        def partition_double_backward_params(partition, x, dl_dy, dl_ddx, dl_dparams):
+            double_backward_params(x, dl_dy, dl_ddx, dl_dparams)
+
+        return partition_double_backward_params
+
     # The batch forms below are what the CPU loops call. An encoding whose memory traffic depends
     # on the order of the work overrides them.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from numbanet.device import ZERO, device, local_array
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.encodings.grid import level, rows, tables
+from numbanet.encodings.grid import level, partitions, rows, tables
 from numbanet.encodings.grid.indexing import HASHES, Level, table_entry
 from numbanet.encodings.grid.interpolation import INTERPOLATIONS
 from numbanet.registry import check, create, derived, register
@@ -244,6 +244,30 @@ class Grid(AbstractEncoding):
                 level_backward(level_constants(k), x, dl_dy[first:last], dl_ddx, dl_dparams)
 
         return grid_double_backward_params
+
+    # A level is a partition: see partitions.py.
+
+    @cached_property
+    def partition_forward(self):
+        return partitions.forward(self)
+
+    @cached_property
+    def partition_backward_params(self):
+        if self.stochastic_interpolation:
+            return partitions.stochastic_backward_params(self)
+        return partitions.backward_params(self)
+
+    @cached_property
+    def partition_backward_input(self):
+        return partitions.backward_input(self)
+
+    @cached_property
+    def partition_double_backward_input(self):
+        return partitions.double_backward_input(self)
+
+    @cached_property
+    def partition_double_backward_params(self):
+        return partitions.double_backward_params(self)
 
     # One level and many samples: see rows.py.
 

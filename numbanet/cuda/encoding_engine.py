@@ -1,0 +1,156 @@
+"""An encoding on a CUDA device: launches of its kernels, one for each of its parts."""
+
+from functools import cached_property
+from typing import Any
+
+from numbanet.cuda import encoding_kernels as kernels
+from numbanet.cuda.arrays import DeviceArray
+from numbanet.cuda.kernel import Kernel
+from numbanet.encodings.base import AbstractEncoding
+from numbanet.storage.views import ITEM_SIZES
+
+FLOAT_BYTES = 4
+MOST_ROWS = 1 << 18  # of one launch, so that places fit into 32 bits
+
+
+class Rows:
+    """Where the features of some samples lie, and how far apart samples and features are."""
+
+    def __init__(self, address: int, sample_step: int, feature_step: int, storage: str):
+        self.address, self.storage = address, storage
+        self.sample_step, self.feature_step = sample_step, feature_step
+
+    def column(self, k: int) -> int:
+        """The address of feature k of the first sample."""
+        return self.address + k * self.feature_step * ITEM_SIZES[self.storage]
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        return self.sample_step, self.feature_step
+
+
+class EncodingPart:
+    """The kernels of a part of an encoding; each is compiled when it is first needed."""
+
+    def __init__(self, device: Any, part: Any, n_columns: int, precision: str, features: str):
+        self._device, self._part, self._n_columns = device, part, n_columns
+        self._encoding, self._precision, self._features = part.encoding, precision, features
+        self._n_partitions = len(part.encoding.partition_columns)
+
+    def _kernel(self, function, types):
+        return Kernel(self._device, function, types)
+
+    @cached_property
+    def _forward(self):
+        function = kernels.forward_kernel(self._encoding, self._precision, self._features)
+        return self._kernel(function, kernels.FORWARD)
+
+    @cached_property
+    def _backward_params(self):
+        function = kernels.backward_params_kernel(self._encoding, self._features, "float32")
+        return self._kernel(function, kernels.BACKWARD_PARAMS)
+
+    @cached_property
+    def _backward_params_in_halves(self):
+        storage = self._precision
+        function = kernels.backward_params_kernel(self._encoding, self._features, storage)
+        return self._kernel(function, kernels.BACKWARD_PARAMS)
+
+    @cached_property
+    def _backward_input(self):
+        function = kernels.backward_input_kernel(self._encoding, self._precision, self._features)
+        return self._kernel(function, kernels.BACKWARD_INPUT)
+
+    @cached_property
+    def _double_backward_input(self):
+        function = kernels.double_backward_input_kernel(self._encoding, self._precision)
+        return self._kernel(function, kernels.DOUBLE_BACKWARD_INPUT)
+
+    @cached_property
+    def _double_backward_params(self):
+        function = kernels.double_backward_params_kernel(self._encoding)
+        return self._kernel(function, kernels.DOUBLE_BACKWARD_PARAMS)
+
+    def _grid(self, kernel, n):
+        return -(-n // kernel.block), self._n_partitions
+
+    def _input(self, x: int) -> int:
+        return x + self._part.first_dim * FLOAT_BYTES
+
+    def _params(self, address: int, precision: str) -> int:
+        return address + self._part.first_param * ITEM_SIZES[precision]
+
+    def forward(self, x: int, n: int, params: int, y: Rows) -> None:
+        kernel = self._forward
+        kernel(
+            self._grid(kernel, n),
+            *(self._input(x), n, self._n_columns, self._params(params, self._precision)),
+            *(y.column(self._part.first_column), *y.steps),
+        )
+
+    def backward_params(
+        self, x: int, n: int, first: int, n_all: int, dl_dy: Rows, factor: float, dl_dparams: int,
+        in_halves: bool,
+    ) -> None:  # fmt: skip
+        if self._encoding.n_params == 0:
+            return
+        kernel = self._backward_params_in_halves if in_halves else self._backward_params
+        storage = self._precision if in_halves else "float32"
+        kernel(
+            self._grid(kernel, n),
+            *(self._input(x), n, self._n_columns, first, n_all),
+            *(dl_dy.column(self._part.first_column), *dl_dy.steps, factor),
+            self._params(dl_dparams, storage),
+        )
+
+    def backward_input(
+        self, x: int, n: int, params: int, dl_dy: Rows, factor: float, dl_dx: int
+    ) -> None:
+        kernel = self._backward_input
+        kernel(
+            self._grid(kernel, n),
+            *(self._input(x), n, self._n_columns, self._params(params, self._precision)),
+            *(dl_dy.column(self._part.first_column), *dl_dy.steps, factor, self._input(dl_dx)),
+        )
+
+    def double_backward_input(
+        self, x: int, n: int, params: int, dl_dy: Rows, dl_ddx: int, dl_ddy: Rows, dl_dx: int
+    ) -> None:
+        kernel, column = self._double_backward_input, self._part.first_column
+        kernel(
+            self._grid(kernel, n),
+            *(self._input(x), n, self._n_columns, self._params(params, self._precision)),
+            *(dl_dy.column(column), *dl_dy.steps, self._input(dl_ddx)),
+            *(dl_ddy.column(column), self._input(dl_dx)),
+        )
+
+    def double_backward_params(
+        self, x: int, n: int, dl_dy: Rows, dl_ddx: int, dl_dparams: int
+    ) -> None:
+        if self._encoding.n_params == 0:
+            return
+        kernel = self._double_backward_params
+        kernel(
+            self._grid(kernel, n),
+            *(self._input(x), n, self._n_columns),
+            *(dl_dy.column(self._part.first_column), *dl_dy.steps, self._input(dl_ddx)),
+            self._params(dl_dparams, "float32"),
+        )
+
+
+class EncodingEngine:
+    """Runs an encoding by itself; features are float32 in rows of samples.
+
+    Args:
+        device: a CudaDevice, or anything with its methods.
+        encoding: the component, padded already.
+        width: of a row of features.
+        precision: of the parameters that the kernels read.
+    """
+
+    def __init__(self, device: Any, encoding: AbstractEncoding, width: int, precision: str):
+        self._device, self._encoding, self._width = device, encoding, width
+        self._parts = [
+            EncodingPart(device, part, encoding.n_dims, precision, "float32")
+            for part in encoding.parts
+        ]

@@ -1,0 +1,38 @@
+"""A kernel with its packed arguments, ready to be launched."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from numbanet.cuda.arguments import pack
+
+BLOCK = 128  # threads, where one thread is one sample or one number
+
+
+class Kernel:
+    """A kernel on a device; its arguments are packed once and changed in place.
+
+    Args:
+        device: a CudaDevice, or anything with its methods.
+        function: what one thread does.
+        argument_types: see arguments.py.
+        block: threads per block.
+    """
+
+    def __init__(
+        self, device: Any, function: Callable, argument_types: Sequence[str], block: int = BLOCK
+    ):
+        self._device = device
+        self._kernel = device.build(function, tuple(argument_types), block)
+        self._arguments = pack(argument_types, [0] * len(argument_types))
+        self.block = block
+
+    def __call__(self, grid: int | tuple[int, ...], *values: float) -> None:
+        """Queue the kernel on a grid of blocks."""
+        arguments = self._arguments
+        for i, value in enumerate(values):
+            arguments[i] = value
+        self._device.launch(self._kernel, grid, self.block, 0, arguments)
+
+    def over(self, n: int, *values: float) -> None:
+        """Queue the kernel with a thread for each of n numbers."""
+        self(-(-n // self.block), *values)
