@@ -70,7 +70,8 @@ class Trainer:
         self.layout = ParamLayout(model.n_params, model.network.shapes)
         self.n_steps = 0
         self.n_skipped_steps = 0
-        self._state = np.zeros((optimizer.n_state, model.n_params), np.float32)
+        self._state = optimizer.initial_state(model.params)
+        self._matrices = np.zeros((optimizer.n_matrix_state, self.layout.n_matrices), np.float32)
 
     def __repr__(self) -> str:
         return f"Trainer({self.model!r}, {self.optimizer}, {self.loss}, n_steps={self.n_steps})"
@@ -178,7 +179,8 @@ class Trainer:
             warnings.warn(f"{message}; the step was skipped", RuntimeWarning, stacklevel=3)
             return
         t = self.n_steps + 1
-        optimize(self.optimizer, self.layout, t, model.params, model.gradients, self._state)
+        state = self._state, self._matrices
+        optimize(self.optimizer, self.layout, t, model.params, model.gradients, *state)
         self.n_steps = t
 
     def inference(self, inputs) -> np.ndarray:
@@ -214,6 +216,11 @@ class Trainer:
         parts = (self.loss, self.optimizer, self.model.encoding, self.model.network)
         return dict(zip(SECTIONS, map(registry.to_config, parts), strict=True))
 
+    def _tensors(self) -> dict[str, np.ndarray]:
+        """What a snapshot holds."""
+        tensors = {"params": self.params, "optimizer.state": self._state}
+        return tensors | ({"optimizer.matrices": self._matrices} if len(self._matrices) else {})
+
     def save(self, path: str | os.PathLike, metadata: Mapping[str, Any] | None = None) -> None:
         """Write a snapshot (safetensors): parameters, optimizer state, config and `metadata`.
 
@@ -233,7 +240,7 @@ class Trainer:
             "n_skipped_steps": self.n_skipped_steps,
             "metadata": dict(metadata or {}),
         }
-        write_snapshot(path, {"params": self.params, "optimizer.state": self._state}, header)
+        write_snapshot(path, self._tensors(), header)
 
     def load(self, path: str | os.PathLike) -> dict[str, Any]:
         """Continue from a snapshot of a model of the same config; returns its metadata.
@@ -271,7 +278,7 @@ class Trainer:
 
     def restore(self, path, tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> None:
         """Take parameters, optimizer state and counters from what read_snapshot returned."""
-        expected = {"params": self.params, "optimizer.state": self._state}
+        expected = self._tensors()
         for name, array in expected.items():
             found = tensors.get(name)
             if found is None or found.shape != array.shape or found.dtype != array.dtype:

@@ -291,21 +291,45 @@ class EncodingData:
         assert_close(actual, expected, TOLERANCE[order] * max(1, n_cells / 32))
 
 
+class Steps:
+    """An optimizer's device functions called one by one, as an engine calls them."""
+
+    def __init__(self, optimizer, layout, weights):
+        self.optimizer, self.layout = optimizer, layout
+        self.functions = functions_of(optimizer, layout)
+        self.weights = weights.astype(np.float32)
+        self.state = optimizer.initial_state(self.weights)
+        assert self.state.shape == (optimizer.n_state, layout.n_params)
+        assert self.state.dtype == np.float32
+        self.matrices = np.zeros((optimizer.n_matrix_state, layout.n_matrices), np.float32)
+        self.t = 0
+
+    def step(self, gradient):
+        """Make one step; the schedule writes its scalars and nothing beside them."""
+        self.t += 1
+        schedule, step, *sums = self.functions
+        hyperparams = np.array(self.optimizer.hyperparams(), np.float32)
+        assert len(hyperparams) == self.optimizer.n_hyperparams
+        scalars, whole = guarded(self.optimizer.n_scalars)
+        schedule(np.int32(self.t), hyperparams, scalars)
+        assert_guards_untouched(scalars, whole)
+        pairs = list(zip(self.weights.copy(), gradient.astype(np.float32), strict=True))
+        if sums:
+            summand, matrix_step = sums
+            for m, (first, last) in enumerate(self.layout.matrix_ranges):
+                parts = [summand(i, *pairs[i], self.state, scalars) for i in range(first, last)]
+                matrix_step(m, np.float32(np.sum(parts)), self.matrices, scalars)
+        for i, (w, g) in enumerate(pairs):
+            self.weights[i] = step(i, w, g, self.state, scalars, self.matrices)
+
+    @property
+    def inference_weights(self):
+        row = self.optimizer.inference_row
+        return self.weights if row is None else self.state[row]
+
+
 @functools.cache
-def step_of(optimizer, layout):
-    return optimizer.step(layout)
-
-
-def steps(optimizer, layout, weights, gradients):
-    """Weights after each of the steps, and the state at the end."""
-    weights = weights.astype(np.float32)
-    state = np.zeros((optimizer.n_state, layout.n_params), np.float32)
-    step = step_of(optimizer, layout)
-    history = []
-    for t, gradient in enumerate(gradients, start=1):
-        scalars = np.array(optimizer.scalars(t), np.float32)
-        assert len(scalars) == optimizer.n_scalars
-        for i in range(layout.n_params):
-            step(i, weights, gradient.astype(np.float32), state, scalars)
-        history.append(weights.copy())
-    return history, state
+def functions_of(optimizer, layout):
+    """Schedule and step, then what an optimizer with sums over matrices has."""
+    sums = (optimizer.summand, optimizer.matrix_step) if optimizer.n_matrix_state else ()
+    return (optimizer.schedule, *(make(layout) for make in (optimizer.step, *sums)))

@@ -15,6 +15,7 @@ from laws import SIZES, TOLERANCE, EncodingData, assert_close
 import numbanet
 from numbanet import registry
 from numbanet.activations import ACTIVATIONS, activation
+from numbanet.cpu.kernels import optimizer_kernel
 from numbanet.optimizers.base import ParamLayout
 from numbanet.registry import ConfigError, UnknownOptionWarning
 
@@ -368,12 +369,13 @@ def test_optimizer_matches_its_twin(kind, otype, config, sizes):
     optimizer = laws.create(kind, otype, config, sizes)
     weights = rng.normal(size=LAYOUT.n_params).astype(np.float32)
     all_gradients = gradients(12, rng)
-    history, _ = laws.steps(optimizer, LAYOUT, weights, all_gradients)
+    steps = laws.Steps(optimizer, LAYOUT, weights)
     twin = naive.optimizer({"otype": otype, **config}, LAYOUT.n_params, LAYOUT.n_matrix_params)
     expected = weights.astype(np.float64)
-    for actual, gradient in zip(history, all_gradients, strict=True):
+    for gradient in all_gradients:
+        steps.step(gradient)
         expected = twin.step(expected, gradient.astype(np.float64))
-        np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(steps.weights, expected, rtol=2e-5, atol=2e-6)
 
 
 @of_kind("optimizer")
@@ -382,10 +384,29 @@ def test_optimizer_is_reproducible(kind, otype, config, sizes):
     optimizer = laws.create(kind, otype, config, sizes)
     weights = rng.normal(size=LAYOUT.n_params).astype(np.float32)
     all_gradients = gradients(3, rng)
-    first = laws.steps(optimizer, LAYOUT, weights, all_gradients)
-    second = laws.steps(optimizer, LAYOUT, weights, all_gradients)
-    np.testing.assert_array_equal(first[0], second[0])
-    np.testing.assert_array_equal(first[1], second[1])
+    first, second = (laws.Steps(optimizer, LAYOUT, weights) for _ in range(2))
+    for gradient in all_gradients:
+        first.step(gradient)
+        second.step(gradient)
+    np.testing.assert_array_equal(first.weights, second.weights)
+    np.testing.assert_array_equal(first.state, second.state)
+    np.testing.assert_array_equal(first.matrices, second.matrices)
+
+
+@of_kind("optimizer")
+def test_optimizer_kernel_is_its_functions(kind, otype, config, sizes):
+    """The CPU's kernel divides the work and changes nothing, with chunks that end anywhere."""
+    rng = np.random.default_rng(2)
+    optimizer = laws.create(kind, otype, config, sizes)
+    weights = rng.normal(size=LAYOUT.n_params).astype(np.float32)
+    steps, mine = laws.Steps(optimizer, LAYOUT, weights), laws.Steps(optimizer, LAYOUT, weights)
+    kernel = optimizer_kernel(optimizer.kernel_key(), LAYOUT)
+    hyperparams = np.array(optimizer.hyperparams(), np.float32)
+    for t, gradient in enumerate(gradients(4, rng), 1):
+        steps.step(gradient)
+        kernel(np.int32(t), mine.weights, gradient, mine.state, mine.matrices, hyperparams, 7)
+        np.testing.assert_allclose(mine.weights, steps.weights, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(mine.matrices, steps.matrices, rtol=1e-5)
 
 
 @of_kind("optimizer")
@@ -395,7 +416,7 @@ def test_learning_rate_is_no_part_of_the_code(kind, otype, config, sizes):
     )
     assert first != second
     assert first.kernel_key() == second.kernel_key()
-    assert first.scalars(1) != second.scalars(1)
+    assert first.hyperparams() != second.hyperparams()
 
 
 ROSENBROCK_START = np.array([-1.2, 1.0])
@@ -417,16 +438,11 @@ def test_optimizer_finds_the_minimum(otype, rate, target):
 
     config = {"learning_rate": rate, "l2_reg": 0.0}
     optimizer = laws.create("optimizer", otype, config, {})
-    step = laws.step_of(optimizer, layout)
-    state = np.zeros((optimizer.n_state, 2), np.float32)
-    weights = ROSENBROCK_START.astype(np.float32)
-    for t in range(1, 4001):
-        scalars = np.array(optimizer.scalars(t), np.float32)
-        slope = gradient(weights).astype(np.float32)
-        for i in range(2):
-            step(i, weights, slope, state, scalars)
+    steps = laws.Steps(optimizer, layout, ROSENBROCK_START)
+    for _ in range(4000):
+        steps.step(gradient(steps.weights))
     tolerance = {"parabola": 2e-3, "rosenbrock": 0.2}[target]
-    np.testing.assert_allclose(weights, [1, 1], atol=tolerance)
+    np.testing.assert_allclose(steps.weights, [1, 1], atol=tolerance)
 
 
 def test_each_optimizer_has_a_row():

@@ -79,8 +79,9 @@ def optimize(
     weights: np.ndarray,
     gradients: np.ndarray,
     state: np.ndarray,
+    matrices: np.ndarray,
 ) -> None:
     """Make step t (from 1) of the optimizer on all weights, in place."""
-    scalars = np.array(optimizer.scalars(t), np.float32)
+    hyperparams = np.array(optimizer.hyperparams(), np.float32)
     kernel = kernels.optimizer_kernel(optimizer.kernel_key(), layout)
-    kernel(weights, gradients, state, scalars, OPTIMIZER_CHUNK)
+    kernel(np.int32(t), weights, gradients, state, matrices, hyperparams, OPTIMIZER_CHUNK)

@@ -21,7 +21,7 @@ from numbanet.cpu.mlp import (
     tile_forward,
     unpack_gradients,
 )
-from numbanet.device import device
+from numbanet.device import device, local_array
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.kernel_cache import compile_cached
 from numbanet.losses.base import AbstractLoss
@@ -291,13 +291,45 @@ def n_not_finite(bits):
 
 @cache
 def optimizer_kernel(optimizer, layout) -> ParallelKernel:
-    """(weights, gradients, state, scalars, chunk): one step on every parameter."""
-    step = optimizer.step(layout)
+    """(t, weights, gradients, state, matrices, hyperparams, chunk): one step on every parameter."""
+    n_scalars, has_sums = optimizer.n_scalars, optimizer.n_matrix_state > 0
+    schedule, step = optimizer.schedule, optimizer.step(layout)
+    summand = optimizer.summand(layout) if has_sums else no_summand
+    matrix_step = optimizer.matrix_step(layout) if has_sums else no_matrix_step
+    ranges, n_matrices = layout.matrix_ranges, layout.n_matrices
 
-    def optimize(weights, gradients, state, scalars, chunk):
+    def optimize(t, weights, gradients, state, matrices, hyperparams, chunk):
+        shared = np.empty(n_scalars, np.float32)
+        schedule(t, hyperparams, shared)
+        if has_sums:
+            for m in range(n_matrices):
+                first, last = ranges[m]
+                sums = np.empty((last - first + chunk - 1) // chunk, np.float32)
+                for c in prange(sums.shape[0]):
+                    total = np.float32(0)
+                    start = first + c * chunk
+                    for i in range(start, min(last, start + chunk)):
+                        u = np.uintp(i)
+                        total += summand(u, weights[u], gradients[u], state, shared)
+                    sums[c] = total
+                matrix_step(m, np.float32(sums.astype(np.float64).sum()), matrices, shared)
         n = weights.shape[0]
         for c in prange((n + chunk - 1) // chunk):
+            scalars = local_array(n_scalars)  # which no store to the other arrays can change
+            for k in range(n_scalars):
+                scalars[k] = shared[k]
             for i in range(c * chunk, min(n, (c + 1) * chunk)):
-                step(i, weights, gradients, state, scalars)
+                u = np.uintp(i)  # an unsigned index is not tested for counting from the end
+                weights[u] = step(u, weights[u], gradients[u], state, scalars, matrices)
 
     return ParallelKernel(optimize)
+
+
+@device
+def no_summand(i, w, g, state, scalars):
+    return np.float32(0)
+
+
+@device
+def no_matrix_step(m, total, matrices, scalars):
+    return

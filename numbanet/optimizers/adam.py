@@ -8,6 +8,7 @@ Kingma and Ba 2015; AdaBound: Luo et al. 2019; decay apart from the gradient: Lo
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.registry import check, register
 
 TINY = np.float32(1e-30)  # the least epsilon, for 0 / 0 where v is 0; less than any other root of v
+FINAL_RATE = np.float32(0.1)  # of AdaBound
 
 
 @register("optimizer", "Adam")
@@ -63,12 +65,22 @@ class Adam(AbstractOptimizer):
     def n_scalars(self):
         return 3 if self.adabound else 1
 
-    def scalars(self, t: int) -> tuple[float, ...]:
-        """The learning rate and, for AdaBound, the bounds of the effective one."""
-        if not self.adabound:
-            return (self.learning_rate,)
-        progress = (1 - self.beta2) * t
-        return self.learning_rate, 0.1 - 0.1 / (progress + 1), 0.1 + 0.1 / progress
+    def hyperparams(self) -> tuple[float, ...]:
+        return (self.learning_rate,)
+
+    @cached_property
+    def schedule(self):
+        rest2, adabound = np.float32(1 - self.beta2), self.adabound
+
+        @device
+        def schedule(t, hyperparams, scalars):
+            scalars[0] = hyperparams[0]
+            if adabound:  # the bounds of the effective learning rate
+                progress = rest2 * np.float32(t)
+                scalars[1] = FINAL_RATE - FINAL_RATE / (progress + ONE)
+                scalars[2] = FINAL_RATE + FINAL_RATE / progress
+
+        return schedule
 
     def step(self, layout: ParamLayout):
         n_matrix_params = np.uintp(layout.n_matrix_params)
@@ -89,9 +101,8 @@ class Adam(AbstractOptimizer):
         clips_w, clips_g = self.clipping_magnitude > 0, self.gradient_clipping_magnitude > 0
 
         @device
-        def adam(i, weights, gradients, state, scalars):  # state [3, n_params]
+        def adam(i, w, g, state, scalars, matrices):  # state [3, n_params]
             i = np.uintp(i)  # an unsigned index is not tested for counting from the end
-            w, g = weights[i], gradients[i]
             m_before, v_before, k_before = state[0, i], state[1, i], state[2, i]
             is_matrix = i < n_matrix_params
             moves = select(is_matrix, matrix_moves, other_moves & (keeps_zeros | (g != ZERO)))
@@ -113,10 +124,10 @@ class Adam(AbstractOptimizer):
             if clips_w:
                 new = min(max(new, -w_max), w_max)
 
-            weights[i] = select(moves, new, w)
             state[0, i] = select(moves, m, m_before)
             state[1, i] = select(moves, v, v_before)
             state[2, i] = select(moves, k, k_before)
+            return select(moves, new, w)
 
         return adam
 

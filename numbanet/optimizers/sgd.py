@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -26,16 +27,22 @@ class SGD(AbstractOptimizer):
             value = getattr(self, option)
             check(0 <= value < math.inf, option, value, "a finite number that is not negative")
 
-    def scalars(self, t: int) -> tuple[float, ...]:
+    def hyperparams(self) -> tuple[float, ...]:
         return (self.learning_rate,)
+
+    @cached_property
+    def schedule(self):
+        @device
+        def schedule(t, hyperparams, scalars):
+            scalars[0] = hyperparams[0]
+
+        return schedule
 
     def step(self, layout: ParamLayout):
         l2_reg = np.float32(self.l2_reg)
 
         @device
-        def sgd(i, weights, gradients, state, scalars):
-            i = np.uintp(i)  # an unsigned index is not tested for counting from the end
-            w = weights[i]
-            weights[i] = w - scalars[0] * (gradients[i] + l2_reg * w)
+        def sgd(i, w, g, state, scalars, matrices):
+            return w - scalars[0] * (g + l2_reg * w)
 
         return sgd
