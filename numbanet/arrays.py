@@ -44,6 +44,23 @@ def as_host_vector(value: Any, name: str, n: int) -> np.ndarray:
     return as_host_matrix(array.reshape(1, -1), name, n, 1).reshape(-1)
 
 
+def as_host_output(value: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The value itself, if it is a float32 array of that shape that can be written in place.
+
+    Raises:
+        TypeError: it is no float32 NumPy array.
+        ValueError: its shape or layout is wrong.
+    """
+    if not isinstance(value, np.ndarray) or value.dtype != np.float32:
+        raise TypeError(f"{name}: expected a float32 NumPy array to write to, got {value!r:.80}")
+    if value.shape != tuple(shape) or not value.flags.carray:
+        raise ValueError(
+            f"{name}: expected a writable C-order array of shape {list(shape)}, got "
+            f"{list(value.shape)} with strides {list(value.strides)}"
+        )
+    return value
+
+
 def _as_numpy(value: Any, name: str) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: masked arrays are not allowed; fill or drop the masked values")

@@ -11,12 +11,11 @@ from numbanet.losses.base import AbstractLoss
 from numbanet.model import (
     NetworkWithInputEncoding,
     create_network_with_input_encoding,
-    resolve_device,
-    resolve_precision,
 )
 from numbanet.optimizers.base import AbstractOptimizer
 from numbanet.registry import ConfigError, UnknownOptionWarning
 from numbanet.snapshot import SnapshotError, read_snapshot
+from numbanet.targets import target_for
 from numbanet.trainer import SECTIONS, Trainer
 
 
@@ -52,7 +51,7 @@ def create_from_config(
     n_output_dims: int,
     config: Mapping[str, Any],
     seed: int = 1337,
-    device: str = "auto",
+    device: Any = "auto",
     precision: str | None = None,
     *,
     seed_convention: str = "bindings",
@@ -65,8 +64,9 @@ def create_from_config(
         n_output_dims: width of the outputs.
         config: "loss", "optimizer", "encoding" and "network"; each may be missing.
         seed: of the initial parameters.
-        device: "auto", "cpu" or "cuda".
-        precision: of the parameters that the kernels read; None for the device's default.
+        device: "auto", "cpu", "cuda" or "cuda:N"; "auto" takes a GPU where one can be used.
+        precision: of the parameters that the kernels read, "float32", "float16" or "bfloat16";
+            None for float32 on the CPU and float16 on a GPU.
         seed_convention: "bindings" for the initial values of tiny-cuda-nn's PyTorch bindings,
             "trainer" for those of its C++ Trainer.
         on_nonfinite: see Trainer.
@@ -76,8 +76,7 @@ def create_from_config(
         ValueError: another argument cannot.
         RuntimeError: the device cannot be used.
     """
-    resolve_device(device)
-    resolve_precision(precision)
+    target_for(device, precision)
     if not isinstance(config, Mapping):
         raise ConfigError(f"config: expected a JSON object, got {config!r:.80}")
     for section in config.keys() - set(SECTIONS):
@@ -95,6 +94,7 @@ def create_from_config(
         parts["network"],
         seed,
         device=device,
+        precision=precision,
         seed_convention=seed_convention,
     )
     return TrainableModel(network, Trainer(network, optimizer, loss, on_nonfinite=on_nonfinite))
@@ -102,7 +102,7 @@ def create_from_config(
 
 def load(
     path: str | os.PathLike,
-    device: str = "auto",
+    device: Any = "auto",
     precision: str | None = None,
     *,
     on_nonfinite: str = "skip",

@@ -13,48 +13,16 @@ from typing import Any
 import numpy as np
 
 from numbanet import registry
-from numbanet.arrays import as_host_matrix, as_host_vector
-from numbanet.cpu import encoding_kernels
-from numbanet.cpu.engine import CpuEngine
-from numbanet.cpu.kernels import EncodedNetwork
+from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.identity import Identity
 from numbanet.networks.base import ALIGNMENT, AbstractMLP, next_multiple
 from numbanet.random import Pcg32, seed_sequence
+from numbanet.target import AbstractTarget, Gradients
+from numbanet.targets import target_for
 
 GRADIENT_MODES = ("overwrite", "accumulate", "ignore")
 SEED_CONVENTIONS = ("bindings", "trainer")
-
-
-def resolve_device(device: str) -> str:
-    """The device that a name stands for.
-
-    Raises:
-        ValueError: there is no such device.
-        RuntimeError: it cannot be used.
-    """
-    if device in ("auto", "cpu"):
-        return "cpu"
-    if isinstance(device, str) and (device == "cuda" or device.startswith("cuda:")):
-        raise RuntimeError(
-            f"device {device!r}: the CUDA target is not part of this version; use device='cpu'"
-        )
-    raise ValueError(f"device {device!r} does not exist; use 'auto', 'cpu', 'cuda' or 'cuda:N'")
-
-
-def resolve_precision(precision: str | None) -> str:
-    """The precision of the parameters that the kernels read; float32 on the CPU.
-
-    Raises:
-        ValueError: there is no such precision, or the CPU does not offer it.
-    """
-    if precision in (None, "float32"):
-        return "float32"
-    if precision in ("float16", "bfloat16"):
-        raise ValueError(f"precision {precision!r} needs CUDA; on the CPU use 'float32'")
-    raise ValueError(
-        f"precision {precision!r} does not exist; use 'float32', 'float16' or 'bfloat16'"
-    )
 
 
 def initial_rng(seed: int, convention: str) -> Pcg32:
@@ -87,74 +55,93 @@ def check_gradient_mode(mode: str) -> None:
 class Context:
     """What `backward` needs of a `forward`. Nothing is copied: do not change the arrays between."""
 
-    inputs: np.ndarray
-    params: np.ndarray
+    inputs: Any
+    params: Any  # as the kernels read them
 
 
 class AbstractModel(ABC):
-    """Parameters, their gradients, and names for parts of both."""
+    """Parameters, their gradients, and names for parts of both.
 
-    device = "cpu"
-    precision = "float32"
+    Arrays that come out are NumPy arrays on the CPU, and arrays on the device on a GPU.
+    """
+
     n_input_dims: int
     n_output_dims: int
     padded_output_dims: int
 
-    def __init__(self, params: np.ndarray):
-        self._params = params
-        self._gradients = np.zeros_like(params)
+    def __init__(self, params: np.ndarray, n_matrix_params: int, target: AbstractTarget):
+        self.target = target
+        self.parameters = target.parameters(params, n_matrix_params)
+        self.target_gradients = target.gradients(params.size, n_matrix_params)
+        self._n_params = params.size
+
+    @property
+    def device(self) -> str:
+        """Where the model lies, such as "cpu" or "cuda:0"."""
+        return self.target.name
+
+    @property
+    def precision(self) -> str:
+        """Of the parameters that the kernels read."""
+        return self.target.precision
 
     @property
     def n_params(self) -> int:
-        return self._params.size
+        return self._n_params
 
     @property
-    def params(self) -> np.ndarray:
+    def params(self) -> Any:
         """All parameters, float32 [n_params]; writing to it changes the model."""
-        return self._params
+        return self.parameters.array
 
     @params.setter
     def params(self, values) -> None:
-        self._params[:] = as_host_vector(values, "params", self.n_params)
+        self.parameters.assign(self.target.vector(values, "params", self.n_params))
 
     @property
-    def gradients(self) -> np.ndarray:
+    def gradients(self) -> Any:
         """The gradient of all parameters, float32 [n_params], as of the last backward pass."""
-        return self._gradients
+        return self.target_gradients.flat
 
-    def named_parameters(self) -> dict[str, np.ndarray]:
+    def named_parameters(self) -> dict[str, Any]:
         """Views of the parameters by name, such as "network.0" [fan out, fan in]."""
-        return self._named(self._params)
+        return self._named(self.params)
 
-    def named_gradients(self) -> dict[str, np.ndarray]:
+    def named_gradients(self) -> dict[str, Any]:
         """Views of the gradients, by the names of named_parameters."""
-        return self._named(self._gradients)
+        return self._named(self.gradients)
 
     @abstractmethod
     def _named_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of each part of the parameters, in their order."""
 
-    def _named(self, flat: np.ndarray) -> dict[str, np.ndarray]:
+    def _named(self, flat: Any) -> dict[str, Any]:
         views, start = {}, 0
         for name, shape in self._named_shapes().items():
             stop = start + math.prod(shape)
-            views[name] = flat[start:stop].reshape(shape)
+            views[name] = flat[start:stop].reshape(*shape)
             start = stop
         return views
 
-    def _inputs(self, inputs) -> np.ndarray:
-        return as_host_matrix(inputs, "inputs", self.n_input_dims)
+    def _inputs(self, inputs) -> Any:
+        return self.target.matrix(inputs, "inputs", self.n_input_dims)
 
-    def _chosen_params(self, params) -> np.ndarray:
-        return self._params if params is None else as_host_vector(params, "params", self.n_params)
+    def _chosen_params(self, params) -> Any:
+        if params is None:
+            return self.parameters.current()
+        vector = self.target.vector(params, "params", self.n_params)
+        return self.parameters.converted(vector)
 
-    def _target_gradients(self, mode: str) -> np.ndarray | None:
+    def _context(self, inputs, params) -> Context:
+        return Context(self._inputs(inputs), self._chosen_params(params))
+
+    def _gradients_for(self, mode: str) -> Gradients | None:
         check_gradient_mode(mode)
         if mode == "ignore" or self.n_params == 0:
             return None
         if mode == "overwrite":
-            self._gradients[:] = 0
-        return self._gradients
+            self.target.set_zero(self.gradients)
+        return self.target_gradients
 
 
 class NetworkWithInputEncoding(AbstractModel):
@@ -164,17 +151,20 @@ class NetworkWithInputEncoding(AbstractModel):
         encoding: the encoding component; its features are padded to a multiple of 16.
         network: the network component, with the padded width as its n_input_dims.
         rng: where the initial parameters come from.
+        target: what it runs on.
     """
 
-    def __init__(self, encoding: AbstractEncoding, network: AbstractMLP, rng: Pcg32):
+    def __init__(
+        self, encoding: AbstractEncoding, network: AbstractMLP, rng: Pcg32, target: AbstractTarget
+    ):
         params = [network.initial_params(rng), encoding.initial_params(rng)]
-        super().__init__(np.concatenate(params).astype(np.float32))
+        super().__init__(np.concatenate(params).astype(np.float32), network.n_params, target)
         self.encoding = encoding
         self.network = network
         self.n_input_dims = encoding.n_dims
         self.n_output_dims = network.n_output_dims
         self.padded_output_dims = network.padded_output_dims
-        self.engine = CpuEngine(EncodedNetwork(encoding, network))
+        self.engine = target.network_engine(EncodedNetwork(encoding, network))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.encoding}, {self.network}, device={self.device!r})"
@@ -185,7 +175,7 @@ class NetworkWithInputEncoding(AbstractModel):
             shapes[f"encoding.{name}"] = shape
         return shapes
 
-    def inference(self, inputs, params=None) -> np.ndarray:
+    def inference(self, inputs, params=None) -> Any:
         """Evaluate the model: [n, n_input_dims] -> float32 [n, n_output_dims].
 
         Args:
@@ -197,14 +187,14 @@ class NetworkWithInputEncoding(AbstractModel):
         """
         return self.engine.inference(self._inputs(inputs), self._chosen_params(params))
 
-    def forward(self, inputs, params=None) -> tuple[np.ndarray, Context]:
+    def forward(self, inputs, params=None) -> tuple[Any, Context]:
         """Evaluate the model and return what `backward` needs besides."""
-        context = Context(self._inputs(inputs), self._chosen_params(params))
+        context = self._context(inputs, params)
         return self.engine.inference(context.inputs, context.params), context
 
     def backward(
         self, context: Context, dl_dy, *, input_gradient=True, gradient_mode="overwrite"
-    ) -> np.ndarray | None:
+    ) -> Any:
         """Propagate the gradient of the outputs, float32 [n, n_output_dims], backward.
 
         The gradient of the parameters goes to `gradients`: it replaces what is there, adds to it
@@ -217,15 +207,15 @@ class NetworkWithInputEncoding(AbstractModel):
             TypeError, ValueError: the arrays do not fit, or the mode does not exist.
         """
         n = context.inputs.shape[0]
-        dl_dy = as_host_matrix(dl_dy, "dl_dy", self.n_output_dims, n)
-        dl_dx = np.zeros_like(context.inputs) if input_gradient else None
-        gradients = self._target_gradients(gradient_mode)
+        dl_dy = self.target.matrix(dl_dy, "dl_dy", self.n_output_dims, n)
+        gradients = self._gradients_for(gradient_mode)
+        dl_dx = self.target.zeros(*context.inputs.shape) if input_gradient else None
         self.engine.forward_backward(
             context.inputs, context.params, external=dl_dy, gradients=gradients, dl_dinput=dl_dx
         )
         return dl_dx
 
-    def input_gradient(self, dim: int, inputs, params=None) -> np.ndarray:
+    def input_gradient(self, dim: int, inputs, params=None) -> Any:
         """The derivative of output `dim` with respect to the inputs, float32 [n, n_input_dims].
 
         Raises:
@@ -233,7 +223,7 @@ class NetworkWithInputEncoding(AbstractModel):
         """
         if not (isinstance(dim, (int, np.integer)) and 0 <= dim < self.n_output_dims):
             raise ValueError(f"dim: {dim!r} is no output; use 0 to {self.n_output_dims - 1}")
-        context = Context(self._inputs(inputs), self._chosen_params(params))
+        context = self._context(inputs, params)
         one_hot = np.zeros((context.inputs.shape[0], self.n_output_dims), np.float32)
         one_hot[:, dim] = 1
         return self.backward(context, one_hot, gradient_mode="ignore")
@@ -252,11 +242,14 @@ class Encoding(AbstractModel):
     Args:
         encoding: the encoding component.
         rng: where the initial parameters come from.
+        target: what it runs on.
         alignment: pad the features to a multiple of this; 0 for no padding.
     """
 
-    def __init__(self, encoding: AbstractEncoding, rng: Pcg32, alignment: int = 0):
-        super().__init__(encoding.initial_params(rng))
+    def __init__(
+        self, encoding: AbstractEncoding, rng: Pcg32, target: AbstractTarget, alignment: int = 0
+    ):
+        super().__init__(encoding.initial_params(rng), 0, target)
         self.encoding = encoding
         self.n_input_dims = encoding.n_dims
         self.n_output_dims = encoding.n_outputs
@@ -264,7 +257,8 @@ class Encoding(AbstractModel):
             self.n_output_dims = padded_encoding_width(encoding, alignment)
         self.padded_output_dims = self.n_output_dims
         padding = self.n_output_dims - encoding.n_outputs
-        self._column = padding if encoding.padding_first else 0
+        column = padding if encoding.padding_first else 0
+        self.engine = target.encoding_engine(encoding, self.n_output_dims, column)
 
     def __repr__(self) -> str:
         return f"Encoding({self.encoding}, device={self.device!r})"
@@ -272,38 +266,29 @@ class Encoding(AbstractModel):
     def _named_shapes(self) -> dict[str, tuple[int, ...]]:
         return dict(self.encoding.param_shapes)
 
-    def inference(self, inputs, params=None) -> np.ndarray:
+    def inference(self, inputs, params=None) -> Any:
         """Encode: [n, n_input_dims] -> float32 [n, n_output_dims]."""
         return self.forward(inputs, params)[0]
 
-    def forward(self, inputs, params=None) -> tuple[np.ndarray, Context]:
+    def forward(self, inputs, params=None) -> tuple[Any, Context]:
         """Encode, and return what the backward passes need besides."""
-        context = Context(self._inputs(inputs), self._chosen_params(params))
-        outputs = np.empty((context.inputs.shape[0], self.n_output_dims), np.float32)
-        kernel = encoding_kernels.forward_kernel(self.encoding, self._column)
-        kernel(context.inputs, context.params, outputs)
-        return outputs, context
+        context = self._context(inputs, params)
+        return self.engine.forward(context.inputs, context.params), context
 
     def backward(
         self, context: Context, dl_dy, *, input_gradient=True, gradient_mode="overwrite"
-    ) -> np.ndarray | None:
+    ) -> Any:
         """Propagate the gradient of the features backward, as a network's `backward` does."""
         inputs = context.inputs
-        dl_dy = as_host_matrix(dl_dy, "dl_dy", self.n_output_dims, inputs.shape[0])
-        gradients = self._target_gradients(gradient_mode)
-        if gradients is not None:
-            kernel = encoding_kernels.backward_params_kernel(self.encoding, self._column)
-            kernel(inputs, dl_dy, gradients)
-        if not input_gradient:
-            return None
-        dl_dx = np.empty_like(inputs)
-        kernel = encoding_kernels.backward_input_kernel(self.encoding, self._column)
-        kernel(inputs, context.params, dl_dy, dl_dx)
+        dl_dy = self.target.matrix(dl_dy, "dl_dy", self.n_output_dims, inputs.shape[0])
+        gradients = self._gradients_for(gradient_mode)
+        dl_dx = self.target.empty(*inputs.shape) if input_gradient else None
+        self.engine.backward(inputs, context.params, dl_dy, gradients, dl_dx)
         return dl_dx
 
     def double_backward(
         self, context: Context, dl_dy, dl_ddl_dx, *, gradient_mode="overwrite"
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[Any, Any]:
         """Differentiate `backward`'s gradient of the inputs once more.
 
         Args:
@@ -315,18 +300,11 @@ class Encoding(AbstractModel):
         Returns:
             The gradients with respect to dl_dy [n, n_output_dims] and the inputs [n, n_input_dims].
         """
-        inputs = context.inputs
-        n = inputs.shape[0]
-        dl_dy = as_host_matrix(dl_dy, "dl_dy", self.n_output_dims, n)
-        dl_ddl_dx = as_host_matrix(dl_ddl_dx, "dl_ddl_dx", self.n_input_dims, n)
-        gradients = self._target_gradients(gradient_mode)
-        if gradients is not None:
-            kernel = encoding_kernels.double_backward_params_kernel(self.encoding, self._column)
-            kernel(inputs, dl_dy, dl_ddl_dx, gradients)
-        dl_ddl_dy, dl_dx = np.zeros_like(dl_dy), np.empty_like(inputs)
-        kernel = encoding_kernels.double_backward_input_kernel(self.encoding, self._column)
-        kernel(inputs, context.params, dl_dy, dl_ddl_dx, dl_ddl_dy, dl_dx)
-        return dl_ddl_dy, dl_dx
+        inputs, n = context.inputs, context.inputs.shape[0]
+        dl_dy = self.target.matrix(dl_dy, "dl_dy", self.n_output_dims, n)
+        dl_ddl_dx = self.target.matrix(dl_ddl_dx, "dl_ddl_dx", self.n_input_dims, n)
+        gradients = self._gradients_for(gradient_mode)
+        return self.engine.double_backward(inputs, context.params, dl_dy, dl_ddl_dx, gradients)
 
 
 def padded_encoding_width(encoding: AbstractEncoding, alignment: int) -> int:
@@ -341,7 +319,8 @@ def create_encoding(
     seed: int = 1337,
     *,
     alignment: int = 0,
-    device: str = "auto",
+    device: Any = "auto",
+    precision: str | None = None,
     seed_convention: str = "bindings",
 ) -> Encoding:
     """Make an encoding from its JSON config.
@@ -351,11 +330,11 @@ def create_encoding(
         ValueError: another argument cannot.
         RuntimeError: the device cannot be used.
     """
-    resolve_device(device)
+    target = target_for(device, precision)
     component = create_encoding_component(n_input_dims, config)
     if isinstance(alignment, bool) or not isinstance(alignment, (int, np.integer)) or alignment < 0:
         raise ValueError(f"alignment: {alignment!r} is not allowed; use an integer from 0")
-    return Encoding(component, initial_rng(seed, seed_convention), int(alignment))
+    return Encoding(component, initial_rng(seed, seed_convention), target, int(alignment))
 
 
 def create_network(
@@ -364,14 +343,15 @@ def create_network(
     config: Mapping[str, Any],
     seed: int = 1337,
     *,
-    device: str = "auto",
+    device: Any = "auto",
+    precision: str | None = None,
     seed_convention: str = "bindings",
 ) -> Network:
     """Make a network without encoding from its JSON config; raises as create_encoding."""
-    resolve_device(device)
+    target = target_for(device, precision)
     encoding = Identity(n_dims=check_dims("n_input_dims", n_input_dims))
     network = create_network_component(encoding, n_output_dims, config)
-    return Network(encoding, network, initial_rng(seed, seed_convention))
+    return Network(encoding, network, initial_rng(seed, seed_convention), target)
 
 
 def create_network_with_input_encoding(
@@ -381,14 +361,15 @@ def create_network_with_input_encoding(
     network_config: Mapping[str, Any],
     seed: int = 1337,
     *,
-    device: str = "auto",
+    device: Any = "auto",
+    precision: str | None = None,
     seed_convention: str = "bindings",
 ) -> NetworkWithInputEncoding:
     """Make an encoding with a network from their JSON configs; raises as create_encoding."""
-    resolve_device(device)
+    target = target_for(device, precision)
     encoding = create_encoding_component(n_input_dims, encoding_config)
     network = create_network_component(encoding, n_output_dims, network_config)
-    return NetworkWithInputEncoding(encoding, network, initial_rng(seed, seed_convention))
+    return NetworkWithInputEncoding(encoding, network, initial_rng(seed, seed_convention), target)
 
 
 def create_encoding_component(n_input_dims: int, config: Mapping[str, Any]) -> AbstractEncoding:

@@ -1,7 +1,6 @@
 """The trainer: a model, a loss and an optimizer, and the steps that join them."""
 
 import dataclasses
-import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -10,25 +9,35 @@ from typing import Any
 import numpy as np
 
 from numbanet import registry
-from numbanet.arrays import as_host_matrix
-from numbanet.cpu.engine import all_finite, optimize
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import NetworkWithInputEncoding, check_gradient_mode
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.registry import ConfigError
 from numbanet.snapshot import SnapshotError, read_snapshot, write_snapshot
+from numbanet.target import Batch
 
 SECTIONS = ("loss", "optimizer", "encoding", "network")
 
 
-class Loss:
-    """The loss of a training step, read when it is asked for: `float(loss)`."""
+SKIPPED = "the inputs, the loss or a gradient are infinite or NaN; the step was skipped"
 
-    def __init__(self, value: float):
-        self._value = value
+
+class Loss:
+    """The loss of a training step, read when it is asked for: `float(loss)`.
+
+    On a GPU that is when the host waits for the step, and learns whether it was skipped.
+    """
+
+    def __init__(self, result: Any):
+        self._result = result
+        self._warns = not result.is_known
 
     def __float__(self) -> float:
-        return self._value
+        result = self._result.read()
+        if result.skipped and self._warns:
+            self._warns = False
+            warnings.warn(SKIPPED, RuntimeWarning, stacklevel=2)
+        return result.loss
 
     def item(self) -> float:
         """The value, as `float(loss)`."""
@@ -50,7 +59,8 @@ class Trainer:
         loss: the loss component.
         on_nonfinite: what a step does whose loss or gradients are infinite or NaN: "skip" leaves
             the parameters as they are, zeroes the gradients, counts it in n_skipped_steps and
-            warns; "raise" raises FloatingPointError.
+            warns (on a GPU when the loss is read); "raise" raises FloatingPointError, for which
+            every step on a GPU is waited for.
     """
 
     def __init__(
@@ -68,29 +78,51 @@ class Trainer:
         self.loss = loss
         self.on_nonfinite = on_nonfinite
         self.layout = ParamLayout(model.n_params, model.network.shapes)
-        self.n_steps = 0
-        self.n_skipped_steps = 0
-        self._state = optimizer.initial_state(model.params)
-        self._matrices = np.zeros((optimizer.n_matrix_state, self.layout.n_matrices), np.float32)
+        self._training = model.target.training(
+            model.engine, model.parameters, optimizer, self.layout
+        )
 
     def __repr__(self) -> str:
         return f"Trainer({self.model!r}, {self.optimizer}, {self.loss}, n_steps={self.n_steps})"
 
     @property
-    def params(self) -> np.ndarray:
+    def n_steps(self) -> int:
+        """Steps of the optimizer that were made; a GPU is waited for."""
+        return self._training.n_steps
+
+    @n_steps.setter
+    def n_steps(self, value: int) -> None:
+        self._training.n_steps = value
+
+    @property
+    def n_skipped_steps(self) -> int:
+        """Steps that were skipped, see on_nonfinite; a GPU is waited for."""
+        return self._training.n_skipped_steps
+
+    @n_skipped_steps.setter
+    def n_skipped_steps(self, value: int) -> None:
+        self._training.n_skipped_steps = value
+
+    @property
+    def params(self) -> Any:
         """The parameters that are trained."""
         return self.model.params
 
     @property
-    def inference_params(self) -> np.ndarray:
+    def inference_params(self) -> Any:
         """The parameters for inference; some optimizers keep an average for it."""
         row = self.optimizer.inference_row
-        return self.model.params if row is None else self._state[row]
+        return self.model.params if row is None else self._training.state[row]
+
+    def _params_for_inference(self) -> Any:
+        """As inference_params; None for the model's own."""
+        row = self.optimizer.inference_row
+        return None if row is None else self._training.state[row]
 
     @property
-    def optimizer_state(self) -> np.ndarray:
+    def optimizer_state(self) -> Any:
         """The optimizer's state, float32 [n_state, n_params]."""
-        return self._state
+        return self._training.state
 
     @property
     def learning_rate(self) -> float:
@@ -107,7 +139,7 @@ class Trainer:
         targets,
         pdf=None,
         run_optimizer: bool = True,
-        dl_dinput: np.ndarray | None = None,
+        dl_dinput: Any = None,
         external_dl_dy=None,
         gradient_mode: str = "overwrite",
         use_inference_params: bool = False,
@@ -119,7 +151,8 @@ class Trainer:
             targets: [n, n_output_dims]; may be None if external_dl_dy is given.
             pdf: the density with which each target was sampled, [n, n_output_dims].
             run_optimizer: False to leave the parameters as they are.
-            dl_dinput: a float32 array [n, n_input_dims] that receives the gradient of the inputs.
+            dl_dinput: a float32 array [n, n_input_dims], of the model's device, that receives the
+                gradient of the inputs.
             external_dl_dy: this gradient of the outputs, [n, n_output_dims], replaces the loss's.
             gradient_mode: "overwrite" or "accumulate" the parameters' gradients, or "ignore" them,
                 in which case the optimizer does not run.
@@ -132,64 +165,52 @@ class Trainer:
             TypeError, ValueError: an argument does not fit; nothing has changed then.
             FloatingPointError: the loss or a gradient is not finite and on_nonfinite is "raise".
         """
-        model = self.model
-        inputs = as_host_matrix(inputs, "inputs", model.n_input_dims)
+        model, target = self.model, self.model.target
+        inputs = target.matrix(inputs, "inputs", model.n_input_dims)
         n = inputs.shape[0]
 
         def of_outputs(value, name):
-            return None if value is None else as_host_matrix(value, name, model.n_output_dims, n)
+            return None if value is None else target.matrix(value, name, model.n_output_dims, n)
 
         if targets is None and external_dl_dy is None:
             raise ValueError("targets: None is allowed only if external_dl_dy is given")
         targets = of_outputs(targets, "targets")
         pdf = of_outputs(pdf, "pdf")
         external = of_outputs(external_dl_dy, "external_dl_dy")
-        batch = {"inputs": inputs, "targets": targets, "pdf": pdf, "external_dl_dy": external}
         check_gradient_mode(gradient_mode)
         if dl_dinput is not None:
-            _check_output_array(dl_dinput, "dl_dinput", inputs.shape)
-            for name, array in batch.items():
-                if array is not None and np.may_share_memory(dl_dinput, array):
+            dl_dinput = target.output(dl_dinput, "dl_dinput", inputs.shape)
+            given = {"inputs": inputs, "targets": targets, "pdf": pdf, "external_dl_dy": external}
+            for name, array in given.items():
+                if array is not None and target.overlap(dl_dinput, array):
                     raise ValueError(f"dl_dinput: shares memory with {name}; use another array")
-        gradients = None if gradient_mode == "ignore" else model.gradients
+        gradients = None if gradient_mode == "ignore" else model.target_gradients
         if gradient_mode == "overwrite":
-            gradients[:] = 0
-        loss = model.engine.forward_backward(
-            inputs,
-            self.inference_params if use_inference_params else model.params,
-            loss=None if targets is None else self.loss,
-            targets=targets,
-            pdf=pdf if targets is not None else None,
-            external=external,
-            gradients=gradients,
-            dl_dinput=dl_dinput,
+            target.set_zero(gradients.flat)
+        own = self._params_for_inference() if use_inference_params else None
+        result = self._training.step(
+            Batch(inputs, targets, pdf if targets is not None else None, external),
+            model.parameters.current() if own is None else model.parameters.converted(own),
+            self.loss,
+            self.optimizer,
+            gradients,
+            dl_dinput,
+            run_optimizer=run_optimizer and gradients is not None and n > 0,
         )
-        if run_optimizer and gradients is not None and n > 0:
-            self._step(loss, all_finite(inputs.reshape(-1)))
-        return Loss(loss)
+        if self.on_nonfinite == "raise":
+            if result.read().skipped:
+                raise FloatingPointError(f"{SKIPPED}, the parameters are as they were")
+        elif result.is_known and result.read().skipped:
+            warnings.warn(SKIPPED, RuntimeWarning, stacklevel=2)
+        return Loss(result)
 
-    def _step(self, loss: float, inputs_are_finite: bool) -> None:
-        model = self.model
-        if not (inputs_are_finite and math.isfinite(loss) and all_finite(model.gradients)):
-            message = "the inputs, the loss or a gradient are infinite or NaN"
-            if self.on_nonfinite == "raise":
-                raise FloatingPointError(f"{message}; the parameters were left as they are")
-            self.n_skipped_steps += 1
-            model.gradients[:] = 0  # so that what is accumulated next starts anew
-            warnings.warn(f"{message}; the step was skipped", RuntimeWarning, stacklevel=3)
-            return
-        t = self.n_steps + 1
-        state = self._state, self._matrices
-        optimize(self.optimizer, self.layout, t, model.params, model.gradients, *state)
-        self.n_steps = t
-
-    def inference(self, inputs) -> np.ndarray:
+    def inference(self, inputs) -> Any:
         """Evaluate the model with the parameters for inference."""
-        return self.model.inference(inputs, self.inference_params)
+        return self.model.inference(inputs, self._params_for_inference())
 
-    def input_gradient(self, dim: int, inputs) -> np.ndarray:
+    def input_gradient(self, dim: int, inputs) -> Any:
         """The derivative of output `dim` for the inputs, at the parameters for inference."""
-        return self.model.input_gradient(dim, inputs, self.inference_params)
+        return self.model.input_gradient(dim, inputs, self._params_for_inference())
 
     def update_hyperparams(self, config: Mapping[str, Any]) -> None:
         """Change options of the optimizer or the loss, for example
@@ -216,10 +237,11 @@ class Trainer:
         parts = (self.loss, self.optimizer, self.model.encoding, self.model.network)
         return dict(zip(SECTIONS, map(registry.to_config, parts), strict=True))
 
-    def _tensors(self) -> dict[str, np.ndarray]:
-        """What a snapshot holds."""
-        tensors = {"params": self.params, "optimizer.state": self._state}
-        return tensors | ({"optimizer.matrices": self._matrices} if len(self._matrices) else {})
+    def _tensors(self) -> dict[str, Any]:
+        """What a snapshot holds besides the parameters."""
+        training = self._training
+        tensors = {"optimizer.state": training.state, "optimizer.matrices": training.matrices}
+        return {name: array for name, array in tensors.items() if array.shape[0] or "state" in name}
 
     def save(self, path: str | os.PathLike, metadata: Mapping[str, Any] | None = None) -> None:
         """Write a snapshot (safetensors): parameters, optimizer state, config and `metadata`.
@@ -240,7 +262,9 @@ class Trainer:
             "n_skipped_steps": self.n_skipped_steps,
             "metadata": dict(metadata or {}),
         }
-        write_snapshot(path, self._tensors(), header)
+        tensors = {"params": self.params, **self._tensors()}
+        to_host = self.model.target.to_host
+        write_snapshot(path, {name: to_host(array) for name, array in tensors.items()}, header)
 
     def load(self, path: str | os.PathLike) -> dict[str, Any]:
         """Continue from a snapshot of a model of the same config; returns its metadata.
@@ -278,7 +302,7 @@ class Trainer:
 
     def restore(self, path, tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> None:
         """Take parameters, optimizer state and counters from what read_snapshot returned."""
-        expected = self._tensors()
+        expected = {"params": self.params, **self._tensors()}
         for name, array in expected.items():
             found = tensors.get(name)
             if found is None or found.shape != array.shape or found.dtype != array.dtype:
@@ -291,7 +315,7 @@ class Trainer:
         if not whole or not isinstance(header.get("metadata"), dict):
             raise SnapshotError(f"{path}: the snapshot's header is damaged")
         for name, array in expected.items():
-            array[:] = tensors[name]
+            self.model.target.copy_from_host(array, tensors[name])
         self.n_steps, self.n_skipped_steps = counts
 
 
@@ -312,13 +336,3 @@ def updated(component, options: Mapping[str, Any], path: str):
         if field.metadata.get("derived")
     }
     return registry.create(path, config, default=component.otype, path=path, **derived)
-
-
-def _check_output_array(array: Any, name: str, shape: tuple[int, ...]) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
-        raise TypeError(f"{name}: expected a float32 NumPy array to write to, got {array!r:.80}")
-    if array.shape != shape or not array.flags.carray:
-        raise ValueError(
-            f"{name}: expected a writable C-order array of shape {list(shape)}, got "
-            f"{list(array.shape)} with strides {list(array.strides)}"
-        )

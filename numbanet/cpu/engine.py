@@ -3,9 +3,11 @@
 import numpy as np
 
 from numbanet.cpu import kernels
-from numbanet.cpu.kernels import EncodedNetwork, TrainingPlan
+from numbanet.cpu.kernels import TrainingPlan
+from numbanet.encoded_network import EncodedNetwork
 from numbanet.losses.base import AbstractLoss
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.target import Gradients
 
 NO_MATRIX = np.empty((0, 0), np.float32)
 OPTIMIZER_CHUNK = 4096  # parameters
@@ -31,7 +33,7 @@ class CpuEngine:
         targets: np.ndarray | None = None,
         pdf: np.ndarray | None = None,
         external: np.ndarray | None = None,
-        gradients: np.ndarray | None = None,
+        gradients: Gradients | None = None,
         dl_dinput: np.ndarray | None = None,
     ) -> float:
         """Add to `gradients`, overwrite `dl_dinput`, and return the mean loss.
@@ -60,7 +62,7 @@ class CpuEngine:
             params,
             group_rows,
             np.float32(1.0 / n_elements),
-            NO_MATRIX[0:0].reshape(-1) if gradients is None else gradients,
+            NO_MATRIX[0:0].reshape(-1) if gradients is None else gradients.flat,
             NO_MATRIX if dl_dinput is None else dl_dinput,
             losses,
         )

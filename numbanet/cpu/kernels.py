@@ -7,7 +7,7 @@ the network's weights on its own.
 """
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 
 import numpy as np
 from numba import prange
@@ -22,40 +22,14 @@ from numbanet.cpu.mlp import (
     unpack_gradients,
 )
 from numbanet.device import device, local_array
-from numbanet.encodings.base import AbstractEncoding
+from numbanet.encoded_network import EncodedNetwork
 from numbanet.kernel_cache import compile_cached
 from numbanet.losses.base import AbstractLoss
-from numbanet.networks.base import AbstractMLP, next_multiple
+from numbanet.networks.base import next_multiple
 
 N_GROUPS = 32
 SLAB_FLOATS = 1 << 20  # 4 MiB of features stay in the last-level cache until they are used again
 INFERENCE_ROWS = 1024  # of a group, or fewer where that makes fewer than N_GROUPS groups
-
-
-@dataclass(frozen=True)
-class EncodedNetwork:
-    """An encoding and the network that reads its padded output."""
-
-    encoding: AbstractEncoding
-    network: AbstractMLP
-
-    @property
-    def n_encoded(self) -> int:
-        """Width of the network's input: features and padding."""
-        return self.network.n_input_dims
-
-    @property
-    def column(self) -> int:
-        """First column of the features; padding may come before them."""
-        return self.n_encoded - self.encoding.n_outputs if self.encoding.padding_first else 0
-
-    @property
-    def n_params(self) -> int:
-        return self.network.n_params + self.encoding.n_params
-
-    @cached_property
-    def layout(self) -> TileLayout:
-        return TileLayout(self.network)
 
 
 @dataclass(frozen=True)
@@ -75,7 +49,7 @@ class TrainingPlan:
         There are fewer groups where their gradients would need much memory: more than the
         parameters and 160 bytes per sample.
         """
-        n_affordable = (self.model.n_params + 40 * n) // self.model.layout.n_weights
+        n_affordable = (self.model.n_params + 40 * n) // TileLayout(self.model.network).n_weights
         n_groups = min(N_GROUPS, max(2, n_affordable // 2 * 2))
         return max(TILE, next_multiple(-(-min(n, self.slab_rows) // n_groups), TILE))
 
@@ -109,7 +83,11 @@ def encode(model: EncodedNetwork):
 @cache
 def inference_kernel(model: EncodedNetwork) -> ParallelKernel:
     """(xs, params, ys): evaluate the model for every row."""
-    layout, n_encoded, n_outputs = model.layout, model.n_encoded, model.network.n_output_dims
+    layout, n_encoded, n_outputs = (
+        TileLayout(model.network),
+        model.n_encoded,
+        model.network.n_output_dims,
+    )
     n_network_params, n_weights, scratch_size = (
         model.network.n_params, layout.n_weights, layout.gradients,
     )  # fmt: skip
@@ -156,7 +134,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
     not need is passed as an empty array.
     """
     model, loss = plan.model, plan.loss
-    encoding, network, layout = model.encoding, model.network, model.layout
+    encoding, network, layout = model.encoding, model.network, TileLayout(model.network)
     n_encoded, n_outputs, column = model.n_encoded, network.n_output_dims, model.column
     n_network_params, n_weights = network.n_params, layout.n_weights
     scratch_size, n_features = layout.scratch_size, encoding.n_outputs

@@ -4,10 +4,12 @@ from functools import cached_property
 from typing import Any
 
 from numbanet.cuda import encoding_kernels as kernels
-from numbanet.cuda.arrays import DeviceArray
+from numbanet.cuda.arrays import DeviceArray, empty, zeros
 from numbanet.cuda.kernel import Kernel
+from numbanet.cuda.parameter_kernels import FILL, fill_kernel
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.storage.views import ITEM_SIZES
+from numbanet.target import Gradients
 
 FLOAT_BYTES = 4
 MOST_ROWS = 1 << 18  # of one launch, so that places fit into 32 bits
@@ -143,14 +145,89 @@ class EncodingEngine:
 
     Args:
         device: a CudaDevice, or anything with its methods.
-        encoding: the component, padded already.
-        width: of a row of features.
+        encoding: the component.
+        width: of a row of features, with padding.
+        column: where the features start in a row.
         precision: of the parameters that the kernels read.
     """
 
-    def __init__(self, device: Any, encoding: AbstractEncoding, width: int, precision: str):
-        self._device, self._encoding, self._width = device, encoding, width
+    def __init__(
+        self, device: Any, encoding: AbstractEncoding, width: int, column: int, precision: str
+    ):
+        self._device, self._encoding = device, encoding
+        self._width, self._column = width, column
         self._parts = [
             EncodingPart(device, part, encoding.n_dims, precision, "float32")
             for part in encoding.parts
         ]
+
+    @cached_property
+    def _fill(self) -> Kernel:
+        return Kernel(self._device, fill_kernel("float32"), FILL)
+
+    def _rows(self, features: DeviceArray, first: int) -> Rows:
+        address = features.address + (first * self._width + self._column) * FLOAT_BYTES
+        return Rows(address, self._width, 1, "float32")
+
+    def _slabs(self, inputs: DeviceArray):
+        """First row, number of rows and place in bytes of what one launch takes of the inputs."""
+        n_columns = self._encoding.n_dims
+        for first in range(0, inputs.shape[0], MOST_ROWS):
+            n = min(MOST_ROWS, inputs.shape[0] - first)
+            yield first, n, first * n_columns * FLOAT_BYTES
+
+    def forward(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
+        """Features and padding [n, width]."""
+        outputs = empty((inputs.shape[0], self._width), "f4", self._device)
+        for first, n, place in self._slabs(inputs):
+            if self._width > self._encoding.n_outputs:
+                start, size = outputs.address + first * self._width * FLOAT_BYTES, n * self._width
+                self._fill.over(size, start, self._encoding.padding_value, size)
+            for part in self._parts:
+                part.forward(inputs.address + place, n, params.address, self._rows(outputs, first))
+        return outputs
+
+    def backward(
+        self,
+        inputs: DeviceArray,
+        params: DeviceArray,
+        dl_dy: DeviceArray,
+        gradients: Gradients | None,
+        dl_dx: DeviceArray | None,
+    ) -> None:
+        """Add to `gradients` and write `dl_dx`, where they are given."""
+        if dl_dx is not None:
+            self._device.zero(dl_dx.address, dl_dx.nbytes)
+        for first, n, place in self._slabs(inputs):
+            x, rows = inputs.address + place, self._rows(dl_dy, first)
+            for part in self._parts:
+                if gradients is not None:
+                    to = gradients.flat.address
+                    part.backward_params(x, n, first, inputs.shape[0], rows, 1.0, to, False)
+                if dl_dx is not None:
+                    to = dl_dx.address + place
+                    part.backward_input(x, n, params.address, rows, 1.0, to)
+
+    def double_backward(
+        self,
+        inputs: DeviceArray,
+        params: DeviceArray,
+        dl_dy: DeviceArray,
+        dl_ddl_dx: DeviceArray,
+        gradients: Gradients | None,
+    ) -> tuple[DeviceArray, DeviceArray]:
+        """The gradients with respect to dl_dy and the inputs; adds to `gradients`."""
+        dl_ddl_dy, dl_dx = (
+            zeros(dl_dy.shape, "f4", self._device),
+            zeros(inputs.shape, "f4", self._device),
+        )
+        for first, n, place in self._slabs(inputs):
+            x, along = inputs.address + place, dl_ddl_dx.address + place
+            rows, to = self._rows(dl_dy, first), self._rows(dl_ddl_dy, first)
+            for part in self._parts:
+                part.double_backward_input(
+                    x, n, params.address, rows, along, to, dl_dx.address + place
+                )
+                if gradients is not None:
+                    part.double_backward_params(x, n, rows, along, gradients.flat.address)
+        return dl_ddl_dy, dl_dx

@@ -55,6 +55,32 @@ def as_device_vector(value: Any, name: str, n: int, device: Any) -> DeviceArray:
     return bring(value, name, device, check, lambda host: as_host_vector(host, name, n))
 
 
+def as_device_output(value: Any, name: str, shape: tuple[int, ...], device: Any) -> DeviceArray:
+    """An array of any library on the device, to be written in place.
+
+    Raises:
+        TypeError: it is no float32 array, or does not lie on the device.
+        ValueError: its shape or layout is wrong.
+    """
+    if isinstance(value, DeviceArray) and value.device is device:
+        found, dtype = value, value.dtype
+        in_order = True
+    else:
+        found = on_gpu(value, name, device)
+        if found is None:
+            raise TypeError(
+                f"{name}: expected a float32 array on {device!r} to write to, got {value!r:.80}"
+            )
+        dtype, in_order = found.dtype, is_c_order(found)
+    if dtype != "f4":
+        raise TypeError(f"{name}: expected a float32 array to write to, got {dtype}")
+    if tuple(found.shape) != tuple(shape) or not in_order:
+        raise ValueError(
+            f"{name}: expected a C-order array of shape {list(shape)}, got {list(found.shape)}"
+        )
+    return DeviceArray(tuple(shape), FLOAT, found.address, found.owner, device)
+
+
 def bring(
     value: Any, name: str, device: Any, check: Callable, as_host: Callable[[Any], np.ndarray]
 ) -> DeviceArray:

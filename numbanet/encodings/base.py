@@ -2,10 +2,20 @@
 
 from abc import ABC, abstractmethod
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from numbanet.device import device
+
+
+class Part(NamedTuple):
+    """An encoding inside of another one, and its place there."""
+
+    encoding: "AbstractEncoding"
+    first_dim: int = 0
+    first_column: int = 0
+    first_param: int = 0
 
 
 class AbstractEncoding(ABC):
@@ -31,6 +41,11 @@ class AbstractEncoding(ABC):
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of each part of the parameters, in their order."""
         return {"params": (self.n_params,)} if self.n_params else {}
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The encodings whose features, side by side, are this one's; by default itself."""
+        return (Part(self),)
 
     @property
     @abstractmethod

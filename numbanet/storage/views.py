@@ -6,6 +6,7 @@ and one addition. Numba has no bfloat16 on all targets, so its bits are viewed a
 memory, a 16-bit unsigned integer always means a bfloat16.
 """
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -76,6 +77,9 @@ float_vector, float_matrix = vector_view("float32"), matrix_view("float32")
 half_vector, half_matrix = vector_view("float16"), matrix_view("float16")
 bfloat_vector, bfloat_matrix = vector_view("bfloat16"), matrix_view("bfloat16")
 uint32_vector = vector_view("uint32")
+
+ITEM_SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
+DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}  # on the host
 
 # By the precision of a model's compute copy of its parameters.
 VECTORS = {"float32": float_vector, "float16": half_vector, "bfloat16": bfloat_vector}

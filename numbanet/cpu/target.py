@@ -1,0 +1,128 @@
+"""The CPU as a target: NumPy arrays, and engines that run Numba's kernels on all cores."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from numbanet.arrays import as_host_matrix, as_host_output, as_host_vector
+from numbanet.cpu.encoding_engine import EncodingEngine
+from numbanet.cpu.engine import CpuEngine, all_finite, optimize
+from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.target import (
+    AbstractParameters,
+    AbstractTarget,
+    AbstractTraining,
+    Batch,
+    Gradients,
+    StepResult,
+)
+
+
+class CpuParameters(AbstractParameters):
+    """A NumPy array, which the kernels read as it is."""
+
+    def __init__(self, array: np.ndarray):
+        self._array = array
+
+    @property
+    def array(self) -> np.ndarray:
+        return self._array
+
+    def assign(self, values: np.ndarray) -> None:
+        self._array[:] = values
+
+    def current(self) -> np.ndarray:
+        return self._array
+
+    def converted(self, values: np.ndarray) -> np.ndarray:
+        return values
+
+
+class CpuTraining(AbstractTraining):
+    """Steps whose results are known when they return."""
+
+    def __init__(
+        self, engine: CpuEngine, params: np.ndarray, optimizer: AbstractOptimizer,
+        layout: ParamLayout,
+    ):  # fmt: skip
+        self._engine, self._params, self._layout = engine, params, layout
+        self.n_steps = self.n_skipped_steps = 0
+        self.state = optimizer.initial_state(params)
+        self.matrices = np.zeros((optimizer.n_matrix_state, layout.n_matrices), np.float32)
+
+    def step(
+        self, batch: Batch, params, loss, optimizer, gradients, dl_dinput, run_optimizer
+    ) -> StepResult:
+        value = self._engine.forward_backward(
+            batch.inputs,
+            params,
+            loss=None if batch.targets is None else loss,
+            targets=batch.targets,
+            pdf=batch.pdf,
+            external=batch.external,
+            gradients=gradients,
+            dl_dinput=dl_dinput,
+        )
+        if not run_optimizer:
+            return StepResult(value)
+        is_finite = all_finite(batch.inputs.reshape(-1)) and math.isfinite(value)
+        if not (is_finite and all_finite(gradients.flat)):
+            self.n_skipped_steps += 1
+            gradients.flat[:] = 0  # so that what is accumulated next starts anew
+            return StepResult(value, skipped=True)
+        arrays = self._params, gradients.flat, self.state, self.matrices
+        optimize(optimizer, self._layout, self.n_steps + 1, *arrays)
+        self.n_steps += 1
+        return StepResult(value)
+
+
+class CpuTarget(AbstractTarget):
+    """All cores, float32."""
+
+    name, precision = "cpu", "float32"
+
+    def matrix(self, value, name, n_columns, n_rows=None):
+        return as_host_matrix(value, name, n_columns, n_rows)
+
+    def vector(self, value, name, n):
+        return as_host_vector(value, name, n)
+
+    def output(self, value, name, shape):
+        return as_host_output(value, name, shape)
+
+    def overlap(self, a, b):
+        return np.may_share_memory(a, b)
+
+    def empty(self, *shape):
+        return np.empty(shape, np.float32)
+
+    def zeros(self, *shape):
+        return np.zeros(shape, np.float32)
+
+    def set_zero(self, array):
+        array[...] = 0
+
+    def from_host(self, array):
+        return array.copy()
+
+    def to_host(self, array):
+        return array
+
+    def copy_from_host(self, array, values):
+        array[...] = values
+
+    def parameters(self, values, n_matrix_params):
+        return CpuParameters(values.astype(np.float32))
+
+    def gradients(self, n_params, n_matrix_params):
+        return Gradients(self.zeros(n_params))
+
+    def network_engine(self, model):
+        return CpuEngine(model)
+
+    def encoding_engine(self, encoding, width, column):
+        return EncodingEngine(encoding, width, column)
+
+    def training(self, engine: Any, parameters, optimizer, layout):
+        return CpuTraining(engine, parameters.array, optimizer, layout)

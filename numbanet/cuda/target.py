@@ -1,0 +1,85 @@
+"""A GPU as a target: device arrays, and engines that queue kernels on its stream."""
+
+from typing import Any
+
+import numpy as np
+
+from numbanet.cuda import arrays
+from numbanet.cuda.encoding_engine import EncodingEngine
+from numbanet.cuda.inputs import as_device_matrix, as_device_output, as_device_vector
+from numbanet.cuda.network_engine import NetworkEngine
+from numbanet.cuda.parameters import CudaParameters, aligned
+from numbanet.cuda.training import CudaTraining
+from numbanet.storage.views import DTYPES
+from numbanet.target import AbstractTarget, Gradients
+
+HOPPER = (9, 0)  # adds two float32 to memory in one instruction
+
+
+class CudaTarget(AbstractTarget):
+    """One GPU, with parameters in one precision.
+
+    Args:
+        device: a CudaDevice, or anything with its methods.
+        precision: of the parameters that the kernels read, and of what lies between the kernels.
+    """
+
+    def __init__(self, device: Any, precision: str):
+        self.device, self.precision = device, precision
+
+    @property
+    def name(self) -> str:
+        return f"cuda:{self.device.ordinal}"
+
+    def matrix(self, value, name, n_columns, n_rows=None):
+        return as_device_matrix(value, name, n_columns, n_rows, self.device)
+
+    def vector(self, value, name, n):
+        return as_device_vector(value, name, n, self.device)
+
+    def output(self, value, name, shape):
+        return as_device_output(value, name, shape, self.device)
+
+    def overlap(self, a, b):
+        return a.address < b.address + b.nbytes and b.address < a.address + a.nbytes
+
+    def empty(self, *shape):
+        return arrays.empty(shape, np.float32, self.device)
+
+    def zeros(self, *shape):
+        return arrays.zeros(shape, np.float32, self.device)
+
+    def set_zero(self, array):
+        self.device.zero(array.address, array.nbytes)
+
+    def from_host(self, array):
+        return arrays.to_device(array, self.device)
+
+    def to_host(self, array):
+        return array.numpy()
+
+    def copy_from_host(self, array, values):
+        values = np.ascontiguousarray(values, np.float32)
+        self.device.copy_to_device(array.address, values)
+
+    def parameters(self, values, n_matrix_params):
+        return CudaParameters(self.device, values, n_matrix_params, self.precision)
+
+    def gradients(self, n_params, n_matrix_params):
+        flat = aligned(self.device, n_params, "float32", n_matrix_params)
+        self.device.zero(flat.address, flat.nbytes)
+        n_scattered = n_params - n_matrix_params
+        in_halves = self.precision != "float32" and self.device.compute_capability < HOPPER
+        if not in_halves or n_scattered == 0:
+            return Gradients(flat)
+        scatter = arrays.zeros((n_scattered + 1,), DTYPES[self.precision], self.device)
+        return Gradients(flat, scatter[:n_scattered])
+
+    def network_engine(self, model):
+        return NetworkEngine(self.device, model, self.precision)
+
+    def encoding_engine(self, encoding, width, column):
+        return EncodingEngine(self.device, encoding, width, column, self.precision)
+
+    def training(self, engine, parameters, optimizer, layout):
+        return CudaTraining(self.device, engine, parameters, optimizer, layout)

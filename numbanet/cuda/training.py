@@ -1,0 +1,228 @@
+"""Training steps on a CUDA device: queued as a whole, with nothing read back.
+
+Results are kept in device memory, the last HISTORY of them; one that is still of interest is read
+before its place is needed again.
+"""
+
+import weakref
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from numbanet.cuda import optimizer_kernels as kernels
+from numbanet.cuda.arrays import DeviceArray, empty, to_device, zeros
+from numbanet.cuda.kernel import BLOCK, Kernel
+from numbanet.cuda.network_engine import NetworkEngine
+from numbanet.cuda.parameters import CudaParameters
+from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.target import AbstractTraining, Batch, Gradients, StepResult
+
+CHECK_BLOCKS = 1024  # at most
+WARP = 32
+
+
+class Results:
+    """The results of the steps, written by the device and numbered in the order of the calls."""
+
+    def __init__(self, device: Any):
+        self._device = device
+        self.history = zeros((kernels.HISTORY, 2), np.uint32, device)
+        self._n = 0
+        self._pending = weakref.WeakValueDictionary()  # number -> PendingResult
+
+    def next(self) -> "PendingResult":
+        """The result of the step that is being queued."""
+        if self._n % kernels.HISTORY == kernels.HISTORY - 1:
+            self.read_all()  # their places are written anew from now on
+        result = PendingResult(self)
+        self._pending[self._n] = result
+        self._n += 1
+        return result
+
+    def read_all(self) -> None:
+        """Wait for the device, and give all results that somebody holds their values."""
+        pending = dict(self._pending)
+        if not pending:
+            return
+        values = self.history.numpy()
+        for number, result in pending.items():
+            loss, skipped = values[number % kernels.HISTORY]
+            result.value = StepResult(float(loss.view(np.float32)), bool(skipped))
+        self._pending.clear()
+
+
+class PendingResult:
+    """A StepResult that is read from the device when it is asked for."""
+
+    def __init__(self, results: Results):
+        self._results = results
+        self.value = None
+
+    @property
+    def is_known(self) -> bool:
+        return self.value is not None
+
+    def read(self) -> StepResult:
+        if self.value is None:
+            self._results.read_all()
+        return self.value
+
+
+class OptimizerKernels:
+    """The kernels of one optimizer, and its scalars in device memory."""
+
+    def __init__(
+        self, device: Any, optimizer: AbstractOptimizer, layout: ParamLayout, precision: str
+    ):
+        self._device, self._layout = device, layout
+        self._optimizer = optimizer.kernel_key()
+        self._precision = precision
+        self.hyperparams = zeros((max(optimizer.n_hyperparams, 1),), np.float32, device)
+        self.scalars = zeros((max(optimizer.n_scalars, 1),), np.float32, device)
+        self._values = None
+
+    def set_hyperparams(self, optimizer: AbstractOptimizer) -> None:
+        values = optimizer.hyperparams()
+        if values != self._values:
+            self._values = values
+            host = np.array(values, np.float32)
+            self._device.copy_to_device(self.hyperparams.address, host)
+
+    @cached_property
+    def finish(self) -> Kernel:
+        function = kernels.finish_kernel(self._optimizer)
+        return Kernel(self._device, function, kernels.FINISH, WARP)
+
+    @cached_property
+    def optimize(self) -> Kernel:
+        function = kernels.optimize_kernel(self._optimizer, self._layout, self._precision)
+        return Kernel(self._device, function, kernels.OPTIMIZE)
+
+    @cached_property
+    def summands(self) -> Kernel:
+        function = kernels.summands_kernel(self._optimizer, self._layout)
+        return Kernel(self._device, function, kernels.SUMMANDS)
+
+    @cached_property
+    def matrix_step(self) -> Kernel:
+        function = kernels.matrix_step_kernel(self._optimizer, self._layout)
+        return Kernel(self._device, function, kernels.MATRIX_STEP, WARP)
+
+
+class CudaTraining(AbstractTraining):
+    """Steps whose results are known when the device has made them."""
+
+    def __init__(
+        self,
+        device: Any,
+        engine: NetworkEngine,
+        parameters: CudaParameters,
+        optimizer: AbstractOptimizer,
+        layout: ParamLayout,
+    ):
+        self._device, self._engine = device, engine
+        self._parameters, self._layout = parameters, layout
+        self.state = to_device(optimizer.initial_state(parameters.master.numpy()), device)
+        shape = optimizer.n_matrix_state, layout.n_matrices
+        self.matrices = zeros(shape, np.float32, device)
+        self._control = zeros((kernels.N_CONTROL,), np.uint32, device)
+        self._results = Results(device)
+        self._kernels = {}
+
+    def _kernels_of(self, optimizer: AbstractOptimizer) -> OptimizerKernels:
+        key = optimizer.kernel_key()
+        if key not in self._kernels:
+            precision = self._engine.precision
+            self._kernels[key] = OptimizerKernels(self._device, optimizer, self._layout, precision)
+        found = self._kernels[key]
+        found.set_hyperparams(optimizer)
+        return found
+
+    @cached_property
+    def _check(self) -> Kernel:
+        return Kernel(self._device, kernels.check_finite, kernels.CHECK)
+
+    @cached_property
+    def _matrix_sums(self) -> DeviceArray:
+        per_matrix = int(kernels.SUM_LANES) // WARP
+        return empty((self._layout.n_matrices * per_matrix,), np.float32, self._device)
+
+    def _counter(self, k: int) -> int:
+        return int(self._control.numpy()[int(k)])
+
+    def _set_counter(self, k: int, value: int) -> None:
+        host = np.array([value], np.uint32)
+        self._device.copy_to_device(self._control.address + 4 * int(k), host)
+
+    @property
+    def n_steps(self) -> int:
+        """Steps made; asking waits for the device."""
+        return self._counter(kernels.N_STEPS)
+
+    @n_steps.setter
+    def n_steps(self, value: int) -> None:
+        self._set_counter(kernels.N_STEPS, value)
+
+    @property
+    def n_skipped_steps(self) -> int:
+        """Steps skipped; asking waits for the device."""
+        return self._counter(kernels.N_SKIPPED)
+
+    @n_skipped_steps.setter
+    def n_skipped_steps(self, value: int) -> None:
+        self._set_counter(kernels.N_SKIPPED, value)
+
+    def step(
+        self, batch: Batch, params, loss, optimizer, gradients, dl_dinput, run_optimizer
+    ) -> PendingResult:
+        engine = self._engine
+        n_sums = engine.forward_backward(
+            batch.inputs,
+            params,
+            loss=None if batch.targets is None else loss,
+            targets=batch.targets,
+            pdf=batch.pdf,
+            external=batch.external,
+            gradients=gradients,
+            dl_dinput=dl_dinput,
+        )
+        found = self._kernels_of(optimizer)
+        if run_optimizer:
+            self._check_finite(batch.inputs)
+            self._check_finite(gradients.flat)
+        result = self._results.next()
+        self._finish(found, batch, n_sums, run_optimizer)
+        if run_optimizer:
+            self._optimize(found, optimizer, gradients)
+        return result
+
+    def _check_finite(self, array: DeviceArray) -> None:
+        n = array.size
+        blocks = min(-(-n // BLOCK), CHECK_BLOCKS)
+        self._check(blocks, array.address, n, self._control.address)
+
+    def _finish(
+        self, found: OptimizerKernels, batch: Batch, n_sums: int, run_optimizer: bool
+    ) -> None:
+        n_elements = max(len(batch) * self._engine.model.network.n_output_dims, 1)
+        found.finish(
+            1,
+            *(self._engine.sums(len(batch)).address, n_sums, 1.0 / n_elements),
+            *(self._control.address, self._results.history.address),
+            *(found.hyperparams.address, found.scalars.address, int(run_optimizer)),
+        )
+
+    def _optimize(
+        self, found: OptimizerKernels, optimizer: AbstractOptimizer, gradients: Gradients
+    ) -> None:
+        weights, copy = self._parameters.master, self._parameters.copy
+        control, scalars = self._control.address, found.scalars.address
+        arrays = weights.address, gradients.flat.address, self.state.address, scalars
+        matrices, n = self.matrices.address, weights.size
+        if optimizer.n_matrix_state:
+            sums, n_matrices = self._matrix_sums.address, self._layout.n_matrices
+            grid = int(kernels.SUM_LANES) // BLOCK, n_matrices
+            found.summands(grid, *arrays, sums, control)
+            found.matrix_step(n_matrices, sums, matrices, scalars, control)
+        found.optimize.over(n, *arrays, matrices, copy.address, control, n)

@@ -1,0 +1,181 @@
+"""What a target, the CPU or a GPU, offers to models and trainers: arrays, and engines that compute.
+
+Models and trainers check arguments and own nothing but what a target made for them, so that their
+code is the same for every target. Arrays are float32 in C order: NumPy arrays on the CPU,
+DeviceArrays on a GPU.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from numbanet.encoded_network import EncodedNetwork
+from numbanet.encodings.base import AbstractEncoding
+from numbanet.losses.base import AbstractLoss
+from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+
+
+class AbstractParameters(ABC):
+    """The parameters of a model: float32, and what the kernels read of them."""
+
+    @property
+    @abstractmethod
+    def array(self) -> Any:
+        """The parameters, float32 [n_params]; who writes to them changes the model."""
+
+    @abstractmethod
+    def assign(self, values: Any) -> None:
+        """Take the values of a float32 array [n_params] of the target."""
+
+    @abstractmethod
+    def current(self) -> Any:
+        """What the kernels read, as of now."""
+
+    @abstractmethod
+    def converted(self, values: Any) -> Any:
+        """What the kernels would read of other parameters, float32 [n_params]."""
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The gradients of the parameters; those of the encoding may be added up elsewhere first."""
+
+    flat: Any  # float32 [n_params]
+    scatter: Any = None  # in the precision of the kernels, zero between the passes
+
+    @property
+    def in_halves(self) -> bool:
+        return self.scatter is not None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step is given, checked, on the target."""
+
+    inputs: Any
+    targets: Any = None
+    pdf: Any = None
+    external: Any = None  # gradient of the outputs, in the place of the loss's
+
+    def __len__(self) -> int:
+        return self.inputs.shape[0]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a training step came to."""
+
+    loss: float
+    skipped: bool = False
+
+    is_known = True
+
+    def read(self) -> "StepResult":
+        """This; a step under way on a GPU has to be waited for."""
+        return self
+
+
+class AbstractTraining(ABC):
+    """The state of an optimizer, and training steps.
+
+    A step is skipped if its inputs, its loss or a gradient are infinite or NaN: the parameters stay
+    as they are and the gradients are zeroed.
+    """
+
+    n_steps: int  # made so far
+    n_skipped_steps: int
+    state: Any  # float32 [n_state, n_params]
+    matrices: Any  # float32 [n_matrix_state, n_matrices]
+
+    @abstractmethod
+    def step(
+        self,
+        batch: Batch,
+        params: Any,
+        loss: AbstractLoss,
+        optimizer: AbstractOptimizer,
+        gradients: Gradients | None,
+        dl_dinput: Any,
+        run_optimizer: bool,
+    ) -> Any:
+        """Add to `gradients`, overwrite `dl_dinput`, step the optimizer; what is None is left out.
+
+        Returns:
+            A StepResult, or what will be one when it is `read`.
+        """
+
+
+class AbstractTarget(ABC):
+    """One device with one precision of parameters."""
+
+    name: str  # such as "cpu" or "cuda:0"
+    precision: str
+
+    # Arrays
+
+    @abstractmethod
+    def matrix(self, value: Any, name: str, n_columns: int, n_rows: int | None = None) -> Any:
+        """Any array as one of the target's [n_rows, n_columns]; raises TypeError, ValueError."""
+
+    @abstractmethod
+    def vector(self, value: Any, name: str, n: int) -> Any:
+        """Any array as one of the target's [n]; raises TypeError, ValueError."""
+
+    @abstractmethod
+    def output(self, value: Any, name: str, shape: tuple[int, ...]) -> Any:
+        """An array of the user's that can be written in place; raises TypeError, ValueError."""
+
+    @abstractmethod
+    def overlap(self, a: Any, b: Any) -> bool:
+        """Whether two arrays may share memory."""
+
+    @abstractmethod
+    def empty(self, *shape: int) -> Any:
+        """A new array, uninitialised."""
+
+    @abstractmethod
+    def zeros(self, *shape: int) -> Any:
+        """A new array of zeros."""
+
+    @abstractmethod
+    def set_zero(self, array: Any) -> None:
+        """Zero an array."""
+
+    @abstractmethod
+    def from_host(self, array: np.ndarray) -> Any:
+        """A copy of a NumPy array."""
+
+    @abstractmethod
+    def to_host(self, array: Any) -> np.ndarray:
+        """A NumPy array with the same numbers, maybe in the same memory."""
+
+    @abstractmethod
+    def copy_from_host(self, array: Any, values: np.ndarray) -> None:
+        """Overwrite an array of the target."""
+
+    # What computes
+
+    @abstractmethod
+    def parameters(self, values: np.ndarray, n_matrix_params: int) -> AbstractParameters:
+        """The parameters of a new model; the first n_matrix_params are its network's."""
+
+    @abstractmethod
+    def gradients(self, n_params: int, n_matrix_params: int) -> Gradients:
+        """Zeros that the engines can add to."""
+
+    @abstractmethod
+    def network_engine(self, model: EncodedNetwork) -> Any:
+        """An engine with `inference` and `forward_backward`; see the CPU's."""
+
+    @abstractmethod
+    def encoding_engine(self, encoding: AbstractEncoding, width: int, column: int) -> Any:
+        """An engine for an encoding by itself; see the CPU's."""
+
+    @abstractmethod
+    def training(
+        self, engine: Any, parameters: AbstractParameters, optimizer: AbstractOptimizer,
+        layout: ParamLayout,
+    ) -> AbstractTraining:  # fmt: skip
+        """The optimizer's state, and what makes steps."""

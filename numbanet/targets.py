@@ -1,0 +1,59 @@
+"""From the name of a device and a precision to the target that a model runs on."""
+
+import re
+from functools import cache
+from typing import Any
+
+from numbanet.target import AbstractTarget
+
+PRECISIONS = ("float32", "float16", "bfloat16")
+
+
+def target_for(device: Any = "auto", precision: str | None = None) -> AbstractTarget:
+    """The target of a device.
+
+    Args:
+        device: "auto" (a GPU where there is one that can be used, otherwise the CPU), "cpu",
+            "cuda", "cuda:1", or an object with the methods of numbanet.cuda.driver.CudaDevice.
+        precision: of the parameters that the kernels read; None for float32 on the CPU and float16
+            on a GPU.
+
+    Raises:
+        ValueError: there is no such device or precision, or the CPU does not offer it.
+        RuntimeError: the device cannot be used; the message says why.
+    """
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} does not exist; use {', '.join(PRECISIONS)}")
+    if isinstance(device, str):
+        device = find_device(device)
+    if device is not None:
+        from numbanet.cuda.target import CudaTarget
+
+        return CudaTarget(device, precision or "float16")
+    if precision not in (None, "float32"):
+        raise ValueError(f"precision {precision!r} needs CUDA; on the CPU use 'float32'")
+    from numbanet.cpu.target import CpuTarget
+
+    return CpuTarget()
+
+
+def find_device(name: str) -> Any:
+    """The GPU that a name stands for; None for the CPU."""
+    if name == "cpu":
+        return None
+    if name == "auto":
+        from numbanet.cuda import driver
+
+        return cuda_device(0) if driver.is_available() else None
+    found = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if not found:
+        raise ValueError(f"device {name!r} does not exist; use 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    return cuda_device(int(found[1] or 0))
+
+
+@cache
+def cuda_device(ordinal: int) -> Any:
+    """The GPU with this number, of which a process has one object."""
+    from numbanet.cuda.driver import CudaDevice
+
+    return CudaDevice(ordinal)
