@@ -1,35 +1,40 @@
-"""Who a thread is, and how the threads of a warp or a block work together, in device code.
+"""Threads and blocks, for device code: who one is, what a block shares, where it waits.
 
-Unsigned 32-bit numbers throughout: what is computed from them indexes without a test for negative
-indices. Numba widens their products and sums, so wrap those in np.uint32.
+Said to LLVM, so that kernels are defined without numba-cuda. Numbers are unsigned and have 32 bits:
+what is computed from them indexes without a test for negative indices. Numba widens their products
+and sums, so wrap those in np.uint32.
 """
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import RequireLiteralValue
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 from numbanet.device import device
 
 WARP = 32
+SHARED_MEMORY = 3  # NVVM's address space
+INTEGER = ir.IntType(32)
+TWO_FLOATS = ir.VectorType(ir.FloatType(), 2)
 
 
 def special_register(name):
-    """Function for device code that reads a special register."""
+    """Function () for device code: a special register of PTX, as uint32."""
 
     @intrinsic
-    def register(typingctx):
+    def read(typingctx):
         def codegen(context, builder, signature, args):
-            function_type = ir.FunctionType(ir.IntType(32), [])
-            read = f"llvm.nvvm.read.ptx.sreg.{name}"
-            return builder.call(
-                cgutils.get_or_insert_function(builder.module, function_type, read), []
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(INTEGER, []), f"llvm.nvvm.read.ptx.sreg.{name}"
             )
+            return builder.call(function, [])
 
         return types.uint32(), codegen
 
-    return register
+    return read
 
 
 thread_index, threads_per_block = special_register("tid.x"), special_register("ntid.x")
@@ -45,6 +50,72 @@ def thread_number():  # of all threads along x
 @device
 def n_threads():  # along x
     return np.uint32(blocks_per_grid() * threads_per_block())
+
+
+@intrinsic
+def barrier(typingctx):
+    """Wait for all threads of the block, and see what they wrote."""
+
+    def codegen(context, builder, signature, args):
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.nvvm.barrier0"
+        )
+        builder.call(function, [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def shared_array(typingctx, n):
+    """A float32 array of `n` elements, one per block; `n` is known at compile time."""
+    if not isinstance(n, types.IntegerLiteral):
+        raise RequireLiteralValue("shared_array: the length must be known at compile time")
+    length = n.literal_value
+    array_type = types.Array(types.float32, 1, "C")
+
+    def codegen(context, builder, signature, args):
+        element = ir.FloatType()
+        name = builder.module.get_unique_name("shared")
+        storage = cgutils.add_global_variable(
+            builder.module, ir.ArrayType(element, length), name, SHARED_MEMORY
+        )
+        storage.linkage, storage.align = "internal", 16
+        storage.initializer = ir.Constant(storage.type.pointee, ir.Undefined)
+        generic = builder.addrspacecast(storage, ir.ArrayType(element, length).as_pointer())
+        item_size = context.get_constant(types.intp, 4)
+        array = context.make_array(array_type)(context, builder)
+        arrayobj.populate_array(
+            array,
+            data=builder.bitcast(generic, element.as_pointer()),
+            shape=[context.get_constant(types.intp, length)],
+            strides=[item_size],
+            itemsize=item_size,
+            meminfo=None,
+            parent=None,
+        )
+        return array._getvalue()
+
+    return array_type(n), codegen
+
+
+@intrinsic
+def load_shared_pair(typingctx, array, i):
+    """The elements at i, an even number, and i + 1 of a shared array, in one access."""
+    result = types.UniTuple(types.float32, 2)
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        index = context.cast(builder, args[1], signature.args[1], types.intp)
+        pointer = builder.addrspacecast(
+            builder.gep(array.data, [index]), ir.PointerType(ir.FloatType(), SHARED_MEMORY)
+        )
+        pair = builder.load(builder.bitcast(pointer, ir.PointerType(TWO_FLOATS, SHARED_MEMORY)))
+        pair.align = 8
+        values = [builder.extract_element(pair, INTEGER(k)) for k in range(2)]
+        return context.make_tuple(builder, result, values)
+
+    return result(array, i), codegen
 
 
 @intrinsic

@@ -125,6 +125,11 @@ def bfloat16_to_float(bits):
 
 
 @device
+def float16_to_float(bits):
+    return float16_pair_to_floats(np.uint32(bits))[0]
+
+
+@device
 def floats_to_float16_pair(low, high):
     if compute_capability() >= AMPERE:
         return convert_float16_pair(low, high)

@@ -1,0 +1,264 @@
+"""The matrix products of the CUDA target against float64 NumPy, on the emulator."""
+
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
+
+from naive import activation
+from ptx import Counters, EmulatedMemory, Module
+
+from numbanet.activations import ACTIVATIONS
+from numbanet.cuda import errors, matrix_product, toolkit
+from numbanet.cuda.assembler import assemble
+from numbanet.cuda.compiler import compile_ptx
+from numbanet.cuda.matrix_product import MatrixProduct
+
+TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+EPSILON = {"float32": 2**-20, "float16": 2**-11, "bfloat16": 2**-8}  # of a rounded result
+GUARD = 77.0
+ARCHITECTURES = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]
+# (fan_out, fan_in, samples)
+SIZES = [(1, 1, 1), (16, 16, 33), (33, 5, 257), (65, 70, 130)]
+precisions = pytest.mark.parametrize("precision", TYPES)
+sizes = pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
+
+
+@dataclass
+class Emulated:
+    """A device on the emulator, as far as the products need one."""
+
+    capability: tuple = (9, 0)
+    n_multiprocessors: int = 1
+    racecheck: str = "global"
+    memory: EmulatedMemory = field(default_factory=EmulatedMemory)
+    modules: dict = field(default_factory=dict)
+    counters: Counters = field(default_factory=Counters)
+
+    def build(self, function, argument_types, block):
+        ptx = compile_ptx(function, argument_types, self.capability, block=block)
+        if ptx.name not in self.modules:
+            self.modules[ptx.name] = Module(ptx.text, self.memory)
+        return ptx.name
+
+    def launch(self, kernel, grid, block, shared_bytes, arguments):
+        values = [arguments[i] for i in range(len(arguments))]
+        raw = [
+            np.float32(v) if t == "float32" else v
+            for v, t in zip(values, arguments.types, strict=True)
+        ]
+        options = {"shared_bytes": shared_bytes, "racecheck": self.racecheck}
+        module = self.modules[kernel]
+        module.launch(kernel, grid, block, raw, counters=self.counters, **options)
+
+
+@pytest.fixture(scope="module")
+def device():
+    return Emulated()
+
+
+def encode(x, precision):
+    """To what is stored; of a bfloat16, the bits."""
+    x = np.asarray(x, np.float32)
+    if precision != "bfloat16":
+        return x.astype(precision)
+    bits = x.view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def decode(stored, precision):
+    if precision == "bfloat16":
+        return (stored.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return stored.astype(np.float64)
+
+
+class Matrix:
+    """A matrix [w, n] in device memory with `pitch` columns, guarded all around."""
+
+    def __init__(self, device, x, precision, pitch=None):
+        x = np.asarray(x, np.float64)
+        self.shape, self.precision = x.shape, precision
+        n_columns = pitch or x.shape[1]
+        self.n_around = 64
+        n = x.shape[0] * n_columns + 2 * self.n_around
+        dtype = TYPES[precision]
+        start = device.memory.allocate(n * np.dtype(dtype).itemsize)
+        self.whole = device.memory.view(start, dtype, n)
+        self.whole[:] = encode(GUARD, precision)
+        self.rows = self.whole[self.n_around : -self.n_around].reshape(-1, n_columns)
+        self.rows[:, : x.shape[1]] = encode(x, precision)
+        self.address = start + self.n_around * np.dtype(dtype).itemsize
+
+    @property
+    def values(self):
+        """What is stored, after a check that nothing was written around it."""
+        around = np.ones(self.whole.size, bool)
+        inside = around[self.n_around : -self.n_around].reshape(self.rows.shape)
+        inside[:, : self.shape[1]] = False
+        assert (decode(self.whole[around], self.precision) == GUARD).all()
+        return decode(self.rows[:, : self.shape[1]], self.precision)
+
+
+def operands(size, precision, seed=0):
+    """Weights, inputs and gradients of the outputs, rounded to what is stored, and the pitch."""
+    fan_out, fan_in, n = size
+    rng = np.random.default_rng(seed)
+    shapes = (fan_out, fan_in), (fan_in, n), (fan_out, n)
+    arrays = (rng.normal(size=shape) / np.sqrt(shape[0]) for shape in shapes)
+    return *(decode(encode(x, precision), precision) for x in arrays), -(-n // 64) * 64
+
+
+def assert_close(actual, expected, precision, scale=1.0):
+    tolerance = EPSILON[precision]
+    np.testing.assert_allclose(actual, expected, rtol=2 * tolerance, atol=tolerance * scale)
+
+
+@precisions
+@sizes
+@pytest.mark.parametrize("name", ["ReLU", "SiLU"])
+def test_forward(device, precision, size, name):
+    fan_out, fan_in, n = size
+    weights, x, _, pitch = operands(size, precision)
+    w = Matrix(device, weights, precision)
+    x_there = Matrix(device, x, precision, pitch)
+    y, kept = (Matrix(device, np.zeros((fan_out, n)), precision, pitch) for _ in range(2))
+    launch = MatrixProduct(device, precision).forward(name, fan_out, fan_in, n, pitch)
+    launch(w.address, x_there.address, y.address, kept.address)
+    before = weights @ x
+    assert_close(y.values, activation(name)[0](before), precision)
+    if ACTIVATIONS[name].from_input:
+        assert_close(kept.values, before, precision)
+    else:
+        assert (kept.values == 0).all()
+
+
+def run_backward(device, precision, size, name):
+    """The gradient of the inputs, and what it should be."""
+    fan_out, fan_in, n = size
+    weights, before, dl_dy, pitch = operands(size, precision, 1)
+    value, slope = activation(name)
+    from_input = ACTIVATIONS[name].from_input
+    w, dy = Matrix(device, weights, precision), Matrix(device, dl_dy, precision, pitch)
+    kept = Matrix(device, before if from_input else value(before), precision, pitch)
+    dx = Matrix(device, np.zeros((fan_in, n)), precision, pitch)
+    launch = MatrixProduct(device, precision).backward(name, fan_out, fan_in, n, pitch)
+    launch(w.address, dy.address, dx.address, kept.address)
+    return dx.values, weights.T @ dl_dy * slope(before)
+
+
+@precisions
+@sizes
+def test_backward(device, precision, size):
+    assert_close(*run_backward(device, precision, size, "ReLU"), precision)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_backward_of_each_activation(device, name):
+    actual, expected = run_backward(device, "float32", (7, 6, 35), name)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@precisions
+def test_backward_of_no_activation_reads_nothing_kept(device, precision):
+    weights, _, dl_dy, pitch = operands((3, 5, 10), precision)
+    w, dy = Matrix(device, weights, precision), Matrix(device, dl_dy, precision, pitch)
+    dx = Matrix(device, np.zeros((5, 10)), precision, pitch)
+    launch = MatrixProduct(device, precision).backward("None", 3, 5, 10, pitch)
+    launch(w.address, dy.address, dx.address, 0)
+    assert_close(dx.values, weights.T @ dl_dy, precision)
+
+
+@precisions
+@pytest.mark.parametrize("size", [*SIZES, (20, 3, 1100)], ids=lambda size: "x".join(map(str, size)))
+def test_weight_gradients_are_added(device, precision, size):
+    fan_out, fan_in, n = size
+    _, x, dl_dy, pitch = operands(size, precision, 2)
+    x_there = Matrix(device, x, precision, pitch)
+    dy = Matrix(device, dl_dy, precision, pitch)
+    dw = Matrix(device, np.full((fan_out, fan_in), 0.5), "float32")
+    launch = MatrixProduct(device, precision).weight_gradients(fan_out, fan_in, n, pitch)
+    assert launch.grid[2] == min(-(-n // 256), 4)
+    factors = 0.25, -2.0
+    for factor in factors:
+        launch(dy.address, x_there.address, dw.address, factor)
+    expected = 0.5 + sum(factors) * (dl_dy @ x.T)
+    np.testing.assert_allclose(dw.values, expected, rtol=1e-5, atol=1e-6 * np.sqrt(n))
+
+
+@precisions
+@pytest.mark.parametrize("name", ["Tanh", "Sine"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 65), (5, 257)])
+def test_the_activation_of_the_output(device, precision, name, size):
+    n_rows, n = size
+    _, before, dl_dy, pitch = operands((n_rows, n_rows, n), precision)
+    value, slope = activation(name)
+    kept = Matrix(device, before if name == "Sine" else value(before), precision, pitch)
+    dy = Matrix(device, dl_dy, precision, pitch)
+    MatrixProduct(device, precision).activation_backward(name, n_rows, n, pitch)(
+        dy.address, kept.address
+    )
+    assert_close(dy.values, dl_dy * slope(before), precision, scale=4)
+
+
+def test_no_samples_are_no_blocks():
+    """The driver refuses an empty grid, so the device launches nothing for one."""
+    products = MatrixProduct(Emulated(), "float32")
+    assert 0 in products.forward("ReLU", 3, 2, 0, 0).grid
+    assert 0 in products.backward("ReLU", 3, 2, 0, 0).grid
+    assert 0 in products.weight_gradients(3, 2, 0, 0).grid
+    assert 0 in products.activation_backward("ReLU", 3, 0, 0).grid
+
+
+def test_a_batch_beyond_the_indices_is_refused():
+    products = MatrixProduct(Emulated(), "float32")
+    with pytest.raises(ValueError, match=r"2147483712 numbers .* 2147483648 are possible"):
+        products.forward("ReLU", 64, 3, 2**25 + 1, 2**25 + 1)
+    with pytest.raises(ValueError, match="numbers"):
+        products.weight_gradients(2**16, 2**16, 1, 64)
+
+
+@precisions
+def test_shared_memory_has_no_bank_conflicts(precision):
+    device = Emulated()
+    size = fan_out, fan_in, n = 64, 64, 128
+    weights, x, dl_dy, pitch = operands(size, precision)
+    w, there = Matrix(device, weights, precision), Matrix(device, x, precision, pitch)
+    dy = Matrix(device, dl_dy, precision, pitch)
+    result, dw = Matrix(device, 0 * x, precision, pitch), Matrix(device, 0 * weights, "float32")
+    products = MatrixProduct(device, precision)
+    addresses = w.address, there.address, result.address, 0
+    products.forward("ReLU", fan_out, fan_in, n, pitch)(*addresses)
+    products.backward("None", fan_out, fan_in, n, pitch)(*addresses)
+    gradients = products.weight_gradients(fan_out, fan_in, n, pitch)
+    gradients(dy.address, there.address, dw.address, 1)
+    assert device.counters.shared_wavefronts > 0
+    assert device.counters.shared_conflicts == 0
+
+
+def kernels(precision):
+    names = "ReLU", "SiLU", "Softplus"
+    for name in names:
+        yield matrix_product.forward(precision, name), matrix_product.SAMPLE_TYPES
+        yield matrix_product.backward(precision, name), matrix_product.SAMPLE_TYPES
+        yield matrix_product.activation_backward(precision, name), matrix_product.ACTIVATION_TYPES
+    yield matrix_product.weight_gradients(precision), matrix_product.WEIGHT_TYPES
+
+
+@precisions
+@pytest.mark.parametrize("capability", ARCHITECTURES, ids=lambda pair: "sm_{}{}".format(*pair))
+def test_machine_code_keeps_everything_in_registers(precision, capability):
+    try:
+        toolkit.assembler_version()
+    except errors.ToolkitMissingError as error:
+        pytest.skip(f"needs nvJitLink or ptxas: {error}")
+    for function, types in kernels(precision):
+        ptx = compile_ptx(function, types, capability, block=matrix_product.N_THREADS)
+        for unwanted in (r"\.f64", r"\.local", r"\bcall", r"\bcvta", r"\bld\.f", r"div\.u64"):
+            assert not re.search(unwanted, ptx.text), (ptx.name, unwanted)
+        resources = assemble(ptx, capability).resources
+        spills = resources.spill_stores, resources.spill_loads, resources.local_bytes
+        assert spills == (0, 0, 0), ptx.name
+        assert resources.registers <= 128, ptx.name  # two blocks share a multiprocessor
