@@ -20,7 +20,7 @@ LAYERS = (
     ("cpu", "cuda"),
     ("config", "snapshot"),
     ("model",),
-    ("trainer",),
+    ("matrices", "trainer"),
     ("create",),
     ("app",),
     ("__main__",),
