@@ -21,7 +21,8 @@ LAYERS = (
     ("config", "snapshot"),
     ("model",),
     ("matrices", "trainer"),
-    ("create",),
+    ("create", "tcnn_snapshot"),
+    ("params_file",),
     ("app",),
     ("__main__",),
 )
