@@ -13,16 +13,22 @@ from numbanet.create import create_from_config as create_from_config
 from numbanet.create import create_loss as create_loss
 from numbanet.create import create_optimizer as create_optimizer
 from numbanet.create import load as load
+from numbanet.matrices import from_matrices as from_matrices
+from numbanet.matrices import to_matrices as to_matrices
 from numbanet.model import Encoding as Encoding
 from numbanet.model import Network as Network
 from numbanet.model import NetworkWithInputEncoding as NetworkWithInputEncoding
 from numbanet.model import create_encoding as create_encoding
 from numbanet.model import create_network as create_network
 from numbanet.model import create_network_with_input_encoding as create_network_with_input_encoding
+from numbanet.params_file import load_params as load_params
+from numbanet.params_file import save_params as save_params
 from numbanet.registry import ConfigError as ConfigError
 from numbanet.registry import UnknownOptionWarning as UnknownOptionWarning
 from numbanet.registry import register as register
 from numbanet.snapshot import SnapshotError as SnapshotError
+from numbanet.tcnn_snapshot import TcnnSnapshot as TcnnSnapshot
+from numbanet.tcnn_snapshot import read_tcnn_snapshot as read_tcnn_snapshot
 from numbanet.trainer import Loss as Loss
 from numbanet.trainer import Trainer as Trainer
 

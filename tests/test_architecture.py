@@ -23,8 +23,9 @@ LAYERS = (
     ("config", "snapshot"),
     ("targets",),
     ("model",),
-    ("trainer",),
-    ("create",),
+    ("matrices", "trainer"),
+    ("create", "tcnn_snapshot"),
+    ("params_file",),
     ("app",),
     ("__main__",),
 )

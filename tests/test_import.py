@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OPTIONAL = ("cuda", "matplotlib", "numba.cuda", "numba_cuda", "PIL", "rich", "safetensors", "torch")
+OPTIONAL = (
+    "cuda",
+    "matplotlib",
+    "msgpack",
+    "numba.cuda",
+    "numba_cuda",
+    "PIL",
+    "rich",
+    "safetensors",
+    "torch",
+)
 USE = """
 import numpy as np
 model = numbanet.create_from_config(2, 3, {"network": {"n_neurons": 16, "n_hidden_layers": 1}})
@@ -45,7 +55,8 @@ def test_all_public_names_are_there():
     wanted = (
         "ConfigError, Encoding, Network, NetworkWithInputEncoding, SnapshotError, Trainer, "
         "UnknownOptionWarning, create_encoding, create_from_config, create_loss, create_network, "
-        "create_optimizer, load, load_config, register, __version__"
+        "create_optimizer, from_matrices, load, load_config, load_params, read_tcnn_snapshot, "
+        "register, save_params, to_matrices, __version__"
     )
     missing = [name for name in wanted.split(", ") if not hasattr(numbanet, name)]
     assert not missing
