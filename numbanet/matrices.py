@@ -24,7 +24,8 @@ def to_matrices(model: NetworkWithInputEncoding, params=None) -> list[np.ndarray
             inference_params.
     """
     _check(model)
-    flat = as_host_vector(model.params if params is None else params, "params", model.n_params)
+    own = model.target.to_host(model.params) if params is None else params
+    flat = as_host_vector(own, "params", model.n_params)
     return [view.copy() for view in _views(model, flat)]
 
 
@@ -37,7 +38,7 @@ def from_matrices(model: NetworkWithInputEncoding, matrices: Sequence) -> None:
         TypeError, ValueError: the matrices do not fit; nothing has changed then.
     """
     _check(model)
-    flat = np.array(model.params)
+    flat = np.array(model.target.to_host(model.params))
     views = _views(model, flat)
     if len(matrices) != len(views):
         raise ValueError(f"matrices: expected {len(views)}, got {len(matrices)}")

@@ -62,7 +62,7 @@ class TcnnSnapshot:
             )
         state, optimizer, n_steps = self._optimizer_state(trainer.optimizer)
         trainer.model.params = self.params
-        trainer.optimizer_state[:] = state
+        trainer.model.target.copy_from_host(trainer.optimizer_state, state)
         trainer.optimizer = optimizer
         trainer.n_steps, trainer.n_skipped_steps = n_steps, 0
 

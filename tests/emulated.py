@@ -36,7 +36,7 @@ class EmulatedDevice:
         self.launches = []  # names, in their order
         self.allocations = 0
         self.synchronizations = 0
-        self._modules = {}
+        self._built, self._modules = {}, {}
 
     def __repr__(self):
         return f"<emulated:{self.ordinal}>"
@@ -96,10 +96,14 @@ class EmulatedDevice:
     # Kernels
 
     def build(self, function, argument_types, block=None, max_registers=None):
-        ptx = compile_ptx(function, argument_types, self.compute_capability, max_registers, block)
-        if ptx not in self._modules:
+        key = function, argument_types, block, max_registers
+        if key not in self._built:
+            ptx = compile_ptx(
+                function, argument_types, self.compute_capability, max_registers, block
+            )
+            self._built[key] = ptx
             self._modules[ptx] = Module(ptx.text, self.memory)
-        return ptx
+        return self._built[key]
 
     def launch(self, kernel, grid, block, shared_bytes, arguments):
         grid = (grid,) if isinstance(grid, int) else grid

@@ -1,13 +1,16 @@
 """One GPU through NVIDIA's driver: memory, copies, kernels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from numbanet.cuda.arguments import Arguments
+from numbanet.cuda.assembler import assemble
+from numbanet.cuda.compiler import compile_ptx
 from numbanet.cuda.context import Context
 from numbanet.cuda.driver_calls import checked, compute_capability_of, error_of, handle_of
-from numbanet.cuda.errors import CudaError, DeviceMemoryError, LaunchError
+from numbanet.cuda.errors import CudaError, DeviceMemoryError, LaunchError, ToolkitMissingError
 from numbanet.cuda.machine_code import PTX, Cubin
 
 ALWAYS_THERE = 48 * 1024  # bytes of shared memory that a launch gets without asking before
@@ -35,6 +38,14 @@ class LoadedKernel:
     dynamic_limit: int = ALWAYS_THERE  # bytes of shared memory that launches may ask for
 
 
+def assembled(ptx: PTX, compute_capability: tuple[int, int]) -> Cubin | PTX:
+    """Machine code, or the PTX itself where no assembler is installed: the driver has one."""
+    try:
+        return assemble(ptx, compute_capability)
+    except ToolkitMissingError:
+        return ptx
+
+
 class CudaDevice(Context):
     """One GPU: its memory, its kernels and its stream."""
 
@@ -60,6 +71,7 @@ class CudaDevice(Context):
         )
         self.total_memory = checked(driver.cuDeviceTotalMem(handle))
         self._pool = self._create_pool(handle)
+        self._built = {}
 
     def __repr__(self) -> str:
         return f"<cuda:{self.ordinal}, {self.name}>"
@@ -162,6 +174,26 @@ class CudaDevice(Context):
         return None if error else value  # memory that the driver does not know is an error
 
     # Kernels
+
+    def build(
+        self,
+        function: Callable,
+        argument_types: tuple[str, ...],
+        block: int | None = None,
+        max_registers: int | None = None,
+    ) -> LoadedKernel:
+        """Compile a kernel, or find it, and load it; see compile_ptx.
+
+        Raises:
+            CompilationError, ToolkitMissingError: as there; DriverTooOldError, LaunchError: as load.
+        """
+        key = function, argument_types, block, max_registers
+        if key not in self._built:
+            ptx = compile_ptx(
+                function, argument_types, self.compute_capability, max_registers, block
+            )
+            self._built[key] = self.load(assembled(ptx, self.compute_capability))
+        return self._built[key]
 
     def load(self, code: Cubin | PTX) -> LoadedKernel:
         """Bring a kernel to the GPU; PTX is assembled by the driver.

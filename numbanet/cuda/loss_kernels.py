@@ -14,10 +14,7 @@ from numbanet.losses.base import AbstractLoss, ElementwiseLoss
 from numbanet.storage.access import load, store
 from numbanet.storage.views import VECTORS, float_vector
 
-LOSS = (
-    *("uint64", "uint32", "uint32", "uint64", "uint64", "uint64"),
-    *("float32", "uint64", "uint64"),
-)
+LOSS = ("uint64", "uint32", "uint32", "uint64", "uint64", "uint64", "float32", "uint64")
 EXTERNAL = ("uint64", "uint32", "uint32", "float32", "uint64")
 OUTPUTS = ("uint64", "uint32", "uint32", "uint64")
 WARP_MASK = np.uint32(31)
