@@ -3,10 +3,37 @@
 import os
 
 import hypothesis
+import pytest
 
 # Compilation takes seconds, so there is no deadline; the same examples are drawn in every run.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("suite")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--device",
+        default="emulated",
+        choices=("emulated", "cuda"),
+        help="what the CUDA target's tests run on: the PTX emulator, or the first GPU",
+    )
+
+
+@pytest.fixture(scope="session")
+def cuda_device(pytestconfig):
+    """What the tests of the CUDA target run on; see --device."""
+    if pytestconfig.getoption("device") == "cuda":
+        from numbanet.cuda import driver
+        from numbanet.targets import cuda_device
+
+        reason = driver.why_not()
+        if reason is not None:
+            pytest.skip(f"needs an NVIDIA GPU: {reason}")
+        return cuda_device(0)
+    pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
+    from emulated import EmulatedDevice
+
+    return EmulatedDevice()
 
 
 def pytest_configure(config):

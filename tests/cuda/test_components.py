@@ -1,0 +1,234 @@
+"""Every registered component on the CUDA target, against its float64 twin.
+
+Kernels read parameters in three precisions and compute in float32, so that with a twin that is
+given the rounded parameters the tolerances are those of the CPU.
+"""
+
+import json
+
+import laws
+import naive
+import numpy as np
+import pytest
+from laws import TOLERANCE, EncodingData, assert_close
+
+pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
+
+from numbanet.cuda.arrays import empty, to_device, zeros
+from numbanet.cuda.kernel import BLOCK, Kernel
+from numbanet.cuda.loss_kernels import LOSS, loss_kernel
+from numbanet.cuda.target import CudaTarget
+from numbanet.encoded_network import EncodedNetwork
+from numbanet.encodings.identity import Identity
+from numbanet.optimizers.base import ParamLayout
+from numbanet.target import Batch
+
+PRECISIONS = ("float32", "float16", "bfloat16")
+# The error of rounding to a precision, relative to the number.
+ROUNDING = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+def label(value):
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def of_kind(kind):
+    cases = laws.examples(kind)
+    return pytest.mark.parametrize(("otype", "config", "sizes"), cases, ids=label)
+
+
+precisions = pytest.mark.parametrize("precision", PRECISIONS)
+
+
+def rounded(x, precision):
+    """The nearest numbers that a precision can hold, as float32."""
+    x = np.asarray(x, np.float32)
+    if precision == "float16":
+        with np.errstate(over="ignore"):
+            return x.astype(np.float16).astype(np.float32)
+    if precision == "bfloat16":
+        bits = x.view(np.uint32)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+    return x
+
+
+def host(array):
+    """A device array of any precision as float32."""
+    values = array.numpy()
+    if values.dtype == np.uint16:
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)
+
+
+class OnDevice:
+    """An encoding, its twin and their arguments, those of the kernels on the device."""
+
+    def __init__(self, device, precision, otype, config, sizes, n):
+        encoding = laws.create("encoding", otype, config, sizes)
+        twin = naive.encoding({"otype": otype, **config}, **sizes)
+        self.data = EncodingData(encoding, twin, n)
+        self.data.params = rounded(self.data.params, precision)
+        target = CudaTarget(device, precision)
+        self.engine = target.encoding_engine(encoding, encoding.n_outputs, 0)
+        self.x, self.dl_dy, self.dl_ddx = (
+            to_device(array, device)
+            for array in (self.data.x, self.data.dl_dy, self.data.dl_ddx)
+        )
+        self.params = target.parameters(self.data.params, 0).current()
+        self.gradients = target.gradients(encoding.n_params, 0)
+        self.dl_dx = to_device(np.full_like(self.data.x, laws.GUARD), device)
+
+
+def each_precision(otype, config, sizes):
+    """Those that differ: without parameters all are alike."""
+    has_params = laws.create("encoding", otype, config, sizes).n_params > 0
+    return PRECISIONS if has_params else PRECISIONS[:1]
+
+
+@of_kind("encoding")
+@pytest.mark.parametrize("n", [0, 1, 33, 257])
+def test_encoding_matches_its_twin(cuda_device, otype, config, sizes, n):
+    for precision in each_precision(otype, config, sizes):
+        on = OnDevice(cuda_device, precision, otype, config, sizes, n)
+        data = on.data
+        x, params, dl_dy, dl_ddx = data.doubles()
+        y = on.engine.forward(on.x, on.params)
+        data.assert_close(y.numpy(), data.twin.forward(x, params), "value")
+        wants_gradients = data.encoding.n_params > 0
+        gradients = on.gradients if wants_gradients else None
+        on.engine.backward(on.x, on.params, on.dl_dy, gradients, on.dl_dx)
+        expected = data.twin.backward_input(x, params, dl_dy)
+        data.assert_close(on.dl_dx.numpy(), expected, "first")
+        if wants_gradients:
+            expected = data.twin.backward_params(x, dl_dy)
+            data.assert_close(on.gradients.flat.numpy(), expected, "first")
+
+
+@of_kind("encoding")
+def test_double_backward_matches_its_twin(cuda_device, otype, config, sizes):
+    for precision in each_precision(otype, config, sizes):
+        on = OnDevice(cuda_device, precision, otype, config, sizes, 33)
+        data = on.data
+        gradients = on.gradients if data.encoding.n_params > 0 else None
+        found = on.engine.double_backward(on.x, on.params, on.dl_dy, on.dl_ddx, gradients)
+        expected = data.twin.double_backward(*data.doubles())
+        data.assert_close(found[0].numpy(), expected[0], "first")
+        data.assert_close(found[1].numpy(), expected[1], "second")
+        if gradients is not None:
+            data.assert_close(gradients.flat.numpy(), expected[2], "first")
+
+
+@of_kind("encoding")
+def test_encoding_gives_what_the_cpu_gives(cuda_device, otype, config, sizes):
+    on = OnDevice(cuda_device, "float32", otype, config, sizes, 257)
+    y = on.engine.forward(on.x, on.params).numpy()
+    on.data.assert_close(y, on.data.forward(), "value")
+    np.testing.assert_array_equal(y, on.engine.forward(on.x, on.params).numpy())
+
+
+@precisions
+@of_kind("network")
+def test_network_matches_its_twin(cuda_device, precision, otype, config, sizes):
+    """Weights and inputs are rounded for the twin too; what remains is the hidden layers'."""
+    network = laws.create("network", otype, config, sizes)
+    twin = naive.MLP(**sizes, **config)
+    target = CudaTarget(cuda_device, precision)
+    rng = np.random.default_rng(0)
+    weights = rounded(twin.initial_params(naive.PCG32(3)), precision)
+    encoding = Identity(n_dims=network.n_input_dims)
+    engine = target.network_engine(EncodedNetwork(encoding, network))
+    params = target.parameters(weights, network.n_params)
+    for n in (0, 1, 33, 257):
+        x = rounded(rng.normal(size=(n, network.n_input_dims)), precision)
+        dl_dy = rounded(rng.normal(size=(n, network.n_output_dims)), precision)
+        inputs, external = to_device(x, cuda_device), to_device(dl_dy, cuda_device)
+        y = engine.inference(inputs, params.current()).numpy()
+        double = weights.astype(np.float64)
+        expected = twin.forward(x.astype(np.float64), double)
+        tolerance = 10 * TOLERANCE["value"] + 8 * ROUNDING[precision]
+        assert_close(y, expected, tolerance)
+        gradients = target.gradients(network.n_params, network.n_params)
+        dl_dx = empty(x.shape, np.float32, cuda_device)
+        engine.forward_backward(
+            inputs, params.current(), external=external, gradients=gradients, dl_dinput=dl_dx
+        )
+        found = twin.backward(x.astype(np.float64), double, dl_dy.astype(np.float64))
+        assert_close(dl_dx.numpy(), found[0], 10 * tolerance)
+        assert_close(gradients.flat.numpy(), found[1], 10 * tolerance)
+
+
+@precisions
+@of_kind("loss")
+@pytest.mark.parametrize("has_pdf", [False, True])
+def test_loss_matches_its_twin(cuda_device, precision, otype, config, sizes, has_pdf):
+    loss = laws.create("loss", otype, config, sizes)
+    twin, rng = naive.LOSSES[otype.lower()], np.random.default_rng(0)
+    n_outputs, scale = 3, 0.25
+    kernel = Kernel(cuda_device, loss_kernel(loss, n_outputs, has_pdf, precision), LOSS)
+    target = CudaTarget(cuda_device, precision)
+    for n, pitch in ((1, 64), (257, 320)):
+        prediction = rounded(rng.normal(size=(n, n_outputs)).astype(np.float32), precision)
+        targets = rng.normal(size=(n, n_outputs)).astype(np.float32)
+        pdf = rng.uniform(0.1, 2, (n, n_outputs)).astype(np.float32)
+        columns = np.full((n_outputs, pitch), 7, np.float32)
+        columns[:, :n] = prediction.T
+        y = target.parameters(columns.reshape(-1), 0).current()
+        dl_dy = target.parameters(np.full(columns.size, 9, np.float32), 0).current()
+        sums = zeros((1024,), np.float32, cuda_device)
+        there = [to_device(array, cuda_device) for array in (targets, pdf)]
+        addresses = [array.address for array in there]
+        kernel(2, y.address, n, pitch, *addresses, dl_dy.address, scale, sums.address)
+        density = pdf.astype(np.float64) if has_pdf else np.ones((n, n_outputs))
+        value, gradient = twin(prediction.astype(np.float64), targets.astype(np.float64), density)
+        assert sums.numpy().sum(dtype=np.float64) == pytest.approx(value.sum(), rel=1e-5)
+        found = host(dl_dy).reshape(n_outputs, pitch)
+        tolerance = 1e-5 + ROUNDING[precision]
+        np.testing.assert_allclose(found[:, :n].T, scale * gradient, rtol=tolerance, atol=1e-4)
+        assert (found[:, n:] == rounded(9, precision)).all(), "wrote outside of its samples"
+
+
+LAYOUT = ParamLayout(60, ((4, 8), (2, 4)))  # 40 matrix parameters and 20 others
+
+
+class NoPass:
+    """Stands in for a network's engine: gradients are there already."""
+
+    precision = "float16"
+
+    def __init__(self, device):
+        self.model = type("Model", (), {"network": type("Network", (), {"n_output_dims": 1})})
+        self._sums = zeros((1,), np.float32, device)
+
+    def forward_backward(self, *arguments, **options):
+        return 0
+
+    def sums(self, n):
+        return self._sums
+
+
+@of_kind("optimizer")
+def test_optimizer_gives_what_the_cpu_gives(cuda_device, otype, config, sizes):
+    optimizer = laws.create("optimizer", otype, config, sizes)
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=LAYOUT.n_params).astype(np.float32)
+    history = rng.normal(size=(5, LAYOUT.n_params)).astype(np.float32)
+    history[rng.random(history.shape) < 0.3] = 0
+    expected = laws.Steps(optimizer, LAYOUT, weights)
+    target = CudaTarget(cuda_device, "float16")
+    parameters = target.parameters(weights, LAYOUT.n_matrix_params)
+    training = target.training(NoPass(cuda_device), parameters, optimizer, LAYOUT)
+    gradients = target.gradients(LAYOUT.n_params, LAYOUT.n_matrix_params)
+    batch = Batch(zeros((1, 1), np.float32, cuda_device))
+    for gradient in history:
+        expected.step(gradient)
+        target.copy_from_host(gradients.flat, gradient)
+        training.step(batch, None, None, optimizer, gradients, None, run_optimizer=True)
+        found = parameters.master.numpy()
+        np.testing.assert_allclose(found, expected.weights, rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(training.state.numpy(), expected.state, rtol=2e-5, atol=2e-6)
+        np.testing.assert_array_equal(host(parameters.copy), rounded(found, "float16"))
+    assert training.n_steps == len(history)
+
+
+def test_blocks_are_whole_warps():
+    assert BLOCK % 32 == 0

@@ -1,0 +1,296 @@
+"""Whole models on the CUDA target: they follow the CPU's, and wait for nothing."""
+
+import gc
+
+import models
+import naive
+import numpy as np
+import pytest
+from laws import assert_close
+from models import MODELS, batch_of, create_lively
+
+import numbanet
+
+pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
+
+from numbanet.cuda import encoding_engine, network_engine, optimizer_kernels
+from numbanet.cuda.arrays import empty, to_device
+
+# Largest error of outputs and gradients, relative to their largest magnitude.
+TOLERANCE = {"float32": 2e-5, "float16": 5e-3, "bfloat16": 4e-2}
+precisions = pytest.mark.parametrize("precision", TOLERANCE)
+N = 257
+
+
+def pair(name, cuda_device, precision="float32"):
+    """The same model on both targets."""
+    (cpu, twin), (gpu, _) = (
+        create_lively(name),
+        create_lively(name, device=cuda_device, precision=precision),
+    )
+    return cpu, gpu, twin
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_computes_what_its_twin_does(cuda_device, name):
+    """In float32, all that a step computes: loss, and gradients of parameters and inputs."""
+    model, twin = create_lively(name, device=cuda_device, precision="float32")
+    params = model.network.params.numpy()
+    x = models.inputs_of(twin, N, params=params)
+    _, targets = batch_of(name, N)
+    y = model.network.inference(x).numpy()
+    assert_close(y, twin.inference(x, params), TOLERANCE["float32"])
+    dl_dx = empty(x.shape, np.float32, cuda_device)
+    loss = model.trainer.training_step(x, targets, run_optimizer=False, dl_dinput=dl_dx)
+    trainer = naive.Trainer(*MODELS[name], params)
+    value, dl_dinput, dl_dparams = trainer.loss_and_gradients(x, targets)
+    assert float(loss) == pytest.approx(value, rel=1e-4)
+    assert_close(model.network.gradients.numpy(), dl_dparams, 10 * TOLERANCE["float32"])
+    assert_close(dl_dx.numpy(), dl_dinput, 10 * TOLERANCE["float32"])
+
+
+@precisions
+@pytest.mark.parametrize("name", ["hash", "smooth", "one_blob"])
+def test_training_follows_the_cpu(cuda_device, precision, name):
+    cpu, gpu, _ = pair(name, cuda_device, precision)
+    for step in range(4):
+        x, targets = batch_of(name, 100, seed=step)
+        expected = float(cpu.trainer.training_step(x, targets))
+        assert float(gpu.trainer.training_step(x, targets)) == pytest.approx(
+            expected, rel=5 * TOLERANCE[precision]
+        )
+    y = gpu.trainer.inference(x).numpy()
+    assert_close(y, cpu.trainer.inference(x), 20 * TOLERANCE[precision])
+    assert gpu.trainer.n_steps == 4
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0)])
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_older_gpus_add_up_the_grid_in_halves(pytestconfig, capability, precision):
+    """Where two float32 cannot be added at once, pairs of halves are, and then collected."""
+    if pytestconfig.getoption("device") == "cuda":
+        pytest.skip("needs an emulated GPU of another kind")
+    from emulated import EmulatedDevice
+
+    cpu, gpu, _ = pair("hash", EmulatedDevice(capability), precision)
+    x, targets = batch_of("hash", N)
+    for mode, times in (("overwrite", 1), ("overwrite", 1), ("accumulate", 2)):
+        for model in (cpu, gpu):
+            model.trainer.training_step(x, targets, run_optimizer=False, gradient_mode=mode)
+        expected = cpu.network.gradients
+        assert_close(gpu.network.gradients.numpy(), expected, 2 * TOLERANCE[precision])
+        assert times == 1 or np.abs(expected).max() > 0
+
+
+@pytest.mark.parametrize("n", [0, 1, 31, 33])
+def test_any_batch_size(cuda_device, n):
+    cpu, gpu, _ = pair("hash", cuda_device)
+    x, targets = batch_of("hash", n)
+    losses = [float(model.trainer.training_step(x, targets)) for model in (cpu, gpu)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert gpu.trainer.n_steps == cpu.trainer.n_steps == (n > 0)
+    assert gpu.trainer.inference(x).shape == (n, 3)
+    assert_close(gpu.trainer.inference(x).numpy(), cpu.trainer.inference(x), 1e-3)
+
+
+def test_a_step_allocates_nothing_and_waits_for_nothing(cuda_device):
+    """After the first one; sums, decisions and counts stay on the device."""
+    if not hasattr(cuda_device, "allocations"):
+        pytest.skip("the counts are the emulated device's")
+    model, _ = create_lively("hash", device=cuda_device)
+    x, targets = (to_device(array, cuda_device) for array in batch_of("hash", N))
+    model.trainer.training_step(x, targets)
+    before = cuda_device.allocations, cuda_device.synchronizations
+    losses = [model.trainer.training_step(x, targets) for _ in range(3)]
+    assert (cuda_device.allocations, cuda_device.synchronizations) == before
+    values = [float(loss) for loss in losses]
+    assert values == sorted(values, reverse=True)
+    assert cuda_device.synchronizations == before[1] + 1
+
+
+@precisions
+def test_a_step_that_is_not_finite_is_skipped(cuda_device, precision):
+    model, _ = create_lively("hash", device=cuda_device, precision=precision)
+    x, targets = batch_of("hash", 33)
+    model.trainer.training_step(x, targets)
+    params, state = model.network.params.numpy(), model.trainer.optimizer_state.numpy()
+    for bad in (np.nan, np.inf, -np.inf):
+        for broken in ("inputs", "targets"):
+            batch = {"inputs": x.copy(), "targets": targets.copy()}
+            batch[broken][5, 0] = bad
+            loss = model.trainer.training_step(**batch)
+            with pytest.warns(RuntimeWarning, match="skipped"):
+                float(loss)
+    np.testing.assert_array_equal(model.network.params.numpy(), params)
+    np.testing.assert_array_equal(model.trainer.optimizer_state.numpy(), state)
+    assert (model.network.gradients.numpy() == 0).all()
+    assert (model.trainer.n_steps, model.trainer.n_skipped_steps) == (1, 6)
+    loss = model.trainer.training_step(x, targets)
+    assert np.isfinite(float(loss))
+    assert model.trainer.n_steps == 2
+
+
+def test_a_step_that_is_not_finite_can_raise(cuda_device):
+    model = models.create("hash", device=cuda_device, on_nonfinite="raise")
+    x, targets = batch_of("hash", 33)
+    targets[3] = np.nan
+    with pytest.raises(FloatingPointError, match="as they were"):
+        model.trainer.training_step(x, targets)
+    assert model.trainer.n_skipped_steps == 1
+
+
+def test_large_gradients_overflow_float16_and_are_not_trained_on(cuda_device):
+    """Finite in float32, infinite where the kernels keep it in halves."""
+    model = models.create("hash", device=cuda_device, precision="float16")
+    x, targets = batch_of("hash", 33)
+    loss = model.trainer.training_step(x, targets * np.float32(1e9))
+    with pytest.warns(RuntimeWarning, match="skipped"):
+        float(loss)
+    assert model.trainer.n_steps == 0
+
+
+def test_losses_are_kept_until_they_are_read(cuda_device, monkeypatch):
+    monkeypatch.setattr(optimizer_kernels, "HISTORY", optimizer_kernels.HISTORY)
+    model, _ = create_lively("hash", device=cuda_device)
+    x, targets = (to_device(array, cuda_device) for array in batch_of("hash", 33))
+    results = model.trainer._training._results
+    kept = [model.trainer.training_step(x, targets) for _ in range(2)]
+    first = [float(loss) for loss in kept]
+    late = model.trainer.training_step(x, targets)
+    results._n = optimizer_kernels.HISTORY - 1  # as if many steps had been made since
+    model.trainer.training_step(x, targets)
+    assert late._result.is_known
+    assert float(late) < first[1] < first[0]
+
+
+def test_results_that_nobody_holds_are_not_read(cuda_device):
+    model = models.create("hash", device=cuda_device)
+    x, targets = batch_of("hash", 33)
+    for _ in range(3):
+        model.trainer.training_step(x, targets)
+    gc.collect()
+    assert len(model.trainer._training._results._pending) == 0
+
+
+@precisions
+def test_who_writes_to_the_parameters_changes_the_model(cuda_device, precision):
+    model, _ = create_lively("hash", device=cuda_device, precision=precision)
+    x, _ = batch_of("hash", 33)
+    before = model.network.inference(x).numpy()
+    held = model.network.params
+    values = held.numpy()
+    cuda_device.copy_to_device(held.address, (2 * values).astype(np.float32))
+    doubled = model.network.inference(x).numpy()
+    assert not np.allclose(doubled, before)
+    part = model.network.named_parameters()["network.0"]
+    del held
+    cuda_device.copy_to_device(model.network.parameters.master.address, values)
+    np.testing.assert_array_equal(model.network.inference(x).numpy(), before)
+    del part
+    model.network.params = 2 * values
+    np.testing.assert_array_equal(model.network.inference(x).numpy(), doubled)
+    np.testing.assert_array_equal(model.network.inference(x, values).numpy(), before)
+
+
+def test_batches_are_cut_into_slabs(cuda_device, monkeypatch):
+    """A batch larger than one launch gives what a small one gives, also where samples count."""
+    for module in (encoding_engine, network_engine):
+        monkeypatch.setattr(module, "MOST_ROWS", 100)
+    for name in ("hash", "smooth"):
+        cpu, gpu, _ = pair(name, cuda_device)
+        x, targets = batch_of(name, N)
+        losses = [float(model.trainer.training_step(x, targets)) for model in (cpu, gpu)]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+        assert_close(gpu.network.gradients.numpy(), cpu.network.gradients, 1e-4)
+        assert_close(gpu.trainer.inference(x).numpy(), cpu.trainer.inference(x), 1e-3)
+
+
+def test_random_corners_are_the_cpus(cuda_device, monkeypatch):
+    monkeypatch.setattr(encoding_engine, "MOST_ROWS", 100)
+    config = {**models.HASH, "stochastic_interpolation": True}
+    x = batch_of("hash", N)[0]
+    dl_dy = np.random.default_rng(0).normal(size=(N, 8)).astype(np.float32)
+    gradients = []
+    for options in ({"device": "cpu"}, {"device": cuda_device, "precision": "float32"}):
+        encoding = numbanet.create_encoding(2, config, **options)
+        _, context = encoding.forward(x)
+        encoding.backward(context, dl_dy)
+        gradients.append(np.asarray(encoding.gradients))
+    assert_close(gradients[1], gradients[0], 1e-5)
+
+
+@pytest.mark.parametrize("name", ["hash", "narrow"])
+def test_gradients_from_outside(cuda_device, name):
+    cpu, gpu, _ = pair(name, cuda_device, "float16")
+    x, targets = batch_of(name, 33)
+    dl_dy = np.random.default_rng(1).normal(size=targets.shape).astype(np.float32)
+    for model in (cpu, gpu):
+        loss = model.trainer.training_step(
+            x, None, external_dl_dy=dl_dy, run_optimizer=False, gradient_mode="accumulate"
+        )
+        assert float(loss) == 0
+    assert_close(gpu.network.gradients.numpy(), cpu.network.gradients, 2e-2)
+    _, context = gpu.network.forward(x)
+    dl_dx = gpu.network.backward(context, dl_dy, gradient_mode="ignore").numpy()
+    _, context = cpu.network.forward(x)
+    assert_close(dl_dx, cpu.network.backward(context, dl_dy, gradient_mode="ignore"), 2e-2)
+    dl_dx = gpu.network.input_gradient(0, x).numpy()
+    assert_close(dl_dx, cpu.network.input_gradient(0, x), 2e-2)
+
+
+def test_densities_weigh_the_loss(cuda_device):
+    cpu, gpu, _ = pair("hash", cuda_device)
+    x, targets = batch_of("hash", 33)
+    pdf = np.random.default_rng(2).uniform(0.1, 2, targets.shape)
+    losses = [float(model.trainer.training_step(x, targets, pdf)) for model in (cpu, gpu)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_learning_rate_changes_compile_nothing(cuda_device):
+    cpu, gpu, _ = pair("hash", cuda_device)
+    x, targets = batch_of("hash", 33)
+    for rate in (1e-2, 1e-3, 0.5):
+        cpu.trainer.learning_rate = gpu.trainer.learning_rate = rate
+        for model in (cpu, gpu):
+            model.trainer.training_step(x, targets)
+    assert_close(gpu.network.params.numpy(), cpu.network.params, 1e-4)
+    assert len(gpu.trainer._training._kernels) == 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_snapshots_move_between_targets(cuda_device, precision, tmp_path):
+    pytest.importorskip("safetensors")
+    cpu, gpu, _ = pair("hash", cuda_device, precision)
+    x, targets = batch_of("hash", 33)
+    gpu.trainer.training_step(x, targets)
+    gpu.trainer.save(tmp_path / "model.safetensors")
+    loaded = numbanet.load(tmp_path / "model.safetensors", device="cpu")
+    np.testing.assert_array_equal(loaded.network.params, gpu.network.params.numpy())
+    np.testing.assert_array_equal(
+        loaded.trainer.optimizer_state, gpu.trainer.optimizer_state.numpy()
+    )
+    assert loaded.trainer.n_steps == 1
+    back = numbanet.load(tmp_path / "model.safetensors", device=cuda_device, precision=precision)
+    np.testing.assert_array_equal(
+        back.trainer.inference(x).numpy(), gpu.trainer.inference(x).numpy()
+    )
+
+
+def test_no_race_in_any_memory(pytestconfig):
+    """Every access of a step to global memory is ordered, or atomic."""
+    if pytestconfig.getoption("device") == "cuda":
+        pytest.skip("the emulator looks for races; on a GPU compute-sanitizer does")
+    from emulated import EmulatedDevice
+
+    device = EmulatedDevice(racecheck="global")
+    model, _ = create_lively("hash", device=device)
+    x, targets = batch_of("hash", N)
+    model.trainer.training_step(x, targets, dl_dinput=empty(x.shape, np.float32, device))
+    assert np.isfinite(model.trainer.inference(x).numpy()).all()
+
+
+def test_initial_parameters_are_those_of_the_cpu(cuda_device):
+    cpu, gpu = models.create("hash"), models.create("hash", device=cuda_device)
+    np.testing.assert_array_equal(gpu.network.params.numpy(), cpu.network.params)
+    assert gpu.network.precision == "float16"
+    assert gpu.network.device.startswith("cuda")
