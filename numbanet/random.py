@@ -4,6 +4,8 @@ PCG-XSH-RR 64/32, M. E. O'Neill 2014: state <- a state + c (mod 2^64), and each 
 permutation of the upper bits of the state.
 """
 
+from typing import Any
+
 import numpy as np
 
 from numbanet.device import device
@@ -85,6 +87,13 @@ def fill_uniform(state, y):
         state = np.uint64(state * a[LANES] + c[LANES])
 
 
+def host_uniform(state: int, n: int, n_draws: int, n_threads: int) -> np.ndarray:
+    """A fill on the CPU, as AbstractTarget.uniform describes it."""
+    y = np.empty((n_draws, n_threads), np.float32)
+    fill_uniform(np.uint64(state), y)
+    return y.reshape(-1)[:n]
+
+
 class Pcg32:
     """A stream of random numbers; `state` is all that a snapshot has to keep."""
 
@@ -113,24 +122,24 @@ class Pcg32:
         """The next draw as a number in [0, 1) with 23 bits."""
         return float(self.uniform(1)[0])
 
-    def uniform(self, n: int) -> np.ndarray:
-        """The next n draws in [0, 1), in order: float32 [n]."""
-        return self._fill(n, 1, -(-n // LANES) * LANES)
+    def uniform(self, n: int, target: Any = None) -> Any:
+        """The next n draws in [0, 1), in order: float32 [n] on a target, by default the CPU."""
+        return self._fill(n, 1, -(-n // LANES) * LANES, target)
 
-    def device_uniform(self, n: int) -> np.ndarray:
+    def device_uniform(self, n: int, target: Any = None) -> Any:
         """n draws in [0, 1) in the order of tiny-cuda-nn's device fill: float32 [n].
 
         Four consecutive draws land a quarter of the array apart, and the stream advances by n even
-        where n is not a multiple of the number of threads.
+        where n is not a multiple of the number of threads. The numbers do not depend on the target.
         """
         n_blocks = -(-n // (DEVICE_DRAWS * DEVICE_BLOCK))
-        return self._fill(n, DEVICE_DRAWS, n_blocks * DEVICE_BLOCK)
+        return self._fill(n, DEVICE_DRAWS, n_blocks * DEVICE_BLOCK, target)
 
-    def _fill(self, n, n_draws, n_threads):
-        y = np.empty((n_draws, n_threads), np.float32)
-        fill_uniform(np.uint64(self.state), y)
+    def _fill(self, n, n_draws, n_threads, target):
+        fill = host_uniform if target is None else target.uniform
+        y = fill(self.state, n, n_draws, n_threads)
         self.advance(n)
-        return y.reshape(-1)[:n]
+        return y
 
 
 def seed_sequence(seed: int) -> int:

@@ -155,6 +155,14 @@ class AbstractTarget(ABC):
     def copy_from_host(self, array: Any, values: np.ndarray) -> None:
         """Overwrite an array of the target."""
 
+    @abstractmethod
+    def uniform(self, state: int, n: int, n_draws: int, n_threads: int) -> Any:
+        """A new array of n numbers in [0, 1), which pcg32 draws from a state on; see Pcg32.
+
+        Thread t takes n_draws numbers, from draw n_draws * t on, and stores number j at
+        t + j * n_threads where that is below n.
+        """
+
     # What computes
 
     @abstractmethod

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from emulated import shared_device
 from hypothesis import given
 from hypothesis import strategies as st
 
 from numbanet.random import Pcg32, seed_sequence
+from numbanet.targets import target_for
 
 WORD = 2**64
 SEEDS = st.integers(0, WORD - 1)
@@ -125,6 +127,20 @@ def test_device_uniform_scatters_the_draws_as_the_device_does(n):
     assert values.dtype == np.float32
     np.testing.assert_array_equal(values, expected)
     assert rng.next_uint() == draws(7, n + 1)[n]
+
+
+@pytest.mark.parametrize("n", [0, 1, 31, 33, 257, 1000, 2**15 + 3])
+@pytest.mark.parametrize("order", ["uniform", "device_uniform"])
+def test_every_target_draws_the_same_numbers(order, n):
+    seed = 2**63 + 5
+    host = Pcg32(seed)
+    values = getattr(host, order)(n)
+    for target in (target_for("cpu"), target_for(shared_device())):
+        rng = Pcg32(seed)
+        array = target.to_host(getattr(rng, order)(n, target))
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, values)
+        assert rng.state == host.state
 
 
 def test_values_are_uniform_in_the_unit_interval():

@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
         "--precision",
         default="auto",
         choices=("auto", "float32", "float16", "bfloat16"),
-        help="of parameters and activations (default: auto, float32 on the CPU)",
+        help="of parameters and activations (default: auto, float32 on the CPU, float16 on a GPU)",
     )
     learn.add_argument(
         "--seed", metavar="N", type=int, help="of parameters and positions (default: 1337)"

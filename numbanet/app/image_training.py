@@ -5,8 +5,11 @@ pixel centres by bilinear interpolation. Pictures are the network's colours at t
 Their PSNR compares displayed values (gamma-encoded, clamped to [0, 1], not rounded to 8 bits) with
 those of the photograph; the report also has it for linear light.
 
-Training time is that of the training steps alone: drawing positions, looking up colours and making
-pictures is not part of it, nor is the first step, which compiles or loads the compiled code.
+Training time is what passes between the evaluations: drawing positions, looking up colours, steps,
+now and then reading a loss. Evaluations and pictures are not part of it, nor is the first step,
+which compiles or loads the compiled code. A GPU works on while the host queues more steps, so the
+clock is read only where a loss was, for which all steps before had to be finished: up to 100 steps
+apart.
 """
 
 import json
@@ -14,20 +17,22 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import numbanet
-from numbanet.app.bilinear import look_up
+from numbanet.app.bilinear import colours_of
 from numbanet.app.curves import write_curves
-from numbanet.app.environment import environment
+from numbanet.app.environment import environment, processor
 from numbanet.app.errors import AppError
 from numbanet.app.files import write_file, writing
 from numbanet.app.pictures import Photograph, contact_sheet, psnr, to_encoded, write_picture
 from numbanet.app.progress import SilentProgress, Status
 from numbanet.random import Pcg32
+from numbanet.target import AbstractTarget
 
 METADATA_KEY = "learn_image"
 ROWS_AT_ONCE = 1 << 18  # positions evaluated together, so that large photographs fit in memory
@@ -102,6 +107,25 @@ class ImageTraining:
     output: Path = Path()
     loss: numbanet.Loss | None = None
     compile_seconds: float = 0.0
+    lap_start: tuple[float, int] | None = None  # seconds and step from which time is counted
+
+    def __post_init__(self):
+        if not self.on_cpu:
+            # "raise" would wait for each step; skipped ones are noticed when the loss is read.
+            self.model.trainer.on_nonfinite = "skip"
+
+    @property
+    def target(self) -> AbstractTarget:
+        return self.model.network.target
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.target.name == "cpu"
+
+    @cached_property
+    def colours_at(self) -> Callable[[Any], Any]:
+        """Function from positions to the photograph's colours, on the target."""
+        return colours_of(self.photograph.linear, self.target)
 
     def run(
         self, n_steps: int, progress: SilentProgress, interrupted: Callable[[], bool]
@@ -113,8 +137,10 @@ class ImageTraining:
         with progress.compiling():
             self.model.trainer.inference(self.photograph.centres(0, 1))
             if course.step < n_steps:
-                self.advance(timed=False)
+                self.advance()
+                self.read_loss()
         self.compile_seconds = time.perf_counter() - started
+        self.start_lap()
         progress.training(first_step, n_steps)
         while True:
             last = course.step >= n_steps or interrupted()
@@ -122,28 +148,47 @@ class ImageTraining:
             if due:
                 self.evaluate(keep=last)
             progress.show(self.status(n_steps), milestone=due)
+            if due:
+                self.start_lap()
             if last:
                 break
             self.advance()
         return self.finish(n_steps, time.perf_counter() - started)
 
-    def advance(self, timed: bool = True) -> None:
-        """Make one training step."""
+    def advance(self) -> None:
+        """Make one training step; on a GPU, queue it."""
         course, batch_size = self.course, self.job.batch_size
-        positions = self.rng.device_uniform(2 * batch_size).reshape(batch_size, 2)
-        colours = look_up(self.photograph.linear, positions)
-        step = course.step + 1
-        begun = time.perf_counter()
+        positions = self.rng.device_uniform(2 * batch_size, self.target).reshape(batch_size, 2)
+        course.step += 1
         try:
-            self.loss = self.model.trainer.training_step(positions, colours)
-            if loss_due(step):
-                course.losses.append((step, float(self.loss)))
+            self.loss = self.model.trainer.training_step(positions, self.colours_at(positions))
         except FloatingPointError as error:
-            raise AppError(f"step {step}: {error}; try a lower learning rate") from error
-        if timed:
-            course.training_seconds += time.perf_counter() - begun
-            course.timed_steps += 1
-        course.step = step
+            raise self.diverged(str(error)) from error
+        if loss_due(course.step):
+            self.note_loss()
+
+    def diverged(self, how: str) -> AppError:
+        return AppError(f"step {self.course.step}: {how}; try a lower learning rate")
+
+    def read_loss(self) -> float:
+        """The loss of the last step, for which a GPU is waited for."""
+        if self.model.trainer.n_skipped_steps:
+            raise self.diverged("the loss or a gradient has become infinite or NaN")
+        return float(self.loss)
+
+    def note_loss(self) -> None:
+        """Read the loss and, as all steps are done then, the clock."""
+        course = self.course
+        course.losses.append((course.step, self.read_loss()))
+        if self.lap_start is not None:
+            seconds, step = self.lap_start
+            course.training_seconds += time.perf_counter() - seconds
+            course.timed_steps += course.step - step
+            self.start_lap()
+
+    def start_lap(self) -> None:
+        """Count time from here on; called where no work is queued."""
+        self.lap_start = time.perf_counter(), self.course.step
 
     def render(self) -> np.ndarray:
         """The network's picture in linear light, [height, width, 3]."""
@@ -153,14 +198,15 @@ class ImageTraining:
         for first in range(0, photograph.height, rows):
             last = min(first + rows, photograph.height)
             colours = self.model.trainer.inference(photograph.centres(first, last))
-            picture[first:last] = np.asarray(colours).reshape(last - first, photograph.width, 3)
+            colours = self.target.to_host(colours)  # waits for a GPU
+            picture[first:last] = colours.reshape(last - first, photograph.width, 3)
         return picture
 
     def evaluate(self, keep: bool = False) -> None:
         """Measure the PSNR; at powers of ten, or to `keep`, write picture and snapshot too."""
         course, photograph = self.course, self.photograph
         if self.loss is not None and course.losses[-1][0] != course.step:
-            course.losses.append((course.step, float(self.loss)))
+            self.note_loss()
         linear = self.render()
         encoded = to_encoded(linear)
         linear_psnr = psnr(np.clip(linear, 0, 1), photograph.linear)
@@ -229,6 +275,7 @@ class ImageTraining:
             "model": {
                 "n_params": network.n_params,
                 "device": network.device,
+                "device_name": processor() if self.on_cpu else self.target.device.name,
                 "precision": network.precision,
             },
             "steps": {"asked": n_steps, "made": course.step, "finished": result.finished},

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 import numbanet
-from numbanet.app.errors import UsageError
+from numbanet.app.errors import AppError, UsageError
 from numbanet.app.files import writing
 from numbanet.app.image_training import Course, ImageTraining, Job, Result, read_metadata
 from numbanet.app.pictures import read_photograph, write_picture
 from numbanet.app.progress import SilentProgress
+from numbanet.cuda.errors import CudaError
 from numbanet.random import Pcg32
 
 DEFAULT_CONFIG = {
@@ -51,7 +52,7 @@ def learn_image(
     n_steps: int = 1000,
     batch_size: int | None = None,
     seed: int | None = None,
-    device: str = "auto",
+    device: Any = "auto",
     precision: str | None = None,
     output: str | Path = "learned",
     resume: str | Path | None = None,
@@ -64,6 +65,7 @@ def learn_image(
         config: a JSON file or its content; by default a hash grid with a small network.
         n_steps: steps in all, those before a resumed snapshot included.
         batch_size: positions per step; 16384 by default.
+        device, precision: as for numbanet.create_from_config.
         seed: of the initial parameters and of the positions; 1337 by default.
         output: directory to write to; it is created.
         resume: a snapshot of the same job to continue; gives the defaults of the other options.
@@ -91,8 +93,11 @@ def learn_image(
     with writing(training.output):
         training.output.mkdir(parents=True, exist_ok=True)
     write_picture(training.output / "reference.png", photograph.encoded)
-    with progress or SilentProgress() as shown:
-        return training.run(n_steps, shown, interrupted)
+    try:
+        with progress or SilentProgress() as shown:
+            return training.run(n_steps, shown, interrupted)
+    except CudaError as error:
+        raise AppError(str(error)) from error
 
 
 def check_number(name: str, value: int, least: int, limit: int = 2**31) -> None:

@@ -9,6 +9,7 @@ from numbanet.arrays import as_host_matrix, as_host_output, as_host_vector
 from numbanet.cpu.encoding_engine import EncodingEngine
 from numbanet.cpu.engine import CpuEngine, all_finite, optimize
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.random import host_uniform
 from numbanet.target import (
     AbstractParameters,
     AbstractTarget,
@@ -111,6 +112,9 @@ class CpuTarget(AbstractTarget):
 
     def copy_from_host(self, array, values):
         array[...] = values
+
+    def uniform(self, state, n, n_draws, n_threads):
+        return host_uniform(state, n, n_draws, n_threads)
 
     def parameters(self, values, n_matrix_params):
         return CpuParameters(values.astype(np.float32))

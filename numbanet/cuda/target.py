@@ -1,12 +1,14 @@
 """A GPU as a target: device arrays, and engines that queue kernels on its stream."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from numbanet.cuda import arrays
+from numbanet.cuda import arrays, random_kernels
 from numbanet.cuda.encoding_engine import EncodingEngine
 from numbanet.cuda.inputs import as_device_matrix, as_device_output, as_device_vector
+from numbanet.cuda.kernel import Kernel
 from numbanet.cuda.network_engine import NetworkEngine
 from numbanet.cuda.parameters import CudaParameters, aligned
 from numbanet.cuda.training import CudaTraining
@@ -61,6 +63,15 @@ class CudaTarget(AbstractTarget):
     def copy_from_host(self, array, values):
         values = np.ascontiguousarray(values, np.float32)
         self.device.copy_to_device(array.address, values)
+
+    @cached_property
+    def _fill_uniform(self) -> Kernel:
+        return Kernel(self.device, random_kernels.fill_uniform, random_kernels.FILL_UNIFORM)
+
+    def uniform(self, state, n, n_draws, n_threads):
+        y = self.empty(n)
+        self._fill_uniform.over(n_threads, y.address, n, state, n_draws, n_threads)
+        return y
 
     def parameters(self, values, n_matrix_params):
         return CudaParameters(self.device, values, n_matrix_params, self.precision)

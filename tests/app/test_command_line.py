@@ -114,9 +114,9 @@ def test_unknown_options_are_a_warning(command, photograph, config, tmp_path):
     assert "did you mean 'learning_rate'?" in err.splitlines()[0]
 
 
-def test_cuda_is_not_there_yet(command, photograph, config):
-    line = complaint(command("learn-image", photograph, config, "--device", "cuda"))
-    assert "the CUDA target is not part of this version" in line
+def test_a_gpu_that_is_not_there(command, photograph, config):
+    line = complaint(command("learn-image", photograph, config, "--device", "cuda:99"))
+    assert 'use device="cpu"' in line or "there is no cuda:99" in line
 
 
 def test_missing_packages(command, photograph, monkeypatch):
