@@ -10,7 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.device import HALF, ONE, TWO, ZERO, cos, device, exp, exp_minus_one, select, sin
+from numbanet.device import (
+    HALF,
+    ONE,
+    TWO,
+    ZERO,
+    cos,
+    device,
+    exp,
+    exp_minus_one,
+    log_one_plus_small,
+    select,
+    sin,
+)
 from numbanet.registry import check
 
 SLOPE = np.float32(0.01)  # of LeakyReLU below zero
@@ -96,18 +108,8 @@ def squareplus_backward(dl_dy, y):
 
 
 @device
-def log_one_plus(e):  # ln(1 + e) = 2 artanh(e / (2 + e)) for e in [0, 1], by a minimax series
-    s = e / (TWO + e)
-    q = s * s
-    series = np.float32(0.1399971108) + np.float32(0.1401149896) * q
-    series = np.float32(0.2001084150) + series * q
-    series = np.float32(0.3333320669) + series * q
-    return TWO * s * (ONE + series * q)
-
-
-@device
 def softplus(x):  # ln(1 + e^X) / 10 for X = 10 x, with an exponent that is never positive
-    return max(x, ZERO) + INVERSE_SHARPNESS * log_one_plus(exp(-SHARPNESS * abs(x)))
+    return max(x, ZERO) + INVERSE_SHARPNESS * log_one_plus_small(exp(-SHARPNESS * abs(x)))
 
 
 @device

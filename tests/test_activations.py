@@ -155,6 +155,18 @@ def test_exponentials_are_relatively_exact(function, formula, low, high):
     np.testing.assert_allclose(over(function)(x), formula(x.astype(np.float64)), rtol=2e-7)
 
 
+def test_logarithms_are_exact():
+    x = np.exp(np.linspace(-87, 88, 200_000)).astype(np.float32)
+    expected = np.log(x.astype(np.float64))
+    np.testing.assert_allclose(over(device.log)(x), expected, rtol=3e-7)
+    near_one = np.linspace(0.5, 2, 200_001).astype(np.float32)
+    expected = np.log(near_one.astype(np.float64))
+    np.testing.assert_allclose(over(device.log)(near_one), expected, rtol=4e-7)
+    expected = np.log1p(x.astype(np.float64))
+    np.testing.assert_allclose(over(device.log_one_plus)(x), expected, rtol=4e-7)
+    assert over(device.log)(np.zeros(1, np.float32)) < -87
+
+
 def test_exp_clamps():
     y = over(device.exp)(np.array([-np.inf, -1e30, -200, 200, 1e30, np.inf], np.float32))
     assert (y[:3] == y[0]).all()
