@@ -51,6 +51,9 @@ class Trainer:
         on_nonfinite: what a step does whose loss or gradients are infinite or NaN: "skip" leaves
             the parameters as they are, zeroes the gradients, counts it in n_skipped_steps and
             warns; "raise" raises FloatingPointError.
+
+    Raises:
+        ConfigError: the loss cannot take so many outputs.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Trainer:
     ):
         if on_nonfinite not in ("skip", "raise"):
             raise ValueError(f"on_nonfinite: {on_nonfinite!r}; use 'skip' or 'raise'")
+        loss.row(model.n_output_dims, False)  # raises if the loss cannot take so many outputs
         self.model = model
         self.optimizer = optimizer
         self.loss = loss
