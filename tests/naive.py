@@ -425,6 +425,21 @@ ACTIVATIONS = {
 }
 
 
+# The derivative of the derivative, both of the pre-activation
+SECOND_DERIVATIVES = {
+    "None": np.zeros_like,
+    "ReLU": np.zeros_like,
+    "LeakyReLU": np.zeros_like,
+    "SiLU": lambda x: sigmoid(x) * sigmoid(-x) * (2 - x * np.tanh(x / 2)),
+    "Exponential": np.exp,
+    "Sine": lambda x: -np.sin(x),
+    "Sigmoid": lambda x: -sigmoid(x) * sigmoid(-x) * np.tanh(x / 2),
+    "Squareplus": lambda x: 20 / ((10 * x) ** 2 + 4) ** 1.5,
+    "Softplus": lambda x: 10 * sigmoid(10 * x) * sigmoid(-10 * x),
+    "Tanh": lambda x: -2 * np.tanh(x) * (1 - np.tanh(x) ** 2),
+}
+
+
 def activation(name):
     return {key.lower(): pair for key, pair in ACTIVATIONS.items()}[name.lower()]
 

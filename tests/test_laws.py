@@ -14,7 +14,7 @@ from laws import SIZES, TOLERANCE, EncodingData, assert_close
 
 import numbanet
 from numbanet import registry
-from numbanet.activations import ACTIVATIONS, activation
+from numbanet.activations import activation
 from numbanet.optimizers.base import ParamLayout
 from numbanet.registry import ConfigError, UnknownOptionWarning
 
@@ -257,11 +257,14 @@ def test_activation_matches_its_twin(name):
     kept = x if found.from_input else y.astype(np.float32)
     dl_dx = np.array([found.backward(np.float32(-2), np.float32(v)) for v in kept])
     np.testing.assert_allclose(dl_dx, -2 * derivative(x.astype(np.float64)), rtol=2e-5, atol=2e-6)
+    second = np.array([found.second(np.float32(v)) for v in kept])
+    expected = naive.SECOND_DERIVATIVES[name](x.astype(np.float64))
+    np.testing.assert_allclose(second, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_activations_are_all_there():
-    assert set(ACTIVATIONS) == set(naive.ACTIVATIONS)
-    assert activation("relu") is activation("RELU") is ACTIVATIONS["ReLU"]
+    assert list(registry.registered("activation")) == list(naive.ACTIVATIONS)
+    assert activation("relu") is activation("RELU") is activation("ReLU")
 
 
 @pytest.mark.parametrize("name", ["ReLU", "LeakyReLU"])
@@ -286,6 +289,8 @@ def test_activations_survive_large_inputs(name, x):
     dl_dx = found.backward(np.float32(1), np.float32(kept))
     expected = naive.activation(name)[1](np.array([np.float64(np.float32(x))]))[0]
     np.testing.assert_allclose(dl_dx, expected, rtol=1e-3, atol=1e-4)
+    expected = naive.SECOND_DERIVATIVES[name](np.array([np.float64(np.float32(x))]))[0]
+    np.testing.assert_allclose(found.second(np.float32(kept)), expected, rtol=1e-3, atol=1e-4)
 
 
 # Networks

@@ -109,6 +109,8 @@ def test_derivatives_of_activations_are_central_differences(name):
     x = np.linspace(-3, 3, 60)[:, None]  # 0, where some have a kink, is not among them
     numeric = central_difference(value, x)[..., 0]
     np.testing.assert_allclose(derivative(x), numeric, atol=1e-7)
+    numeric = central_difference(derivative, x)[..., 0]
+    np.testing.assert_allclose(naive.SECOND_DERIVATIVES[name](x), numeric, atol=1e-7)
 
 
 @pytest.mark.parametrize("n_hidden_layers", [0, 1, 3])
