@@ -26,6 +26,19 @@ def device(function):
     return InlineDispatcher(function, fastmath=True, error_model="numpy", forceinline=True)
 
 
+def belongs_to(owner):
+    """Name a function after the class and method it serves, such as "L1.row", for error messages.
+
+    Needed where another class makes the function; stands below `device`.
+    """
+
+    def rename(function):
+        function.__qualname__ = f"{owner}.<locals>.{function.__name__}"
+        return function
+
+    return rename
+
+
 ZERO = np.float32(0.0)
 HALF = np.float32(0.5)
 ONE = np.float32(1.0)

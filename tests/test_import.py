@@ -43,7 +43,7 @@ def test_all_public_names_are_there():
     import numbanet
 
     wanted = (
-        "ConfigError, Encoding, Network, NetworkWithInputEncoding, SnapshotError, Trainer, "
+        "ConfigError, DeviceCodeError, Encoding, Network, NetworkWithInputEncoding, SnapshotError, Trainer, "
         "UnknownOptionWarning, create_encoding, create_from_config, create_loss, create_network, "
         "create_optimizer, load, load_config, register, __version__"
     )

@@ -11,7 +11,7 @@ from functools import cache, cached_property
 
 from numbanet.activations import Activation
 from numbanet.cpu.micro_kernel import matrix_product
-from numbanet.device import device
+from numbanet.device import belongs_to, device
 from numbanet.networks.base import ALIGNMENT, AbstractMLP, next_multiple
 
 TILE = 128
@@ -143,6 +143,7 @@ def activate(activation: Activation):
     forward = activation.forward
 
     @device
+    @belongs_to(f"{activation.name}.forward")
     def activate(source, source_start, target, target_start, n):
         if source_start == target_start:
             for i in range(source_start, source_start + n):
@@ -160,6 +161,7 @@ def activate_backward(activation: Activation):
     backward = activation.backward
 
     @device
+    @belongs_to(f"{activation.name}.backward")
     def activate_backward(gradient, gradient_start, kept, kept_start, n):
         for i in range(n):
             dl_dy = gradient[gradient_start + i]

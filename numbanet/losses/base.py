@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from numbanet.device import ONE, ZERO, device, select
+from numbanet.device import ONE, ZERO, belongs_to, device, select
 
 EPSILON = np.float32(0.01)  # of the denominators of relative losses, which count as constants
 LEAST = np.float32(1e-15)  # of predictions that must be positive
@@ -46,6 +46,7 @@ class ElementwiseLoss(AbstractLoss):
         value_and_gradient = self.value_and_gradient
 
         @device
+        @belongs_to(f"{type(self).__name__}.value_and_gradient")
         def loss_row(prediction, target, pdf, dl_dprediction):
             total = ZERO
             for k in range(n):
