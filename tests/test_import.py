@@ -43,9 +43,9 @@ def test_all_public_names_are_there():
     import numbanet
 
     wanted = (
-        "ConfigError, DeviceCodeError, Encoding, Network, NetworkWithInputEncoding, SnapshotError, Trainer, "
-        "UnknownOptionWarning, create_encoding, create_from_config, create_loss, create_network, "
-        "create_optimizer, load, load_config, register, __version__"
+        "ConfigError, DeviceCodeError, Encoding, Network, NetworkWithInputEncoding, SnapshotError, "
+        "Trainer, UnknownOptionWarning, create_encoding, create_from_config, create_loss, "
+        "create_network, create_optimizer, load, load_config, register, __version__"
     )
     missing = [name for name in wanted.split(", ") if not hasattr(numbanet, name)]
     assert not missing
