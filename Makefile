@@ -33,6 +33,7 @@ docs: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python benchmarks/cpu_training.py $(BENCH_ARGS)
+	@$(BIN)/python benchmarks/cpu_components.py $(COMPONENT_ARGS)
 
 clean:
 	rm -rf .venv build demo dist *.egg-info .hypothesis .pytest_cache .ruff_cache
