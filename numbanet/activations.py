@@ -220,6 +220,9 @@ class Activation:
     second: Any
     from_input: bool = False
 
+    def __reduce__(self):  # device functions do not travel between processes, but names do
+        return activation, (self.name,)
+
 
 @cache
 def record(component: type) -> Activation:

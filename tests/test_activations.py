@@ -1,5 +1,6 @@
 """Activations and the functions below them against float64 NumPy."""
 
+import pickle
 import re
 
 import numpy as np
@@ -153,6 +154,13 @@ def test_names_have_no_case_and_no_spaces(spelling):
 
 def test_leaky_relu_may_be_two_words():
     assert activation("Leaky ReLU") is ACTIVATIONS["LeakyReLU"]
+
+
+@names
+def test_activations_are_pickled_by_name(name):
+    pickled = pickle.dumps(ACTIVATIONS[name])
+    assert len(pickled) < 100
+    assert pickle.loads(pickled) is ACTIVATIONS[name]
 
 
 @pytest.mark.parametrize("name", ["GELU", "", None, 3, ["ReLU"]])
