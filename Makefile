@@ -6,12 +6,13 @@ DEMO_ARGS ?= --steps 1000 --batch-size 16384
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint docs bench clean
 
 help:
 	@echo "make demo    learn a photograph; pictures go to ./demo"
 	@echo "make test    run all tests             (PYTEST_ARGS='-k grid')"
 	@echo "make lint    check style and formatting"
+	@echo "make docs    write docs/config.md anew from the components"
 	@echo "make bench   measure training and inference speed on this machine"
 	@echo "make clean   remove .venv, ./demo and caches"
 	@echo "Another Python than python3: make PYTHON=python3.12 ..."
@@ -27,8 +28,12 @@ lint: $(READY)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 
+docs: $(READY)
+	@$(BIN)/python -m numbanet.app.config_page docs/config.md
+
 bench: $(READY)
 	@$(BIN)/python benchmarks/cpu_training.py $(BENCH_ARGS)
+	@$(BIN)/python benchmarks/cpu_components.py $(COMPONENT_ARGS)
 
 clean:
 	rm -rf .venv build demo dist *.egg-info .hypothesis .pytest_cache .ruff_cache

@@ -13,6 +13,7 @@ from numbanet.create import create_from_config as create_from_config
 from numbanet.create import create_loss as create_loss
 from numbanet.create import create_optimizer as create_optimizer
 from numbanet.create import load as load
+from numbanet.inline_compiler import DeviceCodeError as DeviceCodeError
 from numbanet.matrices import from_matrices as from_matrices
 from numbanet.matrices import to_matrices as to_matrices
 from numbanet.model import Encoding as Encoding

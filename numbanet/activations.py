@@ -1,17 +1,31 @@
-"""Activation functions: a device function and its derivative per name, in one table.
+"""Activation functions: a class of device functions per name, in the registry's table.
 
-The derivative takes the output where it can, so that only outputs have to be stored; SiLU and Sine
-need the input. Squareplus and Softplus are those of tiny-cuda-nn, ten times sharper than usual.
+The derivatives take the output where they can, so that only outputs have to be stored; SiLU and
+Sine need the input. Squareplus and Softplus are those of tiny-cuda-nn, ten times sharper than
+usual.
 """
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from numbanet.device import HALF, ONE, TWO, ZERO, cos, device, exp, exp_minus_one, select, sin
-from numbanet.registry import check
+from numbanet.device import (
+    HALF,
+    ONE,
+    TWO,
+    ZERO,
+    cos,
+    device,
+    exp,
+    exp_minus_one,
+    log_one_plus_small,
+    select,
+    sin,
+)
+from numbanet.registry import check, find, register, registered
 
 SLOPE = np.float32(0.01)  # of LeakyReLU below zero
 SHARPNESS = np.float32(10.0)
@@ -21,34 +35,61 @@ TANH_MAX = np.float32(20.0)  # of the exponent: tanh 10 is 1 in float32
 SILU_MAX = np.float32(30.0)  # beyond, 1 - sigmoid(x) is nothing but its rounding error
 
 
-@device
-def identity(x):
-    return x
+class AbstractActivation:
+    """What is registered as an activation: a subclass that holds device functions, not methods.
+
+    `kept` is the output y of `forward`, or the input x if `from_input`.
+    """
+
+    from_input = False
+    forward: Any = None  # (x) -> y
+    backward: Any = None  # (dl_dy, kept) -> dl_dx
+    second: Any = None  # (kept) -> the second derivative of y for x; only double backward needs it
 
 
-@device
-def identity_backward(dl_dy, y):
-    return dl_dy
+@register("activation", "None")
+class NoActivation(AbstractActivation):
+    @device
+    def forward(x):
+        return x
+
+    @device
+    def backward(dl_dy, y):
+        return dl_dy
+
+    @device
+    def second(y):
+        return ZERO
 
 
-@device
-def relu(x):
-    return max(x, ZERO)
+@register("activation", "ReLU")
+class ReLU(AbstractActivation):
+    @device
+    def forward(x):
+        return max(x, ZERO)
+
+    @device
+    def backward(dl_dy, y):
+        return select(y > ZERO, dl_dy, ZERO)
+
+    @device
+    def second(y):
+        return ZERO
 
 
-@device
-def relu_backward(dl_dy, y):
-    return select(y > ZERO, dl_dy, ZERO)
+@register("activation", "LeakyReLU")
+class LeakyReLU(AbstractActivation):
+    @device
+    def forward(x):
+        return max(x, SLOPE * x)
 
+    @device
+    def backward(dl_dy, y):
+        return select(y > ZERO, dl_dy, SLOPE * dl_dy)
 
-@device
-def leaky_relu(x):
-    return max(x, SLOPE * x)
-
-
-@device
-def leaky_relu_backward(dl_dy, y):
-    return select(y > ZERO, dl_dy, SLOPE * dl_dy)
+    @device
+    def second(y):
+        return ZERO
 
 
 @device
@@ -56,102 +97,148 @@ def sigmoid(x):
     return ONE / (ONE + exp(-x))
 
 
-@device
-def sigmoid_backward(dl_dy, y):
-    return dl_dy * y * (ONE - y)
+@register("activation", "SiLU")
+class SiLU(AbstractActivation):
+    from_input = True
+
+    @device
+    def forward(x):
+        return x * sigmoid(x)
+
+    @device
+    def backward(dl_dy, x):
+        s = sigmoid(x)
+        return dl_dy * (s + min(x, SILU_MAX) * s * (ONE - s))
+
+    @device
+    def second(x):  # s (1 - s) (2 + x (1 - 2 s)), which is even in x
+        size = abs(x)
+        e = exp(-size)
+        inverse = ONE / (ONE + e)
+        return e * inverse * inverse * (TWO - size * (ONE - e) * inverse)
 
 
-@device
-def silu(x):
-    return x * sigmoid(x)
+@register("activation", "Exponential")
+class Exponential(AbstractActivation):
+    forward = exp
+
+    @device
+    def backward(dl_dy, y):
+        return dl_dy * y
+
+    @device
+    def second(y):
+        return y
 
 
-@device
-def silu_backward(dl_dy, x):
-    s = sigmoid(x)
-    return dl_dy * (s + min(x, SILU_MAX) * s * (ONE - s))
+@register("activation", "Sine")
+class Sine(AbstractActivation):
+    from_input = True
+    forward = sin
+
+    @device
+    def backward(dl_dy, x):
+        return dl_dy * cos(x)
+
+    @device
+    def second(x):
+        return -sin(x)
 
 
-@device
-def exponential_backward(dl_dy, y):
-    return dl_dy * y
+@register("activation", "Sigmoid")
+class Sigmoid(AbstractActivation):
+    forward = sigmoid
+
+    @device
+    def backward(dl_dy, y):
+        return dl_dy * y * (ONE - y)
+
+    @device
+    def second(y):
+        return y * (ONE - y) * (ONE - TWO * y)
 
 
-@device
-def sine_backward(dl_dy, x):
-    return dl_dy * cos(x)
+@register("activation", "Squareplus")
+class Squareplus(AbstractActivation):
+    @device
+    def forward(x):  # (X + sqrt(X^2 + 4)) / 20 for X = 10 x, without cancellation for X < 0
+        scaled = SHARPNESS * x
+        total = abs(scaled) + math.sqrt(scaled * scaled + FOUR)
+        return HALF * INVERSE_SHARPNESS * select(x > ZERO, total, FOUR / total)
+
+    @device
+    def backward(dl_dy, y):
+        square = (SHARPNESS * y) * (SHARPNESS * y)
+        return dl_dy * (square / (square + ONE))
+
+    @device
+    def second(y):  # 20 (Y / (Y^2 + 1))^3 for Y = 10 y
+        scaled = SHARPNESS * y
+        ratio = scaled / (scaled * scaled + ONE)
+        return TWO * SHARPNESS * ratio * ratio * ratio
 
 
-@device
-def squareplus(x):  # (X + sqrt(X^2 + 4)) / 20 for X = 10 x, without cancellation for X < 0
-    scaled = SHARPNESS * x
-    total = abs(scaled) + math.sqrt(scaled * scaled + FOUR)
-    return HALF * INVERSE_SHARPNESS * select(x > ZERO, total, FOUR / total)
+@register("activation", "Softplus")
+class Softplus(AbstractActivation):
+    @device
+    def forward(x):  # ln(1 + e^X) / 10 for X = 10 x, with an exponent that is never positive
+        return max(x, ZERO) + INVERSE_SHARPNESS * log_one_plus_small(exp(-SHARPNESS * abs(x)))
+
+    @device
+    def backward(dl_dy, y):
+        return -dl_dy * exp_minus_one(-SHARPNESS * y)
+
+    @device
+    def second(y):
+        e = exp_minus_one(-SHARPNESS * y)
+        return -SHARPNESS * e * (ONE + e)
 
 
-@device
-def squareplus_backward(dl_dy, y):
-    square = (SHARPNESS * y) * (SHARPNESS * y)
-    return dl_dy * (square / (square + ONE))
+@register("activation", "Tanh")
+class Tanh(AbstractActivation):
+    @device
+    def forward(x):  # (e^2x - 1) / (e^2x + 1)
+        e = exp_minus_one(min(max(TWO * x, -TANH_MAX), TANH_MAX))
+        return e / (e + TWO)
 
+    @device
+    def backward(dl_dy, y):
+        return dl_dy * (ONE - y * y)
 
-@device
-def log_one_plus(e):  # ln(1 + e) = 2 artanh(e / (2 + e)) for e in [0, 1], by a minimax series
-    s = e / (TWO + e)
-    q = s * s
-    series = np.float32(0.1399971108) + np.float32(0.1401149896) * q
-    series = np.float32(0.2001084150) + series * q
-    series = np.float32(0.3333320669) + series * q
-    return TWO * s * (ONE + series * q)
-
-
-@device
-def softplus(x):  # ln(1 + e^X) / 10 for X = 10 x, with an exponent that is never positive
-    return max(x, ZERO) + INVERSE_SHARPNESS * log_one_plus(exp(-SHARPNESS * abs(x)))
-
-
-@device
-def softplus_backward(dl_dy, y):
-    return -dl_dy * exp_minus_one(-SHARPNESS * y)
-
-
-@device
-def tanh(x):  # (e^2x - 1) / (e^2x + 1)
-    e = exp_minus_one(min(max(TWO * x, -TANH_MAX), TANH_MAX))
-    return e / (e + TWO)
-
-
-@device
-def tanh_backward(dl_dy, y):
-    return dl_dy * (ONE - y * y)
+    @device
+    def second(y):
+        return -TWO * y * (ONE - y * y)
 
 
 @dataclass(frozen=True)
 class Activation:
-    """forward(x) -> y, and backward(dl_dy, y) -> dl_dx, or backward(dl_dy, x) if `from_input`."""
+    """The device functions of an activation, as AbstractActivation describes them."""
 
     name: str
     forward: Any
     backward: Any
+    second: Any
     from_input: bool = False
 
+    def __reduce__(self):  # device functions do not travel between processes, but names do
+        return activation, (self.name,)
 
-ACTIVATIONS = {
-    each.name: each
-    for each in (
-        Activation("None", identity, identity_backward),
-        Activation("ReLU", relu, relu_backward),
-        Activation("LeakyReLU", leaky_relu, leaky_relu_backward),
-        Activation("SiLU", silu, silu_backward, from_input=True),
-        Activation("Exponential", exp, exponential_backward),
-        Activation("Sine", sin, sine_backward, from_input=True),
-        Activation("Sigmoid", sigmoid, sigmoid_backward),
-        Activation("Squareplus", squareplus, squareplus_backward),
-        Activation("Softplus", softplus, softplus_backward),
-        Activation("Tanh", tanh, tanh_backward),
+
+@cache
+def record(component: type) -> Activation:
+    """What a registered class holds."""
+    for method in ("forward", "backward"):
+        if getattr(component, method) is None:
+            raise TypeError(
+                f"activation {component.otype}: {component.__qualname__}.{method} is missing"
+            )
+    return Activation(
+        component.otype,
+        component.forward,
+        component.backward,
+        component.second,
+        component.from_input,
     )
-}
-_BY_KEY = {name.lower(): each for name, each in ACTIVATIONS.items()}
 
 
 def activation(name: str, option: str = "activation") -> Activation:
@@ -160,6 +247,8 @@ def activation(name: str, option: str = "activation") -> Activation:
     Raises:
         ValueError: there is none; the message lists what exists and starts with `option`.
     """
-    key = name.lower().replace(" ", "") if isinstance(name, str) else None
-    check(key in _BY_KEY, option, name, ", ".join(ACTIVATIONS))
-    return _BY_KEY[key]
+    found = find("activation", name)
+    if found is None and isinstance(name, str):
+        found = find("activation", name.replace(" ", ""))
+    check(found is not None, option, name, ", ".join(registered("activation")))
+    return record(found)

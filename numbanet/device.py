@@ -26,6 +26,19 @@ def device(function):
     return InlineDispatcher(function, fastmath=True, error_model="numpy", forceinline=True)
 
 
+def belongs_to(owner):
+    """Name a function after the class and method it serves, such as "L1.row", for error messages.
+
+    Needed where another class makes the function; stands below `device`.
+    """
+
+    def rename(function):
+        function.__qualname__ = f"{owner}.<locals>.{function.__name__}"
+        return function
+
+    return rename
+
+
 ZERO = np.float32(0.0)
 HALF = np.float32(0.5)
 ONE = np.float32(1.0)
@@ -165,6 +178,8 @@ EXP_MIN, EXP_MAX = np.float32(-87.3), np.float32(88.3)  # the scale stays a norm
 INVERSE_LN2 = np.float32(1.0 / math.log(2.0))
 LN2_HIGH = np.float32(0.693359375)  # 10 bits, so that a multiple of it is exact
 LN2_LOW = np.float32(math.log(2.0) - 0.693359375)
+LN2 = np.float32(math.log(2.0))
+SQRT_HALF_BITS, MANTISSA_SIZE = np.int32(0x3F3504F3), np.int32(23)
 INVERSE_PI = np.float32(1.0 / math.pi)
 PI_HIGH = np.float32(3.140625)  # 8 bits
 PI_MIDDLE = np.float32(0.0009675025939941406)  # 11 bits
@@ -211,6 +226,37 @@ def exp_minus_one(x):
     """e^x - 1, with a small relative error also near x = 0."""
     scale, tail = exp_parts(x)
     return add_exp_parts(scale, tail)
+
+
+@device
+def log_one_plus_small(r):  # ln(1 + r) = 2 artanh(r / (2 + r)) for r in [-1/3, 1]
+    s = r / (TWO + r)
+    q = s * s
+    series = np.float32(0.1399971108) + np.float32(0.1401149896) * q  # minimax
+    series = np.float32(0.2001084150) + series * q
+    series = np.float32(0.3333320669) + series * q
+    return TWO * s * (ONE + series * q)
+
+
+@device
+def log(x):
+    """ln x to 3e-7 for x > 0, and at least -88; x = 2^n m with m in [sqrt 1/2, sqrt 2)."""
+    bits = np.int32(float_bits(x))
+    n = np.int32(np.int32(bits - SQRT_HALF_BITS) >> MANTISSA_SIZE)
+    m = float_from_bits(np.uint32(bits - np.int32(n << MANTISSA_SIZE)))
+    return np.float32(n) * LN2 + log_one_plus_small(m - ONE)
+
+
+@exact
+def rounding_of_sum(total, x):  # of total = 1 + x
+    return x - (total - ONE)
+
+
+@device
+def log_one_plus(x):
+    """ln(1 + x) for x >= 0, with a small relative error also near x = 0."""
+    total = ONE + x
+    return log(total) + rounding_of_sum(total, x) / total
 
 
 @exact

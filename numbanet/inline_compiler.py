@@ -4,10 +4,18 @@ Numba optimises every function and generates its machine code, although a device
 ever inlined into its caller, which is optimised as a whole afterwards. With functions nested as
 deep as ours, most of the time went there: this compiler stops at LLVM's IR. Compiling the training
 step of a hash grid takes 16 s of CPU time instead of 26 s (both under a profiler).
+
+A device function that does not compile brings down the kernel that calls it, with a message that
+starts at the kernel. Here the innermost one is remembered: that is where the mistake is.
 """
+
+import re
+import threading
+from contextlib import contextmanager
 
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.errors import NumbaError
 from numba.core.registry import CPUDispatcher
 
 
@@ -47,6 +55,32 @@ class InlineCompiler(Compiler):
         return super().define_pipelines()
 
 
+class DeviceCodeError(Exception):
+    """A device function does not compile; the message says which one, of what, and why."""
+
+
+class _Failures(threading.local):
+    """Device functions that failed while the current one was compiled.
+
+    Each maps to its chain of (function, error), from the innermost to itself. Numba tries a
+    function again with other types: one that succeeds is taken out, and one that fails without
+    asking for what it calls, because that has failed before, keeps its longer chain.
+    """
+
+    def __init__(self):
+        self.chains = {}
+
+    def chain(self, error):
+        """The first of these chains; kept with the error, which Numba may raise once more."""
+        chain = next(iter(self.chains.values()), None)
+        if chain is not None:
+            error.device_chain = chain
+        return vars(error).get("device_chain", ())
+
+
+_failures = _Failures()
+
+
 class InlineDispatcher(CPUDispatcher):
     """A device function; called from Python, it is compiled in full, for that purpose alone."""
 
@@ -57,3 +91,68 @@ class InlineDispatcher(CPUDispatcher):
 
     def __call__(self, *arguments):
         return self._full(*arguments)
+
+    def get_call_template(self, args, kws):
+        """What Numba asks for when it meets a call of this function; compiles it."""
+        callers, _failures.chains = _failures.chains, {}
+        try:
+            template = super().get_call_template(args, kws)
+        except Exception as error:
+            chain = (*_failures.chain(error), (self.py_func, error))
+            callers[self.py_func] = max(callers.get(self.py_func, ()), chain, key=len)
+            raise
+        else:
+            callers.pop(self.py_func, None)
+            return template
+        finally:
+            _failures.chains = callers
+
+
+@contextmanager
+def explained_failures():
+    """Turn Numba's complaint about device code, which is pages long, into a DeviceCodeError."""
+    _failures.chains = {}
+    try:
+        yield
+    except Exception as error:
+        chain = _failures.chain(error)
+        if not chain and not isinstance(error, NumbaError):
+            raise
+        raise DeviceCodeError(explanation(chain, error)) from error
+
+
+def explanation(chain, error) -> str:
+    """One line about the innermost function that failed, and the component that it belongs to."""
+    if not chain:
+        return f"a kernel does not compile: {complaint(error)}"
+    function, error = chain[0]
+    owners = [owner for caller, _ in chain if (owner := owner_of(caller))]
+    who = f"{owners[0]}: " if owners else ""
+    file, line = function.__code__.co_filename, line_of(function, error)
+    return (
+        f"{who}device function {function.__name__!r} ({file}:{line}) does not compile: "
+        f"{complaint(error)}"
+    )
+
+
+def owner_of(function) -> str | None:
+    """Class and method that a device function was made in, such as "OneBlob.forward"."""
+    scopes = [scope for scope in function.__qualname__.split(".<locals>.") if "." in scope]
+    return scopes[-1] if scopes else None
+
+
+def plain_text(error) -> str:
+    return re.sub(r"\x1b\[\d*m", "", str(error))
+
+
+def line_of(function, error) -> int:
+    found = re.search(r'^File ".*", line (\d+)', plain_text(error), re.MULTILINE)
+    return int(found.group(1)) if found else function.__code__.co_firstlineno
+
+
+def complaint(error) -> str:
+    """The first sentence of an error of Numba, without where it was noticed."""
+    lines = [line.strip() for line in plain_text(error).splitlines()]
+    lines = [line for line in lines if line and not re.match(r'Failed in |During: |File "', line)]
+    n_lines = 2 if lines and lines[0].endswith(":") else 1
+    return " ".join(lines[:n_lines]) or type(error).__name__

@@ -13,12 +13,13 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-KINDS = ("encoding", "network", "loss", "optimizer")
+KINDS = ("encoding", "network", "loss", "optimizer")  # each has a section in a config
+REGISTRABLE = (*KINDS, "activation")  # options of a network name activations
 
 MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 _components: dict[tuple[str, str], Callable] = {}
-_display_names: dict[str, list[str]] = {kind: [] for kind in KINDS}
+_display_names: dict[str, list[str]] = {kind: [] for kind in REGISTRABLE}
 
 
 class ConfigError(ValueError):
@@ -37,13 +38,14 @@ def derived(**kwargs) -> Any:
 def register(kind: str, *names: str) -> Callable:
     """Register a frozen dataclass, or a factory with a `component` attribute, under `names`.
 
-    The first name is the one that `to_config` writes.
+    The first name is the one that `to_config` writes. An "activation" is a subclass of
+    AbstractActivation instead.
 
     Raises:
         ValueError: the kind does not exist or one of the names is taken.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind {kind!r} does not exist; use one of {', '.join(KINDS)}")
+    if kind not in REGISTRABLE:
+        raise ValueError(f"kind {kind!r} does not exist; use one of {', '.join(REGISTRABLE)}")
     if not names:
         raise ValueError(f"a name is missing: @register({kind!r}, 'MyName')")
 
@@ -71,6 +73,11 @@ def registered(kind: str) -> dict[str, Callable]:
     return {name: _components[kind, name.lower()] for name in _display_names[kind]}
 
 
+def find(kind: str, name: Any) -> Callable | None:
+    """What is registered under a name, in any case."""
+    return _components.get((kind, name.lower())) if isinstance(name, str) else None
+
+
 def options(component: type) -> dict[str, dataclasses.Field]:
     """The JSON options of a component, by name."""
     return {
@@ -95,7 +102,7 @@ def create(kind: str, config: Mapping[str, Any], *, default: str, path: str = ""
     if not isinstance(config, Mapping):
         raise ConfigError(f"{path}: expected a JSON object, got {config!r}")
     name = config.get("otype", default)
-    component = _components.get((kind, name.lower())) if isinstance(name, str) else None
+    component = find(kind, name)
     if component is None:
         known = ", ".join(_display_names[kind])
         raise ConfigError(f"{path}.otype: {name!r} is no {kind}; use one of {known}")

@@ -61,6 +61,9 @@ class Trainer:
             the parameters as they are, zeroes the gradients, counts it in n_skipped_steps and
             warns (on a GPU when the loss is read); "raise" raises FloatingPointError, for which
             every step on a GPU is waited for.
+
+    Raises:
+        ConfigError: the loss cannot take so many outputs.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Trainer:
     ):
         if on_nonfinite not in ("skip", "raise"):
             raise ValueError(f"on_nonfinite: {on_nonfinite!r}; use 'skip' or 'raise'")
+        loss.row(model.n_output_dims, False)  # raises if the loss cannot take so many outputs
         self.model = model
         self.optimizer = optimizer
         self.loss = loss

@@ -4,6 +4,7 @@ A new component needs an entry in EXAMPLES below and a twin in naive.py.
 """
 
 import contextlib
+import dataclasses
 import functools
 
 import numpy as np
@@ -92,7 +93,15 @@ EXAMPLES = {
     ],
     ("loss", "L1"): [({}, {})],
     ("loss", "L2"): [({}, {})],
+    ("loss", "RelativeL1"): [({}, {})],
     ("loss", "RelativeL2"): [({}, {})],
+    ("loss", "RelativeL2Luminance"): [({}, {})],
+    ("loss", "MAPE"): [({}, {})],
+    ("loss", "SMAPE"): [({}, {})],
+    ("loss", "CrossEntropy"): [({}, {})],
+    ("loss", "Variance"): [({}, {})],
+    ("loss", "Huber"): [({}, {}), ({"delta": 0.25}, {})],
+    ("loss", "LogL1"): [({}, {})],
     ("optimizer", "Adam"): [
         ({}, {}),
         ({"learning_rate": 0.1, "beta1": 0.5, "beta2": 0.8, "epsilon": 1e-15, "l2_reg": 0.1}, {}),
@@ -116,6 +125,34 @@ EXAMPLES = {
 }
 
 ALIASES = {("network", "MegakernelMLP"): "FullyFusedMLP", ("network", "MLP"): "CutlassMLP"}
+
+
+@dataclasses.dataclass(frozen=True)
+class LossArguments:
+    """What the laws may ask of a loss; most take any numbers."""
+
+    positive: bool = False  # predictions and targets are
+    widths: tuple[int, ...] = (1, 3, 33)
+    perfect: tuple[float, ...] = (0.5, -2.0, 3.0)  # the loss is 0 where this meets itself
+
+    def draw(self, rng, n):
+        """A prediction, a target and a density, float32 [n]."""
+        prediction, target = rng.normal(size=(2, n))
+        if self.positive:
+            prediction, target = np.exp(prediction), np.exp(target)
+        pdf = rng.uniform(0.1, 2, n)
+        return tuple(array.astype(np.float32) for array in (prediction, target, pdf))
+
+
+LOSS_ARGUMENTS = {
+    "CrossEntropy": LossArguments(positive=True, perfect=(1.0, 1.0)),
+    "Variance": LossArguments(positive=True, perfect=(1.0, 1.0)),
+    "RelativeL2Luminance": LossArguments(widths=(3, 5, 6, 33)),
+}
+
+
+def loss_arguments(otype):
+    return LOSS_ARGUMENTS.get(otype, LossArguments())
 
 
 @contextlib.contextmanager

@@ -4,10 +4,12 @@ Nothing is imported from numbanet: an oracle that shares code is none. Batches a
 are flat vectors, and every class takes the JSON options of its config as keyword arguments.
 """
 
+import functools
 import itertools
 import math
 
 import numpy as np
+from naive_losses import LOSSES
 
 UINT32 = 0xFFFFFFFF
 UINT64 = 0xFFFFFFFFFFFFFFFF
@@ -423,6 +425,21 @@ ACTIVATIONS = {
 }
 
 
+# The derivative of the derivative, both of the pre-activation
+SECOND_DERIVATIVES = {
+    "None": np.zeros_like,
+    "ReLU": np.zeros_like,
+    "LeakyReLU": np.zeros_like,
+    "SiLU": lambda x: sigmoid(x) * sigmoid(-x) * (2 - x * np.tanh(x / 2)),
+    "Exponential": np.exp,
+    "Sine": lambda x: -np.sin(x),
+    "Sigmoid": lambda x: -sigmoid(x) * sigmoid(-x) * np.tanh(x / 2),
+    "Squareplus": lambda x: 20 / ((10 * x) ** 2 + 4) ** 1.5,
+    "Softplus": lambda x: 10 * sigmoid(10 * x) * sigmoid(-10 * x),
+    "Tanh": lambda x: -2 * np.tanh(x) * (1 - np.tanh(x) ** 2),
+}
+
+
 def activation(name):
     return {key.lower(): pair for key, pair in ACTIVATIONS.items()}[name.lower()]
 
@@ -492,23 +509,10 @@ class MLP:
         return gradient, dl_dparams
 
 
-# Losses: value and gradient of each element, not yet divided by their number
-
-
-def l1(p, t, pdf):
-    return np.abs(p - t) / pdf, np.copysign(1 / pdf, p - t)
-
-
-def l2(p, t, pdf):
-    return (p - t) ** 2 / pdf, 2 * (p - t) / pdf
-
-
-def relative_l2(p, t, pdf):
-    scale = 1 / (p**2 + 0.01) / pdf
-    return (p - t) ** 2 * scale, 2 * (p - t) * scale
-
-
-LOSSES = {"l1": l1, "l2": l2, "relativel2": relative_l2}
+def loss(config):
+    """(predictions, targets, densities) -> value and gradient of each element."""
+    options = {key: value for key, value in config.items() if key != "otype"}
+    return functools.partial(LOSSES[config.get("otype", "RelativeL2").lower()], **options)
 
 
 # Optimizers
@@ -645,7 +649,7 @@ class Trainer:
     def __init__(self, n_input_dims, n_output_dims, config, params):
         self.model = Model(n_input_dims, n_output_dims, config)
         self.params = np.array(params, np.float64)
-        self.loss = LOSSES[config.get("loss", {}).get("otype", "RelativeL2").lower()]
+        self.loss = loss(config.get("loss", {}))
         self.optimizer = optimizer(
             config.get("optimizer", {}), self.model.n_params, self.model.mlp.n_params
         )

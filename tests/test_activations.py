@@ -1,5 +1,6 @@
 """Activations and the functions below them against float64 NumPy."""
 
+import pickle
 import re
 
 import numpy as np
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from numba import njit
 
 from numbanet import device
-from numbanet.activations import ACTIVATIONS, activation
+from numbanet.activations import activation
+from numbanet.registry import registered
 
 
 def log_one_plus_exp(x):
@@ -54,11 +56,15 @@ def over(function):
     return run
 
 
+ACTIVATIONS = {name: activation(name) for name in registered("activation")}
+
+
 @pytest.fixture(scope="module")
 def compiled():
-    """Forward and backward of each activation over arrays, compiled once."""
+    """Forward, backward and second derivative of each activation over arrays, compiled once."""
     return {
-        name: (over(found.forward), over(found.backward)) for name, found in ACTIVATIONS.items()
+        name: (over(found.forward), over(found.backward), over(found.second))
+        for name, found in ACTIVATIONS.items()
     }
 
 
@@ -76,13 +82,26 @@ def test_forward_is_the_formula(compiled, name):
 
 @names
 def test_backward_is_the_slope(compiled, name):
-    forward, backward = compiled[name]
+    forward, backward, _ = compiled[name]
     step = 1e-5
     x = X.astype(np.float64)
     slope = (FORMULAS[name](x + step) - FORMULAS[name](x - step)) / (2 * step)
     dl_dy = np.linspace(-2, 3, len(X)).astype(np.float32)
     kept = X if ACTIVATIONS[name].from_input else forward(X)
     np.testing.assert_allclose(backward(dl_dy, kept), dl_dy * slope, rtol=1e-5, atol=2e-6)
+
+
+@names
+def test_second_is_the_slope_of_the_slope(compiled, name):
+    forward, _, second = compiled[name]
+    step = 1e-4
+    x = X.astype(np.float64)
+    formula = FORMULAS[name]
+    bend = (formula(x + step) - 2 * formula(x) + formula(x - step)) / step**2
+    kept = X if ACTIVATIONS[name].from_input else forward(X)
+    far_from_kink = (np.abs(X) > step) | (name not in ("ReLU", "LeakyReLU"))
+    actual = second(kept)[far_from_kink]
+    np.testing.assert_allclose(actual, bend[far_from_kink], rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["Softplus", "Squareplus", "Sigmoid", "Tanh", "Exponential"])
@@ -100,14 +119,18 @@ def test_small_outputs_are_relatively_exact(compiled, name):
 
 @names
 def test_far_inputs_stay_finite(compiled, name):
-    forward, backward = compiled[name]
+    forward, backward, second = compiled[name]
     x = np.array([-1e18, -1e5, -100, 100, 1e5, 1e18], np.float32)
     if name == "Sine":
         x = np.clip(x, -1e5, 1e5)
     y = forward(x)
     assert np.isfinite(y).all()
-    slope = backward(np.ones_like(x), x if ACTIVATIONS[name].from_input else y)
+    kept = x if ACTIVATIONS[name].from_input else y
+    slope = backward(np.ones_like(x), kept)
     assert np.isfinite(slope).all()
+    assert np.isfinite(second(kept)).all()
+    if name not in ("Exponential", "Sine"):
+        np.testing.assert_allclose(second(kept), 0, atol=2e-3)
     if name in ("ReLU", "SiLU", "Sigmoid", "Squareplus", "Softplus"):
         np.testing.assert_allclose(y[:3], 0, atol=2e-3)
         np.testing.assert_allclose(slope[-3:], 0 if name == "Sigmoid" else 1, atol=3e-6)
@@ -133,6 +156,13 @@ def test_leaky_relu_may_be_two_words():
     assert activation("Leaky ReLU") is ACTIVATIONS["LeakyReLU"]
 
 
+@names
+def test_activations_are_pickled_by_name(name):
+    pickled = pickle.dumps(ACTIVATIONS[name])
+    assert len(pickled) < 100
+    assert pickle.loads(pickled) is ACTIVATIONS[name]
+
+
 @pytest.mark.parametrize("name", ["GELU", "", None, 3, ["ReLU"]])
 def test_an_unknown_name_lists_what_exists(name):
     with pytest.raises(ValueError, match=r"output_activation: .*None, ReLU, LeakyReLU.*Tanh"):
@@ -153,6 +183,18 @@ def test_an_unknown_name_lists_what_exists(name):
 def test_exponentials_are_relatively_exact(function, formula, low, high):
     x = np.linspace(low, high, 200_000).astype(np.float32)
     np.testing.assert_allclose(over(function)(x), formula(x.astype(np.float64)), rtol=2e-7)
+
+
+def test_logarithms_are_exact():
+    x = np.exp(np.linspace(-87, 88, 200_000)).astype(np.float32)
+    expected = np.log(x.astype(np.float64))
+    np.testing.assert_allclose(over(device.log)(x), expected, rtol=3e-7)
+    near_one = np.linspace(0.5, 2, 200_001).astype(np.float32)
+    expected = np.log(near_one.astype(np.float64))
+    np.testing.assert_allclose(over(device.log)(near_one), expected, rtol=4e-7)
+    expected = np.log1p(x.astype(np.float64))
+    np.testing.assert_allclose(over(device.log_one_plus)(x), expected, rtol=4e-7)
+    assert over(device.log)(np.zeros(1, np.float32)) < -87
 
 
 def test_exp_clamps():

@@ -53,10 +53,10 @@ def test_all_public_names_are_there():
     import numbanet
 
     wanted = (
-        "ConfigError, Encoding, Network, NetworkWithInputEncoding, SnapshotError, Trainer, "
-        "UnknownOptionWarning, create_encoding, create_from_config, create_loss, create_network, "
-        "create_optimizer, from_matrices, load, load_config, load_params, read_tcnn_snapshot, "
-        "register, save_params, to_matrices, __version__"
+        "ConfigError, DeviceCodeError, Encoding, Network, NetworkWithInputEncoding, SnapshotError, "
+        "Trainer, UnknownOptionWarning, create_encoding, create_from_config, create_loss, "
+        "create_network, create_optimizer, from_matrices, load, load_config, load_params, "
+        "read_tcnn_snapshot, register, save_params, to_matrices, __version__"
     )
     missing = [name for name in wanted.split(", ") if not hasattr(numbanet, name)]
     assert not missing

@@ -109,6 +109,8 @@ def test_derivatives_of_activations_are_central_differences(name):
     x = np.linspace(-3, 3, 60)[:, None]  # 0, where some have a kink, is not among them
     numeric = central_difference(value, x)[..., 0]
     np.testing.assert_allclose(derivative(x), numeric, atol=1e-7)
+    numeric = central_difference(derivative, x)[..., 0]
+    np.testing.assert_allclose(naive.SECOND_DERIVATIVES[name](x), numeric, atol=1e-7)
 
 
 @pytest.mark.parametrize("n_hidden_layers", [0, 1, 3])
@@ -126,10 +128,13 @@ def test_derivatives_of_the_perceptron_are_central_differences(n_hidden_layers):
     np.testing.assert_allclose(dl_dparams, numeric[0], atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["l1", "l2"])  # the relative losses hold their denominator fixed
+# The relative losses hold their denominator fixed; that of MAPE is fixed anyway.
+@pytest.mark.parametrize("name", ["l1", "l2", "mape", "crossentropy", "variance", "huber", "logl1"])
 def test_derivatives_of_losses_are_central_differences(name):
     rng = np.random.default_rng(0)
     p, t = rng.normal(size=(2, 50))
+    if name in ("crossentropy", "variance"):
+        p, t = 0.1 + np.abs(p), np.abs(t)
     pdf = rng.uniform(0.1, 2, 50)
     loss = naive.LOSSES[name]
     _, gradient = loss(p, t, pdf)

@@ -123,7 +123,7 @@ def test_external_gradient_replaces_that_of_the_loss():
         assert_close(dl_dx, expected[0], TOLERANCE["gradient"])
         assert_close(network.gradients, expected[1], TOLERANCE["gradient"])
     y = network.inference(x).astype(np.float64)
-    value = naive.relative_l2(y, targets, np.ones_like(y))[0].mean()
+    value = naive.loss({"otype": "RelativeL2"})(y, targets, np.ones_like(y))[0].mean()
     assert math.isclose(float(loss), value, rel_tol=TOLERANCE["loss"])
 
 

@@ -5,6 +5,7 @@ import threading
 
 from numba import threading_layer
 
+from numbanet.inline_compiler import explained_failures
 from numbanet.kernel_cache import compile_cached
 
 # By default an OpenMP thread that has finished spins until the others have, and so takes the core
@@ -59,7 +60,7 @@ class ParallelKernel:
         self.dispatcher = compile_cached(function, parallel=dict(PRANGE_ONLY), fastmath=True)
 
     def __call__(self, *arguments):
-        with _one_at_a_time:
+        with _one_at_a_time, explained_failures():
             _check_process()
             return self.dispatcher(*arguments)
 

@@ -9,9 +9,9 @@ the weights, once per call.
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from numbanet.activations import activation
+from numbanet.activations import Activation
 from numbanet.cpu.micro_kernel import matrix_product
-from numbanet.device import device
+from numbanet.device import belongs_to, device
 from numbanet.networks.base import ALIGNMENT, AbstractMLP, next_multiple
 
 TILE = 128
@@ -51,7 +51,7 @@ class TileLayout:
     @property
     def keeps_inputs(self) -> bool:
         """Whether the hidden activation is differentiated at its input, so both are kept."""
-        return activation(self.network.activation).from_input
+        return self.network.activations[0].from_input
 
     @property
     def n_stored_layers(self) -> int:
@@ -134,15 +134,16 @@ def unpack_gradients(network: AbstractMLP):
 
 
 @cache
-def activate(name: str):
+def activate(activation: Activation):
     """Device function (source, source_start, target, target_start, n): apply an activation.
 
     Source and target are the same place or do not overlap. The two cases are two loops, because
     LLVM does not vectorise one that might read what it has just written.
     """
-    forward = activation(name).forward
+    forward = activation.forward
 
     @device
+    @belongs_to(f"{activation.name}.forward")
     def activate(source, source_start, target, target_start, n):
         if source_start == target_start:
             for i in range(source_start, source_start + n):
@@ -155,11 +156,12 @@ def activate(name: str):
 
 
 @cache
-def activate_backward(name: str):
+def activate_backward(activation: Activation):
     """Device function (gradient, gradient_start, kept, kept_start, n): chain rule in place."""
-    backward = activation(name).backward
+    backward = activation.backward
 
     @device
+    @belongs_to(f"{activation.name}.backward")
     def activate_backward(gradient, gradient_start, kept, kept_start, n):
         for i in range(n):
             dl_dy = gradient[gradient_start + i]
@@ -179,11 +181,12 @@ def tile_forward(network: AbstractMLP):
     last_pitch, last_weights, second_weights = pitches[-2], offsets[-2], offsets[1]
     layer_size, output, output_size = layout.layer_size, layout.output, layout.output_size
     keeps_inputs = layout.keeps_inputs
-    keeps_output_input = activation(network.output_activation).from_input
+    hidden_activation, output_activation = network.activations
+    keeps_output_input = output_activation.from_input
     inputs = n_hidden_layers * layer_size  # where hidden layers before the activation are kept
     product = matrix_product()
-    activate_hidden = activate(network.activation)
-    activate_output = activate(network.output_activation)
+    activate_hidden = activate(hidden_activation)
+    activate_output = activate(output_activation)
 
     @device
     def tile_forward(x, x_start, n_rows, transposed, scratch):
@@ -259,12 +262,13 @@ def tile_backward(network: AbstractMLP, weight_gradients: bool, input_gradients:
     last_pitch, last_weights, second_weights = pitches[-2], offsets[-2], offsets[1]
     layer_size, output, output_size = layout.layer_size, layout.output, layout.output_size
     inputs = n_hidden_layers * layer_size if layout.keeps_inputs else 0
-    output_kept = output + (output_size if activation(network.output_activation).from_input else 0)
+    hidden_activation, output_activation = network.activations
+    output_kept = output + (output_size if output_activation.from_input else 0)
     gradients = layout.gradients
     hidden_size = hidden_pitch * hidden_pitch
     through_matrix = matrix_backward(weight_gradients)
-    hidden_backward = activate_backward(network.activation)
-    output_backward = activate_backward(network.output_activation)
+    hidden_backward = activate_backward(hidden_activation)
+    output_backward = activate_backward(output_activation)
 
     @device
     def tile_backward(x, x_start, n_rows, weights, scratch, dl_dweights):

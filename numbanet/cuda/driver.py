@@ -185,7 +185,8 @@ class CudaDevice(Context):
         """Compile a kernel, or find it, and load it; see compile_ptx.
 
         Raises:
-            CompilationError, ToolkitMissingError: as there; DriverTooOldError, LaunchError: as load.
+            CompilationError, ToolkitMissingError: as there.
+            DriverTooOldError, LaunchError: as load.
         """
         key = function, argument_types, block, max_registers
         if key not in self._built:

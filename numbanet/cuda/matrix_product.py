@@ -15,7 +15,7 @@ from functools import cache
 
 import numpy as np
 
-from numbanet.activations import activation
+from numbanet.activations import Activation
 from numbanet.cuda.arguments import Arguments, pack
 from numbanet.cuda.block_product import (
     BITS,
@@ -45,9 +45,9 @@ def store_columns(array, i, low, high, both):  # the second one may be padding
 
 
 @cache
-def finish_forward(name: str):
+def finish_forward(activation: Activation):
     """Device function (y, kept, i, low, high, both): activate two sums and write them."""
-    act, from_input = activation(name).forward, activation(name).from_input
+    act, from_input = activation.forward, activation.from_input
 
     @device
     def finish_forward(y, kept, i, low, high, both):
@@ -59,9 +59,9 @@ def finish_forward(name: str):
 
 
 @cache
-def finish_backward(name: str):
+def finish_backward(activation: Activation):
     """Device function (dl_dx, kept, i, low, high, both): apply the chain rule to two sums."""
-    act_backward = activation(name).backward
+    act_backward = activation.backward
 
     @device
     def finish_backward(dl_dx, kept, i, low, high, both):
@@ -104,26 +104,26 @@ def sample_product(precision: str, finish: Callable, transposed: bool):
 
 
 @cache
-def forward(precision: str, name: str):
+def forward(precision: str, activation: Activation):
     """Kernel (weights, x, y, kept, fan_out, fan_in, n, pitch): y = activation(weights x).
 
     Of an activation that is differentiated at its input, `kept` gets the input; otherwise it is
     not touched.
     """
-    kernel = sample_product(precision, finish_forward(name), transposed=False)
-    kernel.__qualname__ = f"product_forward_{name}_{precision}"
+    kernel = sample_product(precision, finish_forward(activation), transposed=False)
+    kernel.__qualname__ = f"product_forward_{activation.name}_{precision}"
     return kernel
 
 
 @cache
-def backward(precision: str, name: str):
+def backward(precision: str, activation: Activation):
     """Kernel (weights, dl_dy, dl_dx, kept, fan_in, fan_out, n, pitch).
 
     dl_dx is weights^T dl_dy times the slope of the activation that made x; `kept` is what that is
     differentiated at, and is not touched for "None".
     """
-    kernel = sample_product(precision, finish_backward(name), transposed=True)
-    kernel.__qualname__ = f"product_backward_{name}_{precision}"
+    kernel = sample_product(precision, finish_backward(activation), transposed=True)
+    kernel.__qualname__ = f"product_backward_{activation.name}_{precision}"
     return kernel
 
 
@@ -167,9 +167,9 @@ def row_and_column(i, pitch):
 
 
 @cache
-def activation_backward(precision: str, name: str):
+def activation_backward(precision: str, activation: Activation):
     """Kernel (dl_dy, kept, n_rows, n, pitch): the chain rule through an activation, in place."""
-    vector, finish = VECTORS[precision], finish_backward(name)
+    vector, finish = VECTORS[precision], finish_backward(activation)
     n_threads = np.uint32(N_THREADS)
 
     def activation_backward(pdy, pkept, n_rows, n, pitch):
@@ -180,7 +180,7 @@ def activation_backward(precision: str, name: str):
             low, high = load_pair(dl_dy, i)
             finish(dl_dy, kept, i, low, high, np.uint32(column + ONE) < n)
 
-    activation_backward.__qualname__ = f"activation_backward_{name}_{precision}"
+    activation_backward.__qualname__ = f"activation_backward_{activation.name}_{precision}"
     return activation_backward
 
 
@@ -219,17 +219,21 @@ class MatrixProduct:
     def __init__(self, device, precision: str):
         self.device, self.precision = device, precision
 
-    def forward(self, name: str, fan_out: int, fan_in: int, n: int, pitch: int) -> Launch:
+    def forward(
+        self, activation: Activation, fan_out: int, fan_in: int, n: int, pitch: int
+    ) -> Launch:
         """Called with (weights, x, y, kept)."""
         grid = (n_tiles(fan_out, ROWS) * n_tiles(n, SAMPLE_COLUMNS),)
         sizes = fan_out, fan_in, n, pitch
-        return self._launch(forward(self.precision, name), SAMPLE_TYPES, grid, sizes)
+        return self._launch(forward(self.precision, activation), SAMPLE_TYPES, grid, sizes)
 
-    def backward(self, name: str, fan_out: int, fan_in: int, n: int, pitch: int) -> Launch:
+    def backward(
+        self, activation: Activation, fan_out: int, fan_in: int, n: int, pitch: int
+    ) -> Launch:
         """Called with (weights, dl_dy, dl_dx, kept); the activation is that of the layer below."""
         grid = (n_tiles(fan_in, ROWS) * n_tiles(n, SAMPLE_COLUMNS),)
         sizes = fan_in, fan_out, n, pitch
-        return self._launch(backward(self.precision, name), SAMPLE_TYPES, grid, sizes)
+        return self._launch(backward(self.precision, activation), SAMPLE_TYPES, grid, sizes)
 
     def weight_gradients(self, fan_out: int, fan_in: int, n: int, pitch: int) -> Launch:
         """Called with (dl_dy, x, dl_dweights, factor)."""
@@ -240,10 +244,12 @@ class MatrixProduct:
         sizes = fan_out, fan_in, n, pitch
         return self._launch(weight_gradients(self.precision), WEIGHT_TYPES, grid, sizes, n_each)
 
-    def activation_backward(self, name: str, n_rows: int, n: int, pitch: int) -> Launch:
+    def activation_backward(
+        self, activation: Activation, n_rows: int, n: int, pitch: int
+    ) -> Launch:
         """Called with (dl_dy, kept)."""
         grid = (n_tiles(n_rows * pitch, 2 * N_THREADS),)
-        kernel = activation_backward(self.precision, name)
+        kernel = activation_backward(self.precision, activation)
         return self._launch(kernel, ACTIVATION_TYPES, grid, (n_rows, n, pitch))
 
     def _launch(self, function, types, grid, sizes, *more) -> Launch:

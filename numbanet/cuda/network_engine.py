@@ -22,6 +22,7 @@ from numbanet.networks.base import next_multiple
 from numbanet.storage.views import DTYPES, ITEM_SIZES
 from numbanet.target import Gradients
 
+NONE = activation("None")
 LOSS_SCALES = {"float32": 1.0, "float16": 128.0, "bfloat16": 128.0}
 PITCH = 64  # samples lie a multiple of this apart
 LOSS_BLOCKS = 256  # at most, of a slab
@@ -36,8 +37,7 @@ class Layers:
         item_size = ITEM_SIZES[precision]
         self.pitch = pitch
         hidden = [network.n_neurons] * network.n_hidden_layers
-        keeps = activation(network.activation).from_input
-        keeps_output = activation(network.output_activation).from_input
+        keeps, keeps_output = (each.from_input for each in network.activations)
         widths = [model.n_encoded, *hidden, network.padded_output_dims]
         kept = [*(width if keeps else 0 for width in hidden), widths[-1] if keeps_output else 0]
         widest = max(hidden, default=0)
@@ -71,8 +71,8 @@ class NetworkEngine:
         self._product = MatrixProduct(device, precision)
         self._layers = None
         self._sums = None
-        self._activations = [network.activation] * network.n_hidden_layers
-        self._activations.append(network.output_activation)
+        hidden, output = network.activations
+        self._activations = [*(hidden,) * network.n_hidden_layers, output]
         rows = [
             *(rows for rows, _ in network.shapes[:-1]),
             network.n_output_dims,
@@ -109,15 +109,15 @@ class NetworkEngine:
 
     def _launches(self, n: int, pitch: int):
         """Launches for slabs of n samples: forward, backward, weight gradients, output."""
-        product, names = self._product, self._activations
+        product, activations = self._product, self._activations
         forward, backward, weights = [], [], []
         for k, (fan_out, fan_in) in enumerate(self._shapes):
-            below = names[k - 1] if k else "None"
-            forward.append(product.forward(names[k], fan_out, fan_in, n, pitch))
+            below = activations[k - 1] if k else NONE
+            forward.append(product.forward(activations[k], fan_out, fan_in, n, pitch))
             backward.append(product.backward(below, fan_out, fan_in, n, pitch))
             weights.append(product.weight_gradients(fan_out, fan_in, n, pitch))
         n_outputs = self.model.network.n_output_dims
-        output = product.activation_backward(names[-1], n_outputs, n, pitch)
+        output = product.activation_backward(activations[-1], n_outputs, n, pitch)
         return forward, backward, weights, output
 
     # Memory
@@ -171,7 +171,7 @@ class NetworkEngine:
             gradients is not None and self.model.encoding.n_params > 0
         )
         dl_dy, targets = layers.dl_doutput, layers.dl_dhidden
-        if self._activations[-1] != "None":
+        if self._activations[-1] != NONE:
             output(dl_dy, layers.kept[-1])
         for k in reversed(range(len(self._shapes))):
             if gradients is not None:

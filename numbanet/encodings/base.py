@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numbanet.device import device
+from numbanet.device import ZERO, belongs_to, device
 
 
 class Part(NamedTuple):
@@ -161,6 +161,7 @@ class AbstractEncoding(ABC):
         forward, n_outputs = self.forward, self.n_outputs
 
         @device
+        @belongs_to(f"{type(self).__name__}.forward")
         def forward_rows(xs, first, last, params, ys, row, column):
             for i in range(first, last):
                 forward(xs[i], params, ys[row + i - first, column : column + n_outputs])
@@ -175,6 +176,7 @@ class AbstractEncoding(ABC):
             return None
 
         @device
+        @belongs_to(f"{type(self).__name__}.backward_params")
         def backward_params_rows(partition, xs, dl_dys, dl_dparams):
             for i in range(xs.shape[0]):
                 backward_params(xs[i], dl_dys[i], dl_dparams)
@@ -189,8 +191,69 @@ class AbstractEncoding(ABC):
             return None
 
         @device
+        @belongs_to(f"{type(self).__name__}.double_backward_params")
         def double_backward_params_rows(partition, xs, dl_dys, dl_ddxs, dl_dparams):
             for i in range(xs.shape[0]):
                 double_backward_params(xs[i], dl_dys[i], dl_ddxs[i], dl_dparams)
 
         return double_backward_params_rows
+
+
+class ElementwiseEncoding(AbstractEncoding):
+    """An encoding whose features depend on one input each: first those of x[0], and so on."""
+
+    n_features: int  # per input
+
+    @property
+    def n_outputs(self):
+        return self.n_dims * self.n_features
+
+    @property
+    @abstractmethod
+    def feature(self):
+        """Device function (x, k) -> (value, first, second derivative): feature k of an input."""
+
+    @cached_property
+    def forward(self):
+        n_dims, n_features, feature = self.n_dims, self.n_features, self.feature
+
+        @device
+        @belongs_to(f"{type(self).__name__}.feature")
+        def elementwise(x, params, y):  # x [n_dims], y [n_dims * n_features]
+            for d in range(n_dims):
+                for k in range(n_features):
+                    y[d * n_features + k] = feature(x[d], k)[0]
+
+        return elementwise
+
+    @cached_property
+    def backward_input(self):
+        n_dims, n_features, feature = self.n_dims, self.n_features, self.feature
+
+        @device
+        @belongs_to(f"{type(self).__name__}.feature")
+        def elementwise_backward(x, params, dl_dy, dl_dx):
+            for d in range(n_dims):
+                total = ZERO
+                for k in range(n_features):
+                    total += feature(x[d], k)[1] * dl_dy[d * n_features + k]
+                dl_dx[d] = total
+
+        return elementwise_backward
+
+    @cached_property
+    def double_backward_input(self):
+        n_dims, n_features, feature = self.n_dims, self.n_features, self.feature
+
+        @device
+        @belongs_to(f"{type(self).__name__}.feature")
+        def elementwise_double_backward(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
+            for d in range(n_dims):
+                total = ZERO
+                for k in range(n_features):
+                    _, first, second = feature(x[d], k)
+                    total += second * dl_dy[d * n_features + k]
+                    dl_ddy[d * n_features + k] = dl_ddx[d] * first
+                dl_dx[d] = dl_ddx[d] * total
+
+        return elementwise_double_backward

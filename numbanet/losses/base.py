@@ -6,7 +6,17 @@ Neither divides by the number of elements nor applies the loss scale: the engine
 from abc import ABC, abstractmethod
 from functools import cache
 
-from numbanet.device import ONE, ZERO, device
+import numpy as np
+
+from numbanet.device import ONE, ZERO, belongs_to, device, select
+
+EPSILON = np.float32(0.01)  # of the denominators of relative losses, which count as constants
+LEAST = np.float32(1e-15)  # of predictions that must be positive
+
+
+@device
+def absolute(difference, weight):  # value and gradient; the latter is plus at 0, like copysign
+    return abs(difference) * weight, select(difference < ZERO, -weight, weight)
 
 
 class AbstractLoss(ABC):
@@ -17,6 +27,9 @@ class AbstractLoss(ABC):
         """Device function (prediction, target, pdf, dl_dprediction) -> value, for rows of n.
 
         Without has_pdf the density is 1 and `pdf` is not read.
+
+        Raises:
+            ConfigError: the loss cannot take rows of n.
         """
 
 
@@ -33,6 +46,7 @@ class ElementwiseLoss(AbstractLoss):
         value_and_gradient = self.value_and_gradient
 
         @device
+        @belongs_to(f"{type(self).__name__}.value_and_gradient")
         def loss_row(prediction, target, pdf, dl_dprediction):
             total = ZERO
             for k in range(n):

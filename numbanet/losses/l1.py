@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from numbanet.device import ONE, ZERO, device, select
-from numbanet.losses.base import ElementwiseLoss
+from numbanet.device import ONE, device
+from numbanet.losses.base import ElementwiseLoss, absolute
 from numbanet.registry import register
 
 
@@ -17,9 +17,6 @@ class L1(ElementwiseLoss):
     def value_and_gradient(self):
         @device
         def l1(prediction, target, pdf):
-            difference = prediction - target
-            weight = ONE / pdf
-            # Plus where the difference is 0, like copysign.
-            return abs(difference) * weight, select(difference < ZERO, -weight, weight)
+            return absolute(prediction - target, ONE / pdf)
 
         return l1

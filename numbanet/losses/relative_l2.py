@@ -7,13 +7,9 @@ Lehtinen et al. 2018, Noise2Noise, section 3.3.
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from numbanet.device import TWO, device
-from numbanet.losses.base import ElementwiseLoss
+from numbanet.losses.base import EPSILON, ElementwiseLoss
 from numbanet.registry import register
-
-EPSILON = np.float32(0.01)
 
 
 @register("loss", "RelativeL2")

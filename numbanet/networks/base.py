@@ -10,6 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
+from numbanet.activations import Activation, activation
+
 ALIGNMENT = 16  # inputs and outputs are padded to a multiple of this, as in tiny-cuda-nn
 
 
@@ -27,6 +29,19 @@ class AbstractMLP(ABC):
     n_hidden_layers: int
     activation: str
     output_activation: str
+    activations: tuple[Activation, Activation]  # what the two names stand for
+
+    def _resolve_activations(self) -> None:
+        """Spell the names as they are registered, and hold on to what they stand for.
+
+        A name may stand for something else later, where a notebook defines an activation anew.
+        Then a network made later does not equal this one, and has compiled code of its own.
+        """
+        found = []
+        for option in ("activation", "output_activation"):
+            found.append(activation(getattr(self, option), option))
+            object.__setattr__(self, option, found[-1].name)
+        object.__setattr__(self, "activations", tuple(found))
 
     @property
     def padded_output_dims(self) -> int:

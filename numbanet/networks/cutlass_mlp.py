@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from numbanet.activations import activation
 from numbanet.networks.base import AbstractMLP
 from numbanet.registry import check, derived, register
 
@@ -18,11 +17,11 @@ class CutlassMLP(AbstractMLP):
     n_hidden_layers: int = 5
     activation: str = "ReLU"
     output_activation: str = "None"
+    activations: tuple = derived(init=False, repr=False)
 
     def __post_init__(self):
         for option in ("n_input_dims", "n_output_dims", "n_neurons"):
             value = getattr(self, option)
             check(value > 0, option, value, "a positive number")
         check(self.n_hidden_layers >= 0, "n_hidden_layers", self.n_hidden_layers, "0 or more")
-        for option in ("activation", "output_activation"):
-            object.__setattr__(self, option, activation(getattr(self, option), option).name)
+        self._resolve_activations()

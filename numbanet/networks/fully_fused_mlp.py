@@ -5,7 +5,6 @@ Mueller et al. 2021, Real-time Neural Radiance Caching for Path Tracing.
 
 from dataclasses import dataclass
 
-from numbanet.activations import activation
 from numbanet.networks.base import ALIGNMENT, AbstractMLP
 from numbanet.registry import check, derived, register
 
@@ -23,6 +22,7 @@ class FullyFusedMLP(AbstractMLP):
     n_hidden_layers: int = 5
     activation: str = "ReLU"
     output_activation: str = "None"
+    activations: tuple = derived(init=False, repr=False)
 
     def __post_init__(self):
         widths = ", ".join(map(str, WIDTHS))
@@ -33,5 +33,4 @@ class FullyFusedMLP(AbstractMLP):
         check(self.n_neurons in WIDTHS, "n_neurons", self.n_neurons, other)
         other = "a positive number, or the otype CutlassMLP, which takes 0 too"
         check(self.n_hidden_layers > 0, "n_hidden_layers", self.n_hidden_layers, other)
-        for option in ("activation", "output_activation"):
-            object.__setattr__(self, option, activation(getattr(self, option), option).name)
+        self._resolve_activations()

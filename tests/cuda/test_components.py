@@ -71,8 +71,7 @@ class OnDevice:
         target = CudaTarget(device, precision)
         self.engine = target.encoding_engine(encoding, encoding.n_outputs, 0)
         self.x, self.dl_dy, self.dl_ddx = (
-            to_device(array, device)
-            for array in (self.data.x, self.data.dl_dy, self.data.dl_ddx)
+            to_device(array, device) for array in (self.data.x, self.data.dl_dy, self.data.dl_ddx)
         )
         self.params = target.parameters(self.data.params, 0).current()
         self.gradients = target.gradients(encoding.n_params, 0)
@@ -91,7 +90,7 @@ def test_encoding_matches_its_twin(cuda_device, otype, config, sizes, n):
     for precision in each_precision(otype, config, sizes):
         on = OnDevice(cuda_device, precision, otype, config, sizes, n)
         data = on.data
-        x, params, dl_dy, dl_ddx = data.doubles()
+        x, params, dl_dy, _ = data.doubles()
         y = on.engine.forward(on.x, on.params)
         data.assert_close(y.numpy(), data.twin.forward(x, params), "value")
         wants_gradients = data.encoding.n_params > 0
@@ -162,14 +161,15 @@ def test_network_matches_its_twin(cuda_device, precision, otype, config, sizes):
 @pytest.mark.parametrize("has_pdf", [False, True])
 def test_loss_matches_its_twin(cuda_device, precision, otype, config, sizes, has_pdf):
     loss = laws.create("loss", otype, config, sizes)
-    twin, rng = naive.LOSSES[otype.lower()], np.random.default_rng(0)
+    twin, rng = naive.loss({"otype": otype, **config}), np.random.default_rng(0)
+    draw = laws.loss_arguments(otype).draw
     n_outputs, scale = 3, 0.25
     kernel = Kernel(cuda_device, loss_kernel(loss, n_outputs, has_pdf, precision), LOSS)
     target = CudaTarget(cuda_device, precision)
     for n, pitch in ((1, 64), (257, 320)):
-        prediction = rounded(rng.normal(size=(n, n_outputs)).astype(np.float32), precision)
-        targets = rng.normal(size=(n, n_outputs)).astype(np.float32)
-        pdf = rng.uniform(0.1, 2, (n, n_outputs)).astype(np.float32)
+        drawn = (array.reshape(n, n_outputs) for array in draw(rng, n * n_outputs))
+        prediction, targets, pdf = drawn
+        prediction = rounded(prediction, precision)
         columns = np.full((n_outputs, pitch), 7, np.float32)
         columns[:, :n] = prediction.T
         y = target.parameters(columns.reshape(-1), 0).current()

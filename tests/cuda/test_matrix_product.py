@@ -11,11 +11,12 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 from naive import activation
 from ptx import Counters, EmulatedMemory, Module
 
-from numbanet.activations import ACTIVATIONS
+from numbanet.activations import activation as act
 from numbanet.cuda import errors, matrix_product, toolkit
 from numbanet.cuda.assembler import assemble
 from numbanet.cuda.compiler import compile_ptx
 from numbanet.cuda.matrix_product import MatrixProduct
+from numbanet.registry import registered
 
 TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 EPSILON = {"float32": 2**-20, "float16": 2**-11, "bfloat16": 2**-8}  # of a rounded result
@@ -125,11 +126,11 @@ def test_forward(device, precision, size, name):
     w = Matrix(device, weights, precision)
     x_there = Matrix(device, x, precision, pitch)
     y, kept = (Matrix(device, np.zeros((fan_out, n)), precision, pitch) for _ in range(2))
-    launch = MatrixProduct(device, precision).forward(name, fan_out, fan_in, n, pitch)
+    launch = MatrixProduct(device, precision).forward(act(name), fan_out, fan_in, n, pitch)
     launch(w.address, x_there.address, y.address, kept.address)
     before = weights @ x
     assert_close(y.values, activation(name)[0](before), precision)
-    if ACTIVATIONS[name].from_input:
+    if act(name).from_input:
         assert_close(kept.values, before, precision)
     else:
         assert (kept.values == 0).all()
@@ -140,11 +141,11 @@ def run_backward(device, precision, size, name):
     fan_out, fan_in, n = size
     weights, before, dl_dy, pitch = operands(size, precision, 1)
     value, slope = activation(name)
-    from_input = ACTIVATIONS[name].from_input
+    from_input = act(name).from_input
     w, dy = Matrix(device, weights, precision), Matrix(device, dl_dy, precision, pitch)
     kept = Matrix(device, before if from_input else value(before), precision, pitch)
     dx = Matrix(device, np.zeros((fan_in, n)), precision, pitch)
-    launch = MatrixProduct(device, precision).backward(name, fan_out, fan_in, n, pitch)
+    launch = MatrixProduct(device, precision).backward(act(name), fan_out, fan_in, n, pitch)
     launch(w.address, dy.address, dx.address, kept.address)
     return dx.values, weights.T @ dl_dy * slope(before)
 
@@ -155,7 +156,7 @@ def test_backward(device, precision, size):
     assert_close(*run_backward(device, precision, size, "ReLU"), precision)
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", registered("activation"))
 def test_backward_of_each_activation(device, name):
     actual, expected = run_backward(device, "float32", (7, 6, 35), name)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
@@ -166,7 +167,7 @@ def test_backward_of_no_activation_reads_nothing_kept(device, precision):
     weights, _, dl_dy, pitch = operands((3, 5, 10), precision)
     w, dy = Matrix(device, weights, precision), Matrix(device, dl_dy, precision, pitch)
     dx = Matrix(device, np.zeros((5, 10)), precision, pitch)
-    launch = MatrixProduct(device, precision).backward("None", 3, 5, 10, pitch)
+    launch = MatrixProduct(device, precision).backward(act("None"), 3, 5, 10, pitch)
     launch(w.address, dy.address, dx.address, 0)
     assert_close(dx.values, weights.T @ dl_dy, precision)
 
@@ -197,7 +198,7 @@ def test_the_activation_of_the_output(device, precision, name, size):
     value, slope = activation(name)
     kept = Matrix(device, before if name == "Sine" else value(before), precision, pitch)
     dy = Matrix(device, dl_dy, precision, pitch)
-    MatrixProduct(device, precision).activation_backward(name, n_rows, n, pitch)(
+    MatrixProduct(device, precision).activation_backward(act(name), n_rows, n, pitch)(
         dy.address, kept.address
     )
     assert_close(dy.values, dl_dy * slope(before), precision, scale=4)
@@ -206,16 +207,16 @@ def test_the_activation_of_the_output(device, precision, name, size):
 def test_no_samples_are_no_blocks():
     """The driver refuses an empty grid, so the device launches nothing for one."""
     products = MatrixProduct(Emulated(), "float32")
-    assert 0 in products.forward("ReLU", 3, 2, 0, 0).grid
-    assert 0 in products.backward("ReLU", 3, 2, 0, 0).grid
+    assert 0 in products.forward(act("ReLU"), 3, 2, 0, 0).grid
+    assert 0 in products.backward(act("ReLU"), 3, 2, 0, 0).grid
     assert 0 in products.weight_gradients(3, 2, 0, 0).grid
-    assert 0 in products.activation_backward("ReLU", 3, 0, 0).grid
+    assert 0 in products.activation_backward(act("ReLU"), 3, 0, 0).grid
 
 
 def test_a_batch_beyond_the_indices_is_refused():
     products = MatrixProduct(Emulated(), "float32")
     with pytest.raises(ValueError, match=r"2147483712 numbers .* 2147483648 are possible"):
-        products.forward("ReLU", 64, 3, 2**25 + 1, 2**25 + 1)
+        products.forward(act("ReLU"), 64, 3, 2**25 + 1, 2**25 + 1)
     with pytest.raises(ValueError, match="numbers"):
         products.weight_gradients(2**16, 2**16, 1, 64)
 
@@ -230,8 +231,8 @@ def test_shared_memory_has_no_bank_conflicts(precision):
     result, dw = Matrix(device, 0 * x, precision, pitch), Matrix(device, 0 * weights, "float32")
     products = MatrixProduct(device, precision)
     addresses = w.address, there.address, result.address, 0
-    products.forward("ReLU", fan_out, fan_in, n, pitch)(*addresses)
-    products.backward("None", fan_out, fan_in, n, pitch)(*addresses)
+    products.forward(act("ReLU"), fan_out, fan_in, n, pitch)(*addresses)
+    products.backward(act("None"), fan_out, fan_in, n, pitch)(*addresses)
     gradients = products.weight_gradients(fan_out, fan_in, n, pitch)
     gradients(dy.address, there.address, dw.address, 1)
     assert device.counters.shared_wavefronts > 0
@@ -241,9 +242,15 @@ def test_shared_memory_has_no_bank_conflicts(precision):
 def kernels(precision):
     names = "ReLU", "SiLU", "Softplus"
     for name in names:
-        yield matrix_product.forward(precision, name), matrix_product.SAMPLE_TYPES
-        yield matrix_product.backward(precision, name), matrix_product.SAMPLE_TYPES
-        yield matrix_product.activation_backward(precision, name), matrix_product.ACTIVATION_TYPES
+        yield matrix_product.forward(precision, act(name)), matrix_product.SAMPLE_TYPES
+        yield (
+            matrix_product.backward(precision, act(name)),
+            matrix_product.SAMPLE_TYPES,
+        )
+        yield (
+            matrix_product.activation_backward(precision, act(name)),
+            matrix_product.ACTIVATION_TYPES,
+        )
     yield matrix_product.weight_gradients(precision), matrix_product.WEIGHT_TYPES
 
 

@@ -260,7 +260,7 @@ def test_learning_rate_changes_compile_nothing(cuda_device):
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_snapshots_move_between_targets(cuda_device, precision, tmp_path):
     pytest.importorskip("safetensors")
-    cpu, gpu, _ = pair("hash", cuda_device, precision)
+    _, gpu, _ = pair("hash", cuda_device, precision)
     x, targets = batch_of("hash", 33)
     gpu.trainer.training_step(x, targets)
     gpu.trainer.save(tmp_path / "model.safetensors")

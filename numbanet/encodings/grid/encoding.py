@@ -30,7 +30,7 @@ MAX_LEVELS = 128
 @dataclass(frozen=True)
 class Grid(AbstractEncoding):
     n_dims: int = derived()
-    type: str = "Hash"
+    type: str = "Hash"  # or Dense, Tiled
     n_levels: int | None = None  # 16 unless n_features is given
     n_features_per_level: int = 2
     n_features: int | None = None  # of all levels together, instead of n_levels
@@ -38,9 +38,9 @@ class Grid(AbstractEncoding):
     log2_hashmap_size: int = 19
     base_resolution: int = 16
     per_level_scale: float | None = None  # 2; dense grids: what leads to resolution 256
-    interpolation: str = "Linear"
+    interpolation: str = "Linear"  # or Smoothstep, Nearest
     stochastic_interpolation: bool = False
-    hash: str = "CoherentPrime"
+    hash: str = "CoherentPrime"  # or Prime, ReversedPrime, Rng, BaseConvert
     fixed_point_pos: bool = False  # the bits of an input are an integer, in units of 2^-32
 
     padding_value = 0.0
