@@ -15,7 +15,7 @@ from numbanet.cpu.engine import all_finite, optimize
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import NetworkWithInputEncoding, check_gradient_mode
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
-from numbanet.registry import ConfigError
+from numbanet.registry import ConfigError, UnknownOptionWarning
 from numbanet.snapshot import SnapshotError, read_snapshot, write_snapshot
 
 SECTIONS = ("loss", "optimizer", "encoding", "network")
@@ -51,6 +51,9 @@ class Trainer:
         on_nonfinite: what a step does whose loss or gradients are infinite or NaN: "skip" leaves
             the parameters as they are, zeroes the gradients, counts it in n_skipped_steps and
             warns; "raise" raises FloatingPointError.
+
+    Raises:
+        ConfigError: the optimizer does not fit the model's parameters.
     """
 
     def __init__(
@@ -70,8 +73,9 @@ class Trainer:
         self.layout = ParamLayout(model.n_params, model.network.shapes)
         self.n_steps = 0
         self.n_skipped_steps = 0
+        n_matrices = len(optimizer.matrix_ranges(self.layout))
+        self._matrices = np.zeros((optimizer.n_matrix_state, n_matrices), np.float32)
         self._state = optimizer.initial_state(model.params)
-        self._matrices = np.zeros((optimizer.n_matrix_state, self.layout.n_matrices), np.float32)
 
     def __repr__(self) -> str:
         return f"Trainer({self.model!r}, {self.optimizer}, {self.loss}, n_steps={self.n_steps})"
@@ -85,7 +89,7 @@ class Trainer:
     def inference_params(self) -> np.ndarray:
         """The parameters for inference; some optimizers keep an average for it."""
         row = self.optimizer.inference_row
-        return self.model.params if row is None else self._state[row]
+        return self.model.params if row is None or self.n_steps == 0 else self._state[row]
 
     @property
     def optimizer_state(self) -> np.ndarray:
@@ -99,7 +103,7 @@ class Trainer:
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
-        self.update_hyperparams({"optimizer": {"learning_rate": value}})
+        self.update_hyperparams({"optimizer": self.optimizer.learning_rate_options(value)})
 
     def training_step(
         self,
@@ -206,7 +210,7 @@ class Trainer:
                 raise ConfigError(f"{section}: cannot be changed; use 'optimizer' or 'loss'")
             changed[section] = updated(getattr(self, section), options, section)
         optimizer = changed.get("optimizer", self.optimizer)
-        if optimizer.n_state != self.optimizer.n_state:
+        if state_sizes(optimizer, self.layout) != state_sizes(self.optimizer, self.layout):
             raise ConfigError("optimizer: an option that changes the state's size cannot change")
         self.optimizer = optimizer
         self.loss = changed.get("loss", self.loss)
@@ -295,23 +299,28 @@ class Trainer:
         self.n_steps, self.n_skipped_steps = counts
 
 
+def state_sizes(optimizer: AbstractOptimizer, layout: ParamLayout) -> tuple:
+    """What is equal for optimizers that can take over each other's state."""
+    sizes = optimizer.n_state, optimizer.n_matrix_state, optimizer.inference_row
+    return *sizes, optimizer.matrix_ranges(layout)
+
+
 def updated(component, options: Mapping[str, Any], path: str):
     """The component with some options changed, through the same checks as a config."""
     if not isinstance(options, Mapping):
         raise ConfigError(f"{path}: expected a JSON object, got {options!r}")
-    if str(options.get("otype", component.otype)).lower() == component.otype.lower():
-        options = {key: value for key, value in options.items() if key != "otype"}
-    unknown = options.keys() - registry.options(type(component)).keys()
-    if unknown:
-        known = ", ".join(registry.options(type(component)))
-        raise ConfigError(f"{path}.{min(unknown)}: no such option; {component.otype} has {known}")
-    config = registry.to_config(component) | dict(options)
+    config = registry.merged(registry.to_config(component), options)
     derived = {
         field.name: getattr(component, field.name)
         for field in dataclasses.fields(component)
         if field.metadata.get("derived")
     }
-    return registry.create(path, config, default=component.otype, path=path, **derived)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnknownOptionWarning)
+        try:
+            return registry.create(path, config, default=component.otype, path=path, **derived)
+        except UnknownOptionWarning as warning:
+            raise ConfigError(str(warning)) from None
 
 
 def _check_output_array(array: Any, name: str, shape: tuple[int, ...]) -> None:

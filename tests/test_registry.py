@@ -160,6 +160,13 @@ def test_kinds_are_fixed():
         ("loss", "L2", losses.L2),
         ("loss", "RelativeL2", losses.RelativeL2),
         ("optimizer", "Adam", optimizers.Adam),
+        ("optimizer", "Average", optimizers.Average),
+        ("optimizer", "Batched", optimizers.Batched),
+        ("optimizer", "Composite", optimizers.Composite),
+        ("optimizer", "EMA", optimizers.EMA),
+        ("optimizer", "ExponentialDecay", optimizers.ExponentialDecay),
+        ("optimizer", "Lookahead", optimizers.Lookahead),
+        ("optimizer", "Novograd", optimizers.Novograd),
         ("optimizer", "SGD", optimizers.SGD),
     ],
 )

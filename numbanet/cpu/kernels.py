@@ -294,9 +294,9 @@ def optimizer_kernel(optimizer, layout) -> ParallelKernel:
     """(t, weights, gradients, state, matrices, hyperparams, chunk): one step on every parameter."""
     n_scalars, has_sums = optimizer.n_scalars, optimizer.n_matrix_state > 0
     schedule, step = optimizer.schedule, optimizer.step(layout)
-    summand = optimizer.summand(layout) if has_sums else no_summand
-    matrix_step = optimizer.matrix_step(layout) if has_sums else no_matrix_step
-    ranges, n_matrices = layout.matrix_ranges, layout.n_matrices
+    summand, matrix_step = optimizer.summand(layout), optimizer.matrix_step(layout)
+    ranges = optimizer.matrix_ranges(layout)
+    n_matrices = len(ranges)
 
     def optimize(t, weights, gradients, state, matrices, hyperparams, chunk):
         shared = np.empty(n_scalars, np.float32)
@@ -323,13 +323,3 @@ def optimizer_kernel(optimizer, layout) -> ParallelKernel:
                 weights[u] = step(u, weights[u], gradients[u], state, scalars, matrices)
 
     return ParallelKernel(optimize)
-
-
-@device
-def no_summand(i, w, g, state, scalars):
-    return np.float32(0)
-
-
-@device
-def no_matrix_step(m, total, matrices, scalars):
-    return
