@@ -75,6 +75,7 @@ class Trainer:
         self.n_skipped_steps = 0
         n_matrices = len(optimizer.matrix_ranges(self.layout))
         self._matrices = np.zeros((optimizer.n_matrix_state, n_matrices), np.float32)
+        self._statistics = np.zeros(optimizer.n_statistics(self.layout), np.float32)
         self._state = optimizer.initial_state(model.params)
 
     def __repr__(self) -> str:
@@ -183,7 +184,7 @@ class Trainer:
             warnings.warn(f"{message}; the step was skipped", RuntimeWarning, stacklevel=3)
             return
         t = self.n_steps + 1
-        state = self._state, self._matrices
+        state = self._state, self._matrices, self._statistics
         optimize(self.optimizer, self.layout, t, model.params, model.gradients, *state)
         self.n_steps = t
 
@@ -223,7 +224,10 @@ class Trainer:
     def _tensors(self) -> dict[str, np.ndarray]:
         """What a snapshot holds."""
         tensors = {"params": self.params, "optimizer.state": self._state}
-        return tensors | ({"optimizer.matrices": self._matrices} if len(self._matrices) else {})
+        for name, array in (("matrices", self._matrices), ("statistics", self._statistics)):
+            if len(array):
+                tensors[f"optimizer.{name}"] = array
+        return tensors
 
     def save(self, path: str | os.PathLike, metadata: Mapping[str, Any] | None = None) -> None:
         """Write a snapshot (safetensors): parameters, optimizer state, config and `metadata`.
@@ -302,7 +306,7 @@ class Trainer:
 def state_sizes(optimizer: AbstractOptimizer, layout: ParamLayout) -> tuple:
     """What is equal for optimizers that can take over each other's state."""
     sizes = optimizer.n_state, optimizer.n_matrix_state, optimizer.inference_row
-    return *sizes, optimizer.matrix_ranges(layout)
+    return *sizes, optimizer.n_statistics(layout), optimizer.matrix_ranges(layout)
 
 
 def updated(component, options: Mapping[str, Any], path: str):

@@ -10,6 +10,7 @@ import numpy as np
 from numba.core import event
 
 from numbanet import registry
+from numbanet.cpu import operations
 
 # Largest error, relative to the largest entry of the expected array: of values, and of first and
 # second derivatives. One float32 operation errs by 6e-8.
@@ -135,6 +136,21 @@ EXAMPLES = {
             {},
         ),
     ],
+    ("optimizer", "Shampoo"): [
+        ({}, {}),
+        (
+            {
+                "learning_rate": 0.01,
+                "identity": 0.1,
+                "cg_on_momentum": False,
+                "l2_reg": 0.1,
+                "relative_decay": 0.1,
+                "absolute_decay": 0.05,
+                "frobenius_normalization": False,
+            },
+            {},
+        ),
+    ],
     ("optimizer", "EMA"): [
         ({}, {}),
         ({"decay": 0.0, "nested": {"otype": "SGD"}}, {}),
@@ -164,6 +180,7 @@ EXAMPLES = {
         ({}, {}),
         ({"batch_size_multiplier": 1, "nested": FAST_ADAM}, {}),
         ({"batch_size_multiplier": 5, "nested": FAST_NOVOGRAD}, {}),
+        ({"batch_size_multiplier": 3, "nested": {"otype": "Shampoo"}}, {}),
         (
             {
                 "batch_size_multiplier": 2,
@@ -186,6 +203,15 @@ EXAMPLES = {
                     {"n_params_to_optimize": 32, **FAST_NOVOGRAD},
                     {"n_params_to_optimize": 18, **FAST_NOVOGRAD},
                     {"n_params_to_optimize": 10, **FAST_ADAM, "l2_reg": 0.1},
+                ]
+            },
+            {},
+        ),
+        (
+            {
+                "nested": [
+                    {"n_params_to_optimize": 32, **FAST_ADAM},
+                    {"n_params_to_optimize": 28, "otype": "Shampoo"},
                 ]
             },
             {},
@@ -396,6 +422,7 @@ class Steps:
         assert self.state.dtype == np.float32
         self.ranges = optimizer.matrix_ranges(layout)
         self.matrices = np.zeros((optimizer.n_matrix_state, len(self.ranges)), np.float32)
+        self.statistics = np.zeros(optimizer.n_statistics(layout), np.float32)
         self.t = 0
 
     def step(self, gradient):
@@ -412,6 +439,9 @@ class Steps:
             for m, (first, last) in enumerate(self.ranges):
                 parts = [summand(i, *pairs[i], self.state, scalars) for i in range(first, last)]
                 matrix_step(m, np.float32(np.sum(parts)), self.matrices, scalars)
+        if len(self.statistics):
+            arrays = self.state, self.matrices, self.statistics, scalars
+            self.optimizer.precondition(operations, self.layout, *arrays)
         for i, (w, g) in enumerate(pairs):
             self.weights[i] = step(i, w, g, self.state, scalars, self.matrices)
 

@@ -117,6 +117,81 @@ class Novograd:
         return w
 
 
+class RunningMean:
+    """An exponential average without the bias of its start."""
+
+    def __init__(self, decay):
+        self.decay, self.total, self.weight = decay, 0.0, 0.0
+
+    def add(self, value):
+        self.total = self.decay * self.total + (1 - self.decay) * value
+        self.weight = self.decay * self.weight + (1 - self.decay)
+        return self.total / self.weight
+
+
+class Shampoo:
+    """Inverse roots from eigenvalues."""
+
+    def __init__(
+        self,
+        n_params,
+        shapes,
+        learning_rate=1e-3,
+        beta1=0.9,
+        beta2=0.99,
+        beta3=0.9,
+        beta_shampoo=0.9,
+        epsilon=1e-8,
+        identity=0.01,
+        cg_on_momentum=True,
+        l2_reg=1e-5,
+        relative_decay=0.0,
+        absolute_decay=0.0,
+        frobenius_normalization=True,
+    ):
+        vars(self).update({key: value for key, value in locals().items() if key != "self"})
+        self.m1, self.m2 = RunningMean(beta1), RunningMean(beta2)
+        self.covariances = [[RunningMean(beta3), RunningMean(beta3)] for _ in shapes]
+        self.roots = [None for _ in shapes]
+        self.directions = [RunningMean(beta_shampoo) for _ in shapes]
+        self.t = 0
+
+    def step(self, w, gradient):
+        self.t += 1
+        g = gradient + self.l2_reg * w
+        m = self.m1.add(g) / (np.sqrt(self.m2.add(g**2)) + self.epsilon)
+        w, first = np.array(w), 0
+        for k, shape in enumerate(self.shapes):
+            part = slice(first, first + size([shape]))
+            first = part.stop
+            step = self.direction(k, m[part].reshape(shape), gradient[part].reshape(shape))
+            if step is not None:
+                w[part] = self.moved(w[part], *step)
+        w[first:] = self.moved(w[first:], self.learning_rate, m[first:])
+        return w
+
+    def direction(self, k, m, gradient):
+        """Learning rate and direction of a matrix."""
+        g = m if self.cg_on_momentum else gradient
+        both = [
+            mean.add(x) for mean, x in zip(self.covariances[k], (g @ g.T, g.T @ g), strict=True)
+        ]
+        if self.t == 1 or self.t % (10 if self.t < 100 else 200) == 0:
+            self.roots[k] = [self.inverse_root(x) for x in both]
+        if self.t == 1:
+            return None
+        s = self.directions[k].add(self.roots[k][0] @ m @ self.roots[k][1])
+        ratio = np.linalg.norm(m) / np.linalg.norm(s) if self.frobenius_normalization else 1.0
+        return self.learning_rate * ratio, s.reshape(-1)
+
+    def inverse_root(self, x):
+        values, vectors = np.linalg.eigh((1 - self.identity) * x + self.identity * np.eye(len(x)))
+        return (vectors * values**-0.25) @ vectors.T
+
+    def moved(self, w, rate, direction):
+        return shrink(self.relative_decay * rate, self.absolute_decay * rate, w) - rate * direction
+
+
 class EMA:
     def __init__(self, n_params, shapes, nested=None, decay=0.99, full_precision=False):
         self.nested = optimizer(nested or {}, n_params, shapes)
@@ -252,6 +327,7 @@ OPTIMIZERS = {
     "lookahead": Lookahead,
     "novograd": Novograd,
     "sgd": SGD,
+    "shampoo": Shampoo,
 }
 
 

@@ -168,6 +168,7 @@ def test_kinds_are_fixed():
         ("optimizer", "Lookahead", optimizers.Lookahead),
         ("optimizer", "Novograd", optimizers.Novograd),
         ("optimizer", "SGD", optimizers.SGD),
+        ("optimizer", "Shampoo", optimizers.Shampoo),
     ],
 )
 def test_names_of_the_package(kind, name, component):

@@ -9,3 +9,4 @@ from numbanet.optimizers.exponential_decay import ExponentialDecay as Exponentia
 from numbanet.optimizers.lookahead import Lookahead as Lookahead
 from numbanet.optimizers.novograd import Novograd as Novograd
 from numbanet.optimizers.sgd import SGD as SGD
+from numbanet.optimizers.shampoo import Shampoo as Shampoo

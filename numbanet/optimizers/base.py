@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.device import device
+from numbanet.device import ONE, device, exp_minus_one
 from numbanet.registry import ConfigError
 
 
@@ -85,8 +85,11 @@ class AbstractOptimizer(ABC):
     such as the norm of its gradient, has `matrices`, float32 [n_matrix_state, n_matrices], where
     n_matrices is the length of matrix_ranges.
 
+    One that needs products of matrices has `statistics`, float32 [n_statistics].
+
     A step is: schedule once; then, where n_matrix_state > 0, the sum of summand over each matrix
-    and matrix_step with it; then step for each parameter.
+    and matrix_step with it; then precondition, where n_statistics > 0; then step for each
+    parameter.
     """
 
     n_state: int
@@ -136,12 +139,27 @@ class AbstractOptimizer(ABC):
         """
 
     def summand(self, layout: ParamLayout):
-        """Device function (i, w, g, state, scalars): parameter i's part of its matrix's sum."""
+        """Device function (i, w, g, state, scalars): parameter i's part of its matrix's sum.
+
+        Is called once for each parameter and may write state[:, i].
+        """
         return no_summand
 
     def matrix_step(self, layout: ParamLayout):
         """Device function (m, total, matrices, scalars) that updates matrices[:, m]."""
         return no_matrix_step
+
+    def n_statistics(self, layout: ParamLayout) -> int:
+        """Length of the statistics."""
+        return 0
+
+    def precondition(self, operations, layout, state, matrices, statistics, scalars) -> None:
+        """Do what needs whole matrices, with the operations of a target.
+
+        Arrays are the target's, and the host does not look into them: cpu/operations.py says what
+        there is.
+        """
+        raise NotImplementedError
 
     def kernel_key(self) -> "AbstractOptimizer":
         """An optimizer with the same compiled code, whatever the hyperparams are."""
@@ -151,6 +169,23 @@ class AbstractOptimizer(ABC):
 def log_decay(decay: float) -> float:
     """ln decay, and for 0 a number that is small enough: 1 - e^-100 is 1."""
     return math.log(decay) if decay > 0 else -100.0
+
+
+def debiased_average(decay: float):
+    """Device function (t): what weighs the average before, and its t-th value.
+
+    With these the exponential moving average has no bias towards where it started.
+    """
+    log, rest = np.float32(log_decay(decay)), np.float32(1 - decay)
+    decay = np.float32(decay)
+
+    @device
+    def debiased_average(t):
+        steps = np.float32(t)
+        total = exp_minus_one(log * steps)
+        return decay * exp_minus_one(log * (steps - ONE)) / total, -rest / total
+
+    return debiased_average
 
 
 @device

@@ -68,10 +68,13 @@ class Batched(AbstractWrapper):
 
     def summand(self, layout: ParamLayout):
         nested, pooled_gradient = self.nested.summand(layout), self.pooled_gradient
+        ends = self.nested.n_scalars + 1
 
         @device
         def summand(i, w, g, state, scalars):
-            return nested(i, w, pooled_gradient(i, g, state, scalars), state, scalars)
+            if scalars[ends] > ZERO:
+                return nested(i, w, pooled_gradient(i, g, state, scalars), state, scalars)
+            return ZERO
 
         return summand
 
@@ -84,3 +87,8 @@ class Batched(AbstractWrapper):
                 nested(m, total, matrices, scalars)
 
         return matrix_step
+
+    def precondition(self, operations, layout, state, matrices, statistics, scalars) -> None:
+        arguments = operations, layout, state, matrices, statistics, scalars
+        ends = self.nested.n_scalars + 1
+        operations.when(scalars, ends, lambda: self.nested.precondition(*arguments))

@@ -75,7 +75,7 @@ class Composite(AbstractOptimizer):
     @property
     def n_state(self):
         own = self.inference_row is not None
-        return max((each.n_state for each in self.optimizers), default=0) + own
+        return max(each.n_state for each in self.optimizers) + own
 
     @property
     def inference_row(self):
@@ -89,7 +89,7 @@ class Composite(AbstractOptimizer):
 
     @property
     def n_matrix_state(self):
-        return max((each.n_matrix_state for each in self.optimizers), default=0)
+        return max(each.n_matrix_state for each in self.optimizers)
 
     @property
     def rates(self):
@@ -166,6 +166,19 @@ class Composite(AbstractOptimizer):
         parts = self.layouts(layout)
         steps = [matrix_step_of_part(*each) for each in self.with_layouts(layout)]
         return by_index(steps, [part.first_matrix for part in parts])
+
+    def n_statistics(self, layout: ParamLayout) -> int:
+        return sum(each.n_statistics(part) for each, part, _ in self.with_layouts(layout))
+
+    def precondition(self, operations, layout, state, matrices, statistics, scalars) -> None:
+        first = 0
+        for optimizer, part, first_scalar in self.with_layouts(layout):
+            n_statistics = optimizer.n_statistics(part)
+            if n_statistics:
+                mine = operations.view(statistics, first, (n_statistics,))
+                its_scalars = operations.view(scalars, first_scalar, (optimizer.n_scalars,))
+                optimizer.precondition(operations, part, state, matrices, mine, its_scalars)
+            first += n_statistics
 
     def with_layouts(self, layout: ParamLayout):
         """Optimizer, layout and first scalar of each part."""

@@ -6,11 +6,9 @@ After step t, average <- (decay (1 - decay^(t-1)) average + (1 - decay) w) / (1 
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
-
-from numbanet.device import ONE, device, exp_minus_one
+from numbanet.device import device
 from numbanet.optimizers.adam import Adam
-from numbanet.optimizers.base import AbstractOptimizer, ParamLayout, log_decay
+from numbanet.optimizers.base import AbstractOptimizer, ParamLayout, debiased_average
 from numbanet.optimizers.wrapper import NESTED, AbstractWrapper, inference_weight
 from numbanet.registry import check, register
 
@@ -37,16 +35,12 @@ class EMA(AbstractWrapper):
     @cached_property
     def schedule(self):
         nested, first = self.nested.schedule, self.nested.n_scalars
-        decay, rest = np.float32(self.decay), np.float32(1 - self.decay)
-        log = np.float32(log_decay(self.decay))
+        average = debiased_average(self.decay)
 
         @device
         def schedule(t, hyperparams, scalars):
             nested(t, hyperparams, scalars)
-            steps = np.float32(t)
-            total = exp_minus_one(log * steps)
-            scalars[first] = decay * exp_minus_one(log * (steps - ONE)) / total
-            scalars[first + 1] = -rest / total
+            scalars[first], scalars[first + 1] = average(t)
 
         return schedule
 

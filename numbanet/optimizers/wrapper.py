@@ -82,6 +82,12 @@ class AbstractWrapper(AbstractOptimizer):
     def matrix_step(self, layout: ParamLayout):
         return self.nested.matrix_step(layout)
 
+    def n_statistics(self, layout: ParamLayout) -> int:
+        return self.nested.n_statistics(layout)
+
+    def precondition(self, operations, *arguments) -> None:
+        self.nested.precondition(operations, *arguments)
+
     def kernel_key(self) -> AbstractOptimizer:
         return dataclasses.replace(self, nested=self.nested.kernel_key())
 

@@ -9,9 +9,11 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 from numba import cuda
 from test_laws import LAYOUT, of_kind
 
+from numbanet.cpu import operations
 from numbanet.cuda.compiler import compile_ptx
 from numbanet.cuda.views import float_matrix, float_vector
 from numbanet.device import local_array
+from numbanet.optimizers import Shampoo
 
 
 def kernels_of(optimizer):
@@ -63,3 +65,55 @@ def test_optimizers_compile_for_cuda(kind, otype, config, sizes, kernel_director
         text = compile_ptx(kernel, ("uint64",) * n_arguments, (9, 0)).text
         for forbidden in (".f64", ".local", "call"):
             assert forbidden not in text, f"{kernel.__name__}: {forbidden}"
+
+
+class Recorder:
+    """The CPU's operations; writes down the functions that are applied, with their arrays' axes."""
+
+    def __init__(self):
+        self.applied = {}
+
+    def __getattr__(self, name):
+        return getattr(operations, name)
+
+    def apply(self, function, *arrays):
+        self.applied[function] = [array.ndim for array in arrays]
+        operations.apply(function, *arrays)
+
+
+def applied_kernel(function, axes):
+    """The launch of an applied function: three kinds of arguments are enough for ours."""
+    vector_last = axes[-1] == 1
+
+    def two(p_a, p_b, n):
+        i, j = np.uint32(cuda.grid(1)), np.uint32(n)
+        function(i, j, float_matrix(p_a, n, n), float_matrix(p_b, n, n))
+
+    def three(p_a, p_b, p_c, n):
+        i, j = np.uint32(cuda.grid(1)), np.uint32(n)
+        a, b = float_matrix(p_a, n, n), float_matrix(p_b, n, n)
+        if vector_last:
+            function(i, j, a, b, float_vector(p_c, n))
+        else:
+            function(i, j, a, b, float_matrix(p_c, n, n))
+
+    def four(p_a, p_b, p_c, p_d, n):
+        i, j = np.uint32(cuda.grid(1)), np.uint32(n)
+        a, b, c = float_matrix(p_a, n, n), float_matrix(p_b, n, n), float_matrix(p_c, n, n)
+        function(i, j, a, b, c, float_matrix(p_d, n, n))
+
+    return {2: two, 3: three, 4: four}[len(axes)]
+
+
+@pytest.mark.parametrize("on_momentum", [True, False])
+def test_what_is_applied_to_matrices_compiles_for_cuda(on_momentum, monkeypatch, kernel_directory):
+    recorder = Recorder()
+    monkeypatch.setattr(laws, "operations", recorder)
+    optimizer = Shampoo(cg_on_momentum=on_momentum)
+    laws.Steps(optimizer, LAYOUT, np.zeros(LAYOUT.n_params)).step(np.ones(LAYOUT.n_params))
+    assert len(recorder.applied) >= 6
+    for function, axes in recorder.applied.items():
+        kernel = applied_kernel(function, axes)
+        text = compile_ptx(kernel, ("uint64",) * len(axes) + ("int32",), (9, 0)).text
+        for forbidden in (".f64", ".local", "call"):
+            assert forbidden not in text, f"{function}: {forbidden}"

@@ -30,6 +30,7 @@ STACKS = {
         "batch_size_multiplier": 2,
         "nested": {"otype": "EMA", "decay": 0.5, "nested": NOVOGRAD},
     },
+    "shampoo": {"otype": "EMA", "decay": 0.5, "nested": {"otype": "Shampoo"}},
     "composite": {
         "otype": "Composite",
         "nested": [
@@ -99,7 +100,7 @@ def test_resumed_training_is_the_same_bit_for_bit(tmp_path, name, into):
         )
 
 
-def test_a_snapshot_without_the_state_of_the_matrices_is_refused(tmp_path):
+def test_a_snapshot_has_the_state_of_the_matrices(tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
     model = create_model(STACKS["average"])
     model.trainer.save(tmp_path / "snapshot")
