@@ -172,10 +172,25 @@ def is_number(value: Any) -> bool:
 def to_config(component: Any) -> dict[str, Any]:
     """The JSON config that makes an equal component, with every option written out."""
     config = {"otype": component.otype}
-    for name in options(type(component)):
-        value = getattr(component, name)
-        config[name] = to_config(value) if hasattr(value, "otype") else value
+    for name, field in options(type(component)).items():
+        write = field.metadata.get("write", lambda value: value)
+        config[name] = write(getattr(component, name))
     return config
+
+
+def merged(config: Any, changes: Any) -> Any:
+    """A config with some options changed, also those of components nested in it.
+
+    A component is replaced as a whole by one of another otype, a list by one of another length.
+    """
+    if isinstance(config, dict) and isinstance(changes, Mapping):
+        otype = config.get("otype")
+        if str(changes.get("otype", otype)).lower() == str(otype).lower():
+            rest = {key: value for key, value in changes.items() if key != "otype"}
+            return config | {key: merged(config.get(key), rest[key]) for key in rest}
+    if isinstance(config, list) and isinstance(changes, list) and len(config) == len(changes):
+        return [merged(*pair) for pair in zip(config, changes, strict=True)]
+    return changes
 
 
 def check(condition: bool, option: str, value: Any, allowed: str) -> None:

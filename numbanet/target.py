@@ -88,6 +88,8 @@ class AbstractTraining(ABC):
     n_skipped_steps: int
     state: Any  # float32 [n_state, n_params]
     matrices: Any  # float32 [n_matrix_state, n_matrices]
+    statistics: Any  # float32 [n_statistics]
+    is_fresh: bool  # no step was asked for yet
 
     @abstractmethod
     def step(

@@ -12,7 +12,7 @@ from numbanet import registry
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import NetworkWithInputEncoding, check_gradient_mode
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
-from numbanet.registry import ConfigError
+from numbanet.registry import ConfigError, UnknownOptionWarning
 from numbanet.snapshot import SnapshotError, read_snapshot, write_snapshot
 from numbanet.target import Batch
 
@@ -63,7 +63,8 @@ class Trainer:
             every step on a GPU is waited for.
 
     Raises:
-        ConfigError: the loss cannot take so many outputs.
+        ConfigError: the loss cannot take so many outputs, or the optimizer does not fit the model's
+            parameters.
     """
 
     def __init__(
@@ -115,13 +116,13 @@ class Trainer:
     @property
     def inference_params(self) -> Any:
         """The parameters for inference; some optimizers keep an average for it."""
-        row = self.optimizer.inference_row
-        return self.model.params if row is None else self._training.state[row]
+        own = self._params_for_inference()
+        return self.model.params if own is None else own
 
     def _params_for_inference(self) -> Any:
         """As inference_params; None for the model's own."""
         row = self.optimizer.inference_row
-        return None if row is None else self._training.state[row]
+        return None if row is None or self._training.is_fresh else self._training.state[row]
 
     @property
     def optimizer_state(self) -> Any:
@@ -135,7 +136,7 @@ class Trainer:
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
-        self.update_hyperparams({"optimizer": {"learning_rate": value}})
+        self.update_hyperparams({"optimizer": self.optimizer.learning_rate_options(value)})
 
     def training_step(
         self,
@@ -231,7 +232,7 @@ class Trainer:
                 raise ConfigError(f"{section}: cannot be changed; use 'optimizer' or 'loss'")
             changed[section] = updated(getattr(self, section), options, section)
         optimizer = changed.get("optimizer", self.optimizer)
-        if optimizer.n_state != self.optimizer.n_state:
+        if state_sizes(optimizer, self.layout) != state_sizes(self.optimizer, self.layout):
             raise ConfigError("optimizer: an option that changes the state's size cannot change")
         self.optimizer = optimizer
         self.loss = changed.get("loss", self.loss)
@@ -244,8 +245,12 @@ class Trainer:
     def _tensors(self) -> dict[str, Any]:
         """What a snapshot holds besides the parameters."""
         training = self._training
-        tensors = {"optimizer.state": training.state, "optimizer.matrices": training.matrices}
-        return {name: array for name, array in tensors.items() if array.shape[0] or "state" in name}
+        tensors = {"optimizer.state": training.state}
+        for name in ("matrices", "statistics"):
+            array = getattr(training, name)
+            if array.size:
+                tensors[f"optimizer.{name}"] = array
+        return tensors
 
     def save(self, path: str | os.PathLike, metadata: Mapping[str, Any] | None = None) -> None:
         """Write a snapshot (safetensors): parameters, optimizer state, config and `metadata`.
@@ -323,20 +328,25 @@ class Trainer:
         self.n_steps, self.n_skipped_steps = counts
 
 
+def state_sizes(optimizer: AbstractOptimizer, layout: ParamLayout) -> tuple:
+    """What is equal for optimizers that can take over each other's state."""
+    sizes = optimizer.n_state, optimizer.n_matrix_state, optimizer.inference_row
+    return *sizes, optimizer.n_statistics(layout), optimizer.matrix_ranges(layout)
+
+
 def updated(component, options: Mapping[str, Any], path: str):
     """The component with some options changed, through the same checks as a config."""
     if not isinstance(options, Mapping):
         raise ConfigError(f"{path}: expected a JSON object, got {options!r}")
-    if str(options.get("otype", component.otype)).lower() == component.otype.lower():
-        options = {key: value for key, value in options.items() if key != "otype"}
-    unknown = options.keys() - registry.options(type(component)).keys()
-    if unknown:
-        known = ", ".join(registry.options(type(component)))
-        raise ConfigError(f"{path}.{min(unknown)}: no such option; {component.otype} has {known}")
-    config = registry.to_config(component) | dict(options)
+    config = registry.merged(registry.to_config(component), options)
     derived = {
         field.name: getattr(component, field.name)
         for field in dataclasses.fields(component)
         if field.metadata.get("derived")
     }
-    return registry.create(path, config, default=component.otype, path=path, **derived)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnknownOptionWarning)
+        try:
+            return registry.create(path, config, default=component.otype, path=path, **derived)
+        except UnknownOptionWarning as warning:
+            raise ConfigError(str(warning)) from None

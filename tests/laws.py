@@ -11,6 +11,7 @@ import numpy as np
 from numba.core import event
 
 from numbanet import registry
+from numbanet.cpu import operations
 
 # Largest error, relative to the largest entry of the expected array: of values, and of first and
 # second derivatives. One float32 operation errs by 6e-8.
@@ -19,6 +20,15 @@ GUARD = np.float32(1.5e30)
 SIZES = (0, 1, 31, 33, 257)
 
 # (kind, otype) -> list of (config, sizes that the model derives)
+FAST_ADAM = {"otype": "Adam", "learning_rate": 0.1}
+FAST_NOVOGRAD = {"otype": "Novograd", "learning_rate": 0.1, "beta2": 0.5}
+FAST_DECAY = {"decay_base": 0.5, "decay_start": 3, "decay_end": 9, "decay_interval": 2}
+PARTS = [
+    {"n_params_to_optimize": 40, "otype": "EMA", "decay": 0.5, "nested": FAST_NOVOGRAD},
+    {"n_params_to_optimize": 7, "otype": "SGD", "learning_rate": 1e-3},
+    {"n_params_to_optimize": 13, "otype": "Batched", "batch_size_multiplier": 2},
+]
+
 EXAMPLES = {
     ("encoding", "Identity"): [
         ({}, {"n_dims": 3}),
@@ -122,6 +132,100 @@ EXAMPLES = {
         ({"learning_rate": 0.1, "optimize_non_matrix_params": False}, {}),
     ],
     ("optimizer", "SGD"): [({}, {}), ({"learning_rate": 0.5, "l2_reg": 0.25}, {})],
+    ("optimizer", "Novograd"): [
+        ({}, {}),
+        (
+            {
+                "learning_rate": 0.1,
+                "beta1": 0.5,
+                "beta2": 0.25,
+                "relative_decay": 0.1,
+                "absolute_decay": 0.05,
+            },
+            {},
+        ),
+    ],
+    ("optimizer", "Shampoo"): [
+        ({}, {}),
+        (
+            {
+                "learning_rate": 0.01,
+                "identity": 0.1,
+                "cg_on_momentum": False,
+                "l2_reg": 0.1,
+                "relative_decay": 0.1,
+                "absolute_decay": 0.05,
+                "frobenius_normalization": False,
+            },
+            {},
+        ),
+    ],
+    ("optimizer", "EMA"): [
+        ({}, {}),
+        ({"decay": 0.0, "nested": {"otype": "SGD"}}, {}),
+        (
+            {
+                "decay": 0.75,
+                "full_precision": True,
+                "nested": {"otype": "ExponentialDecay", "nested": FAST_ADAM, **FAST_DECAY},
+            },
+            {},
+        ),
+        ({"decay": 0.5, "nested": {"otype": "Lookahead", "n_steps": 3, "nested": FAST_ADAM}}, {}),
+        ({"nested": {"otype": "Composite", "nested": PARTS}}, {}),
+    ],
+    ("optimizer", "ExponentialDecay"): [
+        ({}, {}),
+        ({**FAST_DECAY, "nested": FAST_ADAM}, {}),
+        ({"decay_start": 0, "decay_interval": 1, "decay_base": 0.5, "nested": FAST_ADAM}, {}),
+        ({**FAST_DECAY, "nested": {"otype": "EMA", "decay": 0.5, "nested": FAST_ADAM}}, {}),
+        ({**FAST_DECAY, "nested": {"otype": "Composite", "nested": PARTS}}, {}),
+    ],
+    ("optimizer", "Average"): [
+        ({"n_samples": 5, "nested": FAST_ADAM}, {}),
+        ({"n_samples": 1, "nested": {"otype": "Batched", "nested": FAST_ADAM}}, {}),
+    ],
+    ("optimizer", "Batched"): [
+        ({}, {}),
+        ({"batch_size_multiplier": 1, "nested": FAST_ADAM}, {}),
+        ({"batch_size_multiplier": 5, "nested": FAST_NOVOGRAD}, {}),
+        ({"batch_size_multiplier": 3, "nested": {"otype": "Shampoo"}}, {}),
+        (
+            {
+                "batch_size_multiplier": 2,
+                "nested": {"otype": "EMA", "decay": 0.5, "nested": FAST_ADAM},
+            },
+            {},
+        ),
+    ],
+    ("optimizer", "Lookahead"): [
+        ({"nested": FAST_ADAM}, {}),
+        ({"alpha": 0.25, "n_steps": 3, "nested": FAST_NOVOGRAD}, {}),
+        ({"alpha": 0.75, "n_steps": 1, "nested": {"otype": "SGD", "learning_rate": 1e-3}}, {}),
+    ],
+    ("optimizer", "Composite"): [
+        ({"nested": [{"n_params_to_optimize": 60, **FAST_ADAM}]}, {}),
+        ({"learning_rate": 0.5, "nested": PARTS}, {}),
+        (
+            {
+                "nested": [
+                    {"n_params_to_optimize": 32, **FAST_NOVOGRAD},
+                    {"n_params_to_optimize": 18, **FAST_NOVOGRAD},
+                    {"n_params_to_optimize": 10, **FAST_ADAM, "l2_reg": 0.1},
+                ]
+            },
+            {},
+        ),
+        (
+            {
+                "nested": [
+                    {"n_params_to_optimize": 32, **FAST_ADAM},
+                    {"n_params_to_optimize": 28, "otype": "Shampoo"},
+                ]
+            },
+            {},
+        ),
+    ],
 }
 
 ALIASES = {("network", "MegakernelMLP"): "FullyFusedMLP", ("network", "MLP"): "CutlassMLP"}
@@ -192,6 +296,21 @@ def missing(kind):
 
 def create(kind, otype, config, sizes):
     return registry.create(kind, {"otype": otype, **config}, default="none", **sizes)
+
+
+def changed(kind, component, options):
+    """The component with some options changed, as Trainer.update_hyperparams changes them."""
+    config = registry.merged(registry.to_config(component), options)
+    return registry.create(kind, config, default="none")
+
+
+def holds(written, given):
+    """Whether a written config has all of what was given, at any depth."""
+    if isinstance(given, dict):
+        return all(holds(written[key], value) for key, value in given.items())
+    if isinstance(given, list):
+        return all(holds(*pair) for pair in zip(written, given, strict=True))
+    return written == given
 
 
 def assert_close(actual, expected, tolerance):
@@ -338,24 +457,28 @@ class Steps:
         self.state = optimizer.initial_state(self.weights)
         assert self.state.shape == (optimizer.n_state, layout.n_params)
         assert self.state.dtype == np.float32
-        self.matrices = np.zeros((optimizer.n_matrix_state, layout.n_matrices), np.float32)
+        self.ranges = optimizer.matrix_ranges(layout)
+        self.matrices = np.zeros((optimizer.n_matrix_state, len(self.ranges)), np.float32)
+        self.statistics = np.zeros(optimizer.n_statistics(layout), np.float32)
         self.t = 0
 
     def step(self, gradient):
         """Make one step; the schedule writes its scalars and nothing beside them."""
         self.t += 1
-        schedule, step, *sums = self.functions
+        schedule, summand, matrix_step, step = self.functions
         hyperparams = np.array(self.optimizer.hyperparams(), np.float32)
         assert len(hyperparams) == self.optimizer.n_hyperparams
         scalars, whole = guarded(self.optimizer.n_scalars)
         schedule(np.int32(self.t), hyperparams, scalars)
         assert_guards_untouched(scalars, whole)
         pairs = list(zip(self.weights.copy(), gradient.astype(np.float32), strict=True))
-        if sums:
-            summand, matrix_step = sums
-            for m, (first, last) in enumerate(self.layout.matrix_ranges):
+        if self.optimizer.n_matrix_state:
+            for m, (first, last) in enumerate(self.ranges):
                 parts = [summand(i, *pairs[i], self.state, scalars) for i in range(first, last)]
                 matrix_step(m, np.float32(np.sum(parts)), self.matrices, scalars)
+        if len(self.statistics):
+            arrays = self.state, self.matrices, self.statistics, scalars
+            self.optimizer.precondition(operations, self.layout, *arrays)
         for i, (w, g) in enumerate(pairs):
             self.weights[i] = step(i, w, g, self.state, scalars, self.matrices)
 
@@ -367,6 +490,6 @@ class Steps:
 
 @functools.cache
 def functions_of(optimizer, layout):
-    """Schedule and step, then what an optimizer with sums over matrices has."""
-    sums = (optimizer.summand, optimizer.matrix_step) if optimizer.n_matrix_state else ()
-    return (optimizer.schedule, *(make(layout) for make in (optimizer.step, *sums)))
+    """Schedule, summand, matrix step and step."""
+    makers = (optimizer.summand, optimizer.matrix_step, optimizer.step)
+    return (optimizer.schedule, *(make(layout) for make in makers))

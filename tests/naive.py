@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 from naive_losses import LOSSES
+from naive_optimizers import optimizer
 
 UINT32 = 0xFFFFFFFF
 UINT64 = 0xFFFFFFFFFFFFFFFF
@@ -515,87 +516,6 @@ def loss(config):
     return functools.partial(LOSSES[config.get("otype", "RelativeL2").lower()], **options)
 
 
-# Optimizers
-
-
-def shrink(relative, absolute, w):
-    return (1 - relative) * w - np.copysign(absolute, w)
-
-
-class Adam:
-    """Kingma and Ba 2015, with a step counter of its own for every parameter."""
-
-    def __init__(
-        self,
-        n_params,
-        n_matrix_params,
-        learning_rate=1e-3,
-        beta1=0.9,
-        beta2=0.999,
-        epsilon=1e-8,
-        l2_reg=1e-8,
-        adabound=False,
-        relative_decay=0.0,
-        absolute_decay=0.0,
-        clipping_magnitude=0.0,
-        gradient_clipping_magnitude=0.0,
-        non_matrix_learning_rate_factor=1.0,
-        non_matrix_l2_reg=0.0,
-        optimize_matrix_params=True,
-        optimize_non_matrix_params=True,
-        skip_zero_grad_non_matrix_params=True,
-    ):
-        vars(self).update({key: value for key, value in locals().items() if key != "self"})
-        self.m, self.v, self.k = np.zeros((3, n_params))
-        self.t = 0
-
-    def step(self, w, g):
-        """The new weights."""
-        self.t += 1
-        is_matrix = np.arange(self.n_params) < self.n_matrix_params
-        moves = np.where(is_matrix, self.optimize_matrix_params, self.optimize_non_matrix_params)
-        if self.skip_zero_grad_non_matrix_params:
-            moves = moves & (is_matrix | (g != 0))
-        g = g + np.where(is_matrix, self.l2_reg, self.non_matrix_l2_reg) * w
-        if self.gradient_clipping_magnitude != 0:
-            g = np.clip(g, -self.gradient_clipping_magnitude, self.gradient_clipping_magnitude)
-        m = self.beta1 * self.m + (1 - self.beta1) * g
-        v = self.beta2 * self.v + (1 - self.beta2) * g**2
-        k = self.k + 1
-        factor = np.where(is_matrix, 1.0, self.non_matrix_learning_rate_factor)
-        rate = self.learning_rate * factor
-        rate = rate * np.sqrt(1 - self.beta2**k) / (1 - self.beta1**k)
-        low, high = 0.0, np.inf
-        if self.adabound:
-            low = 0.1 - 0.1 / ((1 - self.beta2) * self.t + 1)
-            high = 0.1 + 0.1 / ((1 - self.beta2) * self.t)
-        effective = np.clip(rate / (np.sqrt(v) + self.epsilon), low, high)
-        new = shrink(self.relative_decay * rate, self.absolute_decay * rate, w) - effective * m
-        if self.clipping_magnitude != 0:
-            new = np.clip(new, -self.clipping_magnitude, self.clipping_magnitude)
-        self.m, self.v, self.k = (
-            np.where(moves, after, before)
-            for after, before in ((m, self.m), (v, self.v), (k, self.k))
-        )
-        return np.where(moves, new, w)
-
-
-class SGD:
-    def __init__(self, n_params, n_matrix_params, learning_rate=1e-3, l2_reg=1e-8):
-        self.learning_rate, self.l2_reg = learning_rate, l2_reg
-
-    def step(self, w, g):
-        return w - self.learning_rate * (g + self.l2_reg * w)
-
-
-OPTIMIZERS = {"adam": Adam, "sgd": SGD}
-
-
-def optimizer(config, n_params, n_matrix_params):
-    options = {key: value for key, value in config.items() if key != "otype"}
-    return OPTIMIZERS[config.get("otype", "Adam").lower()](n_params, n_matrix_params, **options)
-
-
 # Model and training
 
 
@@ -651,7 +571,7 @@ class Trainer:
         self.params = np.array(params, np.float64)
         self.loss = loss(config.get("loss", {}))
         self.optimizer = optimizer(
-            config.get("optimizer", {}), self.model.n_params, self.model.mlp.n_params
+            config.get("optimizer", {}), self.model.n_params, self.model.mlp.shapes
         )
 
     def loss_and_gradients(self, x, targets, pdf=None):

@@ -146,7 +146,7 @@ def test_derivatives_of_losses_are_central_differences(name):
 def test_optimizers_descend_a_parabola(config):
     target = np.array([1.0, -2.0, 0.5])
     weights = np.zeros(3)
-    optimizer = naive.optimizer({**config, "learning_rate": 0.05}, 3, 2)
+    optimizer = naive.optimizer({**config, "learning_rate": 0.05}, 3, [(1, 2)])
     for _ in range(400):
         weights = optimizer.step(weights, 2 * (weights - target))
     np.testing.assert_allclose(weights, target, atol=1e-3)

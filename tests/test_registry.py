@@ -70,6 +70,20 @@ def test_to_config_writes_every_option_under_the_first_name():
     assert create(json.loads(json.dumps(config))) == Part(2, 4)
 
 
+def test_merged_configs_keep_what_is_not_named():
+    inner = {"otype": "B", "x": 1, "y": 2}
+    config = {"otype": "A", "one": inner, "many": [inner, inner], "z": 3}
+    changes = {"one": {"otype": "b", "x": 5}, "many": [{}, {"y": 6}]}
+    assert registry.merged(config, changes) == {
+        "otype": "A",
+        "one": {"otype": "B", "x": 5, "y": 2},
+        "many": [inner, {"otype": "B", "x": 1, "y": 6}],
+        "z": 3,
+    }
+    for replaced in ({"one": {"otype": "C"}}, {"one": 3}, {"many": [inner]}, {"many": []}):
+        assert registry.merged(config, replaced) == config | replaced
+
+
 def test_an_unknown_otype_lists_what_exists():
     with pytest.raises(ConfigError, match=r"^encoding\.otype: 'Parts' is no encoding.*Part, Piece"):
         create({"otype": "Parts"})
@@ -146,7 +160,15 @@ def test_kinds_are_fixed():
         ("loss", "L2", losses.L2),
         ("loss", "RelativeL2", losses.RelativeL2),
         ("optimizer", "Adam", optimizers.Adam),
+        ("optimizer", "Average", optimizers.Average),
+        ("optimizer", "Batched", optimizers.Batched),
+        ("optimizer", "Composite", optimizers.Composite),
+        ("optimizer", "EMA", optimizers.EMA),
+        ("optimizer", "ExponentialDecay", optimizers.ExponentialDecay),
+        ("optimizer", "Lookahead", optimizers.Lookahead),
+        ("optimizer", "Novograd", optimizers.Novograd),
         ("optimizer", "SGD", optimizers.SGD),
+        ("optimizer", "Shampoo", optimizers.Shampoo),
     ],
 )
 def test_names_of_the_package(kind, name, component):

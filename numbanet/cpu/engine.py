@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from numbanet.cpu import kernels
+from numbanet.cpu import kernels, operations
 from numbanet.cpu.kernels import TrainingPlan
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.losses.base import AbstractLoss
@@ -82,8 +82,16 @@ def optimize(
     gradients: np.ndarray,
     state: np.ndarray,
     matrices: np.ndarray,
+    statistics: np.ndarray,
+    chunk: int = OPTIMIZER_CHUNK,
 ) -> None:
     """Make step t (from 1) of the optimizer on all weights, in place."""
-    hyperparams = np.array(optimizer.hyperparams(), np.float32)
-    kernel = kernels.optimizer_kernel(optimizer.kernel_key(), layout)
-    kernel(np.int32(t), weights, gradients, state, matrices, hyperparams, OPTIMIZER_CHUNK)
+    key, hyperparams = optimizer.kernel_key(), np.array(optimizer.hyperparams(), np.float32)
+    scalars = np.empty(optimizer.n_scalars, np.float32)
+    arrays = np.int32(t), weights, gradients, state, matrices, hyperparams, scalars, chunk
+    if len(statistics) == 0:
+        kernels.optimizer_kernel(key, layout)(*arrays)
+    else:
+        kernels.optimizer_kernel(key, layout, steps=False)(*arrays)
+        optimizer.precondition(operations, layout, state, matrices, statistics, scalars)
+        kernels.optimizer_kernel(key, layout, prepares=False)(*arrays)

@@ -268,17 +268,20 @@ def n_not_finite(bits):
 
 
 @cache
-def optimizer_kernel(optimizer, layout) -> ParallelKernel:
-    """(t, weights, gradients, state, matrices, hyperparams, chunk): one step on every parameter."""
-    n_scalars, has_sums = optimizer.n_scalars, optimizer.n_matrix_state > 0
-    schedule, step = optimizer.schedule, optimizer.step(layout)
-    summand = optimizer.summand(layout) if has_sums else no_summand
-    matrix_step = optimizer.matrix_step(layout) if has_sums else no_matrix_step
-    ranges, n_matrices = layout.matrix_ranges, layout.n_matrices
+def optimizer_kernel(optimizer, layout, prepares=True, steps=True) -> ParallelKernel:
+    """One step on every parameter, or the half of it before or after `precondition`.
 
-    def optimize(t, weights, gradients, state, matrices, hyperparams, chunk):
-        shared = np.empty(n_scalars, np.float32)
-        schedule(t, hyperparams, shared)
+    (t, weights, gradients, state, matrices, hyperparams, scalars, chunk)
+    """
+    n_scalars, has_sums = optimizer.n_scalars, prepares and optimizer.n_matrix_state > 0
+    schedule, step = optimizer.schedule, optimizer.step(layout)
+    summand, matrix_step = optimizer.summand(layout), optimizer.matrix_step(layout)
+    ranges = optimizer.matrix_ranges(layout)
+    n_matrices = len(ranges)
+
+    def optimize(t, weights, gradients, state, matrices, hyperparams, scalars, chunk):
+        if prepares:
+            schedule(t, hyperparams, scalars)
         if has_sums:
             for m in range(n_matrices):
                 first, last = ranges[m]
@@ -287,27 +290,18 @@ def optimizer_kernel(optimizer, layout) -> ParallelKernel:
                     total = np.float32(0)
                     start = first + c * chunk
                     for i in range(start, min(last, start + chunk)):
-                        u = np.uintp(i)
-                        total += summand(u, weights[u], gradients[u], state, shared)
+                        u = np.uintp(i)  # an unsigned index is not tested for counting from the end
+                        total += summand(u, weights[u], gradients[u], state, scalars)
                     sums[c] = total
-                matrix_step(m, np.float32(sums.astype(np.float64).sum()), matrices, shared)
-        n = weights.shape[0]
-        for c in prange((n + chunk - 1) // chunk):
-            scalars = local_array(n_scalars)  # which no store to the other arrays can change
-            for k in range(n_scalars):
-                scalars[k] = shared[k]
-            for i in range(c * chunk, min(n, (c + 1) * chunk)):
-                u = np.uintp(i)  # an unsigned index is not tested for counting from the end
-                weights[u] = step(u, weights[u], gradients[u], state, scalars, matrices)
+                matrix_step(m, np.float32(sums.astype(np.float64).sum()), matrices, scalars)
+        if steps:
+            n = weights.shape[0]
+            for c in prange((n + chunk - 1) // chunk):
+                own = local_array(n_scalars)  # which no store to the other arrays can change
+                for k in range(n_scalars):
+                    own[k] = scalars[k]
+                for i in range(c * chunk, min(n, (c + 1) * chunk)):
+                    u = np.uintp(i)
+                    weights[u] = step(u, weights[u], gradients[u], state, own, matrices)
 
     return ParallelKernel(optimize)
-
-
-@device
-def no_summand(i, w, g, state, scalars):
-    return np.float32(0)
-
-
-@device
-def no_matrix_step(m, total, matrices, scalars):
-    return

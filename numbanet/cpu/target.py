@@ -50,7 +50,13 @@ class CpuTraining(AbstractTraining):
         self._engine, self._params, self._layout = engine, params, layout
         self.n_steps = self.n_skipped_steps = 0
         self.state = optimizer.initial_state(params)
-        self.matrices = np.zeros((optimizer.n_matrix_state, layout.n_matrices), np.float32)
+        n_matrices = len(optimizer.matrix_ranges(layout))
+        self.matrices = np.zeros((optimizer.n_matrix_state, n_matrices), np.float32)
+        self.statistics = np.zeros(optimizer.n_statistics(layout), np.float32)
+
+    @property
+    def is_fresh(self) -> bool:
+        return self.n_steps == 0
 
     def step(
         self, batch: Batch, params, loss, optimizer, gradients, dl_dinput, run_optimizer
@@ -72,7 +78,7 @@ class CpuTraining(AbstractTraining):
             self.n_skipped_steps += 1
             gradients.flat[:] = 0  # so that what is accumulated next starts anew
             return StepResult(value, skipped=True)
-        arrays = self._params, gradients.flat, self.state, self.matrices
+        arrays = self._params, gradients.flat, self.state, self.matrices, self.statistics
         optimize(optimizer, self._layout, self.n_steps + 1, *arrays)
         self.n_steps += 1
         return StepResult(value)

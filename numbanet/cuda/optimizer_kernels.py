@@ -100,9 +100,11 @@ def finish_kernel(optimizer: AbstractOptimizer):
 
 
 @cache
-def range_of_matrix(layout: ParamLayout):
+def range_of_matrix(optimizer: AbstractOptimizer, layout: ParamLayout):
     """Device function m -> the first parameter of matrix m, and the end."""
-    ranges = tuple((np.uint32(start), np.uint32(stop)) for start, stop in layout.matrix_ranges)
+    ranges = tuple(
+        (np.uint32(start), np.uint32(stop)) for start, stop in optimizer.matrix_ranges(layout)
+    )
 
     @device
     def range_of_matrix(m):
@@ -117,7 +119,7 @@ def summands_kernel(optimizer: AbstractOptimizer, layout: ParamLayout):
 
     Block y is a matrix; each warp of it writes a partial sum.
     """
-    summand, range_of = optimizer.summand(layout), range_of_matrix(layout)
+    summand, range_of = optimizer.summand(layout), range_of_matrix(optimizer, layout)
     n, n_state, n_scalars = layout.n_params, optimizer.n_state, optimizer.n_scalars
 
     def matrix_summands(pweights, pgradients, pstate, pscalars, psums, pcontrol):
@@ -145,7 +147,7 @@ def matrix_step_kernel(optimizer: AbstractOptimizer, layout: ParamLayout):
     """(partial_sums, matrices, scalars, control); a block of one warp for each matrix."""
     step = optimizer.matrix_step(layout)
     n_state, n_matrices, n_scalars = (
-        optimizer.n_matrix_state, layout.n_matrices, optimizer.n_scalars,
+        optimizer.n_matrix_state, len(optimizer.matrix_ranges(layout)), optimizer.n_scalars,
     )  # fmt: skip
 
     def matrix_step(psums, pmatrices, pscalars, pcontrol):
@@ -171,7 +173,8 @@ def optimize_kernel(optimizer: AbstractOptimizer, layout: ParamLayout, precision
     """
     step = optimizer.step(layout)
     n_state, n_matrix_state, n_matrices, n_scalars = (
-        optimizer.n_state, optimizer.n_matrix_state, layout.n_matrices, optimizer.n_scalars,
+        optimizer.n_state, optimizer.n_matrix_state, len(optimizer.matrix_ranges(layout)),
+        optimizer.n_scalars,
     )  # fmt: skip
     vector, has_copy = VECTORS[precision], precision != "float32"
 

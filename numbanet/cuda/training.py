@@ -14,6 +14,7 @@ from numbanet.cuda import optimizer_kernels as kernels
 from numbanet.cuda.arrays import DeviceArray, empty, to_device, zeros
 from numbanet.cuda.kernel import BLOCK, Kernel
 from numbanet.cuda.network_engine import NetworkEngine
+from numbanet.cuda.operations import Operations
 from numbanet.cuda.parameters import CudaParameters
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.target import AbstractTraining, Batch, Gradients, StepResult
@@ -124,8 +125,11 @@ class CudaTraining(AbstractTraining):
         self._device, self._engine = device, engine
         self._parameters, self._layout = parameters, layout
         self.state = to_device(optimizer.initial_state(parameters.master.numpy()), device)
-        shape = optimizer.n_matrix_state, layout.n_matrices
+        self._n_matrices = len(optimizer.matrix_ranges(layout))
+        shape = optimizer.n_matrix_state, self._n_matrices
         self.matrices = zeros(shape, np.float32, device)
+        self.statistics = zeros((optimizer.n_statistics(layout),), np.float32, device)
+        self.is_fresh = True
         self._control = zeros((kernels.N_CONTROL,), np.uint32, device)
         self._results = Results(device)
         self._kernels = {}
@@ -146,7 +150,11 @@ class CudaTraining(AbstractTraining):
     @cached_property
     def _matrix_sums(self) -> DeviceArray:
         per_matrix = int(kernels.SUM_LANES) // WARP
-        return empty((self._layout.n_matrices * per_matrix,), np.float32, self._device)
+        return empty((self._n_matrices * per_matrix,), np.float32, self._device)
+
+    @cached_property
+    def _operations(self) -> Operations:
+        return Operations(self._device)
 
     def _counter(self, k: int) -> int:
         return int(self._control.numpy()[int(k)])
@@ -162,6 +170,7 @@ class CudaTraining(AbstractTraining):
 
     @n_steps.setter
     def n_steps(self, value: int) -> None:
+        self.is_fresh = value == 0
         self._set_counter(kernels.N_STEPS, value)
 
     @property
@@ -189,6 +198,8 @@ class CudaTraining(AbstractTraining):
         )
         found = self._kernels_of(optimizer)
         if run_optimizer:
+            if self.is_fresh:
+                self._begin(optimizer)
             self._check_finite(batch.inputs)
             self._check_finite(gradients.flat)
         result = self._results.next()
@@ -196,6 +207,13 @@ class CudaTraining(AbstractTraining):
         if run_optimizer:
             self._optimize(found, optimizer, gradients)
         return result
+
+    def _begin(self, optimizer: AbstractOptimizer) -> None:
+        """Before the first step: what the optimizer starts from are the parameters of now."""
+        self.is_fresh = False
+        if optimizer.inference_row is not None:
+            values = optimizer.initial_state(self._parameters.master.numpy())
+            self._device.copy_to_device(self.state.address, values)
 
     def _check_finite(self, array: DeviceArray) -> None:
         n = array.size
@@ -221,8 +239,13 @@ class CudaTraining(AbstractTraining):
         arrays = weights.address, gradients.flat.address, self.state.address, scalars
         matrices, n = self.matrices.address, weights.size
         if optimizer.n_matrix_state:
-            sums, n_matrices = self._matrix_sums.address, self._layout.n_matrices
+            sums, n_matrices = self._matrix_sums.address, self._n_matrices
             grid = int(kernels.SUM_LANES) // BLOCK, n_matrices
             found.summands(grid, *arrays, sums, control)
             found.matrix_step(n_matrices, sums, matrices, scalars, control)
+        if self.statistics.size and self._counter(kernels.RUNS):  # which waits for the device
+            optimizer.precondition(
+                self._operations, self._layout, self.state, self.matrices, self.statistics,
+                found.scalars,
+            )  # fmt: skip
         found.optimize.over(n, *arrays, matrices, copy.address, control, n)

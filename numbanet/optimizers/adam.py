@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from numbanet.device import ONE, ZERO, device, exp_minus_one, select
-from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.optimizers.base import AbstractOptimizer, ParamLayout, log_decay
 from numbanet.registry import check, register
 
 TINY = np.float32(1e-30)  # the least epsilon, for 0 / 0 where v is 0; less than any other root of v
@@ -83,14 +83,14 @@ class Adam(AbstractOptimizer):
         return schedule
 
     def step(self, layout: ParamLayout):
-        n_matrix_params = np.uintp(layout.n_matrix_params)
+        matrix_end = np.uintp(layout.first + layout.n_matrix_params)
         matrix_moves, other_moves = self.optimize_matrix_params, self.optimize_non_matrix_params
         keeps_zeros = not self.skip_zero_grad_non_matrix_params
         factor = np.float32(self.non_matrix_learning_rate_factor)
         matrix_l2, other_l2 = np.float32(self.l2_reg), np.float32(self.non_matrix_l2_reg)
         beta1, beta2 = np.float32(self.beta1), np.float32(self.beta2)
         rest1, rest2 = np.float32(1 - self.beta1), np.float32(1 - self.beta2)
-        log_beta1, log_beta2 = np.float32(log(self.beta1)), np.float32(log(self.beta2))
+        log_beta1, log_beta2 = (np.float32(log_decay(beta)) for beta in (self.beta1, self.beta2))
         epsilon, adabound = max(np.float32(self.epsilon), TINY), self.adabound
         relative, absolute = np.float32(self.relative_decay), np.float32(self.absolute_decay)
         decays = relative > 0 or absolute > 0
@@ -104,7 +104,7 @@ class Adam(AbstractOptimizer):
         def adam(i, w, g, state, scalars, matrices):  # state [3, n_params]
             i = np.uintp(i)  # an unsigned index is not tested for counting from the end
             m_before, v_before, k_before = state[0, i], state[1, i], state[2, i]
-            is_matrix = i < n_matrix_params
+            is_matrix = i < matrix_end
             moves = select(is_matrix, matrix_moves, other_moves & (keeps_zeros | (g != ZERO)))
 
             g += select(is_matrix, matrix_l2, other_l2) * w
@@ -130,8 +130,3 @@ class Adam(AbstractOptimizer):
             return select(moves, new, w)
 
         return adam
-
-
-def log(beta: float) -> float:
-    """ln beta, and for beta = 0 a number that is small enough: 1 - e^-100 is 1."""
-    return math.log(beta) if beta > 0 else -100.0

@@ -1,38 +1,79 @@
 """What every optimizer offers: a step on one parameter, and the size of its state."""
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+
+from numbanet.device import ONE, device, exp_minus_one
+from numbanet.registry import ConfigError
 
 
 @dataclass(frozen=True)
 class ParamLayout:
-    """How a flat parameter vector is divided: the network's matrices first, then the rest."""
+    """How a flat parameter vector is divided: the network's matrices first, then the rest.
+
+    It may be a part of a longer vector. Indices of parameters and matrices are that vector's.
+    """
 
     n_params: int
     shapes: tuple[tuple[int, int], ...] = ()
+    first: int = 0  # parameter
+    first_matrix: int = 0
 
-    @cached_property
+    @property
     def n_matrix_params(self) -> int:
         return sum(rows * columns for rows, columns in self.shapes)
 
     @cached_property
     def matrix_ranges(self) -> tuple[tuple[int, int], ...]:
         """First parameter and last + 1 of each matrix; the rest counts as one more."""
-        ends = [0]
+        ends = [self.first]
         for rows, columns in self.shapes:
             ends.append(ends[-1] + rows * columns)
-        if ends[-1] < self.n_params:
-            ends.append(self.n_params)
+        if ends[-1] < self.first + self.n_params:
+            ends.append(self.first + self.n_params)
         return tuple(pairwise(ends))
 
-    @property
-    def n_matrices(self) -> int:
-        return len(self.matrix_ranges)
+    @cached_property
+    def matrix_of(self):
+        """Device function (i): the index of the matrix that parameter i belongs to."""
+        ends = tuple(np.uintp(last) for _, last in self.matrix_ranges)
+        n_before_the_last, first_matrix = len(ends) - 1, np.uintp(self.first_matrix)
+
+        @device
+        def matrix_of(i):
+            m = first_matrix
+            for k in range(n_before_the_last):
+                m += np.uintp(np.uintp(i) >= ends[k])
+            return m
+
+        return matrix_of
+
+    def part(self, first: int, n_params: int, first_matrix: int) -> "ParamLayout":
+        """The layout of parameters [first, first + n_params), whose first matrix has that index.
+
+        Raises:
+            ConfigError: it would hold a part of a matrix.
+        """
+        ranges = self.matrix_ranges[: len(self.shapes)]
+        for start, end in ranges:
+            if start < first < end or start < first + n_params < end:
+                raise ConfigError(
+                    f"optimizer: parameters {first} to {first + n_params} cannot have an optimizer "
+                    f"of their own, because {start} to {end} are one matrix"
+                )
+        shapes = tuple(
+            shape
+            for shape, (start, _) in zip(self.shapes, ranges, strict=True)
+            if first <= start < first + n_params
+        )
+        return ParamLayout(n_params, shapes, first, first_matrix)
 
 
 class AbstractOptimizer(ABC):
@@ -41,17 +82,33 @@ class AbstractOptimizer(ABC):
     The state of all parameters is one float32 array [n_state, n_params]. What may change at run
     time reaches the device as data, so that it never causes a compilation: `hyperparams`, from
     which `schedule` makes the `scalars` of a step. An optimizer that needs one number per matrix,
-    such as the norm of its gradient, has `matrices`, float32 [n_matrix_state, n_matrices]; only
-    then has it a summand and a matrix_step.
+    such as the norm of its gradient, has `matrices`, float32 [n_matrix_state, n_matrices], where
+    n_matrices is the length of matrix_ranges.
+
+    One that needs products of matrices has `statistics`, float32 [n_statistics].
 
     A step is: schedule once; then, where n_matrix_state > 0, the sum of summand over each matrix
-    and matrix_step with it; then step for each parameter.
+    and matrix_step with it; then precondition, where n_statistics > 0; then step for each
+    parameter.
     """
 
     n_state: int
     n_scalars: int
     n_matrix_state = 0
+    rates: tuple[int, ...] = (0,)  # which scalars are learning rates
     inference_row: int | None = None  # row of the state that holds the weights for inference
+
+    def learning_rate_options(self, value: float) -> dict[str, Any]:
+        """The options that set the learning rate, as in a config."""
+        return {"learning_rate": value}
+
+    def matrix_ranges(self, layout: ParamLayout) -> tuple[tuple[int, int], ...]:
+        """First parameter and last + 1 of each matrix, as matrix_step counts them.
+
+        Raises:
+            ConfigError: the optimizer does not fit this layout.
+        """
+        return layout.matrix_ranges
 
     def initial_state(self, params: np.ndarray) -> np.ndarray:
         """The state before the first step, float32 [n_state, n_params]."""
@@ -82,13 +139,60 @@ class AbstractOptimizer(ABC):
         """
 
     def summand(self, layout: ParamLayout):
-        """Device function (i, w, g, state, scalars): parameter i's part of its matrix's sum."""
-        raise NotImplementedError
+        """Device function (i, w, g, state, scalars): parameter i's part of its matrix's sum.
+
+        Is called once for each parameter and may write state[:, i].
+        """
+        return no_summand
 
     def matrix_step(self, layout: ParamLayout):
         """Device function (m, total, matrices, scalars) that updates matrices[:, m]."""
+        return no_matrix_step
+
+    def n_statistics(self, layout: ParamLayout) -> int:
+        """Length of the statistics."""
+        return 0
+
+    def precondition(self, operations, layout, state, matrices, statistics, scalars) -> None:
+        """Do what needs whole matrices, with the operations of a target.
+
+        Arrays are the target's, and the host does not look into them: cpu/operations.py says what
+        there is.
+        """
         raise NotImplementedError
 
     def kernel_key(self) -> "AbstractOptimizer":
         """An optimizer with the same compiled code, whatever the hyperparams are."""
         return dataclasses.replace(self, learning_rate=0.0)
+
+
+def log_decay(decay: float) -> float:
+    """ln decay, and for 0 a number that is small enough: 1 - e^-100 is 1."""
+    return math.log(decay) if decay > 0 else -100.0
+
+
+def debiased_average(decay: float):
+    """Device function (t): what weighs the average before, and its t-th value.
+
+    With these the exponential moving average has no bias towards where it started.
+    """
+    log, rest = np.float32(log_decay(decay)), np.float32(1 - decay)
+    decay = np.float32(decay)
+
+    @device
+    def debiased_average(t):
+        steps = np.float32(t)
+        total = exp_minus_one(log * steps)
+        return decay * exp_minus_one(log * (steps - ONE)) / total, -rest / total
+
+    return debiased_average
+
+
+@device
+def no_summand(i, w, g, state, scalars):
+    return np.float32(0)
+
+
+@device
+def no_matrix_step(m, total, matrices, scalars):
+    return

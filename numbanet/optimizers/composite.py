@@ -1,0 +1,276 @@
+"""Composite: an optimizer for each part of the parameters."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate, chain, pairwise
+from typing import Any
+
+import numpy as np
+
+from numbanet import registry
+from numbanet.device import device
+from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.optimizers.wrapper import create_nested, inference_weight
+from numbanet.registry import ConfigError, check, register
+
+
+@dataclass(frozen=True)
+class Part:
+    """How many parameters, and what optimizes them."""
+
+    n_params_to_optimize: int
+    optimizer: AbstractOptimizer
+
+
+def create_parts(value: Any, path: str) -> tuple[Part, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{path}: expected a list of optimizers, got {value!r}")
+    return tuple(create_part(each, f"{path}[{k}]") for k, each in enumerate(value))
+
+
+def create_part(value: Any, path: str) -> Part:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{path}: expected a JSON object, got {value!r}")
+    options = dict(value)
+    (field,) = (each for each in dataclasses.fields(Part) if each.type in (int, "int"))
+    n_params = registry.convert(field, options.pop(field.name, 0), f"{path}.{field.name}")
+    if n_params < 1:
+        raise ConfigError(f"{path}.{field.name}: {n_params} is not allowed; use an integer from 1")
+    return Part(n_params, create_nested(options, path))
+
+
+def write_parts(parts: tuple[Part, ...]) -> list[dict[str, Any]]:
+    return [
+        registry.to_config(part.optimizer) | {"n_params_to_optimize": part.n_params_to_optimize}
+        for part in parts
+    ]
+
+
+@register("optimizer", "Composite")
+@dataclass(frozen=True)
+class Composite(AbstractOptimizer):
+    """The parts are consecutive and cover all parameters.
+
+    They share the rows of the state and of the matrices, and have scalars and hyperparams of their
+    own. The learning rate is a factor for those of the parts.
+    """
+
+    learning_rate: float = 1.0
+    nested: tuple[Part, ...] = dataclasses.field(
+        default=(), metadata={"convert": create_parts, "write": write_parts}
+    )
+
+    def __post_init__(self):
+        rate = self.learning_rate
+        check(0 <= rate < math.inf, "learning_rate", rate, "a finite number that is not negative")
+        check(len(self.nested) > 0, "nested", self.nested, "a list of optimizers")
+
+    @property
+    def optimizers(self) -> tuple[AbstractOptimizer, ...]:
+        return tuple(part.optimizer for part in self.nested)
+
+    @property
+    def n_state(self):
+        own = self.inference_row is not None
+        return max(each.n_state for each in self.optimizers) + own
+
+    @property
+    def inference_row(self):
+        if all(each.inference_row is None for each in self.optimizers):
+            return None
+        return max(each.n_state for each in self.optimizers)
+
+    @property
+    def n_scalars(self):
+        return self.first_scalars[-1]
+
+    @property
+    def n_matrix_state(self):
+        return max(each.n_matrix_state for each in self.optimizers)
+
+    @property
+    def rates(self):
+        firsts = self.first_scalars
+        return tuple(
+            first + rate
+            for first, each in zip(firsts, self.optimizers, strict=False)
+            for rate in each.rates
+        )
+
+    @property
+    def first_scalars(self) -> list[int]:
+        """Where each part's scalars begin, and where the last ones end."""
+        return list(accumulate((each.n_scalars for each in self.optimizers), initial=0))
+
+    def hyperparams(self) -> tuple[float, ...]:
+        parts = (each.hyperparams() for each in self.optimizers)
+        return *chain.from_iterable(parts), self.learning_rate
+
+    def layouts(self, layout: ParamLayout) -> list[ParamLayout]:
+        """The layout of each part."""
+        first, first_matrix, layouts = layout.first, layout.first_matrix, []
+        for part in self.nested:
+            layouts.append(layout.part(first, part.n_params_to_optimize, first_matrix))
+            first += part.n_params_to_optimize
+            first_matrix += len(part.optimizer.matrix_ranges(layouts[-1]))
+        if first != layout.first + layout.n_params:
+            raise ConfigError(
+                f"optimizer: the n_params_to_optimize of Composite add up to {first - layout.first}"
+                f", and there are {layout.n_params} parameters to optimize"
+            )
+        return layouts
+
+    def matrix_ranges(self, layout: ParamLayout) -> tuple[tuple[int, int], ...]:
+        pairs = zip(self.optimizers, self.layouts(layout), strict=True)
+        return tuple(chain.from_iterable(each.matrix_ranges(part) for each, part in pairs))
+
+    def initial_state(self, params: np.ndarray) -> np.ndarray:
+        state = np.zeros((self.n_state, len(params)), np.float32)
+        ends = accumulate((part.n_params_to_optimize for part in self.nested), initial=0)
+        for optimizer, (first, last) in zip(self.optimizers, pairwise(ends), strict=True):
+            state[: optimizer.n_state, first:last] = optimizer.initial_state(params[first:last])
+        if self.inference_row is not None:
+            state[self.inference_row] = params
+        return state
+
+    @cached_property
+    def schedule(self):
+        rates, n_hyperparams = self.rates, self.n_hyperparams
+        n_rates, parts, last = len(rates), nothing, 0
+        for optimizer, first in zip(self.optimizers, self.first_scalars, strict=False):
+            parts = then(parts, schedule_of_part(optimizer, last, first))
+            last += optimizer.n_hyperparams
+
+        @device
+        def schedule(t, hyperparams, scalars):
+            parts(t, hyperparams, scalars)
+            for k in range(n_rates):
+                scalars[rates[k]] *= hyperparams[n_hyperparams - 1]
+
+        return schedule
+
+    def step(self, layout: ParamLayout):
+        row, parts = self.inference_row, self.layouts(layout)
+        steps = [step_of_part(*each, row) for each in self.with_layouts(layout)]
+        return by_index(steps, [part.first for part in parts])
+
+    def summand(self, layout: ParamLayout):
+        parts = self.layouts(layout)
+        summands = [summand_of_part(*each) for each in self.with_layouts(layout)]
+        return by_index(summands, [part.first for part in parts])
+
+    def matrix_step(self, layout: ParamLayout):
+        parts = self.layouts(layout)
+        steps = [matrix_step_of_part(*each) for each in self.with_layouts(layout)]
+        return by_index(steps, [part.first_matrix for part in parts])
+
+    def n_statistics(self, layout: ParamLayout) -> int:
+        return sum(each.n_statistics(part) for each, part, _ in self.with_layouts(layout))
+
+    def precondition(self, operations, layout, state, matrices, statistics, scalars) -> None:
+        first = 0
+        for optimizer, part, first_scalar in self.with_layouts(layout):
+            n_statistics = optimizer.n_statistics(part)
+            if n_statistics:
+                mine = operations.view(statistics, first, (n_statistics,))
+                its_scalars = operations.view(scalars, first_scalar, (optimizer.n_scalars,))
+                optimizer.precondition(operations, part, state, matrices, mine, its_scalars)
+            first += n_statistics
+
+    def with_layouts(self, layout: ParamLayout):
+        """Optimizer, layout and first scalar of each part."""
+        return zip(self.optimizers, self.layouts(layout), self.first_scalars, strict=False)
+
+    def kernel_key(self) -> AbstractOptimizer:
+        parts = tuple(replace(part, optimizer=part.optimizer.kernel_key()) for part in self.nested)
+        return replace(self, learning_rate=0.0, nested=parts)
+
+
+@device
+def nothing(t, hyperparams, scalars):
+    return
+
+
+def then(before, after):
+    """Device function (t, hyperparams, scalars): one after the other."""
+
+    @device
+    def then(t, hyperparams, scalars):
+        before(t, hyperparams, scalars)
+        after(t, hyperparams, scalars)
+
+    return then
+
+
+def schedule_of_part(optimizer: AbstractOptimizer, first_hyperparam: int, first_scalar: int):
+    schedule = optimizer.schedule
+    last_hyperparam = first_hyperparam + optimizer.n_hyperparams
+    last_scalar = first_scalar + optimizer.n_scalars
+
+    @device
+    def schedule_of_part(t, hyperparams, scalars):
+        mine = hyperparams[first_hyperparam:last_hyperparam]
+        schedule(t, mine, scalars[first_scalar:last_scalar])
+
+    return schedule_of_part
+
+
+def step_of_part(
+    optimizer: AbstractOptimizer, layout: ParamLayout, first: int, inference_row: int | None
+):
+    step, last, for_inference = (
+        optimizer.step(layout),
+        first + optimizer.n_scalars,
+        inference_weight(optimizer),
+    )
+    keeps, row = inference_row is not None, inference_row or 0
+
+    @device
+    def step_of_part(i, w, g, state, scalars, matrices):
+        w = step(i, w, g, state, scalars[first:last], matrices)
+        if keeps:
+            state[row, i] = for_inference(i, w, state)
+        return w
+
+    return step_of_part
+
+
+def summand_of_part(optimizer: AbstractOptimizer, layout: ParamLayout, first: int):
+    summand, last = optimizer.summand(layout), first + optimizer.n_scalars
+
+    @device
+    def summand_of_part(i, w, g, state, scalars):
+        return summand(i, w, g, state, scalars[first:last])
+
+    return summand_of_part
+
+
+def matrix_step_of_part(optimizer: AbstractOptimizer, layout: ParamLayout, first: int):
+    matrix_step, last = optimizer.matrix_step(layout), first + optimizer.n_scalars
+
+    @device
+    def matrix_step_of_part(m, total, matrices, scalars):
+        matrix_step(m, total, matrices, scalars[first:last])
+
+    return matrix_step_of_part
+
+
+def by_index(functions: list, firsts: list[int]):
+    """The device function (i, ...) that is functions[k] from i = firsts[k] on."""
+    *before, chosen = functions
+    for function, boundary in zip(reversed(before), reversed(firsts), strict=False):
+        chosen = either(np.uintp(boundary), function, chosen)
+    return chosen
+
+
+def either(boundary, before, after):
+    @device
+    def either(i, *arguments):
+        if np.uintp(i) < boundary:
+            return before(i, *arguments)
+        return after(i, *arguments)
+
+    return either
