@@ -174,7 +174,7 @@ class NetworkWithInputEncoding(AbstractModel):
         self.n_input_dims = encoding.n_dims
         self.n_output_dims = network.n_output_dims
         self.padded_output_dims = network.padded_output_dims
-        self.engine = CpuEngine(EncodedNetwork(encoding, network))
+        self.engine = CpuEngine(EncodedNetwork(encoding.padded(network.n_input_dims), network))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.encoding}, {self.network}, device={self.device!r})"
@@ -263,8 +263,7 @@ class Encoding(AbstractModel):
         if alignment:
             self.n_output_dims = padded_encoding_width(encoding, alignment)
         self.padded_output_dims = self.n_output_dims
-        padding = self.n_output_dims - encoding.n_outputs
-        self._column = padding if encoding.padding_first else 0
+        self._padded = encoding.padded(self.n_output_dims)
 
     def __repr__(self) -> str:
         return f"Encoding({self.encoding}, device={self.device!r})"
@@ -280,7 +279,7 @@ class Encoding(AbstractModel):
         """Encode, and return what the backward passes need besides."""
         context = Context(self._inputs(inputs), self._chosen_params(params))
         outputs = np.empty((context.inputs.shape[0], self.n_output_dims), np.float32)
-        kernel = encoding_kernels.forward_kernel(self.encoding, self._column)
+        kernel = encoding_kernels.forward_kernel(self._padded)
         kernel(context.inputs, context.params, outputs)
         return outputs, context
 
@@ -292,12 +291,12 @@ class Encoding(AbstractModel):
         dl_dy = as_host_matrix(dl_dy, "dl_dy", self.n_output_dims, inputs.shape[0])
         gradients = self._target_gradients(gradient_mode)
         if gradients is not None:
-            kernel = encoding_kernels.backward_params_kernel(self.encoding, self._column)
-            kernel(inputs, dl_dy, gradients)
+            kernel = encoding_kernels.backward_params_kernel(self._padded)
+            kernel(inputs, context.params, dl_dy, gradients)
         if not input_gradient:
             return None
         dl_dx = np.empty_like(inputs)
-        kernel = encoding_kernels.backward_input_kernel(self.encoding, self._column)
+        kernel = encoding_kernels.backward_input_kernel(self._padded)
         kernel(inputs, context.params, dl_dy, dl_dx)
         return dl_dx
 
@@ -321,10 +320,10 @@ class Encoding(AbstractModel):
         dl_ddl_dx = as_host_matrix(dl_ddl_dx, "dl_ddl_dx", self.n_input_dims, n)
         gradients = self._target_gradients(gradient_mode)
         if gradients is not None:
-            kernel = encoding_kernels.double_backward_params_kernel(self.encoding, self._column)
-            kernel(inputs, dl_dy, dl_ddl_dx, gradients)
-        dl_ddl_dy, dl_dx = np.zeros_like(dl_dy), np.empty_like(inputs)
-        kernel = encoding_kernels.double_backward_input_kernel(self.encoding, self._column)
+            kernel = encoding_kernels.double_backward_params_kernel(self._padded)
+            kernel(inputs, context.params, dl_dy, dl_ddl_dx, gradients)
+        dl_ddl_dy, dl_dx = np.empty_like(dl_dy), np.empty_like(inputs)
+        kernel = encoding_kernels.double_backward_input_kernel(self._padded)
         kernel(inputs, context.params, dl_dy, dl_ddl_dx, dl_ddl_dy, dl_dx)
         return dl_ddl_dy, dl_dx
 
@@ -401,10 +400,13 @@ def create_network_component(
     encoding: AbstractEncoding, n_output_dims: int, config: Mapping[str, Any]
 ) -> AbstractMLP:
     """The component of a network config, for the padded features of an encoding."""
+    n_features = padded_encoding_width(encoding, ALIGNMENT)
+    if n_features == 0:
+        raise registry.ConfigError(f"encoding: {encoding.otype} has no features for a network")
     return registry.create(
         "network",
         config,
         default="MLP",
-        n_input_dims=padded_encoding_width(encoding, ALIGNMENT),
+        n_input_dims=n_features,
         n_output_dims=check_dims("n_output_dims", n_output_dims),
     )

@@ -1,11 +1,23 @@
 """What every encoding offers: per-sample device functions, and batch forms built from them."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from numbanet.device import device
+
+
+class Part(NamedTuple):
+    """An encoding within another one, and where its inputs, features and parameters begin."""
+
+    encoding: AbstractEncoding
+    first_dim: int = 0
+    first_column: int = 0
+    first_param: int = 0
 
 
 class AbstractEncoding(ABC):
@@ -32,6 +44,20 @@ class AbstractEncoding(ABC):
         """Name and shape of each part of the parameters, in their order."""
         return {"params": (self.n_params,)} if self.n_params else {}
 
+    def padded(self, n_columns: int) -> AbstractEncoding:
+        """The encoding with constant features beside its own, n_columns in all.
+
+        Where they are and what they are is tiny-cuda-nn's rule: `padding_first`, `padding_value`.
+        """
+        from numbanet.encodings.padded import Padded  # which derives from this class
+
+        return self if n_columns == self.n_outputs else Padded(self, n_columns)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Encodings that together compute all features, so that each can have its own kernel."""
+        return (Part(self),)
+
     @property
     @abstractmethod
     def forward(self):
@@ -44,7 +70,7 @@ class AbstractEncoding(ABC):
 
     @property
     def backward_params(self):
-        """(x, dl_dy, dl_dparams): add the gradient with respect to the parameters."""
+        """(x, params, dl_dy, dl_dparams): add the gradient with respect to the parameters."""
         return None
 
     @property
@@ -58,7 +84,7 @@ class AbstractEncoding(ABC):
 
     @property
     def double_backward_params(self):
-        """(x, dl_dy, dl_ddx, dl_dparams): add what comes through backward_input."""
+        """(x, params, dl_dy, dl_ddx, dl_dparams): add what comes through backward_input."""
         return None
 
     @property
@@ -91,28 +117,28 @@ class AbstractEncoding(ABC):
 
     @cached_property
     def backward_params_rows(self):
-        """(partition, xs, dl_dys, dl_dparams): dl_dys holds the features of that partition."""
+        """(partition, xs, params, dl_dys, dl_dparams): dl_dys of that partition."""
         backward_params = self.backward_params
         if backward_params is None:
             return None
 
         @device
-        def backward_params_rows(partition, xs, dl_dys, dl_dparams):
+        def backward_params_rows(partition, xs, params, dl_dys, dl_dparams):
             for i in range(xs.shape[0]):
-                backward_params(xs[i], dl_dys[i], dl_dparams)
+                backward_params(xs[i], params, dl_dys[i], dl_dparams)
 
         return backward_params_rows
 
     @cached_property
     def double_backward_params_rows(self):
-        """(partition, xs, dl_dys, dl_ddxs, dl_dparams): as backward_params_rows."""
+        """(partition, xs, params, dl_dys, dl_ddxs, dl_dparams): as backward_params_rows."""
         double_backward_params = self.double_backward_params
         if double_backward_params is None:
             return None
 
         @device
-        def double_backward_params_rows(partition, xs, dl_dys, dl_ddxs, dl_dparams):
+        def double_backward_params_rows(partition, xs, params, dl_dys, dl_ddxs, dl_dparams):
             for i in range(xs.shape[0]):
-                double_backward_params(xs[i], dl_dys[i], dl_ddxs[i], dl_dparams)
+                double_backward_params(xs[i], params, dl_dys[i], dl_ddxs[i], dl_dparams)
 
         return double_backward_params_rows
