@@ -84,3 +84,8 @@ def _as_numpy(value: Any, name: str) -> np.ndarray:
         raise TypeError(
             f"{name}: expected an array, got {type(value).__name__} ({error})"
         ) from error
+
+
+def next_multiple(n: int, divisor: int) -> int:
+    """The smallest multiple of `divisor` that is not below n."""
+    return -(-n // divisor) * divisor

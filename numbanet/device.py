@@ -10,6 +10,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.cpu import CPUContext
 from numba.core.errors import RequireLiteralValue, TypingError
 from numba.extending import intrinsic
 from numba.np import arrayobj
@@ -74,6 +75,67 @@ def local_array(typingctx, n):
         return array._getvalue()
 
     return array_type(n), codegen
+
+
+def calls(typingctx, n, body, arguments, emit):
+    """What an intrinsic returns that calls body(k, *arguments) for k = 0 ... n - 1."""
+    if not isinstance(n, types.IntegerLiteral):
+        raise RequireLiteralValue("the number of calls must be known at compile time")
+    call = typingctx.resolve_function_type(body, (types.intp, *arguments), {})
+
+    def codegen(context, builder, signature, args):
+        function = context.get_function(body, call)
+        values = cgutils.unpack_tuple(builder, args[2])
+        emit(context, builder, n.literal_value, lambda k: function(builder, [k, *values]))
+        context.add_linking_libs(getattr(function, "libs", ()))
+        return context.get_dummy_value()
+
+    return types.void(n, body, types.StarArgTuple(arguments)), codegen
+
+
+def emit_calls(context, builder, n, call):
+    for k in range(n):
+        call(context.get_constant(types.intp, k))
+
+
+class LoopOptions(ir.MDValue):
+    """Options of one loop: LLVM wants a node that names itself first, which llvmlite cannot say."""
+
+    def __init__(self, module, *options):
+        nodes = [module.add_metadata([ir.MetaDataString(module, option)]) for option in options]
+        super().__init__(module, nodes, str(len(module.metadata)))
+
+    def descr(self, buf):
+        nodes = ", ".join(node.get_reference() for node in (self, *self.operands))
+        buf.append(f"distinct !{{ {nodes} }}\n")
+
+
+def emit_loop(context, builder, n, call):
+    """A loop that is not unrolled before LLVM comes to vectorise it."""
+    if not isinstance(context, CPUContext):
+        emit_calls(context, builder, n, call)
+        return
+    with cgutils.for_range(builder, context.get_constant(types.intp, n)) as loop:
+        call(loop.index)
+        body = builder.block
+    options = LoopOptions(builder.module, "llvm.loop.unroll.disable")
+    body.terminator.set_metadata("llvm.loop", options)
+
+
+@intrinsic
+def unrolled(typingctx, n, body, *arguments):
+    """body(k, *arguments) for k = 0 ... n - 1, as n calls; `n` is known at compile time.
+
+    Once inlined, whatever depends on k alone is a constant: indices, entries of tuples, branches.
+    LLVM unrolls a loop only if it is small, and never one whose bounds depend on another loop's k.
+    """
+    return calls(typingctx, n, body, arguments, emit_calls)
+
+
+@intrinsic
+def vectorized(typingctx, n, body, *arguments):
+    """As unrolled on CUDA; on the CPU, a loop that LLVM can turn into vector instructions."""
+    return calls(typingctx, n, body, arguments, emit_loop)
 
 
 @device
@@ -184,6 +246,7 @@ INVERSE_PI = np.float32(1.0 / math.pi)
 PI_HIGH = np.float32(3.140625)  # 8 bits
 PI_MIDDLE = np.float32(0.0009675025939941406)  # 11 bits
 PI_LOW = np.float32(math.pi - 3.140625 - 0.0009675025939941406)
+HALF_TURNS_MAX = np.float32(2**22 - 2)  # ROUND still finds the nearest integer
 
 
 @exact
@@ -267,14 +330,19 @@ def pi_reduce(x, shift):  # x + shift pi = n pi + r with |r| <= pi / 2; returns 
 
 
 @device
-def sin_shifted(x, shift):
-    n, r = pi_reduce(x, shift)
+def signed_sine(n, r):  # (-1)^n sin r for |r| <= pi / 2
     square = r * r
     series = np.float32(-1.98110311e-4) + np.float32(2.60873171e-6) * square
     series = np.float32(8.33308719e-3) + series * square
     series = np.float32(-1.66666604e-1) + series * square
     sine = r + r * square * series
     return float_from_bits(np.uint32(float_bits(sine) ^ np.uint32(n << SIGN_SHIFT)))
+
+
+@device
+def sin_shifted(x, shift):
+    n, r = pi_reduce(x, shift)
+    return signed_sine(n, r)
 
 
 @device
@@ -287,3 +355,26 @@ def sin(x):
 def cos(x):
     """cos x to 2e-7 for |x| <= 1e5."""
     return sin_shifted(x, HALF)
+
+
+@exact
+def half_turn_reduce(x, shift):  # x + shift = n + r with |r| <= 1 / 2; returns n in bits, and r
+    shifted = (x + shift) + ROUND
+    n = (shifted - ROUND) - shift
+    return float_bits(shifted), x - n
+
+
+@device
+def sin_pi(x, shift):
+    """sin(pi (x + shift)) to 2e-7 for |x| <= 2^22, where x is clamped; shift is n / 2, |n| <= 3.
+
+    Faster than sin(PI * x), and exact for every such x, since no multiple of pi is subtracted.
+    """
+    n, r = half_turn_reduce(min(max(x, -HALF_TURNS_MAX), HALF_TURNS_MAX), shift)
+    return signed_sine(n, PI * r)
+
+
+@device
+def power_of_two(k):
+    """2^k as a float, for integers k from -126 to 127."""
+    return float_from_bits(np.uint32((np.uint32(k) + EXPONENT_BIAS) << EXPONENT_SHIFT))

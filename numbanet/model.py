@@ -164,7 +164,8 @@ class NetworkWithInputEncoding(AbstractModel):
         self.n_input_dims = encoding.n_dims
         self.n_output_dims = network.n_output_dims
         self.padded_output_dims = network.padded_output_dims
-        self.engine = target.network_engine(EncodedNetwork(encoding, network))
+        padded = encoding.padded(network.n_input_dims)
+        self.engine = target.network_engine(EncodedNetwork(padded, network))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.encoding}, {self.network}, device={self.device!r})"
@@ -256,9 +257,7 @@ class Encoding(AbstractModel):
         if alignment:
             self.n_output_dims = padded_encoding_width(encoding, alignment)
         self.padded_output_dims = self.n_output_dims
-        padding = self.n_output_dims - encoding.n_outputs
-        column = padding if encoding.padding_first else 0
-        self.engine = target.encoding_engine(encoding, self.n_output_dims, column)
+        self.engine = target.encoding_engine(encoding.padded(self.n_output_dims))
 
     def __repr__(self) -> str:
         return f"Encoding({self.encoding}, device={self.device!r})"
@@ -382,10 +381,13 @@ def create_network_component(
     encoding: AbstractEncoding, n_output_dims: int, config: Mapping[str, Any]
 ) -> AbstractMLP:
     """The component of a network config, for the padded features of an encoding."""
+    n_features = padded_encoding_width(encoding, ALIGNMENT)
+    if n_features == 0:
+        raise registry.ConfigError(f"encoding: {encoding.otype} has no features for a network")
     return registry.create(
         "network",
         config,
         default="MLP",
-        n_input_dims=padded_encoding_width(encoding, ALIGNMENT),
+        n_input_dims=n_features,
         n_output_dims=check_dims("n_output_dims", n_output_dims),
     )

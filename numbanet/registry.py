@@ -120,7 +120,7 @@ def create(kind: str, config: Mapping[str, Any], *, default: str, path: str = ""
             stacklevel=2,
         )
     values = {
-        key: convert(known[key], value, f"{path}.{key}")
+        key: convert(known[key], value, f"{path}.{key}", **extra)
         for key, value in given.items()
         if key in known
     }
@@ -134,10 +134,14 @@ def create(kind: str, config: Mapping[str, Any], *, default: str, path: str = ""
         raise ConfigError(f"{path}.{error}") from error
 
 
-def convert(field: dataclasses.Field, value: Any, path: str) -> Any:
-    """The value as the plain Python type of the field; NumPy scalars are welcome."""
+def convert(field: dataclasses.Field, value: Any, path: str, **extra) -> Any:
+    """The value as the plain Python type of the field; NumPy scalars are welcome.
+
+    A field may have its own function for that as "convert" in its metadata; `extra` are the derived
+    values of the component, which nested components may need.
+    """
     if "convert" in field.metadata:
-        return field.metadata["convert"](value, path)
+        return field.metadata["convert"](value, path, **extra)
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()
     if field.type in (bool, "bool"):
@@ -172,10 +176,19 @@ def is_number(value: Any) -> bool:
 def to_config(component: Any) -> dict[str, Any]:
     """The JSON config that makes an equal component, with every option written out."""
     config = {"otype": component.otype}
-    for name, field in options(type(component)).items():
-        write = field.metadata.get("write", lambda value: value)
-        config[name] = write(getattr(component, name))
+    for name in options(type(component)):
+        value = getattr(component, name)
+        config[name] = as_json(value)
     return config
+
+
+def as_json(value: Any) -> Any:
+    """An option as JSON: a nested component as its config, a tuple as a list."""
+    if isinstance(value, tuple):
+        return [as_json(item) for item in value]
+    if hasattr(value, "to_config"):
+        return value.to_config()
+    return to_config(value) if hasattr(value, "otype") else value
 
 
 def merged(config: Any, changes: Any) -> Any:

@@ -180,8 +180,8 @@ class AbstractTarget(ABC):
         """An engine with `inference` and `forward_backward`; see the CPU's."""
 
     @abstractmethod
-    def encoding_engine(self, encoding: AbstractEncoding, width: int, column: int) -> Any:
-        """An engine for an encoding by itself; see the CPU's."""
+    def encoding_engine(self, encoding: AbstractEncoding) -> Any:
+        """An engine for an encoding by itself, padded already; see the CPU's."""
 
     @abstractmethod
     def training(

@@ -19,6 +19,15 @@ TOLERANCE = {"value": 1e-5, "first": 3e-5, "second": 2e-4}
 GUARD = np.float32(1.5e30)
 SIZES = (0, 1, 31, 33, 257)
 
+SMALL_GRID = {
+    "otype": "Grid",
+    "n_levels": 2,
+    "n_features_per_level": 2,
+    "log2_hashmap_size": 5,
+    "base_resolution": 3,
+    "per_level_scale": 2.0,
+}
+
 # (kind, otype) -> list of (config, sizes that the model derives)
 FAST_ADAM = {"otype": "Adam", "learning_rate": 0.1}
 FAST_NOVOGRAD = {"otype": "Novograd", "learning_rate": 0.1, "beta2": 0.5}
@@ -84,6 +93,70 @@ EXAMPLES = {
     ],
     ("encoding", "TiledGrid"): [({"n_levels": 3, "base_resolution": 4}, {"n_dims": 2})],
     ("encoding", "DenseGrid"): [({"n_levels": 2, "base_resolution": 4}, {"n_dims": 2})],
+    ("encoding", "Frequency"): [({}, {"n_dims": 3}), ({"n_frequencies": 1}, {"n_dims": 1})],
+    ("encoding", "TriangleWave"): [({}, {"n_dims": 3}), ({"n_frequencies": 5}, {"n_dims": 1})],
+    ("encoding", "SphericalHarmonics"): [
+        ({}, {"n_dims": 3}),
+        ({"degree": 8}, {"n_dims": 3}),
+        ({"degree": 1}, {"n_dims": 3}),
+    ],
+    ("encoding", "Empty"): [({}, {"n_dims": 2})],
+    ("encoding", "OneBlobFrequency"): [
+        ({}, {"n_dims": 8}),
+        ({"n_frequencies": 3, "n_bins": 2}, {"n_dims": 10}),
+    ],
+    ("encoding", "Composite"): [
+        (
+            {
+                "nested": [
+                    {"otype": "Frequency", "n_frequencies": 1, "n_dims_to_encode": 2},
+                    {**SMALL_GRID, "n_features_per_level": 4, "n_dims_to_encode": 2},
+                    {"otype": "SphericalHarmonics", "degree": 3},
+                ]
+            },
+            {"n_dims": 7},
+        ),
+        (  # overlapping inputs, inputs that nobody reads, a Composite in a Composite
+            {
+                "nested": [
+                    {
+                        "otype": "Composite",
+                        "nested": [
+                            {**SMALL_GRID, "n_dims_to_encode": 1},
+                            {"otype": "Empty", "n_dims_to_encode": 1},
+                            {**SMALL_GRID, "interpolation": "Smoothstep"},
+                        ],
+                        "n_dims_to_encode": 3,
+                        "dims_to_encode_begin": 1,
+                    },
+                    {"otype": "Identity", "n_dims_to_encode": 2, "dims_to_encode_begin": 2},
+                ]
+            },
+            {"n_dims": 5},
+        ),
+        (
+            {
+                "nested": [
+                    {**SMALL_GRID, "interpolation": "Smoothstep", "n_dims_to_encode": 2},
+                    {"otype": "OneBlob", "n_bins": 4, "n_dims_to_encode": 1},
+                    {**SMALL_GRID, "n_levels": 1, "n_features_per_level": 4},
+                ],
+                "reduction": "Sum",
+            },
+            {"n_dims": 4},
+        ),
+        (
+            {
+                "nested": [
+                    {**SMALL_GRID, "interpolation": "Smoothstep", "n_dims_to_encode": 2},
+                    {"otype": "OneBlob", "n_bins": 2, "n_dims_to_encode": 2},
+                    {**SMALL_GRID, "n_levels": 1, "n_features_per_level": 4},
+                ],
+                "reduction": "Product",
+            },
+            {"n_dims": 5},
+        ),
+    ],
     ("network", "FullyFusedMLP"): [
         ({"n_neurons": 16, "n_hidden_layers": 2}, {"n_input_dims": 16, "n_output_dims": 3}),
     ],
@@ -228,7 +301,11 @@ EXAMPLES = {
     ],
 }
 
-ALIASES = {("network", "MegakernelMLP"): "FullyFusedMLP", ("network", "MLP"): "CutlassMLP"}
+ALIASES = {
+    ("encoding", "NRC"): "OneBlobFrequency",
+    ("network", "MegakernelMLP"): "FullyFusedMLP",
+    ("network", "MLP"): "CutlassMLP",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -422,7 +499,7 @@ class EncodingData:
         gradients = []
         for partition, dl_dy in self.partitions():
             inner, whole = guarded(self.encoding.n_params)
-            self.encoding.backward_params_rows(partition, self.x, dl_dy, inner)
+            self.encoding.backward_params_rows(partition, self.x, self.params, dl_dy, inner)
             assert_guards_untouched(inner, whole)
             gradients.append(inner)
         return gradients
@@ -430,14 +507,16 @@ class EncodingData:
     def backward_params_per_sample(self):
         inner, whole = guarded(self.encoding.n_params)
         for i in range(len(self.x)):
-            self.encoding.backward_params(self.x[i], self.dl_dy[i], inner)
+            self.encoding.backward_params(self.x[i], self.params, self.dl_dy[i], inner)
         assert_guards_untouched(inner, whole)
         return inner
 
     def double_backward_params(self):
         inner, whole = guarded(self.encoding.n_params)
         for partition, dl_dy in self.partitions():
-            self.encoding.double_backward_params_rows(partition, self.x, dl_dy, self.dl_ddx, inner)
+            self.encoding.double_backward_params_rows(
+                partition, self.x, self.params, dl_dy, self.dl_ddx, inner
+            )
         assert_guards_untouched(inner, whole)
         return inner
 

@@ -63,6 +63,31 @@ MODELS = {
             {"otype": "SGD", "learning_rate": 1.0},
         ),
     ),
+    "composite": (  # with padding between its parts, and before the harmonics
+        5,
+        2,
+        make_config(
+            {
+                "otype": "Composite",
+                "nested": [
+                    {
+                        "otype": "TriangleWave",
+                        "n_frequencies": 3,
+                        "n_dims_to_encode": 1,
+                        "dims_to_encode_begin": 1,
+                    },
+                    {**HASH, "n_levels": 2, "n_dims_to_encode": 2, "dims_to_encode_begin": 0},
+                    {
+                        "otype": "SphericalHarmonics",
+                        "degree": 2,
+                        "n_dims_to_encode": 3,
+                        "dims_to_encode_begin": 2,
+                    },
+                ],
+            },
+            mlp("FullyFusedMLP", 16, 1),
+        ),
+    ),
     "identity": (
         5,
         17,
@@ -136,7 +161,7 @@ def inputs_of(twin, n, seed=0, params=None):
     is_clear = (twin.encoding.distance_to_border(x.astype(np.float64)) > 1e-3).all(axis=1)
     if params is not None:
         weights, table = twin.split(params)
-        _, before = twin.mlp.layers(twin.encode(x.astype(np.float64), table), weights)
+        _, before = twin.mlp.layers(twin.encoding.forward(x.astype(np.float64), table), weights)
         for values in before:
             is_clear &= (np.abs(values) > 1e-5).all(axis=1) | (values == 0).any(axis=1)
     x = x[is_clear][:n]

@@ -102,7 +102,12 @@ def strided_uniform(rng, n, low, high):
 
 class Encoding:
     padding = 1.0
+    padding_first = False
+    alignment = 1
     n_params = 0
+
+    def padded(self, n_columns):
+        return self if n_columns == self.n_outputs else Padded(self, n_columns)
 
     def initial_params(self, rng):
         return np.zeros(0)
@@ -110,21 +115,55 @@ class Encoding:
     def backward_input(self, x, params, dl_dy):
         return np.einsum("nk,nkd->nd", dl_dy, self.jacobian(x, params))
 
-    def backward_params(self, x, dl_dy):
+    def backward_params(self, x, params, dl_dy):
         return np.zeros(0)
 
     def double_backward(self, x, params, dl_dy, dl_ddx):
         """dL/d(dl_dy), dL/dx and dL/dparams of L = sum(dl_ddx * backward_input)."""
         dl_ddy = np.einsum("nkd,nd->nk", self.jacobian(x, params), dl_ddx)
         dl_dx = np.einsum("nk,nkde,nd->ne", dl_dy, self.hessian(x, params), dl_ddx)
-        return dl_ddy, dl_dx, self.double_backward_params(x, dl_dy, dl_ddx)
+        return dl_ddy, dl_dx, self.double_backward_params(x, params, dl_dy, dl_ddx)
 
-    def double_backward_params(self, x, dl_dy, dl_ddx):
+    def double_backward_params(self, x, params, dl_dy, dl_ddx):
         return np.zeros(0)
 
     def distance_to_border(self, x):
         """Distance of each x, in cells, from where values or derivatives may jump."""
         return np.full(x.shape, np.inf)
+
+
+class Padded(Encoding):
+    """An encoding with constant columns, which have no gradient, after or before its own."""
+
+    def __init__(self, encoding, n_columns):
+        self.encoding, self.n_outputs = encoding, n_columns
+        self.n_dims, self.n_params = encoding.n_dims, encoding.n_params
+        first = n_columns - encoding.n_outputs if encoding.padding_first else 0
+        self.columns = slice(first, first + encoding.n_outputs)
+        if hasattr(encoding, "scales"):
+            self.scales = encoding.scales
+        self.initial_params = encoding.initial_params
+        self.distance_to_border = encoding.distance_to_border
+
+    def among(self, values, fill):
+        full = np.full((len(values), self.n_outputs, *values.shape[2:]), float(fill))
+        full[:, self.columns] = values
+        return full
+
+    def forward(self, x, params):
+        return self.among(self.encoding.forward(x, params), self.encoding.padding)
+
+    def jacobian(self, x, params):
+        return self.among(self.encoding.jacobian(x, params), 0)
+
+    def hessian(self, x, params):
+        return self.among(self.encoding.hessian(x, params), 0)
+
+    def backward_params(self, x, params, dl_dy):
+        return self.encoding.backward_params(x, params, dl_dy[:, self.columns])
+
+    def double_backward_params(self, x, params, dl_dy, dl_ddx):
+        return self.encoding.double_backward_params(x, params, dl_dy[:, self.columns], dl_ddx)
 
 
 class Identity(Encoding):
@@ -252,6 +291,7 @@ class Grid(Encoding):
         if n_features is not None:
             n_levels = n_features // n_features_per_level
         self.n_dims, self.n_levels, self.n_features = n_dims, n_levels, n_features_per_level
+        self.alignment = n_features_per_level
         self.type = type.lower()
         if per_level_scale is None:
             per_level_scale = 2.0
@@ -356,10 +396,10 @@ class Grid(Encoding):
                 np.add.at(table, entries, dl_dy[:, level] * share[:, None])
         return table.ravel()
 
-    def backward_params(self, x, dl_dy):
+    def backward_params(self, x, params, dl_dy):
         return self.scatter(x, dl_dy, lambda weight, gradient: weight)
 
-    def double_backward_params(self, x, dl_dy, dl_ddx):
+    def double_backward_params(self, x, params, dl_dy, dl_ddx):
         return self.scatter(x, dl_dy, lambda weight, gradient: np.sum(gradient * dl_ddx, axis=1))
 
 
@@ -394,8 +434,11 @@ ENCODINGS = {
 
 
 def encoding(config, n_dims):
-    options = {key: value for key, value in config.items() if key != "otype"}
-    return ENCODINGS[config.get("otype", "OneBlob").lower()](n_dims, **options)
+    from naive_encodings import ENCODINGS as OTHERS  # their twins derive from those above
+
+    ranges = ("n_dims_to_encode", "dims_to_encode_begin")  # of encodings within a Composite
+    options = {key: value for key, value in config.items() if key not in ("otype", *ranges)}
+    return (ENCODINGS | OTHERS)[config.get("otype", "OneBlob").lower()](n_dims, **options)
 
 
 # Activations and the perceptron
@@ -523,10 +566,10 @@ class Model:
     """An encoding padded to a multiple of 16, then a perceptron; the perceptron's params first."""
 
     def __init__(self, n_input_dims, n_output_dims, config):
-        self.encoding = encoding(config.get("encoding", {}), n_input_dims)
+        features = encoding(config.get("encoding", {}), n_input_dims)
+        self.encoding = features.padded(next_multiple(features.n_outputs, 16))
         network = {key: value for key, value in config.get("network", {}).items() if key != "otype"}
-        self.n_padded = next_multiple(self.encoding.n_outputs, 16)
-        self.mlp = MLP(self.n_padded, n_output_dims, **network)
+        self.mlp = MLP(self.encoding.n_outputs, n_output_dims, **network)
         self.n_params = self.mlp.n_params + self.encoding.n_params
 
     def initial_params(self, seed, convention="bindings"):
@@ -538,22 +581,17 @@ class Model:
         params = np.asarray(params, np.float64)
         return params[: self.mlp.n_params], params[self.mlp.n_params :]
 
-    def encode(self, x, table):
-        features = np.full((len(x), self.n_padded), self.encoding.padding)
-        features[:, : self.encoding.n_outputs] = self.encoding.forward(x, table)
-        return features
-
     def inference(self, x, params):
         weights, table = self.split(params)
-        return self.mlp.forward(self.encode(np.asarray(x, np.float64), table), weights)
+        return self.mlp.forward(self.encoding.forward(np.asarray(x, np.float64), table), weights)
 
     def backward(self, x, params, dl_dy):
         """dL/dx and dL/dparams."""
         x = np.asarray(x, np.float64)
         weights, table = self.split(params)
-        dl_dfeatures, dl_dweights = self.mlp.backward(self.encode(x, table), weights, dl_dy)
-        dl_dfeatures = dl_dfeatures[:, : self.encoding.n_outputs]
-        dl_dtable = self.encoding.backward_params(x, dl_dfeatures)
+        features = self.encoding.forward(x, table)
+        dl_dfeatures, dl_dweights = self.mlp.backward(features, weights, dl_dy)
+        dl_dtable = self.encoding.backward_params(x, table, dl_dfeatures)
         dl_dx = self.encoding.backward_input(x, table, dl_dfeatures)
         return dl_dx, np.concatenate([dl_dweights, dl_dtable])
 

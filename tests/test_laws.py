@@ -84,12 +84,17 @@ def test_names_are_case_insensitive(kind, otype, config, sizes):
         assert laws.create(kind, change(otype), changed, sizes) == component
 
 
+def to_numpy(value):
+    if isinstance(value, dict):
+        return {key: to_numpy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [to_numpy(item) for item in value]
+    return {bool: np.bool_, int: np.int64, float: np.float64, str: str}[type(value)](value)
+
+
 @of_kind(*registry.KINDS)
 def test_numpy_scalars_are_welcome(kind, otype, config, sizes):
-    to_numpy = {bool: np.bool_, int: np.int64, float: np.float64, str: str}
-    changed = {
-        key: to_numpy.get(type(value), lambda same: same)(value) for key, value in config.items()
-    }
+    changed = to_numpy(config)
     component = laws.create(kind, otype, config, sizes)
     again = laws.create(kind, otype, changed, sizes)
     assert again == component
@@ -164,7 +169,6 @@ def test_encoding_matches_its_twin(encodings, kind, otype, config, sizes, n):
     x, params, dl_dy, _ = data.doubles()
     assert data.encoding.n_outputs == data.twin.n_outputs
     assert data.encoding.n_params == data.twin.n_params
-    assert data.encoding.padding_value == data.twin.padding
     y = data.forward()
     data.assert_close(y, data.twin.forward(x, params), "value")
     np.testing.assert_array_equal(y, data.forward())
@@ -181,8 +185,8 @@ def test_parameter_gradient_matches_its_twin(encodings, kind, otype, config, siz
         assert data.encoding.backward_params is None
         assert data.encoding.backward_params_rows is None
         return
-    x, _, dl_dy, _ = data.doubles()
-    expected = data.twin.backward_params(x, dl_dy)
+    x, params, dl_dy, _ = data.doubles()
+    expected = data.twin.backward_params(x, params, dl_dy)
     partitions = data.backward_params()
     data.assert_close(sum(partitions), expected, "first")
     touched = np.sum([gradient != 0 for gradient in partitions], axis=0)
@@ -207,6 +211,50 @@ def test_double_backward_matches_its_twin(encodings, kind, otype, config, sizes,
     data.assert_close(data.double_backward_params(), expected[2], "first")
 
 
+FIRST_EXAMPLES = {
+    otype: ("encoding", otype, config, sizes)
+    for otype, config, sizes in reversed(laws.examples("encoding"))
+}
+COMPOSITES = [("encoding", *e) for e in laws.examples("encoding") if e[0] == "Composite"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "otype", "config", "sizes"), [*FIRST_EXAMPLES.values(), *COMPOSITES[1:]], ids=label
+)
+def test_padding_matches_its_twin(encodings, kind, otype, config, sizes):
+    plain = encoding_data(encodings, otype, config, sizes, 33)
+    width = naive.next_multiple(plain.twin.n_outputs + 1, 16)
+    data = EncodingData(plain.encoding.padded(width), plain.twin.padded(width), 33)
+    x, params, dl_dy, dl_ddx = data.doubles()
+    assert data.encoding.n_outputs == data.twin.n_outputs == width
+    assert data.encoding.n_params == plain.encoding.n_params
+    data.assert_close(data.forward(), data.twin.forward(x, params), "value")
+    data.assert_close(data.backward_input(), data.twin.backward_input(x, params, dl_dy), "first")
+    expected = data.twin.double_backward(x, params, dl_dy, dl_ddx)
+    dl_ddy, dl_dx = data.double_backward_input()
+    data.assert_close(dl_ddy, expected[0], "first")
+    data.assert_close(dl_dx, expected[1], "second")
+    if data.encoding.n_params:
+        expected_params = data.twin.backward_params(x, params, dl_dy)
+        data.assert_close(sum(data.backward_params()), expected_params, "first")
+        data.assert_close(data.double_backward_params(), expected[2], "first")
+
+
+@of_kind("encoding")
+def test_parts_are_the_whole(encodings, kind, otype, config, sizes):
+    """Computed part by part, the features are the same."""
+    data = encoding_data(encodings, otype, config, sizes, 5)
+    whole, y = data.forward(), np.full((5, data.encoding.n_outputs), laws.GUARD, np.float32)
+    for first, stop, value in data.encoding.constants:
+        y[:, first:stop] = value
+    for part in data.encoding.parts:
+        encoding, column = part.encoding, part.first_column
+        x = np.ascontiguousarray(data.x[:, part.first_dim : part.first_dim + encoding.n_dims])
+        params = data.params[part.first_param : part.first_param + encoding.n_params]
+        encoding.forward_rows(x, 0, 5, params, y, 0, column)
+    np.testing.assert_allclose(y, whole, rtol=1e-6, atol=1e-6)
+
+
 @of_kind("encoding")
 def test_parameter_gradients_add_to_what_is_there(encodings, kind, otype, config, sizes):
     data = encoding_data(encodings, otype, config, sizes, 33)
@@ -216,7 +264,7 @@ def test_parameter_gradients_add_to_what_is_there(encodings, kind, otype, config
     twice = np.ones_like(once)
     for _ in range(2):
         for partition, dl_dy in data.partitions():
-            data.encoding.backward_params_rows(partition, data.x, dl_dy, twice)
+            data.encoding.backward_params_rows(partition, data.x, data.params, dl_dy, twice)
     data.assert_close(twice, 1 + 2 * once, "first")
 
 
@@ -239,8 +287,8 @@ def test_equal_encodings_make_equal_code(kind, otype, config, sizes):
     """Equal components are one key of every cache of kernels, and unequal ones are not."""
     first, second = (laws.create(kind, otype, config, sizes) for _ in range(2))
     assert len({first, second}) == 1
-    other = laws.create(kind, otype, config, {"n_dims": sizes["n_dims"] + 1})
-    assert len({first, other}) == 2
+    padded = [encoding.padded(encoding.n_outputs + 8) for encoding in (first, second)]
+    assert len({first, *padded}) == 2
 
 
 # Activations

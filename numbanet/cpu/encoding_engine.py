@@ -2,22 +2,21 @@
 
 import numpy as np
 
-from numbanet.cpu import encoding_kernels
+from numbanet.cpu import encoding_kernels as kernels
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.target import Gradients
 
 
 class EncodingEngine:
-    """Arrays are float32 in rows of samples; features start at a column of wider rows."""
+    """Runs an encoding; arrays are float32 in rows of samples."""
 
-    def __init__(self, encoding: AbstractEncoding, width: int, column: int):
-        self._encoding, self._width, self._column = encoding, width, column
+    def __init__(self, encoding: AbstractEncoding):
+        self._encoding = encoding
 
     def forward(self, inputs: np.ndarray, params: np.ndarray) -> np.ndarray:
-        """Features and padding [n, width]."""
-        outputs = np.empty((inputs.shape[0], self._width), np.float32)
-        kernel = encoding_kernels.forward_kernel(self._encoding, self._column)
-        kernel(inputs, params, outputs)
+        """The features [n, n_outputs]."""
+        outputs = np.empty((inputs.shape[0], self._encoding.n_outputs), np.float32)
+        kernels.forward_kernel(self._encoding)(inputs, params, outputs)
         return outputs
 
     def backward(
@@ -30,11 +29,10 @@ class EncodingEngine:
     ) -> None:
         """Add to `gradients` and write `dl_dx`, where they are given."""
         if gradients is not None:
-            kernel = encoding_kernels.backward_params_kernel(self._encoding, self._column)
-            kernel(inputs, dl_dy, gradients.flat)
+            kernel = kernels.backward_params_kernel(self._encoding)
+            kernel(inputs, params, dl_dy, gradients.flat)
         if dl_dx is not None:
-            kernel = encoding_kernels.backward_input_kernel(self._encoding, self._column)
-            kernel(inputs, params, dl_dy, dl_dx)
+            kernels.backward_input_kernel(self._encoding)(inputs, params, dl_dy, dl_dx)
 
     def double_backward(
         self,
@@ -45,11 +43,10 @@ class EncodingEngine:
         gradients: Gradients | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The gradients with respect to dl_dy and the inputs; adds to `gradients`."""
-        encoding, column = self._encoding, self._column
         if gradients is not None:
-            kernel = encoding_kernels.double_backward_params_kernel(encoding, column)
-            kernel(inputs, dl_dy, dl_ddl_dx, gradients.flat)
-        dl_ddl_dy, dl_dx = np.zeros_like(dl_dy), np.empty_like(inputs)
-        kernel = encoding_kernels.double_backward_input_kernel(encoding, column)
+            kernel = kernels.double_backward_params_kernel(self._encoding)
+            kernel(inputs, params, dl_dy, dl_ddl_dx, gradients.flat)
+        dl_ddl_dy, dl_dx = np.empty_like(dl_dy), np.empty_like(inputs)
+        kernel = kernels.double_backward_input_kernel(self._encoding)
         kernel(inputs, params, dl_dy, dl_ddl_dx, dl_ddl_dy, dl_dx)
         return dl_ddl_dy, dl_dx

@@ -2,7 +2,6 @@
 
 from functools import cache
 
-import numpy as np
 from numba import prange
 
 from numbanet.cpu.launch import ParallelKernel
@@ -12,78 +11,68 @@ ROWS = 1024
 
 
 @cache
-def forward_kernel(encoding: AbstractEncoding, column: int) -> ParallelKernel:
-    """(xs, params, ys): write the features, from `column` on; padding fills the rest."""
-    forward_rows, n_outputs = encoding.forward_rows, encoding.n_outputs
-    padding = np.float32(encoding.padding_value)
+def forward_kernel(encoding: AbstractEncoding) -> ParallelKernel:
+    """(xs, params, ys): write the features."""
+    forward_rows = encoding.forward_rows
 
     def encode(xs, params, ys):
         n = xs.shape[0]
         for group in prange((n + ROWS - 1) // ROWS):
             first, last = group * ROWS, min(n, (group + 1) * ROWS)
-            if n_outputs < ys.shape[1]:
-                ys[first:last] = padding
-            forward_rows(xs, first, last, params, ys, first, column)
+            forward_rows(xs, first, last, params, ys, first, 0)
 
     return ParallelKernel(encode)
 
 
 @cache
-def backward_params_kernel(encoding: AbstractEncoding, column: int) -> ParallelKernel:
-    """(xs, dl_dys, dl_dparams): add the gradient of the parameters."""
+def backward_params_kernel(encoding: AbstractEncoding) -> ParallelKernel:
+    """(xs, params, dl_dys, dl_dparams): add the gradient of the parameters."""
     backward_params_rows, columns = encoding.backward_params_rows, encoding.partition_columns
     n_partitions = len(columns)
 
-    def encode_backward_params(xs, dl_dys, dl_dparams):
+    def encode_backward_params(xs, params, dl_dys, dl_dparams):
         for partition in prange(n_partitions):
             start, stop = columns[partition]
-            features = dl_dys[:, column + start : column + stop]
-            backward_params_rows(partition, xs, features, dl_dparams)
+            features = dl_dys[:, start:stop]
+            backward_params_rows(partition, xs, params, features, dl_dparams)
 
     return ParallelKernel(encode_backward_params)
 
 
 @cache
-def backward_input_kernel(encoding: AbstractEncoding, column: int) -> ParallelKernel:
+def backward_input_kernel(encoding: AbstractEncoding) -> ParallelKernel:
     """(xs, params, dl_dys, dl_dxs): write the gradient of the inputs."""
-    backward_input, stop = encoding.backward_input, column + encoding.n_outputs
+    backward_input = encoding.backward_input
 
     def encode_backward_input(xs, params, dl_dys, dl_dxs):
         for i in prange(xs.shape[0]):
-            backward_input(xs[i], params, dl_dys[i, column:stop], dl_dxs[i])
+            backward_input(xs[i], params, dl_dys[i], dl_dxs[i])
 
     return ParallelKernel(encode_backward_input)
 
 
 @cache
-def double_backward_input_kernel(encoding: AbstractEncoding, column: int) -> ParallelKernel:
+def double_backward_input_kernel(encoding: AbstractEncoding) -> ParallelKernel:
     """(xs, params, dl_dys, dl_ddxs, dl_ddys, dl_dxs): write dl_ddys and dl_dxs."""
-    double_backward_input, stop = encoding.double_backward_input, column + encoding.n_outputs
+    double_backward_input = encoding.double_backward_input
 
     def encode_double_backward_input(xs, params, dl_dys, dl_ddxs, dl_ddys, dl_dxs):
         for i in prange(xs.shape[0]):
-            double_backward_input(
-                xs[i],
-                params,
-                dl_dys[i, column:stop],
-                dl_ddxs[i],
-                dl_ddys[i, column:stop],
-                dl_dxs[i],
-            )
+            double_backward_input(xs[i], params, dl_dys[i], dl_ddxs[i], dl_ddys[i], dl_dxs[i])
 
     return ParallelKernel(encode_double_backward_input)
 
 
 @cache
-def double_backward_params_kernel(encoding: AbstractEncoding, column: int) -> ParallelKernel:
-    """(xs, dl_dys, dl_ddxs, dl_dparams): add what comes through the gradient of the inputs."""
+def double_backward_params_kernel(encoding: AbstractEncoding) -> ParallelKernel:
+    """(xs, params, dl_dys, dl_ddxs, dl_dparams): add what comes through backward_input."""
     backward_rows, columns = encoding.double_backward_params_rows, encoding.partition_columns
     n_partitions = len(columns)
 
-    def encode_double_backward_params(xs, dl_dys, dl_ddxs, dl_dparams):
+    def encode_double_backward_params(xs, params, dl_dys, dl_ddxs, dl_dparams):
         for partition in prange(n_partitions):
             start, stop = columns[partition]
-            features = dl_dys[:, column + start : column + stop]
-            backward_rows(partition, xs, features, dl_ddxs, dl_dparams)
+            features = dl_dys[:, start:stop]
+            backward_rows(partition, xs, params, features, dl_ddxs, dl_dparams)
 
     return ParallelKernel(encode_double_backward_params)

@@ -61,26 +61,6 @@ class TrainingPlan:
 
 
 @cache
-def encode(model: EncodedNetwork):
-    """Device function (xs, first, last, params, encoded, row): features and padding of rows."""
-    encoding, column, n_encoded = model.encoding, model.column, model.n_encoded
-    forward_rows, n_outputs = encoding.forward_rows, encoding.n_outputs
-    padding = np.float32(encoding.padding_value)
-
-    @device
-    def encode(xs, first, last, params, encoded, row):
-        forward_rows(xs, first, last, params, encoded, row, column)
-        if n_outputs < n_encoded:
-            for i in range(row, row + last - first):
-                for k in range(column):
-                    encoded[i, k] = padding
-                for k in range(column + n_outputs, n_encoded):
-                    encoded[i, k] = padding
-
-    return encode
-
-
-@cache
 def inference_kernel(model: EncodedNetwork) -> ParallelKernel:
     """(xs, params, ys): evaluate the model for every row."""
     layout, n_encoded, n_outputs = (
@@ -92,11 +72,8 @@ def inference_kernel(model: EncodedNetwork) -> ParallelKernel:
         model.network.n_params, layout.n_weights, layout.gradients,
     )  # fmt: skip
     output, output_pitch = layout.output, layout.pitches[-1]
-    encode_rows, pack, forward = (
-        encode(model),
-        pack_weights(model.network),
-        tile_forward(model.network),
-    )
+    encode_rows = model.encoding.forward_rows
+    pack, forward = pack_weights(model.network), tile_forward(model.network)
 
     @device
     def infer(xs, first, last, params, transposed, ys):
@@ -105,7 +82,7 @@ def inference_kernel(model: EncodedNetwork) -> ParallelKernel:
         scratch = np.empty(scratch_size, np.float32)
         for row in range(first, last, TILE):
             n_rows = min(TILE, last - row)
-            encode_rows(xs, row, row + n_rows, params[n_network_params:], encoded, 0)
+            encode_rows(xs, row, row + n_rows, params[n_network_params:], encoded, 0, 0)
             forward(flat, 0, n_rows, transposed, scratch)
             for i in range(n_rows):
                 for k in range(n_outputs):
@@ -135,9 +112,9 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
     """
     model, loss = plan.model, plan.loss
     encoding, network, layout = model.encoding, model.network, TileLayout(model.network)
-    n_encoded, n_outputs, column = model.n_encoded, network.n_output_dims, model.column
+    n_encoded, n_outputs = model.n_encoded, network.n_output_dims
     n_network_params, n_weights = network.n_params, layout.n_weights
-    scratch_size, n_features = layout.scratch_size, encoding.n_outputs
+    scratch_size = layout.scratch_size
     output, output_pitch = layout.output, layout.pitches[-1]
     dl_doutput = layout.output + 2 * layout.output_size
     slab_rows = plan.slab_rows
@@ -147,7 +124,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
     partitions = encoding.partition_columns
     n_partitions = len(partitions)
 
-    encode_rows = encode(model)
+    encode_rows = encoding.forward_rows
     pack, unpack = pack_weights(network), unpack_gradients(network)
     forward = tile_forward(network)
     backward = tile_backward(network, param_gradients, encoding_gradients or input_gradients)
@@ -184,7 +161,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
             target = n_kept * start + row * width
             for i in range(n_rows):
                 for k in range(width):
-                    kept[target + i * width + k] = encoded[i, column + start + k]
+                    kept[target + i * width + k] = encoded[i, start + k]
 
     @device
     def train_rows(
@@ -198,14 +175,13 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
         total = np.float64(0)
         for row in range(first, last, TILE):
             n_rows = min(TILE, last - row)
-            encode_rows(xs, row, row + n_rows, encoding_params, encoded, 0)
+            encode_rows(xs, row, row + n_rows, encoding_params, encoded, 0, 0)
             forward(flat, 0, n_rows, transposed, scratch)
             total += output_gradient(row, n_rows, targets, pdf, external, scale, scratch)
             backward(flat, 0, n_rows, weights, scratch, dl_dweights)
             if input_gradients:
                 for i in range(n_rows):
-                    dl_dy = encoded[i, column : column + n_features]
-                    backward_input(xs[row + i], encoding_params, dl_dy, dl_dxs[row + i])
+                    backward_input(xs[row + i], encoding_params, encoded[i], dl_dxs[row + i])
             if encoding_gradients:
                 keep_gradients(encoded, n_rows, kept, n_kept, kept_row + row - first)
         return total
@@ -219,7 +195,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
         pack(params, weights, transposed)
         partials = np.zeros((losses.shape[0], n_weights if param_gradients else 0), np.float32)
         n_kept = min(n, slab_rows) if encoding_gradients else 0
-        kept = np.empty(n_kept * n_features, np.float32)
+        kept = np.empty(n_kept * n_encoded, np.float32)
         for slab in range(0, n, slab_rows):
             slab_end = min(n, slab + slab_rows)
             for group in prange((slab_end - slab + group_rows - 1) // group_rows):
@@ -234,8 +210,9 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
                     start, stop = partitions[partition]
                     dl_dys = kept[n_kept * start : n_kept * stop].reshape(n_kept, stop - start)
                     backward_params_rows(
-                        partition, xs[slab:slab_end], dl_dys, gradients[n_network_params:]
-                    )
+                        partition, xs[slab:slab_end], params[n_network_params:], dl_dys,
+                        gradients[n_network_params:],
+                    )  # fmt: skip
         if param_gradients:
             unpack(partials, losses.shape[0], gradients)
 
@@ -248,7 +225,7 @@ def no_loss(prediction, target, pdf, dl_dprediction):
 
 
 @device
-def no_backward(partition, xs, dl_dys, dl_dparams):
+def no_backward(partition, xs, params, dl_dys, dl_dparams):
     return
 
 

@@ -131,8 +131,8 @@ class CpuTarget(AbstractTarget):
     def network_engine(self, model):
         return CpuEngine(model)
 
-    def encoding_engine(self, encoding, width, column):
-        return EncodingEngine(encoding, width, column)
+    def encoding_engine(self, encoding):
+        return EncodingEngine(encoding)
 
     def training(self, engine: Any, parameters, optimizer, layout):
         return CpuTraining(engine, parameters.array, optimizer, layout)

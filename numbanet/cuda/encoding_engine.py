@@ -6,7 +6,7 @@ from typing import Any
 from numbanet.cuda import encoding_kernels as kernels
 from numbanet.cuda.arrays import DeviceArray, empty, zeros
 from numbanet.cuda.kernel import Kernel
-from numbanet.cuda.parameter_kernels import FILL, fill_kernel
+from numbanet.cuda.parameter_kernels import FILL_COLUMNS, fill_columns_kernel
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.storage.views import ITEM_SIZES
 from numbanet.target import Gradients
@@ -49,13 +49,17 @@ class EncodingPart:
 
     @cached_property
     def _backward_params(self):
-        function = kernels.backward_params_kernel(self._encoding, self._features, "float32")
+        function = kernels.backward_params_kernel(
+            self._encoding, self._precision, self._features, "float32"
+        )
         return self._kernel(function, kernels.BACKWARD_PARAMS)
 
     @cached_property
     def _backward_params_in_halves(self):
-        storage = self._precision
-        function = kernels.backward_params_kernel(self._encoding, self._features, storage)
+        precision = self._precision
+        function = kernels.backward_params_kernel(
+            self._encoding, precision, self._features, precision
+        )
         return self._kernel(function, kernels.BACKWARD_PARAMS)
 
     @cached_property
@@ -70,7 +74,7 @@ class EncodingPart:
 
     @cached_property
     def _double_backward_params(self):
-        function = kernels.double_backward_params_kernel(self._encoding)
+        function = kernels.double_backward_params_kernel(self._encoding, self._precision)
         return self._kernel(function, kernels.DOUBLE_BACKWARD_PARAMS)
 
     def _grid(self, kernel, n):
@@ -91,8 +95,8 @@ class EncodingPart:
         )
 
     def backward_params(
-        self, x: int, n: int, first: int, n_all: int, dl_dy: Rows, factor: float, dl_dparams: int,
-        in_halves: bool,
+        self, x: int, n: int, first: int, n_all: int, params: int, dl_dy: Rows, factor: float,
+        dl_dparams: int, in_halves: bool,
     ) -> None:  # fmt: skip
         if self._encoding.n_params == 0:
             return
@@ -101,6 +105,7 @@ class EncodingPart:
         kernel(
             self._grid(kernel, n),
             *(self._input(x), n, self._n_columns, first, n_all),
+            self._params(params, self._precision),
             *(dl_dy.column(self._part.first_column), *dl_dy.steps, factor),
             self._params(dl_dparams, storage),
         )
@@ -127,14 +132,14 @@ class EncodingPart:
         )
 
     def double_backward_params(
-        self, x: int, n: int, dl_dy: Rows, dl_ddx: int, dl_dparams: int
+        self, x: int, n: int, params: int, dl_dy: Rows, dl_ddx: int, dl_dparams: int
     ) -> None:
         if self._encoding.n_params == 0:
             return
         kernel = self._double_backward_params
         kernel(
             self._grid(kernel, n),
-            *(self._input(x), n, self._n_columns),
+            *(self._input(x), n, self._n_columns, self._params(params, self._precision)),
             *(dl_dy.column(self._part.first_column), *dl_dy.steps, self._input(dl_ddx)),
             self._params(dl_dparams, "float32"),
         )
@@ -145,28 +150,24 @@ class EncodingEngine:
 
     Args:
         device: a CudaDevice, or anything with its methods.
-        encoding: the component.
-        width: of a row of features, with padding.
-        column: where the features start in a row.
+        encoding: the component, padded.
         precision: of the parameters that the kernels read.
     """
 
-    def __init__(
-        self, device: Any, encoding: AbstractEncoding, width: int, column: int, precision: str
-    ):
+    def __init__(self, device: Any, encoding: AbstractEncoding, precision: str):
         self._device, self._encoding = device, encoding
-        self._width, self._column = width, column
+        self._width = encoding.n_outputs
         self._parts = [
             EncodingPart(device, part, encoding.n_dims, precision, "float32")
             for part in encoding.parts
         ]
 
     @cached_property
-    def _fill(self) -> Kernel:
-        return Kernel(self._device, fill_kernel("float32"), FILL)
+    def _fill_columns(self) -> Kernel:
+        return Kernel(self._device, fill_columns_kernel, FILL_COLUMNS)
 
     def _rows(self, features: DeviceArray, first: int) -> Rows:
-        address = features.address + (first * self._width + self._column) * FLOAT_BYTES
+        address = features.address + first * self._width * FLOAT_BYTES
         return Rows(address, self._width, 1, "float32")
 
     def _slabs(self, inputs: DeviceArray):
@@ -177,12 +178,13 @@ class EncodingEngine:
             yield first, n, first * n_columns * FLOAT_BYTES
 
     def forward(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
-        """Features and padding [n, width]."""
+        """The features [n, n_outputs]."""
         outputs = empty((inputs.shape[0], self._width), "f4", self._device)
         for first, n, place in self._slabs(inputs):
-            if self._width > self._encoding.n_outputs:
-                start, size = outputs.address + first * self._width * FLOAT_BYTES, n * self._width
-                self._fill.over(size, start, self._encoding.padding_value, size)
+            for column, stop, value in self._encoding.constants:
+                start = outputs.address + (first * self._width + column) * FLOAT_BYTES
+                n_columns = stop - column
+                self._fill_columns.over(n * n_columns, start, value, n, n_columns, self._width)
             for part in self._parts:
                 part.forward(inputs.address + place, n, params.address, self._rows(outputs, first))
         return outputs
@@ -203,7 +205,9 @@ class EncodingEngine:
             for part in self._parts:
                 if gradients is not None:
                     to = gradients.flat.address
-                    part.backward_params(x, n, first, inputs.shape[0], rows, 1.0, to, False)
+                    part.backward_params(
+                        x, n, first, inputs.shape[0], params.address, rows, 1.0, to, False
+                    )
                 if dl_dx is not None:
                     to = dl_dx.address + place
                     part.backward_input(x, n, params.address, rows, 1.0, to)
@@ -229,5 +233,7 @@ class EncodingEngine:
                     x, n, params.address, rows, along, to, dl_dx.address + place
                 )
                 if gradients is not None:
-                    part.double_backward_params(x, n, rows, along, gradients.flat.address)
+                    part.double_backward_params(
+                        x, n, params.address, rows, along, gradients.flat.address
+                    )
         return dl_ddl_dy, dl_dx

@@ -18,7 +18,7 @@ from numbanet.storage.views import VECTORS, float_vector
 
 FORWARD = ("uint64", "uint32", "uint32", "uint64", "uint64", "uint32", "uint32")
 BACKWARD_PARAMS = (
-    *("uint64", "uint32", "uint32", "uint32", "uint32"),
+    *("uint64", "uint32", "uint32", "uint32", "uint32", "uint64"),
     *("uint64", "uint32", "uint32", "float32", "uint64"),
 )
 BACKWARD_INPUT = (
@@ -30,7 +30,7 @@ DOUBLE_BACKWARD_INPUT = (
     *("uint64", "uint32", "uint32", "uint64", "uint64", "uint64"),
 )
 DOUBLE_BACKWARD_PARAMS = (
-    *("uint64", "uint32", "uint32"),
+    *("uint64", "uint32", "uint32", "uint64"),
     *("uint64", "uint32", "uint32", "uint64", "uint64"),
 )
 
@@ -116,18 +116,22 @@ def forward_kernel(encoding: AbstractEncoding, params_storage: str, features_sto
 
 
 @cache
-def backward_params_kernel(encoding: AbstractEncoding, features_storage: str, storage: str):
-    """(x, n, n_columns, first, n_all, dl_dy, sample_step, feature_step, factor, dl_dparams).
+def backward_params_kernel(
+    encoding: AbstractEncoding, params_storage: str, features_storage: str, storage: str
+):
+    """(x, n, n_columns, first, n_all, params, dl_dy, two steps, factor, dl_dparams).
 
     Adds factor times the gradient of the parameters. Samples are numbers `first` ... of n_all.
     """
     n_dims, width, n_params = encoding.n_dims, partition_width(encoding), encoding.n_params
-    backward, params_vector = encoding.partition_backward_params, VECTORS[storage]
+    backward, gradients_vector = encoding.partition_backward_params, VECTORS[storage]
+    params_vector = VECTORS[params_storage]
     read, read_dl_dy = read_row(n_dims), read_features(width, features_storage)
 
     def encoding_backward_params(
-        px, n, n_columns, first, n_all, pdl_dy, sample_step, feature_step, factor, pdl_dparams
-    ):
+        px, n, n_columns, first, n_all, pparams,
+        pdl_dy, sample_step, feature_step, factor, pdl_dparams,
+    ):  # fmt: skip
         i, partition = thread_number(), block_index_y()
         if i < n:
             x, dl_dy = local_array(n_dims), local_array(width)
@@ -136,8 +140,9 @@ def backward_params_kernel(encoding: AbstractEncoding, features_storage: str, st
             read_dl_dy(pdl_dy, start, feature_step, dl_dy)
             for k in range(width):
                 dl_dy[k] *= factor
-            dl_dparams = params_vector(pdl_dparams, n_params)
-            backward(partition, np.uint32(first + i), n_all, x, dl_dy, dl_dparams)
+            params = params_vector(pparams, n_params)
+            dl_dparams = gradients_vector(pdl_dparams, n_params)
+            backward(partition, np.uint32(first + i), n_all, x, params, dl_dy, dl_dparams)
 
     encoding_backward_params.__qualname__ = f"{name_of(encoding)}_backward_params"
     return encoding_backward_params
@@ -203,14 +208,17 @@ def double_backward_input_kernel(encoding: AbstractEncoding, params_storage: str
 
 
 @cache
-def double_backward_params_kernel(encoding: AbstractEncoding):
-    """(x, n, n_columns, dl_dy, sample_step, feature_step, dl_ddx, dl_dparams), all float32."""
+def double_backward_params_kernel(encoding: AbstractEncoding, params_storage: str):
+    """(x, n, n_columns, params, dl_dy, sample_step, feature_step, dl_ddx, dl_dparams).
+
+    All but params are float32.
+    """
     n_dims, width, n_params = encoding.n_dims, partition_width(encoding), encoding.n_params
-    backward = encoding.partition_double_backward_params
+    backward, params_vector = encoding.partition_double_backward_params, VECTORS[params_storage]
     read, read_dl_dy = read_row(n_dims), read_features(width, "float32")
 
     def encoding_double_backward_params(
-        px, n, n_columns, pdl_dy, sample_step, feature_step, pdl_ddx, pdl_dparams
+        px, n, n_columns, pparams, pdl_dy, sample_step, feature_step, pdl_ddx, pdl_dparams
     ):
         i, partition = thread_number(), block_index_y()
         if i < n:
@@ -220,7 +228,11 @@ def double_backward_params_kernel(encoding: AbstractEncoding):
             read(pdl_ddx, row, dl_ddx)
             start = np.uint32(i * sample_step + np.uint32(partition * width) * feature_step)
             read_dl_dy(pdl_dy, start, feature_step, dl_dy)
-            backward(partition, x, dl_dy, dl_ddx, float_vector(pdl_dparams, n_params))
+            params, dl_dparams = (
+                params_vector(pparams, n_params),
+                float_vector(pdl_dparams, n_params),
+            )
+            backward(partition, x, params, dl_dy, dl_ddx, dl_dparams)
 
     encoding_double_backward_params.__qualname__ = f"{name_of(encoding)}_double_backward_params"
     return encoding_double_backward_params

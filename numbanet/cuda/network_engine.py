@@ -128,16 +128,17 @@ class NetworkEngine:
         if self._layers is None or self._layers.pitch < pitch:
             self._layers = None  # frees the old ones before the new ones are made
             self._layers = Layers(self.device, self.model, self.precision, pitch)
-            self._fill_padding()
+            self._fill_constants()
         return self._layers
 
-    def _fill_padding(self):
-        """Write the padding of the encoded samples, which no kernel touches again."""
-        layers, model = self._layers, self.model
-        if model.encoding.n_outputs < model.n_encoded:
+    def _fill_constants(self):
+        """Write the features that are the same for all inputs; no kernel touches them again."""
+        layers = self._layers
+        rows = self._rows(layers.values[0], layers)
+        for first, stop, value in self.model.encoding.constants:
             fill = Kernel(self.device, fill_kernel(self.precision), FILL)
-            n = model.n_encoded * layers.pitch
-            fill(min(-(-n // BLOCK), 1024), layers.values[0], model.encoding.padding_value, n)
+            n = (stop - first) * layers.pitch
+            fill(min(-(-n // BLOCK), 1024), rows.column(first), value, n)
 
     def sums(self, n: int) -> DeviceArray:
         """The partial sums of the loss of a batch of n."""
@@ -146,9 +147,8 @@ class NetworkEngine:
             self._sums = empty((n_sums,), "f4", self.device)
         return self._sums
 
-    def _encoded(self, address: int, layers: Layers) -> Rows:
-        rows = Rows(address, 1, layers.pitch, self.precision)
-        return Rows(rows.column(self.model.column), 1, layers.pitch, self.precision)
+    def _rows(self, address: int, layers: Layers) -> Rows:
+        return Rows(address, 1, layers.pitch, self.precision)
 
     def _encoding_params(self, params: DeviceArray) -> int:
         return params.address + self.model.network.n_params * params.dtype.itemsize
@@ -156,7 +156,7 @@ class NetworkEngine:
     # Passes over a slab
 
     def _forward(self, x: int, n: int, params: DeviceArray, layers: Layers) -> None:
-        encoded = self._encoded(layers.values[0], layers)
+        encoded = self._rows(layers.values[0], layers)
         for part in self._parts:
             part.forward(x, n, self._encoding_params(params), encoded)
         forward, *_ = self._launches(n, layers.pitch)
@@ -183,13 +183,16 @@ class NetworkEngine:
                 kept = layers.kept[k - 1] if k else layers.values[0]
                 backward[k](weights, dl_dy, target, kept)
                 dl_dy = target
-        rows = self._encoded(layers.dl_dencoded, layers)
+        rows = self._rows(layers.dl_dencoded, layers)
         for part in self._parts:
             if gradients is not None:
                 factor, to = unscaled, gradients.flat.address + n_network * FLOAT_BYTES
                 if gradients.in_halves:  # scaled until they are collected
                     factor, to = 1.0, gradients.scatter.address
-                part.backward_params(x, n, first, n_all, rows, factor, to, gradients.in_halves)
+                part.backward_params(
+                    x, n, first, n_all, self._encoding_params(params), rows, factor, to,
+                    gradients.in_halves,
+                )  # fmt: skip
             if dl_dx is not None:
                 part.backward_input(x, n, self._encoding_params(params), rows, unscaled, dl_dx)
 

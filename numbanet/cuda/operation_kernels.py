@@ -69,13 +69,26 @@ def apply_kernel(function: Callable, shapes: tuple[tuple[int, ...], ...]):
 
     call = reduce(with_array, enumerate(shapes), with_all)
 
-    def apply(*addresses):
+    @device
+    def apply(addresses):
         k = thread_number()
         if k < n_elements:
             i, j = np.uint32(k // np.uint32(n_columns)), np.uint32(k % np.uint32(n_columns))
             call(i, j, addresses)
 
-    return apply
+    def apply_1(p):
+        apply((p,))
+
+    def apply_2(p, q):
+        apply((p, q))
+
+    def apply_3(p, q, r):
+        apply((p, q, r))
+
+    def apply_4(p, q, r, s):
+        apply((p, q, r, s))
+
+    return (apply_1, apply_2, apply_3, apply_4)[len(shapes) - 1]  # kernels have no *arguments
 
 
 def with_array(call, numbered):

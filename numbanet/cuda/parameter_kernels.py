@@ -12,6 +12,7 @@ from numbanet.storage.views import VECTORS, float_vector
 CONVERT = ("uint64", "uint64", "uint32")
 COLLECT = ("uint64", "float32", "uint64", "uint32")
 FILL = ("uint64", "float32", "uint32")
+FILL_COLUMNS = ("uint64", "float32", "uint32", "uint32", "uint32")
 
 
 @cache
@@ -53,3 +54,10 @@ def fill_kernel(precision: str):
             i = np.uint32(i + n_threads())
 
     return fill
+
+
+def fill_columns_kernel(px, value, n_rows, n_columns, pitch):
+    """(x, value, n_rows, n_columns, pitch): the first columns of rows of float32 = value."""
+    x, k = float_vector(px, pitch), thread_number()
+    if k < np.uint32(n_rows * n_columns):
+        x[np.uint32(np.uint32(k // n_columns) * pitch + k % n_columns)] = value

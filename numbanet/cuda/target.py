@@ -89,8 +89,8 @@ class CudaTarget(AbstractTarget):
     def network_engine(self, model):
         return NetworkEngine(self.device, model, self.precision)
 
-    def encoding_engine(self, encoding, width, column):
-        return EncodingEngine(self.device, encoding, width, column, self.precision)
+    def encoding_engine(self, encoding):
+        return EncodingEngine(self.device, encoding, self.precision)
 
     def training(self, engine, parameters, optimizer, layout):
         return CudaTraining(self.device, engine, parameters, optimizer, layout)

@@ -1,5 +1,7 @@
 """What every encoding offers: per-sample device functions, and batch forms built from them."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import NamedTuple
@@ -10,12 +12,27 @@ from numbanet.device import ZERO, belongs_to, device
 
 
 class Part(NamedTuple):
-    """An encoding inside of another one, and its place there."""
+    """An encoding within another one, and where its inputs, features and parameters begin."""
 
-    encoding: "AbstractEncoding"
+    encoding: AbstractEncoding
     first_dim: int = 0
     first_column: int = 0
     first_param: int = 0
+
+
+class Constant(NamedTuple):
+    """Features with one value: the first of them, and the last one + 1."""
+
+    first_column: int
+    stop_column: int
+    value: float
+
+
+def shifted(constants: tuple[Constant, ...], n_columns: int) -> tuple[Constant, ...]:
+    """The same features, n_columns further to the right."""
+    return tuple(
+        Constant(first + n_columns, stop + n_columns, value) for first, stop, value in constants
+    )
 
 
 class AbstractEncoding(ABC):
@@ -42,10 +59,27 @@ class AbstractEncoding(ABC):
         """Name and shape of each part of the parameters, in their order."""
         return {"params": (self.n_params,)} if self.n_params else {}
 
+    def padded(self, n_columns: int) -> AbstractEncoding:
+        """The encoding with constant features beside its own, n_columns in all.
+
+        Where they are and what they are is tiny-cuda-nn's rule: `padding_first`, `padding_value`.
+        """
+        from numbanet.encodings.padded import Padded  # which derives from this class
+
+        return self if n_columns == self.n_outputs else Padded(self, n_columns)
+
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The encodings whose features, side by side, are this one's; by default itself."""
+        """Encodings that together compute all features that are not constant.
+
+        Each can have its own kernel.
+        """
         return (Part(self),)
+
+    @property
+    def constants(self) -> tuple[Constant, ...]:
+        """The features that no part computes, because they are the same for all inputs."""
+        return ()
 
     @property
     @abstractmethod
@@ -59,7 +93,7 @@ class AbstractEncoding(ABC):
 
     @property
     def backward_params(self):
-        """(x, dl_dy, dl_dparams): add the gradient with respect to the parameters."""
+        """(x, params, dl_dy, dl_dparams): add the gradient with respect to the parameters."""
         return None
 
     @property
@@ -73,7 +107,7 @@ class AbstractEncoding(ABC):
 
     @property
     def double_backward_params(self):
-        """(x, dl_dy, dl_ddx, dl_dparams): add what comes through backward_input."""
+        """(x, params, dl_dy, dl_ddx, dl_dparams): add what comes through backward_input."""
         return None
 
     @property
@@ -106,14 +140,14 @@ class AbstractEncoding(ABC):
 
     @cached_property
     def partition_backward_params(self):
-        """(partition, i, n, x, dl_dy, dl_dparams): as backward_params, for sample i of n."""
+        """(partition, i, n, x, params, dl_dy, dl_dparams): backward_params for sample i of n."""
         backward_params = self.backward_params
         if backward_params is None:
             return None
 
         @device
-        def partition_backward_params(partition, i, n, x, dl_dy, dl_dparams):
-            backward_params(x, dl_dy, dl_dparams)
+        def partition_backward_params(partition, i, n, x, params, dl_dy, dl_dparams):
+            backward_params(x, params, dl_dy, dl_dparams)
 
         return partition_backward_params
 
@@ -141,14 +175,14 @@ class AbstractEncoding(ABC):
 
     @cached_property
     def partition_double_backward_params(self):
-        """(partition, x, dl_dy, dl_ddx, dl_dparams): as double_backward_params."""
+        """(partition, x, params, dl_dy, dl_ddx, dl_dparams): as double_backward_params."""
         double_backward_params = self.double_backward_params
         if double_backward_params is None:
             return None
 
         @device
-        def partition_double_backward_params(partition, x, dl_dy, dl_ddx, dl_dparams):
-            double_backward_params(x, dl_dy, dl_ddx, dl_dparams)
+        def partition_double_backward_params(partition, x, params, dl_dy, dl_ddx, dl_dparams):
+            double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams)
 
         return partition_double_backward_params
 
@@ -170,31 +204,31 @@ class AbstractEncoding(ABC):
 
     @cached_property
     def backward_params_rows(self):
-        """(partition, xs, dl_dys, dl_dparams): dl_dys holds the features of that partition."""
+        """(partition, xs, params, dl_dys, dl_dparams): dl_dys of that partition."""
         backward_params = self.backward_params
         if backward_params is None:
             return None
 
         @device
         @belongs_to(f"{type(self).__name__}.backward_params")
-        def backward_params_rows(partition, xs, dl_dys, dl_dparams):
+        def backward_params_rows(partition, xs, params, dl_dys, dl_dparams):
             for i in range(xs.shape[0]):
-                backward_params(xs[i], dl_dys[i], dl_dparams)
+                backward_params(xs[i], params, dl_dys[i], dl_dparams)
 
         return backward_params_rows
 
     @cached_property
     def double_backward_params_rows(self):
-        """(partition, xs, dl_dys, dl_ddxs, dl_dparams): as backward_params_rows."""
+        """(partition, xs, params, dl_dys, dl_ddxs, dl_dparams): as backward_params_rows."""
         double_backward_params = self.double_backward_params
         if double_backward_params is None:
             return None
 
         @device
         @belongs_to(f"{type(self).__name__}.double_backward_params")
-        def double_backward_params_rows(partition, xs, dl_dys, dl_ddxs, dl_dparams):
+        def double_backward_params_rows(partition, xs, params, dl_dys, dl_ddxs, dl_dparams):
             for i in range(xs.shape[0]):
-                double_backward_params(xs[i], dl_dys[i], dl_ddxs[i], dl_dparams)
+                double_backward_params(xs[i], params, dl_dys[i], dl_ddxs[i], dl_dparams)
 
         return double_backward_params_rows
 

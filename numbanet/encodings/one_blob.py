@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from numbanet.device import HALF, ONE, ZERO, device, floor_to_int, select
+from numbanet.device import HALF, ONE, ZERO, device, floor_to_int, select, unrolled
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.registry import check, derived, register
 
@@ -160,9 +160,12 @@ class OneBlob(AbstractEncoding):
         n_dims, n_bins, values = self.n_dims, self.n_bins, self._values
 
         @device
+        def dimension(d, x, y):
+            spread(values(x[d]), ONE, y[d * n_bins : (d + 1) * n_bins])
+
+        @device
         def one_blob(x, params, y):  # x [n_dims], y [n_dims * n_bins]
-            for d in range(n_dims):
-                spread(values(x[d]), ONE, y[d * n_bins : (d + 1) * n_bins])
+            unrolled(n_dims, dimension, x, y)
 
         return one_blob
 
@@ -171,10 +174,12 @@ class OneBlob(AbstractEncoding):
         n_dims, n_bins, derivatives = self.n_dims, self.n_bins, self._derivatives
 
         @device
+        def dimension(d, x, dl_dy, dl_dx):
+            dl_dx[d] = gather(derivatives(x[d]), dl_dy[d * n_bins : (d + 1) * n_bins])
+
+        @device
         def one_blob_backward(x, params, dl_dy, dl_dx):
-            for d in range(n_dims):
-                row = dl_dy[d * n_bins : (d + 1) * n_bins]
-                dl_dx[d] = gather(derivatives(x[d]), row)
+            unrolled(n_dims, dimension, x, dl_dy, dl_dx)
 
         return one_blob_backward
 
@@ -184,11 +189,13 @@ class OneBlob(AbstractEncoding):
         derivatives, second_derivatives = self._derivatives, self._second_derivatives
 
         @device
+        def dimension(d, x, dl_dy, dl_ddx, dl_ddy, dl_dx):
+            first, stop = d * n_bins, (d + 1) * n_bins
+            dl_dx[d] = dl_ddx[d] * gather(second_derivatives(x[d]), dl_dy[first:stop])
+            spread(derivatives(x[d]), dl_ddx[d], dl_ddy[first:stop])
+
+        @device
         def one_blob_double_backward(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
-            for d in range(n_dims):
-                row = dl_dy[d * n_bins : (d + 1) * n_bins]
-                dl_dx[d] = dl_ddx[d] * gather(second_derivatives(x[d]), row)
-                row = dl_ddy[d * n_bins : (d + 1) * n_bins]
-                spread(derivatives(x[d]), dl_ddx[d], row)
+            unrolled(n_dims, dimension, x, dl_dy, dl_ddx, dl_ddy, dl_dx)
 
         return one_blob_double_backward

@@ -11,13 +11,9 @@ from functools import cached_property
 import numpy as np
 
 from numbanet.activations import Activation, activation
+from numbanet.arrays import next_multiple
 
 ALIGNMENT = 16  # inputs and outputs are padded to a multiple of this, as in tiny-cuda-nn
-
-
-def next_multiple(n: int, divisor: int) -> int:
-    """The smallest multiple of `divisor` that is not below n."""
-    return -(-n // divisor) * divisor
 
 
 class AbstractMLP(ABC):

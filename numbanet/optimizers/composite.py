@@ -24,6 +24,10 @@ class Part:
     n_params_to_optimize: int
     optimizer: AbstractOptimizer
 
+    def to_config(self) -> dict[str, Any]:
+        own = registry.to_config(self.optimizer)
+        return {**own, "n_params_to_optimize": self.n_params_to_optimize}
+
 
 def create_parts(value: Any, path: str) -> tuple[Part, ...]:
     if not isinstance(value, (list, tuple)):
@@ -42,13 +46,6 @@ def create_part(value: Any, path: str) -> Part:
     return Part(n_params, create_nested(options, path))
 
 
-def write_parts(parts: tuple[Part, ...]) -> list[dict[str, Any]]:
-    return [
-        registry.to_config(part.optimizer) | {"n_params_to_optimize": part.n_params_to_optimize}
-        for part in parts
-    ]
-
-
 @register("optimizer", "Composite")
 @dataclass(frozen=True)
 class Composite(AbstractOptimizer):
@@ -59,9 +56,7 @@ class Composite(AbstractOptimizer):
     """
 
     learning_rate: float = 1.0
-    nested: tuple[Part, ...] = dataclasses.field(
-        default=(), metadata={"convert": create_parts, "write": write_parts}
-    )
+    nested: tuple[Part, ...] = dataclasses.field(default=(), metadata={"convert": create_parts})
 
     def __post_init__(self):
         rate = self.learning_rate

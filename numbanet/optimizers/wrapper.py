@@ -16,7 +16,7 @@ def create_nested(value: Any, path: str) -> AbstractOptimizer:
 
 
 # Metadata of the field that holds the nested optimizer.
-NESTED = {"convert": create_nested, "write": registry.to_config}
+NESTED = {"convert": create_nested}
 
 
 class AbstractWrapper(AbstractOptimizer):

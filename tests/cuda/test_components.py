@@ -69,7 +69,7 @@ class OnDevice:
         self.data = EncodingData(encoding, twin, n)
         self.data.params = rounded(self.data.params, precision)
         target = CudaTarget(device, precision)
-        self.engine = target.encoding_engine(encoding, encoding.n_outputs, 0)
+        self.engine = target.encoding_engine(encoding)
         self.x, self.dl_dy, self.dl_ddx = (
             to_device(array, device) for array in (self.data.x, self.data.dl_dy, self.data.dl_ddx)
         )
@@ -99,7 +99,7 @@ def test_encoding_matches_its_twin(cuda_device, otype, config, sizes, n):
         expected = data.twin.backward_input(x, params, dl_dy)
         data.assert_close(on.dl_dx.numpy(), expected, "first")
         if wants_gradients:
-            expected = data.twin.backward_params(x, dl_dy)
+            expected = data.twin.backward_params(x, params, dl_dy)
             data.assert_close(on.gradients.flat.numpy(), expected, "first")
 
 

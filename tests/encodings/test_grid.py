@@ -214,10 +214,10 @@ def test_parameter_gradient_matches_the_twin(case):
     expected = data.twin.backward_params(data.x.astype(np.float64), data.dl_dy)
     total = np.zeros_like(data.params)
     for level in range(data.grid.n_levels):
-        data.grid.backward_params_rows(level, data.x, data.dl_dy_of(level), total)
+        data.grid.backward_params_rows(level, data.x, data.params, data.dl_dy_of(level), total)
     assert_close(total, expected, 1e-5)
     for i in range(len(data.x)):
-        data.grid.backward_params(data.x[i], -data.dl_dy[i], total)
+        data.grid.backward_params(data.x[i], data.params, -data.dl_dy[i], total)
     assert_close(total + expected, expected, 1e-5)
 
 
@@ -225,7 +225,9 @@ def test_levels_touch_their_own_parameters_only():
     data = example("2-D")
     for k, level in enumerate(data.grid.levels):
         gradient = np.zeros_like(data.params).reshape(-1, data.grid.n_features_per_level)
-        data.grid.backward_params_rows(k, data.x, data.dl_dy_of(k), gradient.reshape(-1))
+        data.grid.backward_params_rows(
+            k, data.x, data.params, data.dl_dy_of(k), gradient.reshape(-1)
+        )
         gradient[level.offset : level.offset + level.size] = 0
         assert (gradient == 0).all()
 
@@ -281,13 +283,15 @@ def test_double_backward_of_parameters_is_the_slope_of_the_gradient(case):
     total = np.zeros_like(data.params)
     for level in range(data.grid.n_levels):
         dl_dy = data.dl_dy_of(level)
-        data.grid.double_backward_params_rows(level, data.x, dl_dy, data.dl_ddx, total)
+        data.grid.double_backward_params_rows(level, data.x, data.params, dl_dy, data.dl_ddx, total)
     if data.grid.interpolation == "Nearest":
         assert (total == 0).all()
         return
     assert_close(total, expected, 2e-5)
     for i in range(len(x)):
-        data.grid.double_backward_params(data.x[i], -data.dl_dy[i], data.dl_ddx[i], total)
+        data.grid.double_backward_params(
+            data.x[i], data.params, -data.dl_dy[i], data.dl_ddx[i], total
+        )
     assert_close(total + expected, expected, 2e-5)
 
 
@@ -301,7 +305,7 @@ def test_many_dimensions(n_dims):
     assert_close(ys, data.twin.forward(x, data.params), 1e-5)
     gradient = np.zeros_like(data.params)
     for level in range(2):
-        data.grid.backward_params_rows(level, data.x, data.dl_dy_of(level), gradient)
+        data.grid.backward_params_rows(level, data.x, data.params, data.dl_dy_of(level), gradient)
     assert_close(gradient, data.twin.backward_params(x, data.dl_dy), 1e-5)
 
 
@@ -330,7 +334,7 @@ def test_far_inputs_stay_inside_the_table():
     gradient[1:-1] = 0
     dl_dy = np.ones((300, 2), np.float32)
     for level in range(data.grid.n_levels):
-        data.grid.backward_params_rows(level, x, dl_dy, gradient[1:-1])
+        data.grid.backward_params_rows(level, x, whole[1:-1], dl_dy, gradient[1:-1])
     assert np.isnan(gradient[[0, -1]]).all()
     np.testing.assert_allclose(gradient[1:-1].sum(), 300 * data.grid.n_outputs, rtol=1e-4)
 
@@ -362,7 +366,7 @@ def test_stochastic_gradients_take_one_corner_each():
     n, total = len(data.x), np.zeros_like(data.params)
     expected = np.zeros_like(data.params)
     for level in range(2):
-        stochastic.backward_params_rows(level, data.x, data.dl_dy_of(level), total)
+        stochastic.backward_params_rows(level, data.x, data.params, data.dl_dy_of(level), total)
         cells, t = data.twin.locate(level, data.x.astype(np.float64))
         for i in range(n):
             u = (pcg32_draw(i + level * n) >> 9) * 2.0**-23
@@ -372,7 +376,7 @@ def test_stochastic_gradients_take_one_corner_each():
     assert_close(total, expected, 1e-5)
     full = np.zeros_like(data.params)
     for i in range(n):  # a sample by itself has no number: all corners, which is the expectation
-        stochastic.backward_params(data.x[i], data.dl_dy[i], full)
+        stochastic.backward_params(data.x[i], data.params, data.dl_dy[i], full)
     assert_close(full, data.twin.backward_params(data.x.astype(np.float64), data.dl_dy), 1e-5)
 
 

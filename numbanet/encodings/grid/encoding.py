@@ -188,7 +188,7 @@ class Grid(AbstractEncoding):
         level_constants, level_backward = self.level_constants, self.level_backward_params
 
         @device
-        def grid_backward_params(x, dl_dy, dl_dparams):
+        def grid_backward_params(x, params, dl_dy, dl_dparams):
             for k in range(n_levels):
                 first, last = k * n_features, (k + 1) * n_features
                 level_backward(level_constants(k), x, dl_dy[first:last], dl_dparams)
@@ -238,7 +238,7 @@ class Grid(AbstractEncoding):
         level_constants, level_backward = self.level_constants, self.level_double_backward_params
 
         @device
-        def grid_double_backward_params(x, dl_dy, dl_ddx, dl_dparams):
+        def grid_double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams):
             for k in range(n_levels):
                 first, last = k * n_features, (k + 1) * n_features
                 level_backward(level_constants(k), x, dl_dy[first:last], dl_ddx, dl_dparams)

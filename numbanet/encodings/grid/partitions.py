@@ -28,7 +28,7 @@ def backward_params(grid):
     level_constants, level_backward = grid.level_constants, grid.level_backward_params
 
     @device
-    def grid_level_backward_params(partition, i, n, x, dl_dy, dl_dparams):
+    def grid_level_backward_params(partition, i, n, x, params, dl_dy, dl_dparams):
         level_backward(level_constants(partition), x, dl_dy, dl_dparams)
 
     return grid_level_backward_params
@@ -41,7 +41,7 @@ def stochastic_backward_params(grid):
     seeded = np.uint64(Pcg32(1337).state)
 
     @device
-    def grid_level_stochastic_backward_params(partition, i, n, x, dl_dy, dl_dparams):
+    def grid_level_stochastic_backward_params(partition, i, n, x, params, dl_dy, dl_dparams):
         number = np.uint64(np.uint64(partition) * np.uint64(n) + np.uint64(i))
         u = pcg32_float(pcg32_output(pcg32_advance(seeded, number)))
         level_backward(level_constants(partition), x, u, dl_dy, dl_dparams)
@@ -82,7 +82,7 @@ def double_backward_params(grid):
     level_constants, level_backward = grid.level_constants, grid.level_double_backward_params
 
     @device
-    def grid_level_double_backward_params(partition, x, dl_dy, dl_ddx, dl_dparams):
+    def grid_level_double_backward_params(partition, x, params, dl_dy, dl_ddx, dl_dparams):
         level_backward(level_constants(partition), x, dl_dy, dl_ddx, dl_dparams)
 
     return grid_level_double_backward_params

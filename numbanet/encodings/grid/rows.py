@@ -104,7 +104,7 @@ def backward_params_rows(grid):
                 multiply_add(dl_dparams, j, weights[k], dl_dy, 0, n_features)
 
     @device
-    def grid_backward_params_rows(partition, xs, dl_dys, dl_dparams):
+    def grid_backward_params_rows(partition, xs, params, dl_dys, dl_dparams):
         x_tile = local_array(n_xs)
         entries, weights = uint32_view(local_array(n_local)), local_array(n_local)
         level = level_constants(partition)
@@ -124,7 +124,7 @@ def stochastic_backward_params_rows(grid):
     seeded = np.uint64(Pcg32(1337).state)
 
     @device
-    def grid_stochastic_backward_params_rows(partition, xs, dl_dys, dl_dparams):
+    def grid_stochastic_backward_params_rows(partition, xs, params, dl_dys, dl_dparams):
         level = level_constants(partition)
         n_rows = len(xs)
         state = pcg32_advance(seeded, np.uint64(partition) * np.uint64(n_rows))
@@ -141,7 +141,7 @@ def double_backward_params_rows(grid):
     level_constants, double_backward = grid.level_constants, grid.level_double_backward_params
 
     @device
-    def grid_double_backward_params_rows(partition, xs, dl_dys, dl_ddxs, dl_dparams):
+    def grid_double_backward_params_rows(partition, xs, params, dl_dys, dl_ddxs, dl_dparams):
         level = level_constants(partition)
         for i in range(len(xs)):
             double_backward(level, xs[i], dl_dys[i], dl_ddxs[i], dl_dparams)

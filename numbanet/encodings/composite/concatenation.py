@@ -1,0 +1,168 @@
+"""Concatenation: the features of one encoding, then those of another one."""
+
+from functools import cached_property
+
+from numbanet.device import device, local_array
+from numbanet.encodings.base import shifted
+from numbanet.encodings.composite.pair import AbstractPair
+
+
+class Concatenation(AbstractPair):
+    """Features and parameters side by side; padding is that of the last encoding."""
+
+    @property
+    def n_outputs(self):
+        return self.left.n_outputs + self.right.n_outputs
+
+    @property
+    def needs_whole_batch(self):
+        return self.left.needs_whole_batch or self.right.needs_whole_batch
+
+    @cached_property
+    def partition_columns(self):
+        """The partitions of both, without those that have no parameters."""
+        shift, columns = self.left.n_outputs, ()
+        if self.left.n_params:
+            columns += self.left.partition_columns
+        if self.right.n_params:
+            for start, stop in self.right.partition_columns:
+                columns += ((shift + start, shift + stop),)
+        return columns or super().partition_columns
+
+    @property
+    def parts(self):
+        column, param = self.left.n_outputs, self.left.n_params
+        right = tuple(
+            part._replace(
+                first_column=part.first_column + column, first_param=part.first_param + param
+            )
+            for part in self.right.parts
+        )
+        return self.left.parts + right
+
+    @property
+    def constants(self):
+        return self.left.constants + shifted(self.right.constants, self.left.n_outputs)
+
+    def padded(self, n_columns):
+        return Concatenation(self.left, self.right.padded(n_columns - self.left.n_outputs))
+
+    @cached_property
+    def forward(self):
+        column, param = self.left.n_outputs, self.left.n_params
+        left, right = self.left.forward, self.right.forward
+
+        @device
+        def concatenation(x, params, y):  # y [features of left, features of right]
+            left(x, params[:param], y[:column])
+            right(x, params[param:], y[column:])
+
+        return concatenation
+
+    @cached_property
+    def backward_input(self):
+        n_dims, column, param = self.n_dims, self.left.n_outputs, self.left.n_params
+        left, right = self.left.backward_input, self.right.backward_input
+
+        @device
+        def concatenation_backward_input(x, params, dl_dy, dl_dx):
+            right_dl_dx = local_array(n_dims)
+            left(x, params[:param], dl_dy[:column], dl_dx)
+            right(x, params[param:], dl_dy[column:], right_dl_dx)
+            for d in range(n_dims):
+                dl_dx[d] += right_dl_dx[d]
+
+        return concatenation_backward_input
+
+    @cached_property
+    def backward_params(self):
+        if self.n_params == 0:
+            return None
+        column, param = self.left.n_outputs, self.left.n_params
+        left, right = self.of_both("backward_params")
+
+        @device
+        def concatenation_backward_params(x, params, dl_dy, dl_dparams):
+            left(x, params[:param], dl_dy[:column], dl_dparams[:param])
+            right(x, params[param:], dl_dy[column:], dl_dparams[param:])
+
+        return concatenation_backward_params
+
+    @cached_property
+    def double_backward_input(self):
+        n_dims, column, param = self.n_dims, self.left.n_outputs, self.left.n_params
+        left, right = self.left.double_backward_input, self.right.double_backward_input
+
+        @device
+        def concatenation_double_backward_input(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
+            right_dl_dx = local_array(n_dims)
+            left(x, params[:param], dl_dy[:column], dl_ddx, dl_ddy[:column], dl_dx)
+            right(x, params[param:], dl_dy[column:], dl_ddx, dl_ddy[column:], right_dl_dx)
+            for d in range(n_dims):
+                dl_dx[d] += right_dl_dx[d]
+
+        return concatenation_double_backward_input
+
+    @cached_property
+    def double_backward_params(self):
+        if self.n_params == 0:
+            return None
+        column, param = self.left.n_outputs, self.left.n_params
+        left, right = self.of_both("double_backward_params")
+
+        @device
+        def concatenation_double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams):
+            left(x, params[:param], dl_dy[:column], dl_ddx, dl_dparams[:param])
+            right(x, params[param:], dl_dy[column:], dl_ddx, dl_dparams[param:])
+
+        return concatenation_double_backward_params
+
+    @cached_property
+    def forward_rows(self):
+        right_column, param = self.left.n_outputs, self.left.n_params
+        left, right = self.left.forward_rows, self.right.forward_rows
+
+        @device
+        def concatenation_forward_rows(xs, first, last, params, ys, row, column):
+            left(xs, first, last, params[:param], ys, row, column)
+            right(xs, first, last, params[param:], ys, row, column + right_column)
+
+        return concatenation_forward_rows
+
+    @property
+    def n_left_partitions(self) -> int:
+        return len(self.left.partition_columns) if self.left.n_params else 0
+
+    @cached_property
+    def backward_params_rows(self):
+        if self.n_params == 0:
+            return None
+        param, n_left = self.left.n_params, self.n_left_partitions
+        left, right = self.of_both("backward_params_rows")
+
+        @device
+        def concatenation_backward_params_rows(partition, xs, params, dl_dys, dl_dparams):
+            if partition < n_left:
+                left(partition, xs, params[:param], dl_dys, dl_dparams[:param])
+            else:
+                right(partition - n_left, xs, params[param:], dl_dys, dl_dparams[param:])
+
+        return concatenation_backward_params_rows
+
+    @cached_property
+    def double_backward_params_rows(self):
+        if self.n_params == 0:
+            return None
+        param, n_left = self.left.n_params, self.n_left_partitions
+        left, right = self.of_both("double_backward_params_rows")
+
+        @device
+        def concatenation_double_backward_params_rows(
+            partition, xs, params, dl_dys, dl_ddxs, dl_dparams
+        ):
+            if partition < n_left:
+                left(partition, xs, params[:param], dl_dys, dl_ddxs, dl_dparams[:param])
+            else:
+                right(partition - n_left, xs, params[param:], dl_dys, dl_ddxs, dl_dparams[param:])
+
+        return concatenation_double_backward_params_rows

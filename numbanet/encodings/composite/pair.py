@@ -1,0 +1,41 @@
+"""Two encodings of the same inputs, combined into one; longer lists are pairs of pairs."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from numbanet.device import device
+from numbanet.encodings.base import AbstractEncoding
+
+
+@device
+def nothing(*arguments):  # stands for the gradient of parameters that are not there
+    return
+
+
+@dataclass(frozen=True)
+class AbstractPair(AbstractEncoding):
+    """The parameters of `left` come first; the gradients of the inputs add up."""
+
+    left: AbstractEncoding
+    right: AbstractEncoding
+
+    @property
+    def n_dims(self):
+        return self.left.n_dims
+
+    @property
+    def n_params(self):
+        return self.left.n_params + self.right.n_params
+
+    @property
+    def required_output_alignment(self):
+        return math.lcm(self.left.required_output_alignment, self.right.required_output_alignment)
+
+    def initial_params(self, rng):
+        return np.concatenate([self.left.initial_params(rng), self.right.initial_params(rng)])
+
+    def of_both(self, name: str) -> tuple:
+        """The functions of that name, of which encodings without parameters may have none."""
+        return tuple(getattr(encoding, name) or nothing for encoding in (self.left, self.right))

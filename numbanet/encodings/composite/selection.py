@@ -1,0 +1,142 @@
+"""A range of the inputs: makes an encoding of few inputs one of all of them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from numbanet.device import ZERO, device
+from numbanet.encodings.base import AbstractEncoding
+from numbanet.encodings.wrapper import AbstractWrapper
+
+
+@dataclass(frozen=True)
+class Selection(AbstractWrapper):
+    """What `encoding` makes of its inputs, which begin at first_dim of n_dims."""
+
+    encoding: AbstractEncoding
+    first_dim: int
+    n_dims: int
+
+    @property
+    def dims(self) -> tuple[int, int]:
+        """First input of the encoding, and last one + 1."""
+        return self.first_dim, self.first_dim + self.encoding.n_dims
+
+    @property
+    def parts(self):
+        shift = self.first_dim
+        return tuple(
+            part._replace(first_dim=part.first_dim + shift) for part in self.encoding.parts
+        )
+
+    def padded(self, n_columns):
+        return Selection(self.encoding.padded(n_columns), self.first_dim, self.n_dims)
+
+    @cached_property
+    def _clear(self):
+        """Device function (dl_dx): the gradient of the inputs that nothing reads."""
+        (first, stop), n_dims = self.dims, self.n_dims
+
+        @device
+        def clear(dl_dx):
+            for d in range(first):
+                dl_dx[d] = ZERO
+            for d in range(stop, n_dims):
+                dl_dx[d] = ZERO
+
+        return clear
+
+    @cached_property
+    def forward(self):
+        (first, stop), encoding_forward = self.dims, self.encoding.forward
+
+        @device
+        def selection(x, params, y):  # x [n_dims]
+            encoding_forward(x[first:stop], params, y)
+
+        return selection
+
+    @cached_property
+    def backward_input(self):
+        (first, stop), clear = self.dims, self._clear
+        encoding_backward = self.encoding.backward_input
+
+        @device
+        def selection_backward_input(x, params, dl_dy, dl_dx):
+            encoding_backward(x[first:stop], params, dl_dy, dl_dx[first:stop])
+            clear(dl_dx)
+
+        return selection_backward_input
+
+    @cached_property
+    def backward_params(self):
+        (first, stop), encoding_backward = self.dims, self.encoding.backward_params
+        if encoding_backward is None:
+            return None
+
+        @device
+        def selection_backward_params(x, params, dl_dy, dl_dparams):
+            encoding_backward(x[first:stop], params, dl_dy, dl_dparams)
+
+        return selection_backward_params
+
+    @cached_property
+    def double_backward_input(self):
+        (first, stop), clear = self.dims, self._clear
+        encoding_backward = self.encoding.double_backward_input
+
+        @device
+        def selection_double_backward_input(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
+            selected, dl_ddselected = x[first:stop], dl_ddx[first:stop]
+            encoding_backward(selected, params, dl_dy, dl_ddselected, dl_ddy, dl_dx[first:stop])
+            clear(dl_dx)
+
+        return selection_double_backward_input
+
+    @cached_property
+    def double_backward_params(self):
+        (first, stop), encoding_backward = self.dims, self.encoding.double_backward_params
+        if encoding_backward is None:
+            return None
+
+        @device
+        def selection_double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams):
+            encoding_backward(x[first:stop], params, dl_dy, dl_ddx[first:stop], dl_dparams)
+
+        return selection_double_backward_params
+
+    @cached_property
+    def forward_rows(self):
+        (first_dim, stop), encoding_rows = self.dims, self.encoding.forward_rows
+
+        @device
+        def selection_forward_rows(xs, first, last, params, ys, row, column):
+            encoding_rows(xs[:, first_dim:stop], first, last, params, ys, row, column)
+
+        return selection_forward_rows
+
+    @cached_property
+    def backward_params_rows(self):
+        (first, stop), encoding_rows = self.dims, self.encoding.backward_params_rows
+        if encoding_rows is None:
+            return None
+
+        @device
+        def selection_backward_params_rows(partition, xs, params, dl_dys, dl_dparams):
+            encoding_rows(partition, xs[:, first:stop], params, dl_dys, dl_dparams)
+
+        return selection_backward_params_rows
+
+    @cached_property
+    def double_backward_params_rows(self):
+        (first, stop), encoding_rows = self.dims, self.encoding.double_backward_params_rows
+        if encoding_rows is None:
+            return None
+
+        @device
+        def selection_double_backward_params_rows(
+            partition, xs, params, dl_dys, dl_ddxs, dl_dparams
+        ):
+            selected, dl_ddselected = xs[:, first:stop], dl_ddxs[:, first:stop]
+            encoding_rows(partition, selected, params, dl_dys, dl_ddselected, dl_dparams)
+
+        return selection_double_backward_params_rows

@@ -1,0 +1,92 @@
+"""Sum: the features of two encodings of equal width, added up."""
+
+from functools import cached_property
+
+from numbanet.device import device, local_array
+from numbanet.encodings.composite.pair import AbstractPair
+
+
+class Sum(AbstractPair):
+    """Both take the whole gradient of the features; the padding is the sum of theirs."""
+
+    @property
+    def n_outputs(self):
+        return self.left.n_outputs
+
+    def padded(self, n_columns):
+        return Sum(self.left.padded(n_columns), self.right.padded(n_columns))
+
+    @cached_property
+    def forward(self):
+        n_outputs, param = self.n_outputs, self.left.n_params
+        left, right = self.left.forward, self.right.forward
+
+        @device
+        def total(x, params, y):
+            term = local_array(n_outputs)
+            left(x, params[:param], y)
+            right(x, params[param:], term)
+            for k in range(n_outputs):
+                y[k] += term[k]
+
+        return total
+
+    @cached_property
+    def backward_input(self):
+        n_dims, param = self.n_dims, self.left.n_params
+        left, right = self.left.backward_input, self.right.backward_input
+
+        @device
+        def total_backward_input(x, params, dl_dy, dl_dx):
+            right_dl_dx = local_array(n_dims)
+            left(x, params[:param], dl_dy, dl_dx)
+            right(x, params[param:], dl_dy, right_dl_dx)
+            for d in range(n_dims):
+                dl_dx[d] += right_dl_dx[d]
+
+        return total_backward_input
+
+    @cached_property
+    def backward_params(self):
+        if self.n_params == 0:
+            return None
+        param = self.left.n_params
+        left, right = self.of_both("backward_params")
+
+        @device
+        def total_backward_params(x, params, dl_dy, dl_dparams):
+            left(x, params[:param], dl_dy, dl_dparams[:param])
+            right(x, params[param:], dl_dy, dl_dparams[param:])
+
+        return total_backward_params
+
+    @cached_property
+    def double_backward_input(self):
+        n_dims, n_outputs, param = self.n_dims, self.n_outputs, self.left.n_params
+        left, right = self.left.double_backward_input, self.right.double_backward_input
+
+        @device
+        def total_double_backward_input(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
+            right_dl_ddy, right_dl_dx = local_array(n_outputs), local_array(n_dims)
+            left(x, params[:param], dl_dy, dl_ddx, dl_ddy, dl_dx)
+            right(x, params[param:], dl_dy, dl_ddx, right_dl_ddy, right_dl_dx)
+            for k in range(n_outputs):
+                dl_ddy[k] += right_dl_ddy[k]
+            for d in range(n_dims):
+                dl_dx[d] += right_dl_dx[d]
+
+        return total_double_backward_input
+
+    @cached_property
+    def double_backward_params(self):
+        if self.n_params == 0:
+            return None
+        param = self.left.n_params
+        left, right = self.of_both("double_backward_params")
+
+        @device
+        def total_double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams):
+            left(x, params[:param], dl_dy, dl_ddx, dl_dparams[:param])
+            right(x, params[param:], dl_dy, dl_ddx, dl_dparams[param:])
+
+        return total_double_backward_params

@@ -1,0 +1,126 @@
+"""Frequency: sin(pi 2^k x) and cos(pi 2^k x) for k = 0 ... n_frequencies - 1.
+
+Mildenhall et al. 2020, NeRF: Representing Scenes as Neural Radiance Fields, section 5.1.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from numbanet.device import (
+    HALF,
+    PI,
+    ZERO,
+    device,
+    local_array,
+    power_of_two,
+    sin_pi,
+    unrolled,
+    vectorized,
+)
+from numbanet.encodings.base import AbstractEncoding
+from numbanet.registry import check, derived, register
+
+SINE, SLOPE = np.int32(0), np.int32(1)  # orders of derivation
+
+# Sines and cosines alternate: feature j of a dimension has the frequency 2^(j // 2), and is a sine
+# shifted by a quarter turn if j is odd. Each derivation shifts by another one.
+
+
+@device
+def angular_frequency(j):
+    return PI * power_of_two(j >> 1)
+
+
+@device
+def wave(x, j, order):  # the derivative of that order of feature j, over angular_frequency^order
+    quarter_turns = np.float32((np.int32(j) & np.int32(1)) + order)
+    return sin_pi(power_of_two(j >> 1) * x, HALF * quarter_turns)
+
+
+@device
+def value(j, x, row):
+    row[j] = wave(x, j, SINE)
+
+
+@device
+def slope(j, x, factor, row):
+    row[j] = factor * angular_frequency(j) * wave(x, j, SLOPE)
+
+
+@device
+def add_gradient(j, x, row, total):
+    total[0] += row[j] * angular_frequency(j) * wave(x, j, SLOPE)
+
+
+@device
+def add_curvature(j, x, row, total):
+    factor = angular_frequency(j)
+    total[0] -= row[j] * factor * factor * wave(x, j, SINE)
+
+
+@register("encoding", "Frequency")
+@dataclass(frozen=True)
+class Frequency(AbstractEncoding):
+    """2 n_frequencies features per dimension."""
+
+    n_dims: int = derived()
+    n_frequencies: int = 12
+
+    def __post_init__(self):
+        check(1 <= self.n_frequencies <= 32, "n_frequencies", self.n_frequencies, "1 to 32")
+
+    @property
+    def n_outputs(self):
+        return self.n_dims * 2 * self.n_frequencies
+
+    @cached_property
+    def forward(self):
+        n_dims, width = self.n_dims, 2 * self.n_frequencies
+
+        @device
+        def dimension(d, x, y):
+            vectorized(width, value, x[d], y[d * width : (d + 1) * width])
+
+        @device
+        def frequency(x, params, y):  # x [n_dims], y [n_dims * width]
+            unrolled(n_dims, dimension, x, y)
+
+        return frequency
+
+    @cached_property
+    def backward_input(self):
+        n_dims, width = self.n_dims, 2 * self.n_frequencies
+
+        @device
+        def dimension(d, x, dl_dy, dl_dx):
+            total = local_array(1)
+            total[0] = ZERO
+            vectorized(width, add_gradient, x[d], dl_dy[d * width : (d + 1) * width], total)
+            dl_dx[d] = total[0]
+
+        @device
+        def frequency_backward(x, params, dl_dy, dl_dx):
+            unrolled(n_dims, dimension, x, dl_dy, dl_dx)
+
+        return frequency_backward
+
+    @cached_property
+    def double_backward_input(self):
+        n_dims, width = self.n_dims, 2 * self.n_frequencies
+
+        @device
+        def dimension(d, x, dl_dy, dl_ddx, dl_ddy, dl_dx):
+            row = dl_dy[d * width : (d + 1) * width]
+            total = local_array(1)
+            total[0] = ZERO
+            vectorized(width, add_curvature, x[d], row, total)
+            dl_dx[d] = dl_ddx[d] * total[0]
+            vectorized(width, slope, x[d], dl_ddx[d], dl_ddy[d * width : (d + 1) * width])
+
+        @device
+        def frequency_double_backward(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
+            unrolled(n_dims, dimension, x, dl_dy, dl_ddx, dl_ddy, dl_dx)
+
+        return frequency_double_backward

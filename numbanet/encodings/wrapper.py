@@ -1,0 +1,81 @@
+"""An encoding made of another one; subclasses change what differs."""
+
+from functools import cached_property
+
+from numbanet.encodings.base import AbstractEncoding
+
+
+class AbstractWrapper(AbstractEncoding):
+    """Passes everything on to `encoding`."""
+
+    encoding: AbstractEncoding
+
+    @property
+    def n_outputs(self):
+        return self.encoding.n_outputs
+
+    @property
+    def n_params(self):
+        return self.encoding.n_params
+
+    @property
+    def required_output_alignment(self):
+        return self.encoding.required_output_alignment
+
+    @property
+    def needs_whole_batch(self):
+        return self.encoding.needs_whole_batch
+
+    @property
+    def param_shapes(self):
+        return self.encoding.param_shapes
+
+    @property
+    def partition_columns(self):
+        return self.encoding.partition_columns
+
+    @property
+    def parts(self):
+        return self.encoding.parts
+
+    @property
+    def constants(self):
+        return self.encoding.constants
+
+    def padded(self, n_columns):
+        return self.encoding.padded(n_columns)
+
+    def initial_params(self, rng):
+        return self.encoding.initial_params(rng)
+
+    @cached_property
+    def forward(self):
+        return self.encoding.forward
+
+    @cached_property
+    def backward_input(self):
+        return self.encoding.backward_input
+
+    @cached_property
+    def backward_params(self):
+        return self.encoding.backward_params
+
+    @cached_property
+    def double_backward_input(self):
+        return self.encoding.double_backward_input
+
+    @cached_property
+    def double_backward_params(self):
+        return self.encoding.double_backward_params
+
+    @cached_property
+    def forward_rows(self):
+        return self.encoding.forward_rows
+
+    @cached_property
+    def backward_params_rows(self):
+        return self.encoding.backward_params_rows
+
+    @cached_property
+    def double_backward_params_rows(self):
+        return self.encoding.double_backward_params_rows

@@ -1,0 +1,276 @@
+"""Slow twins of the encodings that need no tables; see naive.py."""
+
+import math
+
+import naive
+import numpy as np
+from numpy.polynomial import Legendre
+
+
+class PerDimension(naive.Encoding):
+    """Features of each dimension by itself."""
+
+    def features(self, x, order):
+        """The derivative of that order of the features of each dimension: [n, dim, feature]."""
+        raise NotImplementedError
+
+    def spread(self, x, order):
+        """[n, feature, dim, ... dim], not zero where all dims are the same."""
+        per_dim = self.features(x, order)
+        n, n_dims, width = per_dim.shape
+        full = np.zeros((n, n_dims, width) + (n_dims,) * order)
+        for d in range(n_dims):
+            full[(slice(None), d, slice(None)) + (d,) * order] = per_dim[:, d]
+        return full.reshape(n, n_dims * width, *(n_dims,) * order)
+
+    def forward(self, x, params):
+        return self.spread(x, 0)
+
+    def jacobian(self, x, params):
+        return self.spread(x, 1)
+
+    def hessian(self, x, params):
+        return self.spread(x, 2)
+
+
+class Frequency(PerDimension):
+    def __init__(self, n_dims, n_frequencies=12):
+        self.n_dims, self.n_frequencies = n_dims, n_frequencies
+        self.n_outputs = 2 * n_dims * n_frequencies
+
+    def features(self, x, order):
+        factor = np.pi * 2.0 ** np.arange(self.n_frequencies)
+        angle = x[:, :, None] * factor + order * np.pi / 2
+        pairs = np.stack([np.sin(angle), np.cos(angle)], axis=-1) * factor[:, None] ** order
+        return pairs.reshape(len(x), self.n_dims, 2 * self.n_frequencies)
+
+
+class TriangleWave(PerDimension):
+    def __init__(self, n_dims, n_frequencies=12):
+        self.n_dims, self.n_frequencies = n_dims, n_frequencies
+        self.n_outputs = n_dims * n_frequencies
+
+    def periods(self, x):
+        k = np.arange(self.n_frequencies)
+        return x[:, :, None] * 2.0 ** (k - 1) + 0.25 * k
+
+    def features(self, x, order):
+        v = self.periods(x)
+        if order == 0:
+            return 4 * np.abs(v - np.floor(v) - 0.5) - 1
+        if order == 1:
+            slope = 2.0 ** (np.arange(self.n_frequencies) + 1)
+            return np.where(np.floor(2 * v) % 2 == 0, -slope, slope)
+        return np.zeros_like(v)
+
+    def distance_to_border(self, x):
+        halves = 2 * self.periods(x)
+        return np.abs(halves - np.round(halves)).min(axis=2)
+
+
+class SphericalHarmonics(naive.Encoding):
+    padding_first = True
+
+    def __init__(self, n_dims, degree=4):
+        self.n_dims, self.degree = n_dims, degree
+        self.n_outputs = degree**2
+
+    def terms(self):
+        """Index, a power m, what it is multiplied by as a polynomial of z, and which part of it."""
+        for l in range(self.degree):  # noqa: E741
+            for m in range(-l, l + 1):
+                n = abs(m)
+                ratio = math.factorial(l - n) / math.factorial(l + n)
+                factor = (-1) ** n * math.sqrt((2 * l + 1) / (4 * math.pi) * ratio)
+                if m:
+                    factor *= math.sqrt(2)
+                polynomial = Legendre.basis(l).deriv(n) if n else Legendre.basis(l)
+                yield l * l + l + m, n, factor * polynomial, np.imag if m < 0 else np.real
+
+    def derivative(self, x, orders):
+        """[n, feature]: derived orders[d] times by dimension d."""
+        vx, vy, vz = (2 * x - 1).T
+        total = sum(orders)
+        result = np.zeros((len(x), self.n_outputs))
+        for index, m, polynomial, part in self.terms():
+            n_power = orders[0] + orders[1]
+            if n_power > m:
+                continue
+            power = math.perm(m, n_power) * (vx + 1j * vy) ** (m - n_power) * 1j ** orders[1]
+            along_z = polynomial.deriv(orders[2]) if orders[2] else polynomial
+            result[:, index] = 2**total * along_z(vz) * part(power)
+        return result
+
+    def forward(self, x, params):
+        return self.derivative(x, (0, 0, 0))
+
+    def jacobian(self, x, params):
+        return np.stack([self.derivative(x, tuple(e)) for e in np.eye(3, dtype=int)], axis=-1)
+
+    def hessian(self, x, params):
+        axes = np.eye(3, dtype=int)
+        rows = [[self.derivative(x, tuple(e + f)) for f in axes] for e in axes]
+        return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+class Empty(naive.Encoding):
+    n_outputs = 0
+
+    def __init__(self, n_dims):
+        self.n_dims = n_dims
+
+    def forward(self, x, params):
+        return np.zeros((len(x), 0))
+
+    def jacobian(self, x, params):
+        return np.zeros((len(x), 0, self.n_dims))
+
+    def hessian(self, x, params):
+        return np.zeros((len(x), 0, self.n_dims, self.n_dims))
+
+
+class Composite(naive.Encoding):
+    def __init__(self, n_dims, nested, reduction="Concatenation", n_columns=None):
+        self.n_dims, self.nested, self.reduction = n_dims, nested, reduction.lower()
+        given = [config.get("n_dims_to_encode") for config in nested]
+        rest = n_dims - sum(width or 0 for width in given)
+        parts, end = [], 0
+        for config, width in zip(nested, given, strict=True):
+            begin = config.get("dims_to_encode_begin", end)
+            end = begin + (rest if width is None else width)
+            if end > begin:
+                parts.append((naive.encoding(config, end - begin), slice(begin, end)))
+        alignments = [twin.alignment for twin, _ in parts]
+        self.alignment = math.lcm(*alignments)
+        self.parts, width = [], 0
+        for k, (twin, dims) in enumerate(parts):
+            start = 0 if self.reduction != "concatenation" else width
+            divisor = self.alignment
+            if self.reduction == "concatenation":
+                divisor = alignments[k + 1] if k + 1 < len(parts) else 1
+            width = naive.next_multiple(start + twin.n_outputs, divisor)
+            if n_columns and (self.reduction != "concatenation" or k + 1 == len(parts)):
+                width = n_columns
+            self.parts.append((twin.padded(width - start), dims, slice(start, width)))
+        self.n_outputs = width
+        self.n_params = sum(twin.n_params for twin, *_ in self.parts)
+        scales = [scale for twin, *_ in self.parts for scale in getattr(twin, "scales", ())]
+        if scales:
+            self.scales = scales
+
+    def padded(self, n_columns):
+        return Composite(self.n_dims, self.nested, self.reduction, n_columns)
+
+    def initial_params(self, rng):
+        return np.concatenate([twin.initial_params(rng) for twin, *_ in self.parts])
+
+    def distance_to_border(self, x):
+        distance = np.full(x.shape, np.inf)
+        for twin, dims, _ in self.parts:
+            distance[:, dims] = np.minimum(distance[:, dims], twin.distance_to_border(x[:, dims]))
+        return distance
+
+    def each(self, x, params):
+        """The twin, its inputs, its parameters, their slices and that of its features."""
+        start = 0
+        for twin, dims, columns in self.parts:
+            own = slice(start, start + twin.n_params)
+            yield twin, x[:, dims], None if params is None else params[own], dims, columns, own
+            start = own.stop
+
+    def derivatives(self, x, params):
+        """The features of each part in all columns, with gradients and Hessians by all inputs.
+
+        Other columns hold what changes nothing: zeros, or ones for a product.
+        """
+        n, n_dims, width = len(x), self.n_dims, self.n_outputs
+        for twin, own_x, own_params, dims, columns, _ in self.each(x, params):
+            value = np.full((n, width), 1.0 if self.reduction == "product" else 0.0)
+            gradient = np.zeros((n, width, n_dims))
+            hessian = np.zeros((n, width, n_dims, n_dims))
+            value[:, columns] = twin.forward(own_x, own_params)
+            gradient[:, columns, dims] = twin.jacobian(own_x, own_params)
+            hessian[:, columns, dims, dims] = twin.hessian(own_x, own_params)
+            yield value, gradient, hessian
+
+    def combined(self, x, params):
+        value, gradient, hessian = 1.0, 0.0, 0.0
+        parts = list(self.derivatives(x, params))
+        if self.reduction != "product":
+            return [sum(part[order] for part in parts) for order in range(3)]
+        value, gradient, hessian = parts[0]
+        for other, slope, curvature in parts[1:]:
+            cross = gradient[..., None] * slope[..., None, :]
+            hessian = (
+                hessian * other[..., None, None]
+                + value[..., None, None] * curvature
+                + cross
+                + np.swapaxes(cross, -1, -2)
+            )
+            gradient = gradient * other[..., None] + value[..., None] * slope
+            value = value * other
+        return value, gradient, hessian
+
+    def forward(self, x, params):
+        return self.combined(x, params)[0]
+
+    def jacobian(self, x, params):
+        return self.combined(x, params)[1]
+
+    def hessian(self, x, params):
+        return self.combined(x, params)[2]
+
+    def others(self, k, x, params, dl_ddx):
+        """The product of all parts but k, and its slope in direction dl_ddx."""
+        value, slope = 1.0, 0.0
+        for j, (factor, gradient, _) in enumerate(self.derivatives(x, params)):
+            if j != k:
+                along = np.einsum("nkd,nd->nk", gradient, dl_ddx)
+                value, slope = value * factor, slope * factor + value * along
+        return value, slope
+
+    def backward_params(self, x, params, dl_dy):
+        return self.gradient_of_params(x, params, dl_dy, None)
+
+    def double_backward_params(self, x, params, dl_dy, dl_ddx):
+        return self.gradient_of_params(x, params, dl_dy, dl_ddx)
+
+    def gradient_of_params(self, x, params, dl_dy, dl_ddx):
+        found = []
+        direction = np.zeros_like(x) if dl_ddx is None else dl_ddx
+        for k, (twin, own_x, own_params, dims, columns, _) in enumerate(self.each(x, params)):
+            if not twin.n_params:
+                continue
+            value, slope = 1.0, 0.0
+            if self.reduction == "product":
+                value, slope = self.others(k, x, params, direction)
+            weighted = (dl_dy * value)[:, columns]
+            if dl_ddx is None:
+                found.append(twin.backward_params(own_x, own_params, weighted))
+                continue
+            turned = (dl_dy * slope)[:, columns]
+            found.append(
+                twin.double_backward_params(own_x, own_params, weighted, dl_ddx[:, dims])
+                + twin.backward_params(own_x, own_params, turned)
+            )
+        return np.concatenate([np.zeros(0), *found])
+
+
+def one_blob_frequency(n_dims, n_frequencies=12, n_bins=4):
+    nested = [
+        {"otype": "TriangleWave", "n_dims_to_encode": 3, "n_frequencies": n_frequencies},
+        {"otype": "OneBlob", "n_dims_to_encode": 5, "n_bins": n_bins},
+        {"otype": "Identity"},
+    ]
+    return Composite(n_dims, nested)
+
+
+ENCODINGS = {
+    "frequency": Frequency,
+    "trianglewave": TriangleWave,
+    "sphericalharmonics": SphericalHarmonics,
+    "empty": Empty,
+    "composite": Composite,
+    "oneblobfrequency": one_blob_frequency,
+    "nrc": one_blob_frequency,
+}
