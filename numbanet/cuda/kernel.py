@@ -16,22 +16,28 @@ class Kernel:
         function: what one thread does.
         argument_types: see arguments.py.
         block: threads per block.
+        shared_bytes: shared memory that a block asks for.
     """
 
     def __init__(
-        self, device: Any, function: Callable, argument_types: Sequence[str], block: int = BLOCK
+        self,
+        device: Any,
+        function: Callable,
+        argument_types: Sequence[str],
+        block: int = BLOCK,
+        shared_bytes: int = 0,
     ):
         self._device = device
         self._kernel = device.build(function, tuple(argument_types), block)
         self._arguments = pack(argument_types, [0] * len(argument_types))
-        self.block = block
+        self.block, self.shared_bytes = block, shared_bytes
 
     def __call__(self, grid: int | tuple[int, ...], *values: float) -> None:
         """Queue the kernel on a grid of blocks."""
         arguments = self._arguments
         for i, value in enumerate(values):
             arguments[i] = value
-        self._device.launch(self._kernel, grid, self.block, 0, arguments)
+        self._device.launch(self._kernel, grid, self.block, self.shared_bytes, arguments)
 
     def over(self, n: int, *values: float) -> None:
         """Queue the kernel with a thread for each of n numbers."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from numbanet.cuda import arrays, random_kernels
 from numbanet.cuda.encoding_engine import EncodingEngine
+from numbanet.cuda.fused_engine import AMPERE, FusedEngine
 from numbanet.cuda.inputs import as_device_matrix, as_device_output, as_device_vector
 from numbanet.cuda.kernel import Kernel
 from numbanet.cuda.network_engine import NetworkEngine
@@ -87,7 +88,9 @@ class CudaTarget(AbstractTarget):
         return Gradients(flat, scatter[:n_scattered])
 
     def network_engine(self, model):
-        return NetworkEngine(self.device, model, self.precision)
+        if self.precision == "float32" or self.device.compute_capability < AMPERE:
+            return NetworkEngine(self.device, model, self.precision)
+        return FusedEngine(self.device, model, self.precision)
 
     def encoding_engine(self, encoding):
         return EncodingEngine(self.device, encoding, self.precision)

@@ -21,7 +21,8 @@ def emit(builder, context, text, result, n_results, arguments, argument_types, p
 
     In the text, $0 ... are the results, then the arguments.
     """
-    names = ["=" + LETTERS[result]] * n_results + [LETTERS[kind] for kind in argument_types]
+    results = ["=" + LETTERS[result]] * n_results if n_results else []
+    names = results + [LETTERS[kind] for kind in argument_types]
     value_type = LLVM_TYPES.get(result)
     if n_results == 0:
         returned = ir.VoidType()
@@ -31,7 +32,9 @@ def emit(builder, context, text, result, n_results, arguments, argument_types, p
         returned = ir.LiteralStructType([value_type] * n_results)
     function = ir.FunctionType(returned, [LLVM_TYPES[kind] for kind in argument_types])
     constraints = ",".join(names if pure else [*names, "~{memory}"])
-    answer = builder.call(ir.InlineAsm(function, text, constraints, side_effect=not pure), arguments)
+    answer = builder.call(
+        ir.InlineAsm(function, text, constraints, side_effect=not pure), arguments
+    )
     if n_results == 0:
         return context.get_dummy_value()
     if n_results == 1:
@@ -193,9 +196,7 @@ def shared_memory(typingctx):
         if name in module.globals:
             storage = module.globals[name]
         else:
-            storage = cgutils.add_global_variable(
-                module, ir.ArrayType(ir.IntType(8), 0), name, 3
-            )
+            storage = cgutils.add_global_variable(module, ir.ArrayType(ir.IntType(8), 0), name, 3)
             storage.linkage, storage.align = "external", 16
         return builder.trunc(builder.ptrtoint(storage, LONG), WORD)
 

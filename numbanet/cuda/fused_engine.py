@@ -1,0 +1,120 @@
+"""An encoded network on a CUDA device in one kernel per pass, where its layout allows that."""
+
+from typing import Any
+
+from numbanet.cuda import fused_kernels as kernels
+from numbanet.cuda.arrays import DeviceArray, empty
+from numbanet.cuda.fused_layout import FusedLayout, fits
+from numbanet.cuda.kernel import Kernel
+from numbanet.cuda.network_engine import NetworkEngine
+from numbanet.encoded_network import EncodedNetwork
+from numbanet.losses.base import AbstractLoss, ElementwiseLoss
+from numbanet.storage.views import ITEM_SIZES
+from numbanet.target import Gradients
+
+AMPERE = (8, 0)  # the first with these matrix instructions
+INFERENCE_WARPS, TRAINING_WARPS = 4, 4
+INFERENCE_BLOCKS, TRAINING_BLOCKS = 3, 2  # of a multiprocessor
+
+
+class FusedEngine(NetworkEngine):
+    """Evaluates an encoded network; what no fused kernel can do is left to the chain of kernels."""
+
+    def __init__(self, device: Any, model: EncodedNetwork, precision: str):
+        super().__init__(device, model, precision)
+        self._inference_layout = FusedLayout(model, INFERENCE_WARPS, trains=False)
+        self._training_layout = FusedLayout(model, TRAINING_WARPS, trains=True)
+        self._fused = {}
+
+    def _can(self, layout: FusedLayout) -> bool:
+        return fits(layout, self.device.max_shared_bytes)
+
+    def _kernel(self, key, make, types, layout) -> Kernel:
+        if key not in self._fused:
+            n_threads, shared_bytes = layout.n_threads, layout.shared_bytes
+            self._fused[key] = Kernel(self.device, make(), types, n_threads, shared_bytes)
+        return self._fused[key]
+
+    def _grid(self, layout: FusedLayout, n: int, per_multiprocessor: int) -> int:
+        most = per_multiprocessor * self.device.n_multiprocessors
+        return min(-(-n // layout.n_samples), most)
+
+    def inference(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
+        layout = self._inference_layout
+        if not self._can(layout):
+            return super().inference(inputs, params)
+        n = inputs.shape[0]
+        outputs = empty((n, self.model.network.n_output_dims), "f4", self.device)
+        kernel = self._kernel(
+            "inference",
+            lambda: kernels.inference_kernel(layout, self.precision, False),
+            kernels.INFERENCE,
+            layout,
+        )
+        weights, encoding = params.address, self._encoding_params(params)
+        grid = self._grid(layout, n, INFERENCE_BLOCKS)
+        kernel(grid, inputs.address, n, 0, 0, weights, encoding, outputs.address)
+        return outputs
+
+    def forward_backward(
+        self,
+        inputs: DeviceArray,
+        params: DeviceArray,
+        *,
+        loss: AbstractLoss | None = None,
+        targets: DeviceArray | None = None,
+        pdf: DeviceArray | None = None,
+        external: DeviceArray | None = None,
+        gradients: Gradients | None = None,
+        dl_dinput: DeviceArray | None = None,
+    ) -> int:
+        layout, n = self._training_layout, inputs.shape[0]
+        fusable = dl_dinput is None and (loss is None or isinstance(loss, ElementwiseLoss))
+        if not (fusable and self._can(layout)):
+            return super().forward_backward(
+                inputs,
+                params,
+                loss=loss,
+                targets=targets,
+                pdf=pdf,
+                external=external,
+                gradients=gradients,
+                dl_dinput=dl_dinput,
+            )
+        network, sums = self.model.network, self.sums(n)
+        in_halves = gradients is not None and gradients.in_halves
+        options = {
+            "has_pdf": pdf is not None,
+            "external": external is not None,
+            "param_gradients": gradients is not None,
+            "storage": self.precision if in_halves else "float32",
+        }
+        kernel = self._kernel(
+            (loss, *options.values()),
+            lambda: kernels.training_kernel(layout, self.precision, loss, **options),
+            kernels.TRAINING,
+            layout,
+        )
+        grid = self._grid(layout, n, TRAINING_BLOCKS)
+        unscaled = 1.0 / self.loss_scale
+        flat = scatter = 0
+        if gradients is not None:
+            flat = gradients.flat.address
+            scatter = flat + network.n_params * ITEM_SIZES["float32"]
+            if in_halves:
+                scatter = gradients.scatter.address
+        scale = self.loss_scale / max(n * network.n_output_dims, 1) if loss is not None else 1.0
+        kernel(
+            grid,
+            *(inputs.address, n, 0, 0, params.address, self._encoding_params(params)),
+            *(0, n, address(targets), address(pdf), address(external)),
+            *(self.loss_scale if external is not None else scale, unscaled),
+            *(flat, scatter, 1.0 if in_halves else unscaled, 0, sums.address),
+        )
+        if in_halves:
+            self._collect(gradients)
+        return grid * layout.n_warps if loss is not None else 0
+
+
+def address(array: DeviceArray | None) -> int:
+    return 0 if array is None else array.address

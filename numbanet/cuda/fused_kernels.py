@@ -1,0 +1,358 @@
+"""Kernels that evaluate a whole network, or train it, in one launch.
+
+A block keeps the weights in shared memory and takes one tile of samples after the other. Of each
+tile: every lane writes the features of its sample to shared memory; the warps multiply their rows
+through all layers; for training, the loss, the way back, the gradients of the weights, which stay
+in registers until the last tile, and the gradients of the features, which each lane scatters.
+
+With `from_features`, features come from global memory and their gradients go there, feature-major.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from numbanet.cuda.encoding_kernels import read_row
+from numbanet.cuda.fused_layout import FRAGMENTS, FusedLayout
+from numbanet.cuda.fused_network import (
+    features_backward,
+    flush_gradients,
+    forward,
+    hidden_backward,
+    load_weights,
+    nothing,
+    weight_gradients,
+)
+from numbanet.cuda.fused_samples import encode, encode_backward, fetch_features, put_features
+from numbanet.cuda.threads import (
+    barrier,
+    block_index,
+    blocks_per_grid,
+    thread_index,
+    warp_sum,
+)
+from numbanet.device import ONE, ZERO, device, local_array, uint32_view, unrolled
+from numbanet.losses.base import AbstractLoss
+from numbanet.storage.views import float_vector
+from numbanet.tiles.fragments import ROWS, TO_PAIR, row_pitch, store_rows
+from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
+
+# inputs, n, features, pitch, weights, parameters of the encoding
+SOURCE = ("uint64", "uint32", "uint64", "uint32", "uint64", "uint64")
+INFERENCE = (*SOURCE, "uint64")
+TRAINING = (
+    *SOURCE,
+    *("uint32", "uint32", "uint64", "uint64", "uint64", "float32", "float32"),
+    *("uint64", "uint64", "float32", "uint64", "uint64"),
+)
+LANES, LOG2_LANES = np.uint32(32), np.uint32(5)
+THREE, TWO = np.uint32(3), np.uint32(2)
+
+
+@cache
+def features_of_lane(layout: FusedLayout, precision: str, from_features: bool):
+    """Device function (inputs, i, n, features, pitch, params, address): a sample's row."""
+    encoding = layout.model.encoding
+    n_dims, n_features = encoding.n_dims, encoding.n_outputs
+    if from_features:
+        fetch = fetch_features(n_features, precision)
+
+        @device
+        def fetched(inputs, i, n, features, pitch, params, address):
+            fetch(features, min(i, np.uint32(n - np.uint32(1))), pitch, address)
+
+        return fetched
+    encode_sample, read = encode(encoding, precision), read_row(n_dims)
+
+    @device
+    def encoded(inputs, i, n, features, pitch, params, address):
+        x, row = local_array(n_dims), min(i, np.uint32(n - np.uint32(1)))
+        read(inputs, np.uint32(row * np.uint32(n_dims)), x)
+        encode_sample(x, params, address)
+
+    return encoded
+
+
+@cache
+def for_each_output(n_outputs: int, body):
+    """Device function (lane, row, context): body(e, i, column, context) for outputs e.
+
+    Those of a fragment that the lane holds and that are no padding: e is their place among its
+    sums, i the number of the sample, if it is `row` for the fragment's first one.
+    """
+    n_sums = 8 * -(-n_outputs // 16)
+    n_columns = np.uint32(n_outputs)
+
+    @device
+    def at(e, lane, row, context):
+        if 8 * (e // 4) < n_outputs:
+            i = np.uint32(row + (lane >> TWO) + np.uint32(8 * (e // 2 % 2)))
+            column = np.uint32(np.uint32(8 * (e // 4) + e % 2) + TWO * (lane & THREE))
+            if column < n_columns:
+                body(e, i, column, context)
+
+    @device
+    def for_each_output(lane, row, context):
+        unrolled(n_sums, at, lane, row, context)
+
+    return for_each_output
+
+
+@cache
+def inference_kernel(layout: FusedLayout, precision: str, from_features: bool):
+    """(inputs, n, features, pitch, weights, encoding's parameters, outputs)."""
+    network = layout.model.network
+    n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
+    act = network.activations[1].forward
+    load, source = load_weights(layout), features_of_lane(layout, precision, from_features)
+    multiply = forward(layout, precision)
+    features_rows, pitch_0, tile_rows = layout.rows[0], layout.pitches[0], layout.n_samples
+
+    @device
+    def write(e, i, column, context):
+        n, sums, outputs = context
+        if i < n:
+            outputs[np.uint32(i * np.uint32(n_outputs) + column)] = act(sums[e])
+
+    write_outputs = for_each_output(n_outputs, write)
+
+    @device
+    def fragment(k, shared, warp, lane, tile, n, outputs):
+        row = np.uint32(warp * LANES + np.uint32(ROWS * k))
+        sums = local_array(n_sums)
+        multiply(shared, row, lane, sums)
+        write_outputs(lane, np.uint32(tile + row), (n, sums, outputs))
+
+    def fused_inference(pinputs, n, pfeatures, pitch, pweights, pparams, poutputs):
+        thread, shared = thread_index(), shared_memory()
+        warp, lane = np.uint32(thread >> LOG2_LANES), np.uint32(thread & np.uint32(31))
+        load(thread, pweights, shared)
+        wait_for_copies()
+        barrier()
+        outputs = float_vector(poutputs, n)
+        address = np.uint32(
+            shared + np.uint32(features_rows) + np.uint32(thread * np.uint32(pitch_0))
+        )
+        tile = np.uint32(block_index() * np.uint32(tile_rows))
+        while tile < n:
+            source(pinputs, np.uint32(tile + thread), n, pfeatures, pitch, pparams, address)
+            warp_barrier()
+            unrolled(FRAGMENTS, fragment, shared, warp, lane, tile, n, outputs)
+            warp_barrier()
+            tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(tile_rows)))
+
+    kind = "features" if from_features else type(layout.model.encoding).__name__
+    fused_inference.__qualname__ = f"fused_inference_{kind}_{precision}"
+    return fused_inference
+
+
+@cache
+def output_gradient(
+    layout: FusedLayout, precision: str, loss: AbstractLoss | None, has_pdf: bool, external: bool
+):
+    """Device function (lane, i, n, sums, targets, pdf, given, scale, address) -> sum of the loss.
+
+    For a fragment whose first sample is i: the gradient of the outputs before their activation, in
+    rows of shared memory.
+    """
+    network = layout.model.network
+    n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
+    output, has_loss, to_pair = network.activations[1], loss is not None, TO_PAIR[precision]
+    act, act_backward, from_input = output.forward, output.backward, output.from_input
+    value_and_gradient = loss.value_and_gradient if has_loss else nothing
+    store = store_rows(layout.widths[-1] // ROWS, row_pitch(layout.widths[-1]))
+    n_words = n_sums // 2
+
+    @device
+    def element(e, i, column, context):
+        n, sums, targets, pdf, given, scale, gradients, total = context
+        if i < n:
+            there, y, dl_dy = np.uint32(i * np.uint32(n_outputs) + column), act(sums[e]), ZERO
+            if has_loss:
+                density = pdf[there] if has_pdf else ONE
+                value, gradient = value_and_gradient(y, targets[there], density)
+                total[0] += value
+                dl_dy = scale * gradient
+            if external:
+                dl_dy = scale * given[there]
+            kept = sums[e] if from_input else y
+            gradients[e] = act_backward(dl_dy, kept)
+
+    each = for_each_output(n_outputs, element)
+
+    @device
+    def clear(k, gradients):
+        gradients[k] = ZERO
+
+    @device
+    def to_words(q, gradients, words):
+        words[q] = to_pair(gradients[2 * q], gradients[2 * q + 1])
+
+    @device
+    def output_gradient(lane, i, n, sums, targets, pdf, given, scale, address):
+        gradients, total = local_array(n_sums), local_array(1)
+        words = uint32_view(local_array(n_words))
+        total[0] = ZERO
+        unrolled(n_sums, clear, gradients)
+        each(lane, i, (n, sums, targets, pdf, given, scale, gradients, total))
+        unrolled(n_words, to_words, gradients, words)
+        store(address, lane, words)
+        return total[0]
+
+    return output_gradient
+
+
+@cache
+def training_kernel(
+    layout: FusedLayout,
+    precision: str,
+    loss: AbstractLoss | None,
+    *,
+    has_pdf: bool = False,
+    external: bool = False,
+    from_features: bool = False,
+    param_gradients: bool = True,
+    storage: str = "float32",
+):
+    """(inputs, n, features, pitch, weights, encoding's parameters, first, n_all, targets, pdf,
+    given, scale, unscaled, gradients, scatter, factor, gradients of features, partial sums).
+
+    Weights' gradients are multiplied by `unscaled`, the encoding's by `factor`, and added. With
+    `from_features` the gradients of the features go to their own place instead.
+    """
+    network = layout.model.network
+    n_hidden, n_features = network.n_hidden_layers, layout.model.encoding.n_outputs
+    n_dims, n_params = layout.model.encoding.n_dims, layout.model.encoding.n_params
+    load, source = load_weights(layout), features_of_lane(layout, precision, from_features)
+    multiply = forward(layout, precision)
+    gradient = output_gradient(layout, precision, loss, has_pdf, external)
+    steps, flushes = steps_back(layout, precision, param_gradients)
+    to_features = features_backward(layout, precision)
+    scatters = param_gradients and n_params > 0 and not from_features
+    wants_features = scatters or from_features
+    put = put_features(n_features, precision)
+    scatter = (
+        encode_backward(layout.model.encoding, precision, storage, True) if scatters else nothing
+    )
+    read = read_row(n_dims)
+    n_all_sums, n_sums = max(layout.first_sums[-1], 1), layout.widths[-1] // 2
+    features_rows, pitch_0, tile_rows = layout.rows[0], layout.pitches[0], layout.n_samples
+    outputs_rows, out_pitch = layout.rows[n_hidden + 1], layout.pitches[-1]
+    n_network_params = network.n_params
+
+    @device
+    def forth(k, shared, warp, lane, tile, n, targets, pdf, given, scale, total):
+        row = np.uint32(warp * LANES + np.uint32(ROWS * k))
+        sums = local_array(n_sums)
+        multiply(shared, row, lane, sums)
+        address = np.uint32(shared + np.uint32(outputs_rows) + row * np.uint32(out_pitch))
+        i = np.uint32(tile + row)
+        total[0] += gradient(lane, i, n, sums, targets, pdf, given, scale, address)
+
+    @device
+    def back(k, shared, warp, lane):
+        to_features(shared, np.uint32(warp * LANES + np.uint32(ROWS * k)), lane)
+
+    @device
+    def clear(k, sums):
+        sums[k] = ZERO
+
+    @device
+    def unscale(k, sums, factor):
+        sums[k] *= factor
+
+    def fused_training(
+        pinputs, n, pfeatures, pitch, pweights, pparams,
+        first, n_all, ptargets, ppdf, pgiven, scale, unscaled,
+        pgradients, pscatter, factor, pdl_dfeatures, psums,
+    ):  # fmt: skip
+        thread, shared = thread_index(), shared_memory()
+        warp, lane = np.uint32(thread >> LOG2_LANES), np.uint32(thread & np.uint32(31))
+        load(thread, pweights, shared)
+        targets, pdf, given = (
+            float_vector(ptargets, n),
+            float_vector(ppdf, n),
+            float_vector(pgiven, n),
+        )
+        dl_dweights, total = local_array(n_all_sums), local_array(1)
+        unrolled(n_all_sums, clear, dl_dweights)
+        total[0] = ZERO
+        address = np.uint32(
+            shared + np.uint32(features_rows) + np.uint32(thread * np.uint32(pitch_0))
+        )
+        wait_for_copies()
+        barrier()
+        tile = np.uint32(block_index() * np.uint32(tile_rows))
+        while tile < n:
+            i = np.uint32(tile + thread)
+            source(pinputs, i, n, pfeatures, pitch, pparams, address)
+            warp_barrier()
+            unrolled(
+                FRAGMENTS, forth, shared, warp, lane, tile, n, targets, pdf, given, scale, total
+            )
+            steps(shared, warp, lane, dl_dweights)
+            barrier()
+            if wants_features:
+                unrolled(FRAGMENTS, back, shared, warp, lane)
+                warp_barrier()
+                if i < n:
+                    if from_features:
+                        put(address, pdl_dfeatures, i, pitch)
+                    else:
+                        x = local_array(n_dims)
+                        read(pinputs, np.uint32(i * np.uint32(n_dims)), x)
+                        number = np.uint32(first + i)
+                        scatter(x, pparams, address, factor, number, n_all, pscatter)
+                warp_barrier()
+            tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(tile_rows)))
+        if param_gradients:
+            unrolled(n_all_sums, unscale, dl_dweights, unscaled)
+            flushes(warp, lane, dl_dweights, float_vector(pgradients, n_network_params))
+        sums = float_vector(psums, n)
+        of_warp = warp_sum(total[0])
+        if lane == np.uint32(0):
+            number = np.uint32(thread + block_index() * np.uint32(tile_rows))
+            sums[np.uint32(number >> LOG2_LANES)] = of_warp
+
+    kind = "features" if from_features else type(layout.model.encoding).__name__
+    fused_training.__qualname__ = f"fused_training_{kind}_{precision}"
+    return fused_training
+
+
+def steps_back(layout: FusedLayout, precision: str, param_gradients: bool):
+    """Device functions (shared, warp, lane, sums): the way back to the first layer's gradients.
+
+    And (warp, lane, sums, gradients): add the gradients of all weights to global memory.
+    """
+
+    def then(before, k):
+        gradients = weight_gradients(layout, precision, k) if param_gradients else nothing
+        through = hidden_backward(layout, precision, k) if k > 0 else nothing
+
+        @device
+        def fragment(j, shared, warp, lane):
+            through(shared, np.uint32(warp * LANES + np.uint32(ROWS * j)), lane)
+
+        @device
+        def step(shared, warp, lane, sums):
+            before(shared, warp, lane, sums)
+            barrier()  # all have written the gradients of layer k + 1, and read what is overwritten
+            gradients(shared, warp, lane, sums)
+            unrolled(FRAGMENTS, fragment, shared, warp, lane)
+
+        return step
+
+    def then_flush(before, k):
+        flush = flush_gradients(layout, k)
+
+        @device
+        def flush_all(warp, lane, sums, gradients):
+            before(warp, lane, sums, gradients)
+            flush(warp, lane, sums, gradients)
+
+        return flush_all
+
+    steps, flushes = nothing, nothing
+    for k in reversed(range(layout.model.network.n_hidden_layers + 1)):
+        steps, flushes = then(steps, k), then_flush(flushes, k)
+    return steps, flushes

@@ -1,0 +1,108 @@
+"""How a fused kernel divides its block of threads and its shared memory.
+
+A warp takes 32 samples, one for each lane where features are computed, and multiplies them as two
+fragments of 16 rows. The block keeps all weights in shared memory, and for training the features
+and the hidden activations of its samples.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+from numbanet.encoded_network import EncodedNetwork
+from numbanet.tiles.fragments import ROWS, row_pitch
+
+WARP = 32
+FRAGMENTS = WARP // ROWS  # of a warp's samples
+MOST_SUMS = 80  # registers of a thread that may hold gradients of weights
+MOST_SHARED = 227 * 1024  # bytes; a GPU may have less
+MOST_HIDDEN = 128  # neurons: one fragment and its sums fit the registers
+
+
+@dataclass(frozen=True)
+class FusedLayout:
+    """Sizes and places of a fused kernel; `model` has its encoding padded."""
+
+    model: EncodedNetwork
+    n_warps: int
+    trains: bool
+
+    @property
+    def n_threads(self) -> int:
+        return WARP * self.n_warps
+
+    @property
+    def n_samples(self) -> int:
+        """Of a block at a time."""
+        return WARP * self.n_warps
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Of the features, the hidden layers and the padded output."""
+        return self.model.network.widths
+
+    @cached_property
+    def pitches(self) -> tuple[int, ...]:
+        """Bytes of a row of each of these."""
+        return tuple(map(row_pitch, self.widths))
+
+    @cached_property
+    def weights(self) -> tuple[int, ...]:
+        """Where each matrix begins in shared memory, and where the last one ends."""
+        sizes = [
+            fan_out * pitch
+            for (fan_out, _), pitch in zip(self.model.network.shapes, self.pitches, strict=False)
+        ]
+        return tuple(accumulate(sizes, initial=0))
+
+    @cached_property
+    def rows(self) -> tuple[int, ...]:
+        """Where the rows of the features begin, of the hidden layers, of the output's gradient.
+
+        Then those of one more hidden layer, for gradients, and the end of all rows.
+        """
+        if not self.trains:
+            return self.weights[-1], self.weights[-1] + self.n_samples * self.pitches[0]
+        pitches = [*self.pitches, self.pitches[-2]]
+        sizes = [self.n_samples * pitch for pitch in pitches]
+        return tuple(accumulate(sizes, initial=self.weights[-1]))
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of weights and rows."""
+        return self.rows[-1]
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[int, int], ...]:
+        """Blocks of 16 x 16 gradients of each matrix: along the outputs, and the inputs."""
+        return tuple((rows // ROWS, columns // ROWS) for rows, columns in self.model.network.shapes)
+
+    @cached_property
+    def blocks_per_warp(self) -> tuple[int, ...]:
+        """How many of these a warp adds up."""
+        return tuple(-(-m * n // self.n_warps) for m, n in self.blocks)
+
+    @cached_property
+    def first_sums(self) -> tuple[int, ...]:
+        """Where a thread's sums of each matrix begin among all of its sums, and the end."""
+        return tuple(accumulate((8 * n for n in self.blocks_per_warp), initial=0))
+
+
+def fits(layout: FusedLayout, max_shared_bytes: int = MOST_SHARED) -> bool:
+    """Whether a kernel can be fused: the one place that decides it.
+
+    Widths are multiples of 16, so that fragments are whole; at most 128, so that a fragment and its
+    sums stay in registers; and weights and rows fit the shared memory of a block. For training,
+    the gradients of all weights also stay in registers until the end, and the hidden activation is
+    differentiated at its output.
+    """
+    network = layout.model.network
+    aligned = all(width % ROWS == 0 for width in layout.widths)
+    narrow = max(layout.widths) <= MOST_HIDDEN
+    if not (aligned and narrow and network.n_hidden_layers > 0):
+        return False
+    if layout.shared_bytes > max_shared_bytes:
+        return False
+    if not layout.trains:
+        return True
+    return layout.first_sums[-1] <= MOST_SUMS and not network.activations[0].from_input

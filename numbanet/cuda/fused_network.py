@@ -1,0 +1,293 @@
+"""The multi-layer perceptron inside of a fused kernel: functions for 16 rows of a warp.
+
+Activations stay in registers from one layer to the next. For training they are also left in shared
+memory, where the gradients of the weights need them as whole columns.
+"""
+
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+
+from numbanet.activations import Activation
+from numbanet.cuda.fused_layout import FusedLayout
+from numbanet.device import device, local_array, uint32_view, unrolled
+from numbanet.storage.access import reduce_pair
+from numbanet.tiles.copies import copy_rows
+from numbanet.tiles.fragments import (
+    ROWS,
+    TO_FLOATS,
+    TO_PAIR,
+    add_outer_product,
+    lane_columns,
+    lane_rows,
+    load_rows,
+    product,
+    store_rows,
+)
+from numbanet.tiles.instructions import ldmatrix_transposed
+
+
+@cache
+def load_weights(layout: FusedLayout):
+    """Device function (thread, params, shared): start the copies of all matrices."""
+    network, pitches, places = layout.model.network, layout.pitches, layout.weights
+    copies, source = [], 0
+    for k, (fan_out, fan_in) in enumerate(network.shapes):
+        copies.append((copy_rows(fan_out, fan_in, pitches[k], layout.n_threads), source, places[k]))
+        source += 2 * fan_out * fan_in
+
+    def then(before, step):
+        copy, first, place = step
+
+        @device
+        def load_weights(thread, params, shared):
+            before(thread, params, shared)
+            copy(thread, np.uint64(params + np.uint64(first)), np.uint32(shared + np.uint32(place)))
+
+        return load_weights
+
+    load = nothing
+    for step in copies:
+        load = then(load, step)
+    return load
+
+
+@device
+def nothing(*arguments):
+    return
+
+
+@cache
+def activate(activation: Activation, precision: str, n_wide: int):
+    """Device function (sums, words): the activation of sums, as halves."""
+    forward, to_pair, n_words = activation.forward, TO_PAIR[precision], 4 * n_wide
+
+    @device
+    def activate_pair(q, sums, words):
+        words[q] = to_pair(forward(sums[2 * q]), forward(sums[2 * q + 1]))
+
+    @device
+    def activate(sums, words):
+        unrolled(n_words, activate_pair, sums, words)
+
+    return activate
+
+
+@cache
+def activate_backward(activation: Activation, precision: str, n_wide: int):
+    """Device function (sums, kept, words): the chain rule through an activation, as halves."""
+    backward, to_pair, to_floats = activation.backward, TO_PAIR[precision], TO_FLOATS[precision]
+    n_words = 4 * n_wide
+
+    @device
+    def backward_pair(q, sums, kept, words):
+        low, high = to_floats(kept[q])
+        words[q] = to_pair(backward(sums[2 * q], low), backward(sums[2 * q + 1], high))
+
+    @device
+    def activate_backward(sums, kept, words):
+        unrolled(n_words, backward_pair, sums, kept, words)
+
+    return activate_backward
+
+
+@cache
+def forward(layout: FusedLayout, precision: str):
+    """Device function (shared, row, lane, sums): 16 samples from their features to the output.
+
+    `row` is the first one's number in the block, sums [padded output / 2] are what the output
+    activation has not seen. Training leaves the hidden activations in shared memory.
+    """
+    n_blocks = tuple(width // ROWS for width in layout.widths)
+    n_hidden, keeps = layout.model.network.n_hidden_layers, layout.trains
+    weights, rows, pitches = layout.weights, layout.rows, layout.pitches
+    hidden = layout.model.network.activations[0]
+    n_in, n_wide = n_blocks[:2]
+    n_words, n_sums = 4 * max(n_in, n_wide), 8 * n_wide
+    read = load_rows(n_in)
+    activate_hidden = activate(hidden, precision, n_wide)
+    products = [
+        product(precision, deep, wide, pitches[k], transposed=True)
+        for k, (deep, wide) in enumerate(pairwise(n_blocks))
+    ]
+    first_product, last_product = products[0], products[-1]
+    middle_product = products[1] if n_hidden > 1 else nothing
+    of_features, of_first = lane_rows(pitches[0]), lane_columns(pitches[0])
+    of_hidden = lane_columns(pitches[1])
+    store = store_rows(n_wide, pitches[1])
+    features, feature_pitch, hidden_pitch = rows[0], pitches[0], pitches[1]
+    last = weights[n_hidden]
+
+    @device
+    def keep(k, shared, row, lane, words):
+        if keeps:
+            place = np.uint32(rows[k]) + row * np.uint32(hidden_pitch)
+            store(np.uint32(shared + place), lane, words)
+
+    @device
+    def middle(k, shared, row, lane, words, sums):
+        if k > 0:
+            address = np.uint32(shared + of_hidden(lane) + np.uint32(weights[k]))
+            middle_product(words, address, sums)
+            activate_hidden(sums, words)
+            keep(k + 1, shared, row, lane, words)
+
+    @device
+    def forward(shared, row, lane, sums):
+        words, hidden_sums = uint32_view(local_array(n_words)), local_array(n_sums)
+        place = np.uint32(features) + row * np.uint32(feature_pitch) + of_features(lane)
+        read(np.uint32(shared + place), words)
+        first_product(words, np.uint32(shared + of_first(lane)), hidden_sums)
+        activate_hidden(hidden_sums, words)
+        keep(1, shared, row, lane, words)
+        unrolled(n_hidden, middle, shared, row, lane, words, hidden_sums)
+        last_product(words, np.uint32(shared + of_hidden(lane) + np.uint32(last)), sums)
+
+    return forward
+
+
+def gradient_rows(layout: FusedLayout, k: int) -> int:
+    """Where the gradients of layer k's values lie: where the activations of layer k + 1 were.
+
+    The last hidden layer's have rows of their own, since those of the output still hold its own.
+    """
+    n_hidden = layout.model.network.n_hidden_layers
+    if k == n_hidden + 1:
+        return layout.rows[k]
+    return layout.rows[k + 1] if k < n_hidden else layout.rows[n_hidden + 2]
+
+
+@cache
+def through_matrix(layout: FusedLayout, precision: str, k: int):
+    """Device function (shared, row, lane, sums): the gradient of matrix k's inputs, 16 samples."""
+    n_out, n_in = layout.widths[k + 1] // ROWS, layout.widths[k] // ROWS
+    out_pitch, in_pitch = layout.pitches[k + 1], layout.pitches[k]
+    multiply = product(precision, n_out, n_in, in_pitch, transposed=False)
+    read, of_row, of_matrix = load_rows(n_out), lane_rows(out_pitch), lane_rows(in_pitch)
+    weights, outputs, n_words = layout.weights[k], gradient_rows(layout, k + 1), 4 * n_out
+
+    @device
+    def through_matrix(shared, row, lane, sums):
+        words = uint32_view(local_array(n_words))
+        place = np.uint32(outputs) + row * np.uint32(out_pitch)
+        read(np.uint32(shared + place + of_row(lane)), words)
+        multiply(words, np.uint32(shared + np.uint32(weights) + of_matrix(lane)), sums)
+
+    return through_matrix
+
+
+@cache
+def hidden_backward(layout: FusedLayout, precision: str, k: int):
+    """Device function (shared, row, lane): 16 samples through matrix k and the activation below."""
+    n_wide, pitch = layout.widths[k] // ROWS, layout.pitches[k]
+    through = through_matrix(layout, precision, k)
+    backward = activate_backward(layout.model.network.activations[0], precision, n_wide)
+    read, store, of_lane = load_rows(n_wide), store_rows(n_wide, pitch), lane_rows(pitch)
+    activations, gradients = layout.rows[k], gradient_rows(layout, k)
+    n_words, n_sums = 4 * n_wide, 8 * n_wide
+
+    @device
+    def hidden_backward(shared, row, lane):
+        sums, place = local_array(n_sums), row * np.uint32(pitch)
+        through(shared, row, lane, sums)
+        kept, words = uint32_view(local_array(n_words)), uint32_view(local_array(n_words))
+        read(np.uint32(shared + np.uint32(activations) + place + of_lane(lane)), kept)
+        backward(sums, kept, words)
+        store(np.uint32(shared + np.uint32(gradients) + place), lane, words)
+
+    return hidden_backward
+
+
+@cache
+def features_backward(layout: FusedLayout, precision: str):
+    """Device function (shared, row, lane): the gradient of 16 samples' features, in their place."""
+    n_in, pitch = layout.widths[0] // ROWS, layout.pitches[0]
+    through, to_pair = through_matrix(layout, precision, 0), TO_PAIR[precision]
+    store, features, n_words, n_sums = store_rows(n_in, pitch), layout.rows[0], 4 * n_in, 8 * n_in
+
+    @device
+    def to_words(q, sums, words):
+        words[q] = to_pair(sums[2 * q], sums[2 * q + 1])
+
+    @device
+    def features_backward(shared, row, lane):
+        sums, words = local_array(n_sums), uint32_view(local_array(n_words))
+        through(shared, row, lane, sums)
+        unrolled(n_words, to_words, sums, words)
+        place = np.uint32(features) + row * np.uint32(pitch)
+        store(np.uint32(shared + place), lane, words)
+
+    return features_backward
+
+
+@cache
+def weight_gradients(layout: FusedLayout, precision: str, k: int):
+    """Device function (shared, warp, lane, sums): add the block's gradient of matrix k to sums.
+
+    Each warp has some of its 16 x 16 blocks, each over all samples of the block of threads.
+    """
+    m, n = layout.blocks[k]
+    n_warps, n_mine, first = layout.n_warps, layout.blocks_per_warp[k], layout.first_sums[k]
+    out_pitch, in_pitch = layout.pitches[k + 1], layout.pitches[k]
+    outputs, inputs = gradient_rows(layout, k + 1), layout.rows[k]
+    of_outputs, of_inputs = lane_columns(out_pitch), lane_rows(in_pitch)
+    add = add_outer_product(precision)
+    n_steps = layout.n_samples // ROWS
+    out_step, in_step = np.uint32(ROWS * out_pitch), np.uint32(ROWS * in_pitch)
+    same_row = n_warps % m == 0  # all of a warp's blocks are of the same outputs
+    whole = m * n % n_warps == 0
+
+    @device
+    def add_block(j, warp, a_address, b_address, a, sums):
+        block = np.uint32(warp + np.uint32(n_warps * j))
+        if whole or block < np.uint32(m * n):
+            row, column = np.uint32(block % np.uint32(m)), np.uint32(block // np.uint32(m))
+            b = ldmatrix_transposed(np.uint32(b_address + column * np.uint32(32)))
+            if same_row:
+                add(a, b, sums, first + 8 * j)
+            else:
+                other = ldmatrix_transposed(np.uint32(a_address + row * np.uint32(32)))
+                add(other, b, sums, first + 8 * j)
+
+    @device
+    def weight_gradients(shared, warp, lane, sums):
+        a_address = np.uint32(shared + np.uint32(outputs) + of_outputs(lane))
+        b_address = np.uint32(shared + np.uint32(inputs) + of_inputs(lane))
+        a_row = (
+            np.uint32(np.uint32(warp % np.uint32(m)) * np.uint32(32)) if same_row else np.uint32(0)
+        )
+        for _ in range(n_steps):
+            a = ldmatrix_transposed(np.uint32(a_address + a_row))
+            unrolled(n_mine, add_block, warp, a_address, b_address, a, sums)
+            a_address, b_address = np.uint32(a_address + out_step), np.uint32(b_address + in_step)
+
+    return weight_gradients
+
+
+@cache
+def flush_gradients(layout: FusedLayout, k: int):
+    """Device function (warp, lane, sums, gradients): add the sums of matrix k to global memory."""
+    m, n = layout.blocks[k]
+    n_warps, first = layout.n_warps, layout.first_sums[k]
+    fan_in, n_pairs = np.uint32(layout.widths[k]), 4 * layout.blocks_per_warp[k]
+    start = np.uint32(sum(rows * columns for rows, columns in layout.model.network.shapes[:k]))
+
+    @device
+    def flush_pair(q, block, lane, sums, gradients):  # sums 2 q and 2 q + 1 of all of the warp's
+        j, part = q // 4, q % 4
+        here = np.uint32(block + np.uint32(n_warps * j))
+        if here < np.uint32(m * n):
+            row = np.uint32(here % np.uint32(m)) * np.uint32(16) + (lane >> np.uint32(2))
+            row = np.uint32(row + np.uint32(8 * (part % 2)))
+            column = np.uint32(here // np.uint32(m)) * np.uint32(16)
+            column = np.uint32(column + np.uint32(2) * (lane & np.uint32(3)))
+            column = np.uint32(column + np.uint32(8 * (part // 2)))
+            i = np.uint32(start + row * fan_in + column)
+            reduce_pair(gradients, i, sums[first + 2 * q], sums[first + 2 * q + 1])
+
+    @device
+    def flush_gradients(warp, lane, sums, gradients):
+        unrolled(n_pairs, flush_pair, warp, lane, sums, gradients)
+
+    return flush_gradients

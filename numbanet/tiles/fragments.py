@@ -1,0 +1,168 @@
+"""Matrices of halves between registers and shared memory: a warp's products of 16 rows.
+
+A fragment is what a warp holds of a matrix with 16 rows: words [4 n] for 16 n columns of halves,
+and sums [8 n] for the same columns of float32; word q and sums 2 q and 2 q + 1 are the same places.
+So the sums of one product, converted in pairs, are the operand of the next one.
+
+Rows in shared memory have a pitch that is an odd multiple of 16 bytes: whatever 8 rows one
+instruction reads, their 16-byte pieces lie in different banks.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from numbanet.device import ZERO, device, unrolled
+from numbanet.storage.halves import (
+    bfloat16_pair_to_floats,
+    compute_capability,
+    float16_pair_to_floats,
+    floats_to_bfloat16_pair,
+    floats_to_float16_pair,
+)
+from numbanet.tiles.instructions import (
+    MULTIPLY_ADD,
+    ldmatrix,
+    ldmatrix_transposed,
+    stmatrix,
+    store_word,
+)
+
+ROWS = 16  # of a fragment
+HOPPER = np.int32(90)
+TO_PAIR = {"float16": floats_to_float16_pair, "bfloat16": floats_to_bfloat16_pair}
+TO_FLOATS = {"float16": float16_pair_to_floats, "bfloat16": bfloat16_pair_to_floats}
+
+
+def row_pitch(width: int) -> int:
+    """Bytes from one row of halves to the next; 16 divides the width."""
+    return 2 * width + 16
+
+
+# Where a lane's accesses begin, in bytes from the first of some rows.
+
+
+@cache
+def lane_rows(pitch: int):
+    """Device function lane -> its row for ldmatrix: 16 rows, then the same at columns + 8."""
+    row, column = np.uint32(pitch), np.uint32(16)
+
+    @device
+    def lane_rows(lane):
+        return np.uint32((lane & np.uint32(15)) * row + (lane >> np.uint32(4)) * column)
+
+    return lane_rows
+
+
+@cache
+def lane_columns(pitch: int):
+    """Device function lane -> its row for ldmatrix: 8 rows, these at columns + 8, then 8 more."""
+    row, column = np.uint32(pitch), np.uint32(16)
+
+    @device
+    def lane_columns(lane):
+        of_16 = (lane & np.uint32(7)) + ((lane >> np.uint32(4)) << np.uint32(3))
+        return np.uint32(of_16 * row + ((lane >> np.uint32(3)) & np.uint32(1)) * column)
+
+    return lane_columns
+
+
+@cache
+def product(precision: str, n_deep: int, n_wide: int, pitch: int, transposed: bool):
+    """Device function (words, address, sums): sums = words times a matrix in shared memory.
+
+    The matrix has 16 n_deep x 16 n_wide numbers, the depth along its rows, or, transposed, across
+    them; the address is that of the lane: by lane_rows, or lane_columns where it is transposed.
+    """
+    multiply_add = MULTIPLY_ADD[precision]
+    n_blocks, n_sums = n_deep * n_wide, 8 * n_wide
+
+    @device
+    def block(index, words, address, sums):  # 16 x 16 of the matrix
+        k, j = index // n_wide, index % n_wide
+        if transposed:
+            b = ldmatrix(np.uint32(address + np.uint32(ROWS * pitch * j + 32 * k)))
+        else:
+            b = ldmatrix_transposed(np.uint32(address + np.uint32(ROWS * pitch * k + 32 * j)))
+        a = words[4 * k], words[4 * k + 1], words[4 * k + 2], words[4 * k + 3]
+        i = 8 * j
+        c = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
+        sums[i], sums[i + 1], sums[i + 2], sums[i + 3] = multiply_add(a, b[0], b[1], c)
+        i += 4
+        c = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
+        sums[i], sums[i + 1], sums[i + 2], sums[i + 3] = multiply_add(a, b[2], b[3], c)
+
+    @device
+    def clear(k, sums):
+        sums[k] = ZERO
+
+    @device
+    def product(words, address, sums):
+        unrolled(n_sums, clear, sums)
+        unrolled(n_blocks, block, words, address, sums)
+
+    return product
+
+
+@cache
+def add_outer_product(precision: str):
+    """Device function (a, b, sums, first): add a 16 x 16 block of a^T b over 16 rows.
+
+    a and b are what ldmatrix_transposed gives for the rows of both: by lane_columns for a, by
+    lane_rows for b. The block lies at sums[first : first + 8].
+    """
+    multiply_add = MULTIPLY_ADD[precision]
+
+    @device
+    def add_outer_product(a, b, sums, first):
+        i = first
+        c = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
+        sums[i], sums[i + 1], sums[i + 2], sums[i + 3] = multiply_add(a, b[0], b[1], c)
+        i += 4
+        c = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
+        sums[i], sums[i + 1], sums[i + 2], sums[i + 3] = multiply_add(a, b[2], b[3], c)
+
+    return add_outer_product
+
+
+@cache
+def load_rows(n_wide: int):
+    """Device function (address, words): read rows; the address is the lane's, by lane_rows."""
+
+    @device
+    def load_block(k, address, words):
+        block = ldmatrix(np.uint32(address + np.uint32(32 * k)))
+        words[4 * k], words[4 * k + 1], words[4 * k + 2], words[4 * k + 3] = block
+
+    @device
+    def load_rows(address, words):
+        unrolled(n_wide, load_block, address, words)
+
+    return load_rows
+
+
+@cache
+def store_rows(n_wide: int, pitch: int):
+    """Device function (rows, lane, words): write 16 rows that begin at an address."""
+    of_lane, n_words = lane_rows(pitch), 4 * n_wide
+
+    @device
+    def store_block(k, address, words):
+        block = words[4 * k], words[4 * k + 1], words[4 * k + 2], words[4 * k + 3]
+        stmatrix(np.uint32(address + np.uint32(32 * k)), block)
+
+    @device
+    def store_one(q, address, words):
+        offset = 32 * (q // 4) + 8 * pitch * (q % 2) + 16 * (q // 2 % 2)
+        store_word(np.uint32(address + np.uint32(offset)), words[q])
+
+    @device
+    def store_rows(rows, lane, words):
+        if compute_capability() >= HOPPER:
+            unrolled(n_wide, store_block, np.uint32(rows + of_lane(lane)), words)
+        else:
+            row, column = lane >> np.uint32(2), lane & np.uint32(3)
+            place = row * np.uint32(pitch) + column * np.uint32(4)
+            unrolled(n_words, store_one, np.uint32(rows + place), words)
+
+    return store_rows
