@@ -15,6 +15,7 @@ from numbanet.target import Gradients
 AMPERE = (8, 0)  # the first with these matrix instructions
 INFERENCE_WARPS, TRAINING_WARPS = 4, 4
 INFERENCE_BLOCKS, TRAINING_BLOCKS = 3, 2  # of a multiprocessor
+RESERVED = 1024  # bytes of shared memory that each block has beside its own
 
 
 class FusedEngine(NetworkEngine):
@@ -23,7 +24,9 @@ class FusedEngine(NetworkEngine):
     def __init__(self, device: Any, model: EncodedNetwork, precision: str):
         super().__init__(device, model, precision)
         self._inference_layout = FusedLayout(model, INFERENCE_WARPS, trains=False)
-        self._training_layout = FusedLayout(model, TRAINING_WARPS, trains=True)
+        per_block = device.max_shared_bytes + RESERVED
+        layout = FusedLayout(model, TRAINING_WARPS, trains=True)
+        self._training_layout = layout.with_private(per_block // TRAINING_BLOCKS - RESERVED)
         self._fused = {}
 
     def _can(self, layout: FusedLayout) -> bool:
@@ -81,7 +84,7 @@ class FusedEngine(NetworkEngine):
                 gradients=gradients,
                 dl_dinput=dl_dinput,
             )
-        network, sums = self.model.network, self.sums(n)
+        network = self.model.network
         in_halves = gradients is not None and gradients.in_halves
         options = {
             "has_pdf": pdf is not None,
@@ -96,6 +99,7 @@ class FusedEngine(NetworkEngine):
             layout,
         )
         grid = self._grid(layout, n, TRAINING_BLOCKS)
+        sums = self.partial_sums(grid * layout.n_warps)
         unscaled = 1.0 / self.loss_scale
         flat = scatter = 0
         if gradients is not None:

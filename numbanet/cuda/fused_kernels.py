@@ -33,7 +33,9 @@ from numbanet.cuda.threads import (
 )
 from numbanet.device import ONE, ZERO, device, local_array, uint32_view, unrolled
 from numbanet.losses.base import AbstractLoss
-from numbanet.storage.views import float_vector
+from numbanet.storage.access import reduce_pair
+from numbanet.storage.memory_access import load_long, long_to_floats, store_long
+from numbanet.storage.views import VECTORS, float_vector
 from numbanet.tiles.fragments import ROWS, TO_PAIR, row_pitch, store_rows
 from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
 
@@ -231,9 +233,13 @@ def training_kernel(
     scatters = param_gradients and n_params > 0 and not from_features
     wants_features = scatters or from_features
     put = put_features(n_features, precision)
-    scatter = (
-        encode_backward(layout.model.encoding, precision, storage, True) if scatters else nothing
-    )
+    encoding, n_private, n_private_params = (
+        layout.model.encoding, layout.n_private, layout.n_private_params,
+    )  # fmt: skip
+    scatter = encode_backward(encoding, precision, storage, n_private) if scatters else nothing
+    n_threads, private = np.uint32(layout.n_threads), layout.rows[-1]
+    is_private, gradients_vector = scatters and n_private > 0, VECTORS[storage]
+    n_private_pairs = np.uint32(n_private_params // 2)
     read = read_row(n_dims)
     n_all_sums, n_sums = max(layout.first_sums[-1], 1), layout.widths[-1] // 2
     features_rows, pitch_0, tile_rows = layout.rows[0], layout.pitches[0], layout.n_samples
@@ -261,6 +267,23 @@ def training_kernel(
     def unscale(k, sums, factor):
         sums[k] *= factor
 
+    @device
+    def clear_table(thread, table):
+        k = thread
+        while k < n_private_pairs:
+            store_long(np.uint32(table + k * np.uint32(8)), np.uint64(0))
+            k = np.uint32(k + n_threads)
+
+    @device
+    def flush_table(thread, table, gradients):
+        k = thread
+        while k < n_private_pairs:
+            pair = load_long(np.uint32(table + k * np.uint32(8)))
+            if pair != np.uint64(0):
+                low, high = long_to_floats(pair)
+                reduce_pair(gradients, np.uint32(k * np.uint32(2)), low, high)
+            k = np.uint32(k + n_threads)
+
     def fused_training(
         pinputs, n, pfeatures, pitch, pweights, pparams,
         first, n_all, ptargets, ppdf, pgiven, scale, unscaled,
@@ -274,6 +297,9 @@ def training_kernel(
             float_vector(ppdf, n),
             float_vector(pgiven, n),
         )
+        table = np.uint32(shared + np.uint32(private))
+        if is_private:
+            clear_table(thread, table)
         dl_dweights, total = local_array(n_all_sums), local_array(1)
         unrolled(n_all_sums, clear, dl_dweights)
         total[0] = ZERO
@@ -291,7 +317,6 @@ def training_kernel(
                 FRAGMENTS, forth, shared, warp, lane, tile, n, targets, pdf, given, scale, total
             )
             steps(shared, warp, lane, dl_dweights)
-            barrier()
             if wants_features:
                 unrolled(FRAGMENTS, back, shared, warp, lane)
                 warp_barrier()
@@ -302,12 +327,15 @@ def training_kernel(
                         x = local_array(n_dims)
                         read(pinputs, np.uint32(i * np.uint32(n_dims)), x)
                         number = np.uint32(first + i)
-                        scatter(x, pparams, address, factor, number, n_all, pscatter)
+                        scatter(x, pparams, address, factor, number, n_all, pscatter, table)
                 warp_barrier()
             tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(tile_rows)))
         if param_gradients:
             unrolled(n_all_sums, unscale, dl_dweights, unscaled)
             flushes(warp, lane, dl_dweights, float_vector(pgradients, n_network_params))
+        if is_private:
+            barrier()
+            flush_table(thread, table, gradients_vector(pscatter, n_params))
         sums = float_vector(psums, n)
         of_warp = warp_sum(total[0])
         if lane == np.uint32(0):
@@ -336,8 +364,9 @@ def steps_back(layout: FusedLayout, precision: str, param_gradients: bool):
         @device
         def step(shared, warp, lane, sums):
             before(shared, warp, lane, sums)
-            barrier()  # all have written the gradients of layer k + 1, and read what is overwritten
+            barrier()  # the gradients of layer k + 1 are there
             gradients(shared, warp, lane, sums)
+            barrier()  # now those of layer k may replace its activations
             unrolled(FRAGMENTS, fragment, shared, warp, lane)
 
         return step

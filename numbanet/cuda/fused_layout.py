@@ -5,7 +5,7 @@ fragments of 16 rows. The block keeps all weights in shared memory, and for trai
 and the hidden activations of its samples.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -26,6 +26,7 @@ class FusedLayout:
     model: EncodedNetwork
     n_warps: int
     trains: bool
+    n_private: int = 0  # partitions of the encoding whose gradients are added up in shared memory
 
     @property
     def n_threads(self) -> int:
@@ -57,20 +58,29 @@ class FusedLayout:
 
     @cached_property
     def rows(self) -> tuple[int, ...]:
-        """Where the rows of the features begin, of the hidden layers, of the output's gradient.
+        """Where the rows of the features begin, of the hidden layers, of the output, and the end.
 
-        Then those of one more hidden layer, for gradients, and the end of all rows.
+        Gradients replace the values that they are of.
         """
-        if not self.trains:
-            return self.weights[-1], self.weights[-1] + self.n_samples * self.pitches[0]
-        pitches = [*self.pitches, self.pitches[-2]]
+        pitches = self.pitches if self.trains else self.pitches[:1]
         sizes = [self.n_samples * pitch for pitch in pitches]
         return tuple(accumulate(sizes, initial=self.weights[-1]))
 
     @property
     def shared_bytes(self) -> int:
-        """Of weights and rows."""
-        return self.rows[-1]
+        """Of weights, rows and the private gradients of parameters."""
+        return self.rows[-1] + 4 * self.n_private_params
+
+    @cached_property
+    def n_private_params(self) -> int:
+        """Parameters of the encoding, the first ones, whose gradients a block adds up by itself."""
+        return self.model.encoding.partition_param_ends[self.n_private - 1] if self.n_private else 0
+
+    def with_private(self, shared_bytes: int) -> "FusedLayout":
+        """With as many private partitions as fit into so much shared memory."""
+        rest = (shared_bytes - self.rows[-1]) // 4
+        ends = self.model.encoding.partition_param_ends
+        return replace(self, n_private=sum(end <= rest for end in ends))
 
     @cached_property
     def blocks(self) -> tuple[tuple[int, int], ...]:

@@ -147,17 +147,6 @@ def forward(layout: FusedLayout, precision: str):
     return forward
 
 
-def gradient_rows(layout: FusedLayout, k: int) -> int:
-    """Where the gradients of layer k's values lie: where the activations of layer k + 1 were.
-
-    The last hidden layer's have rows of their own, since those of the output still hold its own.
-    """
-    n_hidden = layout.model.network.n_hidden_layers
-    if k == n_hidden + 1:
-        return layout.rows[k]
-    return layout.rows[k + 1] if k < n_hidden else layout.rows[n_hidden + 2]
-
-
 @cache
 def through_matrix(layout: FusedLayout, precision: str, k: int):
     """Device function (shared, row, lane, sums): the gradient of matrix k's inputs, 16 samples."""
@@ -165,7 +154,7 @@ def through_matrix(layout: FusedLayout, precision: str, k: int):
     out_pitch, in_pitch = layout.pitches[k + 1], layout.pitches[k]
     multiply = product(precision, n_out, n_in, in_pitch, transposed=False)
     read, of_row, of_matrix = load_rows(n_out), lane_rows(out_pitch), lane_rows(in_pitch)
-    weights, outputs, n_words = layout.weights[k], gradient_rows(layout, k + 1), 4 * n_out
+    weights, outputs, n_words = layout.weights[k], layout.rows[k + 1], 4 * n_out
 
     @device
     def through_matrix(shared, row, lane, sums):
@@ -184,8 +173,7 @@ def hidden_backward(layout: FusedLayout, precision: str, k: int):
     through = through_matrix(layout, precision, k)
     backward = activate_backward(layout.model.network.activations[0], precision, n_wide)
     read, store, of_lane = load_rows(n_wide), store_rows(n_wide, pitch), lane_rows(pitch)
-    activations, gradients = layout.rows[k], gradient_rows(layout, k)
-    n_words, n_sums = 4 * n_wide, 8 * n_wide
+    activations, n_words, n_sums = layout.rows[k], 4 * n_wide, 8 * n_wide
 
     @device
     def hidden_backward(shared, row, lane):
@@ -194,7 +182,7 @@ def hidden_backward(layout: FusedLayout, precision: str, k: int):
         kept, words = uint32_view(local_array(n_words)), uint32_view(local_array(n_words))
         read(np.uint32(shared + np.uint32(activations) + place + of_lane(lane)), kept)
         backward(sums, kept, words)
-        store(np.uint32(shared + np.uint32(gradients) + place), lane, words)
+        store(np.uint32(shared + np.uint32(activations) + place), lane, words)
 
     return hidden_backward
 
@@ -230,7 +218,7 @@ def weight_gradients(layout: FusedLayout, precision: str, k: int):
     m, n = layout.blocks[k]
     n_warps, n_mine, first = layout.n_warps, layout.blocks_per_warp[k], layout.first_sums[k]
     out_pitch, in_pitch = layout.pitches[k + 1], layout.pitches[k]
-    outputs, inputs = gradient_rows(layout, k + 1), layout.rows[k]
+    outputs, inputs = layout.rows[k + 1], layout.rows[k]
     of_outputs, of_inputs = lane_columns(out_pitch), lane_rows(in_pitch)
     add = add_outer_product(precision)
     n_steps = layout.n_samples // ROWS

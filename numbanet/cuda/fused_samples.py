@@ -130,11 +130,12 @@ def encode(encoding: AbstractEncoding, precision: str):
 
 
 @cache
-def encode_backward(encoding: AbstractEncoding, precision: str, storage: str, params_too: bool):
-    """Device function (x, params, address, factor, i, n_all, dl_dparams).
+def encode_backward(encoding: AbstractEncoding, precision: str, storage: str, n_private: int):
+    """Device function (x, params, address, factor, i, n_all, dl_dparams, table).
 
     Adds factor times the gradient of the parameters; the gradients of the features of sample i of
-    n_all are at the address.
+    n_all are at the address. Those of the first `n_private` partitions go to a table of float32 in
+    shared memory.
     """
     n, vector, gradients_vector = encoding.n_outputs, VECTORS[precision], VECTORS[storage]
     load_row = load_features(n, precision)
@@ -144,27 +145,31 @@ def encode_backward(encoding: AbstractEncoding, precision: str, storage: str, pa
         n_partitions, n_params = len(part.encoding.partition_columns), part.encoding.n_params
         first_dim, first_column = part.first_dim, part.first_column
         first_param, backward = part.first_param, part.encoding.partition_backward_params
+        has_private = n_private > 0 and first_param == 0
         if backward is None:
 
             @device
-            def no_gradient(x, params, dl_dy, i, n_all, dl_dparams):
+            def no_gradient(x, params, dl_dy, i, n_all, dl_dparams, table):
                 return
 
             return no_gradient
 
         @device
-        def backward_partition(partition, x, params, dl_dy, i, n_all, dl_dparams):
+        def backward_partition(partition, x, params, dl_dy, i, n_all, dl_dparams, table):
             first = first_column + partition * width
             mine = dl_dy[first : first + width]
-            backward(partition, i, n_all, x, params, mine, dl_dparams)
+            if has_private and partition < n_private:
+                backward(partition, i, n_all, x, params, mine, table)
+            else:
+                backward(partition, i, n_all, x, params, mine, dl_dparams)
 
         @device
-        def backward_part(x, params, dl_dy, i, n_all, dl_dparams):
+        def backward_part(x, params, dl_dy, i, n_all, dl_dparams, table):
             all_params = vector(params, first_param + n_params)
             all_gradients = gradients_vector(dl_dparams, first_param + n_params)
             unrolled(
                 n_partitions, backward_partition, x[first_dim : first_dim + n_dims],
-                all_params[first_param:], dl_dy, i, n_all, all_gradients[first_param:],
+                all_params[first_param:], dl_dy, i, n_all, all_gradients[first_param:], table,
             )  # fmt: skip
 
         return backward_part
@@ -176,11 +181,11 @@ def encode_backward(encoding: AbstractEncoding, precision: str, storage: str, pa
         dl_dy[k] *= factor
 
     @device
-    def encode_backward(x, params, address, factor, i, n_all, dl_dparams):
+    def encode_backward(x, params, address, factor, i, n_all, dl_dparams, table):
         dl_dy = local_array(n)
         load_row(address, dl_dy)
         unrolled(n, scale, dl_dy, factor)
-        backward_parts(x, params, dl_dy, i, n_all, dl_dparams)
+        backward_parts(x, params, dl_dy, i, n_all, dl_dparams, table)
 
     return encode_backward
 

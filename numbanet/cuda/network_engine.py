@@ -140,11 +140,10 @@ class NetworkEngine:
             n = (stop - first) * layers.pitch
             fill(min(-(-n // BLOCK), 1024), rows.column(first), value, n)
 
-    def sums(self, n: int) -> DeviceArray:
-        """The partial sums of the loss of a batch of n."""
-        n_sums = -(-max(n, 1) // MOST_ROWS) * LOSS_BLOCKS * SUMS_PER_BLOCK
-        if self._sums is None or self._sums.size < n_sums:
-            self._sums = empty((n_sums,), "f4", self.device)
+    def partial_sums(self, n: int) -> DeviceArray:
+        """Room for n partial sums of the loss."""
+        if self._sums is None or self._sums.size < n:
+            self._sums = empty((max(n, 1),), "f4", self.device)
         return self._sums
 
     def _rows(self, address: int, layers: Layers) -> Rows:
@@ -232,7 +231,9 @@ class NetworkEngine:
         The gradient of the output is that of the loss, or `external` where it is given.
         """
         n_outputs = self.model.network.n_output_dims
-        layers, sums = self._buffers(inputs.shape[0]), self.sums(inputs.shape[0])
+        layers = self._buffers(inputs.shape[0])
+        n_slabs = -(-inputs.shape[0] // MOST_ROWS)
+        sums = self.partial_sums(n_slabs * LOSS_BLOCKS * SUMS_PER_BLOCK)
         n_elements = max(inputs.shape[0] * n_outputs, 1)
         n_sums = 0
         if dl_dinput is not None:

@@ -226,7 +226,7 @@ class CudaTraining(AbstractTraining):
         n_elements = max(len(batch) * self._engine.model.network.n_output_dims, 1)
         found.finish(
             1,
-            *(self._engine.sums(len(batch)).address, n_sums, 1.0 / n_elements),
+            *(self._engine.partial_sums(n_sums).address, n_sums, 1.0 / n_elements),
             *(self._control.address, self._results.history.address),
             *(found.hyperparams.address, found.scalars.address, int(run_optimizer)),
         )

@@ -119,6 +119,14 @@ class AbstractEncoding(ABC):
         """
         return ((0, self.n_outputs),)
 
+    @property
+    def partition_param_ends(self) -> tuple[int, ...]:
+        """Where the parameters of the first, second ... partition end, if they lie in order.
+
+        Then so few of the first ones can have their gradients in memory that is fast and small.
+        """
+        return ()
+
     def initial_params(self, rng) -> np.ndarray:
         """Initial values, float32 [n_params]; advances `rng` by n_params draws."""
         return np.zeros(self.n_params, np.float32)

@@ -39,6 +39,10 @@ class AbstractWrapper(AbstractEncoding):
         return self.encoding.parts
 
     @property
+    def partition_param_ends(self):
+        return self.encoding.partition_param_ends
+
+    @property
     def constants(self):
         return self.encoding.constants
 

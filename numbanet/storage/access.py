@@ -22,14 +22,18 @@ from numbanet.storage.halves import (
     floats_to_float16_pair,
 )
 from numbanet.storage.memory_access import (
+    floats_to_long,
+    load_long_relaxed,
     load_two_floats,
     load_word,
+    long_to_floats,
     reduce_bfloat16x2,
     reduce_float16x2,
     reduce_float32,
     reduce_two_float32,
     store_two_floats,
     store_word,
+    swap_long_if_equal,
     swap_word_if_equal,
 )
 
@@ -69,7 +73,10 @@ def reduce_one(array, i, value):
 
 
 def reduce_pair(array, i, low, high):
-    """array[i] += low and array[i + 1] += high: each atomic on CUDA, plain on the CPU."""
+    """array[i] += low and array[i + 1] += high: each atomic on CUDA, plain on the CPU.
+
+    On CUDA `array` may also be the address of float32 in shared memory, uint32.
+    """
     array[i] += low
     array[i + 1] += high
 
@@ -111,6 +118,8 @@ def _(array, i, value):
 
 @overload(reduce_pair, target="cuda", **INLINED)
 def _(array, i, low, high):
+    if isinstance(array, types.Integer):
+        return add_shared_pair
     return by_storage(array, add_float_pair, add_half_pair, add_bfloat_pair)
 
 
@@ -185,6 +194,16 @@ def add_float_pair(array, i, low, high):
     else:
         reduce_float32(array, i, low)
         reduce_float32(array, i + 1, high)
+
+
+def add_shared_pair(array, i, low, high):  # the array is an address
+    here = np.uint32(array + np.uint32(i) * np.uint32(4))
+    before = load_long_relaxed(here)
+    expected = ~before
+    while before != expected:
+        expected = before
+        first, second = long_to_floats(expected)
+        before = swap_long_if_equal(here, expected, floats_to_long(first + low, second + high))
 
 
 def add_half_pair(array, i, low, high):

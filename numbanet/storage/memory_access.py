@@ -84,6 +84,70 @@ def store_two_floats(typingctx, array, i, low, high):
     return types.void(array, i, types.float32, types.float32), codegen
 
 
+LONG = ir.IntType(64)  # two float32 in shared memory, whose addresses are uint32
+
+
+def shared_access(text, result, arguments, constraints):
+    """Typing and code of an intrinsic: one PTX instruction on shared memory."""
+
+    def codegen(context, builder, signature, args):
+        returned = ir.VoidType() if result == types.void else LONG
+        function = ir.FunctionType(returned, [argument.type for argument in args])
+        instruction = ir.InlineAsm(function, text, constraints + ",~{memory}", side_effect=True)
+        answer = builder.call(instruction, args)
+        return context.get_dummy_value() if result == types.void else answer
+
+    return result(*arguments), codegen
+
+
+@intrinsic
+def load_long(typingctx, address):
+    return shared_access("ld.shared.u64 $0, [$1];", types.uint64, (types.uint32,), "=l,r")
+
+
+@intrinsic
+def load_long_relaxed(typingctx, address):
+    """As load_long, where other threads may be changing it."""
+    text = "ld.relaxed.cta.shared.u64 $0, [$1];"
+    return shared_access(text, types.uint64, (types.uint32,), "=l,r")
+
+
+@intrinsic
+def store_long(typingctx, address, value):
+    arguments = types.uint32, types.uint64
+    return shared_access("st.shared.u64 [$0], $1;", types.void, arguments, "r,l")
+
+
+@intrinsic
+def swap_long_if_equal(typingctx, address, expected, value):
+    """What was there; it is replaced if it was the expected one, in one step."""
+    text = "atom.shared.cas.b64 $0, [$1], $2, $3;"
+    return shared_access(text, types.uint64, (types.uint32, types.uint64, types.uint64), "=l,r,l,l")
+
+
+@intrinsic
+def long_to_floats(typingctx, value):
+    result = types.UniTuple(types.float32, 2)
+
+    def codegen(context, builder, signature, args):
+        pair = builder.bitcast(args[0], TWO_FLOATS)
+        values = [builder.extract_element(pair, WORD(k)) for k in range(2)]
+        return context.make_tuple(builder, result, values)
+
+    return result(types.uint64), codegen
+
+
+@intrinsic
+def floats_to_long(typingctx, low, high):
+    def codegen(context, builder, signature, args):
+        pair = ir.Constant(TWO_FLOATS, ir.Undefined)
+        for k in range(2):
+            pair = builder.insert_element(pair, args[k], WORD(k))
+        return builder.bitcast(pair, LONG)
+
+    return types.uint64(types.float32, types.float32), codegen
+
+
 def reduction(text, constraints, array, i, *values):
     """Typing and code of an intrinsic: one PTX instruction that adds to memory.
 

@@ -233,6 +233,8 @@ class Machine:
             if space == "global":  # to store what is there already harms nobody
                 changes = self.memory.whole(WORDS[size])[granules] != values
         kind = "store" if access.kind == "copy" else access.kind
+        if "relaxed" in access.instruction.modifiers:  # strong, as atomics are
+            kind = "atomic"
         rows = np.repeat(self._access_rows(access.number), n_each, axis=0)
         race = detector.check(kind, granules, rows, changes, values)
         if race is not None:

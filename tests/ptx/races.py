@@ -2,7 +2,7 @@
 
 Memory is seen in granules, as small as the smallest access of the kernel. A block barrier orders
 the accesses of its block, `bar.warp.sync` those of its warp. Atomics race with plain accesses, not
-with each other.
+with each other; relaxed loads and stores count as atomics.
 """
 
 import numpy as np

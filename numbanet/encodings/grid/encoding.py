@@ -101,6 +101,13 @@ class Grid(AbstractEncoding):
         return tuple((k * width, (k + 1) * width) for k in range(self.n_levels))
 
     @property
+    def partition_param_ends(self) -> tuple[int, ...]:
+        if self.n_pairs == 0:
+            return ()  # tables in fast memory hold pairs
+        ends = (int(level.offset) + int(level.size) for level in self.levels)
+        return tuple(end * self.n_features_per_level for end in ends)
+
+    @property
     def required_output_alignment(self) -> int:
         return self.n_features_per_level
 
