@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-
 import numbanet
 from numbanet.app.arguments import check_number, read_config
 from numbanet.app.errors import UsageError
