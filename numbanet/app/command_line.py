@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -77,6 +78,42 @@ def parser() -> argparse.ArgumentParser:
     )
     learn.set_defaults(run=run_learn_image)
 
+    compiling = commands.add_parser(
+        "compile",
+        help="compile the CUDA kernels of a model ahead of time, with or without a GPU",
+        description="Compile every CUDA kernel that training and inference with this config need, "
+        "and keep them in the kernel cache (numbanet doctor shows where it is; NUMBANET_CACHE_DIR "
+        "moves it). They are found by the same versions of Python, numbanet and NVIDIA's toolkit.",
+        epilog="example: numbanet compile config.json --arch sm_80 --arch sm_90",
+    )
+    compiling.add_argument("config", metavar="CONFIG", help="as for learn-image")
+    compiling.add_argument(
+        "--arch",
+        metavar="ARCH",
+        type=compute_capability,
+        action="append",
+        required=True,
+        help="of the GPU, such as sm_80 or sm_90; may be given more than once",
+    )
+    compiling.add_argument(
+        "--precision",
+        default="float16",
+        choices=("float32", "float16", "bfloat16"),
+        help="of parameters and activations (default: float16)",
+    )
+    compiling.add_argument(
+        "--dims",
+        metavar=("IN", "OUT"),
+        type=int,
+        nargs=2,
+        default=(2, 3),
+        help="widths of inputs and outputs (default: 2 3, an image)",
+    )
+    compiling.add_argument(
+        "--batch-size", metavar="N", type=int, default=1 << 14, help="default: 16384"
+    )
+    compiling.set_defaults(run=run_compile)
+
     doctor = commands.add_parser(
         "doctor",
         help="show what was found on this machine and what can run",
@@ -85,6 +122,14 @@ def parser() -> argparse.ArgumentParser:
     )
     doctor.set_defaults(run=run_doctor)
     return top
+
+
+def compute_capability(architecture: str) -> tuple[int, int]:
+    """(9, 0) for sm_90."""
+    found = re.fullmatch(r"sm_(\d+)(\d)", architecture)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{architecture!r} is no architecture; one is sm_90")
+    return int(found[1]), int(found[2])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -175,6 +220,21 @@ def run_learn_image(arguments: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return INTERRUPTED
+
+
+def run_compile(arguments: argparse.Namespace) -> int:
+    from numbanet.app.compile_kernels import compile_kernels
+
+    lines = compile_kernels(
+        arguments.config,
+        arguments.arch,
+        precision=arguments.precision,
+        dims=tuple(arguments.dims),
+        batch_size=arguments.batch_size,
+    )
+    for line in lines:
+        print(line, flush=True)
+    return 0
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:

@@ -14,11 +14,10 @@ from numbanet.app.environment import PACKAGES, processor, vector_bits, version
 
 TOOLKIT_PARTS = {
     "nvvm": "compiles kernels",
-    "nvrtc": "compiles CUDA C++",
-    "nvJitLink": "links kernels",
-    "cudart": "run-time library",
+    "nvrtc": "numba-cuda needs it to compile",
+    "cudart": "numba-cuda needs it to compile",
+    "nvJitLink": "assembles kernels; without it the driver does",
 }
-NO_CUDA = "the CUDA target is not part of this version; use --device cpu"
 
 
 def probe(question: Callable[[], Any]) -> str:
@@ -57,7 +56,8 @@ def doctor() -> Iterator[tuple[str, str]]:
         yield from gpus()
     yield "", "Targets"
     yield "cpu", cpu_target(threading)
-    yield "cuda", f"cannot run: {NO_CUDA}"
+    yield "cuda", probe(cuda_target)
+    yield "compile", probe(ahead_of_time)
 
 
 def threads() -> str:
@@ -99,19 +99,11 @@ def cuda_driver() -> str:
         pathfinder.load_nvidia_dynamic_lib("cuda")
     except pathfinder.DynamicLibNotFoundError:
         raise RuntimeError("no NVIDIA driver is installed") from None
+    from numbanet.cuda.driver_calls import checked
+
     checked(driver.cuInit(0))
     number = checked(driver.cuDriverGetVersion())
     return f"for CUDA {number // 1000}.{number % 1000 // 10}"
-
-
-def checked(answer: tuple) -> Any:
-    """The value of a driver call; raises unless it succeeded."""
-    from cuda.bindings import driver
-
-    error, *values = answer
-    if error != driver.CUresult.CUDA_SUCCESS:
-        raise RuntimeError(driver.cuGetErrorString(error)[1].decode())
-    return values[0] if values else None
 
 
 def toolkit_part(name: str) -> str:
@@ -126,6 +118,8 @@ def toolkit_part(name: str) -> str:
 def gpus() -> Iterator[tuple[str, str]]:
     from cuda.bindings import driver
 
+    from numbanet.cuda.driver_calls import checked
+
     count = int(probe(lambda: checked(driver.cuDeviceGetCount())))
     if not count:
         yield "GPUs", "none"
@@ -135,6 +129,8 @@ def gpus() -> Iterator[tuple[str, str]]:
 
 def gpu(i: int) -> str:
     from cuda.bindings import driver
+
+    from numbanet.cuda.driver_calls import checked
 
     handle = checked(driver.cuDeviceGet(i))
     attribute = driver.CUdevice_attribute
@@ -155,3 +151,36 @@ def cpu_target(threading: str) -> str:
     if threading.startswith("no: "):
         return f"cannot run: Numba's threads do not start: {threading}; pip install --upgrade numba"
     return "can run"
+
+
+def cuda_target() -> str:
+    """Whether models run with device="cuda": what is missing comes with its remedy."""
+    from numbanet.cuda import driver
+
+    reason = driver.why_not() or missing_compiler()
+    return f"cannot run: {reason}" if reason else "can run"
+
+
+def ahead_of_time() -> str:
+    """Whether `numbanet compile` works, which needs no GPU."""
+    from numbanet.cuda import toolkit
+    from numbanet.cuda.errors import CudaError
+
+    reason = missing_compiler()
+    try:
+        assembler = toolkit.assembler_version()
+    except CudaError as error:
+        reason = reason or str(error)
+    return f"cannot run: {reason}" if reason else f"can run, with {assembler}"
+
+
+def missing_compiler() -> str | None:
+    """Why kernels cannot be compiled for CUDA; None if they can."""
+    from numbanet.cuda import toolkit
+    from numbanet.cuda.errors import CudaError
+
+    try:
+        toolkit.require_compiler()
+    except CudaError as error:
+        return str(error)
+    return None

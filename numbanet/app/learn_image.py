@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import numbanet
+from numbanet.app.arguments import check_number, read_config
 from numbanet.app.errors import AppError, UsageError
 from numbanet.app.files import writing
 from numbanet.app.image_training import Course, ImageTraining, Job, Result, read_metadata
@@ -98,20 +97,6 @@ def learn_image(
             return training.run(n_steps, shown, interrupted)
     except CudaError as error:
         raise AppError(str(error)) from error
-
-
-def check_number(name: str, value: int, least: int, limit: int = 2**31) -> None:
-    if not isinstance(value, (int, np.integer)) or not least <= value < limit:
-        raise UsageError(f"{name}: {value!r} is not allowed; use {least} to {limit - 1}")
-
-
-def read_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return numbanet.load_config(config)
-    except OSError as error:
-        raise UsageError(f"cannot read '{error.filename}': {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 def started(photograph, config, batch_size, seed, device, precision) -> ImageTraining:

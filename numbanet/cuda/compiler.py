@@ -65,6 +65,7 @@ def readable_name(function: Callable) -> str:
 
 def translate(function, argument_types, compute_capability, block) -> str:
     """The PTX as numba-cuda and NVVM write it."""
+    toolkit.require_compiler()
     with _one_at_a_time, pretend_device(compute_capability):
         from numba import cuda
         from numba.cuda import types

@@ -1,6 +1,11 @@
 """What compiling and assembling a kernel give."""
 
+import re
+import struct
 from dataclasses import dataclass, field
+
+INSTRUCTION_BYTES = 16  # since Volta
+OPCODE, NOP = 0xFFF, 0x918  # the lowest bits of an instruction say what it is
 
 
 @dataclass(frozen=True)
@@ -9,6 +14,12 @@ class PTX:
 
     text: str = field(repr=False)
     name: str
+
+    @property
+    def n_instructions(self) -> int:
+        """Instructions in the text, each once however often it is executed."""
+        body = self.text[self.text.index("{\n", self.text.index(".entry")) :]
+        return len(re.findall(r"^\s*(?:@!?%\w+\s+)?[a-z][\w.:]*[^;\n]*;", body, re.MULTILINE))
 
 
 @dataclass(frozen=True)
@@ -29,3 +40,25 @@ class Cubin:
     image: bytes = field(repr=False)
     name: str
     resources: Resources
+
+    @property
+    def n_instructions(self) -> int:
+        """Machine instructions, each once; the filling after the last one does not count."""
+        code = section(self.image, f".text.{self.name}")
+        heads = [head & OPCODE for head, _ in struct.iter_unpack("<QQ", code)]
+        while heads and heads[-1] == NOP:
+            heads.pop()
+        return len(heads)
+
+
+def section(image: bytes, name: str) -> bytes:
+    """A section of an ELF file, by its name."""
+    (table,) = struct.unpack_from("<Q", image, 40)
+    size, count, names = struct.unpack_from("<3H", image, 58)
+    headers = [struct.unpack_from("<2I4Q", image, table + k * size) for k in range(count)]
+    start = headers[names][4]
+    for header in headers:
+        first = start + header[0]
+        if image[first : image.index(b"\0", first)].decode() == name:
+            return image[header[4] : header[4] + header[5]]
+    raise ValueError(f"there is no section {name}")

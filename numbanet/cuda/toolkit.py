@@ -12,6 +12,7 @@ from pathlib import Path
 from numbanet.cuda.errors import DeviceTooOldError, ToolkitMissingError
 
 OLDEST = (7, 5)  # what CUDA 13 supports
+COMPILER_PARTS = ("nvvm", "nvrtc", "cudart")  # NVVM, and what numba-cuda asks on its way there
 
 
 def check_compute_capability(compute_capability: tuple[int, int]) -> None:
@@ -75,6 +76,17 @@ def library(name: str) -> str:
         return pathfinder.load_nvidia_dynamic_lib(name).abs_path
     except pathfinder.DynamicLibNotFoundError:
         raise missing(f"the library {name} of NVIDIA's CUDA toolkit") from None
+
+
+def require_compiler() -> None:
+    """Check that kernels can be compiled.
+
+    Raises:
+        ToolkitMissingError: a part is not installed.
+    """
+    compiler_version()
+    for part in COMPILER_PARTS:
+        library(part)
 
 
 @cache

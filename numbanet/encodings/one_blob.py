@@ -15,6 +15,7 @@ from numbanet.encodings.base import AbstractEncoding
 from numbanet.registry import check, derived, register
 
 NEXT = np.int32(1)
+MOST_BINS = 16  # of a partition: loops over more are not unrolled for sm_100 and newer
 
 
 @device
@@ -43,24 +44,34 @@ def blob_integral(u):  # from -1 to u
 
 
 @device
-def spread(taps, factor, row):  # row = factor * the values of the taps, 0 elsewhere
+def spread_from(first, taps, factor, row):  # row = factor * the values of the taps, 0 elsewhere
     left_bin, middle_bin, right_bin, left, middle, right = taps
     left, middle, right = factor * left, factor * middle, factor * right
     for b in range(row.shape[0]):
-        here = np.float32(b)
+        here = first + np.float32(b)
         value = select(here == left_bin, left, ZERO) + select(here == middle_bin, middle, ZERO)
         row[b] = value + select(here == right_bin, right, ZERO)
 
 
 @device
-def gather(taps, row):  # the sum of the taps' values times row [n_bins]
+def spread(taps, factor, row):
+    spread_from(ZERO, taps, factor, row)
+
+
+@device
+def gather_from(first, taps, row):  # the sum of the taps' values times row, from bin `first` on
     left_bin, middle_bin, right_bin, left, middle, right = taps
     total = ZERO
     for b in range(row.shape[0]):
-        here = np.float32(b)
+        here = first + np.float32(b)
         value = select(here == left_bin, left, ZERO) + select(here == middle_bin, middle, ZERO)
         total += (value + select(here == right_bin, right, ZERO)) * row[b]
     return total
+
+
+@device
+def gather(taps, row):
+    return gather_from(ZERO, taps, row)
 
 
 @register("encoding", "OneBlob")
@@ -199,3 +210,90 @@ class OneBlob(AbstractEncoding):
             unrolled(n_dims, dimension, x, dl_dy, dl_ddx, dl_ddy, dl_dx)
 
         return one_blob_double_backward
+
+    # A partition is some bins of one dimension. Arrays are not indexed with a dimension that is
+    # chosen at run time: CUDA would put them into local memory.
+
+    @property
+    def _partition_width(self) -> int:
+        return min(self.n_bins, MOST_BINS)
+
+    @cached_property
+    def partition_columns(self) -> tuple[tuple[int, int], ...]:
+        width = self._partition_width
+        return tuple((k, k + width) for k in range(0, self.n_outputs, width))
+
+    @cached_property
+    def _place(self):
+        """Device function partition -> (its dimension, its first bin)."""
+        width = np.uint32(self._partition_width)
+        per_dim = np.uint32(self.n_bins // self._partition_width)
+
+        @device
+        def place(partition):
+            partition = np.uint32(partition)
+            return np.uint32(partition // per_dim), np.float32((partition % per_dim) * width)
+
+        return place
+
+    @cached_property
+    def _pick(self):
+        """Device function (d, row) -> row[d]."""
+        n_dims = self.n_dims
+
+        @device
+        def pick(d, row):  # row [n_dims]
+            value = row[0]
+            for k in range(1, n_dims):
+                value = select(d == np.uint32(k), row[k], value)
+            return value
+
+        return pick
+
+    @cached_property
+    def _put(self):
+        """Device function (d, value, row): row[d] = value, 0 elsewhere."""
+        n_dims = self.n_dims
+
+        @device
+        def put(d, value, row):  # row [n_dims]
+            for k in range(n_dims):
+                row[k] = select(d == np.uint32(k), value, ZERO)
+
+        return put
+
+    @cached_property
+    def partition_forward(self):
+        place, pick, values = self._place, self._pick, self._values
+
+        @device
+        def one_blob_bins(partition, x, params, y):
+            d, first = place(partition)
+            spread_from(first, values(pick(d, x)), ONE, y)
+
+        return one_blob_bins
+
+    @cached_property
+    def partition_backward_input(self):
+        place, pick, put, derivatives = self._place, self._pick, self._put, self._derivatives
+
+        @device
+        def one_blob_bins_backward(partition, x, params, dl_dy, dl_dx):
+            d, first = place(partition)
+            put(d, gather_from(first, derivatives(pick(d, x)), dl_dy), dl_dx)
+
+        return one_blob_bins_backward
+
+    @cached_property
+    def partition_double_backward_input(self):
+        place, pick, put = self._place, self._pick, self._put
+        derivatives, second_derivatives = self._derivatives, self._second_derivatives
+
+        @device
+        def one_blob_bins_double_backward(partition, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
+            d, first = place(partition)
+            x_d, along = pick(d, x), pick(d, dl_ddx)
+            put(d, along * gather_from(first, second_derivatives(x_d), dl_dy), dl_dx)
+            spread_from(first, derivatives(x_d), along, dl_ddy)
+
+        return one_blob_bins_double_backward

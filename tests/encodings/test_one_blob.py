@@ -144,3 +144,31 @@ def test_bins_are_a_power_of_two(n_bins):
     config = {"otype": "OneBlob", "n_bins": n_bins}
     with pytest.raises(ConfigError, match=rf"^encoding\.n_bins: {n_bins} .*power of two"):
         create("encoding", config, default="OneBlob", n_dims=2)
+
+
+@pytest.mark.parametrize(("n_dims", "n_bins"), [(3, 32), (2, 4), (1, 64)])
+def test_partitions_are_parts_of_the_whole(n_dims, n_bins):
+    """They are what CUDA runs: some bins of one dimension each."""
+    encoding = OneBlob(n_dims=n_dims, n_bins=n_bins)
+    rng = np.random.default_rng(0)
+    x, dl_ddx = rng.random((2, n_dims), np.float32)
+    dl_dy, y, dl_ddy = rng.random((3, encoding.n_outputs), np.float32)
+    dl_dx, dl_dx2 = np.empty((2, n_dims), np.float32)
+    encoding.forward(x, NONE, y)
+    encoding.backward_input(x, NONE, dl_dy, dl_dx)
+    encoding.double_backward_input(x, NONE, dl_dy, dl_ddx, dl_ddy, dl_dx2)
+    sums = np.zeros((2, n_dims), np.float32)
+    for partition, (start, stop) in enumerate(encoding.partition_columns):
+        part, share = np.empty(stop - start, np.float32), np.empty(n_dims, np.float32)
+        encoding.partition_forward(partition, x, NONE, part)
+        np.testing.assert_allclose(part, y[start:stop], rtol=1e-6, atol=1e-7)
+        encoding.partition_backward_input(partition, x, NONE, dl_dy[start:stop], share)
+        sums[0] += share
+        encoding.partition_double_backward_input(
+            partition, x, NONE, dl_dy[start:stop], dl_ddx, part, share
+        )
+        np.testing.assert_allclose(part, dl_ddy[start:stop], rtol=1e-5, atol=1e-5)
+        sums[1] += share
+    assert encoding.partition_columns[-1][1] == encoding.n_outputs
+    np.testing.assert_allclose(sums[0], dl_dx, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(sums[1], dl_dx2, rtol=1e-4, atol=1e-2)

@@ -1,0 +1,301 @@
+"""Write docs/kernels.md: what each CUDA kernel of the sample configs takes, and what it must take.
+
+Needs no GPU: kernels are compiled and assembled for sm_90, and executed by the PTX emulator of the
+tests, which counts.
+"""
+
+import platform
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numba
+import numpy as np
+
+import numbanet
+from numbanet.cuda import toolkit
+from numbanet.cuda.compile_only import CompileOnlyDevice
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "kernels.md"
+CAPABILITY, PRECISION = (9, 0), "float16"
+HALF, FLOAT = 2, 4  # bytes
+SAMPLES = ("config_hash", "config_oneblob")
+DIMS = (2, 3)  # of images
+N_SAMPLES = 1024
+WARP, SECTOR = 32, 32
+
+CODE = ("kernel", "launches", "registers", "shared", "spills", "instructions")
+COUNTS = (
+    *("kernel", "per", "instructions", "operations"),
+    *("loaded", "stored", "reduced", "least", "conflicts"),
+)
+
+
+def passes(model):
+    """The parts of a job; each kernel is counted in the first one of these that launches it."""
+    rng = np.random.default_rng(0)
+    x = rng.random((N_SAMPLES, model.network.n_input_dims), np.float32)
+    y = rng.random((N_SAMPLES, model.network.n_output_dims), np.float32)
+    yield "training step", lambda: model.trainer.training_step(x, y)
+    yield "inference", lambda: model.trainer.inference(x)
+    yield "input gradient", lambda: model.trainer.input_gradient(0, x)
+
+
+def create(name: str, device):
+    config = numbanet.load_config(ROOT / "samples" / "configs" / f"{name}.json")
+    return numbanet.create_from_config(*DIMS, config, device=device, precision=PRECISION)
+
+
+# What is compiled
+
+
+def code_rows(name: str) -> list[tuple[str, ...]]:
+    """The figures of CODE for each kernel, launched or not."""
+    device = CompileOnlyDevice(CAPABILITY)
+    model = create(name, device)
+    for title, run in passes(model):
+        device.launches.clear()
+        run()
+        if title == "training step":
+            launches = [kernel.name for kernel in device.launches]
+    rows = []
+    for kernel in device.kernels:
+        used = kernel.cubin.resources
+        figures = (
+            *(launches.count(kernel.name), used.registers, used.shared_bytes),
+            *(used.spill_stores + used.spill_loads, kernel.cubin.n_instructions),
+        )
+        rows.append((kernel.name, *map(str, figures)))
+    return rows
+
+
+def toolchain() -> str:
+    """All that determines machine code besides our own."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    versions = f"Python {python}, Numba {numba.__version__}, {toolkit.compiler_version()}"
+    return f"{versions}, {toolkit.assembler_version()}"
+
+
+# What a kernel must do
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least that all launches of a kernel in a pass must do for each item."""
+
+    per: str  # what an item is
+    n_items: int
+    operations: float
+    n_bytes: float
+
+
+def sample(operations: float, n_bytes: float) -> Floor:
+    return Floor("sample", N_SAMPLES, operations, n_bytes)
+
+
+def grid_floor(operations_of: Callable, table_bytes: int, more: Callable) -> Callable:
+    """operations_of(corners, features) for a level, and bytes of the table for each feature."""
+
+    def floor(model, layers):
+        grid = model.network.encoding
+        corners, features = grid.n_corners, grid.n_features_per_level
+        each = corners * features * table_bytes + features * HALF
+        operations = operations_of(grid.n_dims, corners, features)
+        return sample(grid.n_levels * operations, grid.n_levels * each + more(grid.n_dims))
+
+    return floor
+
+
+def product_floor(model, layers):
+    """One multiply-add for each weight; inputs and outputs cross once, weights stay in caches."""
+    operations = sum(rows * columns for rows, columns in layers)
+    return sample(operations, sum(HALF * (rows + columns) for rows, columns in layers))
+
+
+def loss_floor(model, layers):
+    n = model.network.n_output_dims
+    return sample(6 * n, n * (HALF + FLOAT + HALF))
+
+
+def check_floor(model, layers):
+    network = model.network
+    n = N_SAMPLES * network.n_input_dims + network.n_params
+    return Floor("number", n, 1, FLOAT)
+
+
+def adam_floor(model, layers):
+    """Weight, gradient and 3 rows of state; all but the gradient and the copy are written too."""
+    return Floor("parameter", model.network.n_params, 15, 9 * FLOAT + HALF)
+
+
+def convert_floor(model, layers):
+    return Floor("parameter", model.network.n_params, 1, FLOAT + HALF)
+
+
+def outputs_floor(model, layers):
+    """The user's gradient is scaled; outputs are only converted."""
+    n = model.network.n_output_dims
+    return sample(n, n * (HALF + FLOAT))
+
+
+def one_blob_forward_floor(model, layers):
+    """Two integrals of 5 operations for each input; every feature is written."""
+    n = model.network.n_input_dims
+    return sample(2 * 5 * n, n * FLOAT + model.network.encoding.n_outputs * HALF)
+
+
+def one_blob_backward_floor(model, layers):
+    """Three bins of an input have a slope; their gradients are read, and the input's is written."""
+    n = model.network.n_input_dims
+    return sample((2 * 3 + 3) * n, n * (FLOAT + 3 * HALF + FLOAT))
+
+
+def finish_floor(model, layers):
+    n_sums = N_SAMPLES // WARP
+    return Floor("step", 1, n_sums, n_sums * FLOAT)
+
+
+# kernel's name: its floor, of the model and the layers (fan out, fan in) that it is launched for
+FLOORS = {
+    r"Grid_forward": grid_floor(lambda d, c, f: 2 * d + c + c * f, HALF, lambda d: d * FLOAT),
+    r"Grid_backward_params": grid_floor(
+        lambda d, c, f: 2 * d + c + c * f, FLOAT, lambda d: d * FLOAT
+    ),
+    r"Grid_backward_input": grid_floor(
+        lambda d, c, f: 2 * d + c * f + d * c, HALF, lambda d: 2 * d * FLOAT
+    ),
+    r"OneBlob_forward": one_blob_forward_floor,
+    r"OneBlob_backward_input": one_blob_backward_floor,
+    r"product_.*": product_floor,
+    r".*_loss": loss_floor,
+    r"check_finite": check_floor,
+    r"finish_step": finish_floor,
+    r"Adam_optimize": adam_floor,
+    r"convert": convert_floor,
+    r"outputs_in_rows": outputs_floor,
+    r"external_gradient": outputs_floor,
+}
+
+
+def floor_of(kernel: str, model, title: str) -> Floor:
+    """The floor of all launches of a kernel in a pass."""
+    for pattern, floor in FLOORS.items():
+        if re.fullmatch(pattern, kernel):
+            return floor(model, layers_of(kernel, model, title))
+    raise LookupError(f"{kernel}: say in FLOORS what it must do")
+
+
+def layers_of(kernel: str, model, title: str) -> list[tuple[int, int]]:
+    """The shapes (fan out, fan in) of the layers for which a product is launched in a pass."""
+    network, encoding = model.network.network, model.network.encoding
+    rows = [*(rows for rows, _ in network.shapes[:-1]), network.n_output_dims]
+    shapes = [(n, columns) for n, (_, columns) in zip(rows, network.shapes, strict=True)]
+    hidden = len(shapes) - 1
+    activations = [*[network.activation] * hidden, network.output_activation]
+    if "forward" in kernel:
+        return [
+            shape
+            for shape, name in zip(shapes, activations, strict=True)
+            if f"forward_{name}_" in kernel
+        ]
+    if "product_backward" in kernel:
+        below = ["None", *activations[:-1]]
+        wants_first = encoding.n_params > 0 or title == "input gradient"
+        return [
+            shape
+            for k, (shape, name) in enumerate(zip(shapes, below, strict=True))
+            if f"backward_{name}_" in kernel and (k or wants_first)
+        ]
+    return shapes
+
+
+# What a kernel does
+
+
+def count(name: str):
+    """The model, and for each kernel that is launched its counters and the pass they are of."""
+    sys.path.append(str(ROOT / "tests"))
+    from emulated import EmulatedDevice
+
+    device = EmulatedDevice(CAPABILITY, racecheck=None)
+    device.counters = {}
+    model = create(name, device)
+    counted = {kernel: (each, "creation") for kernel, each in device.counters.items()}
+    for title, run in passes(model):
+        device.counters = {}
+        run()
+        for kernel, each in device.counters.items():
+            counted.setdefault(kernel, (each, title))
+    return model, counted
+
+
+def count_rows(name: str) -> list[tuple[str, ...]]:
+    """The figures of COUNTS for each kernel that is launched."""
+    model, counted = count(name)
+    rows = []
+    for kernel, (counters, title) in counted.items():
+        floor = floor_of(kernel, model, title)
+        n = floor.n_items
+        sectors = (
+            *(counters.global_load_sectors, counters.global_store_sectors),
+            *(counters.global_atomic_sectors,),
+        )
+        figures = (
+            *(counters.n_instructions * WARP / n, floor.operations),
+            *(SECTOR * each / n for each in sectors),
+            *(floor.n_bytes, counters.shared_conflicts / max(counters.shared_wavefronts, 1)),
+        )
+        *numbers, conflicts = figures
+        rows.append((kernel, floor.per, *map(shown, numbers), f"{conflicts:.1%}"))
+    return rows
+
+
+def shown(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+# The page
+
+INTRODUCTION = """\
+# CUDA kernels
+
+Generated by `python benchmarks/kernel_table.py`, which needs no GPU: the sample configs on images,
+sm_90, float16, {n} samples a step. `numbanet compile CONFIG --arch sm_90` prints the first table
+for any config and GPU.
+
+**Code.** Launches in a training step; registers of a thread; bytes of shared memory of a block;
+bytes spilled; machine instructions, each once.
+
+**Counts, beside the floor.** Per item, for all launches of the kernel in a training step, or in the
+first other pass (creation, inference, gradient of the inputs) that launches it.
+
+- *instructions*: PTX instructions that threads execute, counted by the emulator. *operations*: the
+  float32 operations that the formula needs, a multiply-add as one, without indices and conversions.
+- *loaded, stored, reduced*: bytes of the 32-byte sectors that each warp's instruction touches. What
+  comes from a cache counts too. *least*: bytes of all that must be loaded, stored or reduced, once,
+  if the kernel's neighbours stay what they are; weights, which stay in the caches, left out. A
+  table's entry has 4 bytes, and 8 as a gradient, of a sector.
+- *conflicts*: how many of the accesses to shared memory wait for a bank.
+"""
+
+
+def table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [headings, ("---", *("---:" for _ in headings[1:])), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def page() -> str:
+    parts = [INTRODUCTION.format(n=N_SAMPLES), f"Toolchain: {toolchain()}\n"]
+    for name in SAMPLES:
+        parts.append(f"## {name}.json\n")
+        parts.append(table(CODE, code_rows(name)))
+        parts.append(table(COUNTS, count_rows(name)))
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")

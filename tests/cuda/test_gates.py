@@ -1,0 +1,164 @@
+"""What no kernel may have: float64, local memory, calls, spills.
+
+The PTX of every component and of the standard models is read for the oldest architecture and for
+sm_90, between which our code differs; the kernels of the sample configs are assembled for all.
+"""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import laws
+import models
+import numpy as np
+import pytest
+
+pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
+
+import numbanet
+from numbanet.app.compile_kernels import run_everything
+from numbanet.cuda import errors, toolkit
+from numbanet.cuda.compile_only import CompileOnlyDevice
+from numbanet.cuda.kernel import BLOCK
+from numbanet.cuda.loss_kernels import LOSS, loss_kernel
+from numbanet.cuda.target import CudaTarget
+from numbanet.optimizers.base import ParamLayout
+from numbanet.target import Batch
+
+CONFIGS = Path(__file__).parents[2] / "samples" / "configs"
+SAMPLES = "config_hash", "config_oneblob"
+TURING, HOPPER = (7, 5), (9, 0)
+# Turing adds up gradients in bfloat16, for which it has no instruction; Hopper in pairs of float32.
+TARGETS = [(TURING, "bfloat16"), (HOPPER, "float16")]
+# Precisions take turns, since code differs with the precision or the architecture, not with both.
+ASSEMBLED = [
+    *((TURING, "float16"), (TURING, "bfloat16"), (TURING, "float32")),
+    *(((8, 0), "float16"), ((8, 0), "bfloat16"), ((8, 6), "float16"), ((8, 9), "bfloat16")),
+    *((HOPPER, "float16"), (HOPPER, "bfloat16"), (HOPPER, "float32")),
+    *(((10, 0), "float16"), ((12, 0), "float16")),
+]
+UNWANTED = {"float64": r"\.f64\b", "local memory": r"\.local\b", "a call": r"\bcall\b"}
+
+# (encoding, dimensions, kernel, what it has): why
+EXCEPTIONS = {
+    ("Grid", 4, "Grid_double_backward_input", "local memory"): "4 x 4 x 16 products of 4 factors "
+    "each are not written out, so the factors are indexed while the kernel runs",
+}
+
+
+def sm(value):
+    return "sm_{}{}".format(*value) if isinstance(value, tuple) else str(value)
+
+
+on_targets = pytest.mark.parametrize(("capability", "precision"), TARGETS, ids=sm)
+
+
+def found_in(device):
+    """(kernel, what): all that is unwanted."""
+    assert device.kernels
+    return {
+        (kernel.name, what)
+        for kernel in device.kernels
+        for what, pattern in UNWANTED.items()
+        if re.search(pattern, kernel.ptx.text)
+    }
+
+
+def examples(kind):
+    return [
+        pytest.param(name, {"otype": name, **config}, sizes, id=f"{name}{k}")
+        for k, (name, config, sizes) in enumerate(laws.examples(kind))
+    ]
+
+
+@on_targets
+@pytest.mark.parametrize(("name", "config", "sizes"), examples("encoding"))
+def test_encodings(name, config, sizes, capability, precision):
+    device, n_dims = CompileOnlyDevice(capability, assembles=False), sizes["n_dims"]
+    options = {"device": device, "precision": precision, "alignment": 16}
+    encoding = numbanet.create_encoding(n_dims, config, **options)
+    if encoding.n_params == 0 and (capability, precision) != TARGETS[-1]:
+        return  # its code is the same, but for conversions that the other encodings have too
+    x = np.zeros((5, n_dims), np.float32)
+    y, context = encoding.forward(x)
+    encoding.backward(context, y)
+    encoding.double_backward(context, y, x)
+    assert {key for key in found_in(device) if (name, n_dims, *key) not in EXCEPTIONS} == set()
+
+
+@on_targets
+@pytest.mark.parametrize(("name", "config", "sizes"), examples("network"))
+def test_networks(name, config, sizes, capability, precision):
+    device = CompileOnlyDevice(capability, assembles=False)
+    dims = sizes["n_input_dims"], sizes["n_output_dims"]
+    network = numbanet.create_network(*dims, config, device=device, precision=precision)
+    x = np.zeros((5, dims[0]), np.float32)
+    y, context = network.forward(x)
+    network.backward(context, y)
+    assert found_in(device) == set()
+
+
+@on_targets
+@pytest.mark.parametrize(("name", "config", "sizes"), examples("loss"))
+def test_losses(name, config, sizes, capability, precision):
+    device = CompileOnlyDevice(capability, assembles=False)
+    loss = numbanet.create_loss(config)
+    for has_pdf in (False, True):
+        device.build(loss_kernel(loss, 3, has_pdf, precision), LOSS, BLOCK)
+    assert found_in(device) == set()
+
+
+@pytest.mark.parametrize(("name", "config", "sizes"), examples("optimizer"))
+def test_optimizers(name, config, sizes):
+    """Beside an engine that does nothing, for parameters that fit all examples.
+
+    On one target: all is float32 but the copy of the parameters, which the models test on both.
+    """
+    capability, precision = TARGETS[-1]
+    device = CompileOnlyDevice(capability, assembles=False)
+    target, optimizer = CudaTarget(device, precision), numbanet.create_optimizer(config)
+    engine = SimpleNamespace(
+        precision=precision,
+        model=SimpleNamespace(network=SimpleNamespace(n_output_dims=1)),
+        forward_backward=lambda *arguments, **options: 1,
+        sums=target.empty,
+    )
+    layout = ParamLayout(60, ((4, 8), (2, 4)))
+    parameters = target.parameters(np.zeros(60, np.float32), layout.n_matrix_params)
+    training = target.training(engine, parameters, optimizer, layout)
+    gradients = target.gradients(60, layout.n_matrix_params)
+    batch = Batch(target.empty(5, 1))
+    training.step(batch, parameters.current(), None, optimizer, gradients, None, True)
+    assert found_in(device) == set()
+
+
+@on_targets
+@pytest.mark.parametrize("name", models.MODELS)
+def test_models(name, capability, precision):
+    device = CompileOnlyDevice(capability, assembles=False)
+    run_everything(models.create(name, device=device, precision=precision), 5)
+    assert found_in(device) == set()
+
+
+@pytest.mark.parametrize(("capability", "precision"), ASSEMBLED, ids=sm)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_machine_code(name, capability, precision):
+    try:
+        toolkit.assembler_version()
+    except errors.ToolkitMissingError as error:
+        pytest.skip(f"needs nvJitLink or ptxas: {error}")
+    config = numbanet.load_config(CONFIGS / f"{name}.json")
+    device = CompileOnlyDevice(capability)
+    model = numbanet.create_from_config(2, 3, config, device=device, precision=precision)
+    run_everything(model, 1000)
+    assert found_in(device) == set()
+    for kernel in device.kernels:
+        used = kernel.cubin.resources
+        assert (used.spill_stores, used.spill_loads, used.local_bytes) == (0, 0, 0), kernel.name
+        assert kernel.cubin.n_instructions > 0
+
+
+def test_what_is_unwanted_is_found():
+    """Patterns that match nothing would let everything pass."""
+    text = ".local .b8 depot[8];\nadd.f64 %fd1, %fd2, %fd3;\ncall.uni (r), f, (p);"
+    assert all(re.search(pattern, text) for pattern in UNWANTED.values())
