@@ -15,6 +15,7 @@ from numbanet.target import Gradients
 AMPERE = (8, 0)  # the first with these matrix instructions
 INFERENCE_WARPS, TRAINING_WARPS = 4, 4
 INFERENCE_BLOCKS, TRAINING_BLOCKS = 3, 2  # of a multiprocessor
+REGISTERS, MOST_REGISTERS = 65536, 255  # of a multiprocessor, and of a thread
 RESERVED = 1024  # bytes of shared memory that each block has beside its own
 
 
@@ -32,10 +33,11 @@ class FusedEngine(NetworkEngine):
     def _can(self, layout: FusedLayout) -> bool:
         return fits(layout, self.device.max_shared_bytes)
 
-    def _kernel(self, key, make, types, layout) -> Kernel:
+    def _kernel(self, key, make, types, layout, n_blocks) -> Kernel:
         if key not in self._fused:
             n_threads, shared_bytes = layout.n_threads, layout.shared_bytes
-            self._fused[key] = Kernel(self.device, make(), types, n_threads, shared_bytes)
+            most = min(REGISTERS // (n_blocks * n_threads) // 8 * 8, MOST_REGISTERS)
+            self._fused[key] = Kernel(self.device, make(), types, n_threads, shared_bytes, most)
         return self._fused[key]
 
     def _grid(self, layout: FusedLayout, n: int, per_multiprocessor: int) -> int:
@@ -53,6 +55,7 @@ class FusedEngine(NetworkEngine):
             lambda: kernels.inference_kernel(layout, self.precision, False),
             kernels.INFERENCE,
             layout,
+            INFERENCE_BLOCKS,
         )
         weights, encoding = params.address, self._encoding_params(params)
         grid = self._grid(layout, n, INFERENCE_BLOCKS)
@@ -97,6 +100,7 @@ class FusedEngine(NetworkEngine):
             lambda: kernels.training_kernel(layout, self.precision, loss, **options),
             kernels.TRAINING,
             layout,
+            TRAINING_BLOCKS,
         )
         grid = self._grid(layout, n, TRAINING_BLOCKS)
         sums = self.partial_sums(grid * layout.n_warps)

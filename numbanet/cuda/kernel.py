@@ -17,6 +17,7 @@ class Kernel:
         argument_types: see arguments.py.
         block: threads per block.
         shared_bytes: shared memory that a block asks for.
+        max_registers: the most that a thread may use.
     """
 
     def __init__(
@@ -26,9 +27,10 @@ class Kernel:
         argument_types: Sequence[str],
         block: int = BLOCK,
         shared_bytes: int = 0,
+        max_registers: int | None = None,
     ):
         self._device = device
-        self._kernel = device.build(function, tuple(argument_types), block)
+        self._kernel = device.build(function, tuple(argument_types), block, max_registers)
         self._arguments = pack(argument_types, [0] * len(argument_types))
         self.block, self.shared_bytes = block, shared_bytes
 
