@@ -23,7 +23,6 @@ from numbanet.storage.halves import (
 )
 from numbanet.storage.memory_access import (
     floats_to_long,
-    is_aligned,
     load_long_relaxed,
     load_two_floats,
     load_word,
@@ -31,7 +30,6 @@ from numbanet.storage.memory_access import (
     reduce_bfloat16x2,
     reduce_float16x2,
     reduce_float32,
-    reduce_four_float32,
     reduce_two_float32,
     store_two_floats,
     store_word,
@@ -83,14 +81,6 @@ def reduce_pair(array, i, low, high):
     array[i + 1] += high
 
 
-def reduce_four(array, i, a, b, c, d):
-    """Two times reduce_pair, at i and i + 2: one access where a GPU can do that."""
-    array[i] += a
-    array[i + 1] += b
-    array[i + 2] += c
-    array[i + 3] += d
-
-
 # What the leaves are on the CPU: themselves.
 overload(load, target="cpu", **INLINED)(lambda array, i: load)
 overload(load_pair, target="cpu", **INLINED)(lambda array, i: load_pair)
@@ -98,7 +88,6 @@ overload(store, target="cpu", **INLINED)(lambda array, i, value: store)
 overload(store_pair, target="cpu", **INLINED)(lambda array, i, low, high: store_pair)
 overload(reduce_one, target="cpu", **INLINED)(lambda array, i, value: reduce_one)
 overload(reduce_pair, target="cpu", **INLINED)(lambda array, i, low, high: reduce_pair)
-overload(reduce_four, target="cpu", **INLINED)(lambda array, i, a, b, c, d: reduce_four)
 
 
 # What they are on CUDA, by the kind of storage.
@@ -132,12 +121,6 @@ def _(array, i, low, high):
     if isinstance(array, types.Integer):
         return add_shared_pair
     return by_storage(array, add_float_pair, add_half_pair, add_bfloat_pair)
-
-
-@overload(reduce_four, target="cuda", **INLINED)
-def _(array, i, a, b, c, d):
-    is_float = isinstance(array, types.Array) and array.dtype == types.float32
-    return add_four_floats if is_float else add_two_pairs
 
 
 def by_storage(array, for_float, for_half, for_bfloat):
@@ -211,19 +194,6 @@ def add_float_pair(array, i, low, high):
     else:
         reduce_float32(array, i, low)
         reduce_float32(array, i + 1, high)
-
-
-def add_four_floats(array, i, a, b, c, d):
-    if compute_capability() >= HOPPER and is_aligned(array, i):
-        reduce_four_float32(array, i, a, b, c, d)
-    else:
-        reduce_pair(array, i, a, b)
-        reduce_pair(array, i + 2, c, d)
-
-
-def add_two_pairs(array, i, a, b, c, d):
-    reduce_pair(array, i, a, b)
-    reduce_pair(array, i + 2, c, d)
 
 
 def add_shared_pair(array, i, low, high):  # the array is an address

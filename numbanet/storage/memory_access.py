@@ -177,25 +177,6 @@ def reduce_two_float32(typingctx, array, i, low, high):  # for compute capabilit
 
 
 @intrinsic
-def reduce_four_float32(typingctx, array, i, a, b, c, d):  # for compute capability 9.0 and more
-    """The address of the first one is a multiple of 16."""
-    text = "red.global.add.v4.f32 [$0], {$1, $2, $3, $4};"
-    return reduction(text, "l,f,f,f,f", array, i, *(types.float32,) * 4)
-
-
-@intrinsic
-def is_aligned(typingctx, array, i):
-    """Whether the address of element i is a multiple of 16."""
-
-    def codegen(context, builder, signature, args):
-        address = builder.ptrtoint(address_of(context, builder, signature, args, WORD), LONG)
-        rest = builder.and_(builder.trunc(address, WORD), WORD(15))
-        return builder.icmp_unsigned("==", rest, WORD(0))
-
-    return types.boolean(array, i), codegen
-
-
-@intrinsic
 def reduce_float16x2(typingctx, array, i, word):
     text = "red.global.add.noftz.f16x2 [$0], $1;"
     return reduction(text, "l,r", array, i, types.uint32)

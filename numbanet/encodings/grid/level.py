@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from numbanet.device import ONE, ZERO, device, local_array, select, uint32_view
+from numbanet.device import ONE, ZERO, device, local_array, uint32_view
 from numbanet.encodings.grid.indexing import fixed_position, float_position
 from numbanet.encodings.grid.interpolation import (
     NONE,
@@ -18,9 +18,7 @@ from numbanet.encodings.grid.interpolation import (
     weights_along,
     write_factors,
 )
-from numbanet.storage.access import load, load_pair, reduce_four, reduce_one, reduce_pair
-
-ONE_BIT, TWO_FEATURES = np.uint32(1), np.uint64(2)
+from numbanet.storage.access import load, load_pair, reduce_one, reduce_pair
 
 
 @cache
@@ -63,50 +61,19 @@ def load_entry(grid):
 @cache
 def add_to_entry(grid):
     """Device function (level, cell, corner, weight, dl_dy, dl_dparams): add weight dl_dy."""
-    n_features, entry = grid.n_features_per_level, grid.entry
-    width, n_fours = np.uint64(n_features), n_features // 4
+    n_features, n_pairs, entry = grid.n_features_per_level, grid.n_pairs, grid.entry
+    width = np.uint64(n_features)
 
     @device
     def add_to_entry(level, cell, corner, weight, dl_dy, dl_dparams):  # dl_dy [n_features]
         j = np.uint64(entry(level, cell, corner)) * width
-        for k in range(n_fours):
-            i = 4 * k
-            a, b, c, d = dl_dy[i], dl_dy[i + 1], dl_dy[i + 2], dl_dy[i + 3]
-            reduce_four(
-                dl_dparams, j + np.uint64(i), weight * a, weight * b, weight * c, weight * d
-            )
-        if n_features == 2:
-            reduce_pair(dl_dparams, j, weight * dl_dy[0], weight * dl_dy[1])
+        for k in range(n_pairs):
+            low, high = weight * dl_dy[2 * k], weight * dl_dy[2 * k + 1]
+            reduce_pair(dl_dparams, j + np.uint64(2 * k), low, high)
         if n_features == 1:
             reduce_one(dl_dparams, j, weight * dl_dy[0])
 
     return add_to_entry
-
-
-@cache
-def add_to_neighbours(grid):
-    """Device function (level, cell, corner, left, right, dl_dy, dl_dparams), for 2 features.
-
-    Adds left dl_dy to a corner's entry and right dl_dy to that of the next one along the first
-    dimension. Every second time the two entries are an aligned pair in memory: CoherentPrime and
-    linear indices keep neighbours together. Then one access does for both.
-    """
-    entry = grid.entry
-
-    @device
-    def add_to_neighbours(level, cell, corner, left, right, dl_dy, dl_dparams):
-        first, second = entry(level, cell, corner), entry(level, cell, corner | 1)
-        low, high = dl_dy[0], dl_dy[1]
-        if np.uint32(first ^ second) == ONE_BIT:
-            ascends = first < second
-            a, b = select(ascends, left, right), select(ascends, right, left)
-            j = np.uint64(min(first, second)) * TWO_FEATURES
-            reduce_four(dl_dparams, j, a * low, a * high, b * low, b * high)
-        else:
-            reduce_pair(dl_dparams, np.uint64(first) * TWO_FEATURES, left * low, left * high)
-            reduce_pair(dl_dparams, np.uint64(second) * TWO_FEATURES, right * low, right * high)
-
-    return add_to_neighbours
 
 
 @cache
@@ -133,18 +100,11 @@ def interpolate(grid):
 def scatter(grid):
     """Device function (level, cell, weights, dl_dy, dl_dparams): `interpolate`, transposed."""
     n_corners, add = grid.n_corners, add_to_entry(grid)
-    by_twos, n_twos = grid.n_features_per_level == 2 and n_corners > 1, n_corners // 2
-    add_both = add_to_neighbours(grid)
 
     @device
     def scatter(level, cell, weights, dl_dy, dl_dparams):  # dl_dy [n_features]
-        if by_twos:
-            for k in range(n_twos):
-                left, right = weights[2 * k], weights[2 * k + 1]
-                add_both(level, cell, 2 * k, left, right, dl_dy, dl_dparams)
-        else:
-            for corner in range(n_corners):
-                add(level, cell, corner, weights[corner], dl_dy, dl_dparams)
+        for corner in range(n_corners):
+            add(level, cell, corner, weights[corner], dl_dy, dl_dparams)
 
     return scatter
 
