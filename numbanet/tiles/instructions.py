@@ -21,7 +21,7 @@ def emit(builder, context, text, result, n_results, arguments, argument_types, p
 
     In the text, $0 ... are the results, then the arguments.
     """
-    names = ["=" + LETTERS[result]] * n_results + [LETTERS[kind] for kind in argument_types]
+    names = ["=" + LETTERS.get(result, "")] * n_results + [LETTERS[kind] for kind in argument_types]
     value_type = LLVM_TYPES.get(result)
     if n_results == 0:
         returned = ir.VoidType()
@@ -31,7 +31,9 @@ def emit(builder, context, text, result, n_results, arguments, argument_types, p
         returned = ir.LiteralStructType([value_type] * n_results)
     function = ir.FunctionType(returned, [LLVM_TYPES[kind] for kind in argument_types])
     constraints = ",".join(names if pure else [*names, "~{memory}"])
-    answer = builder.call(ir.InlineAsm(function, text, constraints, side_effect=not pure), arguments)
+    answer = builder.call(
+        ir.InlineAsm(function, text, constraints, side_effect=not pure), arguments
+    )
     if n_results == 0:
         return context.get_dummy_value()
     if n_results == 1:
@@ -165,6 +167,41 @@ def copy_words(typingctx, target, source):
 
 
 @intrinsic
+def copy_bytes(typingctx, target, source, n_bytes):
+    """As copy_words for the first n_bytes of the 16, and zeros for the rest.
+
+    The source is not touched where n_bytes is 0.
+    """
+
+    def codegen(context, builder, signature, args):
+        text = "cp.async.cg.shared.global [$0], [$1], 16, $2;"
+        kinds = (types.uint32, types.uint64, types.uint32)
+        return emit(builder, context, text, None, 0, args, kinds)
+
+    return types.void(types.uint32, types.uint64, types.uint32), codegen
+
+
+@intrinsic
+def close_group(typingctx):
+    """Make a group of the copies that this thread has started since the last group, if any."""
+
+    def codegen(context, builder, signature, args):
+        return emit(builder, context, "cp.async.commit_group;", None, 0, [], ())
+
+    return types.void(), codegen
+
+
+@intrinsic
+def wait_for_older_groups(typingctx):
+    """Wait for all groups of copies of this thread but the last one."""
+
+    def codegen(context, builder, signature, args):
+        return emit(builder, context, "cp.async.wait_group 1;", None, 0, [], ())
+
+    return types.void(), codegen
+
+
+@intrinsic
 def wait_for_copies(typingctx):
     """Wait for all copies that this thread has started."""
 
@@ -172,6 +209,19 @@ def wait_for_copies(typingctx):
         return emit(builder, context, "cp.async.wait_all;", None, 0, [], ())
 
     return types.void(), codegen
+
+
+@intrinsic
+def store_words_to(typingctx, address, words):
+    """Four words to global memory, at an address that 16 divides."""
+
+    def codegen(context, builder, signature, args):
+        words = cgutils.unpack_tuple(builder, args[1], 4)
+        text = "st.global.v4.u32 [$0], {$1,$2,$3,$4};"
+        kinds = (types.uint64, *(types.uint32,) * 4)
+        return emit(builder, context, text, None, 0, [args[0], *words], kinds)
+
+    return types.void(types.uint64, tuple_of(types.uint32, 4)), codegen
 
 
 @intrinsic
@@ -193,9 +243,7 @@ def shared_memory(typingctx):
         if name in module.globals:
             storage = module.globals[name]
         else:
-            storage = cgutils.add_global_variable(
-                module, ir.ArrayType(ir.IntType(8), 0), name, 3
-            )
+            storage = cgutils.add_global_variable(module, ir.ArrayType(ir.IntType(8), 0), name, 3)
             storage.linkage, storage.align = "external", 16
         return builder.trunc(builder.ptrtoint(storage, LONG), WORD)
 

@@ -32,7 +32,7 @@ sizes = pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str
 class Emulated:
     """A device on the emulator, as far as the products need one."""
 
-    capability: tuple = (9, 0)
+    compute_capability: tuple = (9, 0)
     n_multiprocessors: int = 1
     racecheck: str = "global"
     memory: EmulatedMemory = field(default_factory=EmulatedMemory)
@@ -40,7 +40,7 @@ class Emulated:
     counters: Counters = field(default_factory=Counters)
 
     def build(self, function, argument_types, block):
-        ptx = compile_ptx(function, argument_types, self.capability, block=block)
+        ptx = compile_ptx(function, argument_types, self.compute_capability, block=block)
         if ptx.name not in self.modules:
             self.modules[ptx.name] = Module(ptx.text, self.memory)
         return ptx.name
