@@ -131,10 +131,10 @@ class MatrixProduct:
                 f"a matrix of {n_numbers} numbers is beyond 32-bit indices; {MOST_NUMBERS} are "
                 "possible, so use smaller batches"
             )
-        kernel = self.device.build(product.kernel, types, block=product.n_threads)
+        block, shared_bytes = product.n_threads, product.shared_bytes
+        kernel = self.device.build(product.kernel, types, block, product.max_registers)
         last = *sizes, *more
         arguments = pack(types, (*(0 for _ in types[len(last) :]), *last))
-        block, shared_bytes = product.n_threads, product.shared_bytes
         return Launch(self.device, kernel, grid, block, shared_bytes, arguments)
 
 

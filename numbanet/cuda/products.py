@@ -15,7 +15,7 @@ class Product:
     """A kernel whose blocks each compute a tile [rows, columns] of a product.
 
     `depth` is what a block takes at a time, `n_resident` how many blocks a multiprocessor runs at
-    a time, more or less.
+    a time, more or less, and `max_registers` how many a thread may use for that.
     """
 
     kernel: Callable
@@ -25,6 +25,7 @@ class Product:
     n_threads: int
     n_resident: int
     shared_bytes: int = 0
+    max_registers: int | None = None
 
     def named(self, name: str) -> "Product":
         """Itself, after giving its kernel a name for profilers."""

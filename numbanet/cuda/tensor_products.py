@@ -10,24 +10,17 @@ import numpy as np
 
 from numbanet.activations import Activation
 from numbanet.cuda.products import Product, block_position
-from numbanet.cuda.tensor_tiles import (
-    CHUNK,
-    EIGHT,
-    HALF_BYTES,
-    NOTHING,
-    ONE,
-    SIXTEEN,
+from numbanet.cuda.shared_tiles import TileLayout, address_in, tile_loader, tile_storer
+from numbanet.cuda.tensor_block import (
     Operand,
-    TileLayout,
-    address_in,
     lane_position,
     n_threads_of,
+    pair_of_sums,
     stage_bytes,
     tensor_product,
-    tile_loader,
     warp_position,
 )
-from numbanet.cuda.threads import barrier, block_index_z, thread_index
+from numbanet.cuda.threads import barrier, block_index_z
 from numbanet.device import device, local_array, unrolled
 from numbanet.storage.access import reduce_one, reduce_pair
 from numbanet.storage.halves import (
@@ -36,19 +29,15 @@ from numbanet.storage.halves import (
     floats_to_bfloat16_pair,
     floats_to_float16_pair,
 )
-from numbanet.storage.views import bfloat_vector, float_vector
-from numbanet.tiles.instructions import (
-    load_word,
-    load_words,
-    shared_memory,
-    store_word,
-    store_words_to,
-)
+from numbanet.storage.views import float_vector
+from numbanet.tiles.instructions import load_word, shared_memory, store_word
 
 SIDES = 64, 128  # of tiles of the result; samples are taken by the larger one
 N_SAMPLES = 128
 DEPTH, SAMPLE_DEPTH = 32, 64  # of a stage, where the depth is a width, and where it is the samples
-RESIDENT_THREADS = 512  # of a multiprocessor, which has 65536 registers: 128 for each
+RESIDENT_THREADS = 512  # of a multiprocessor
+MAX_REGISTERS = 65536 // RESIDENT_THREADS
+NOTHING, ONE = np.uint32(0), np.uint32(1)
 TO_WORD = {"float16": floats_to_float16_pair, "bfloat16": floats_to_bfloat16_pair}
 FROM_WORD = {"float16": float16_pair_to_floats, "bfloat16": bfloat16_pair_to_floats}
 
@@ -58,66 +47,20 @@ def side_for(size: int) -> int:
     return SIDES[size > SIDES[0]]
 
 
-@device
-def half_of(words, j):  # the j-th of eight, as 16 bits
-    return np.uint16(np.uint32(words[j // 2] >> (SIXTEEN * np.uint32(j % 2))))
-
-
-@cache
-def tile_storer(layout: TileLayout, n_threads: int):
-    """Device function (tile, target, pitch, rows, columns): write a tile to global memory.
-
-    rows and columns are tuples of the first one there and the end.
-    """
-    address = address_in(layout)
-    per_thread = layout.n_outer * layout.n_inner // CHUNK // n_threads
-    n_lanes, block = np.uint32(layout.n_inner // CHUNK), np.uint32(n_threads)
-
-    @device
-    def store_half(j, target, i, words, n_left):
-        if np.uint32(j) < n_left:
-            bfloat_vector(target, i + EIGHT)[np.uint32(i + np.uint32(j))] = half_of(words, j)
-
-    @device
-    def store_chunk(j, tile, target, pitch, rows, columns):
-        first_row, row_end = rows
-        first_column, column_end = columns
-        chunk = np.uint32(thread_index() + np.uint32(j) * block)
-        row, column = np.uint32(chunk // n_lanes), np.uint32(EIGHT * np.uint32(chunk % n_lanes))
-        source = np.uint32(tile + address(row, column))
-        row, column = np.uint32(row + first_row), np.uint32(column + first_column)
-        if (row < row_end) & (column < column_end):
-            words, i = load_words(source), np.uint32(row * pitch + column)
-            n_left = np.uint32(column_end - column)
-            if n_left >= EIGHT:
-                store_words_to(target + HALF_BYTES * np.uint64(i), words)
-            else:
-                unrolled(8, store_half, target, i, words, n_left)
-
-    @device
-    def tile_storer(tile, target, pitch, rows, columns):
-        for j in range(per_thread):
-            store_chunk(j, tile, target, pitch, rows, columns)
-
-    return tile_storer
-
-
 @cache
 def through_tile(precision: str, layout: TileLayout, value):
-    """Device function (tile, sums): put value(word, low, high), two numbers, into each of a tile.
+    """Device function (tile, sums): fill a tile with value(place, low, high), pairs of numbers.
 
-    Low and high are neighbouring sums, word is what the tile has in their place.
+    Low and high are neighbouring sums, and place is the address of theirs in the tile.
     """
     to_word, address = TO_WORD[precision], address_in(layout)
-    position = warp_position(layout.n_inner)
-    n_columns = layout.n_inner // 16
-    n_words, eight_rows = 4 * n_columns, layout.offset(8)
+    position, pair_of = warp_position(layout.n_inner), pair_of_sums(layout.n_inner)
+    n_pairs, eight_rows = layout.n_inner // 4, layout.offset(8)
 
     @device
     def put(j, tile, sums):
-        rows, q = j // n_columns, j % n_columns  # in eights, of the warp's
-        i = 4 * (rows // 2 * n_columns + q) + 2 * (rows % 2)
-        place = np.uint32(tile + np.uint32(rows * eight_rows + q * 16))
+        i, row, column = pair_of(j)
+        place = np.uint32(tile + np.uint32(row * eight_rows + column * 16))
         low, high = value(place, sums[i], sums[i + 1])
         store_word(place, to_word(low, high))
 
@@ -126,7 +69,7 @@ def through_tile(precision: str, layout: TileLayout, value):
         first_row, first_column = position()
         row, column = lane_position()
         row, column = np.uint32(row + first_row), np.uint32(column + first_column)
-        unrolled(n_words, put, np.uint32(tile + address(row, column)), sums)
+        unrolled(n_pairs, put, np.uint32(tile + address(row, column)), sums)
 
     return through_tile
 
@@ -137,10 +80,10 @@ def as_it_is(place, low, high):
 
 
 @cache
-def finish_forward(precision: str, activation: Activation, layout: TileLayout, n_threads: int):
+def finish_forward(precision: str, activation: Activation, layout: TileLayout):
     """Device function (tile, sums, y, kept, pitch, rows, columns): activate sums, write them."""
     act, from_input = activation.forward, activation.from_input
-    store_tile = tile_storer(layout, n_threads)
+    store_tile = tile_storer(layout, n_threads_of(layout.n_outer))
 
     @device
     def activated(place, low, high):
@@ -164,13 +107,13 @@ def finish_forward(precision: str, activation: Activation, layout: TileLayout, n
 
 
 @cache
-def finish_backward(precision: str, activation: Activation, layout: TileLayout, n_threads: int):
+def finish_backward(precision: str, activation: Activation, layout: TileLayout):
     """Device function (tile, sums, dl_dx, kept, pitch, rows, columns): apply the chain rule.
 
     The tile has what is kept.
     """
     act_backward, from_word = activation.backward, FROM_WORD[precision]
-    store_tile = tile_storer(layout, n_threads)
+    store_tile = tile_storer(layout, n_threads_of(layout.n_outer))
 
     @device
     def times_slope(place, low, high):
@@ -194,14 +137,17 @@ def is_linear(activation: Activation) -> bool:
     return activation.name == "None"
 
 
-def sample_product(precision: str, n_rows: int, transposed: bool, loads_kept: bool, finish):
-    """The product of fma_products.sample_product; finish is a factory as above."""
-    tile_rows, n_threads = side_for(n_rows), n_threads_of(side_for(n_rows))
+def result_layout(tile_rows: int) -> TileLayout:
+    """Of the tile that the results of a block's samples pass through."""
+    return TileLayout(tile_rows, N_SAMPLES)
+
+
+def sample_product(precision: str, tile_rows: int, transposed: bool, loads_kept: bool, finish):
+    """As fma_products.sample_product, for one size of tiles."""
+    n_threads, layout = n_threads_of(tile_rows), result_layout(tile_rows)
     left = Operand(tile_rows, DEPTH, not transposed, is_left=True, any_address=True)
     right = Operand(N_SAMPLES, DEPTH, along_depth=False, is_left=False)
-    layout = TileLayout(tile_rows, N_SAMPLES)
-    product, load_tile = tensor_product(precision, left, right), tile_loader(layout, n_threads)
-    finish = finish(layout, n_threads)
+    multiply, load_tile = tensor_product(precision, left, right), tile_loader(layout, n_threads)
     position = block_position(tile_rows, N_SAMPLES)
     n_sums = tile_rows * N_SAMPLES // n_threads
     n_stage_bytes = stage_bytes(left, right)
@@ -217,18 +163,22 @@ def sample_product(precision: str, n_rows: int, transposed: bool, loads_kept: bo
             load_tile(tile, kept, pitch, rows, columns)
         sums = local_array(n_sums)
         a = (weights, n_rows if transposed else depth, first_row, n_rows)
-        product(a, (x, pitch, first_column, n), (NOTHING, depth), sums)
+        multiply(a, (x, pitch, first_column, n), (NOTHING, depth), sums)
         finish(tile, sums, y, kept, pitch, rows, columns)
 
+    return product_of(sample_product, tile_rows, N_SAMPLES, DEPTH, shared_bytes)
+
+
+def product_of(kernel, tile_rows: int, tile_columns: int, depth: int, shared_bytes: int) -> Product:
+    n_threads = n_threads_of(tile_rows)
     n_resident = RESIDENT_THREADS // n_threads
-    return Product(sample_product, tile_rows, N_SAMPLES, DEPTH, n_threads, n_resident, shared_bytes)
+    sizes = tile_rows, tile_columns, depth, n_threads, n_resident, shared_bytes
+    return Product(kernel, *sizes, MAX_REGISTERS)
 
 
 @cache
 def forward_of_tile(precision: str, activation: Activation, tile_rows: int) -> Product:
-    def finish(layout, n_threads):
-        return finish_forward(precision, activation, layout, n_threads)
-
+    finish = finish_forward(precision, activation, result_layout(tile_rows))
     product = sample_product(precision, tile_rows, False, False, finish)
     return product.named(f"tensor_forward_{tile_rows}_{activation.name}_{precision}")
 
@@ -240,9 +190,7 @@ def forward(precision: str, activation: Activation, fan_out: int) -> Product:
 
 @cache
 def backward_of_tile(precision: str, activation: Activation, tile_rows: int) -> Product:
-    def finish(layout, n_threads):
-        return finish_backward(precision, activation, layout, n_threads)
-
+    finish = finish_backward(precision, activation, result_layout(tile_rows))
     loads_kept = not is_linear(activation)
     product = sample_product(precision, tile_rows, True, loads_kept, finish)
     return product.named(f"tensor_backward_{tile_rows}_{activation.name}_{precision}")
@@ -255,20 +203,18 @@ def backward(precision: str, activation: Activation, fan_in: int) -> Product:
 
 @cache
 def weight_gradients_of_tile(precision: str, tile_rows: int, tile_columns: int) -> Product:
-    n_threads = n_threads_of(tile_rows)
     left = Operand(tile_rows, SAMPLE_DEPTH, along_depth=True, is_left=True)
     right = Operand(tile_columns, SAMPLE_DEPTH, along_depth=True, is_left=False)
-    product = tensor_product(precision, left, right)
+    multiply = tensor_product(precision, left, right)
     tile_position, position = block_position(tile_rows, tile_columns), warp_position(tile_columns)
-    n_columns = tile_columns // 16
-    n_pairs, n_sums = 4 * n_columns, 8 * n_columns
+    pair_of = pair_of_sums(tile_columns)
+    n_pairs, n_sums = tile_columns // 4, tile_columns // 2
 
     @device
     def add_pair(j, dl_dweights, factor, first_row, first_column, fan_out, fan_in, sums):
-        rows, q = j // n_columns, j % n_columns  # in eights, of the warp's
-        i = 4 * (rows // 2 * n_columns + q) + 2 * (rows % 2)
-        o = np.uint32(first_row + np.uint32(8 * rows))
-        k = np.uint32(first_column + np.uint32(8 * q))
+        i, row, column = pair_of(j)
+        o = np.uint32(first_row + np.uint32(8 * row))
+        k = np.uint32(first_column + np.uint32(8 * column))
         if (o < fan_out) & (k < fan_in):
             at = np.uint32(o * fan_in + k)
             low, high = factor * sums[i], factor * sums[i + 1]
@@ -286,17 +232,17 @@ def weight_gradients_of_tile(precision: str, tile_rows: int, tile_columns: int) 
         samples = first_sample, min(n, np.uint32(first_sample + n_each))
         sums = local_array(n_sums)
         a, b = (dl_dy, pitch, first_row, fan_out), (x, pitch, first_column, fan_in)
-        product(a, b, samples, sums)
+        multiply(a, b, samples, sums)
         warp_row, warp_column = position()
         row, column = lane_position()
         row = np.uint32(row + np.uint32(warp_row + first_row))
         column = np.uint32(column + np.uint32(warp_column + first_column))
         unrolled(n_pairs, add_pair, dl_dweights, factor, row, column, fan_out, fan_in, sums)
 
-    n_resident = RESIDENT_THREADS // n_threads
-    sizes = tile_rows, tile_columns, SAMPLE_DEPTH, n_threads, n_resident, stage_bytes(left, right)
-    name = f"tensor_weight_gradients_{tile_rows}x{tile_columns}_{precision}"
-    return Product(weight_gradients, *sizes).named(name)
+    product = product_of(
+        weight_gradients, tile_rows, tile_columns, SAMPLE_DEPTH, stage_bytes(left, right)
+    )
+    return product.named(f"tensor_weight_gradients_{tile_rows}x{tile_columns}_{precision}")
 
 
 def weight_gradients(precision: str, fan_out: int, fan_in: int) -> Product:

@@ -206,7 +206,7 @@ class AsyncCopy:
                 data[copied] = self.source.run(machine, "global", address)
         if n_bytes is not None:  # of a part, all is read, and the rest is zeros
             each_byte = data.view(np.uint8).reshape(-1, access.n_bytes)
-            each_byte[np.arange(access.n_bytes) >= n_bytes[:, None]] = 0
+            each_byte *= np.arange(access.n_bytes) < n_bytes[:, None]
         if machine.watches("shared"):
             machine.watch(access, "shared", view, index, data)
         machine.copies.issue(machine, view, np.broadcast_to(index, data.shape), data)

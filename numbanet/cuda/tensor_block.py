@@ -1,9 +1,9 @@
 """One block's part of a matrix product on tensor cores: a tile of the result, of halves.
 
-Operands pass through shared memory, DEPTH steps of the depth at a time and one such stage ahead,
-in 16-byte copies that no thread waits for. Each of the block's warps, two side by side, keeps 32
-rows of the result in registers: of 16 rows m and 8 columns q, sums 4 (m n + q) to 4 (m n + q) + 3,
-where n is how many 8 columns a warp has; see numbanet/tiles/instructions.py for whose they are.
+Operands pass through shared memory in stages of the depth, of which two are there or on their way.
+Each of the block's warps, two side by side, keeps 32 rows of the result in registers: of 16 rows m
+and 8 columns q, sums 4 (m n + q) to 4 (m n + q) + 3, where n is how many 8 columns a warp has; see
+numbanet/tiles/instructions.py for whose they are.
 """
 
 from dataclasses import dataclass
@@ -11,134 +11,27 @@ from functools import cache
 
 import numpy as np
 
+from numbanet.cuda.shared_tiles import TileLayout, address_in, tile_loader
 from numbanet.cuda.threads import barrier, thread_index
 from numbanet.device import ZERO, device, local_array, uint32_view, unrolled
-from numbanet.storage.views import bfloat_vector
 from numbanet.tiles.instructions import (
     MULTIPLY_ADD,
     close_group,
-    copy_bytes,
     ldmatrix,
     ldmatrix_transposed,
     shared_memory,
-    store_words,
     wait_for_older_groups,
 )
 
-CHUNK = 8  # halves of one copy
 WARP_ROWS, WARPS_ACROSS = 32, 2
-LINE_BYTES, PAD_BYTES = 128, 16
 N_STAGES = 2
-ONE, TWO, THREE, FOUR = np.uint32(1), np.uint32(2), np.uint32(3), np.uint32(4)
-SEVEN, EIGHT, FIFTEEN, SIXTEEN = np.uint32(7), np.uint32(8), np.uint32(15), np.uint32(16)
-THIRTY_ONE, NOTHING = np.uint32(31), np.uint32(0)
-HALF_BYTES, ALIGNMENT_MASK = np.uint64(2), np.uint64(15)
+NOTHING, TWO, THREE, FOUR = np.uint32(0), np.uint32(2), np.uint32(3), np.uint32(4)
+FIVE, SEVEN, EIGHT, THIRTY_ONE = np.uint32(5), np.uint32(7), np.uint32(8), np.uint32(31)
 
 
 def n_threads_of(n_rows: int) -> int:
     """Threads of a block whose tile has n_rows rows."""
     return 32 * WARPS_ACROSS * n_rows // WARP_ROWS
-
-
-@dataclass(frozen=True)
-class TileLayout:
-    """Halves [n_outer, n_inner] in shared memory.
-
-    A line is a row or, of short rows, 128 bytes of them; 16 bytes lie between lines, so that eight
-    neighbours in either direction are in different banks, 16 bytes each.
-    """
-
-    n_outer: int
-    n_inner: int
-
-    @property
-    def rows_per_line(self) -> int:
-        return max(LINE_BYTES // (2 * self.n_inner), 1)
-
-    def offset(self, n_rows: int) -> int:
-        """The distance in bytes of n_rows rows, a multiple of those of a line."""
-        return n_rows // self.rows_per_line * (max(LINE_BYTES, 2 * self.n_inner) + PAD_BYTES)
-
-    @property
-    def n_bytes(self) -> int:
-        return self.offset(self.n_outer)
-
-
-@cache
-def address_in(layout: TileLayout):
-    """Device function (outer, inner): the bytes from the start of the tile to an element."""
-    per_line, line_bytes = (
-        np.uint32(layout.rows_per_line),
-        np.uint32(layout.offset(layout.rows_per_line)),
-    )
-    row_bytes = np.uint32(2 * layout.n_inner)
-
-    @device
-    def address_in(outer, inner):
-        line, row = np.uint32(outer // per_line), np.uint32(outer % per_line)
-        return np.uint32(line * line_bytes + row * row_bytes + TWO * inner)
-
-    return address_in
-
-
-@device
-def load_half(source, i, is_there):  # 16 bits, in a word
-    word = NOTHING
-    if is_there:
-        word = np.uint32(bfloat_vector(source, i + ONE)[i])
-    return word
-
-
-@device
-def load_two_halves(source, i, n_left, k):
-    low = load_half(source, np.uint32(i + k), n_left > k)
-    high = load_half(source, np.uint32(i + k + ONE), n_left > np.uint32(k + ONE))
-    return np.uint32(low | np.uint32(high << SIXTEEN))
-
-
-@cache
-def tile_loader(layout: TileLayout, n_threads: int, any_address: bool = False):
-    """Device function (tile, source, pitch, outer, inner): start the copy of a tile.
-
-    outer and inner are tuples of the first row or column of the source and the end, from which on
-    there are zeros. Addresses of rows are multiples of 16, or else any_address is to be said; then
-    a source for which they are not is loaded one by one.
-    """
-    address = address_in(layout)
-    per_thread = layout.n_outer * layout.n_inner // CHUNK // n_threads
-    n_lanes, block = np.uint32(layout.n_inner // CHUNK), np.uint32(n_threads)
-
-    @device
-    def load_chunk(j, tile, source, pitch, outer_range, inner_range, is_aligned):
-        first_outer, outer_end = outer_range
-        first_inner, inner_end = inner_range
-        chunk = np.uint32(thread_index() + np.uint32(j) * block)
-        outer, inner = np.uint32(chunk // n_lanes), np.uint32(EIGHT * np.uint32(chunk % n_lanes))
-        target = np.uint32(tile + address(outer, inner))
-        outer, inner = np.uint32(outer + first_outer), np.uint32(inner + first_inner)
-        n_left = NOTHING
-        if (outer < outer_end) & (inner < inner_end):
-            n_left = min(np.uint32(inner_end - inner), EIGHT)
-        i = np.uint32(outer * pitch + inner)
-        if is_aligned:
-            copy_bytes(target, source + HALF_BYTES * np.uint64(i), np.uint32(TWO * n_left))
-        else:
-            first = load_two_halves(source, i, n_left, NOTHING)
-            second = load_two_halves(source, i, n_left, TWO)
-            third = load_two_halves(source, i, n_left, FOUR)
-            fourth = load_two_halves(source, i, n_left, np.uint32(FOUR + TWO))
-            store_words(target, (first, second, third, fourth))
-
-    @device
-    def tile_loader(tile, source, pitch, outer_range, inner_range):
-        is_aligned = True
-        if any_address:
-            is_aligned = (np.uint32(pitch % EIGHT) == NOTHING) & (
-                np.uint64(source & ALIGNMENT_MASK) == np.uint64(0)
-            )
-        unrolled(per_thread, load_chunk, tile, source, pitch, outer_range, inner_range, is_aligned)
-
-    return tile_loader
 
 
 @dataclass(frozen=True)
@@ -168,10 +61,8 @@ def operand_loader(operand: Operand, n_threads: int):
 
     operand is a tuple of an address, the pitch, and the first and the end of the rows or columns.
     """
-    load, along_depth = (
-        tile_loader(operand.layout, n_threads, operand.any_address),
-        operand.along_depth,
-    )
+    load = tile_loader(operand.layout, n_threads, operand.any_address)
+    along_depth = operand.along_depth
 
     @device
     def operand_loader(tile, operand, depth, end):
@@ -268,11 +159,11 @@ def set_zero(k, sums):
 def warp_position(n_columns: int):
     """Device function (): the first row and column of a warp in its block's tile."""
     warp_columns, warps_across = np.uint32(n_columns // WARPS_ACROSS), np.uint32(WARPS_ACROSS)
-    warp_rows, five = np.uint32(WARP_ROWS), np.uint32(5)
+    warp_rows = np.uint32(WARP_ROWS)
 
     @device
     def warp_position():
-        warp = np.uint32(thread_index() >> five)
+        warp = np.uint32(thread_index() >> FIVE)
         row, column = np.uint32(warp // warps_across), np.uint32(warp % warps_across)
         return np.uint32(row * warp_rows), np.uint32(column * warp_columns)
 
@@ -283,6 +174,22 @@ def warp_position(n_columns: int):
 def lane_position():  # the row and column of a lane's first sum in a tile of 16 x 8
     t = thread_index()
     return np.uint32(np.uint32(t & THIRTY_ONE) >> TWO), np.uint32(TWO * np.uint32(t & THREE))
+
+
+@cache
+def pair_of_sums(n_columns: int):
+    """Device function (j): the first sum of a lane's j-th pair, and the pair's row and column.
+
+    Those are in eights, from lane_position; there are n_columns / 4 pairs in a tile of n_columns.
+    """
+    n_eights = n_columns // WARPS_ACROSS // 8
+
+    @device
+    def pair_of_sums(j):
+        row, column = j // n_eights, j % n_eights
+        return 4 * (row // 2 * n_eights + column) + 2 * (row % 2), row, column
+
+    return pair_of_sums
 
 
 def stage_bytes(left: Operand, right: Operand) -> int:
