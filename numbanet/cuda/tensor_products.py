@@ -1,7 +1,13 @@
 """The products of a layer on tensor cores, in float16 and bfloat16; compute capability 8.0.
 
 Results of the forward and backward products pass through shared memory, so that they leave in 16
-bytes of a row each, as what the chain rule wants comes.
+bytes of a row each, as what the chain rule wants comes: in registers, a row has only 16 bytes among
+four lanes, half of what memory moves at a time.
+
+Counted per block of 128 samples, forward at width 128: 1850 instructions of each scheduler, 2560
+accesses of shared memory, 64 KiB between global memory and the multiprocessor besides 32 KiB of
+weights, which is 3200 cycles of an H200. Transfers are what takes the time, so no results are kept
+for the next layer here; the fused engine does that.
 """
 
 from functools import cache
