@@ -18,7 +18,7 @@ LAYERS = (
     ("activations", "random", "storage"),
     ("encodings", "losses", "networks", "optimizers"),
     ("encoded_network",),
-    ("target",),
+    ("target", "tiles"),
     ("cpu", "cuda"),
     ("config", "snapshot"),
     ("targets",),

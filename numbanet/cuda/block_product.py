@@ -11,7 +11,6 @@ import numpy as np
 
 from numbanet.cuda.threads import (
     barrier,
-    block_index,
     load_shared_pair,
     shared_array,
     thread_index,
@@ -24,8 +23,7 @@ N_THREADS = 256  # 16 x 16: a thread's rows and columns are pairs, 32 apart
 DEPTH = 16
 ROWS = 64
 PAD = 2  # keeps pairs aligned, and puts 16 steps of the depth and 2 neighbours into 32 banks
-ONE, TWO, SIXTEEN = np.uint32(1), np.uint32(2), np.uint32(16)
-TILE_ROWS = np.uint32(ROWS)
+TWO, SIXTEEN = np.uint32(2), np.uint32(16)
 NOTHING = np.uint32(0)
 
 # How a number is fetched before anything waits for it: its bits, and what they mean.
@@ -112,13 +110,6 @@ def tile_product(n_columns: int):
             row, column = row + row_pitch, column + column_pitch
 
     return tile_product
-
-
-@device
-def block_position(n_rows, tile_columns):  # neighbours share columns, which are the larger operand
-    n_tiles = np.uint32(np.uint32(n_rows + TILE_ROWS - ONE) // TILE_ROWS)
-    row, column = np.uint32(block_index() % n_tiles), np.uint32(block_index() // n_tiles)
-    return np.uint32(row * TILE_ROWS), np.uint32(column * tile_columns)
 
 
 @device

@@ -168,6 +168,41 @@ def copy_words(typingctx, target, source):
 
 
 @intrinsic
+def copy_bytes(typingctx, target, source, n_bytes):
+    """As copy_words for the first n_bytes of the 16, and zeros for the rest.
+
+    The source is not touched where n_bytes is 0.
+    """
+
+    def codegen(context, builder, signature, args):
+        text = "cp.async.cg.shared.global [$0], [$1], 16, $2;"
+        kinds = (types.uint32, types.uint64, types.uint32)
+        return emit(builder, context, text, None, 0, args, kinds)
+
+    return types.void(types.uint32, types.uint64, types.uint32), codegen
+
+
+@intrinsic
+def close_group(typingctx):
+    """Make a group of the copies that this thread has started since the last group, if any."""
+
+    def codegen(context, builder, signature, args):
+        return emit(builder, context, "cp.async.commit_group;", None, 0, [], ())
+
+    return types.void(), codegen
+
+
+@intrinsic
+def wait_for_older_groups(typingctx):
+    """Wait for all groups of copies of this thread but the last one."""
+
+    def codegen(context, builder, signature, args):
+        return emit(builder, context, "cp.async.wait_group 1;", None, 0, [], ())
+
+    return types.void(), codegen
+
+
+@intrinsic
 def wait_for_copies(typingctx):
     """Wait for all copies that this thread has started."""
 
@@ -175,6 +210,19 @@ def wait_for_copies(typingctx):
         return emit(builder, context, "cp.async.wait_all;", None, 0, [], ())
 
     return types.void(), codegen
+
+
+@intrinsic
+def store_words_to(typingctx, address, words):
+    """Four words to global memory, at an address that 16 divides."""
+
+    def codegen(context, builder, signature, args):
+        words = cgutils.unpack_tuple(builder, args[1], 4)
+        text = "st.global.v4.u32 [$0], {$1,$2,$3,$4};"
+        kinds = (types.uint64, *(types.uint32,) * 4)
+        return emit(builder, context, text, None, 0, [args[0], *words], kinds)
+
+    return types.void(types.uint64, tuple_of(types.uint32, 4)), codegen
 
 
 @intrinsic

@@ -1,7 +1,9 @@
 """The matrix products of the CUDA target against float64 NumPy, on the emulator."""
 
+import itertools
 import re
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,16 +17,18 @@ from numbanet.activations import activation as act
 from numbanet.cuda import errors, matrix_product, toolkit
 from numbanet.cuda.assembler import assemble
 from numbanet.cuda.compiler import compile_ptx
-from numbanet.cuda.matrix_product import MatrixProduct
+from numbanet.cuda.matrix_product import ACTIVATION_TYPES, MatrixProduct, products_for
+from numbanet.cuda.products import Product
 from numbanet.registry import registered
 
 TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 EPSILON = {"float32": 2**-20, "float16": 2**-11, "bfloat16": 2**-8}  # of a rounded result
-GUARD = 77.0
+GUARD = np.nan  # reaches every sum that it is read for
 ARCHITECTURES = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]
 # (fan_out, fan_in, samples)
-SIZES = [(1, 1, 1), (16, 16, 33), (33, 5, 257), (65, 70, 130)]
+SIZES = [(1, 1, 1), (16, 16, 33), (33, 5, 257), (65, 70, 130), (136, 72, 41)]
 precisions = pytest.mark.parametrize("precision", TYPES)
+halves = pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 sizes = pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
 
 
@@ -32,15 +36,16 @@ sizes = pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str
 class Emulated:
     """A device on the emulator, as far as the products need one."""
 
-    capability: tuple = (9, 0)
+    compute_capability: tuple = (9, 0)
     n_multiprocessors: int = 1
     racecheck: str = "global"
     memory: EmulatedMemory = field(default_factory=EmulatedMemory)
     modules: dict = field(default_factory=dict)
     counters: Counters = field(default_factory=Counters)
 
-    def build(self, function, argument_types, block):
-        ptx = compile_ptx(function, argument_types, self.capability, block=block)
+    def build(self, function, argument_types, block, max_registers=None):
+        capability = self.compute_capability
+        ptx = compile_ptx(function, argument_types, capability, max_registers, block)
         if ptx.name not in self.modules:
             self.modules[ptx.name] = Module(ptx.text, self.memory)
         return ptx.name
@@ -99,7 +104,7 @@ class Matrix:
         around = np.ones(self.whole.size, bool)
         inside = around[self.n_around : -self.n_around].reshape(self.rows.shape)
         inside[:, : self.shape[1]] = False
-        assert (decode(self.whole[around], self.precision) == GUARD).all()
+        assert np.isnan(decode(self.whole[around], self.precision)).all()
         return decode(self.rows[:, : self.shape[1]], self.precision)
 
 
@@ -117,23 +122,35 @@ def assert_close(actual, expected, precision, scale=1.0):
     np.testing.assert_allclose(actual, expected, rtol=2 * tolerance, atol=tolerance * scale)
 
 
-@precisions
-@sizes
-@pytest.mark.parametrize("name", ["ReLU", "SiLU"])
-def test_forward(device, precision, size, name):
+def check_forward(device, precision, size, name, offset=0):
+    """Compare y, and what is kept; `offset` moves the weights by some numbers."""
     fan_out, fan_in, n = size
     weights, x, _, pitch = operands(size, precision)
-    w = Matrix(device, weights, precision)
+    moved = np.concatenate([np.zeros(offset), weights.ravel()])[None]
+    w = Matrix(device, moved, precision)
     x_there = Matrix(device, x, precision, pitch)
     y, kept = (Matrix(device, np.zeros((fan_out, n)), precision, pitch) for _ in range(2))
     launch = MatrixProduct(device, precision).forward(act(name), fan_out, fan_in, n, pitch)
-    launch(w.address, x_there.address, y.address, kept.address)
+    address = w.address + offset * w.whole.itemsize
+    launch(address, x_there.address, y.address, kept.address)
     before = weights @ x
     assert_close(y.values, activation(name)[0](before), precision)
     if act(name).from_input:
         assert_close(kept.values, before, precision)
     else:
         assert (kept.values == 0).all()
+
+
+@precisions
+@sizes
+@pytest.mark.parametrize("name", ["ReLU", "SiLU"])
+def test_forward(device, precision, size, name):
+    check_forward(device, precision, size, name)
+
+
+@precisions
+def test_weights_at_any_address(device, precision):
+    check_forward(device, precision, (16, 24, 30), "None", offset=3)
 
 
 def run_backward(device, precision, size, name):
@@ -172,21 +189,36 @@ def test_backward_of_no_activation_reads_nothing_kept(device, precision):
     assert_close(dx.values, weights.T @ dl_dy, precision)
 
 
-@precisions
-@pytest.mark.parametrize("size", [*SIZES, (20, 3, 1100)], ids=lambda size: "x".join(map(str, size)))
-def test_weight_gradients_are_added(device, precision, size):
+def check_weight_gradients(device, precision, size):
     fan_out, fan_in, n = size
     _, x, dl_dy, pitch = operands(size, precision, 2)
     x_there = Matrix(device, x, precision, pitch)
     dy = Matrix(device, dl_dy, precision, pitch)
     dw = Matrix(device, np.full((fan_out, fan_in), 0.5), "float32")
     launch = MatrixProduct(device, precision).weight_gradients(fan_out, fan_in, n, pitch)
-    assert launch.grid[2] == min(-(-n // 256), 4)
     factors = 0.25, -2.0
     for factor in factors:
         launch(dy.address, x_there.address, dw.address, factor)
     expected = 0.5 + sum(factors) * (dl_dy @ x.T)
     np.testing.assert_allclose(dw.values, expected, rtol=1e-5, atol=1e-6 * np.sqrt(n))
+    return launch
+
+
+@precisions
+@pytest.mark.parametrize("size", [*SIZES, (20, 3, 1100)], ids=lambda size: "x".join(map(str, size)))
+def test_weight_gradients_are_added(device, precision, size):
+    launch = check_weight_gradients(device, precision, size)
+    assert launch.grid[2] == min(-(-size[2] // 256), 4)
+
+
+@halves
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0)], ids=["sm_75", "sm_80"])
+def test_gpus_before_hopper(precision, capability):
+    device, size = Emulated(capability), (40, 24, 75)
+    check_forward(device, precision, size, "SiLU")
+    assert_close(*run_backward(device, precision, size, "ReLU"), precision)
+    check_weight_gradients(device, precision, size)
+    assert (device.counters.mma > 0) == (capability >= (8, 0))
 
 
 @precisions
@@ -222,36 +254,35 @@ def test_a_batch_beyond_the_indices_is_refused():
 
 
 @precisions
-def test_shared_memory_has_no_bank_conflicts(precision):
+@pytest.mark.parametrize("width", [64, 128])
+def test_shared_memory_has_no_bank_conflicts(precision, width):
     device = Emulated()
-    size = fan_out, fan_in, n = 64, 64, 128
-    weights, x, dl_dy, pitch = operands(size, precision)
+    n = 128
+    weights, x, dl_dy, pitch = operands((width, width, n), precision)
     w, there = Matrix(device, weights, precision), Matrix(device, x, precision, pitch)
     dy = Matrix(device, dl_dy, precision, pitch)
     result, dw = Matrix(device, 0 * x, precision, pitch), Matrix(device, 0 * weights, "float32")
-    products = MatrixProduct(device, precision)
-    addresses = w.address, there.address, result.address, 0
-    products.forward(act("ReLU"), fan_out, fan_in, n, pitch)(*addresses)
-    products.backward(act("None"), fan_out, fan_in, n, pitch)(*addresses)
-    gradients = products.weight_gradients(fan_out, fan_in, n, pitch)
-    gradients(dy.address, there.address, dw.address, 1)
+    products, sizes = MatrixProduct(device, precision), (width, width, n, pitch)
+    addresses = w.address, there.address, result.address
+    products.forward(act("SiLU"), *sizes)(*addresses, dy.address)
+    products.backward(act("ReLU"), *sizes)(*addresses, dy.address)
+    products.weight_gradients(*sizes)(dy.address, there.address, dw.address, 1)
     assert device.counters.shared_wavefronts > 0
     assert device.counters.shared_conflicts == 0
 
 
-def kernels(precision):
-    names = "ReLU", "SiLU", "Softplus"
-    for name in names:
-        yield matrix_product.forward(precision, act(name)), matrix_product.SAMPLE_TYPES
-        yield (
-            matrix_product.backward(precision, act(name)),
-            matrix_product.SAMPLE_TYPES,
-        )
-        yield (
-            matrix_product.activation_backward(precision, act(name)),
-            matrix_product.ACTIVATION_TYPES,
-        )
-    yield matrix_product.weight_gradients(precision), matrix_product.WEIGHT_TYPES
+def kernels(precision, capability):
+    """Products and the types of their arguments."""
+    types = matrix_product.SAMPLE_TYPES
+    products = products_for(SimpleNamespace(compute_capability=capability), precision)
+    for name in ("ReLU", "SiLU", "Softplus"):
+        sides = (64, 128) if name == "SiLU" else (64,)
+        for make, side in itertools.product((products.forward, products.backward), sides):
+            yield make(precision, act(name), side), types
+        function = matrix_product.activation_backward(precision, act(name))
+        yield Product(function, 1, 1, 1, matrix_product.N_THREADS, 1), ACTIVATION_TYPES
+    for size in (64, 64), (64, 128), (128, 128):
+        yield products.weight_gradients(precision, *size), matrix_product.WEIGHT_TYPES
 
 
 @precisions
@@ -261,11 +292,13 @@ def test_machine_code_keeps_everything_in_registers(precision, capability):
         toolkit.assembler_version()
     except errors.ToolkitMissingError as error:
         pytest.skip(f"needs nvJitLink or ptxas: {error}")
-    for function, types in kernels(precision):
-        ptx = compile_ptx(function, types, capability, block=matrix_product.N_THREADS)
+    for product, types in kernels(precision, capability):
+        limits = product.max_registers, product.n_threads
+        ptx = compile_ptx(product.kernel, types, capability, *limits)
         for unwanted in (r"\.f64", r"\.local", r"\bcall", r"\bcvta", r"\bld\.f", r"div\.u64"):
             assert not re.search(unwanted, ptx.text), (ptx.name, unwanted)
         resources = assemble(ptx, capability).resources
         spills = resources.spill_stores, resources.spill_loads, resources.local_bytes
         assert spills == (0, 0, 0), ptx.name
-        assert resources.registers <= 128, ptx.name  # two blocks share a multiprocessor
+        assert resources.registers <= 128, ptx.name
+        assert product.shared_bytes <= 99 * 1024, ptx.name  # the least that all GPUs have

@@ -200,12 +200,13 @@ class AsyncCopy:
         copied = np.ones(machine.n_active, bool)
         if n_bytes is not None:
             copied &= n_bytes != 0
-            if (n_bytes[n_bytes != 0] != access.n_bytes).any():
-                raise UnsupportedInstruction("cp.async of a part of its size")
         if copied.any():
             with machine.only(copied):
                 address = source if source.shape[0] == 1 else source[copied]
                 data[copied] = self.source.run(machine, "global", address)
+        if n_bytes is not None:  # of a part, all is read, and the rest is zeros
+            each_byte = data.view(np.uint8).reshape(-1, access.n_bytes)
+            each_byte *= np.arange(access.n_bytes) < n_bytes[:, None]
         if machine.watches("shared"):
             machine.watch(access, "shared", view, index, data)
         machine.copies.issue(machine, view, np.broadcast_to(index, data.shape), data)

@@ -157,6 +157,15 @@ def test_asynchronous_copy_of_nothing_writes_zeros():
     np.testing.assert_array_equal(result, np.where(N % 2, N % 16 * 4 + 2, 0))
 
 
+def test_asynchronous_copy_of_a_part_writes_zeros_for_the_rest():
+    copy = f"""and.b32 %r3, %t, 15;
+        cp.async.cg.shared.global [%r1], [%rd1], 16, %r3;
+        {WAIT}"""
+    result = run(COPY.format(copy=copy), [N], ["u4"], shared_bytes=1024)
+    n_bytes = np.clip(N % 16, 8, 12) - 8  # of the word at 8
+    np.testing.assert_array_equal(result, N % 16 * 4 + 2 & (1 << 8 * n_bytes) - 1)
+
+
 def test_copied_data_lands_at_the_wait():
     body = """mov.u32 %r1, data;
         shl.b32 %r2, %t, 2;
