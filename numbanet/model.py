@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import registry
+from numbanet.activations import Activation
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.identity import Identity
@@ -68,6 +69,7 @@ class AbstractModel(ABC):
     n_input_dims: int
     n_output_dims: int
     padded_output_dims: int
+    activations: tuple[Activation, ...] = ()  # of its layers
 
     def __init__(self, params: np.ndarray, n_matrix_params: int, target: AbstractTarget):
         self.target = target
@@ -110,6 +112,36 @@ class AbstractModel(ABC):
     def named_gradients(self) -> dict[str, Any]:
         """Views of the gradients, by the names of named_parameters."""
         return self._named(self.gradients)
+
+    def double_backward(
+        self, context: Context, dl_dy, dl_ddl_dx, *, gradient_mode="overwrite"
+    ) -> tuple[Any, Any]:
+        """Differentiate `backward`'s gradient of the inputs once more.
+
+        Args:
+            context: of the forward pass.
+            dl_dy: the gradient of the outputs that `backward` was given.
+            dl_ddl_dx: the gradient of the loss with respect to what `backward` returned.
+            gradient_mode: what happens to `gradients`.
+
+        Returns:
+            The gradients with respect to dl_dy [n, n_output_dims] and the inputs [n, n_input_dims].
+
+        Raises:
+            TypeError, ValueError: the arrays do not fit, the mode does not exist, or an activation
+                has no second derivative.
+        """
+        for activation in self.activations:
+            if activation.second is None:
+                raise TypeError(
+                    f"activation {activation.name} has no `second`, the second derivative that "
+                    "double_backward needs"
+                )
+        inputs, n = context.inputs, context.inputs.shape[0]
+        dl_dy = self.target.matrix(dl_dy, "dl_dy", self.n_output_dims, n)
+        dl_ddl_dx = self.target.matrix(dl_ddl_dx, "dl_ddl_dx", self.n_input_dims, n)
+        gradients = self._gradients_for(gradient_mode)
+        return self.engine.double_backward(inputs, context.params, dl_dy, dl_ddl_dx, gradients)
 
     @abstractmethod
     def _named_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -164,6 +196,7 @@ class NetworkWithInputEncoding(AbstractModel):
         self.n_input_dims = encoding.n_dims
         self.n_output_dims = network.n_output_dims
         self.padded_output_dims = network.padded_output_dims
+        self.activations = network.layer_activations
         padded = encoding.padded(network.n_input_dims)
         self.engine = target.network_engine(EncodedNetwork(padded, network))
 
@@ -284,26 +317,6 @@ class Encoding(AbstractModel):
         dl_dx = self.target.empty(*inputs.shape) if input_gradient else None
         self.engine.backward(inputs, context.params, dl_dy, gradients, dl_dx)
         return dl_dx
-
-    def double_backward(
-        self, context: Context, dl_dy, dl_ddl_dx, *, gradient_mode="overwrite"
-    ) -> tuple[Any, Any]:
-        """Differentiate `backward`'s gradient of the inputs once more.
-
-        Args:
-            context: of the forward pass.
-            dl_dy: the gradient of the features that `backward` was given.
-            dl_ddl_dx: the gradient of the loss with respect to what `backward` returned.
-            gradient_mode: what happens to `gradients`.
-
-        Returns:
-            The gradients with respect to dl_dy [n, n_output_dims] and the inputs [n, n_input_dims].
-        """
-        inputs, n = context.inputs, context.inputs.shape[0]
-        dl_dy = self.target.matrix(dl_dy, "dl_dy", self.n_output_dims, n)
-        dl_ddl_dx = self.target.matrix(dl_ddl_dx, "dl_ddl_dx", self.n_input_dims, n)
-        gradients = self._gradients_for(gradient_mode)
-        return self.engine.double_backward(inputs, context.params, dl_dy, dl_ddl_dx, gradients)
 
 
 def padded_encoding_width(encoding: AbstractEncoding, alignment: int) -> int:

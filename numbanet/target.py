@@ -177,7 +177,7 @@ class AbstractTarget(ABC):
 
     @abstractmethod
     def network_engine(self, model: EncodedNetwork) -> Any:
-        """An engine with `inference` and `forward_backward`; see the CPU's."""
+        """An engine: `inference`, `forward_backward`, `double_backward`; see the CPU's."""
 
     @abstractmethod
     def encoding_engine(self, encoding: AbstractEncoding) -> Any:

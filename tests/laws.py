@@ -159,6 +159,10 @@ EXAMPLES = {
     ],
     ("network", "FullyFusedMLP"): [
         ({"n_neurons": 16, "n_hidden_layers": 2}, {"n_input_dims": 16, "n_output_dims": 3}),
+        (
+            {"n_neurons": 48, "n_hidden_layers": 2, "activation": "Squareplus"},
+            {"n_input_dims": 16, "n_output_dims": 1},
+        ),
     ],
     ("network", "CutlassMLP"): [
         (

@@ -488,6 +488,10 @@ def activation(name):
     return {key.lower(): pair for key, pair in ACTIVATIONS.items()}[name.lower()]
 
 
+def second_derivative(name):
+    return {key.lower(): value for key, value in SECOND_DERIVATIVES.items()}[name.lower()]
+
+
 def next_multiple(n, divisor):
     return divisor * math.ceil(n / divisor)
 
@@ -552,6 +556,29 @@ class MLP:
             gradient = gradient @ matrices[k]
         return gradient, dl_dparams
 
+    def double_backward(self, x, dx, params, dl_dy):
+        """Of the slope of dl_dy * forward along dx: its gradients.
+
+        With respect to dl_dy, x, dx and the params. Layer k computes y_k = f(z_k), z_k = W_k x_k,
+        and along dx that is dy_k = f'(z_k) dz_k, dz_k = W_k dx_k; u and r are the gradients of
+        dy_k and y_k.
+        """
+        inputs, before = self.layers(x, params)
+        matrices, dl_dparams = self.matrices(params), np.zeros(self.n_params)
+        along, along_before = [dx], []
+        for matrix, z, name in zip(matrices, before, self.activations, strict=True):
+            along_before.append(along[-1] @ matrix.T)
+            along.append(activation(name)[1](z) * along_before[-1])
+        u, r = np.zeros_like(along[-1]), np.zeros_like(along[-1])
+        u[:, : self.n_output_dims] = dl_dy
+        for k, dl_dmatrix in reversed(list(enumerate(self.matrices(dl_dparams)))):
+            slope = activation(self.activations[k])[1](before[k])
+            bend = second_derivative(self.activations[k])(before[k])
+            g, h = slope * u, slope * r + bend * along_before[k] * u
+            dl_dmatrix[:] = h.T @ inputs[k] + g.T @ along[k]
+            u, r = g @ matrices[k], h @ matrices[k]
+        return along[-1][:, : self.n_output_dims], r, u, dl_dparams
+
 
 def loss(config):
     """(predictions, targets, densities) -> value and gradient of each element."""
@@ -594,6 +621,20 @@ class Model:
         dl_dtable = self.encoding.backward_params(x, table, dl_dfeatures)
         dl_dx = self.encoding.backward_input(x, table, dl_dfeatures)
         return dl_dx, np.concatenate([dl_dweights, dl_dtable])
+
+    def double_backward(self, x, params, dl_dy, dl_ddx):
+        """dL/d(dl_dy), dL/dx and dL/dparams of L = sum(dl_ddx * the dL/dx of backward)."""
+        x = np.asarray(x, np.float64)
+        weights, table = self.split(params)
+        features = self.encoding.forward(x, table)
+        along = np.einsum("nkd,nd->nk", self.encoding.jacobian(x, table), dl_ddx)
+        dl_ddy, dl_dfeatures, dl_dalong, dl_dweights = self.mlp.double_backward(
+            features, along, weights, dl_dy
+        )
+        _, dl_dx, dl_dtable = self.encoding.double_backward(x, table, dl_dalong, dl_ddx)
+        dl_dx += self.encoding.backward_input(x, table, dl_dfeatures)
+        dl_dtable += self.encoding.backward_params(x, table, dl_dfeatures)
+        return dl_ddy, dl_dx, np.concatenate([dl_dweights, dl_dtable])
 
     def input_gradient(self, dim, x, params):
         dl_dy = np.zeros((len(x), self.mlp.n_output_dims))

@@ -192,6 +192,18 @@ def test_an_activation_has_the_functions_it_needs():
         activation("Half")
 
 
+def test_only_double_backward_needs_the_second_derivative():
+    run(ACTIVATION[: ACTIVATION.index("    @device\n    def second")])
+    network = numbanet.create_network(2, 1, {**MLP, "activation": "Gaussian"}, device="cpu")
+    _, context = network.forward(np.ones((3, 2)))
+    network.backward(context, np.ones((3, 1)))
+    gradients = network.gradients.copy()
+    with pytest.raises(TypeError, match="activation Gaussian has no `second`"):
+        network.double_backward(context, np.ones((3, 1)), np.ones((3, 2)))
+    np.testing.assert_array_equal(network.gradients, gradients)
+    assert np.abs(gradients).max() > 0
+
+
 # What the page says about code that does not compile
 
 

@@ -374,7 +374,7 @@ def test_missing_sections_have_the_defaults():
 @pytest.mark.parametrize(
     ("section", "options", "message"),
     [
-        ("network", {"otype": "FullyFusedMLP", "n_neurons": 48}, r"network\.n_neurons.*48"),
+        ("network", {"otype": "FullyFusedMLP", "n_neurons": 40}, r"network\.n_neurons.*40"),
         ("network", {"otype": "FullyFusedMLP", "n_hidden_layers": 0}, r"network\.n_hidden_layers"),
         ("network", {"otype": "CutlassMLP", "n_neurons": -1}, r"network\.n_neurons.*-1"),
         ("network", {"otype": "CutlassMLP", "activation": "Relux"}, r"network\.activation.*Relux"),

@@ -149,6 +149,45 @@ def test_derivatives_of_the_perceptron_are_central_differences(n_hidden_layers):
     np.testing.assert_allclose(dl_dparams, numeric[0], atol=1e-7)
 
 
+SMOOTHSTEP = {
+    "otype": "Grid",
+    "n_levels": 2,
+    "base_resolution": 3,
+    "per_level_scale": 1.7,
+    "interpolation": "Smoothstep",
+}
+
+
+@pytest.mark.parametrize("n_hidden_layers", [0, 1, 3])
+@pytest.mark.parametrize("encoding", [SMOOTHSTEP, {"otype": "Frequency", "n_frequencies": 1}])
+def test_second_derivatives_of_a_model_are_central_differences(encoding, n_hidden_layers):
+    rng = np.random.default_rng(0)
+    network = {
+        "n_neurons": 7,
+        "n_hidden_layers": n_hidden_layers,
+        "activation": "Tanh",
+        "output_activation": "Sigmoid",
+    }
+    model = naive.Model(2, 3, {"encoding": encoding, "network": network})
+    params = 0.5 * rng.normal(size=model.n_params)
+    x = rng.uniform(0, 1, (20, 2))
+    x = x[(model.encoding.distance_to_border(x) > 1e-3).all(axis=1)][:4]
+    dl_dy, dl_ddx = rng.normal(size=(4, 3)), rng.normal(size=(4, 2))
+
+    def slope(x, params, dl_dy):  # of each sample
+        return np.sum(dl_ddx * model.backward(x, params, dl_dy)[0], axis=1)
+
+    dl_ddy, dl_dx, dl_dparams = model.double_backward(x, params, dl_dy, dl_ddx)
+    numeric = central_difference(lambda dl_dy: slope(x, params, dl_dy), dl_dy)
+    np.testing.assert_allclose(dl_ddy, numeric, atol=1e-6)
+    numeric = central_difference(lambda x: slope(x, params, dl_dy), x)
+    np.testing.assert_allclose(dl_dx, numeric, atol=1e-5)
+    numeric = central_difference(
+        lambda p: np.array([np.sum(slope(x, row, dl_dy)) for row in p]), params[None]
+    )
+    np.testing.assert_allclose(dl_dparams, numeric[0], atol=1e-6)
+
+
 # The relative losses hold their denominator fixed; that of MAPE is fixed anyway.
 @pytest.mark.parametrize("name", ["l1", "l2", "mape", "crossentropy", "variance", "huber", "logl1"])
 def test_derivatives_of_losses_are_central_differences(name):

@@ -197,11 +197,18 @@ def test_activation_names_are_written_as_in_the_table():
     assert made == network("MLP", activation="LeakyReLU", output_activation="Sigmoid")
 
 
-@pytest.mark.parametrize("n_neurons", [1, 17, 100, 256])
+@pytest.mark.parametrize("n_neurons", [1, 17, 100, 144])
 def test_only_cutlass_mlp_takes_any_width(n_neurons):
     assert network("CutlassMLP", n_neurons=n_neurons).n_neurons == n_neurons
-    with pytest.raises(ConfigError, match=rf"network\.n_neurons: {n_neurons} .*16, 32.*CutlassMLP"):
+    with pytest.raises(
+        ConfigError, match=rf"network\.n_neurons: {n_neurons} .*multiple of 16.*CutlassMLP"
+    ):
         network("FullyFusedMLP", n_neurons=n_neurons)
+
+
+@pytest.mark.parametrize("n_neurons", range(16, 129, 16))
+def test_fully_fused_mlp_takes_multiples_of_16(n_neurons):
+    assert network("FullyFusedMLP", n_neurons=n_neurons).shapes[0][0] == n_neurons
 
 
 def test_only_cutlass_mlp_takes_no_hidden_layers():

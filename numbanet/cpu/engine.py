@@ -3,6 +3,8 @@
 import numpy as np
 
 from numbanet.cpu import kernels, operations
+from numbanet.cpu.double_backward import double_backward_kernel
+from numbanet.cpu.encoding_engine import EncodingEngine
 from numbanet.cpu.kernels import TrainingPlan
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.losses.base import AbstractLoss
@@ -18,6 +20,7 @@ class CpuEngine:
 
     def __init__(self, model: EncodedNetwork):
         self.model = model
+        self._encoding = EncodingEngine(model.encoding)
 
     def inference(self, inputs: np.ndarray, params: np.ndarray) -> np.ndarray:
         outputs = np.empty((inputs.shape[0], self.model.network.n_output_dims), np.float32)
@@ -67,6 +70,39 @@ class CpuEngine:
             losses,
         )
         return float(losses.sum() / n_elements)
+
+    def double_backward(
+        self,
+        inputs: np.ndarray,
+        params: np.ndarray,
+        dl_dy: np.ndarray,
+        dl_ddl_dx: np.ndarray,
+        gradients: Gradients | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The gradients with respect to dl_dy and the inputs; adds to `gradients`."""
+        network, encoding = self.model.network, self._encoding
+        own_params, own_gradients = params[network.n_params :], None
+        if gradients is not None and len(own_params) > 0:
+            own_gradients = Gradients(gradients.flat[network.n_params :])
+        plan = TrainingPlan(self.model, None, param_gradients=gradients is not None)
+        kernel = double_backward_kernel(network, plan.param_gradients)
+        flat = gradients.flat if plan.param_gradients else NO_MATRIX.reshape(-1)
+        dl_ddl_dy, dl_dx = np.empty_like(dl_dy), np.empty_like(inputs)
+        for first in range(0, inputs.shape[0], plan.slab_rows):
+            rows = slice(first, first + plan.slab_rows)
+            x, direction = inputs[rows], dl_ddl_dx[rows]
+            features = encoding.forward(x, own_params)
+            # Tangents do not depend on the gradient, for which the features stand in here.
+            tangents, _ = encoding.double_backward(x, own_params, features, direction, None)
+            group_rows = plan.group_rows(len(x))
+            kernel(features, tangents, params, dl_dy[rows], group_rows, flat, dl_ddl_dy[rows])
+            dl_dfeatures, dl_dtangents = features, tangents
+            encoding.backward(x, own_params, dl_dfeatures, own_gradients, dl_dx[rows])
+            _, through_backward = encoding.double_backward(
+                x, own_params, dl_dtangents, direction, own_gradients
+            )
+            dl_dx[rows] += through_backward
+        return dl_ddl_dy, dl_dx
 
 
 def all_finite(values: np.ndarray) -> bool:

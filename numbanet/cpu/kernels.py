@@ -73,7 +73,7 @@ def inference_kernel(model: EncodedNetwork) -> ParallelKernel:
     )  # fmt: skip
     output, output_pitch = layout.output, layout.pitches[-1]
     encode_rows = model.encoding.forward_rows
-    pack, forward = pack_weights(model.network), tile_forward(model.network)
+    pack, forward = pack_weights(model.network), tile_forward(layout)
 
     @device
     def infer(xs, first, last, params, transposed, ys):
@@ -126,8 +126,8 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
 
     encode_rows = encoding.forward_rows
     pack, unpack = pack_weights(network), unpack_gradients(network)
-    forward = tile_forward(network)
-    backward = tile_backward(network, param_gradients, encoding_gradients or input_gradients)
+    forward = tile_forward(layout)
+    backward = tile_backward(layout, param_gradients, encoding_gradients or input_gradients)
     loss_row = loss.row(n_outputs, has_pdf) if has_loss else no_loss
     backward_input = encoding.backward_input
     backward_params_rows = encoding.backward_params_rows if encoding_gradients else no_backward

@@ -4,14 +4,23 @@ A tile is a row-major array [samples, width]. With activations and weights store
 forward pass, the gradient of the input and the gradient of the weights are all products whose
 columns are contiguous, so one micro-kernel serves the three of them and nothing is transposed but
 the weights, once per call.
+
+A tile with tangents holds samples in its first half, and in its second half the derivatives of
+everything along a direction given for each sample. Both halves go through the same matrices, so
+only the activations know of it; the gradients of tangents are what second derivatives need.
 """
 
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from numbanet.activations import Activation
 from numbanet.cpu.micro_kernel import matrix_product
-from numbanet.device import belongs_to, device
+from numbanet.cpu.tile_activations import (
+    activate,
+    activate_backward,
+    activate_tangents,
+    activate_tangents_backward,
+)
+from numbanet.device import device
 from numbanet.networks.base import ALIGNMENT, AbstractMLP, next_multiple
 
 TILE = 128
@@ -26,6 +35,7 @@ class TileLayout:
     """
 
     network: AbstractMLP
+    with_tangents: bool = False
 
     @cached_property
     def pitches(self) -> tuple[int, ...]:
@@ -50,8 +60,16 @@ class TileLayout:
 
     @property
     def keeps_inputs(self) -> bool:
-        """Whether the hidden activation is differentiated at its input, so both are kept."""
-        return self.network.activations[0].from_input
+        """Whether the hidden layers are kept before their activation too.
+
+        It is differentiated there, or a second derivative needs the tangents.
+        """
+        return self.with_tangents or self.network.activations[0].from_input
+
+    @property
+    def keeps_output_input(self) -> bool:
+        """As keeps_inputs."""
+        return self.with_tangents or self.network.activations[1].from_input
 
     @property
     def n_stored_layers(self) -> int:
@@ -134,46 +152,9 @@ def unpack_gradients(network: AbstractMLP):
 
 
 @cache
-def activate(activation: Activation):
-    """Device function (source, source_start, target, target_start, n): apply an activation.
-
-    Source and target are the same place or do not overlap. The two cases are two loops, because
-    LLVM does not vectorise one that might read what it has just written.
-    """
-    forward = activation.forward
-
-    @device
-    @belongs_to(f"{activation.name}.forward")
-    def activate(source, source_start, target, target_start, n):
-        if source_start == target_start:
-            for i in range(source_start, source_start + n):
-                target[i] = forward(target[i])
-        else:
-            for i in range(n):
-                target[target_start + i] = forward(source[source_start + i])
-
-    return activate
-
-
-@cache
-def activate_backward(activation: Activation):
-    """Device function (gradient, gradient_start, kept, kept_start, n): chain rule in place."""
-    backward = activation.backward
-
-    @device
-    @belongs_to(f"{activation.name}.backward")
-    def activate_backward(gradient, gradient_start, kept, kept_start, n):
-        for i in range(n):
-            dl_dy = gradient[gradient_start + i]
-            gradient[gradient_start + i] = backward(dl_dy, kept[kept_start + i])
-
-    return activate_backward
-
-
-@cache
-def tile_forward(network: AbstractMLP):
+def tile_forward(layout: TileLayout):
     """Device function (x, x_start, n_rows, transposed, scratch): outputs go to layout.output."""
-    layout = TileLayout(network)
+    network = layout.network
     n_hidden_layers, n_neurons = network.n_hidden_layers, network.n_neurons
     n_inputs, n_last = network.n_input_dims, network.widths[-2]
     pitches, offsets = layout.pitches, layout.weight_offsets
@@ -181,12 +162,11 @@ def tile_forward(network: AbstractMLP):
     last_pitch, last_weights, second_weights = pitches[-2], offsets[-2], offsets[1]
     layer_size, output, output_size = layout.layer_size, layout.output, layout.output_size
     keeps_inputs = layout.keeps_inputs
-    hidden_activation, output_activation = network.activations
-    keeps_output_input = output_activation.from_input
+    keeps_output_input = layout.keeps_output_input
     inputs = n_hidden_layers * layer_size  # where hidden layers before the activation are kept
     product = matrix_product()
-    activate_hidden = activate(hidden_activation)
-    activate_output = activate(output_activation)
+    activated = activate_tangents if layout.with_tangents else activate
+    activate_hidden, activate_output = map(activated, network.activations)
 
     @device
     def tile_forward(x, x_start, n_rows, transposed, scratch):
@@ -203,7 +183,7 @@ def tile_forward(network: AbstractMLP):
                 start = second_weights + (k - 1) * hidden_pitch * hidden_pitch
                 b = (transposed, start, hidden_pitch)
                 product(n_rows, hidden_pitch, n_neurons, a, b, c, False)
-            activate_hidden(scratch, before, scratch, here, n_rows * hidden_pitch)
+            activate_hidden(scratch, before, here, n_rows * hidden_pitch)
         before = output + output_size if keeps_output_input else output
         b = (transposed, last_weights, output_pitch)
         c = (scratch, before, output_pitch)
@@ -212,7 +192,7 @@ def tile_forward(network: AbstractMLP):
         else:
             a = (scratch, (n_hidden_layers - 1) * layer_size, last_pitch, 1)
         product(n_rows, output_pitch, n_last, a, b, c, False)
-        activate_output(scratch, before, scratch, output, n_rows * output_pitch)
+        activate_output(scratch, before, output, n_rows * output_pitch)
 
     return tile_forward
 
@@ -247,13 +227,13 @@ def matrix_backward(weight_gradients: bool):
 
 
 @cache
-def tile_backward(network: AbstractMLP, weight_gradients: bool, input_gradients: bool):
+def tile_backward(layout: TileLayout, weight_gradients: bool, input_gradients: bool):
     """Device function (x, x_start, n_rows, weights, scratch, dl_dweights).
 
     The gradient of the output is expected at layout.output + 2 * layout.output_size. The gradient
     of the weights is added to dl_dweights; the gradient of the input replaces x.
     """
-    layout = TileLayout(network)
+    network = layout.network
     n_hidden_layers, n_neurons, n_outputs = (
         network.n_hidden_layers, network.n_neurons, network.n_output_dims,
     )  # fmt: skip
@@ -262,18 +242,17 @@ def tile_backward(network: AbstractMLP, weight_gradients: bool, input_gradients:
     last_pitch, last_weights, second_weights = pitches[-2], offsets[-2], offsets[1]
     layer_size, output, output_size = layout.layer_size, layout.output, layout.output_size
     inputs = n_hidden_layers * layer_size if layout.keeps_inputs else 0
-    hidden_activation, output_activation = network.activations
-    output_kept = output + (output_size if output_activation.from_input else 0)
+    output_before = output + (output_size if layout.keeps_output_input else 0)
     gradients = layout.gradients
     hidden_size = hidden_pitch * hidden_pitch
     through_matrix = matrix_backward(weight_gradients)
-    hidden_backward = activate_backward(hidden_activation)
-    output_backward = activate_backward(output_activation)
+    activated = activate_tangents_backward if layout.with_tangents else activate_backward
+    hidden_backward, output_backward = map(activated, network.activations)
 
     @device
     def tile_backward(x, x_start, n_rows, weights, scratch, dl_dweights):
         dl_dy = (scratch, output + 2 * output_size)
-        output_backward(scratch, dl_dy[1], scratch, output_kept, n_rows * output_pitch)
+        output_backward(scratch, dl_dy[1], output_before, output, n_rows * output_pitch)
         sizes = (n_rows, n_outputs, output_pitch, last_pitch)
         if n_hidden_layers == 0:
             inner = (x, x_start)
@@ -285,7 +264,7 @@ def tile_backward(network: AbstractMLP, weight_gradients: bool, input_gradients:
             sizes, dl_dy, (scratch, source), weights, dl_dweights, last_weights,
             (scratch, here), True,
         )  # fmt: skip
-        hidden_backward(scratch, here, scratch, inputs + source, n_rows * hidden_pitch)
+        hidden_backward(scratch, here, inputs + source, source, n_rows * hidden_pitch)
         sizes = (n_rows, n_neurons, hidden_pitch, hidden_pitch)
         for k in range(n_hidden_layers - 1, 0, -1):
             there = 2 * gradients + layer_size - here
@@ -295,7 +274,7 @@ def tile_backward(network: AbstractMLP, weight_gradients: bool, input_gradients:
                 sizes, (scratch, here), (scratch, source), weights, dl_dweights, matrix,
                 (scratch, there), True,
             )  # fmt: skip
-            hidden_backward(scratch, there, scratch, inputs + source, n_rows * hidden_pitch)
+            hidden_backward(scratch, there, inputs + source, source, n_rows * hidden_pitch)
             here = there
         sizes = (n_rows, n_neurons, hidden_pitch, input_pitch)
         outer = (x, x_start)

@@ -69,12 +69,16 @@ class EncodingPart:
 
     @cached_property
     def _double_backward_input(self):
-        function = kernels.double_backward_input_kernel(self._encoding, self._precision)
+        function = kernels.double_backward_input_kernel(
+            self._encoding, self._precision, self._features
+        )
         return self._kernel(function, kernels.DOUBLE_BACKWARD_INPUT)
 
     @cached_property
     def _double_backward_params(self):
-        function = kernels.double_backward_params_kernel(self._encoding, self._precision)
+        function = kernels.double_backward_params_kernel(
+            self._encoding, self._precision, self._features
+        )
         return self._kernel(function, kernels.DOUBLE_BACKWARD_PARAMS)
 
     def _grid(self, kernel, n):
@@ -121,26 +125,28 @@ class EncodingPart:
         )
 
     def double_backward_input(
-        self, x: int, n: int, params: int, dl_dy: Rows, dl_ddx: int, dl_ddy: Rows, dl_dx: int
-    ) -> None:
+        self, x: int, n: int, params: int, dl_dy: Rows, factor: float, dl_ddx: int, dl_ddy: Rows,
+        dl_dx: int,
+    ) -> None:  # fmt: skip
         kernel, column = self._double_backward_input, self._part.first_column
         kernel(
             self._grid(kernel, n),
             *(self._input(x), n, self._n_columns, self._params(params, self._precision)),
-            *(dl_dy.column(column), *dl_dy.steps, self._input(dl_ddx)),
+            *(dl_dy.column(column), *dl_dy.steps, factor, self._input(dl_ddx)),
             *(dl_ddy.column(column), self._input(dl_dx)),
         )
 
     def double_backward_params(
-        self, x: int, n: int, params: int, dl_dy: Rows, dl_ddx: int, dl_dparams: int
-    ) -> None:
+        self, x: int, n: int, params: int, dl_dy: Rows, factor: float, dl_ddx: int,
+        dl_dparams: int,
+    ) -> None:  # fmt: skip
         if self._encoding.n_params == 0:
             return
         kernel = self._double_backward_params
         kernel(
             self._grid(kernel, n),
             *(self._input(x), n, self._n_columns, self._params(params, self._precision)),
-            *(dl_dy.column(self._part.first_column), *dl_dy.steps, self._input(dl_ddx)),
+            *(dl_dy.column(self._part.first_column), *dl_dy.steps, factor, self._input(dl_ddx)),
             self._params(dl_dparams, "float32"),
         )
 
@@ -230,10 +236,10 @@ class EncodingEngine:
             rows, to = self._rows(dl_dy, first), self._rows(dl_ddl_dy, first)
             for part in self._parts:
                 part.double_backward_input(
-                    x, n, params.address, rows, along, to, dl_dx.address + place
+                    x, n, params.address, rows, 1.0, along, to, dl_dx.address + place
                 )
                 if gradients is not None:
                     part.double_backward_params(
-                        x, n, params.address, rows, along, gradients.flat.address
+                        x, n, params.address, rows, 1.0, along, gradients.flat.address
                     )
         return dl_ddl_dy, dl_dx

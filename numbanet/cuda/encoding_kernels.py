@@ -27,11 +27,11 @@ BACKWARD_INPUT = (
 )
 DOUBLE_BACKWARD_INPUT = (
     *("uint64", "uint32", "uint32", "uint64"),
-    *("uint64", "uint32", "uint32", "uint64", "uint64", "uint64"),
+    *("uint64", "uint32", "uint32", "float32", "uint64", "uint64", "uint64"),
 )
 DOUBLE_BACKWARD_PARAMS = (
     *("uint64", "uint32", "uint32", "uint64"),
-    *("uint64", "uint32", "uint32", "uint64", "uint64"),
+    *("uint64", "uint32", "uint32", "float32", "uint64", "uint64"),
 )
 
 
@@ -176,19 +176,23 @@ def backward_input_kernel(encoding: AbstractEncoding, params_storage: str, featu
 
 
 @cache
-def double_backward_input_kernel(encoding: AbstractEncoding, params_storage: str):
-    """(x, n, n_columns, params, dl_dy, sample_step, feature_step, dl_ddx, dl_ddy, dl_dx).
+def double_backward_input_kernel(
+    encoding: AbstractEncoding, params_storage: str, features_storage: str
+):
+    """(x, n, n_columns, params, dl_dy, two steps, factor, dl_ddx, dl_ddy, dl_dx).
 
-    Writes dl_ddy and adds to dl_dx; features are float32.
+    Writes dl_ddy and adds factor times what comes through backward_input to dl_dx.
     """
     n_dims, width, n_params = encoding.n_dims, partition_width(encoding), encoding.n_params
     backward, params_vector = encoding.partition_double_backward_input, VECTORS[params_storage]
     read, add = read_row(n_dims), add_to_row(n_dims)
-    read_dl_dy, write = read_features(width, "float32"), write_features(width, "float32")
+    read_dl_dy = read_features(width, features_storage)
+    write = write_features(width, features_storage)
 
     def encoding_double_backward_input(
-        px, n, n_columns, pparams, pdl_dy, sample_step, feature_step, pdl_ddx, pdl_ddy, pdl_dx
-    ):
+        px, n, n_columns, pparams,
+        pdl_dy, sample_step, feature_step, factor, pdl_ddx, pdl_ddy, pdl_dx,
+    ):  # fmt: skip
         i, partition = thread_number(), block_index_y()
         if i < n:
             x, dl_ddx, dl_dx = local_array(n_dims), local_array(n_dims), local_array(n_dims)
@@ -201,25 +205,28 @@ def double_backward_input_kernel(encoding: AbstractEncoding, params_storage: str
             params = params_vector(pparams, n_params)
             backward(partition, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx)
             write(pdl_ddy, start, feature_step, dl_ddy)
-            add(pdl_dx, row, dl_dx, np.float32(1.0))
+            add(pdl_dx, row, dl_dx, factor)
 
     encoding_double_backward_input.__qualname__ = f"{name_of(encoding)}_double_backward_input"
     return encoding_double_backward_input
 
 
 @cache
-def double_backward_params_kernel(encoding: AbstractEncoding, params_storage: str):
-    """(x, n, n_columns, params, dl_dy, sample_step, feature_step, dl_ddx, dl_dparams).
+def double_backward_params_kernel(
+    encoding: AbstractEncoding, params_storage: str, features_storage: str
+):
+    """(x, n, n_columns, params, dl_dy, two steps, factor, dl_ddx, dl_dparams).
 
-    All but params are float32.
+    Adds factor times the gradient to float32 dl_dparams.
     """
     n_dims, width, n_params = encoding.n_dims, partition_width(encoding), encoding.n_params
     backward, params_vector = encoding.partition_double_backward_params, VECTORS[params_storage]
-    read, read_dl_dy = read_row(n_dims), read_features(width, "float32")
+    read, read_dl_dy = read_row(n_dims), read_features(width, features_storage)
 
     def encoding_double_backward_params(
-        px, n, n_columns, pparams, pdl_dy, sample_step, feature_step, pdl_ddx, pdl_dparams
-    ):
+        px, n, n_columns, pparams,
+        pdl_dy, sample_step, feature_step, factor, pdl_ddx, pdl_dparams,
+    ):  # fmt: skip
         i, partition = thread_number(), block_index_y()
         if i < n:
             x, dl_ddx, dl_dy = local_array(n_dims), local_array(n_dims), local_array(width)
@@ -228,6 +235,8 @@ def double_backward_params_kernel(encoding: AbstractEncoding, params_storage: st
             read(pdl_ddx, row, dl_ddx)
             start = np.uint32(i * sample_step + np.uint32(partition * width) * feature_step)
             read_dl_dy(pdl_dy, start, feature_step, dl_dy)
+            for k in range(width):
+                dl_dy[k] *= factor
             params, dl_dparams = (
                 params_vector(pparams, n_params),
                 float_vector(pdl_dparams, n_params),

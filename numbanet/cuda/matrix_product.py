@@ -17,7 +17,7 @@ from numbanet.cuda.fma_products import finish_backward
 from numbanet.cuda.products import Product
 from numbanet.cuda.threads import block_index, thread_index
 from numbanet.device import device
-from numbanet.storage.access import load_pair
+from numbanet.storage.access import load, load_pair, store
 from numbanet.storage.views import VECTORS
 
 ONE, TWO = np.uint32(1), np.uint32(2)
@@ -47,10 +47,56 @@ def activation_backward(precision: str, activation: Activation):
     return activation_backward
 
 
+@cache
+def activate_tangents(precision: str, activation: Activation):
+    """Kernel (before, kept, after, n_rows, n, pitch): tangents of x to those of y."""
+    vector, backward = VECTORS[precision], activation.backward
+    n_threads = np.uint32(N_THREADS)
+
+    def activate_tangents(pbefore, pkept, pafter, n_rows, n, pitch):
+        n_all = n_rows * pitch
+        before, kept, after = vector(pbefore, n_all), vector(pkept, n_all), vector(pafter, n_all)
+        i = np.uint32(block_index() * n_threads + thread_index())
+        row, column = row_and_column(i, pitch)
+        if (row < n_rows) & (column < n):
+            store(after, i, backward(load(before, i), load(kept, i)))
+
+    activate_tangents.__qualname__ = f"activate_tangents_{activation.name}_{precision}"
+    return activate_tangents
+
+
+@cache
+def activate_tangents_backward(precision: str, activation: Activation):
+    """Kernel (dl_dvalues, dl_dtangents, tangents, kept, n_rows, n, pitch).
+
+    The chain rule in place, for the gradients of y and of its tangents; `tangents` are those of x.
+    """
+    vector, backward, second = VECTORS[precision], activation.backward, activation.second
+    n_threads = np.uint32(N_THREADS)
+
+    def activate_tangents_backward(pvalues, ptangents, pbefore, pkept, n_rows, n, pitch):
+        n_all = n_rows * pitch
+        dl_dvalues, dl_dtangents = vector(pvalues, n_all), vector(ptangents, n_all)
+        before, kept = vector(pbefore, n_all), vector(pkept, n_all)
+        i = np.uint32(block_index() * n_threads + thread_index())
+        row, column = row_and_column(i, pitch)
+        if (row < n_rows) & (column < n):
+            x, dl_dtangent = load(kept, i), load(dl_dtangents, i)
+            bend = second(x) * load(before, i)
+            store(dl_dvalues, i, backward(load(dl_dvalues, i), x) + bend * dl_dtangent)
+            store(dl_dtangents, i, backward(dl_dtangent, x))
+
+    name = f"activate_tangents_backward_{activation.name}_{precision}"
+    activate_tangents_backward.__qualname__ = name
+    return activate_tangents_backward
+
+
 SIZES = ("uint32",) * 4  # rows, depth, n, pitch
 SAMPLE_TYPES = (*("uint64",) * 4, *SIZES)
 WEIGHT_TYPES = (*("uint64",) * 3, "float32", *SIZES, "uint32")
 ACTIVATION_TYPES = (*("uint64",) * 2, *("uint32",) * 3)
+TANGENT_TYPES = (*("uint64",) * 3, *("uint32",) * 3)
+TANGENT_BACKWARD_TYPES = (*("uint64",) * 4, *("uint32",) * 3)
 FEWEST_SAMPLES = 256  # of a block of weight gradients, beside which its reductions are cheap
 MOST_NUMBERS = 2**31
 AMPERE = (8, 0)  # has tensor cores for these instructions
@@ -122,6 +168,23 @@ class MatrixProduct:
         kernel = activation_backward(self.precision, activation)
         product = Product(kernel, n_rows, pitch, 1, N_THREADS, 1)
         return self._launch(product, ACTIVATION_TYPES, grid, (n_rows, n, pitch))
+
+    def activate_tangents(self, activation: Activation, n_rows: int, n: int, pitch: int) -> Launch:
+        """Called with (before, kept, after)."""
+        grid = (n_tiles(n_rows * pitch, N_THREADS),)
+        product = Product(
+            activate_tangents(self.precision, activation), n_rows, pitch, 1, N_THREADS, 1
+        )
+        return self._launch(product, TANGENT_TYPES, grid, (n_rows, n, pitch))
+
+    def activate_tangents_backward(
+        self, activation: Activation, n_rows: int, n: int, pitch: int
+    ) -> Launch:
+        """Called with (dl_dvalues, dl_dtangents, tangents, kept)."""
+        grid = (n_tiles(n_rows * pitch, N_THREADS),)
+        kernel = activate_tangents_backward(self.precision, activation)
+        product = Product(kernel, n_rows, pitch, 1, N_THREADS, 1)
+        return self._launch(product, TANGENT_BACKWARD_TYPES, grid, (n_rows, n, pitch))
 
     def _launch(self, product: Product, types, grid, sizes, *more) -> Launch:
         *widths, _, pitch = sizes

@@ -13,13 +13,14 @@ from numbanet.cuda import loss_kernels
 from numbanet.cuda.arrays import DeviceArray, empty
 from numbanet.cuda.encoding_engine import FLOAT_BYTES, MOST_ROWS, EncodingPart, Rows
 from numbanet.cuda.kernel import BLOCK, Kernel
+from numbanet.cuda.layers import Layers
 from numbanet.cuda.matrix_product import MatrixProduct
 from numbanet.cuda.parameter_kernels import FILL, fill_kernel
 from numbanet.cuda.parameters import Collector
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.losses.base import AbstractLoss
 from numbanet.networks.base import next_multiple
-from numbanet.storage.views import DTYPES, ITEM_SIZES
+from numbanet.storage.views import ITEM_SIZES
 from numbanet.target import Gradients
 
 NONE = activation("None")
@@ -29,40 +30,13 @@ LOSS_BLOCKS = 256  # at most, of a slab
 SUMS_PER_BLOCK = BLOCK // 32
 
 
-class Layers:
-    """The buffers between the kernels, for slabs of up to `pitch` samples, and their addresses."""
-
-    def __init__(self, device: Any, model: EncodedNetwork, precision: str, pitch: int):
-        network = model.network
-        item_size = ITEM_SIZES[precision]
-        self.pitch = pitch
-        hidden = [network.n_neurons] * network.n_hidden_layers
-        keeps, keeps_output = (each.from_input for each in network.activations)
-        widths = [model.n_encoded, *hidden, network.padded_output_dims]
-        kept = [*(width if keeps else 0 for width in hidden), widths[-1] if keeps_output else 0]
-        widest = max(hidden, default=0)
-        gradients = [model.n_encoded, widest, widest, widths[-1]]
-        places, n_rows = [], 0
-        for width in (*widths, *kept, *gradients):
-            places.append(n_rows)
-            n_rows += width
-        self.memory = empty((n_rows * pitch,), DTYPES[precision], device)
-        start = self.memory.address
-        addresses = [start + place * pitch * item_size for place in places]
-        n = len(widths)
-        self.values = addresses[:n]  # encoded, hidden layers, output
-        self.kept = [  # what each activation is differentiated at
-            addresses[n + k] if width else self.values[k + 1] for k, width in enumerate(kept)
-        ]
-        self.dl_dencoded, *self.dl_dhidden, self.dl_doutput = addresses[-4:]
-
-
 class NetworkEngine:
     """Evaluates an encoded network, forward and backward."""
 
     def __init__(self, device: Any, model: EncodedNetwork, precision: str):
         self.device, self.model, self.precision = device, model, precision
         self.loss_scale = LOSS_SCALES[precision]
+        self._unscaled = 1.0 / self.loss_scale
         encoding, network = model.encoding, model.network
         self._parts = [
             EncodingPart(device, part, encoding.n_dims, precision, precision)
@@ -70,9 +44,9 @@ class NetworkEngine:
         ]
         self._product = MatrixProduct(device, precision)
         self._layers = None
+        self._tangents = None
         self._sums = None
-        hidden, output = network.activations
-        self._activations = [*(hidden,) * network.n_hidden_layers, output]
+        self._activations = network.layer_activations
         rows = [
             *(rows for rows, _ in network.shapes[:-1]),
             network.n_output_dims,
@@ -82,6 +56,7 @@ class NetworkEngine:
         self._offsets = [sum(sizes[:k]) for k in range(len(sizes))]
         self._losses = {}
         self._launches = lru_cache(8)(self._launches)
+        self._tangent_launches = lru_cache(8)(self._tangent_launches)
 
     # Kernels, each compiled when it is first needed
 
@@ -97,7 +72,7 @@ class NetworkEngine:
 
     @cached_property
     def _collect(self) -> Collector:
-        return Collector(self.device, self.precision, 1.0 / self.loss_scale)
+        return Collector(self.device, self.precision, self._unscaled)
 
     def _loss(self, loss: AbstractLoss, has_pdf: bool) -> Kernel:
         key = loss, has_pdf
@@ -120,6 +95,17 @@ class NetworkEngine:
         output = product.activation_backward(activations[-1], n_outputs, n, pitch)
         return forward, backward, weights, output
 
+    def _tangent_launches(self, n: int, pitch: int):
+        """Launches for n samples of products alone, forward and backward, and of activations."""
+        product = self._product
+        forward, backward, activate, activate_backward = [], [], [], []
+        for act, (fan_out, fan_in) in zip(self._activations, self._shapes, strict=True):
+            forward.append(product.forward(NONE, fan_out, fan_in, n, pitch))
+            backward.append(product.backward(NONE, fan_out, fan_in, n, pitch))
+            activate.append(product.activate_tangents(act, fan_out, n, pitch))
+            activate_backward.append(product.activate_tangents_backward(act, fan_out, n, pitch))
+        return forward, backward, activate, activate_backward
+
     # Memory
 
     def _buffers(self, n: int) -> Layers:
@@ -127,9 +113,19 @@ class NetworkEngine:
         pitch = next_multiple(min(n, MOST_ROWS), PITCH)
         if self._layers is None or self._layers.pitch < pitch:
             self._layers = None  # frees the old ones before the new ones are made
-            self._layers = Layers(self.device, self.model, self.precision, pitch)
+            self._layers = Layers(self.device, self.model.network, self.precision, pitch)
             self._fill_constants()
         return self._layers
+
+    def _tangent_buffers(self, pitch: int) -> Layers:
+        """The buffers of tangents and their gradients; those of constant features stay 0."""
+        if self._tangents is None or self._tangents.pitch != pitch:
+            self._tangents = None
+            network = self.model.network
+            self._tangents = Layers(self.device, network, self.precision, pitch, keeps_inputs=True)
+            memory = self._tangents.memory
+            self.device.zero(memory.address, memory.nbytes)
+        return self._tangents
 
     def _fill_constants(self):
         """Write the features that are the same for all inputs; no kernel touches them again."""
@@ -149,8 +145,17 @@ class NetworkEngine:
     def _rows(self, address: int, layers: Layers) -> Rows:
         return Rows(address, 1, layers.pitch, self.precision)
 
+    def _weights(self, k: int, params: DeviceArray) -> int:
+        return params.address + self._offsets[k] * params.dtype.itemsize
+
     def _encoding_params(self, params: DeviceArray) -> int:
         return params.address + self.model.network.n_params * params.dtype.itemsize
+
+    def _weight_gradients(self, k: int, gradients: Gradients) -> int:
+        return gradients.flat.address + self._offsets[k] * FLOAT_BYTES
+
+    def _encoding_gradients(self, gradients: Gradients) -> int:
+        return gradients.flat.address + self.model.network.n_params * FLOAT_BYTES
 
     # Passes over a slab
 
@@ -160,40 +165,82 @@ class NetworkEngine:
             part.forward(x, n, self._encoding_params(params), encoded)
         forward, *_ = self._launches(n, layers.pitch)
         for k, launch in enumerate(forward):
-            weights = params.address + self._offsets[k] * params.dtype.itemsize
+            weights = self._weights(k, params)
             launch(weights, layers.values[k], layers.values[k + 1], layers.kept[k])
 
     def _backward(self, x, n, first, n_all, params, layers, gradients, dl_dx) -> None:
         _, backward, weight_gradients, output = self._launches(n, layers.pitch)
-        unscaled, n_network = 1.0 / self.loss_scale, self.model.network.n_params
         wants_encoded = dl_dx is not None or (
             gradients is not None and self.model.encoding.n_params > 0
         )
-        dl_dy, targets = layers.dl_doutput, layers.dl_dhidden
         if self._activations[-1] != NONE:
-            output(dl_dy, layers.kept[-1])
+            output(layers.dl_dvalues[-1], layers.kept[-1])
         for k in reversed(range(len(self._shapes))):
+            dl_dy = layers.dl_dvalues[k + 1]
             if gradients is not None:
-                to = gradients.flat.address + self._offsets[k] * FLOAT_BYTES
-                weight_gradients[k](dl_dy, layers.values[k], to, unscaled)
+                to = self._weight_gradients(k, gradients)
+                weight_gradients[k](dl_dy, layers.values[k], to, self._unscaled)
             if k > 0 or wants_encoded:
-                weights = params.address + self._offsets[k] * params.dtype.itemsize
-                target = targets[k % 2] if k else layers.dl_dencoded
                 kept = layers.kept[k - 1] if k else layers.values[0]
-                backward[k](weights, dl_dy, target, kept)
-                dl_dy = target
-        rows = self._rows(layers.dl_dencoded, layers)
+                backward[k](self._weights(k, params), dl_dy, layers.dl_dvalues[k], kept)
+        self._encoding_backward(x, n, first, n_all, params, layers, gradients, dl_dx)
+
+    def _encoding_backward(self, x, n, first, n_all, params, layers, gradients, dl_dx) -> None:
+        encoding_params = self._encoding_params(params)
+        rows = self._rows(layers.dl_dvalues[0], layers)
         for part in self._parts:
             if gradients is not None:
-                factor, to = unscaled, gradients.flat.address + n_network * FLOAT_BYTES
+                factor, to = self._unscaled, self._encoding_gradients(gradients)
                 if gradients.in_halves:  # scaled until they are collected
                     factor, to = 1.0, gradients.scatter.address
                 part.backward_params(
-                    x, n, first, n_all, self._encoding_params(params), rows, factor, to,
-                    gradients.in_halves,
-                )  # fmt: skip
+                    x, n, first, n_all, encoding_params, rows, factor, to, gradients.in_halves
+                )
             if dl_dx is not None:
-                part.backward_input(x, n, self._encoding_params(params), rows, unscaled, dl_dx)
+                part.backward_input(x, n, encoding_params, rows, self._unscaled, dl_dx)
+
+    def _tangents_forward(self, x, n, params, layers, tangents, direction, dl_dx) -> None:
+        """After _forward: the tangents of all layers; zeroes dl_dx."""
+        encoding_params = self._encoding_params(params)
+        features, to = (self._rows(each.values[0], layers) for each in (layers, tangents))
+        for part in self._parts:
+            # Tangents do not depend on the gradient, for which the features stand in here.
+            part.double_backward_input(x, n, encoding_params, features, 1.0, direction, to, dl_dx)
+        self.device.zero(dl_dx, n * self.model.encoding.n_dims * FLOAT_BYTES)
+        forward, _, activate, _ = self._tangent_launches(n, layers.pitch)
+        for k in range(len(self._shapes)):
+            before, after = tangents.kept[k], tangents.values[k + 1]
+            forward[k](self._weights(k, params), tangents.values[k], before, before)
+            activate[k](before, layers.kept[k], after)
+
+    def _tangents_backward(
+        self, x, n, first, n_all, params, layers, tangents, direction, gradients, dl_dx
+    ) -> None:
+        """From the gradients of the outputs and of their tangents to those of all else."""
+        _, backward, _, activate_backward = self._tangent_launches(n, layers.pitch)
+        _, _, weight_gradients, _ = self._launches(n, layers.pitch)
+        for k in reversed(range(len(self._shapes))):
+            dl_dvalues, dl_dtangents = layers.dl_dvalues[k + 1], tangents.dl_dvalues[k + 1]
+            activate_backward[k](dl_dvalues, dl_dtangents, tangents.kept[k], layers.kept[k])
+            for half in (layers, tangents):
+                dl_dy, x_k = half.dl_dvalues[k + 1], half.values[k]
+                if gradients is not None:
+                    to = self._weight_gradients(k, gradients)
+                    weight_gradients[k](dl_dy, x_k, to, self._unscaled)
+                backward[k](self._weights(k, params), dl_dy, half.dl_dvalues[k], x_k)
+        self._encoding_backward(x, n, first, n_all, params, layers, gradients, dl_dx)
+        encoding_params = self._encoding_params(params)
+        rows = self._rows(tangents.dl_dvalues[0], layers)
+        unchanged = self._rows(tangents.values[0], layers)
+        for part in self._parts:
+            part.double_backward_input(
+                x, n, encoding_params, rows, self._unscaled, direction, unchanged, dl_dx
+            )
+            if gradients is not None:
+                to = self._encoding_gradients(gradients)
+                part.double_backward_params(
+                    x, n, encoding_params, rows, self._unscaled, direction, to
+                )
 
     def _slabs(self, inputs: DeviceArray):
         n_columns = self.model.encoding.n_dims
@@ -241,7 +288,7 @@ class NetworkEngine:
         for first, n, x in self._slabs(inputs):
             self._forward(x, n, params, layers)
             offset = first * n_outputs * FLOAT_BYTES
-            y, dl_dy = layers.values[-1], layers.dl_doutput
+            y, dl_dy = layers.values[-1], layers.dl_dvalues[-1]
             if loss is not None:
                 grid = min(-(-n // BLOCK), LOSS_BLOCKS)
                 density = 0 if pdf is None else pdf.address + offset
@@ -259,3 +306,34 @@ class NetworkEngine:
         if gradients is not None and gradients.in_halves:
             self._collect(gradients)
         return n_sums
+
+    def double_backward(
+        self,
+        inputs: DeviceArray,
+        params: DeviceArray,
+        dl_dy: DeviceArray,
+        dl_ddl_dx: DeviceArray,
+        gradients: Gradients | None,
+    ) -> tuple[DeviceArray, DeviceArray]:
+        """The gradients with respect to dl_dy and the inputs; adds to `gradients`."""
+        layers, n_outputs = self._buffers(inputs.shape[0]), self.model.network.n_output_dims
+        pitch, n_all = layers.pitch, inputs.shape[0]
+        tangents = self._tangent_buffers(pitch)
+        n_bytes = self.model.network.padded_output_dims * pitch * ITEM_SIZES[self.precision]
+        dl_ddl_dy, dl_dx = (empty(like.shape, "f4", self.device) for like in (dl_dy, inputs))
+        for first, n, x in self._slabs(inputs):
+            self._forward(x, n, params, layers)
+            place, offset = x - inputs.address, first * n_outputs * FLOAT_BYTES
+            direction, to = dl_ddl_dx.address + place, dl_dx.address + place
+            self._tangents_forward(x, n, params, layers, tangents, direction, to)
+            at = dl_ddl_dy.address + offset
+            self._outputs_in_rows.over(n, tangents.values[-1], n, pitch, at)
+            at, start = dl_dy.address + offset, tangents.dl_dvalues[-1]
+            self._external.over(n, at, n, pitch, self.loss_scale, start)
+            self.device.zero(layers.dl_dvalues[-1], n_bytes)
+            self._tangents_backward(
+                x, n, first, n_all, params, layers, tangents, direction, gradients, to
+            )
+        if gradients is not None and gradients.in_halves:
+            self._collect(gradients)
+        return dl_ddl_dy, dl_dx

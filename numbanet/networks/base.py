@@ -40,6 +40,12 @@ class AbstractMLP(ABC):
         object.__setattr__(self, "activations", tuple(found))
 
     @property
+    def layer_activations(self) -> tuple[Activation, ...]:
+        """The activation after each matrix."""
+        hidden, output = self.activations
+        return (*(hidden,) * self.n_hidden_layers, output)
+
+    @property
     def padded_output_dims(self) -> int:
         return next_multiple(self.n_output_dims, ALIGNMENT)
 

@@ -1,4 +1,4 @@
-"""FullyFusedMLP: a multi-layer perceptron of one of the widths that a fused kernel can hold.
+"""FullyFusedMLP: a multi-layer perceptron as narrow as a fused kernel can hold.
 
 Mueller et al. 2021, Real-time Neural Radiance Caching for Path Tracing.
 """
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from numbanet.networks.base import ALIGNMENT, AbstractMLP
 from numbanet.registry import check, derived, register
 
-WIDTHS = (16, 32, 64, 128)
+MOST_NEURONS = 128
 
 
 @register("network", "FullyFusedMLP", "MegakernelMLP")
 @dataclass(frozen=True)
 class FullyFusedMLP(AbstractMLP):
-    """All layers in one kernel; the hidden ones are 16, 32, 64 or 128 wide."""
+    """All layers in one kernel; the hidden ones are a multiple of 16 wide, up to 128."""
 
     n_input_dims: int = derived()
     n_output_dims: int = derived()
@@ -25,12 +25,15 @@ class FullyFusedMLP(AbstractMLP):
     activations: tuple = derived(init=False, repr=False)
 
     def __post_init__(self):
-        widths = ", ".join(map(str, WIDTHS))
         aligned = self.n_input_dims > 0 and self.n_input_dims % ALIGNMENT == 0
         check(aligned, "n_input_dims", self.n_input_dims, f"a positive multiple of {ALIGNMENT}")
         check(self.n_output_dims > 0, "n_output_dims", self.n_output_dims, "a positive number")
-        other = f"{widths}, or the otype CutlassMLP, which takes any width"
-        check(self.n_neurons in WIDTHS, "n_neurons", self.n_neurons, other)
+        fits = 0 < self.n_neurons <= MOST_NEURONS and self.n_neurons % ALIGNMENT == 0
+        other = (
+            f"a multiple of {ALIGNMENT} up to {MOST_NEURONS}, or the otype CutlassMLP, which takes "
+            "any width"
+        )
+        check(fits, "n_neurons", self.n_neurons, other)
         other = "a positive number, or the otype CutlassMLP, which takes 0 too"
         check(self.n_hidden_layers > 0, "n_hidden_layers", self.n_hidden_layers, other)
         self._resolve_activations()

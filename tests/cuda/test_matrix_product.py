@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
-from naive import activation
+from naive import activation, second_derivative
 from ptx import Counters, EmulatedMemory, Module
 
 from numbanet.activations import activation as act
@@ -236,6 +236,30 @@ def test_the_activation_of_the_output(device, precision, name, size):
     assert_close(dy.values, dl_dy * slope(before), precision, scale=4)
 
 
+@precisions
+@pytest.mark.parametrize("name", ["Tanh", "Sine"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 65)])
+def test_tangents_and_their_gradients(device, precision, name, size):
+    n_rows, n = size
+    _, before, dl_dy, pitch = operands((n_rows, n_rows, n), precision)
+    tangents, dl_dtangents = dl_dy[::-1, ::-1].copy(), dl_dy[:, ::-1].copy()
+    value, slope = activation(name)
+    bend = second_derivative(name)
+    kept = Matrix(device, before if name == "Sine" else value(before), precision, pitch)
+    dx = Matrix(device, tangents, precision, pitch)
+    dy = Matrix(device, 0 * tangents, precision, pitch)
+    product = MatrixProduct(device, precision)
+    product.activate_tangents(act(name), n_rows, n, pitch)(dx.address, kept.address, dy.address)
+    assert_close(dy.values, tangents * slope(before), precision, scale=4)
+    values, along = (Matrix(device, each, precision, pitch) for each in (dl_dy, dl_dtangents))
+    product.activate_tangents_backward(act(name), n_rows, n, pitch)(
+        values.address, along.address, dx.address, kept.address
+    )
+    expected = dl_dy * slope(before) + dl_dtangents * tangents * bend(before)
+    assert_close(values.values, expected, precision, scale=8)
+    assert_close(along.values, dl_dtangents * slope(before), precision, scale=4)
+
+
 def test_no_samples_are_no_blocks():
     """The driver refuses an empty grid, so the device launches nothing for one."""
     products = MatrixProduct(Emulated(), "float32")
@@ -275,12 +299,18 @@ def kernels(precision, capability):
     """Products and the types of their arguments."""
     types = matrix_product.SAMPLE_TYPES
     products = products_for(SimpleNamespace(compute_capability=capability), precision)
+    elementwise = (
+        (matrix_product.activation_backward, ACTIVATION_TYPES),
+        (matrix_product.activate_tangents, matrix_product.TANGENT_TYPES),
+        (matrix_product.activate_tangents_backward, matrix_product.TANGENT_BACKWARD_TYPES),
+    )
     for name in ("ReLU", "SiLU", "Softplus"):
         sides = (64, 128) if name == "SiLU" else (64,)
         for make, side in itertools.product((products.forward, products.backward), sides):
             yield make(precision, act(name), side), types
-        function = matrix_product.activation_backward(precision, act(name))
-        yield Product(function, 1, 1, 1, matrix_product.N_THREADS, 1), ACTIVATION_TYPES
+        for make, its_types in elementwise:
+            function = make(precision, act(name))
+            yield Product(function, 1, 1, 1, matrix_product.N_THREADS, 1), its_types
     for size in (64, 64), (64, 128), (128, 128):
         yield products.weight_gradients(precision, *size), matrix_product.WEIGHT_TYPES
 

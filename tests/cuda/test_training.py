@@ -80,6 +80,11 @@ def test_older_gpus_add_up_the_grid_in_halves(pytestconfig, capability, precisio
         expected = cpu.network.gradients
         assert_close(gpu.network.gradients.numpy(), expected, 2 * TOLERANCE[precision])
         assert times == 1 or np.abs(expected).max() > 0
+    if (precision, capability) == ("float16", (8, 0)):
+        expected = second_derivatives(cpu.network, "hash", 33)
+        found = second_derivatives(gpu.network, "hash", 33)
+        for array, exact in zip(found, expected, strict=True):
+            assert_close(array, exact, 4 * TOLERANCE[precision])
 
 
 @pytest.mark.parametrize("n", [0, 1, 31, 33])
@@ -205,6 +210,37 @@ def test_batches_are_cut_into_slabs(cuda_device, monkeypatch):
         assert_close(gpu.trainer.inference(x).numpy(), cpu.trainer.inference(x), 1e-3)
 
 
+def second_derivatives(network, name, n):
+    """What double_backward returns, and the gradients of the parameters."""
+    n_input_dims, n_output_dims, _ = MODELS[name]
+    rng = np.random.default_rng(5)
+    x = batch_of(name, n)[0]
+    dl_dy, dl_ddx = rng.normal(size=(n, n_output_dims)), rng.normal(size=(n, n_input_dims))
+    _, context = network.forward(x)
+    found = network.double_backward(context, dl_dy, dl_ddx)
+    return [np.asarray(network.target.to_host(array)) for array in (*found, network.gradients)]
+
+
+@precisions
+@pytest.mark.parametrize("name", ["smooth", "composite", "linear", "usual"])
+def test_second_derivatives_are_the_cpus(cuda_device, precision, name):
+    cpu, gpu, _ = pair(name, cuda_device, precision)
+    for n in (0, 1, 77):
+        expected = second_derivatives(cpu.network, name, n)
+        for array, exact in zip(second_derivatives(gpu.network, name, n), expected, strict=True):
+            assert_close(array, exact, 4 * TOLERANCE[precision])
+
+
+def test_second_derivatives_in_slabs(cuda_device, monkeypatch):
+    for module in (encoding_engine, network_engine):
+        monkeypatch.setattr(module, "MOST_ROWS", 100)
+    cpu, gpu, _ = pair("smooth", cuda_device)
+    second_derivatives(gpu.network, "smooth", 30)  # the buffers are made anew for more
+    expected = second_derivatives(cpu.network, "smooth", N)
+    for array, exact in zip(second_derivatives(gpu.network, "smooth", N), expected, strict=True):
+        assert_close(array, exact, 4 * TOLERANCE["float32"])
+
+
 def test_random_corners_are_the_cpus(cuda_device, monkeypatch):
     monkeypatch.setattr(encoding_engine, "MOST_ROWS", 100)
     config = {**models.HASH, "stochastic_interpolation": True}
@@ -286,6 +322,7 @@ def test_no_race_in_any_memory(pytestconfig):
     model, _ = create_lively("hash", device=device)
     x, targets = batch_of("hash", N)
     model.trainer.training_step(x, targets, dl_dinput=empty(x.shape, np.float32, device))
+    assert np.abs(second_derivatives(model.network, "hash", N)[2]).max() > 0
     assert np.isfinite(model.trainer.inference(x).numpy()).all()
 
 
