@@ -217,14 +217,14 @@ def weight_gradients_of_tile(precision: str, tile_rows: int, tile_columns: int) 
     n_pairs, n_sums = tile_columns // 4, tile_columns // 2
 
     @device
-    def add_pair(j, dl_dweights, factor, first_row, first_column, fan_out, fan_in, sums):
+    def add_pair(j, dl_dweights, in_pairs, factor, first_row, first_column, fan_out, fan_in, sums):
         i, row, column = pair_of(j)
         o = np.uint32(first_row + np.uint32(8 * row))
         k = np.uint32(first_column + np.uint32(8 * column))
         if (o < fan_out) & (k < fan_in):
             at = np.uint32(o * fan_in + k)
             low, high = factor * sums[i], factor * sums[i + 1]
-            if np.uint32(fan_in & ONE) == NOTHING:
+            if in_pairs:
                 reduce_pair(dl_dweights, at, low, high)
             else:
                 reduce_one(dl_dweights, at, low)
@@ -236,6 +236,7 @@ def weight_gradients_of_tile(precision: str, tile_rows: int, tile_columns: int) 
         first_row, first_column = tile_position(fan_out)
         first_sample = np.uint32(block_index_z() * n_each)
         samples = first_sample, min(n, np.uint32(first_sample + n_each))
+        in_pairs = (np.uint32(fan_in & ONE) == NOTHING) & (pdw % np.uint64(8) == np.uint64(0))
         sums = local_array(n_sums)
         a, b = (dl_dy, pitch, first_row, fan_out), (x, pitch, first_column, fan_in)
         multiply(a, b, samples, sums)
@@ -243,7 +244,9 @@ def weight_gradients_of_tile(precision: str, tile_rows: int, tile_columns: int) 
         row, column = lane_position()
         row = np.uint32(row + np.uint32(warp_row + first_row))
         column = np.uint32(column + np.uint32(warp_column + first_column))
-        unrolled(n_pairs, add_pair, dl_dweights, factor, row, column, fan_out, fan_in, sums)
+        unrolled(
+            n_pairs, add_pair, dl_dweights, in_pairs, factor, row, column, fan_out, fan_in, sums
+        )
 
     product = product_of(
         weight_gradients, tile_rows, tile_columns, SAMPLE_DEPTH, stage_bytes(left, right)
