@@ -100,9 +100,14 @@ class AbstractTraining(ABC):
         optimizer: AbstractOptimizer,
         gradients: Gradients | None,
         dl_dinput: Any,
+        *,
+        overwrite: bool,
         run_optimizer: bool,
     ) -> Any:
-        """Add to `gradients`, overwrite `dl_dinput`, step the optimizer; what is None is left out.
+        """Compute `gradients` and `dl_dinput`, where they are given, and step the optimizer.
+
+        Args:
+            overwrite: zero the gradients before; otherwise what is there is added to.
 
         Returns:
             A StepResult, or what will be one when it is `read`.

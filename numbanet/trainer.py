@@ -190,8 +190,6 @@ class Trainer:
                 if array is not None and target.overlap(dl_dinput, array):
                     raise ValueError(f"dl_dinput: shares memory with {name}; use another array")
         gradients = None if gradient_mode == "ignore" else model.target_gradients
-        if gradient_mode == "overwrite":
-            target.set_zero(gradients.flat)
         own = self._params_for_inference() if use_inference_params else None
         result = self._training.step(
             Batch(inputs, targets, pdf if targets is not None else None, external),
@@ -200,6 +198,7 @@ class Trainer:
             self.optimizer,
             gradients,
             dl_dinput,
+            overwrite=gradient_mode == "overwrite",
             run_optimizer=run_optimizer and gradients is not None and n > 0,
         )
         if self.on_nonfinite == "raise":

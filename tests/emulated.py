@@ -37,6 +37,7 @@ class EmulatedDevice:
         self.allocations = 0
         self.synchronizations = 0
         self._built, self._modules = {}, {}
+        self._recording = None
 
     def __repr__(self):
         return f"<emulated:{self.ordinal}>"
@@ -46,6 +47,7 @@ class EmulatedDevice:
     def allocate(self, n_bytes):
         if n_bytes == 0:
             return 0
+        assert self._recording is None, "an allocation while a graph is captured"
         self.allocations += 1
         try:
             return self.memory.allocate(n_bytes)
@@ -60,7 +62,9 @@ class EmulatedDevice:
         return self.memory.capacity, self.memory.capacity
 
     def zero(self, address, n_bytes):
-        if n_bytes:
+        if self._recording is not None:
+            self._recording.append(lambda: self.zero(address, n_bytes))
+        elif n_bytes:
             self.memory.view(address, np.uint8, n_bytes)[:] = 0
 
     def copy(self, target, source, n_bytes):
@@ -88,6 +92,7 @@ class EmulatedDevice:
         pass
 
     def synchronize(self):
+        assert self._recording is None, "waiting while a graph is captured"
         self.synchronizations += 1
 
     def synchronize_all(self):
@@ -105,10 +110,30 @@ class EmulatedDevice:
             self._modules[ptx] = Module(ptx.text, self.memory)
         return self._built[key]
 
+    def capture(self, queue):
+        """A graph: the work that is queued, with the arguments of now."""
+        self._recording = []
+        try:
+            queue()
+            return self._recording
+        finally:
+            self._recording = None
+
+    def replay(self, graph):
+        for work in graph:
+            work()
+
     def launch(self, kernel, grid, block, shared_bytes, arguments):
         grid = (grid,) if isinstance(grid, int) else grid
         if 0 in grid:
             return
+        values = [arguments[i] for i in range(len(arguments))]
+        if self._recording is not None:
+            self._recording.append(lambda: self._run(kernel, grid, block, shared_bytes, values))
+        else:
+            self._run(kernel, grid, block, shared_bytes, values)
+
+    def _run(self, kernel, grid, block, shared_bytes, values):
         self.launches.append(kernel.name)
         counters = None
         if self.counters is not None:
@@ -117,7 +142,7 @@ class EmulatedDevice:
             kernel.name,
             grid,
             block,
-            [arguments[i] for i in range(len(arguments))],
+            values,
             shared_bytes,
             counters=counters,
             racecheck=self.racecheck,

@@ -59,8 +59,11 @@ class CpuTraining(AbstractTraining):
         return self.n_steps == 0
 
     def step(
-        self, batch: Batch, params, loss, optimizer, gradients, dl_dinput, run_optimizer
-    ) -> StepResult:
+        self, batch: Batch, params, loss, optimizer, gradients, dl_dinput, *, overwrite,
+        run_optimizer,
+    ) -> StepResult:  # fmt: skip
+        if overwrite:
+            gradients.flat[:] = 0
         value = self._engine.forward_backward(
             batch.inputs,
             params,

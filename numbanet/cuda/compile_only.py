@@ -97,6 +97,12 @@ class CompileOnlyDevice:
     def synchronize_all(self) -> None:
         """Nothing is queued."""
 
+    def capture(self, queue: Callable[[], None]) -> None:
+        queue()
+
+    def replay(self, graph: None) -> None:
+        """Nothing is queued."""
+
     # Kernels
 
     def build(

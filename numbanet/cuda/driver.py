@@ -1,5 +1,6 @@
 """One GPU through NVIDIA's driver: memory, copies, kernels."""
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from numbanet.cuda.driver_calls import checked, compute_capability_of, error_of,
 from numbanet.cuda.errors import CudaError, DeviceMemoryError, LaunchError, ToolkitMissingError
 from numbanet.cuda.machine_code import PTX, Cubin
 
+CAPTURE_STREAM = 1  # CU_STREAM_NON_BLOCKING
 ALWAYS_THERE = 48 * 1024  # bytes of shared memory that a launch gets without asking before
 
 
@@ -36,6 +38,14 @@ class LoadedKernel:
     name: str
     function: object  # the driver's handle
     dynamic_limit: int = ALWAYS_THERE  # bytes of shared memory that launches may ask for
+
+
+class Graph:
+    """Kernels and copies that are queued together."""
+
+    def __init__(self, device: "CudaDevice", executable):
+        self.executable = executable
+        weakref.finalize(self, device.destroy_graph, executable).atexit = False
 
 
 def assembled(ptx: PTX, compute_capability: tuple[int, int]) -> Cubin | PTX:
@@ -242,6 +252,51 @@ class CudaDevice(Context):
         if error:
             doing = f"launching {kernel.name}: grid {grid}, block {block}, {shared_bytes} bytes"
             raise error_of(error, doing, LaunchError)
+
+    # Graphs
+
+    def capture(self, queue: Callable[[], None]) -> "Graph":
+        """What a function queues, as a graph, instead of doing it.
+
+        The function allocates nothing, waits for nothing and compiles nothing.
+        """
+        driver, stream = self._driver, self._stream
+        self._stream = self._call("cuStreamCreate", CAPTURE_STREAM)
+        try:
+            mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+            self._call("cuStreamBeginCapture", self._stream, mode)
+            try:
+                queue()
+            finally:
+                graph = self._call("cuStreamEndCapture", self._stream)
+            executable = self._call("cuGraphInstantiate", graph, 0)
+            self._call("cuGraphDestroy", graph)
+        finally:
+            self._call("cuStreamDestroy", self._stream)
+            self._stream = stream
+        return Graph(self, executable)
+
+    def replay(self, graph: "Graph") -> None:
+        """Queue all that a graph holds.
+
+        Raises:
+            LaunchError: an earlier kernel has failed.
+        """
+        entered = self._enter()
+        try:
+            (error,) = self._driver.cuGraphLaunch(graph.executable, self._stream)
+        finally:
+            if entered:
+                self._leave()
+        if error:
+            raise error_of(error, "launching a graph", LaunchError)
+
+    def destroy_graph(self, executable) -> None:
+        """Nothing is raised: the process may be ending."""
+        entered = self._enter()
+        self._driver.cuGraphExecDestroy(executable)
+        if entered:
+            self._leave()
 
     def _allow_shared_memory(self, kernel: LoadedKernel, n_bytes: int) -> None:
         if n_bytes > self.max_shared_bytes:

@@ -43,6 +43,7 @@ class NetworkEngine:
             for part in encoding.parts
         ]
         self._product = MatrixProduct(device, precision)
+        self.generation = 0  # changes when buffers have moved
         self._layers = None
         self._tangents = None
         self._sums = None
@@ -115,6 +116,7 @@ class NetworkEngine:
             self._layers = None  # frees the old ones before the new ones are made
             self._layers = Layers(self.device, self.model.network, self.precision, pitch)
             self._fill_constants()
+            self.generation += 1
         return self._layers
 
     def _tangent_buffers(self, pitch: int) -> Layers:
@@ -140,6 +142,7 @@ class NetworkEngine:
         """Room for n partial sums of the loss."""
         if self._sums is None or self._sums.size < n:
             self._sums = empty((max(n, 1),), "f4", self.device)
+            self.generation += 1
         return self._sums
 
     def _rows(self, address: int, layers: Layers) -> Rows:

@@ -5,6 +5,8 @@ before its place is needed again.
 """
 
 import weakref
+from collections import OrderedDict
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -70,6 +72,36 @@ class PendingResult:
         return self.value
 
 
+class Graphs:
+    """Queues work as one CUDA graph as soon as the same work comes again.
+
+    The first time it is queued kernel by kernel: that compiles and allocates what it needs.
+    """
+
+    MOST = 16  # graphs that are kept
+
+    def __init__(self, device: Any):
+        self._device = device
+        self._graphs = OrderedDict()  # key -> graph, or None for what came once
+
+    def run(self, key: tuple, queue: Callable[[], None]) -> None:
+        """Queue the work that `key` determines in full: all addresses, sizes and kernels."""
+        if key not in self._graphs:
+            queue()
+            self._graphs[key] = None
+            if len(self._graphs) > self.MOST:
+                self._graphs.popitem(last=False)
+            return
+        if self._graphs[key] is None:
+            self._graphs[key] = self._device.capture(queue)
+        self._graphs.move_to_end(key)
+        self._device.replay(self._graphs[key])
+
+
+def address(array: DeviceArray | None) -> int:
+    return 0 if array is None else array.address
+
+
 class OptimizerKernels:
     """The kernels of one optimizer, and its scalars in device memory."""
 
@@ -133,6 +165,7 @@ class CudaTraining(AbstractTraining):
         self._control = zeros((kernels.N_CONTROL,), np.uint32, device)
         self._results = Results(device)
         self._kernels = {}
+        self._graphs = Graphs(device)
 
     def _kernels_of(self, optimizer: AbstractOptimizer) -> OptimizerKernels:
         key = optimizer.kernel_key()
@@ -183,10 +216,38 @@ class CudaTraining(AbstractTraining):
         self._set_counter(kernels.N_SKIPPED, value)
 
     def step(
-        self, batch: Batch, params, loss, optimizer, gradients, dl_dinput, run_optimizer
-    ) -> PendingResult:
-        engine = self._engine
-        n_sums = engine.forward_backward(
+        self, batch: Batch, params, loss, optimizer, gradients, dl_dinput, *, overwrite,
+        run_optimizer,
+    ) -> PendingResult:  # fmt: skip
+        found = self._kernels_of(optimizer)
+        if run_optimizer and self.is_fresh:
+            self._begin(optimizer)
+
+        def queue():
+            self._queue(
+                found, batch, params, loss, optimizer, gradients, dl_dinput, overwrite,
+                run_optimizer,
+            )  # fmt: skip
+
+        result = self._results.next()
+        key = (
+            *(len(batch), loss, optimizer.kernel_key(), overwrite, run_optimizer),
+            *map(address, (batch.inputs, batch.targets, batch.pdf, batch.external)),
+            *(address(params), address(dl_dinput), gradients is None, self._engine.generation),
+        )
+        if self.statistics.size:  # the host takes part in such a step
+            queue()
+        else:
+            self._graphs.run(key, queue)
+        return result
+
+    def _queue(
+        self, found, batch, params, loss, optimizer, gradients, dl_dinput, overwrite, run_optimizer
+    ) -> None:
+        """Queue the kernels of a step; whatever they need is there after the first time."""
+        if overwrite:
+            self._device.zero(gradients.flat.address, gradients.flat.nbytes)
+        n_sums = self._engine.forward_backward(
             batch.inputs,
             params,
             loss=None if batch.targets is None else loss,
@@ -196,17 +257,12 @@ class CudaTraining(AbstractTraining):
             gradients=gradients,
             dl_dinput=dl_dinput,
         )
-        found = self._kernels_of(optimizer)
         if run_optimizer:
-            if self.is_fresh:
-                self._begin(optimizer)
             self._check_finite(batch.inputs)
             self._check_finite(gradients.flat)
-        result = self._results.next()
         self._finish(found, batch, n_sums, run_optimizer)
         if run_optimizer:
             self._optimize(found, optimizer, gradients)
-        return result
 
     def _begin(self, optimizer: AbstractOptimizer) -> None:
         """Before the first step: what the optimizer starts from are the parameters of now."""
