@@ -99,7 +99,7 @@ def escaped(text: str) -> str:
 
 
 def type_name(field: dataclasses.Field) -> str:
-    name = field.type.__name__ if isinstance(field.type, type) else str(field.type)
+    name = registry.type_name(field)
     return name.replace(" | None", "")
 
 
