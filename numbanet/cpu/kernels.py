@@ -21,7 +21,7 @@ from numbanet.cpu.mlp import (
     tile_forward,
     unpack_gradients,
 )
-from numbanet.device import device, local_array
+from numbanet.device import belongs_to, device, local_array
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.kernel_cache import compile_cached
 from numbanet.losses.base import AbstractLoss
@@ -256,6 +256,7 @@ def optimizer_kernel(optimizer, layout, prepares=True, steps=True) -> ParallelKe
     ranges = optimizer.matrix_ranges(layout)
     n_matrices = len(ranges)
 
+    @belongs_to(f"{type(optimizer).__name__}.step")
     def optimize(t, weights, gradients, state, matrices, hyperparams, scalars, chunk):
         if prepares:
             schedule(t, hyperparams, scalars)

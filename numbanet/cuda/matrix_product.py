@@ -27,7 +27,7 @@ from numbanet.cuda.block_product import (
     thread_position,
 )
 from numbanet.cuda.threads import block_index, block_index_z, thread_index
-from numbanet.device import device, local_array
+from numbanet.device import belongs_to, device, local_array
 from numbanet.storage.access import load_pair, reduce_one, store, store_pair
 from numbanet.storage.views import VECTORS, float_vector
 
@@ -50,6 +50,7 @@ def finish_forward(activation: Activation):
     act, from_input = activation.forward, activation.from_input
 
     @device
+    @belongs_to(f"{activation.name}.forward")
     def finish_forward(y, kept, i, low, high, both):
         if from_input:
             store_columns(kept, i, low, high, both)
@@ -64,6 +65,7 @@ def finish_backward(activation: Activation):
     act_backward = activation.backward
 
     @device
+    @belongs_to(f"{activation.name}.backward")
     def finish_backward(dl_dx, kept, i, low, high, both):
         first, second = load_pair(kept, i)
         low, high = act_backward(low, first), act_backward(high, second)

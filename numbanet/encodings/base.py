@@ -133,6 +133,7 @@ class AbstractEncoding(ABC):
         forward = self.forward
 
         @device
+        @belongs_to(f"{type(self).__name__}.forward")
         def partition_forward(partition, x, params, y):
             forward(x, params, y)
 
@@ -146,6 +147,7 @@ class AbstractEncoding(ABC):
             return None
 
         @device
+        @belongs_to(f"{type(self).__name__}.backward_params")
         def partition_backward_params(partition, i, n, x, params, dl_dy, dl_dparams):
             backward_params(x, params, dl_dy, dl_dparams)
 
@@ -157,6 +159,7 @@ class AbstractEncoding(ABC):
         backward_input = self.backward_input
 
         @device
+        @belongs_to(f"{type(self).__name__}.backward_input")
         def partition_backward_input(partition, x, params, dl_dy, dl_dx):
             backward_input(x, params, dl_dy, dl_dx)
 
@@ -168,6 +171,7 @@ class AbstractEncoding(ABC):
         double_backward_input = self.double_backward_input
 
         @device
+        @belongs_to(f"{type(self).__name__}.double_backward_input")
         def partition_double_backward_input(partition, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
             double_backward_input(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx)
 
@@ -181,6 +185,7 @@ class AbstractEncoding(ABC):
             return None
 
         @device
+        @belongs_to(f"{type(self).__name__}.double_backward_params")
         def partition_double_backward_params(partition, x, params, dl_dy, dl_ddx, dl_dparams):
             double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams)
 
