@@ -41,9 +41,6 @@ class Novograd(AbstractOptimizer):
             value = getattr(self, option)
             check(0 <= value < math.inf, option, value, "a finite number that is not negative")
 
-    def hyperparams(self) -> tuple[float, ...]:
-        return (self.learning_rate,)
-
     @cached_property
     def schedule(self):
         beta1, beta2 = np.float32(self.beta1), np.float32(self.beta2)
