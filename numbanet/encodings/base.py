@@ -202,8 +202,10 @@ class AbstractEncoding(ABC):
         @device
         @belongs_to(f"{type(self).__name__}.forward")
         def forward_rows(xs, first, last, params, ys, row, column):
-            for i in range(first, last):
-                forward(xs[i], params, ys[row + i - first, column : column + n_outputs])
+            # An unsigned index is not tested for counting from the end.
+            for i in range(np.uintp(last - first)):
+                y = ys[np.uintp(row) + i, column : column + n_outputs]
+                forward(xs[np.uintp(first) + i], params, y)
 
         return forward_rows
 
