@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 # Encodings: (x, params, config) -> features, and (x, params, config, dl_dy) -> the gradient of the
-# parameters, or of x where there are none. x lies in [0, 1)^2.
+# parameters, or of x where there are none. x lies in the unit cube.
 
 
 def identity(x, params, config):
@@ -50,6 +50,120 @@ def one_blob_gradient(x, params, config, dl_dy):
     slopes = np.stack([left, -left - right, right], axis=-1)
     rows = dl_dy.reshape(*x.shape, n_bins)
     return n_bins * (np.take_along_axis(rows, neighbours, axis=-1) * slopes).sum(axis=-1)
+
+
+def frequency(x, params, config):
+    angle = x[..., None] * (np.pi * 2.0 ** np.arange(12)).astype(x.dtype)
+    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(len(x), -1)
+
+
+def frequency_gradient(x, params, config, dl_dy):
+    factor = (np.pi * 2.0 ** np.arange(12)).astype(x.dtype)
+    angle = x[..., None] * factor
+    rows = dl_dy.reshape(*angle.shape, 2)
+    return (factor * (rows[..., 0] * np.cos(angle) - rows[..., 1] * np.sin(angle))).sum(axis=-1)
+
+
+def periods(x):
+    k = np.arange(12).astype(x.dtype)
+    return x[..., None] * 2 ** (k - 1) + 0.25 * k
+
+
+def triangle_wave(x, params, config):
+    v = periods(x)
+    return (4 * np.abs(v - np.floor(v) - 0.5) - 1).reshape(len(x), -1)
+
+
+def triangle_wave_gradient(x, params, config, dl_dy):
+    v = periods(x)
+    slope = (2.0 ** (np.arange(12) + 1)).astype(x.dtype)
+    rows = dl_dy.reshape(v.shape)
+    return np.where(v - np.floor(v) < 0.5, -slope * rows, slope * rows).sum(axis=-1)
+
+
+# Constants of the harmonics below degree 4, by which power of z or of x + iy they belong to.
+SH = (
+    0.28209479177387814, 0.48860251190291987, 1.0925484305920792, 0.94617469575755997,
+    0.31539156525251999, 0.54627421529603959, 0.59004358992664352, 2.8906114426405538,
+    0.45704579946446572, 0.3731763325901154, 1.4453057213202769,
+)  # fmt: skip
+
+
+def spherical_harmonics(x, params, config):
+    x, y, z = 2 * x.T - 1
+    xx, yy, zz, xy = x * x, y * y, z * z, x * y
+    features = (
+        np.full_like(x, SH[0]), -SH[1] * y, SH[1] * z, -SH[1] * x,
+        SH[2] * xy, -SH[2] * y * z, SH[3] * zz - SH[4], -SH[2] * x * z, SH[5] * (xx - yy),
+        SH[6] * y * (yy - 3 * xx), SH[7] * xy * z, SH[8] * y * (1 - 5 * zz),
+        SH[9] * z * (5 * zz - 3), SH[8] * x * (1 - 5 * zz), SH[10] * z * (xx - yy),
+        SH[6] * x * (3 * yy - xx),
+    )  # fmt: skip
+    return np.stack(features, axis=-1)
+
+
+def spherical_harmonics_gradient(x, params, config, dl_dy):
+    x, y, z = 2 * x.T - 1
+    xx, yy, zz, xy, g = x * x, y * y, z * z, x * y, dl_dy.T
+    along_x = (
+        -SH[1] * g[3] + SH[2] * (y * g[4] - z * g[7]) + 2 * SH[5] * x * g[8]
+        + SH[6] * (3 * (yy - xx) * g[15] - 6 * xy * g[9]) + SH[7] * y * z * g[10]
+        + SH[8] * (1 - 5 * zz) * g[13] + 2 * SH[10] * x * z * g[14]
+    )  # fmt: skip
+    along_y = (
+        -SH[1] * g[1] + SH[2] * (x * g[4] - z * g[5]) - 2 * SH[5] * y * g[8]
+        + SH[6] * (3 * (yy - xx) * g[9] + 6 * xy * g[15]) + SH[7] * x * z * g[10]
+        + SH[8] * (1 - 5 * zz) * g[11] - 2 * SH[10] * y * z * g[14]
+    )  # fmt: skip
+    along_z = (
+        SH[1] * g[2] - SH[2] * (y * g[5] + x * g[7]) + 2 * SH[3] * z * g[6]
+        + SH[7] * xy * g[10] - 10 * SH[8] * z * (y * g[11] + x * g[13])
+        + SH[9] * (15 * zz - 3) * g[12] + SH[10] * (xx - yy) * g[14]
+    )  # fmt: skip
+    return 2 * np.stack([along_x, along_y, along_z], axis=-1)
+
+
+def composite_parts(config):
+    """The formulas, config, inputs and features of each nested encoding."""
+    dim = column = 0
+    for nested in config["nested"]:
+        n_dims = nested["n_dims_to_encode"]
+        width = {"TriangleWave": 12, "OneBlob": nested.get("n_bins", 16), "Identity": 1}
+        end = column + n_dims * width[nested["otype"]]
+        formulas = FORMULAS["encoding", nested["otype"]]
+        yield formulas, nested, slice(dim, dim + n_dims), slice(column, end)
+        dim, column = dim + n_dims, end
+
+
+def composite(x, params, config):
+    parts = composite_parts(config)
+    return np.hstack([value(x[:, dims], params, own) for (value, _), own, dims, _ in parts])
+
+
+def composite_gradient(x, params, config, dl_dy):
+    return np.hstack(
+        [
+            gradient(x[:, dims], params, own, dl_dy[:, columns])
+            for (_, gradient), own, dims, columns in composite_parts(config)
+        ]
+    )
+
+
+NRC = {
+    "nested": [
+        {"otype": "TriangleWave", "n_dims_to_encode": 3},
+        {"otype": "OneBlob", "n_dims_to_encode": 5, "n_bins": 4},
+        {"otype": "Identity", "n_dims_to_encode": 1},
+    ]
+}
+
+
+def one_blob_frequency(x, params, config):
+    return composite(x, params, NRC)
+
+
+def one_blob_frequency_gradient(x, params, config, dl_dy):
+    return composite_gradient(x, params, NRC, dl_dy)
 
 
 def grid_levels(kind, config):
@@ -195,8 +309,9 @@ def log_l1(p, t, pdf):
     return (np.log1p(size) / pdf).sum(), np.copysign(1 / ((1 + size) * pdf), d)
 
 
-# Optimizers: (weights, gradients, state, t, n_matrix_params), in place; state starts as {}. All
-# gradients differ from zero.
+# Optimizers: (weights, gradients, state, t, n_matrix_params), in place; state starts as {}, and
+# gets the weights for inference, where they are others. There is one matrix, and all gradients
+# differ from zero.
 
 
 def adam(w, g, state, t, n_matrix_params, rate=1e-3, beta1=0.9, beta2=0.999, l2_reg=1e-8):
@@ -221,9 +336,62 @@ def sgd(w, g, state, t, n_matrix_params, rate=1e-3, l2_reg=1e-8):
     w -= rate * (g + l2_reg * w)
 
 
+def novograd(w, g, state, t, n_matrix_params, rate=1e-3, beta1=0.9, beta2=0.999):
+    beta1, beta2 = (0, 0) if t == 1 else (beta1, beta2)
+    m, v = state.setdefault("m", np.zeros_like(w)), state.setdefault("v", np.zeros(2))
+    for k, part in enumerate((slice(n_matrix_params), slice(n_matrix_params, None))):
+        v[k] = beta2 * v[k] + (1 - beta2) * np.vdot(g[part], g[part])
+        m[part] *= beta1
+        m[part] += float((1 - beta1) / (math.sqrt(v[k]) + 1e-8)) * g[part]
+        w[part] -= rate * m[part]
+
+
+def ema(w, g, state, t, n_matrix_params, decay=0.99):
+    adam(w, g, state, t, n_matrix_params)
+    average = state.setdefault("inference", np.zeros_like(w))
+    average *= decay * (1 - decay ** (t - 1)) / (1 - decay**t)
+    average += (1 - decay) / (1 - decay**t) * w
+
+
+def average(w, g, state, t, n_matrix_params, n_samples=8):
+    adam(w, g, state, t, n_matrix_params)
+    samples = state.setdefault("samples", np.zeros((n_samples, w.size), w.dtype))
+    samples[t % n_samples] = w
+    state["inference"] = samples.sum(axis=0) / min(t, n_samples)
+
+
+def batched(w, g, state, t, n_matrix_params, multiplier=16):
+    total = state.setdefault("total", np.zeros_like(w))
+    total += g
+    if t % multiplier == 0:
+        total /= multiplier
+        adam(w, total, state, t // multiplier, n_matrix_params)
+        total[:] = 0
+
+
+def lookahead(w, g, state, t, n_matrix_params, alpha=0.5, n_steps=16):
+    slow = state.setdefault("inference", w.copy())
+    if (t - 1) % n_steps == 0:
+        slow *= 1 - alpha
+        slow += alpha * w
+        w[:] = slow
+    adam(w, g, state, t, n_matrix_params)
+
+
+def composite_optimizer(w, g, state, t, n_matrix_params):
+    sgd(w[:n_matrix_params], g[:n_matrix_params], state, t, n_matrix_params)
+    adam(w[n_matrix_params:], g[n_matrix_params:], state, t, 0)
+
+
 FORMULAS = {
     ("encoding", "Identity"): (identity, identity_gradient),
     ("encoding", "OneBlob"): (one_blob, one_blob_gradient),
+    ("encoding", "Frequency"): (frequency, frequency_gradient),
+    ("encoding", "TriangleWave"): (triangle_wave, triangle_wave_gradient),
+    ("encoding", "SphericalHarmonics"): (spherical_harmonics, spherical_harmonics_gradient),
+    ("encoding", "Composite"): (composite, composite_gradient),
+    ("encoding", "OneBlobFrequency"): (one_blob_frequency, one_blob_frequency_gradient),
+    ("encoding", "NRC"): (one_blob_frequency, one_blob_frequency_gradient),
     **{
         ("encoding", name): (partial(grid, kind), partial(grid_gradient, kind))
         for name, kind in (
@@ -244,4 +412,11 @@ FORMULAS = {
     ("loss", "LogL1"): log_l1,
     ("optimizer", "Adam"): adam,
     ("optimizer", "SGD"): sgd,
+    ("optimizer", "Novograd"): novograd,
+    ("optimizer", "EMA"): ema,
+    ("optimizer", "ExponentialDecay"): adam,  # whose learning rate has not decayed yet
+    ("optimizer", "Average"): average,
+    ("optimizer", "Batched"): batched,
+    ("optimizer", "Lookahead"): lookahead,
+    ("optimizer", "Composite"): composite_optimizer,
 }  # fmt: skip

@@ -6,7 +6,8 @@ deep as ours, most of the time went there: this compiler stops at LLVM's IR. Com
 step of a hash grid takes 16 s of CPU time instead of 26 s (both under a profiler).
 
 A device function that does not compile brings down the kernel that calls it, with a message that
-starts at the kernel. Here the innermost one is remembered: that is where the mistake is.
+starts at the kernel. Here the innermost one is remembered, for every target: that is where the
+mistake is.
 """
 
 import re
@@ -81,6 +82,22 @@ class _Failures(threading.local):
 _failures = _Failures()
 
 
+@contextmanager
+def noted_failure(function):
+    """Remember a device function if it does not compile while Numba looks at a call of it."""
+    callers, _failures.chains = _failures.chains, {}
+    try:
+        yield
+    except Exception as error:
+        chain = (*_failures.chain(error), (function, error))
+        callers[function] = max(callers.get(function, ()), chain, key=len)
+        raise
+    else:
+        callers.pop(function, None)
+    finally:
+        _failures.chains = callers
+
+
 class InlineDispatcher(CPUDispatcher):
     """A device function; called from Python, it is compiled in full, for that purpose alone."""
 
@@ -94,43 +111,41 @@ class InlineDispatcher(CPUDispatcher):
 
     def get_call_template(self, args, kws):
         """What Numba asks for when it meets a call of this function; compiles it."""
-        callers, _failures.chains = _failures.chains, {}
-        try:
-            template = super().get_call_template(args, kws)
-        except Exception as error:
-            chain = (*_failures.chain(error), (self.py_func, error))
-            callers[self.py_func] = max(callers.get(self.py_func, ()), chain, key=len)
-            raise
-        else:
-            callers.pop(self.py_func, None)
-            return template
-        finally:
-            _failures.chains = callers
+        with noted_failure(self.py_func):
+            return super().get_call_template(args, kws)
 
 
 @contextmanager
-def explained_failures():
-    """Turn Numba's complaint about device code, which is pages long, into a DeviceCodeError."""
+def explained_failures(kernel, target, errors=NumbaError):
+    """Turn Numba's complaint about device code, which is pages long, into a DeviceCodeError.
+
+    Args:
+        kernel: what is compiled, a Python function.
+        target: what for, as the message is to call it.
+        errors: what Numba raises for a kernel of which no device function failed.
+    """
     _failures.chains = {}
     try:
         yield
     except Exception as error:
         chain = _failures.chain(error)
-        if not chain and not isinstance(error, NumbaError):
+        if not chain and not isinstance(error, errors):
             raise
-        raise DeviceCodeError(explanation(chain, error)) from error
+        raise DeviceCodeError(explanation((*chain, (kernel, error)), target)) from error
 
 
-def explanation(chain, error) -> str:
-    """One line about the innermost function that failed, and the component that it belongs to."""
-    if not chain:
-        return f"a kernel does not compile: {complaint(error)}"
+def explanation(chain, target) -> str:
+    """One line about the innermost function that failed, and the component that it belongs to.
+
+    The chain leads from there to the kernel.
+    """
     function, error = chain[0]
     owners = [owner for caller, _ in chain if (owner := owner_of(caller))]
     who = f"{owners[0]}: " if owners else ""
+    what = "kernel" if len(chain) == 1 else "device function"
     file, line = function.__code__.co_filename, line_of(function, error)
     return (
-        f"{who}device function {function.__name__!r} ({file}:{line}) does not compile: "
+        f"{who}{what} {function.__name__!r} ({file}:{line}) does not compile for {target}: "
         f"{complaint(error)}"
     )
 
@@ -142,7 +157,7 @@ def owner_of(function) -> str | None:
 
 
 def plain_text(error) -> str:
-    return re.sub(r"\x1b\[\d*m", "", str(error))
+    return re.sub(r"\x1b\[[\d;]*m", "", str(error))  # without colours
 
 
 def line_of(function, error) -> int:

@@ -9,6 +9,8 @@ import dataclasses
 import difflib
 import math
 import numbers
+import types
+import typing
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -43,6 +45,7 @@ def register(kind: str, *names: str) -> Callable:
 
     Raises:
         ValueError: the kind does not exist or one of the names is taken.
+        TypeError: the class lacks a method.
     """
     if kind not in REGISTRABLE:
         raise ValueError(f"kind {kind!r} does not exist; use one of {', '.join(REGISTRABLE)}")
@@ -50,6 +53,9 @@ def register(kind: str, *names: str) -> Callable:
         raise ValueError(f"a name is missing: @register({kind!r}, 'MyName')")
 
     def add(component):
+        missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
+        if missing:
+            raise TypeError(f"{kind} {names[0]}: {component.__qualname__} lacks {missing}")
         for name in names:
             other = _components.get((kind, name.lower()), component)
             if (other.__module__, other.__qualname__) != (
@@ -144,28 +150,39 @@ def convert(field: dataclasses.Field, value: Any, path: str, **extra) -> Any:
         return field.metadata["convert"](value, path, **extra)
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()
-    if field.type in (bool, "bool"):
+    expected = type_name(field)
+    plain, _, none = expected.partition(" | ")
+    if value is None and none == "None":
+        return None
+    if plain == "bool":
         if isinstance(value, bool):
             return value
-    elif field.type in (int, "int", "int | None"):
+    elif plain == "int":
         if is_number(value) and abs(value) < 2**63 and float(value).is_integer():
             return int(value)
-        if value is None and field.type == "int | None":
-            return None
-    elif field.type in (float, "float", "float | None"):
+    elif plain == "float":
         if is_number(value) and not MAX_FLOAT32 < abs(value) < math.inf:
             return float(value)
         if is_number(value):
             raise ConfigError(f"{path}: {value:.3g} fits no float32; use a smaller number")
-        if value is None and field.type == "float | None":
-            return None
-    elif field.type in (str, "str"):
+    elif plain == "str":
         if isinstance(value, str):
             return value
     else:
         return value
-    expected = getattr(field.type, "__name__", field.type)
     raise ConfigError(f"{path}: expected {expected}, got {value!r}")
+
+
+def type_name(field: dataclasses.Field) -> str:
+    """The type of a field as one writes it, such as "int | None"; annotations may be strings."""
+    if isinstance(field.type, str):
+        return field.type
+    if typing.get_origin(field.type) in (typing.Union, types.UnionType):  # Optional[int] is one
+        return " | ".join(
+            "None" if each is types.NoneType else getattr(each, "__name__", str(each))
+            for each in typing.get_args(field.type)
+        )
+    return field.type.__name__ if isinstance(field.type, type) else str(field.type)
 
 
 def is_number(value: Any) -> bool:

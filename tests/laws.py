@@ -466,6 +466,12 @@ class EncodingData:
         assert_guards_untouched(y, whole)
         return y
 
+    def forward_per_sample(self):
+        def one(i, y):
+            self.encoding.forward(self.x[i], self.params, y)
+
+        return self.per_sample(one, self.encoding.n_outputs)[0]
+
     def per_sample(self, function, *widths):
         """Call function(i, *rows) for every sample; the rows are guarded outputs."""
         outputs = [np.empty((len(self.x), width), np.float32) for width in widths]
@@ -512,6 +518,14 @@ class EncodingData:
         inner, whole = guarded(self.encoding.n_params)
         for i in range(len(self.x)):
             self.encoding.backward_params(self.x[i], self.params, self.dl_dy[i], inner)
+        assert_guards_untouched(inner, whole)
+        return inner
+
+    def double_backward_params_per_sample(self):
+        inner, whole = guarded(self.encoding.n_params)
+        for i in range(len(self.x)):
+            arrays = self.x[i], self.params, self.dl_dy[i], self.dl_ddx[i]
+            self.encoding.double_backward_params(*arrays, inner)
         assert_guards_untouched(inner, whole)
         return inner
 

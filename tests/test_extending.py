@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import naive
+import naive_optimizers
 import numpy as np
 import pytest
 from laws import TOLERANCE, EncodingData, assert_close
@@ -16,7 +17,8 @@ from numbanet.registry import ConfigError
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-IMPORTS, LOSS, ACTIVATION, ENCODING, TOGETHER = BLOCKS
+IMPORTS, LOSS, ACTIVATION, ENCODING, OPTIMIZER, TOGETHER = BLOCKS
+COMPONENTS = (LOSS, ACTIVATION, ENCODING, OPTIMIZER)
 
 
 @pytest.fixture(autouse=True)
@@ -78,11 +80,21 @@ class Bumps(naive.Encoding):
         return self.spread(self.n_features**2 * (4 * u**2 - 2) * e, 2)
 
 
+class SignDescent:
+    def __init__(self, n_params, shapes, learning_rate=1e-3, momentum=0.9):
+        self.learning_rate, self.momentum, self.m = learning_rate, momentum, np.zeros(n_params)
+
+    def step(self, w, g):
+        self.m = self.momentum * self.m + (1 - self.momentum) * g
+        return w - self.learning_rate * np.sign(self.m)
+
+
 @pytest.fixture
 def twins(monkeypatch):
     monkeypatch.setitem(naive.LOSSES, "welsch", welsch)
     monkeypatch.setitem(naive.ACTIVATIONS, "Gaussian", (gaussian, gaussian_slope))
     monkeypatch.setitem(naive.ENCODINGS, "bumps", Bumps)
+    monkeypatch.setitem(naive_optimizers.OPTIMIZERS, "signdescent", SignDescent)
 
 
 MLP = {"otype": "CutlassMLP", "n_neurons": 16, "n_hidden_layers": 1}
@@ -94,8 +106,9 @@ MLP = {"otype": "CutlassMLP", "n_neurons": 16, "n_hidden_layers": 1}
         (LOSS, {"loss": {"otype": "Welsch", "width": 2.0}}),
         (ACTIVATION, {"network": {**MLP, "activation": "Gaussian"}}),
         (ENCODING, {"encoding": {"otype": "Bumps", "n_features": 5}}),
+        (OPTIMIZER, {"optimizer": {"otype": "SignDescent", "learning_rate": 0.01}}),
     ],
-    ids=["loss", "activation", "encoding"],
+    ids=["loss", "activation", "encoding", "optimizer"],
 )
 def test_a_model_with_it_trains_as_its_twin(twins, block, part):
     run(block)
@@ -146,12 +159,12 @@ def test_second_derivative_of_the_activation():
 
 
 def test_all_of_them_together_learn():
-    losses = run(LOSS, ACTIVATION, ENCODING, TOGETHER)["losses"]
+    losses = run(*COMPONENTS, TOGETHER)["losses"]
     assert losses[-1] < 0.01 * losses[0]
 
 
 def test_the_examples_are_short():
-    for block in (LOSS, ACTIVATION, ENCODING):
+    for block in COMPONENTS:
         assert len(block.splitlines()) < 20
 
 
@@ -204,12 +217,25 @@ def test_only_double_backward_needs_the_second_derivative():
     assert np.abs(gradients).max() > 0
 
 
+@pytest.mark.parametrize(
+    ("block", "method", "message"),
+    [
+        (LOSS, "value_and_gradient", "loss Welsch: Welsch lacks value_and_gradient"),
+        (ENCODING, "feature", "encoding Bumps: Bumps lacks feature"),
+        (OPTIMIZER, "step", "optimizer SignDescent: SignDescent lacks step"),
+    ],
+)
+def test_a_component_has_the_methods_it_needs(block, method, message):
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        run(block.replace(f"def {method}(", "def other("))
+
+
 # What the page says about code that does not compile
 
 
-def train_once(**sections):
+def train_once(device="cpu", **sections):
     config = {"encoding": {"otype": "Identity"}, "network": MLP, **sections}
-    model = numbanet.create_from_config(1, 1, config, device="cpu")
+    model = numbanet.create_from_config(1, 1, config, device=device)
     model.trainer.training_step(np.zeros((1, 1)), np.zeros((1, 1)))
 
 
@@ -234,7 +260,7 @@ BROKEN = {  # what breaks -> block, change, config, start of the message, Numba'
     ),
     "a value without its gradient": (
         LOSS, (", TWO * inverse * d * e / pdf", ""), {"loss": {"otype": "Welsch"}},
-        "Welsch.value_and_gradient: device function 'loss_row'", "unpack float32",
+        "Welsch.value_and_gradient: device function", "unpack float32",
     ),
     "an argument too few": (
         ACTIVATION, ("backward(dl_dy, x)", "backward(x)"),
@@ -244,7 +270,7 @@ BROKEN = {  # what breaks -> block, change, config, start of the message, Numba'
     "a function that is none of the device's": (
         ACTIVATION, ("    @device\n    def forward", "    def forward"),
         {"network": {**MLP, "activation": "Gaussian"}},
-        "Gaussian.forward: device function 'activate'", "<class 'function'>",
+        "Gaussian.forward: device function", "<class 'function'>",
     ),
     "a derivative that is missing": (
         ENCODING, ("e, -TWO * n * u * e,", ""), {"encoding": {"otype": "Bumps"}},
@@ -254,22 +280,38 @@ BROKEN = {  # what breaks -> block, change, config, start of the message, Numba'
         ENCODING, ("np.float32(k)", "k.position"), {"encoding": {"otype": "Bumps"}},
         "Bumps.feature: device function 'bumps'", "Unknown attribute 'position'",
     ),
+    "a scalar that does not exist": (
+        OPTIMIZER, ("scalars[0]", "rate"), {"optimizer": {"otype": "SignDescent"}},
+        "SignDescent.step: device function 'sign_descent'", "name 'rate' is not defined",
+    ),
+    "arguments of another optimizer": (
+        OPTIMIZER, (", scalars, matrices)", ", scalars)"), {"optimizer": {"otype": "SignDescent"}},
+        "SignDescent.step: device function 'sign_descent'", "too many positional arguments",
+    ),
+    "a weight that is no number": (
+        OPTIMIZER, ("return w - scalars[0] * sign", "return w, sign"),
+        {"optimizer": {"otype": "SignDescent"}}, "SignDescent.step: kernel", "setitem",
+    ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BROKEN)
-def test_code_that_does_not_compile_is_explained(case):
+def assert_explained(case, device, target):
     block, (old, new), config, who, why = BROKEN[case]
     assert old in block
     run(block.replace(old, new))
     for _ in range(2):  # Numba fails otherwise where it has failed before
         with pytest.raises(numbanet.DeviceCodeError) as raised:
-            train_once(**config)
+            train_once(device, **config)
         message = str(raised.value)
         assert message.startswith(who)
-        assert re.search(why, message)
+        assert re.search(rf"does not compile for {target}: .*{why}", message)
         assert "\n" not in message
         assert isinstance(raised.value.__cause__, Exception)
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_code_that_does_not_compile_is_explained(case):
+    assert_explained(case, "cpu", "the CPU")
 
 
 def test_the_line_of_the_mistake_is_named():
@@ -285,7 +327,7 @@ def test_a_mistake_in_a_helper_names_the_component_and_the_helper():
     run(helper, LOSS.replace("exp(-d * d)", "exp(-square(d))"))
     expected = (
         r"^Welsch\.value_and_gradient: device function 'square' \(user_code\.py:\d+\) "
-        r"does not compile: Unknown attribute 'squared' of type float32$"
+        r"does not compile for the CPU: Unknown attribute 'squared' of type float32$"
     )
     with pytest.raises(numbanet.DeviceCodeError, match=expected):
         train_once(loss={"otype": "Welsch"})

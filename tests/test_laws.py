@@ -211,6 +211,17 @@ def test_double_backward_matches_its_twin(encodings, kind, otype, config, sizes,
     data.assert_close(data.double_backward_params(), expected[2], "first")
 
 
+@of_kind("encoding")
+def test_batch_forms_do_what_the_functions_of_a_sample_do(encodings, kind, otype, config, sizes):
+    data = encoding_data(encodings, otype, config, sizes, 33)
+    data.assert_close(data.forward(), data.forward_per_sample(), "value")
+    if data.encoding.n_params:
+        expected = data.backward_params_per_sample()
+        data.assert_close(sum(data.backward_params()), expected, "first")
+        expected = data.double_backward_params_per_sample()
+        data.assert_close(data.double_backward_params(), expected, "first")
+
+
 FIRST_EXAMPLES = {
     otype: ("encoding", otype, config, sizes)
     for otype, config, sizes in reversed(laws.examples("encoding"))
@@ -393,6 +404,26 @@ def test_loss_matches_its_twin(kind, otype, config, sizes, has_pdf):
             value, expected = twin(*arguments)
             assert abs(total - value.sum()) <= 1e-5 * np.abs(value).sum()
             np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+
+
+@of_kind("loss")
+@pytest.mark.parametrize("has_pdf", [False, True])
+@pytest.mark.parametrize("n_rows", [0, 1, 33])
+def test_rows_of_a_loss_do_what_the_function_of_a_row_does(
+    kind, otype, config, sizes, has_pdf, n_rows
+):
+    arguments, loss = laws.loss_arguments(otype), laws.create(kind, otype, config, sizes)
+    for n in arguments.widths:
+        drawn = arguments.draw(np.random.default_rng(0), n_rows * n)
+        expected = np.zeros((n_rows, n), np.float32)
+        rows = zip(*(array.reshape(n_rows, n) for array in drawn), expected, strict=True)
+        total = sum(loss.row(n, has_pdf)(*row) for row in rows)
+        gradients, whole = laws.guarded(n_rows * n)
+        gradients[...] = laws.GUARD
+        found = loss.rows(n, has_pdf)(n_rows, *drawn, gradients)
+        laws.assert_guards_untouched(gradients, whole)
+        np.testing.assert_allclose(found, total, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(gradients.reshape(n_rows, n), expected, rtol=1e-6, atol=1e-6)
 
 
 @of_kind("loss")

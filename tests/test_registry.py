@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 import pytest
@@ -115,6 +116,36 @@ def test_a_wrong_type_names_the_option_and_the_value(option, value):
         create({option: value})
     assert str(raised.value).startswith(f"encoding.{option}: expected ")
     assert repr(value) in str(raised.value)
+
+
+@dataclass(frozen=True)
+class Open:
+    """Options that may be None, annotated in each way that there is."""
+
+    count: int | None = None
+    rate: Optional[float] = None  # noqa: UP045
+    name: "str | None" = None
+
+
+@pytest.mark.parametrize("option", ["count", "rate", "name"])
+def test_an_option_may_be_none_where_its_annotation_says_so(option):
+    register("loss", "Open")(Open)
+    good = {"count": 3, "rate": 2.5, "name": "left"}[option]
+    for value in (None, good):
+        made = registry.create("loss", {"otype": "Open", option: value}, default="none")
+        assert getattr(made, option) == value
+    expected = {"count": "int", "rate": "float", "name": "str"}[option]
+    with pytest.raises(ConfigError, match=rf"^loss\.{option}: expected {expected} \| None, got "):
+        registry.create("loss", {"otype": "Open", option: [1]}, default="none")
+
+
+def test_a_class_that_lacks_methods_cannot_be_registered():
+    class Half(losses.base.AbstractLoss):
+        pass
+
+    with pytest.raises(TypeError, match=r"^loss Half: .*Half lacks row$"):
+        register("loss", "Half")(Half)
+    assert "Half" not in registry.registered("loss")
 
 
 def test_a_wrong_value_names_its_path():

@@ -22,8 +22,8 @@ TITLES = {
     "loss": "Losses",
     "optimizer": "Optimizers",
 }
-SAMPLE_SIZES = {  # what a component of each kind is shown with; some take 3 inputs only
-    "encoding": [{"n_dims": 2}, {"n_dims": 3}],
+SAMPLE_SIZES = {  # what a component of each kind is shown with; some take only 3 or 8 inputs
+    "encoding": [{"n_dims": 2}, {"n_dims": 3}, {"n_dims": 8}],
     "network": [{"n_input_dims": 32, "n_output_dims": 3}],
     "loss": [{}],
     "optimizer": [{}],
@@ -94,13 +94,18 @@ def section(kind: str, component: type, names: list[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text in which Markdown sees no emphasis, table or tag."""
-    return re.sub(r"([\\*_|<>])", r"\\\1", text)
+    """Text in which Markdown sees no emphasis, table or tag; indented lines are code."""
+    lines = text.split("\n")
+    return "\n".join(
+        line if line.startswith("    ") else re.sub(r"([\\*_|<>])", r"\\\1", line) for line in lines
+    )
 
 
 def type_name(field: dataclasses.Field) -> str:
-    name = field.type.__name__ if isinstance(field.type, type) else str(field.type)
-    return name.replace(" | None", "")
+    name = registry.type_name(field).replace(" | None", "")
+    if "convert" in field.metadata:  # to nested components
+        return "list of objects" if name.startswith("tuple") else "object"
+    return name
 
 
 def default_of(field: dataclasses.Field) -> str:
@@ -108,7 +113,7 @@ def default_of(field: dataclasses.Field) -> str:
     if field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
     if dataclasses.is_dataclass(value):
-        value = registry.to_config(value)
+        value = {"otype": value.otype}  # with its defaults
     return "" if value is None else f"`{json.dumps(value)}`"
 
 

@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import numpy as np
 from numba import prange
 
 from numbanet.cpu.launch import ParallelKernel
@@ -46,7 +47,8 @@ def backward_input_kernel(encoding: AbstractEncoding) -> ParallelKernel:
 
     def encode_backward_input(xs, params, dl_dys, dl_dxs):
         for i in prange(xs.shape[0]):
-            backward_input(xs[i], params, dl_dys[i], dl_dxs[i])
+            u = np.uintp(i)  # an unsigned index is not tested for counting from the end
+            backward_input(xs[u], params, dl_dys[u], dl_dxs[u])
 
     return ParallelKernel(encode_backward_input)
 
@@ -58,7 +60,8 @@ def double_backward_input_kernel(encoding: AbstractEncoding) -> ParallelKernel:
 
     def encode_double_backward_input(xs, params, dl_dys, dl_ddxs, dl_ddys, dl_dxs):
         for i in prange(xs.shape[0]):
-            double_backward_input(xs[i], params, dl_dys[i], dl_ddxs[i], dl_ddys[i], dl_dxs[i])
+            u = np.uintp(i)
+            double_backward_input(xs[u], params, dl_dys[u], dl_ddxs[u], dl_ddys[u], dl_dxs[u])
 
     return ParallelKernel(encode_double_backward_input)
 

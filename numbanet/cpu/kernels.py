@@ -21,7 +21,7 @@ from numbanet.cpu.mlp import (
     tile_forward,
     unpack_gradients,
 )
-from numbanet.device import device, local_array
+from numbanet.device import ZERO, belongs_to, device, local_array
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.kernel_cache import compile_cached
 from numbanet.losses.base import AbstractLoss
@@ -128,28 +128,31 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
     pack, unpack = pack_weights(network), unpack_gradients(network)
     forward = tile_forward(layout)
     backward = tile_backward(layout, param_gradients, encoding_gradients or input_gradients)
-    loss_row = loss.row(n_outputs, has_pdf) if has_loss else no_loss
+    loss_rows = loss.rows(n_outputs, has_pdf) if has_loss else no_loss
     backward_input = encoding.backward_input
     backward_params_rows = encoding.backward_params_rows if encoding_gradients else no_backward
 
     @device
-    def output_gradient(row, n_rows, targets, pdf, external, scale, scratch):
-        total = np.float64(0)
+    def output_gradient(row, n_rows, targets, pdf, external, scale, scratch, packed):
+        total = ZERO
+        if has_loss:
+            first, n = row * n_outputs, n_rows * n_outputs
+            predictions, gradients = packed[0, :n], packed[1, :n]
+            for i in range(n_rows):
+                for k in range(n_outputs):
+                    predictions[i * n_outputs + k] = scratch[output + i * output_pitch + k]
+            density = pdf[first : first + n] if has_pdf else predictions
+            wanted = targets[first : first + n]
+            total = loss_rows(n_rows, predictions, wanted, density, gradients)
         for i in range(n_rows):
-            y = output + i * output_pitch
-            dl_dy = dl_doutput + i * output_pitch
-            prediction = scratch[y : y + n_outputs]
-            gradient = scratch[dl_dy : dl_dy + output_pitch]
+            start = dl_doutput + i * output_pitch
+            for k in range(n_outputs):
+                if external_gradient:
+                    scratch[start + k] = external[row + i, k]
+                else:
+                    scratch[start + k] = scale * packed[1, i * n_outputs + k]
             for k in range(n_outputs, output_pitch):
-                gradient[k] = 0
-            if has_loss:
-                density = pdf[row + i] if has_pdf else prediction
-                total += loss_row(prediction, targets[row + i], density, gradient)
-                for k in range(n_outputs):
-                    gradient[k] *= scale
-            if external_gradient:
-                for k in range(n_outputs):
-                    gradient[k] = external[row + i, k]
+                scratch[start + k] = 0
         return total
 
     @device
@@ -170,14 +173,18 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
     ):  # fmt: skip
         scratch = np.empty(scratch_size, np.float32)
         encoded = np.empty((TILE, n_encoded), np.float32)
+        packed = np.empty((2, TILE * n_outputs), np.float32)  # outputs and gradients, no padding
         flat = encoded.reshape(-1)
         encoding_params = params[n_network_params:]
+        flat_targets, flat_pdf = targets.reshape(-1), pdf.reshape(-1)
         total = np.float64(0)
         for row in range(first, last, TILE):
             n_rows = min(TILE, last - row)
             encode_rows(xs, row, row + n_rows, encoding_params, encoded, 0, 0)
             forward(flat, 0, n_rows, transposed, scratch)
-            total += output_gradient(row, n_rows, targets, pdf, external, scale, scratch)
+            total += output_gradient(
+                row, n_rows, flat_targets, flat_pdf, external, scale, scratch, packed
+            )
             backward(flat, 0, n_rows, weights, scratch, dl_dweights)
             if input_gradients:
                 for i in range(n_rows):
@@ -220,8 +227,8 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
 
 
 @device
-def no_loss(prediction, target, pdf, dl_dprediction):
-    return np.float32(0)
+def no_loss(n_rows, predictions, targets, pdf, dl_dpredictions):
+    return ZERO
 
 
 @device
@@ -256,6 +263,7 @@ def optimizer_kernel(optimizer, layout, prepares=True, steps=True) -> ParallelKe
     ranges = optimizer.matrix_ranges(layout)
     n_matrices = len(ranges)
 
+    @belongs_to(f"{type(optimizer).__name__}.step")
     def optimize(t, weights, gradients, state, matrices, hyperparams, scalars, chunk):
         if prepares:
             schedule(t, hyperparams, scalars)

@@ -60,7 +60,7 @@ class ParallelKernel:
         self.dispatcher = compile_cached(function, parallel=dict(PRANGE_ONLY), fastmath=True)
 
     def __call__(self, *arguments):
-        with _one_at_a_time, explained_failures():
+        with _one_at_a_time, explained_failures(self.dispatcher.py_func, "the CPU"):
             _check_process()
             return self.dispatcher(*arguments)
 

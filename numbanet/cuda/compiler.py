@@ -10,9 +10,9 @@ import types as python_types
 from collections.abc import Callable, Iterator
 
 from numbanet.cuda import store, toolkit
-from numbanet.cuda.errors import CompilationError
 from numbanet.cuda.machine_code import PTX
-from numbanet.kernel_cache import environment, fingerprint
+from numbanet.inline_compiler import explained_failures, noted_failure
+from numbanet.kernel_cache import NotCacheable, environment, fingerprint
 
 NEWEST_PTX = (9, 0)  # the first version that all drivers and assemblers for CUDA 13 understand
 
@@ -37,23 +37,34 @@ def compile_ptx(
     Raises:
         ToolkitMissingError: numba-cuda or NVVM is not installed.
         DeviceTooOldError: the compute capability is not supported.
-        CompilationError: the function is not valid device code.
+        DeviceCodeError: the function, or one that it calls, is not valid device code.
     """
     toolkit.check_compute_capability(compute_capability)
     name = readable_name(function)
+    try:
+        digest = fingerprint(function)
+    except NotCacheable:  # it captures what does not compile, or what has no digest
+        return PTX(
+            compiled(function, argument_types, compute_capability, max_registers, block), name
+        )
     key = (
-        *("ptx", fingerprint(function), environment(), toolkit.compiler_version()),
+        *("ptx", digest, environment(), toolkit.compiler_version()),
         *(name, tuple(argument_types), tuple(compute_capability), max_registers, block, NEWEST_PTX),
     )
     path = store.path_of(name, "ptx", key)
     found = store.read(path)
     if found is not None:
         return PTX(found[1].decode(), name)
-    text = translate(function, argument_types, compute_capability, block)
-    text = lower_version(rename(drop_environments(text), name))
-    text = limit_registers(text, max_registers)
+    text = compiled(function, argument_types, compute_capability, max_registers, block)
     store.write(path, {"kernel": name}, text.encode())
     return PTX(text, name)
+
+
+def compiled(function, argument_types, compute_capability, max_registers, block) -> str:
+    """The PTX of a kernel under its readable name."""
+    text = translate(function, argument_types, compute_capability, block)
+    text = lower_version(rename(drop_environments(text), readable_name(function)))
+    return limit_registers(text, max_registers)
 
 
 def readable_name(function: Callable) -> str:
@@ -71,7 +82,8 @@ def translate(function, argument_types, compute_capability, block) -> str:
         from numba.cuda import types
 
         signature = types.void(*(getattr(types, name) for name in argument_types))
-        try:
+        # Numba raises all kinds for code that it cannot compile.
+        with explained_failures(function, "CUDA", Exception):
             text, _ = cuda.compile(
                 function,
                 signature,
@@ -82,37 +94,32 @@ def translate(function, argument_types, compute_capability, block) -> str:
                 output="ptx",
                 launch_bounds=block,
             )
-        except Exception as error:  # Numba raises all kinds for code that it cannot compile
-            raise CompilationError(explain(function, error)) from error
     return text
 
 
 @contextlib.contextmanager
 def pretend_device(compute_capability: tuple[int, int]) -> Iterator[None]:
-    """Answer numba-cuda, which asks the current GPU when it compiles a nested function."""
+    """Stand between numba-cuda and what it asks when it compiles a nested function.
+
+    It asks the current GPU, where there may be none; and a function that fails is to be remembered.
+    """
     from numba.cuda import dispatcher
 
-    asked = dispatcher.get_current_device
+    dispatchers = dispatcher.CUDADispatcher
+    asked, looked_at = dispatcher.get_current_device, dispatchers.get_call_template
     device = python_types.SimpleNamespace(compute_capability=compute_capability)
+
+    def get_call_template(self, args, kws):
+        with noted_failure(self.py_func):
+            return looked_at(self, args, kws)
+
     dispatcher.get_current_device = lambda: device
+    dispatchers.get_call_template = get_call_template
     try:
         yield
     finally:
         dispatcher.get_current_device = asked
-
-
-def explain(function: Callable, error: Exception) -> str:
-    """What Numba complains about, in one line, and the innermost function that it is about."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    lines = [line for line in lines if line and not line.startswith(("Failed in", "- Resolution"))]
-    complaint = lines[0] if lines else type(error).__name__
-    where = re.search(r"<function (\S+) at", str(error))  # the innermost one comes first
-    culprit = where[1] if where else function.__qualname__
-    place = re.search(r'File "([^"]+)", line (\d+)', str(error))
-    line = f" ({place[1]}, line {place[2]})" if place else ""
-    return (
-        f"kernel {readable_name(function)}: {culprit} does not compile for CUDA: {complaint}{line}"
-    )
+        dispatchers.get_call_template = looked_at
 
 
 def drop_environments(text: str) -> str:

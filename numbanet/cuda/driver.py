@@ -195,7 +195,7 @@ class CudaDevice(Context):
         """Compile a kernel, or find it, and load it; see compile_ptx.
 
         Raises:
-            CompilationError, ToolkitMissingError: as there.
+            DeviceCodeError, ToolkitMissingError: as there.
             DriverTooOldError, LaunchError: as load.
         """
         key = function, argument_types, block, max_registers

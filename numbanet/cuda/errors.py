@@ -37,4 +37,4 @@ class ToolkitMissingError(CudaError):
 
 
 class CompilationError(CudaError):
-    """A kernel does not compile for CUDA, or its PTX does not assemble."""
+    """The PTX of a kernel does not assemble for this GPU."""

@@ -21,7 +21,7 @@ from numbanet.cuda.block_product import (
 )
 from numbanet.cuda.products import Product, block_position
 from numbanet.cuda.threads import block_index_z
-from numbanet.device import device, local_array
+from numbanet.device import belongs_to, device, local_array
 from numbanet.storage.access import load_pair, reduce_one, store, store_pair
 from numbanet.storage.views import VECTORS, float_vector
 
@@ -45,6 +45,7 @@ def finish_forward(activation: Activation):
     act, from_input = activation.forward, activation.from_input
 
     @device
+    @belongs_to(f"{activation.name}.forward")
     def finish_forward(y, kept, i, low, high, both):
         if from_input:
             store_columns(kept, i, low, high, both)
@@ -59,6 +60,7 @@ def finish_backward(activation: Activation):
     act_backward = activation.backward
 
     @device
+    @belongs_to(f"{activation.name}.backward")
     def finish_backward(dl_dx, kept, i, low, high, both):
         first, second = load_pair(kept, i)
         low, high = act_backward(low, first), act_backward(high, second)

@@ -11,7 +11,7 @@ import numpy as np
 
 from numbanet.activations import Activation
 from numbanet.cuda.fused_layout import FusedLayout
-from numbanet.device import device, local_array, uint32_view, unrolled
+from numbanet.device import belongs_to, device, local_array, uint32_view, unrolled
 from numbanet.storage.access import reduce_pair
 from numbanet.tiles.copies import copy_rows
 from numbanet.tiles.fragments import (
@@ -64,6 +64,7 @@ def activate(activation: Activation, precision: str, n_wide: int):
     forward, to_pair, n_words = activation.forward, TO_PAIR[precision], 4 * n_wide
 
     @device
+    @belongs_to(f"{activation.name}.forward")
     def activate_pair(q, sums, words):
         words[q] = to_pair(forward(sums[2 * q]), forward(sums[2 * q + 1]))
 
@@ -81,6 +82,7 @@ def activate_backward(activation: Activation, precision: str, n_wide: int):
     n_words = 4 * n_wide
 
     @device
+    @belongs_to(f"{activation.name}.backward")
     def backward_pair(q, sums, kept, words):
         low, high = to_floats(kept[q])
         words[q] = to_pair(backward(sums[2 * q], low), backward(sums[2 * q + 1], high))

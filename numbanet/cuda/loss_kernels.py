@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from numbanet.cuda.threads import n_threads, thread_index, thread_number, warp_sum
-from numbanet.device import ONE, ZERO, device, local_array
+from numbanet.device import ONE, ZERO, belongs_to, device, local_array
 from numbanet.losses.base import AbstractLoss, ElementwiseLoss
 from numbanet.storage.access import load, store
 from numbanet.storage.views import VECTORS, float_vector
@@ -31,6 +31,7 @@ def loss_row(loss: AbstractLoss, n_outputs: int, has_pdf: bool, precision: str):
         value_and_gradient = loss.value_and_gradient
 
         @device
+        @belongs_to(f"{type(loss).__name__}.value_and_gradient")
         def elementwise(y, i, pitch, targets, pdf, scale, dl_dy):
             total = ZERO
             for k in range(n_outputs):
@@ -46,6 +47,7 @@ def loss_row(loss: AbstractLoss, n_outputs: int, has_pdf: bool, precision: str):
     row = loss.row(n_outputs, has_pdf)
 
     @device
+    @belongs_to(f"{type(loss).__name__}.row")
     def rowwise(y, i, pitch, targets, pdf, scale, dl_dy):
         prediction, target = local_array(n_outputs), local_array(n_outputs)
         density, gradient = local_array(n_outputs), local_array(n_outputs)

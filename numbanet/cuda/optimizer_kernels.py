@@ -193,5 +193,6 @@ def optimize_kernel(optimizer: AbstractOptimizer, layout: ParamLayout, precision
             else:
                 gradients[i] = ZERO
 
-    optimize.__qualname__ = f"{type(optimizer).__name__}_optimize"
+    name = type(optimizer).__name__
+    optimize.__qualname__ = f"{name}.step.<locals>.{name}_optimize"
     return optimize

@@ -141,6 +141,7 @@ class AbstractEncoding(ABC):
         forward = self.forward
 
         @device
+        @belongs_to(f"{type(self).__name__}.forward")
         def partition_forward(partition, x, params, y):
             forward(x, params, y)
 
@@ -154,6 +155,7 @@ class AbstractEncoding(ABC):
             return None
 
         @device
+        @belongs_to(f"{type(self).__name__}.backward_params")
         def partition_backward_params(partition, i, n, x, params, dl_dy, dl_dparams):
             backward_params(x, params, dl_dy, dl_dparams)
 
@@ -165,6 +167,7 @@ class AbstractEncoding(ABC):
         backward_input = self.backward_input
 
         @device
+        @belongs_to(f"{type(self).__name__}.backward_input")
         def partition_backward_input(partition, x, params, dl_dy, dl_dx):
             backward_input(x, params, dl_dy, dl_dx)
 
@@ -176,6 +179,7 @@ class AbstractEncoding(ABC):
         double_backward_input = self.double_backward_input
 
         @device
+        @belongs_to(f"{type(self).__name__}.double_backward_input")
         def partition_double_backward_input(partition, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
             double_backward_input(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx)
 
@@ -189,6 +193,7 @@ class AbstractEncoding(ABC):
             return None
 
         @device
+        @belongs_to(f"{type(self).__name__}.double_backward_params")
         def partition_double_backward_params(partition, x, params, dl_dy, dl_ddx, dl_dparams):
             double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams)
 
@@ -205,8 +210,10 @@ class AbstractEncoding(ABC):
         @device
         @belongs_to(f"{type(self).__name__}.forward")
         def forward_rows(xs, first, last, params, ys, row, column):
-            for i in range(first, last):
-                forward(xs[i], params, ys[row + i - first, column : column + n_outputs])
+            # An unsigned index is not tested for counting from the end.
+            for i in range(np.uintp(last - first)):
+                y = ys[np.uintp(row) + i, column : column + n_outputs]
+                forward(xs[np.uintp(first) + i], params, y)
 
         return forward_rows
 

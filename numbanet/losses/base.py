@@ -32,6 +32,28 @@ class AbstractLoss(ABC):
             ConfigError: the loss cannot take rows of n.
         """
 
+    @cache  # noqa: B019 (components are few and live as long as the program)
+    def rows(self, n: int, has_pdf: bool):
+        """Device function (n_rows, predictions, targets, pdf, dl_dpredictions) -> sum of values.
+
+        The batch form of `row`: rows of n lie one after the other in 1-D arrays.
+        """
+        row = self.row(n, has_pdf)
+
+        @device
+        @belongs_to(f"{type(self).__name__}.row")
+        def loss_rows(n_rows, predictions, targets, pdf, dl_dpredictions):
+            total = ZERO
+            for start in range(0, n_rows * n, n):
+                stop = start + n
+                total += row(
+                    predictions[start:stop], targets[start:stop], pdf[start:stop],
+                    dl_dpredictions[start:stop],
+                )  # fmt: skip
+            return total
+
+        return loss_rows
+
 
 class ElementwiseLoss(AbstractLoss):
     """A loss that is a sum over elements."""
@@ -43,17 +65,28 @@ class ElementwiseLoss(AbstractLoss):
 
     @cache  # noqa: B019 (components are few and live as long as the program)
     def row(self, n: int, has_pdf: bool):
-        value_and_gradient = self.value_and_gradient
+        rows = self.rows(n, has_pdf)
 
         @device
-        @belongs_to(f"{type(self).__name__}.value_and_gradient")
         def loss_row(prediction, target, pdf, dl_dprediction):
+            return rows(1, prediction, target, pdf, dl_dprediction)
+
+        return loss_row
+
+    @cache  # noqa: B019
+    def rows(self, n: int, has_pdf: bool):
+        value_and_gradient = self.value_and_gradient
+
+        # One loop over all elements: one over the few outputs of a row makes no vectors.
+        @device
+        @belongs_to(f"{type(self).__name__}.value_and_gradient")
+        def loss_rows(n_rows, predictions, targets, pdf, dl_dpredictions):
             total = ZERO
-            for k in range(n):
+            for k in range(n_rows * n):
                 density = pdf[k] if has_pdf else ONE
-                value, gradient = value_and_gradient(prediction[k], target[k], density)
-                dl_dprediction[k] = gradient
+                value, gradient = value_and_gradient(predictions[k], targets[k], density)
+                dl_dpredictions[k] = gradient
                 total += value
             return total
 
-        return loss_row
+        return loss_rows

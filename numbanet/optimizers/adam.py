@@ -65,9 +65,6 @@ class Adam(AbstractOptimizer):
     def n_scalars(self):
         return 3 if self.adabound else 1
 
-    def hyperparams(self) -> tuple[float, ...]:
-        return (self.learning_rate,)
-
     @cached_property
     def schedule(self):
         rest2, adabound = np.float32(1 - self.beta2), self.adabound

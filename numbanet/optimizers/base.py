@@ -92,8 +92,9 @@ class AbstractOptimizer(ABC):
     parameter.
     """
 
-    n_state: int
-    n_scalars: int
+    learning_rate: float
+    n_state = 0
+    n_scalars = 1
     n_matrix_state = 0
     rates: tuple[int, ...] = (0,)  # which scalars are learning rates
     inference_row: int | None = None  # row of the state that holds the weights for inference
@@ -114,21 +115,22 @@ class AbstractOptimizer(ABC):
         """The state before the first step, float32 [n_state, n_params]."""
         return np.zeros((self.n_state, len(params)), np.float32)
 
-    @abstractmethod
     def hyperparams(self) -> tuple[float, ...]:
-        """What may change between steps, such as the learning rate."""
+        """What may change between steps: here, the learning rate."""
+        return (self.learning_rate,)
 
     @property
     def n_hyperparams(self) -> int:
         return len(self.hyperparams())
 
     @property
-    @abstractmethod
     def schedule(self):
         """Device function (t, hyperparams, scalars) that writes the n_scalars values of step t.
 
-        t is an int32 and 1 at the first step. Equal arguments write equal values.
+        t is an int32 and 1 at the first step. Equal arguments write equal values. Here there is the
+        learning rate alone.
         """
+        return learning_rate_alone
 
     @abstractmethod
     def step(self, layout: ParamLayout):
@@ -186,6 +188,11 @@ def debiased_average(decay: float):
         return decay * exp_minus_one(log * (steps - ONE)) / total, -rest / total
 
     return debiased_average
+
+
+@device
+def learning_rate_alone(t, hyperparams, scalars):
+    scalars[0] = hyperparams[0]
 
 
 @device

@@ -1,4 +1,7 @@
-"""Composite: an optimizer for each part of the parameters."""
+"""Composite: an optimizer for each part of the parameters.
+
+Each nested config has one more option, n_params_to_optimize: the size of its part.
+"""
 
 import dataclasses
 import math

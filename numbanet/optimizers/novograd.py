@@ -31,7 +31,7 @@ class Novograd(AbstractOptimizer):
 
     n_state = 1  # m
     n_scalars = 3  # learning rate, beta1 and beta2 of the step
-    n_matrix_state = 1  # v
+    n_matrix_state = 2  # v, 1 / (sqrt(v) + epsilon)
 
     def __post_init__(self):
         for option in ("beta1", "beta2"):
@@ -40,9 +40,6 @@ class Novograd(AbstractOptimizer):
         for option in ("learning_rate", "epsilon", "relative_decay", "absolute_decay"):
             value = getattr(self, option)
             check(0 <= value < math.inf, option, value, "a finite number that is not negative")
-
-    def hyperparams(self) -> tuple[float, ...]:
-        return (self.learning_rate,)
 
     @cached_property
     def schedule(self):
@@ -60,22 +57,25 @@ class Novograd(AbstractOptimizer):
         return squared_gradient
 
     def matrix_step(self, layout: ParamLayout):
+        epsilon = max(np.float32(self.epsilon), TINY)
+
         @device
         def matrix_step(m, total, matrices, scalars):
             beta2 = scalars[2]
-            matrices[0, m] = beta2 * matrices[0, m] + (ONE - beta2) * total
+            v = beta2 * matrices[0, m] + (ONE - beta2) * total
+            matrices[0, m] = v
+            matrices[1, m] = ONE / (math.sqrt(v) + epsilon)
 
         return matrix_step
 
     def step(self, layout: ParamLayout):
-        matrix_of, epsilon = layout.matrix_of, max(np.float32(self.epsilon), TINY)
+        matrix_of = layout.matrix_of
         relative, absolute = np.float32(self.relative_decay), np.float32(self.absolute_decay)
 
         @device
         def novograd(i, w, g, state, scalars, matrices):
             rate, beta1 = scalars[0], scalars[1]
-            norm = math.sqrt(matrices[0, matrix_of(i)]) + epsilon
-            m = beta1 * state[0, i] + (ONE - beta1) * (g / norm)
+            m = beta1 * state[0, i] + (ONE - beta1) * (g * matrices[1, matrix_of(i)])
             state[0, i] = m
             decay = relative * w + select(w < ZERO, -absolute, absolute)
             return w - rate * (decay + m)

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -19,24 +18,10 @@ class SGD(AbstractOptimizer):
     learning_rate: float = 1e-3
     l2_reg: float = 1e-8
 
-    n_state = 0
-    n_scalars = 1
-
     def __post_init__(self):
         for option in ("learning_rate", "l2_reg"):
             value = getattr(self, option)
             check(0 <= value < math.inf, option, value, "a finite number that is not negative")
-
-    def hyperparams(self) -> tuple[float, ...]:
-        return (self.learning_rate,)
-
-    @cached_property
-    def schedule(self):
-        @device
-        def schedule(t, hyperparams, scalars):
-            scalars[0] = hyperparams[0]
-
-        return schedule
 
     def step(self, layout: ParamLayout):
         l2_reg = np.float32(self.l2_reg)

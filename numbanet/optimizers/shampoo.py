@@ -60,9 +60,6 @@ class Shampoo(AbstractOptimizer):
     def n_state(self):
         return 4 if self.cg_on_momentum else 5
 
-    def hyperparams(self) -> tuple[float, ...]:
-        return (self.learning_rate,)
-
     @cached_property
     def schedule(self):
         decays = self.beta1, self.beta2, self.beta3, self.beta_shampoo

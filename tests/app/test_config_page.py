@@ -13,9 +13,11 @@ from numbanet.registry import register
 PAGE = Path(__file__).parents[2] / "docs" / "config.md"
 
 
-def sections(page):
-    """Title of each component's section -> its text."""
-    parts = re.split(r"^### (.+)$", page, flags=re.MULTILINE)
+def sections(page, kind):
+    """Name of each component of a kind -> the text of its section."""
+    chapters = re.split(r"^## (.+)$", page, flags=re.MULTILINE)
+    text = dict(zip(chapters[1::2], chapters[2::2], strict=True))[config_page.TITLES[kind]]
+    parts = re.split(r"^### (.+)$", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
@@ -26,7 +28,7 @@ def test_the_page_is_up_to_date():
 
 @pytest.mark.parametrize("kind", registry.KINDS)
 def test_every_name_and_option_is_on_it(kind):
-    found = sections(config_page.config_page())
+    found = sections(config_page.config_page(), kind)
     for name, registered in registry.registered(kind).items():
         component = getattr(registered, "component", registered)
         text = found[component.otype]
@@ -36,15 +38,24 @@ def test_every_name_and_option_is_on_it(kind):
 
 
 def test_aliases_say_what_they_mean():
-    text = sections(config_page.config_page())["Grid"]
+    text = sections(config_page.config_page(), "encoding")["Grid"]
     assert "Also: HashGrid, TiledGrid, DenseGrid. A Grid whose type follows from its name" in text
 
 
 def test_sizes_are_those_of_the_defaults():
-    found = sections(config_page.config_page())
+    found = sections(config_page.config_page(), "encoding")
     assert "2 inputs become 32 features." in found["OneBlob"]
     assert "2 inputs become 32 features, with " in found["Grid"]
-    assert "128 x 32, 128 x 128" in found["CutlassMLP"]
+    assert "3 inputs become 16 features." in found["SphericalHarmonics"]
+    assert "128 x 32, 128 x 128" in sections(config_page.config_page(), "network")["CutlassMLP"]
+
+
+def test_nested_components_are_shown_as_json():
+    encoding = sections(config_page.config_page(), "encoding")["Composite"]
+    assert "| nested | list of objects | `[]` |" in encoding
+    assert "n\\_dims\\_to\\_encode" in encoding
+    ema = sections(config_page.config_page(), "optimizer")["EMA"]
+    assert '| nested | object | `{"otype": "Adam"}` |' in ema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +72,7 @@ def test_a_section_shows_options_with_defaults_and_notes(monkeypatch):
     monkeypatch.setattr(registry, "_display_names", names)
     register("loss", "Thing", "Item")(Thing)
     page = config_page.config_page()
-    text = sections(page)["Thing"]
+    text = sections(page, "loss")["Thing"]
     assert text.startswith(
         "\n\nAlso: Item.\n\ndocs/config.md says what the registry says.\n\n| option"
     )

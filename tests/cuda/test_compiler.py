@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from numba import cuda
 from numbanet.cuda import compiler, errors, toolkit
 from numbanet.cuda.compiler import compile_ptx
 from numbanet.device import device
+from numbanet.inline_compiler import DeviceCodeError, complaint, line_of
 from numbanet.storage.access import load, load_pair, reduce_one, reduce_pair, store, store_pair
 from numbanet.storage.views import MATRICES, VECTORS, float_vector
 
@@ -182,7 +184,7 @@ def test_numba_asks_the_real_device_again_afterwards(kernel_directory):
 
     before = dispatcher.get_current_device
     compile_ptx(scaled_by(7), TYPES, (9, 0))
-    with pytest.raises(errors.CompilationError):
+    with pytest.raises(DeviceCodeError):
         compile_ptx(calls_invalid, ("float32",), (9, 0))
     assert dispatcher.get_current_device is before
 
@@ -206,8 +208,11 @@ def returns_something(x):
 
 
 def test_an_error_names_the_innermost_function(kernel_directory):
-    message = r"kernel calls_invalid: invalid does not .*'no_such_attribute'.*test_compiler\.py"
-    with pytest.raises(errors.CompilationError, match=message) as raised:
+    message = (
+        r"^device function 'invalid' \(.*test_compiler\.py:\d+\) does not compile for CUDA: "
+        r"Unknown attribute 'no_such_attribute' of type float32$"
+    )
+    with pytest.raises(DeviceCodeError, match=message) as raised:
         compile_ptx(calls_invalid, ("float32",), (9, 0))
     assert "\n" not in str(raised.value)
 
@@ -216,9 +221,33 @@ def test_an_error_names_the_innermost_function(kernel_directory):
     ("function", "types"), [(returns_something, ("float32",)), (double, ("uint64",))]
 )
 def test_other_errors_name_the_kernel(kernel_directory, function, types):
-    message = f"kernel {function.__name__}: {function.__name__} does not compile"
-    with pytest.raises(errors.CompilationError, match=message):
+    message = rf"^kernel '{function.__name__}' \(.*py:\d+\) does not compile for CUDA: ."
+    with pytest.raises(DeviceCodeError, match=message):
         compile_ptx(function, types, (9, 0))
+
+
+def test_colours_in_numba_s_messages_are_left_out():
+    message = (
+        "\x1b[1mFailed in cuda mode pipeline (step: nopython frontend)\n\x1b[0m"
+        "\x1b[1m\x1b[31;1mUnknown attribute 'x'\x1b[0m\n\x1b[1mFile \"a.py\", line 7:\x1b[0m\n"
+    )
+    error = ValueError(message)
+    assert complaint(error) == "Unknown attribute 'x'"
+    assert line_of(invalid.py_func, error) == 7
+
+
+def captures(unknown):
+    def kernel(px):
+        float_vector(px, 1)[0] = np.float32(len(unknown))
+
+    return kernel
+
+
+def test_what_has_no_digest_is_compiled_each_time(kernel_directory):
+    kernel = captures(types.SimpleNamespace())
+    with pytest.raises(DeviceCodeError, match=r"'kernel'.*SimpleNamespace"):
+        compile_ptx(kernel, ("uint64",), (9, 0))
+    assert not list(kernel_directory.iterdir())
 
 
 def test_a_compute_capability_that_is_too_old():

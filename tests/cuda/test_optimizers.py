@@ -7,13 +7,13 @@ import pytest
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 from numba import cuda
-from numbanet.cuda.views import float_matrix, float_vector
 from test_laws import LAYOUT, of_kind
 
 from numbanet.cpu import operations
 from numbanet.cuda.compiler import compile_ptx
 from numbanet.device import local_array
 from numbanet.optimizers import Shampoo
+from numbanet.storage.views import float_matrix, float_vector
 
 
 def kernels_of(optimizer):

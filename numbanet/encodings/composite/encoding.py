@@ -1,4 +1,8 @@
-"""Composite: nested encodings of ranges of the inputs; concatenated, added up or multiplied."""
+"""Composite: nested encodings of ranges of the inputs; concatenated, added up or multiplied.
+
+Each nested config has two more options: dims_to_encode_begin, its first input (where the previous
+one ends), and n_dims_to_encode, how many there are (for one of them, all that the others leave).
+"""
 
 from __future__ import annotations
 
