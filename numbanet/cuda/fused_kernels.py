@@ -31,7 +31,7 @@ from numbanet.cuda.threads import (
     thread_index,
     warp_sum,
 )
-from numbanet.device import ONE, ZERO, device, local_array, uint32_view, unrolled
+from numbanet.device import ONE, ZERO, belongs_to, device, local_array, uint32_view, unrolled
 from numbanet.losses.base import AbstractLoss
 from numbanet.storage.access import reduce_pair
 from numbanet.storage.memory_access import load_long, long_to_floats, store_long
@@ -166,6 +166,7 @@ def output_gradient(
     n_words = n_sums // 2
 
     @device
+    @belongs_to(f"{type(loss).__name__}.value_and_gradient")
     def element(e, i, column, context):
         n, sums, targets, pdf, given, scale, gradients, total = context
         if i < n:

@@ -27,7 +27,7 @@ from numbanet.cuda.tensor_block import (
     warp_position,
 )
 from numbanet.cuda.threads import barrier, block_index_z
-from numbanet.device import device, local_array, unrolled
+from numbanet.device import belongs_to, device, local_array, unrolled
 from numbanet.storage.access import reduce_one, reduce_pair
 from numbanet.storage.halves import (
     bfloat16_pair_to_floats,
@@ -92,6 +92,7 @@ def finish_forward(precision: str, activation: Activation, layout: TileLayout):
     store_tile = tile_storer(layout, n_threads_of(layout.n_outer))
 
     @device
+    @belongs_to(f"{activation.name}.forward")
     def activated(place, low, high):
         return act(low), act(high)
 
@@ -122,6 +123,7 @@ def finish_backward(precision: str, activation: Activation, layout: TileLayout):
     store_tile = tile_storer(layout, n_threads_of(layout.n_outer))
 
     @device
+    @belongs_to(f"{activation.name}.backward")
     def times_slope(place, low, high):
         first, second = from_word(load_word(place))
         return act_backward(low, first), act_backward(high, second)
