@@ -232,7 +232,7 @@ class Reference:
 
     def step(self, positions, targets):
         """Make one Adam step and return the loss before it."""
-        value, gradients = self.loss_and_gradients(positions, targets)
+        loss, gradients = self.loss_and_gradients(positions, targets)
         is_network = np.arange(self.params.size) < sum(map(math.prod, self.shapes))
         active = is_network | (gradients != 0) | (not self.skips_zero_gradients)
         gradients += self.l2_reg * self.params * is_network
@@ -247,4 +247,4 @@ class Reference:
         )
         change = LEARNING_RATE * first / (np.sqrt(second) + self.epsilon)
         self.params -= np.where(active, change, 0)
-        return value
+        return loss
