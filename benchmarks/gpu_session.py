@@ -71,7 +71,7 @@ class Session:
 
     def verify(self, kind, params, batches):
         """Return outputs of the first batch, and for training the loss before each step."""
-        method = self.make(self.job, params)
+        method = self.method = self.make(self.job, params)  # kept, so as to compile once
         placed = [self.placed(batch) for batch in batches]
         outputs = method.numpy(method.wait(method.inference(placed[0][0])))
         losses = [float(method.step(*batch)) for batch in placed] if kind == "training" else []
