@@ -74,7 +74,8 @@ class Session:
         method = self.method = self.make(self.job, params)  # kept, so as to compile once
         placed = [self.placed(batch) for batch in batches]
         outputs = method.numpy(method.wait(method.inference(placed[0][0])))
-        losses = [float(method.step(*batch)) for batch in placed] if kind == "training" else []
+        number = getattr(method, "number", float)
+        losses = [number(method.step(*batch)) for batch in placed] if kind == "training" else []
         return np.asarray(outputs, np.float64), losses
 
     def prepare(self, kind, sizes):

@@ -5,7 +5,7 @@ A method is a class built from a job (gpu_jobs.py) and a vector of initial param
 the loss before it, `inference(inputs)`, `wait(result)` (block until it is there),
 `numpy(outputs)` and `versions()`. It says its `precision`, and the `stream` on which it queues its
 work, or None if that cannot be known. A class whose Adam leaves grid entries without a gradient
-alone says `skips_zero_gradients = True`.
+alone says `skips_zero_gradients = True`; one whose losses float() does not take has `number(loss)`.
 """
 
 OWN = {
@@ -19,4 +19,5 @@ RIVALS = {
     "torch-eager": "gpu_methods.torch_gpu:TorchEager",
     "torch-compiled": "gpu_methods.torch_gpu:TorchCompiled",
     "jax": "gpu_methods.jax_gpu:Jax",
+    "drjit": "gpu_methods.drjit_gpu:DrJit",
 }
