@@ -6,7 +6,7 @@ DEMO_ARGS ?= --steps 1000 --batch-size 16384
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test lint docs bench bench-gpu clean
 
 help:
 	@echo "make demo    learn a photograph; pictures go to ./demo"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint    check style and formatting"
 	@echo "make docs    write docs/config.md anew from the components"
 	@echo "make bench   measure training and inference speed on this machine"
+	@echo "make bench-gpu  the same on the first GPU"
 	@echo "make clean   remove .venv, ./demo and caches"
 	@echo "Another Python than python3: make PYTHON=python3.12 ..."
 
@@ -34,6 +35,11 @@ docs: $(READY)
 bench: $(READY)
 	@$(BIN)/python benchmarks/cpu_training.py $(BENCH_ARGS)
 	@$(BIN)/python benchmarks/cpu_components.py $(COMPONENT_ARGS)
+
+bench-gpu: $(READY)
+	@$(BIN)/python benchmarks/gpu_training.py $(BENCH_ARGS)
+	@$(BIN)/python benchmarks/gpu_inference.py $(BENCH_ARGS)
+	@$(BIN)/python benchmarks/gpu_mlp.py $(BENCH_ARGS)
 
 clean:
 	rm -rf .venv build demo dist *.egg-info .hypothesis .pytest_cache .ruff_cache

@@ -112,7 +112,8 @@ class Process:
         MethodError: it failed, died or took too long.
     """
 
-    def __init__(self, make, *args):
+    def __init__(self, make, *args, timeout=TIMEOUT):
+        self.timeout = timeout
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs, make, args), daemon=True)
@@ -130,9 +131,9 @@ class Process:
 
     def receive(self):
         try:
-            if not self.connection.poll(TIMEOUT):
+            if not self.connection.poll(self.timeout):
                 self.process.kill()
-                raise MethodError(f"no answer within {TIMEOUT} s")
+                raise MethodError(f"no answer within {self.timeout} s")
             kind, result = self.connection.recv()
         except (EOFError, OSError):
             self.process.join()

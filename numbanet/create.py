@@ -56,6 +56,7 @@ def create_from_config(
     *,
     seed_convention: str = "bindings",
     on_nonfinite: str = "skip",
+    fused: bool | None = None,
 ) -> TrainableModel:
     """Make loss, optimizer, network and trainer from a config with a section for each.
 
@@ -70,13 +71,15 @@ def create_from_config(
         seed_convention: "bindings" for the initial values of tiny-cuda-nn's PyTorch bindings,
             "trainer" for those of its C++ Trainer.
         on_nonfinite: see Trainer.
+        fused: on a GPU, None for one kernel for encoding and network where they can be fused, True
+            for an error where they cannot, False for a chain of kernels.
 
     Raises:
         ConfigError: the config cannot be used; the message names the option.
         ValueError: another argument cannot.
         RuntimeError: the device cannot be used.
     """
-    target_for(device, precision)
+    target_for(device, precision, fused)
     if not isinstance(config, Mapping):
         raise ConfigError(f"config: expected a JSON object, got {config!r:.80}")
     for section in config.keys() - set(SECTIONS):
@@ -96,6 +99,7 @@ def create_from_config(
         device=device,
         precision=precision,
         seed_convention=seed_convention,
+        fused=fused,
     )
     return TrainableModel(network, Trainer(network, optimizer, loss, on_nonfinite=on_nonfinite))
 

@@ -376,9 +376,13 @@ def create_network_with_input_encoding(
     device: Any = "auto",
     precision: str | None = None,
     seed_convention: str = "bindings",
+    fused: bool | None = None,
 ) -> NetworkWithInputEncoding:
-    """Make an encoding with a network from their JSON configs; raises as create_encoding."""
-    target = target_for(device, precision)
+    """Make an encoding with a network from their JSON configs; raises as create_encoding.
+
+    For `fused` see create_from_config.
+    """
+    target = target_for(device, precision, fused)
     encoding = create_encoding_component(n_input_dims, encoding_config)
     network = create_network_component(encoding, n_output_dims, network_config)
     return NetworkWithInputEncoding(encoding, network, initial_rng(seed, seed_convention), target)

@@ -9,7 +9,9 @@ from numbanet.target import AbstractTarget
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 
-def target_for(device: Any = "auto", precision: str | None = None) -> AbstractTarget:
+def target_for(
+    device: Any = "auto", precision: str | None = None, fused: bool | None = None
+) -> AbstractTarget:
     """The target of a device.
 
     Args:
@@ -17,9 +19,11 @@ def target_for(device: Any = "auto", precision: str | None = None) -> AbstractTa
             "cuda", "cuda:1", or an object with the methods of numbanet.cuda.driver.CudaDevice.
         precision: of the parameters that the kernels read; None for float32 on the CPU and float16
             on a GPU.
+        fused: whether encoding and network become one kernel on a GPU: None where that is possible,
+            True for an error where it is not, False for a chain of kernels.
 
     Raises:
-        ValueError: there is no such device or precision, or the CPU does not offer it.
+        ValueError: there is no such device or precision, or the CPU does not offer the choice.
         RuntimeError: the device cannot be used; the message says why.
     """
     if precision is not None and precision not in PRECISIONS:
@@ -29,9 +33,11 @@ def target_for(device: Any = "auto", precision: str | None = None) -> AbstractTa
     if device is not None:
         from numbanet.cuda.target import CudaTarget
 
-        return CudaTarget(device, precision or "float16")
+        return CudaTarget(device, precision or "float16", fused)
     if precision not in (None, "float32"):
         raise ValueError(f"precision {precision!r} needs CUDA; on the CPU use 'float32'")
+    if fused is not None:
+        raise ValueError(f"fused={fused!r} needs CUDA; on the CPU use None")
     from numbanet.cpu.target import CpuTarget
 
     return CpuTarget()

@@ -1,10 +1,15 @@
 """Dr.Jit on its LLVM backend: hash grid and network traced, differentiated and frozen.
 
+DRJIT_BACKEND=cuda takes its CUDA backend instead.
+
 The grid is one fused kernel in both directions, gathering and scattering pairs. The network runs
 in one of Dr.Jit's two ways: matrix products of tensors (samples as rows: three times as fast as
 samples as columns), or drjit.nn on cooperative vectors, fused with the grid into one kernel, which
 is the quicker for inference and the slower for training.
 """
+
+import importlib
+import os
 
 import drjit as dr
 import numpy as np
@@ -21,10 +26,17 @@ from image_job import (
     split,
 )
 
-if not dr.has_backend(dr.JitBackend.LLVM):
-    raise ImportError("no libLLVM found: apt-get install llvm-15, or set DRJIT_LIBLLVM_PATH")
+BACKEND = os.environ.get("DRJIT_BACKEND", "llvm")
+if not dr.has_backend(getattr(dr.JitBackend, BACKEND.upper())):
+    raise ImportError(
+        "no libLLVM found: apt-get install llvm-15, or set DRJIT_LIBLLVM_PATH"
+        if BACKEND == "llvm"
+        else f"Dr.Jit cannot use its {BACKEND} backend here"
+    )
 
-from drjit.llvm.ad import Array2f, Array3f, ArrayXf, Float, TensorXf, UInt
+types = importlib.import_module(f"drjit.{BACKEND}.ad")
+Array2f, Array3f, ArrayXf = types.Array2f, types.Array3f, types.ArrayXf
+Float, TensorXf, UInt = types.Float, types.TensorXf, types.UInt
 
 
 def interpolate(table, positions):

@@ -20,18 +20,28 @@ RESERVED = 1024  # bytes of shared memory that each block has beside its own
 
 
 class FusedEngine(NetworkEngine):
-    """Evaluates an encoded network; what no fused kernel can do is left to the chain of kernels."""
+    """Evaluates an encoded network; what no fused kernel can do is left to the chain of kernels.
 
-    def __init__(self, device: Any, model: EncodedNetwork, precision: str):
+    Or it raises ValueError, where the fused kernel is required.
+    """
+
+    def __init__(self, device: Any, model: EncodedNetwork, precision: str, required: bool = False):
         super().__init__(device, model, precision)
+        self._required = required
         self._inference_layout = FusedLayout(model, INFERENCE_WARPS, trains=False)
         per_block = device.max_shared_bytes + RESERVED
         layout = FusedLayout(model, TRAINING_WARPS, trains=True)
         self._training_layout = layout.with_private(per_block // TRAINING_BLOCKS - RESERVED)
         self._fused = {}
 
-    def _can(self, layout: FusedLayout) -> bool:
-        return fits(layout, self.device.max_shared_bytes)
+    def _can(self, layout: FusedLayout, fusable: bool = True) -> bool:
+        can = fusable and fits(layout, self.device.max_shared_bytes)
+        if self._required and not can:
+            what = "a step" if layout.trains else "inference"
+            raise ValueError(
+                f"fused=True: {what} of this model cannot be fused; fused=None takes the chain then"
+            )
+        return can
 
     def _kernel(self, key, make, types, layout, n_blocks) -> Kernel:
         if key not in self._fused:
@@ -76,7 +86,7 @@ class FusedEngine(NetworkEngine):
     ) -> int:
         layout, n = self._training_layout, inputs.shape[0]
         fusable = dl_dinput is None and (loss is None or isinstance(loss, ElementwiseLoss))
-        if not (fusable and self._can(layout)):
+        if not self._can(layout, fusable):
             return super().forward_backward(
                 inputs,
                 params,

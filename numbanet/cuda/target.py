@@ -25,10 +25,11 @@ class CudaTarget(AbstractTarget):
     Args:
         device: a CudaDevice, or anything with its methods.
         precision: of the parameters that the kernels read, and of what lies between the kernels.
+        fused: see create_from_config.
     """
 
-    def __init__(self, device: Any, precision: str):
-        self.device, self.precision = device, precision
+    def __init__(self, device: Any, precision: str, fused: bool | None = None):
+        self.device, self.precision, self.fused = device, precision, fused
 
     @property
     def name(self) -> str:
@@ -88,9 +89,15 @@ class CudaTarget(AbstractTarget):
         return Gradients(flat, scatter[:n_scattered])
 
     def network_engine(self, model):
-        if self.precision == "float32" or self.device.compute_capability < AMPERE:
+        can = self.precision != "float32" and self.device.compute_capability >= AMPERE
+        if self.fused and not can:
+            raise ValueError(
+                "fused=True: float32, and GPUs before Ampere, have only the chain of kernels; use "
+                "'float16' or 'bfloat16' on a newer GPU, or fused=None"
+            )
+        if self.fused is False or not can:
             return NetworkEngine(self.device, model, self.precision)
-        return FusedEngine(self.device, model, self.precision)
+        return FusedEngine(self.device, model, self.precision, required=bool(self.fused))
 
     def encoding_engine(self, encoding):
         return EncodingEngine(self.device, encoding, self.precision)

@@ -1,0 +1,62 @@
+"""Whether encoding and network become one kernel can be chosen."""
+
+import numpy as np
+import pytest
+from models import batch_of, create, create_lively
+
+pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
+
+from emulated import EmulatedDevice, shared_device
+
+
+def launches_of(device, call):
+    """The names of the kernels that a call launches."""
+    before = len(device.launches)
+    call()
+    return device.launches[before:]
+
+
+def test_the_chain_computes_what_the_fused_kernel_does():
+    device = shared_device()
+    x, targets = batch_of("hash", 40)
+    n_launches, outputs, losses = {}, [], []
+    for fused in (None, True, False):
+        model, _ = create_lively("hash", device=device, precision="float16", fused=fused)
+        outputs.append(model.trainer.inference(x).numpy())
+        n_launches[fused] = len(launches_of(device, lambda m=model: m.trainer.inference(x)))
+        losses.append(float(model.trainer.training_step(x, targets)))
+    assert n_launches[None] == n_launches[True] == 1 < n_launches[False]
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    np.testing.assert_allclose(outputs[2], outputs[0], rtol=0, atol=5e-3 * np.abs(outputs[0]).max())
+    assert losses[2] == pytest.approx(losses[0], rel=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "precision", "message"),
+    [
+        ("hash", EmulatedDevice(), "float32", "float32, and GPUs before Ampere"),
+        ("hash", EmulatedDevice((7, 5)), "float16", "float32, and GPUs before Ampere"),
+        ("hash", "cpu", None, "needs CUDA"),
+    ],
+)
+def test_what_has_no_fused_kernels_says_so(name, device, precision, message):
+    with pytest.raises(ValueError, match=message):
+        create(name, device=device, precision=precision, fused=True)
+
+
+def test_a_model_that_cannot_be_fused_says_so():
+    """Its 100 neurons are no multiple of 16."""
+    x, targets = batch_of("identity", 3)
+    model = create("identity", device=shared_device(), precision="float16", fused=True)
+    with pytest.raises(ValueError, match="fused=True: inference of this model cannot be fused"):
+        model.trainer.inference(x)
+    with pytest.raises(ValueError, match="fused=True: a step of this model cannot be fused"):
+        model.trainer.training_step(x, targets)
+
+
+def test_what_only_the_chain_computes_says_so():
+    x, targets = batch_of("hash", 3)
+    model = create("hash", device=shared_device(), precision="float16", fused=True)
+    dl_dx = model.network.target.empty(*x.shape)
+    with pytest.raises(ValueError, match="cannot be fused"):
+        model.trainer.training_step(x, targets, dl_dinput=dl_dx)
