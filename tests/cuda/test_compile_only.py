@@ -79,7 +79,8 @@ def test_launches_are_those_of_a_step(compiled):
     names = [kernel.name for kernel in device.launches]
     assert names[0] == "Identity_forward"
     assert names[-1] == "Adam_optimize"
-    assert names.count("product_weight_gradients_float16") == len(model.network.network.shapes)
+    n_products = sum("weight_gradients" in name for name in names)
+    assert n_products == len(model.network.network.shapes)
 
 
 def test_memory_is_pretended():

@@ -193,7 +193,7 @@ LAYOUT = ParamLayout(60, ((4, 8), (2, 4)))  # 40 matrix parameters and 20 others
 class NoPass:
     """Stands in for a network's engine: gradients are there already."""
 
-    precision = "float16"
+    precision, generation = "float16", 0
 
     def __init__(self, device):
         self.model = type("Model", (), {"network": type("Network", (), {"n_output_dims": 1})})
@@ -222,7 +222,9 @@ def test_optimizer_gives_what_the_cpu_gives(cuda_device, otype, config, sizes):
     for gradient in history:
         expected.step(gradient)
         target.copy_from_host(gradients.flat, gradient)
-        training.step(batch, None, None, optimizer, gradients, None, run_optimizer=True)
+        training.step(
+            batch, None, None, optimizer, gradients, None, overwrite=False, run_optimizer=True
+        )
         found = parameters.master.numpy()
         np.testing.assert_allclose(found, expected.weights, rtol=2e-5, atol=2e-6)
         np.testing.assert_allclose(training.state.numpy(), expected.state, rtol=2e-5, atol=2e-6)

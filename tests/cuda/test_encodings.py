@@ -5,10 +5,9 @@ import pytest
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
-from numbanet.cuda.views import float_vector
-
 from numbanet.cuda.compiler import compile_ptx
 from numbanet.device import device, local_array
+from numbanet.storage.views import float_vector
 
 SMALL = (
     ("Frequency", {}, 3),

@@ -121,14 +121,18 @@ def test_optimizers(name, config, sizes):
         precision=precision,
         model=SimpleNamespace(network=SimpleNamespace(n_output_dims=1)),
         forward_backward=lambda *arguments, **options: 1,
-        sums=target.empty,
+        partial_sums=target.empty,
+        generation=0,
     )
     layout = ParamLayout(60, ((4, 8), (2, 4)))
     parameters = target.parameters(np.zeros(60, np.float32), layout.n_matrix_params)
     training = target.training(engine, parameters, optimizer, layout)
     gradients = target.gradients(60, layout.n_matrix_params)
     batch = Batch(target.empty(5, 1))
-    training.step(batch, parameters.current(), None, optimizer, gradients, None, True)
+    training.step(
+        batch, parameters.current(), None, optimizer, gradients, None, overwrite=False,
+        run_optimizer=True,
+    )  # fmt: skip
     assert found_in(device) == set()
 
 
