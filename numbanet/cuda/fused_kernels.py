@@ -314,12 +314,12 @@ def training_kernel(
             i = np.uint32(tile + thread)
             source(pinputs, i, n, pfeatures, pitch, pparams, address)
             warp_barrier()
-            unrolled(
-                FRAGMENTS, forth, shared, warp, lane, tile, n, targets, pdf, given, scale, total
-            )
+            for k in range(FRAGMENTS):
+                forth(k, shared, warp, lane, tile, n, targets, pdf, given, scale, total)
             steps(shared, warp, lane, dl_dweights)
             if wants_features:
-                unrolled(FRAGMENTS, back, shared, warp, lane)
+                for k in range(FRAGMENTS):
+                    back(k, shared, warp, lane)
                 warp_barrier()
                 if i < n:
                     if from_features:
@@ -368,7 +368,8 @@ def steps_back(layout: FusedLayout, precision: str, param_gradients: bool):
             barrier()  # the gradients of layer k + 1 are there
             gradients(shared, warp, lane, sums)
             barrier()  # now those of layer k may replace its activations
-            unrolled(FRAGMENTS, fragment, shared, warp, lane)
+            for j in range(FRAGMENTS):
+                fragment(j, shared, warp, lane)
 
         return step
 

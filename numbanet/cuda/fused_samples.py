@@ -9,7 +9,7 @@ from functools import cache, reduce
 import numpy as np
 
 from numbanet.cuda.encoding_kernels import partition_width
-from numbanet.device import ZERO, device, local_array, unrolled
+from numbanet.device import ZERO, device, local_array, select, uint32_view, unrolled
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.storage.access import load, store
 from numbanet.storage.views import VECTORS
@@ -20,44 +20,72 @@ PIECE = 8  # halves of a 16-byte access
 
 
 @cache
-def store_features(n: int, precision: str):
-    """Device function (address, features): write a row of n floats as halves."""
-    to_pair, n_pieces = TO_PAIR[precision], n // PIECE
+def store_pairs(n: int):
+    """Device function (address, words): write a row of n halves, two in a word."""
+    n_pieces = n // PIECE
 
     @device
-    def store_piece(k, address, y):
-        i = PIECE * k
-        words = (
-            to_pair(y[i], y[i + 1]),
-            to_pair(y[i + 2], y[i + 3]),
-            to_pair(y[i + 4], y[i + 5]),
-            to_pair(y[i + 6], y[i + 7]),
-        )
-        store_words(np.uint32(address + np.uint32(16 * k)), words)
+    def store_piece(k, address, words):
+        i = 4 * k
+        piece = words[i], words[i + 1], words[i + 2], words[i + 3]
+        store_words(np.uint32(address + np.uint32(16 * k)), piece)
+
+    @device
+    def store_pairs(address, words):
+        unrolled(n_pieces, store_piece, address, words)
+
+    return store_pairs
+
+
+@cache
+def store_features(n: int, precision: str):
+    """Device function (address, features): write a row of n floats as halves."""
+    to_pair, store_row, n_words = TO_PAIR[precision], store_pairs(n), n // 2
+
+    @device
+    def pack(k, y, words):
+        words[k] = to_pair(y[2 * k], y[2 * k + 1])
 
     @device
     def store_features(address, y):
-        unrolled(n_pieces, store_piece, address, y)
+        words = uint32_view(local_array(n_words))
+        unrolled(n_words, pack, y, words)
+        store_row(address, words)
 
     return store_features
 
 
 @cache
-def load_features(n: int, precision: str):
-    """Device function (address, features): the inverse of store_features."""
-    to_floats, n_pieces = TO_FLOATS[precision], n // PIECE
+def load_pairs(n: int):
+    """Device function (address, words): read a row of n halves, two in a word."""
+    n_pieces = n // PIECE
 
     @device
-    def load_piece(k, address, y):
-        words, i = load_words(np.uint32(address + np.uint32(16 * k))), PIECE * k
-        y[i], y[i + 1] = to_floats(words[0])
-        y[i + 2], y[i + 3] = to_floats(words[1])
-        y[i + 4], y[i + 5] = to_floats(words[2])
-        y[i + 6], y[i + 7] = to_floats(words[3])
+    def load_piece(k, address, words):
+        piece, i = load_words(np.uint32(address + np.uint32(16 * k))), 4 * k
+        words[i], words[i + 1], words[i + 2], words[i + 3] = piece
+
+    @device
+    def load_pairs(address, words):
+        unrolled(n_pieces, load_piece, address, words)
+
+    return load_pairs
+
+
+@cache
+def load_features(n: int, precision: str):
+    """Device function (address, features): the inverse of store_features."""
+    to_floats, load_row, n_words = TO_FLOATS[precision], load_pairs(n), n // 2
+
+    @device
+    def unpack(k, words, y):
+        y[2 * k], y[2 * k + 1] = to_floats(words[k])
 
     @device
     def load_features(address, y):
-        unrolled(n_pieces, load_piece, address, y)
+        words = uint32_view(local_array(n_words))
+        load_row(address, words)
+        unrolled(n_words, unpack, words, y)
 
     return load_features
 
@@ -86,45 +114,67 @@ def for_each_part(encoding: AbstractEncoding, make):
 def encode(encoding: AbstractEncoding, precision: str):
     """Device function (x, params, address): write the features of a sample; x are its inputs.
 
-    params is the address of the encoding's parameters.
+    params is the address of the encoding's parameters. Features are kept as pairs of halves as soon
+    as both are there, so that few registers are in use; those with odd places are kept as floats.
     """
     n, vector, constants = encoding.n_outputs, VECTORS[precision], encoding.constants
-    n_constants, store_row = len(constants), store_features(n, precision)
+    n_words, to_pair, store_row = n // 2, TO_PAIR[precision], store_pairs(n)
+    in_pairs = all(
+        part.first_column % 2 == 0 and partition_width(part.encoding) % 2 == 0
+        for part in encoding.parts
+    )
+    n_floats, n_constants = 1 if in_pairs else n, len(constants)
     columns = tuple((first, stop) for first, stop, _ in constants) or ((0, 0),)
     values = tuple(np.float32(value) for *_, value in constants) or (ZERO,)
+
+    @device
+    def pack(k, first, y, words):
+        words[first + k] = to_pair(y[2 * k], y[2 * k + 1])
 
     def make(part):
         n_dims, width = part.encoding.n_dims, partition_width(part.encoding)
         n_partitions, n_params = len(part.encoding.partition_columns), part.encoding.n_params
         first_dim, first_column = part.first_dim, part.first_column
         first_param, partition_forward = part.first_param, part.encoding.partition_forward
+        n_pairs = width // 2
 
         @device
-        def encode_partition(partition, x, params, y):
+        def encode_partition(partition, x, params, y, words):
             first = first_column + partition * width
-            partition_forward(partition, x, params, y[first : first + width])
+            if in_pairs:
+                mine = local_array(width)
+                partition_forward(partition, x, params, mine)
+                unrolled(n_pairs, pack, first // 2, mine, words)
+            else:
+                partition_forward(partition, x, params, y[first : first + width])
 
         @device
-        def encode_part(x, params, y):
+        def encode_part(x, params, y, words):
             all_params = vector(params, first_param + n_params)
             mine = x[first_dim : first_dim + n_dims]
-            unrolled(n_partitions, encode_partition, mine, all_params[first_param:], y)
+            unrolled(n_partitions, encode_partition, mine, all_params[first_param:], y, words)
 
         return encode_part
 
     encode_parts = for_each_part(encoding, make)
 
     @device
-    def fill(k, y):
+    def fill(k, y, words):
+        value = values[k]
         for column in range(columns[k][0], columns[k][1]):
-            y[column] = values[k]
+            if in_pairs:
+                words[column // 2] = to_pair(value, value)
+            else:
+                y[column] = value
 
     @device
     def encode(x, params, address):
-        y = local_array(n)
-        encode_parts(x, params, y)
-        unrolled(n_constants, fill, y)
-        store_row(address, y)
+        y, words = local_array(n_floats), uint32_view(local_array(n_words))
+        encode_parts(x, params, y, words)
+        unrolled(n_constants, fill, y, words)
+        if not in_pairs:
+            unrolled(n_words, pack, 0, y, words)
+        store_row(address, words)
 
     return encode
 
@@ -137,8 +187,15 @@ def encode_backward(encoding: AbstractEncoding, precision: str, storage: str, n_
     n_all are at the address. Those of the first `n_private` partitions go to a table of float32 in
     shared memory.
     """
-    n, vector, gradients_vector = encoding.n_outputs, VECTORS[precision], VECTORS[storage]
-    load_row = load_features(n, precision)
+    n_words, vector, gradients_vector = (
+        encoding.n_outputs // 2, VECTORS[precision], VECTORS[storage],
+    )  # fmt: skip
+    load_row, to_floats = load_pairs(encoding.n_outputs), TO_FLOATS[precision]
+
+    @device
+    def unpack(k, first, words, factor, dl_dy):  # late, so that few floats live at once
+        low, high = to_floats(words[(first + k) // 2])
+        dl_dy[k] = factor * select((first + k) % 2 == 0, low, high)
 
     def make(part):
         n_dims, width = part.encoding.n_dims, partition_width(part.encoding)
@@ -149,27 +206,28 @@ def encode_backward(encoding: AbstractEncoding, precision: str, storage: str, n_
         if backward is None:
 
             @device
-            def no_gradient(x, params, dl_dy, i, n_all, dl_dparams, table):
+            def no_gradient(x, params, words, factor, i, n_all, dl_dparams, table):
                 return
 
             return no_gradient
 
         @device
-        def backward_partition(partition, x, params, dl_dy, i, n_all, dl_dparams, table):
-            first = first_column + partition * width
-            mine = dl_dy[first : first + width]
+        def backward_partition(partition, x, params, words, factor, i, n_all, dl_dparams, table):
+            first, mine = first_column + partition * width, local_array(width)
+            unrolled(width, unpack, first, words, factor, mine)
             if has_private and partition < n_private:
                 backward(partition, i, n_all, x, params, mine, table)
             else:
                 backward(partition, i, n_all, x, params, mine, dl_dparams)
 
         @device
-        def backward_part(x, params, dl_dy, i, n_all, dl_dparams, table):
+        def backward_part(x, params, words, factor, i, n_all, dl_dparams, table):
             all_params = vector(params, first_param + n_params)
             all_gradients = gradients_vector(dl_dparams, first_param + n_params)
             unrolled(
                 n_partitions, backward_partition, x[first_dim : first_dim + n_dims],
-                all_params[first_param:], dl_dy, i, n_all, all_gradients[first_param:], table,
+                all_params[first_param:], words, factor, i, n_all, all_gradients[first_param:],
+                table,
             )  # fmt: skip
 
         return backward_part
@@ -177,15 +235,10 @@ def encode_backward(encoding: AbstractEncoding, precision: str, storage: str, n_
     backward_parts = for_each_part(encoding, make)
 
     @device
-    def scale(k, dl_dy, factor):
-        dl_dy[k] *= factor
-
-    @device
     def encode_backward(x, params, address, factor, i, n_all, dl_dparams, table):
-        dl_dy = local_array(n)
-        load_row(address, dl_dy)
-        unrolled(n, scale, dl_dy, factor)
-        backward_parts(x, params, dl_dy, i, n_all, dl_dparams, table)
+        words = uint32_view(local_array(n_words))
+        load_row(address, words)
+        backward_parts(x, params, words, factor, i, n_all, dl_dparams, table)
 
     return encode_backward
 
