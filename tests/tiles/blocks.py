@@ -69,9 +69,7 @@ class Block:
 
     def count(self, text):
         """How many instructions a warp issued whose opcode begins so."""
-        return sum(
-            n for opcode, n in self.counters.instructions.items() if opcode.startswith(text)
-        )
+        return sum(n for opcode, n in self.counters.instructions.items() if opcode.startswith(text))
 
 
 # Numbers as halves
@@ -79,7 +77,7 @@ class Block:
 
 def encode(x, precision):
     """The bits of the nearest halves, uint16."""
-    x = np.asarray(x, np.float32)
+    x = np.ascontiguousarray(x, np.float32)
     if precision == "float16":
         return x.astype(np.float16).view(np.uint16)
     bits = x.view(np.uint32)
