@@ -15,6 +15,7 @@ from numbanet.target import Gradients
 AMPERE = (8, 0)  # the first with these matrix instructions
 INFERENCE_WARPS, TRAINING_WARPS = 4, 4
 INFERENCE_BLOCKS, TRAINING_BLOCKS = 3, 2  # of a multiprocessor
+MOST_NUMBERS = 2**31  # of all inputs or outputs, whose places have 32 bits
 RESERVED = 1024  # bytes of shared memory that each block has beside its own
 
 
@@ -29,8 +30,9 @@ class FusedEngine(NetworkEngine):
         self._training_layout = layout.with_private(per_block // TRAINING_BLOCKS - RESERVED)
         self._fused = {}
 
-    def _can(self, layout: FusedLayout) -> bool:
-        return fits(layout, self.device.max_shared_bytes)
+    def _can(self, layout: FusedLayout, n: int) -> bool:
+        widest = max(self.model.encoding.n_dims, self.model.network.n_output_dims)
+        return n * widest <= MOST_NUMBERS and fits(layout, self.device.max_shared_bytes)
 
     def _kernel(self, key, make, types, layout) -> Kernel:
         if key not in self._fused:
@@ -44,9 +46,9 @@ class FusedEngine(NetworkEngine):
 
     def inference(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
         layout = self._inference_layout
-        if not self._can(layout):
-            return super().inference(inputs, params)
         n = inputs.shape[0]
+        if not self._can(layout, n):
+            return super().inference(inputs, params)
         outputs = empty((n, self.model.network.n_output_dims), "f4", self.device)
         kernel = self._kernel(
             "inference",
@@ -73,7 +75,7 @@ class FusedEngine(NetworkEngine):
     ) -> int:
         layout, n = self._training_layout, inputs.shape[0]
         fusable = dl_dinput is None and (loss is None or isinstance(loss, ElementwiseLoss))
-        if not (fusable and self._can(layout)):
+        if not (fusable and self._can(layout, n)):
             return super().forward_backward(
                 inputs,
                 params,
