@@ -20,7 +20,7 @@ from models import HASH, batch_of, create_lively, make_config, mlp
 
 import numbanet
 from numbanet.activations import activation
-from numbanet.cuda import network_engine
+from numbanet.cuda import fused_engine, network_engine
 from numbanet.cuda.arrays import to_device
 from numbanet.cuda.fused_engine import FusedEngine
 from numbanet.cuda.fused_layout import MOST_SHARED, FusedLayout, fits
@@ -94,7 +94,7 @@ def rounded(x, precision):
 # The reference
 
 SLOPES = {  # of the activation of hidden layers, from what it gives
-    "None": lambda y: np.ones_like(y),
+    "None": np.ones_like,
     "ReLU": lambda y: (y > 0).astype(y.dtype),
     "LeakyReLU": lambda y: np.where(y > 0, 1, 0.01),
     "Sigmoid": lambda y: y * (1 - y),
@@ -158,7 +158,7 @@ class Case:
         sizes = self.n_input_dims, self.n_output_dims
         self.device, self.twin = device, naive.Model(*sizes, config)
         self.params = rounded(models.lively_params(self.twin), self.precision)
-        self.x = models.inputs_of(self.twin, max(n, 1), params=self.params)[:n]
+        self.x = self._inputs(n)
         rng = np.random.default_rng(1)
         self.targets = rng.uniform(0.1, 1, (n, self.n_output_dims)).astype(np.float32)
         self.loss, self.loss_twin = numbanet.create_loss(config["loss"]), naive.loss(config["loss"])
@@ -170,6 +170,18 @@ class Case:
             self.params.astype(np.float32), self.model.network.n_params
         )
         self.fused = self.engine(FusedEngine)
+
+    def _inputs(self, n):
+        """Some for which halves and float64 agree about which ReLUs are open."""
+        x = models.inputs_of(self.twin, 4 * n + 8, params=self.params)
+        weights, table = self.twin.split(self.params)
+        features = self.twin.encoding.forward(x.astype(np.float64), table)
+        *hidden, _ = self.twin.mlp.layers(features, weights)[1]
+        margin = 2 * ROUNDING[self.precision]
+        if self.twin.mlp.activations[0].endswith("ReLU"):
+            x = x[np.all([(np.abs(values) > margin).all(axis=1) for values in hidden], axis=0)]
+        assert len(x) >= n
+        return x[:n]
 
     def engine(self, kind):
         return kind(self.device, self.model, self.precision)
@@ -257,3 +269,198 @@ def test_training_is_as_exact_as_halves_allow(cuda_device, name):
     case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
     expected = case.loss_of(case.reference.inference(case.x))[0]
     assert loss == pytest.approx(expected, rel=ROUNDING[case.precision])
+
+
+# Equal to the chain and to the CPU
+
+
+@pytest.mark.parametrize("name", ["hash", "composite", "dense_3d"])
+def test_the_chain_of_kernels_computes_the_same(cuda_device, name):
+    case = Case(name, cuda_device)
+    chain, tolerance = case.engine(NetworkEngine), 4 * ROUNDING[case.precision]
+    y, launches = case.launched(chain, case.inference)
+    assert not any("fused" in launch for launch in launches)
+    assert_close(case.inference(case.fused), y, tolerance)
+    (loss, gradients), (expected, of_chain) = case.train(case.fused), case.train(chain)
+    assert loss == pytest.approx(expected, rel=tolerance)
+    assert_close(gradients, of_chain, 2 * tolerance)
+
+
+@pytest.mark.parametrize("mode", ["overwrite", "accumulate", "ignore"])
+def test_a_trainer_on_the_cpu_computes_the_same(cuda_device, mode):
+    """Twice the same step, after which gradients are those of one step, or of two, or none."""
+    cpu, _ = create_lively("hash")
+    gpu, _ = create_lively("hash", device=cuda_device, precision="float16")
+    x, targets = batch_of("hash", N)
+    for _ in range(2):
+        losses = [
+            float(model.trainer.training_step(x, targets, run_optimizer=False, gradient_mode=mode))
+            for model in (cpu, gpu)
+        ]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    if hasattr(cuda_device, "launches"):
+        assert sum(name.startswith("fused_training") for name in cuda_device.launches) >= 2
+    assert_close(gpu.network.gradients.numpy(), cpu.network.gradients, 5e-3)
+    assert np.any(cpu.network.gradients) == (mode != "ignore")
+
+
+# What a pass may be given
+
+
+@pytest.mark.parametrize("n", [0, 1, 31, 33, 128, 257])
+def test_any_batch_size(cuda_device, n):
+    case = Case("hash", cuda_device, n)
+    y = case.inference(case.fused)
+    assert y.shape == (n, 3)
+    loss, gradients = case.train(case.fused)
+    if n == 0:
+        assert loss == 0
+        assert not gradients.any()
+        return
+    exact = case.twin.inference(case.x, case.params)
+    assert_close(y, exact, 4 * ROUNDING["float16"])
+    case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
+    assert loss == pytest.approx(case.loss_of(case.reference.inference(case.x))[0], rel=1e-3)
+
+
+def test_densities_weigh_the_loss(cuda_device):
+    case = Case("hash", cuda_device)
+    pdf = np.random.default_rng(2).uniform(0.1, 2, case.targets.shape).astype(np.float32)
+    loss, gradients = case.train(case.fused, pdf=pdf)
+    case.assert_gradients(gradients, lambda y: case.loss_of(y, pdf)[1])
+    expected = case.loss_of(case.reference.inference(case.x), pdf)[0]
+    assert loss == pytest.approx(expected, rel=1e-3)
+
+
+def test_gradients_from_outside(cuda_device):
+    case = Case("hash", cuda_device)
+    dl_dy = np.random.default_rng(3).normal(size=case.targets.shape).astype(np.float32)
+    x, params = to_device(case.x, cuda_device), case.stored.current()
+    external = to_device(dl_dy, cuda_device)
+    gradients = case.target.gradients(case.twin.n_params, case.twin.mlp.n_params)
+    n_sums = case.fused.forward_backward(x, params, external=external, gradients=gradients)
+    assert n_sums == 0
+    case.assert_gradients(gradients.flat.numpy(), lambda y: dl_dy.astype(np.float64))
+
+
+def test_gradients_are_added(cuda_device):
+    case = Case("hash", cuda_device)
+    _, once = case.train(case.fused)
+    _, twice = case.train(case.fused, times=2)
+    assert_close(twice, 2 * once, 1e-5)
+
+
+def test_a_pass_for_the_loss_alone(cuda_device):
+    case = Case("hash", cuda_device)
+    (x, targets), params = (
+        (to_device(array, cuda_device) for array in (case.x, case.targets)),
+        case.stored.current(),
+    )
+    n_sums = case.fused.forward_backward(x, params, loss=case.loss, targets=targets)
+    loss = case.fused.partial_sums(n_sums).numpy()[:n_sums].sum()
+    assert loss == pytest.approx(case.train(case.fused)[0], rel=1e-6)
+
+
+# What decides how it is computed
+
+
+@pytest.mark.parametrize("n_private", [0, 2])
+def test_levels_may_be_private_to_a_block(cuda_device, n_private):
+    """None, or some of them; where memory allows, all are."""
+    case = Case("hash", cuda_device)
+    layout = case.fused._training_layout
+    assert layout.n_private == HASH["n_levels"]
+    case.fused._training_layout = replace(layout, n_private=n_private)
+    _, gradients = case.train(case.fused)
+    case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
+
+
+def test_private_levels_are_those_that_fit(cuda_device):
+    layout = Case("hash", cuda_device).fused._training_layout
+    ends = layout.model.encoding.partition_param_ends
+    base = layout.rows[-1]
+    assert layout.with_private(base).n_private == 0
+    for k, end in enumerate(ends):
+        assert layout.with_private(base + 4 * end - 1).n_private == k
+        with_level = layout.with_private(base + 4 * end)
+        assert (with_level.n_private, with_level.shared_bytes) == (k + 1, base + 4 * end)
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_compute_capability_8_0(pytestconfig, precision):
+    """No stores of matrices, and gradients of tables in halves."""
+    case = Case("hash", emulated(pytestconfig, (8, 0)), precision=precision)
+    exact = case.twin.inference(case.x, case.params)
+    case.assert_as_exact(case.inference(case.fused), case.reference.inference(case.x), exact)
+    (_, gradients), launches = case.launched(case.fused, case.train)
+    assert_fused(launches, "training", case.device)
+    dl_dy = case.loss_of(case.reference.inference(case.x))[1]
+    reference = case.reference.gradients(case.x, dl_dy, 128)
+    assert_close(gradients, reference, HALF_SUMS[precision])
+
+
+def test_a_block_takes_one_tile_after_another(pytestconfig):
+    case = Case("hash", emulated(pytestconfig, n_multiprocessors=1), 1000)
+    exact = case.twin.inference(case.x, case.params)
+    case.assert_as_exact(case.inference(case.fused), case.reference.inference(case.x), exact)
+    loss, gradients = case.train(case.fused)
+    case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
+    assert loss == pytest.approx(case.loss_of(case.reference.inference(case.x))[0], rel=1e-3)
+
+
+def test_more_sums_of_the_loss_than_a_slab_has(pytestconfig):
+    """A slab of the chain has a bounded number of blocks; the GPU may be big."""
+    n_most = network_engine.LOSS_BLOCKS * network_engine.SUMS_PER_BLOCK
+    case = Case("hash", emulated(pytestconfig, n_multiprocessors=1000), 33 * n_most)
+    x, targets = (to_device(array, case.device) for array in (case.x, case.targets))
+    n_sums = case.fused.forward_backward(x, case.stored.current(), loss=case.loss, targets=targets)
+    assert n_sums > n_most
+    sums = case.fused.partial_sums(n_sums).numpy()[:n_sums]
+    expected = case.loss_of(case.reference.inference(case.x))[0]
+    assert sums.sum(dtype=np.float64) == pytest.approx(expected, rel=1e-3)
+
+
+def layout_of(n_neurons, n_hidden_layers, trains, activation="ReLU", n_outputs=3):
+    config = make_config(HASH, mlp("CutlassMLP", n_neurons, n_hidden_layers, activation))
+    model = numbanet.create_from_config(2, n_outputs, config, device="cpu").network.engine.model
+    return FusedLayout(model, 4, trains)
+
+
+def test_what_fits():
+    """The rule in words stands in fits()."""
+    for width, depth, trains, expected in (
+        *((16, 1, True, True), (64, 2, True, True), (128, 1, True, True), (48, 3, True, True)),
+        *((64, 4, True, False), (128, 2, True, False), (33, 1, True, False)),
+        *((64, 4, False, True), (128, 5, False, True), (144, 1, False, False)),
+        *((33, 1, False, False), (16, 0, False, False)),
+    ):
+        assert fits(layout_of(width, depth, trains)) is expected, (width, depth, trains)
+    needs_input = [name for name in ("SiLU", "Sine") if activation(name).from_input]
+    for name in needs_input:
+        assert fits(layout_of(16, 1, False, name))
+        assert not fits(layout_of(16, 1, True, name))
+    assert needs_input
+    layout = layout_of(128, 5, False)
+    assert layout.shared_bytes <= MOST_SHARED
+    assert not fits(layout, layout.shared_bytes - 1)
+
+
+@pytest.mark.parametrize("name", ["smooth", "deep"])
+def test_what_does_not_fit_is_left_to_the_chain(cuda_device, name):
+    case = Case(name, cuda_device, 33)
+    (_, gradients), launches = case.launched(case.fused, case.train)
+    assert not any("fused" in launch for launch in launches)
+    _, expected = case.train(case.engine(NetworkEngine))
+    assert_close(gradients, expected, 1e-6)
+
+
+def test_what_has_places_beyond_32_bits_is_left_to_the_chain(cuda_device, monkeypatch):
+    """It takes one slab after the other."""
+    case = Case("hash", cuda_device)
+    for run, kind in ((case.inference, "inference"), (case.train, "training")):
+        monkeypatch.setattr(fused_engine, "MOST_NUMBERS", 3 * N - 1)
+        _, launches = case.launched(case.fused, run)
+        assert not any("fused" in launch for launch in launches)
+        monkeypatch.setattr(fused_engine, "MOST_NUMBERS", 3 * N)
+        _, launches = case.launched(case.fused, run)
+        assert_fused(launches, kind, cuda_device)
