@@ -12,10 +12,10 @@ from numbanet.losses.base import AbstractLoss, ElementwiseLoss
 from numbanet.storage.views import ITEM_SIZES
 from numbanet.target import Gradients
 
+MOST_NUMBERS = 2**31  # of all inputs or outputs, whose places have 32 bits
 AMPERE = (8, 0)  # the first with these matrix instructions
 INFERENCE_WARPS, TRAINING_WARPS = 4, 4
 INFERENCE_BLOCKS, TRAINING_BLOCKS = 3, 2  # of a multiprocessor
-MOST_NUMBERS = 2**31  # of all inputs or outputs, whose places have 32 bits
 RESERVED = 1024  # bytes of shared memory that each block has beside its own
 
 
