@@ -12,7 +12,6 @@ from numbanet.losses.base import AbstractLoss, ElementwiseLoss
 from numbanet.storage.views import ITEM_SIZES
 from numbanet.target import Gradients
 
-MOST_NUMBERS = 2**31  # of all inputs or outputs, whose places have 32 bits
 AMPERE = (8, 0)  # the first with these matrix instructions
 INFERENCE_WARPS, TRAINING_WARPS = 4, 4
 INFERENCE_BLOCKS, TRAINING_BLOCKS = 3, 2  # of a multiprocessor
@@ -30,9 +29,8 @@ class FusedEngine(NetworkEngine):
         self._training_layout = layout.with_private(per_block // TRAINING_BLOCKS - RESERVED)
         self._fused = {}
 
-    def _can(self, layout: FusedLayout, n: int) -> bool:
-        widest = max(self.model.encoding.n_dims, self.model.network.n_output_dims)
-        return n * widest <= MOST_NUMBERS and fits(layout, self.device.max_shared_bytes)
+    def _can(self, layout: FusedLayout) -> bool:
+        return fits(layout, self.device.max_shared_bytes)
 
     def _kernel(self, key, make, types, layout) -> Kernel:
         if key not in self._fused:
@@ -46,9 +44,9 @@ class FusedEngine(NetworkEngine):
 
     def inference(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
         layout = self._inference_layout
-        n = inputs.shape[0]
-        if not self._can(layout, n):
+        if not self._can(layout):
             return super().inference(inputs, params)
+        n = inputs.shape[0]
         outputs = empty((n, self.model.network.n_output_dims), "f4", self.device)
         kernel = self._kernel(
             "inference",
@@ -75,7 +73,7 @@ class FusedEngine(NetworkEngine):
     ) -> int:
         layout, n = self._training_layout, inputs.shape[0]
         fusable = dl_dinput is None and (loss is None or isinstance(loss, ElementwiseLoss))
-        if not (fusable and self._can(layout, n)):
+        if not (fusable and self._can(layout)):
             return super().forward_backward(
                 inputs,
                 params,
