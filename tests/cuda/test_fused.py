@@ -29,6 +29,7 @@ from numbanet.cuda.target import CudaTarget
 
 N = 257
 MARGIN = 1.5  # of the reference's error
+LOSS_SCALE = 128  # of gradients in halves
 ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 # Of what is added up in halves, relative to the largest.
 HALF_SUMS = {"float16": 5e-3, "bfloat16": 5e-2}
@@ -200,11 +201,11 @@ class Case:
         """(sum of the loss, gradients) of so many passes."""
         gradients = self.target.gradients(self.twin.n_params, self.model.network.n_params)
         arrays = {"targets": self.targets, **options}
-        arrays = {key: to_device(each, self.device) for key, each in arrays.items()}
-        loss = None if "external" in arrays else self.loss
+        given = {key: to_device(each, self.device) for key, each in arrays.items()}
+        given |= {"loss": self.loss, "gradients": gradients}
         x, params = to_device(self.x, self.device), self.stored.current()
         for _ in range(times):
-            n_sums = engine.forward_backward(x, params, loss=loss, gradients=gradients, **arrays)
+            n_sums = engine.forward_backward(x, params, **given)
         sums = engine.partial_sums(n_sums).numpy()[:n_sums]
         return sums.sum(dtype=np.float64), gradients.flat.numpy()
 
@@ -222,13 +223,13 @@ class Case:
             allowed = np.linalg.norm(reference[part] - exact[part])
             assert error <= MARGIN * allowed + 1e-5 * scale, (part, error / scale, allowed / scale)
 
-    def assert_gradients(self, found, dl_dy, scale=None):
+    def assert_gradients(self, found, dl_dy):
         """`found` are gradients of the parameters, dl_dy(outputs) those of the outputs."""
-        scale = scale or 128 * max(self.targets.size, 1)
         _, exact = self.twin.backward(
             self.x, self.params, dl_dy(self.twin.inference(self.x, self.params))
         )
-        reference = self.reference.gradients(self.x, dl_dy(self.reference.inference(self.x)), 128)
+        of_outputs = dl_dy(self.reference.inference(self.x))
+        reference = self.reference.gradients(self.x, of_outputs, LOSS_SCALE)
         n = self.twin.mlp.n_params
         parts = [slice(0, n), slice(n, None)] if exact.size > n else [slice(0, n)]
         self.assert_as_exact(found, reference, exact, parts)
@@ -395,7 +396,7 @@ def test_compute_capability_8_0(pytestconfig, precision):
     (_, gradients), launches = case.launched(case.fused, case.train)
     assert_fused(launches, "training", case.device)
     dl_dy = case.loss_of(case.reference.inference(case.x))[1]
-    reference = case.reference.gradients(case.x, dl_dy, 128)
+    reference = case.reference.gradients(case.x, dl_dy, LOSS_SCALE)
     assert_close(gradients, reference, HALF_SUMS[precision])
 
 
