@@ -411,13 +411,14 @@ def test_a_block_takes_one_tile_after_another(pytestconfig):
 
 def test_more_sums_of_the_loss_than_a_slab_has(pytestconfig):
     """A slab of the chain has a bounded number of blocks; the GPU may be big."""
-    n_most = network_engine.LOSS_BLOCKS * network_engine.SUMS_PER_BLOCK
-    case = Case("hash", emulated(pytestconfig, n_multiprocessors=1000), 33 * n_most)
-    x, targets = (to_device(array, case.device) for array in (case.x, case.targets))
+    n_most, times = network_engine.LOSS_BLOCKS * network_engine.SUMS_PER_BLOCK, 33
+    case = Case("hash", emulated(pytestconfig, n_multiprocessors=1000), n_most)
+    x, targets = (np.tile(array, (times, 1)) for array in (case.x, case.targets))
+    x, targets = (to_device(array, case.device) for array in (x, targets))
     n_sums = case.fused.forward_backward(x, case.stored.current(), loss=case.loss, targets=targets)
     assert n_sums > n_most
     sums = case.fused.partial_sums(n_sums).numpy()[:n_sums]
-    expected = case.loss_of(case.reference.inference(case.x))[0]
+    expected = times * case.loss_of(case.reference.inference(case.x))[0]
     assert sums.sum(dtype=np.float64) == pytest.approx(expected, rel=1e-3)
 
 
