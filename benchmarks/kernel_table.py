@@ -158,6 +158,35 @@ def finish_floor(model, layers):
     return Floor("step", 1, n_sums, n_sums * FLOAT)
 
 
+def encoding_work(encoding) -> tuple[float, float]:
+    """Operations of an encoding for a sample, and how many numbers of a table it reads."""
+    if type(encoding).__name__ == "OneBlob":
+        return 2 * 5 * encoding.n_dims, 0
+    dims, corners, features = encoding.n_dims, encoding.n_corners, encoding.n_features_per_level
+    operations = 2 * dims + corners + corners * features
+    return encoding.n_levels * operations, encoding.n_levels * corners * features
+
+
+def fused_inference_floor(model, layers):
+    """Features and activations; the products are the tensor cores'."""
+    network = model.network
+    operations, numbers = encoding_work(network.encoding)
+    n_activated = sum(rows for rows, _ in layers)
+    n = network.n_input_dims + network.n_output_dims
+    return sample(operations + n_activated, n * FLOAT + numbers * HALF)
+
+
+def fused_training_floor(model, layers):
+    """The same forth and back, and the loss; gradients of private levels stay in the block."""
+    network = model.network
+    forward = fused_inference_floor(model, layers)
+    _, numbers = encoding_work(network.encoding)
+    n_private = network.engine._training_layout.n_private
+    shared = numbers * n_private / max(len(network.encoding.partition_param_ends), 1)
+    operations = 2 * forward.operations + 6 * network.n_output_dims
+    return sample(operations, forward.n_bytes + (numbers - shared) * FLOAT)
+
+
 # kernel's name: its floor, of the model and the layers (fan out, fan in) that it is launched for
 FLOORS = {
     r"Grid_forward": grid_floor(lambda d, c, f: 2 * d + c + c * f, HALF, lambda d: d * FLOAT),
@@ -169,6 +198,8 @@ FLOORS = {
     ),
     r"OneBlob_forward": one_blob_forward_floor,
     r"OneBlob_backward_input": one_blob_backward_floor,
+    r"fused_inference_.*": fused_inference_floor,
+    r"fused_training_.*": fused_training_floor,
     r"product_.*": product_floor,
     r".*_loss": loss_floor,
     r"check_finite": check_floor,
@@ -273,7 +304,8 @@ bytes spilled; machine instructions, each once.
 first other pass (creation, inference, gradient of the inputs) that launches it.
 
 - *instructions*: PTX instructions that threads execute, counted by the emulator. *operations*: the
-  float32 operations that the formula needs, a multiply-add as one, without indices and conversions.
+  float32 operations that the formula needs, a multiply-add as one, without indices and conversions,
+  and in fused kernels without the products, which tensor cores compute.
 - *loaded, stored, reduced*: bytes of the 32-byte sectors that each warp's instruction touches. What
   comes from a cache counts too. *least*: bytes of all that must be loaded, stored or reduced, once,
   if the kernel's neighbours stay what they are; weights, which stay in the caches, left out. A

@@ -26,6 +26,7 @@ from numbanet.tiles.instructions import (
     ldmatrix_transposed,
     stmatrix,
     store_word,
+    warp_barrier,
 )
 
 ROWS = 16  # of a fragment
@@ -161,6 +162,7 @@ def store_rows(n_wide: int, pitch: int):
         if compute_capability() >= HOPPER:
             unrolled(n_wide, store_block, np.uint32(rows + of_lane(lane)), words)
         else:
+            warp_barrier()  # another lane's ldmatrix may have read here
             row, column = lane >> np.uint32(2), lane & np.uint32(3)
             place = row * np.uint32(pitch) + column * np.uint32(4)
             unrolled(n_words, store_one, np.uint32(rows + place), words)

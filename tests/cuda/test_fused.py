@@ -1,0 +1,456 @@
+"""Whole networks in one kernel: as exact as halves allow, and equal to the chain of kernels.
+
+A reference in NumPy rounds where the kernels round (parameters, features, hidden activations and
+gradients) and computes exactly in between. Both are compared with a float64 twin: the kernels may
+be off by half as much again as the reference.
+"""
+
+import copy
+from dataclasses import dataclass, replace
+
+import models
+import naive
+import numpy as np
+import pytest
+from laws import assert_close
+
+pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
+
+from models import HASH, batch_of, create_lively, make_config, mlp
+
+import numbanet
+from numbanet.activations import activation
+from numbanet.cuda import network_engine
+from numbanet.cuda.arrays import to_device
+from numbanet.cuda.fused_engine import FusedEngine
+from numbanet.cuda.fused_layout import MOST_SHARED, FusedLayout, fits
+from numbanet.cuda.network_engine import NetworkEngine
+from numbanet.cuda.target import CudaTarget
+
+N = 257
+MARGIN = 1.5  # of the reference's error
+LOSS_SCALE = 128  # of gradients in halves
+ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+# Of what is added up in halves, relative to the largest.
+HALF_SUMS = {"float16": 5e-3, "bfloat16": 5e-2}
+
+
+def grid(n_features, **options):
+    return {
+        "otype": "Grid",
+        "type": "Hash",
+        "n_levels": 16 // n_features,
+        "n_features_per_level": n_features,
+        "log2_hashmap_size": 7,
+        "base_resolution": 3,
+        "per_level_scale": 1.3,
+        **options,
+    }
+
+
+COMPOSITE = {
+    "otype": "Composite",
+    "nested": [
+        {**HASH, "n_dims_to_encode": 2},
+        {"otype": "SphericalHarmonics", "degree": 3, "n_dims_to_encode": 3},
+    ],
+}
+ONE_BLOB, FREQUENCY = {"otype": "OneBlob", "n_bins": 16}, {"otype": "Frequency", "n_frequencies": 3}
+IDENTITY = {"otype": "Identity"}
+DENSE = {"type": "Dense", "interpolation": "Smoothstep", "base_resolution": 2, "n_levels": 3}
+
+# name -> n_input_dims, n_output_dims, precision, encoding, network, loss
+TRAINED = {
+    "hash": (2, 3, "float16", HASH, mlp("FullyFusedMLP", 16, 2), "RelativeL2"),
+    "pairs_3d": (3, 1, "float16", grid(2), mlp("FullyFusedMLP", 64, 2, "Sigmoid", "Sigmoid"), "L1"),
+    "dense_3d": (
+        *(3, 2, "bfloat16", grid(1, **DENSE), mlp("FullyFusedMLP", 32, 2, "Tanh", "SiLU"), "L2"),
+    ),
+    "wide_entries": (2, 17, "float16", grid(8), mlp("CutlassMLP", 48, 3, "LeakyReLU"), "L2"),
+    "entries_of_4": (2, 3, "bfloat16", grid(4), mlp("FullyFusedMLP", 16, 1, "ReLU", "Sine"), "L2"),
+    "one_blob": (2, 33, "float16", ONE_BLOB, mlp("FullyFusedMLP", 32, 5), "L2"),
+    "frequency": (3, 16, "float16", FREQUENCY, mlp("FullyFusedMLP", 128, 1, "None", "Tanh"), "L2"),
+    "identity": (
+        *(5, 3, "float16", IDENTITY, mlp("CutlassMLP", 64, 3, "ReLU", "Exponential"), "RelativeL2"),
+    ),
+    "composite": (5, 3, "float16", COMPOSITE, mlp("FullyFusedMLP", 32, 1), "L2"),
+}
+INFERRED = {  # what is too large to train, or has an activation that asks for its input
+    "smooth": (2, 3, "float16", HASH, mlp("FullyFusedMLP", 64, 4, "SiLU", "Softplus"), "L2"),
+    "sine": (3, 1, "bfloat16", IDENTITY, mlp("FullyFusedMLP", 32, 2, "Sine"), "L2"),
+    "deep": (2, 16, "float16", ONE_BLOB, mlp("FullyFusedMLP", 128, 3, "Squareplus"), "L2"),
+}
+CASES = TRAINED | INFERRED
+
+
+def rounded(x, precision):
+    x = np.asarray(x, np.float32)
+    if precision == "float16":
+        return x.astype(np.float16).astype(np.float64)
+    bits = x.view(np.uint32)
+    bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+
+
+# The reference
+
+SLOPES = {  # of the activation of hidden layers, from what it gives
+    "None": np.ones_like,
+    "ReLU": lambda y: (y > 0).astype(y.dtype),
+    "LeakyReLU": lambda y: np.where(y > 0, 1, 0.01),
+    "Sigmoid": lambda y: y * (1 - y),
+    "Tanh": lambda y: 1 - y * y,
+}
+
+
+@dataclass
+class Reference:
+    """A model that rounds where the kernels round; `params` are rounded already."""
+
+    twin: naive.Model
+    params: np.ndarray
+    precision: str
+
+    def forward(self, x):
+        """The inputs of each matrix, and the output before and after its activation."""
+        weights, table = self.twin.split(self.params)
+        features = self.twin.encoding.forward(x.astype(np.float64), table)
+        inputs, mlp = [rounded(features, self.precision)], self.twin.mlp
+        *hidden, last = mlp.matrices(weights)
+        for matrix, name in zip(hidden, mlp.activations, strict=False):
+            y = naive.activation(name)[0](inputs[-1] @ matrix.T)
+            inputs.append(rounded(y, self.precision))
+        before = inputs[-1] @ last.T
+        return inputs, before, naive.activation(mlp.activations[-1])[0](before)
+
+    def inference(self, x):
+        return self.forward(x)[2][:, : self.twin.mlp.n_output_dims]
+
+    def gradients(self, x, dl_dy, scale):
+        """Of all parameters; dl_dy is multiplied by scale where halves hold it."""
+        mlp, (weights, table) = self.twin.mlp, self.twin.split(self.params)
+        matrices, result = mlp.matrices(weights), np.zeros(mlp.n_params)
+        results = mlp.matrices(result)
+        inputs, before, _ = self.forward(x)
+        gradient = np.zeros_like(before)
+        gradient[:, : mlp.n_output_dims] = scale * dl_dy
+        gradient = gradient * naive.activation(mlp.activations[-1])[1](before)
+        for k in reversed(range(len(matrices))):
+            gradient = rounded(gradient, self.precision)
+            results[k][:] = gradient.T @ inputs[k] / scale
+            gradient = gradient @ matrices[k]
+            if k:
+                gradient = gradient * SLOPES[mlp.activations[k - 1]](inputs[k])
+        dl_dfeatures = rounded(gradient, self.precision) / scale
+        x = x.astype(np.float64)
+        return np.concatenate([result, self.twin.encoding.backward_params(x, table, dl_dfeatures)])
+
+
+# The engines
+
+
+class Case:
+    """A model of CASES on a device: its engines, its references, and a batch."""
+
+    def __init__(self, name, device, n=N, precision=None):
+        self.n_input_dims, self.n_output_dims, stored, encoding, network, loss = CASES[name]
+        self.precision = precision or stored
+        config = make_config(copy.deepcopy(encoding), copy.deepcopy(network), loss)
+        sizes = self.n_input_dims, self.n_output_dims
+        self.device, self.twin = device, naive.Model(*sizes, config)
+        self.params = rounded(models.lively_params(self.twin), self.precision)
+        self.x = self._inputs(n)
+        rng = np.random.default_rng(1)
+        self.targets = rng.uniform(0.1, 1, (n, self.n_output_dims)).astype(np.float32)
+        self.loss, self.loss_twin = numbanet.create_loss(config["loss"]), naive.loss(config["loss"])
+        self.reference = Reference(self.twin, self.params, self.precision)
+        self.target = CudaTarget(device, self.precision)
+        network = numbanet.create_from_config(*sizes, config, device="cpu").network
+        self.model = network.engine.model
+        self.stored = self.target.parameters(
+            self.params.astype(np.float32), self.model.network.n_params
+        )
+        self.fused = self.engine(FusedEngine)
+
+    def _inputs(self, n):
+        """Some for which halves and float64 agree about which ReLUs are open."""
+        x = models.inputs_of(self.twin, 4 * n + 8, params=self.params)
+        weights, table = self.twin.split(self.params)
+        features = self.twin.encoding.forward(x.astype(np.float64), table)
+        *hidden, _ = self.twin.mlp.layers(features, weights)[1]
+        margin = 2 * ROUNDING[self.precision]
+        if self.twin.mlp.activations[0].endswith("ReLU"):
+            x = x[np.all([(np.abs(values) > margin).all(axis=1) for values in hidden], axis=0)]
+        assert len(x) >= n
+        return x[:n]
+
+    def engine(self, kind):
+        return kind(self.device, self.model, self.precision)
+
+    def launched(self, engine, function):
+        """What a function returns, and the names of the kernels that it launched."""
+        before = len(self.device.launches) if hasattr(self.device, "launches") else 0
+        result = function(engine)
+        return result, getattr(self.device, "launches", [])[before:]
+
+    def inference(self, engine):
+        x = to_device(self.x, self.device)
+        return engine.inference(x, self.stored.current()).numpy()
+
+    def train(self, engine, times=1, **options):
+        """(sum of the loss, gradients) of so many passes."""
+        gradients = self.target.gradients(self.twin.n_params, self.model.network.n_params)
+        arrays = {"targets": self.targets, **options}
+        given = {key: to_device(each, self.device) for key, each in arrays.items()}
+        given |= {"loss": self.loss, "gradients": gradients}
+        x, params = to_device(self.x, self.device), self.stored.current()
+        for _ in range(times):
+            n_sums = engine.forward_backward(x, params, **given)
+        sums = engine.partial_sums(n_sums).numpy()[:n_sums]
+        return sums.sum(dtype=np.float64), gradients.flat.numpy()
+
+    def loss_of(self, y, pdf=None):
+        """The sum of the loss and the gradient of its mean, for outputs."""
+        density = np.ones_like(y) if pdf is None else pdf.astype(np.float64)
+        value, gradient = self.loss_twin(y, self.targets.astype(np.float64), density)
+        return value.sum(), gradient / max(y.size, 1)
+
+    def assert_as_exact(self, found, reference, exact, parts=None):
+        """Within MARGIN of the reference, in each of the parts."""
+        for part in parts or (slice(None),):
+            scale = np.linalg.norm(exact[part])
+            error = np.linalg.norm(found[part] - exact[part])
+            allowed = np.linalg.norm(reference[part] - exact[part])
+            assert error <= MARGIN * allowed + 1e-5 * scale, (part, error / scale, allowed / scale)
+
+    def assert_gradients(self, found, dl_dy):
+        """`found` are gradients of the parameters, dl_dy(outputs) those of the outputs."""
+        _, exact = self.twin.backward(
+            self.x, self.params, dl_dy(self.twin.inference(self.x, self.params))
+        )
+        of_outputs = dl_dy(self.reference.inference(self.x))
+        reference = self.reference.gradients(self.x, of_outputs, LOSS_SCALE)
+        n = self.twin.mlp.n_params
+        parts = [slice(0, n), slice(n, None)] if exact.size > n else [slice(0, n)]
+        self.assert_as_exact(found, reference, exact, parts)
+
+
+def emulated(pytestconfig, capability=(9, 0), **options):
+    if pytestconfig.getoption("device") == "cuda":
+        pytest.skip("needs an emulated GPU of another kind")
+    from emulated import EmulatedDevice
+
+    device = EmulatedDevice(capability)
+    for name, value in options.items():
+        setattr(device, name, value)
+    return device
+
+
+def assert_fused(launches, kind, device):
+    """One kernel has done it all; beside it are only conversions and sums of halves."""
+    if hasattr(device, "launches"):
+        assert [name.startswith(f"fused_{kind}") for name in launches[:1]] == [True]
+        assert not any("product" in name or "forward" in name for name in launches)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_inference_is_as_exact_as_halves_allow(cuda_device, name):
+    case = Case(name, cuda_device)
+    y, launches = case.launched(case.fused, case.inference)
+    assert_fused(launches, "inference", cuda_device)
+    exact = case.twin.inference(case.x, case.params)
+    case.assert_as_exact(y, case.reference.inference(case.x), exact)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_training_is_as_exact_as_halves_allow(cuda_device, name):
+    case = Case(name, cuda_device)
+    (loss, gradients), launches = case.launched(case.fused, case.train)
+    assert_fused(launches, "training", cuda_device)
+    case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
+    expected = case.loss_of(case.reference.inference(case.x))[0]
+    assert loss == pytest.approx(expected, rel=ROUNDING[case.precision])
+
+
+# Equal to the chain and to the CPU
+
+
+@pytest.mark.parametrize("name", ["hash", "composite", "dense_3d"])
+def test_the_chain_of_kernels_computes_the_same(cuda_device, name):
+    case = Case(name, cuda_device)
+    chain, tolerance = case.engine(NetworkEngine), 4 * ROUNDING[case.precision]
+    y, launches = case.launched(chain, case.inference)
+    assert not any("fused" in launch for launch in launches)
+    assert_close(case.inference(case.fused), y, tolerance)
+    (loss, gradients), (expected, of_chain) = case.train(case.fused), case.train(chain)
+    assert loss == pytest.approx(expected, rel=tolerance)
+    assert_close(gradients, of_chain, 2 * tolerance)
+
+
+@pytest.mark.parametrize("mode", ["overwrite", "accumulate", "ignore"])
+def test_a_trainer_on_the_cpu_computes_the_same(cuda_device, mode):
+    """Twice the same step, after which gradients are those of one step, or of two, or none."""
+    cpu, _ = create_lively("hash")
+    gpu, _ = create_lively("hash", device=cuda_device, precision="float16")
+    x, targets = batch_of("hash", N)
+    for _ in range(2):
+        losses = [
+            float(model.trainer.training_step(x, targets, run_optimizer=False, gradient_mode=mode))
+            for model in (cpu, gpu)
+        ]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    if hasattr(cuda_device, "launches"):
+        assert sum(name.startswith("fused_training") for name in cuda_device.launches) >= 2
+    assert_close(gpu.network.gradients.numpy(), cpu.network.gradients, 5e-3)
+    assert np.any(cpu.network.gradients) == (mode != "ignore")
+
+
+# What a pass may be given
+
+
+@pytest.mark.parametrize("n", [0, 1, 31, 33, 128, 257])
+def test_any_batch_size(cuda_device, n):
+    case = Case("hash", cuda_device, n)
+    y = case.inference(case.fused)
+    assert y.shape == (n, 3)
+    loss, gradients = case.train(case.fused)
+    if n == 0:
+        assert loss == 0
+        assert not gradients.any()
+        return
+    exact = case.twin.inference(case.x, case.params)
+    assert_close(y, exact, 4 * ROUNDING["float16"])
+    case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
+    assert loss == pytest.approx(case.loss_of(case.reference.inference(case.x))[0], rel=1e-3)
+
+
+def test_densities_weigh_the_loss(cuda_device):
+    case = Case("hash", cuda_device)
+    pdf = np.random.default_rng(2).uniform(0.1, 2, case.targets.shape).astype(np.float32)
+    loss, gradients = case.train(case.fused, pdf=pdf)
+    case.assert_gradients(gradients, lambda y: case.loss_of(y, pdf)[1])
+    expected = case.loss_of(case.reference.inference(case.x), pdf)[0]
+    assert loss == pytest.approx(expected, rel=1e-3)
+
+
+def test_gradients_from_outside(cuda_device):
+    case = Case("hash", cuda_device)
+    dl_dy = np.random.default_rng(3).normal(size=case.targets.shape).astype(np.float32)
+    x, params = to_device(case.x, cuda_device), case.stored.current()
+    external = to_device(dl_dy, cuda_device)
+    gradients = case.target.gradients(case.twin.n_params, case.twin.mlp.n_params)
+    n_sums = case.fused.forward_backward(x, params, external=external, gradients=gradients)
+    assert n_sums == 0
+    case.assert_gradients(gradients.flat.numpy(), lambda y: dl_dy.astype(np.float64))
+
+
+def test_gradients_are_added(cuda_device):
+    case = Case("hash", cuda_device)
+    _, once = case.train(case.fused)
+    _, twice = case.train(case.fused, times=2)
+    assert_close(twice, 2 * once, 1e-5)
+
+
+def test_a_pass_for_the_loss_alone(cuda_device):
+    case = Case("hash", cuda_device)
+    (x, targets), params = (
+        (to_device(array, cuda_device) for array in (case.x, case.targets)),
+        case.stored.current(),
+    )
+    n_sums = case.fused.forward_backward(x, params, loss=case.loss, targets=targets)
+    loss = case.fused.partial_sums(n_sums).numpy()[:n_sums].sum()
+    assert loss == pytest.approx(case.train(case.fused)[0], rel=1e-6)
+
+
+# What decides how it is computed
+
+
+@pytest.mark.parametrize("n_private", [0, 2])
+def test_levels_may_be_private_to_a_block(cuda_device, n_private):
+    """None, or some of them; where memory allows, all are."""
+    case = Case("hash", cuda_device)
+    layout = case.fused._training_layout
+    assert layout.n_private == HASH["n_levels"]
+    case.fused._training_layout = replace(layout, n_private=n_private)
+    _, gradients = case.train(case.fused)
+    case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
+
+
+def test_private_levels_are_those_that_fit(cuda_device):
+    layout = Case("hash", cuda_device).fused._training_layout
+    ends = layout.model.encoding.partition_param_ends
+    base = layout.rows[-1]
+    assert layout.with_private(base).n_private == 0
+    for k, end in enumerate(ends):
+        assert layout.with_private(base + 4 * end - 1).n_private == k
+        with_level = layout.with_private(base + 4 * end)
+        assert (with_level.n_private, with_level.shared_bytes) == (k + 1, base + 4 * end)
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_compute_capability_8_0(pytestconfig, precision):
+    """No stores of matrices, and gradients of tables in halves."""
+    case = Case("hash", emulated(pytestconfig, (8, 0)), precision=precision)
+    exact = case.twin.inference(case.x, case.params)
+    case.assert_as_exact(case.inference(case.fused), case.reference.inference(case.x), exact)
+    (_, gradients), launches = case.launched(case.fused, case.train)
+    assert_fused(launches, "training", case.device)
+    dl_dy = case.loss_of(case.reference.inference(case.x))[1]
+    reference = case.reference.gradients(case.x, dl_dy, LOSS_SCALE)
+    assert_close(gradients, reference, HALF_SUMS[precision])
+
+
+def test_a_block_takes_one_tile_after_another(pytestconfig):
+    case = Case("hash", emulated(pytestconfig, n_multiprocessors=1), 1000)
+    exact = case.twin.inference(case.x, case.params)
+    case.assert_as_exact(case.inference(case.fused), case.reference.inference(case.x), exact)
+    loss, gradients = case.train(case.fused)
+    case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
+    assert loss == pytest.approx(case.loss_of(case.reference.inference(case.x))[0], rel=1e-3)
+
+
+def test_more_sums_of_the_loss_than_a_slab_has(pytestconfig):
+    """A slab of the chain has a bounded number of blocks; the GPU may be big."""
+    n_most, times = network_engine.LOSS_BLOCKS * network_engine.SUMS_PER_BLOCK, 33
+    case = Case("hash", emulated(pytestconfig, n_multiprocessors=1000), n_most)
+    x, targets = (np.tile(array, (times, 1)) for array in (case.x, case.targets))
+    x, targets = (to_device(array, case.device) for array in (x, targets))
+    n_sums = case.fused.forward_backward(x, case.stored.current(), loss=case.loss, targets=targets)
+    assert n_sums > n_most
+    sums = case.fused.partial_sums(n_sums).numpy()[:n_sums]
+    expected = times * case.loss_of(case.reference.inference(case.x))[0]
+    assert sums.sum(dtype=np.float64) == pytest.approx(expected, rel=1e-3)
+
+
+def layout_of(n_neurons, n_hidden_layers, trains, activation="ReLU", n_outputs=3):
+    config = make_config(HASH, mlp("CutlassMLP", n_neurons, n_hidden_layers, activation))
+    model = numbanet.create_from_config(2, n_outputs, config, device="cpu").network.engine.model
+    return FusedLayout(model, 4, trains)
+
+
+def test_what_fits():
+    """The rule in words stands in fits()."""
+    for width, depth, trains, expected in (
+        *((16, 1, True, True), (64, 2, True, True), (128, 1, True, True), (48, 3, True, True)),
+        *((64, 4, True, False), (128, 2, True, False), (33, 1, True, False)),
+        *((64, 4, False, True), (128, 5, False, True), (144, 1, False, False)),
+        *((33, 1, False, False), (16, 0, False, False)),
+    ):
+        assert fits(layout_of(width, depth, trains)) is expected, (width, depth, trains)
+    needs_input = [name for name in ("SiLU", "Sine") if activation(name).from_input]
+    for name in needs_input:
+        assert fits(layout_of(16, 1, False, name))
+        assert not fits(layout_of(16, 1, True, name))
+    assert needs_input
+    layout = layout_of(128, 5, False)
+    assert layout.shared_bytes <= MOST_SHARED
+    assert not fits(layout, layout.shared_bytes - 1)
+
+
+@pytest.mark.parametrize("name", ["smooth", "deep"])
+def test_what_does_not_fit_is_left_to_the_chain(cuda_device, name):
+    case = Case(name, cuda_device, 33)
+    (_, gradients), launches = case.launched(case.fused, case.train)
+    assert not any("fused" in launch for launch in launches)
+    _, expected = case.train(case.engine(NetworkEngine))
+    assert_close(gradients, expected, 1e-6)
