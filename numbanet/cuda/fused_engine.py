@@ -12,6 +12,7 @@ from numbanet.losses.base import AbstractLoss, ElementwiseLoss
 from numbanet.storage.views import ITEM_SIZES
 from numbanet.target import Gradients
 
+MOST_NUMBERS = 2**31  # of all inputs or outputs, whose places have 32 bits
 AMPERE = (8, 0)  # the first with these matrix instructions
 INFERENCE_WARPS, TRAINING_WARPS = 4, 4
 INFERENCE_BLOCKS, TRAINING_BLOCKS = 3, 2  # of a multiprocessor
@@ -34,7 +35,9 @@ class FusedEngine(NetworkEngine):
         self._training_layout = layout.with_private(per_block // TRAINING_BLOCKS - RESERVED)
         self._fused = {}
 
-    def _can(self, layout: FusedLayout, fusable: bool = True) -> bool:
+    def _can(self, layout: FusedLayout, n: int, fusable: bool = True) -> bool:
+        widest = max(self.model.encoding.n_dims, self.model.network.n_output_dims)
+        fusable = fusable and n * widest <= MOST_NUMBERS
         can = fusable and fits(layout, self.device.max_shared_bytes)
         if self._required and not can:
             what = "a step" if layout.trains else "inference"
@@ -56,9 +59,9 @@ class FusedEngine(NetworkEngine):
 
     def inference(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
         layout = self._inference_layout
-        if not self._can(layout):
-            return super().inference(inputs, params)
         n = inputs.shape[0]
+        if not self._can(layout, n):
+            return super().inference(inputs, params)
         outputs = empty((n, self.model.network.n_output_dims), "f4", self.device)
         kernel = self._kernel(
             "inference",
@@ -86,7 +89,7 @@ class FusedEngine(NetworkEngine):
     ) -> int:
         layout, n = self._training_layout, inputs.shape[0]
         fusable = dl_dinput is None and (loss is None or isinstance(loss, ElementwiseLoss))
-        if not self._can(layout, fusable):
+        if not self._can(layout, n, fusable):
             return super().forward_backward(
                 inputs,
                 params,

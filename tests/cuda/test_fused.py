@@ -20,7 +20,7 @@ from models import HASH, batch_of, create_lively, make_config, mlp
 
 import numbanet
 from numbanet.activations import activation
-from numbanet.cuda import network_engine
+from numbanet.cuda import fused_engine, network_engine
 from numbanet.cuda.arrays import to_device
 from numbanet.cuda.fused_engine import FusedEngine
 from numbanet.cuda.fused_layout import MOST_SHARED, FusedLayout, fits
@@ -454,3 +454,15 @@ def test_what_does_not_fit_is_left_to_the_chain(cuda_device, name):
     assert not any("fused" in launch for launch in launches)
     _, expected = case.train(case.engine(NetworkEngine))
     assert_close(gradients, expected, 1e-6)
+
+
+def test_what_has_places_beyond_32_bits_is_left_to_the_chain(cuda_device, monkeypatch):
+    """It takes one slab after the other."""
+    case = Case("hash", cuda_device)
+    for run, kind in ((case.inference, "inference"), (case.train, "training")):
+        monkeypatch.setattr(fused_engine, "MOST_NUMBERS", 3 * N - 1)
+        _, launches = case.launched(case.fused, run)
+        assert not any("fused" in launch for launch in launches)
+        monkeypatch.setattr(fused_engine, "MOST_NUMBERS", 3 * N)
+        _, launches = case.launched(case.fused, run)
+        assert_fused(launches, kind, cuda_device)
