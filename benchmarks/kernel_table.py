@@ -8,7 +8,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numba
@@ -17,6 +17,7 @@ import numpy as np
 import numbanet
 from numbanet.cuda import toolkit
 from numbanet.cuda.compile_only import CompileOnlyDevice
+from numbanet.cuda.tensor_products import side_for
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "kernels.md"
@@ -115,6 +116,11 @@ def product_floor(model, layers):
     return sample(operations, sum(HALF * (rows + columns) for rows, columns in layers))
 
 
+def tensor_floor(model, layers):
+    """As product_floor; the multiply-adds are the tensor cores'."""
+    return replace(product_floor(model, layers), operations=0)
+
+
 def loss_floor(model, layers):
     n = model.network.n_output_dims
     return sample(6 * n, n * (HALF + FLOAT + HALF))
@@ -201,6 +207,7 @@ FLOORS = {
     r"fused_inference_.*": fused_inference_floor,
     r"fused_training_.*": fused_training_floor,
     r"product_.*": product_floor,
+    r"tensor_.*": tensor_floor,
     r".*_loss": loss_floor,
     r"check_finite": check_floor,
     r"finish_step": finish_floor,
@@ -228,17 +235,22 @@ def layers_of(kernel: str, model, title: str) -> list[tuple[int, int]]:
     activations = [*[network.activation] * hidden, network.output_activation]
     if "forward" in kernel:
         return [
-            shape
-            for shape, name in zip(shapes, activations, strict=True)
-            if f"forward_{name}_" in kernel
+            shape for shape, name in zip(shapes, activations, strict=True) if f"_{name}_" in kernel
         ]
-    if "product_backward" in kernel:
+    if "weight_gradients" in kernel:
+        sides = re.search(r"_(\d+)x(\d+)_", kernel)
+        return [
+            shape
+            for shape in shapes
+            if not sides or tuple(map(side_for, shape)) == tuple(map(int, sides.groups()))
+        ]
+    if "backward" in kernel:
         below = ["None", *activations[:-1]]
         wants_first = encoding.n_params > 0 or title == "input gradient"
         return [
             shape
             for k, (shape, name) in enumerate(zip(shapes, below, strict=True))
-            if f"backward_{name}_" in kernel and (k or wants_first)
+            if f"_{name}_" in kernel and (k or wants_first)
         ]
     return shapes
 
@@ -305,7 +317,7 @@ first other pass (creation, inference, gradient of the inputs) that launches it.
 
 - *instructions*: PTX instructions that threads execute, counted by the emulator. *operations*: the
   float32 operations that the formula needs, a multiply-add as one, without indices and conversions,
-  and in fused kernels without the products, which tensor cores compute.
+  and without the products that tensor cores compute.
 - *loaded, stored, reduced*: bytes of the 32-byte sectors that each warp's instruction touches. What
   comes from a cache counts too. *least*: bytes of all that must be loaded, stored or reduced, once,
   if the kernel's neighbours stay what they are; weights, which stay in the caches, left out. A

@@ -1,5 +1,7 @@
 """From the name of a device and a precision to the target that a model runs on."""
 
+import ctypes
+import os
 import re
 from functools import cache
 from typing import Any
@@ -30,6 +32,8 @@ def target_for(
         raise ValueError(f"precision {precision!r} does not exist; use {', '.join(PRECISIONS)}")
     if isinstance(device, str):
         device = find_device(device)
+    elif not callable(getattr(device, "launch", None)):
+        raise ValueError(f"device {device!r} is no device; use 'auto', 'cpu', 'cuda' or 'cuda:N'")
     if device is not None:
         from numbanet.cuda.target import CudaTarget
 
@@ -48,6 +52,8 @@ def find_device(name: str) -> Any:
     if name == "cpu":
         return None
     if name == "auto":
+        if not has_driver():
+            return None
         from numbanet.cuda import driver
 
         return cuda_device(0) if driver.is_available() else None
@@ -55,6 +61,16 @@ def find_device(name: str) -> Any:
     if not found:
         raise ValueError(f"device {name!r} does not exist; use 'auto', 'cpu', 'cuda' or 'cuda:N'")
     return cuda_device(int(found[1] or 0))
+
+
+@cache
+def has_driver() -> bool:
+    """Whether NVIDIA's driver is installed; asks without importing what speaks to it."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 @cache

@@ -57,10 +57,10 @@ class Trainer:
         model: what to train; the trainer works on its parameters in place.
         optimizer: the optimizer component.
         loss: the loss component.
-        on_nonfinite: what a step does whose loss or gradients are infinite or NaN: "skip" leaves
-            the parameters as they are, zeroes the gradients, counts it in n_skipped_steps and
-            warns (on a GPU when the loss is read); "raise" raises FloatingPointError, for which
-            every step on a GPU is waited for.
+        on_nonfinite: what a step of the optimizer does if its inputs, loss or gradients are
+            infinite or NaN: "skip" leaves the parameters as they are, zeroes the gradients, counts
+            it in n_skipped_steps and warns (on a GPU when the loss is read); "raise" raises
+            FloatingPointError, for which every step on a GPU is waited for.
 
     Raises:
         ConfigError: the loss cannot take so many outputs, or the optimizer does not fit the model's

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import threading
 
 import numpy as np
 from ptx import Counters, EmulatedMemory, Module
@@ -38,6 +39,7 @@ class EmulatedDevice:
         self.synchronizations = 0
         self._built, self._modules = {}, {}
         self._recording = None
+        self.lock = threading.RLock()
 
     def __repr__(self):
         return f"<emulated:{self.ordinal}>"

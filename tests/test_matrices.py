@@ -27,7 +27,7 @@ def evaluate(name, network, matrices, x):
     """What a user would do outside: features, padding that is not 0, matrices, activations."""
     twin = naive.Model(*models.MODELS[name])
     _, table = twin.split(network.params.astype(np.float64))
-    y = twin.encode(x.astype(np.float64), table)
+    y = twin.encoding.forward(x.astype(np.float64), table)
     y = y[:, : matrices[0].shape[1]]
     config = models.MODELS[name][2]["network"]
     for matrix in matrices[:-1]:

@@ -5,6 +5,7 @@ will be asked for, under the same keys on disk. The memory is pretended: what is
 No kernel's code depends on the size of a GPU, only on its compute capability.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class CompileOnlyDevice:
         self._assembles = assembles
         self._built = {}
         self._next_address = ALIGNMENT
+        self.lock = threading.RLock()
 
     def __repr__(self) -> str:
         return f"<compiler for {self.name}>"

@@ -1,5 +1,7 @@
 """One GPU through NVIDIA's driver: memory, copies, kernels."""
 
+import gc
+import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,6 +84,8 @@ class CudaDevice(Context):
         self.total_memory = checked(driver.cuDeviceTotalMem(handle))
         self._pool = self._create_pool(handle)
         self._built = {}
+        self.lock = threading.RLock()  # of whoever queues work
+        self._frees = None  # addresses to free after the capture that is under way
 
     def __repr__(self) -> str:
         return f"<cuda:{self.ordinal}, {self.name}>"
@@ -120,6 +124,7 @@ class CudaDevice(Context):
             return self._take(n_bytes)
         except DeviceMemoryError:
             self.synchronize()
+        gc.collect()  # what is garbage may hold memory
         self._trim()  # freed pieces may have become one
         free, total = (f"{amount / 2**20:,.0f} MiB" for amount in self.memory_info())
         wanted = f"{n_bytes / 2**20:,.1f} MiB"
@@ -147,6 +152,9 @@ class CudaDevice(Context):
         Nothing is raised: what fails here has failed before, and was reported there.
         """
         if address == 0:
+            return
+        if self._frees is not None:
+            self._frees.append(address)
             return
         entered = self._enter()
         if self._pool is None:
@@ -271,6 +279,7 @@ class CudaDevice(Context):
         """
         driver, stream = self._driver, self._stream
         self._stream = self._call("cuStreamCreate", CAPTURE_STREAM)
+        self._frees = []
         try:
             mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
             self._call("cuStreamBeginCapture", self._stream, mode)
@@ -282,7 +291,9 @@ class CudaDevice(Context):
             self._call("cuGraphDestroy", graph)
         finally:
             self._call("cuStreamDestroy", self._stream)
-            self._stream = stream
+            self._stream, frees, self._frees = stream, self._frees, None
+            for address in frees:
+                self.free(address)
         return Graph(self, executable)
 
     def replay(self, graph: "Graph") -> None:

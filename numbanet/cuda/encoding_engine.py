@@ -5,7 +5,7 @@ from typing import Any
 
 from numbanet.cuda import encoding_kernels as kernels
 from numbanet.cuda.arrays import DeviceArray, empty, zeros
-from numbanet.cuda.kernel import Kernel
+from numbanet.cuda.kernel import Kernel, exclusive
 from numbanet.cuda.parameter_kernels import FILL_COLUMNS, fill_columns_kernel
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.storage.views import ITEM_SIZES
@@ -183,6 +183,7 @@ class EncodingEngine:
             n = min(MOST_ROWS, inputs.shape[0] - first)
             yield first, n, first * n_columns * FLOAT_BYTES
 
+    @exclusive
     def forward(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
         """The features [n, n_outputs]."""
         outputs = empty((inputs.shape[0], self._width), "f4", self._device)
@@ -195,6 +196,7 @@ class EncodingEngine:
                 part.forward(inputs.address + place, n, params.address, self._rows(outputs, first))
         return outputs
 
+    @exclusive
     def backward(
         self,
         inputs: DeviceArray,
@@ -218,6 +220,7 @@ class EncodingEngine:
                     to = dl_dx.address + place
                     part.backward_input(x, n, params.address, rows, 1.0, to)
 
+    @exclusive
     def double_backward(
         self,
         inputs: DeviceArray,

@@ -5,7 +5,7 @@ from typing import Any
 from numbanet.cuda import fused_kernels as kernels
 from numbanet.cuda.arrays import DeviceArray, empty
 from numbanet.cuda.fused_layout import FusedLayout, fits
-from numbanet.cuda.kernel import Kernel
+from numbanet.cuda.kernel import Kernel, exclusive
 from numbanet.cuda.network_engine import NetworkEngine
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.losses.base import AbstractLoss, ElementwiseLoss
@@ -57,6 +57,7 @@ class FusedEngine(NetworkEngine):
         most = per_multiprocessor * self.device.n_multiprocessors
         return min(-(-n // layout.n_samples), most)
 
+    @exclusive
     def inference(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
         layout = self._inference_layout
         n = inputs.shape[0]
@@ -65,16 +66,17 @@ class FusedEngine(NetworkEngine):
         outputs = empty((n, self.model.network.n_output_dims), "f4", self.device)
         kernel = self._kernel(
             "inference",
-            lambda: kernels.inference_kernel(layout, self.precision, False),
+            lambda: kernels.inference_kernel(layout, self.precision),
             kernels.INFERENCE,
             layout,
             INFERENCE_BLOCKS,
         )
         weights, encoding = params.address, self._encoding_params(params)
         grid = self._grid(layout, n, INFERENCE_BLOCKS)
-        kernel(grid, inputs.address, n, 0, 0, weights, encoding, outputs.address)
+        kernel(grid, inputs.address, n, weights, encoding, outputs.address)
         return outputs
 
+    @exclusive
     def forward_backward(
         self,
         inputs: DeviceArray,
@@ -127,10 +129,10 @@ class FusedEngine(NetworkEngine):
         scale = self.loss_scale / max(n * network.n_output_dims, 1) if loss is not None else 1.0
         kernel(
             grid,
-            *(inputs.address, n, 0, 0, params.address, self._encoding_params(params)),
-            *(0, n, address(targets), address(pdf), address(external)),
+            *(inputs.address, n, params.address, self._encoding_params(params)),
+            *(address(targets), address(pdf), address(external)),
             *(self.loss_scale if external is not None else scale, unscaled),
-            *(flat, scatter, 1.0 if in_halves else unscaled, 0, sums.address),
+            *(flat, scatter, 1.0 if in_halves else unscaled, sums.address),
         )
         if in_halves:
             self._collect(gradients)

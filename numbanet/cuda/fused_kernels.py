@@ -4,8 +4,6 @@ A block keeps the weights in shared memory and takes one tile of samples after t
 tile: every lane writes the features of its sample to shared memory; the warps multiply their rows
 through all layers; for training, the loss, the way back, the gradients of the weights, which stay
 in registers until the last tile, and the gradients of the features, which each lane scatters.
-
-With `from_features`, features come from global memory and their gradients go there, feature-major.
 """
 
 from functools import cache
@@ -23,7 +21,7 @@ from numbanet.cuda.fused_network import (
     nothing,
     weight_gradients,
 )
-from numbanet.cuda.fused_samples import encode, encode_backward, fetch_features, put_features
+from numbanet.cuda.fused_samples import encode, encode_backward
 from numbanet.cuda.threads import (
     barrier,
     block_index,
@@ -39,40 +37,34 @@ from numbanet.storage.views import VECTORS, float_vector
 from numbanet.tiles.fragments import ROWS, TO_PAIR, row_pitch, store_rows
 from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
 
-# inputs, n, features, pitch, weights, parameters of the encoding
-SOURCE = ("uint64", "uint32", "uint64", "uint32", "uint64", "uint64")
+# inputs, n, weights, parameters of the encoding
+SOURCE = ("uint64", "uint32", "uint64", "uint64")
 INFERENCE = (*SOURCE, "uint64")
 TRAINING = (
     *SOURCE,
-    *("uint32", "uint32", "uint64", "uint64", "uint64", "float32", "float32"),
-    *("uint64", "uint64", "float32", "uint64", "uint64"),
+    *("uint64", "uint64", "uint64", "float32", "float32"),
+    *("uint64", "uint64", "float32", "uint64"),
 )
 LANES, LOG2_LANES = np.uint32(32), np.uint32(5)
 THREE, TWO = np.uint32(3), np.uint32(2)
 
 
 @cache
-def features_of_lane(layout: FusedLayout, precision: str, from_features: bool):
-    """Device function (inputs, i, n, features, pitch, params, address): a sample's row."""
-    encoding = layout.model.encoding
-    n_dims, n_features = encoding.n_dims, encoding.n_outputs
-    if from_features:
-        fetch = fetch_features(n_features, precision)
+def features_of_lane(layout: FusedLayout, precision: str):
+    """Device function (inputs, i, n, params, address): write the features of sample i of n.
 
-        @device
-        def fetched(inputs, i, n, features, pitch, params, address):
-            fetch(features, min(i, np.uint32(n - np.uint32(1))), pitch, address)
-
-        return fetched
-    encode_sample, read = encode(encoding, precision), read_row(n_dims)
+    Beyond the last sample it is the last one again, whose results nobody writes.
+    """
+    n_dims = layout.model.encoding.n_dims
+    encode_sample, read = encode(layout.model.encoding, precision), read_row(n_dims)
 
     @device
-    def encoded(inputs, i, n, features, pitch, params, address):
+    def features_of_lane(inputs, i, n, params, address):
         x, row = local_array(n_dims), min(i, np.uint32(n - np.uint32(1)))
         read(inputs, np.uint32(row * np.uint32(n_dims)), x)
         encode_sample(x, params, address)
 
-    return encoded
+    return features_of_lane
 
 
 @cache
@@ -101,12 +93,12 @@ def for_each_output(n_outputs: int, body):
 
 
 @cache
-def inference_kernel(layout: FusedLayout, precision: str, from_features: bool):
-    """(inputs, n, features, pitch, weights, encoding's parameters, outputs)."""
+def inference_kernel(layout: FusedLayout, precision: str):
+    """(inputs, n, weights, encoding's parameters, outputs)."""
     network = layout.model.network
     n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
     act = network.activations[1].forward
-    load, source = load_weights(layout), features_of_lane(layout, precision, from_features)
+    load, source = load_weights(layout), features_of_lane(layout, precision)
     multiply = forward(layout, precision)
     features_rows, pitch_0, tile_rows = layout.rows[0], layout.pitches[0], layout.n_samples
 
@@ -125,7 +117,7 @@ def inference_kernel(layout: FusedLayout, precision: str, from_features: bool):
         multiply(shared, row, lane, sums)
         write_outputs(lane, np.uint32(tile + row), (n, sums, outputs))
 
-    def fused_inference(pinputs, n, pfeatures, pitch, pweights, pparams, poutputs):
+    def fused_inference(pinputs, n, pweights, pparams, poutputs):
         thread, shared = thread_index(), shared_memory()
         warp, lane = np.uint32(thread >> LOG2_LANES), np.uint32(thread & np.uint32(31))
         load(thread, pweights, shared)
@@ -137,13 +129,13 @@ def inference_kernel(layout: FusedLayout, precision: str, from_features: bool):
         )
         tile = np.uint32(block_index() * np.uint32(tile_rows))
         while tile < n:
-            source(pinputs, np.uint32(tile + thread), n, pfeatures, pitch, pparams, address)
+            source(pinputs, np.uint32(tile + thread), n, pparams, address)
             warp_barrier()
             unrolled(FRAGMENTS, fragment, shared, warp, lane, tile, n, outputs)
             warp_barrier()
             tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(tile_rows)))
 
-    kind = "features" if from_features else type(layout.model.encoding).__name__
+    kind = type(layout.model.encoding).__name__
     fused_inference.__qualname__ = f"fused_inference_{kind}_{precision}"
     return fused_inference
 
@@ -213,27 +205,23 @@ def training_kernel(
     *,
     has_pdf: bool = False,
     external: bool = False,
-    from_features: bool = False,
     param_gradients: bool = True,
     storage: str = "float32",
 ):
-    """(inputs, n, features, pitch, weights, encoding's parameters, first, n_all, targets, pdf,
-    given, scale, unscaled, gradients, scatter, factor, gradients of features, partial sums).
+    """(inputs, n, weights, encoding's parameters, targets, pdf, given, scale, unscaled,
+    gradients, scatter, factor, partial sums).
 
-    Weights' gradients are multiplied by `unscaled`, the encoding's by `factor`, and added. With
-    `from_features` the gradients of the features go to their own place instead.
+    Weights' gradients are multiplied by `unscaled`, the encoding's by `factor`, and added.
     """
     network = layout.model.network
-    n_hidden, n_features = network.n_hidden_layers, layout.model.encoding.n_outputs
+    n_hidden = network.n_hidden_layers
     n_dims, n_params = layout.model.encoding.n_dims, layout.model.encoding.n_params
-    load, source = load_weights(layout), features_of_lane(layout, precision, from_features)
+    load, source = load_weights(layout), features_of_lane(layout, precision)
     multiply = forward(layout, precision)
     gradient = output_gradient(layout, precision, loss, has_pdf, external)
     steps, flushes = steps_back(layout, precision, param_gradients)
     to_features = features_backward(layout, precision)
-    scatters = param_gradients and n_params > 0 and not from_features
-    wants_features = scatters or from_features
-    put = put_features(n_features, precision)
+    scatters = param_gradients and n_params > 0
     encoding, n_private, n_private_params = (
         layout.model.encoding, layout.n_private, layout.n_private_params,
     )  # fmt: skip
@@ -286,9 +274,8 @@ def training_kernel(
             k = np.uint32(k + n_threads)
 
     def fused_training(
-        pinputs, n, pfeatures, pitch, pweights, pparams,
-        first, n_all, ptargets, ppdf, pgiven, scale, unscaled,
-        pgradients, pscatter, factor, pdl_dfeatures, psums,
+        pinputs, n, pweights, pparams, ptargets, ppdf, pgiven, scale, unscaled,
+        pgradients, pscatter, factor, psums,
     ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
         warp, lane = np.uint32(thread >> LOG2_LANES), np.uint32(thread & np.uint32(31))
@@ -312,23 +299,19 @@ def training_kernel(
         tile = np.uint32(block_index() * np.uint32(tile_rows))
         while tile < n:
             i = np.uint32(tile + thread)
-            source(pinputs, i, n, pfeatures, pitch, pparams, address)
+            source(pinputs, i, n, pparams, address)
             warp_barrier()
             for k in range(FRAGMENTS):
                 forth(k, shared, warp, lane, tile, n, targets, pdf, given, scale, total)
             steps(shared, warp, lane, dl_dweights)
-            if wants_features:
+            if scatters:
                 for k in range(FRAGMENTS):
                     back(k, shared, warp, lane)
                 warp_barrier()
                 if i < n:
-                    if from_features:
-                        put(address, pdl_dfeatures, i, pitch)
-                    else:
-                        x = local_array(n_dims)
-                        read(pinputs, np.uint32(i * np.uint32(n_dims)), x)
-                        number = np.uint32(first + i)
-                        scatter(x, pparams, address, factor, number, n_all, pscatter, table)
+                    x = local_array(n_dims)
+                    read(pinputs, np.uint32(i * np.uint32(n_dims)), x)
+                    scatter(x, pparams, address, factor, i, n, pscatter, table)
                 warp_barrier()
             tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(tile_rows)))
         if param_gradients:
@@ -343,7 +326,7 @@ def training_kernel(
             number = np.uint32(thread + block_index() * np.uint32(tile_rows))
             sums[np.uint32(number >> LOG2_LANES)] = of_warp
 
-    kind = "features" if from_features else type(layout.model.encoding).__name__
+    kind = type(layout.model.encoding).__name__
     fused_training.__qualname__ = f"fused_training_{kind}_{precision}"
     return fused_training
 

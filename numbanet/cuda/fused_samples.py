@@ -1,7 +1,6 @@
 """What a lane of a fused kernel does for its sample: features in, gradients of features out.
 
-A sample's features are a row of halves in shared memory. They come from the encoding itself, or
-from the encoding's own kernels through global memory; their gradients go the same way back.
+A sample's features are a row of halves in shared memory, and so are their gradients.
 """
 
 from functools import cache, reduce
@@ -11,7 +10,6 @@ import numpy as np
 from numbanet.cuda.encoding_kernels import partition_width
 from numbanet.device import ZERO, device, local_array, select, uint32_view, unrolled
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.storage.access import load, store
 from numbanet.storage.views import VECTORS
 from numbanet.tiles.fragments import TO_FLOATS, TO_PAIR
 from numbanet.tiles.instructions import load_words, store_words
@@ -38,24 +36,6 @@ def store_pairs(n: int):
 
 
 @cache
-def store_features(n: int, precision: str):
-    """Device function (address, features): write a row of n floats as halves."""
-    to_pair, store_row, n_words = TO_PAIR[precision], store_pairs(n), n // 2
-
-    @device
-    def pack(k, y, words):
-        words[k] = to_pair(y[2 * k], y[2 * k + 1])
-
-    @device
-    def store_features(address, y):
-        words = uint32_view(local_array(n_words))
-        unrolled(n_words, pack, y, words)
-        store_row(address, words)
-
-    return store_features
-
-
-@cache
 def load_pairs(n: int):
     """Device function (address, words): read a row of n halves, two in a word."""
     n_pieces = n // PIECE
@@ -70,24 +50,6 @@ def load_pairs(n: int):
         unrolled(n_pieces, load_piece, address, words)
 
     return load_pairs
-
-
-@cache
-def load_features(n: int, precision: str):
-    """Device function (address, features): the inverse of store_features."""
-    to_floats, load_row, n_words = TO_FLOATS[precision], load_pairs(n), n // 2
-
-    @device
-    def unpack(k, words, y):
-        y[2 * k], y[2 * k + 1] = to_floats(words[k])
-
-    @device
-    def load_features(address, y):
-        words = uint32_view(local_array(n_words))
-        load_row(address, words)
-        unrolled(n_words, unpack, words, y)
-
-    return load_features
 
 
 def for_each_part(encoding: AbstractEncoding, make):
@@ -241,39 +203,3 @@ def encode_backward(encoding: AbstractEncoding, precision: str, storage: str, n_
         backward_parts(x, params, words, factor, i, n_all, dl_dparams, table)
 
     return encode_backward
-
-
-@cache
-def fetch_features(n: int, precision: str):
-    """Device function (features, i, pitch, address): a sample's features from global memory."""
-    vector, store_row = VECTORS[precision], store_features(n, precision)
-
-    @device
-    def fetch(k, features, i, pitch, y):
-        y[k] = load(features, np.uint32(i + np.uint32(k) * pitch))
-
-    @device
-    def fetch_features(features, i, pitch, address):
-        y = local_array(n)
-        unrolled(n, fetch, vector(features, n), i, pitch, y)
-        store_row(address, y)
-
-    return fetch_features
-
-
-@cache
-def put_features(n: int, precision: str):
-    """Device function (address, features, i, pitch): the inverse of fetch_features."""
-    vector, load_row = VECTORS[precision], load_features(n, precision)
-
-    @device
-    def put(k, features, i, pitch, y):
-        store(features, np.uint32(i + np.uint32(k) * pitch), y[k])
-
-    @device
-    def put_features(address, features, i, pitch):
-        y = local_array(n)
-        load_row(address, y)
-        unrolled(n, put, vector(features, n), i, pitch, y)
-
-    return put_features

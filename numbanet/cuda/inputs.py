@@ -9,6 +9,7 @@ from numbanet.arrays import as_host_matrix, as_host_vector
 from numbanet.cuda import dlpack
 from numbanet.cuda.arrays import DeviceArray, to_device
 from numbanet.cuda.dlpack import CUDA, CUDA_MANAGED, Imported
+from numbanet.cuda.errors import CudaError
 
 FLOAT = np.dtype(np.float32)
 
@@ -104,6 +105,8 @@ def on_gpu(value: Any, name: str, device: Any) -> Imported | None:
     if hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
         try:
             return by_dlpack(value, name, device)
+        except CudaError:
+            raise
         except (AttributeError, BufferError, RuntimeError, ValueError) as error:
             raise TypeError(
                 f"{name}: this {type(value).__name__} cannot be taken through DLPack ({error}); "

@@ -1,9 +1,22 @@
 """A kernel with its packed arguments, ready to be launched."""
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 from numbanet.cuda.arguments import pack
+
+
+def exclusive(method: Callable) -> Callable:
+    """One thread at a time works with a device: engines share its stream, kernels, arguments."""
+
+    @wraps(method)
+    def locked(self, *arguments, **options):
+        with self._device.lock:
+            return method(self, *arguments, **options)
+
+    return locked
+
 
 BLOCK = 128  # threads, where one thread is one sample or one number
 

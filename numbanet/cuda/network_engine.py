@@ -5,14 +5,16 @@ precision of the parameters. Batches are taken in slabs of at most MOST_ROWS sam
 memory between the kernels is bounded.
 """
 
-from functools import cached_property, lru_cache
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from numbanet.activations import activation
 from numbanet.cuda import loss_kernels
 from numbanet.cuda.arrays import DeviceArray, empty
 from numbanet.cuda.encoding_engine import FLOAT_BYTES, MOST_ROWS, EncodingPart, Rows
-from numbanet.cuda.kernel import BLOCK, Kernel
+from numbanet.cuda.kernel import BLOCK, Kernel, exclusive
 from numbanet.cuda.layers import Layers
 from numbanet.cuda.matrix_product import MatrixProduct
 from numbanet.cuda.parameter_kernels import FILL, fill_kernel
@@ -26,6 +28,7 @@ from numbanet.target import Gradients
 NONE = activation("None")
 LOSS_SCALES = {"float32": 1.0, "float16": 128.0, "bfloat16": 128.0}
 PITCH = 64  # samples lie a multiple of this apart
+MOST_PLANS = 16  # launches for so many sizes are kept
 LOSS_BLOCKS = 256  # at most, of a slab
 SUMS_PER_BLOCK = BLOCK // 32
 
@@ -35,6 +38,7 @@ class NetworkEngine:
 
     def __init__(self, device: Any, model: EncodedNetwork, precision: str):
         self.device, self.model, self.precision = device, model, precision
+        self._device = device
         self.loss_scale = LOSS_SCALES[precision]
         self._unscaled = 1.0 / self.loss_scale
         encoding, network = model.encoding, model.network
@@ -56,8 +60,7 @@ class NetworkEngine:
         sizes = [rows * columns for rows, columns in network.shapes]
         self._offsets = [sum(sizes[:k]) for k in range(len(sizes))]
         self._losses = {}
-        self._launches = lru_cache(8)(self._launches)
-        self._tangent_launches = lru_cache(8)(self._tangent_launches)
+        self._plans = OrderedDict()  # (method, sizes) -> launches
 
     # Kernels, each compiled when it is first needed
 
@@ -82,6 +85,15 @@ class NetworkEngine:
             function = loss_kernels.loss_kernel(loss, n_outputs, has_pdf, self.precision)
             self._losses[key] = Kernel(self.device, function, loss_kernels.LOSS)
         return self._losses[key]
+
+    def _planned(self, make: Callable, n: int, pitch: int) -> tuple:
+        """What `make` returns for these sizes, of which the last few are kept."""
+        key = make.__name__, n, pitch
+        if key not in self._plans:
+            self._plans[key] = make(n, pitch)
+            if len(self._plans) > MOST_PLANS:
+                self._plans.popitem(last=False)
+        return self._plans[key]
 
     def _launches(self, n: int, pitch: int):
         """Launches for slabs of n samples: forward, backward, weight gradients, output."""
@@ -114,9 +126,10 @@ class NetworkEngine:
         pitch = next_multiple(min(n, MOST_ROWS), PITCH)
         if self._layers is None or self._layers.pitch < pitch:
             self._layers = None  # frees the old ones before the new ones are made
-            self._layers = Layers(self.device, self.model.network, self.precision, pitch)
-            self._fill_constants()
             self.generation += 1
+            layers = Layers(self.device, self.model.network, self.precision, pitch)
+            self._fill_constants(layers)
+            self._layers = layers
         return self._layers
 
     def _tangent_buffers(self, pitch: int) -> Layers:
@@ -129,9 +142,8 @@ class NetworkEngine:
             self.device.zero(memory.address, memory.nbytes)
         return self._tangents
 
-    def _fill_constants(self):
+    def _fill_constants(self, layers: Layers) -> None:
         """Write the features that are the same for all inputs; no kernel touches them again."""
-        layers = self._layers
         rows = self._rows(layers.values[0], layers)
         for first, stop, value in self.model.encoding.constants:
             fill = Kernel(self.device, fill_kernel(self.precision), FILL)
@@ -166,13 +178,13 @@ class NetworkEngine:
         encoded = self._rows(layers.values[0], layers)
         for part in self._parts:
             part.forward(x, n, self._encoding_params(params), encoded)
-        forward, *_ = self._launches(n, layers.pitch)
+        forward, *_ = self._planned(self._launches, n, layers.pitch)
         for k, launch in enumerate(forward):
             weights = self._weights(k, params)
             launch(weights, layers.values[k], layers.values[k + 1], layers.kept[k])
 
     def _backward(self, x, n, first, n_all, params, layers, gradients, dl_dx) -> None:
-        _, backward, weight_gradients, output = self._launches(n, layers.pitch)
+        _, backward, weight_gradients, output = self._planned(self._launches, n, layers.pitch)
         wants_encoded = dl_dx is not None or (
             gradients is not None and self.model.encoding.n_params > 0
         )
@@ -210,7 +222,7 @@ class NetworkEngine:
             # Tangents do not depend on the gradient, for which the features stand in here.
             part.double_backward_input(x, n, encoding_params, features, 1.0, direction, to, dl_dx)
         self.device.zero(dl_dx, n * self.model.encoding.n_dims * FLOAT_BYTES)
-        forward, _, activate, _ = self._tangent_launches(n, layers.pitch)
+        forward, _, activate, _ = self._planned(self._tangent_launches, n, layers.pitch)
         for k in range(len(self._shapes)):
             before, after = tangents.kept[k], tangents.values[k + 1]
             forward[k](self._weights(k, params), tangents.values[k], before, before)
@@ -220,8 +232,8 @@ class NetworkEngine:
         self, x, n, first, n_all, params, layers, tangents, direction, gradients, dl_dx
     ) -> None:
         """From the gradients of the outputs and of their tangents to those of all else."""
-        _, backward, _, activate_backward = self._tangent_launches(n, layers.pitch)
-        _, _, weight_gradients, _ = self._launches(n, layers.pitch)
+        _, backward, _, activate_backward = self._planned(self._tangent_launches, n, layers.pitch)
+        _, _, weight_gradients, _ = self._planned(self._launches, n, layers.pitch)
         for k in reversed(range(len(self._shapes))):
             dl_dvalues, dl_dtangents = layers.dl_dvalues[k + 1], tangents.dl_dvalues[k + 1]
             activate_backward[k](dl_dvalues, dl_dtangents, tangents.kept[k], layers.kept[k])
@@ -253,6 +265,7 @@ class NetworkEngine:
 
     # What models and trainers call
 
+    @exclusive
     def inference(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
         """The outputs, float32 [n, n_output_dims]."""
         n_outputs = self.model.network.n_output_dims
@@ -264,6 +277,7 @@ class NetworkEngine:
             self._outputs_in_rows.over(n, layers.values[-1], n, layers.pitch, to)
         return outputs
 
+    @exclusive
     def forward_backward(
         self,
         inputs: DeviceArray,
@@ -310,6 +324,7 @@ class NetworkEngine:
             self._collect(gradients)
         return n_sums
 
+    @exclusive
     def double_backward(
         self,
         inputs: DeviceArray,

@@ -14,7 +14,8 @@ import numpy as np
 
 from numbanet.cuda import optimizer_kernels as kernels
 from numbanet.cuda.arrays import DeviceArray, empty, to_device, zeros
-from numbanet.cuda.kernel import BLOCK, Kernel
+from numbanet.cuda.errors import CudaError
+from numbanet.cuda.kernel import BLOCK, Kernel, exclusive
 from numbanet.cuda.network_engine import NetworkEngine
 from numbanet.cuda.operations import Operations
 from numbanet.cuda.parameters import CudaParameters
@@ -42,6 +43,13 @@ class Results:
         self._pending[self._n] = result
         self._n += 1
         return result
+
+    def resume(self, n: int) -> None:
+        """Go on with result n; those from there on will not come."""
+        for number in list(self._pending):
+            if number >= n:
+                del self._pending[number]
+        self._n = n
 
     def read_all(self) -> None:
         """Wait for the device, and give all results that somebody holds their values."""
@@ -114,6 +122,12 @@ class OptimizerKernels:
         self.hyperparams = zeros((max(optimizer.n_hyperparams, 1),), np.float32, device)
         self.scalars = zeros((max(optimizer.n_scalars, 1),), np.float32, device)
         self._values = None
+
+    def prepare(self, run_optimizer: bool) -> None:
+        """Compile what a step ends with, before it begins."""
+        assert self.finish
+        if run_optimizer:
+            assert self.optimize
 
     def set_hyperparams(self, optimizer: AbstractOptimizer) -> None:
         values = optimizer.hyperparams()
@@ -215,11 +229,13 @@ class CudaTraining(AbstractTraining):
     def n_skipped_steps(self, value: int) -> None:
         self._set_counter(kernels.N_SKIPPED, value)
 
+    @exclusive
     def step(
         self, batch: Batch, params, loss, optimizer, gradients, dl_dinput, *, overwrite,
         run_optimizer,
     ) -> PendingResult:  # fmt: skip
         found = self._kernels_of(optimizer)
+        found.prepare(run_optimizer)
         if run_optimizer and self.is_fresh:
             self._begin(optimizer)
 
@@ -235,11 +251,24 @@ class CudaTraining(AbstractTraining):
             *map(address, (batch.inputs, batch.targets, batch.pdf, batch.external)),
             *(address(params), address(dl_dinput), gradients is None, self._engine.generation),
         )
-        if self.statistics.size:  # the host takes part in such a step
-            queue()
-        else:
-            self._graphs.run(key, queue)
+        try:
+            if self.statistics.size:  # the host takes part in such a step
+                queue()
+            else:
+                self._graphs.run(key, queue)
+        except BaseException:
+            self._recover()
+            raise
+        self.is_fresh = self.is_fresh and not run_optimizer
         return result
+
+    def _recover(self) -> None:
+        """After a step that was not queued to its end: agree with the device about what was."""
+        try:
+            self._results.resume(self._counter(kernels.N_RESULTS))
+            self._set_counter(kernels.NOT_FINITE, 0)
+        except CudaError:
+            return  # the device is lost, which the exception under way says
 
     def _queue(
         self, found, batch, params, loss, optimizer, gradients, dl_dinput, overwrite, run_optimizer
@@ -266,7 +295,6 @@ class CudaTraining(AbstractTraining):
 
     def _begin(self, optimizer: AbstractOptimizer) -> None:
         """Before the first step: what the optimizer starts from are the parameters of now."""
-        self.is_fresh = False
         if optimizer.inference_row is not None:
             values = optimizer.initial_state(self._parameters.master.numpy())
             self._device.copy_to_device(self.state.address, values)

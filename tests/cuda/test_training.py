@@ -15,6 +15,7 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 from numbanet.cuda import encoding_engine, network_engine, optimizer_kernels
 from numbanet.cuda.arrays import empty, to_device
+from numbanet.cuda.errors import DeviceMemoryError
 
 # Largest error of outputs and gradients, relative to their largest magnitude.
 TOLERANCE = {"float32": 2e-5, "float16": 5e-3, "bfloat16": 4e-2}
@@ -331,3 +332,36 @@ def test_initial_parameters_are_those_of_the_cpu(cuda_device):
     np.testing.assert_array_equal(gpu.network.params.numpy(), cpu.network.params)
     assert gpu.network.precision == "float16"
     assert gpu.network.device.startswith("cuda")
+
+
+def test_a_step_that_fails_shifts_no_later_loss(cuda_device):
+    """Results are numbered by the host and by the device, which must agree."""
+    x, targets = batch_of("hash", 33)
+    expected, _ = create_lively("hash", device=cuda_device, precision="float16")
+    model, _ = create_lively("hash", device=cuda_device, precision="float16", fused=True)
+    dl_dx = empty(x.shape, np.float32, cuda_device)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="cannot be fused"):
+            model.trainer.training_step(x, targets, dl_dinput=dl_dx)
+        first, second = (each.trainer.training_step(x, targets) for each in (expected, model))
+        assert float(second) == pytest.approx(float(first), rel=1e-6)
+    assert model.trainer.n_steps == 2
+
+
+def test_a_model_survives_running_out_of_memory(cuda_device, monkeypatch):
+    """What a captured step used is gone then, and must be made anew."""
+    x, targets = (to_device(array, cuda_device) for array in batch_of("hash", 33))
+    model, _ = create_lively("hash", device=cuda_device, precision="float32")
+    for _ in range(3):
+        model.trainer.training_step(x, targets)
+
+    def refuse(*arguments, **options):
+        raise DeviceMemoryError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(network_engine, "Layers", refuse)
+        with pytest.raises(DeviceMemoryError):
+            model.trainer.inference(batch_of("hash", N)[0])
+    losses = [float(model.trainer.training_step(x, targets)) for _ in range(3)]
+    assert losses == sorted(losses, reverse=True)
+    assert model.trainer.n_steps == 6

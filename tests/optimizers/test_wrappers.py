@@ -105,7 +105,7 @@ def test_a_snapshot_has_the_state_of_the_matrices(tmp_path):
     model = create_model(STACKS["average"])
     model.trainer.save(tmp_path / "snapshot")
     tensors = safetensors.load_file(tmp_path / "snapshot")
-    assert tensors["optimizer.matrices"].shape == (1, 4)  # three of the network, and the rest
+    assert tensors["optimizer.matrices"].shape == (2, 4)  # three of the network, and the rest
     with pytest.raises(numbanet.SnapshotError, match="the optimizer is Average"):
         create_model(STACKS["usual"]).trainer.load(tmp_path / "snapshot")
 
