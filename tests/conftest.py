@@ -1,6 +1,7 @@
 """Settings of the whole suite."""
 
 import os
+import re
 
 import hypothesis
 import pytest
@@ -34,6 +35,25 @@ def cuda_device(pytestconfig):
     from emulated import EmulatedDevice
 
     return EmulatedDevice()
+
+
+@pytest.fixture(scope="session")
+def assembler():
+    """Skips where nothing assembles PTX."""
+    from numbanet.cuda import errors, toolkit
+
+    try:
+        return toolkit.assembler_version()
+    except errors.ToolkitMissingError as error:
+        pytest.skip(f"needs nvJitLink or ptxas: {error}")
+
+
+@pytest.fixture(scope="session")
+def current_assembler(assembler):
+    """Skips where machine code is not that of the toolkit the register budgets were made with."""
+    if tuple(map(int, re.search(r"(\d+)\.(\d+)", assembler).groups())) < (13, 5):
+        pytest.skip(f"needs the toolkit of CUDA 13.5 or newer, not {assembler}")
+    return assembler
 
 
 def pytest_configure(config):

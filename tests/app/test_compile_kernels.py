@@ -6,15 +6,9 @@ import pytest
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
-from numbanet.cuda import errors, toolkit
+from numbanet.cuda import toolkit
 
-
-@pytest.fixture(autouse=True)
-def _has_an_assembler():
-    try:
-        toolkit.assembler_version()
-    except errors.ToolkitMissingError as error:
-        pytest.skip(f"needs nvJitLink or ptxas: {error}")
+pytestmark = pytest.mark.usefixtures("assembler")
 
 
 def complaint(answer, exit_code):

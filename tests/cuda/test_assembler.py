@@ -17,12 +17,7 @@ TYPES = "uint64", "int32"
 ARCHITECTURES = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]
 
 
-@pytest.fixture(autouse=True)
-def _has_an_assembler():
-    try:
-        toolkit.assembler_version()
-    except errors.ToolkitMissingError as error:
-        pytest.skip(f"needs nvJitLink or ptxas: {error}")
+pytestmark = pytest.mark.usefixtures("assembler")
 
 
 def total(px, n):

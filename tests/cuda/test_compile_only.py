@@ -7,19 +7,14 @@ import pytest
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 from numbanet.app.compile_kernels import run_everything
-from numbanet.cuda import assembler, compiler, errors, toolkit
+from numbanet.cuda import assembler, compiler
 from numbanet.cuda.compile_only import CompileOnlyDevice
 from numbanet.cuda.driver import CudaDevice
 
 NAME = "product"
 
 
-@pytest.fixture(autouse=True)
-def _has_an_assembler():
-    try:
-        toolkit.assembler_version()
-    except errors.ToolkitMissingError as error:
-        pytest.skip(f"needs nvJitLink or ptxas: {error}")
+pytestmark = pytest.mark.usefixtures("assembler")
 
 
 def compile_all(device, n=100):

@@ -219,6 +219,7 @@ def test_optimizer_gives_what_the_cpu_gives(cuda_device, otype, config, sizes):
     training = target.training(NoPass(cuda_device), parameters, optimizer, LAYOUT)
     gradients = target.gradients(LAYOUT.n_params, LAYOUT.n_matrix_params)
     batch = Batch(zeros((1, 1), np.float32, cuda_device))
+    rtol = 1e-4 if otype == "Shampoo" else 2e-5  # roots of matrices enlarge what rounds differently
     for gradient in history:
         expected.step(gradient)
         target.copy_from_host(gradients.flat, gradient)
@@ -226,8 +227,10 @@ def test_optimizer_gives_what_the_cpu_gives(cuda_device, otype, config, sizes):
             batch, None, None, optimizer, gradients, None, overwrite=False, run_optimizer=True
         )
         found = parameters.master.numpy()
-        np.testing.assert_allclose(found, expected.weights, rtol=2e-5, atol=2e-6)
-        np.testing.assert_allclose(training.state.numpy(), expected.state, rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(found, expected.weights, rtol=rtol, atol=rtol / 10)
+        np.testing.assert_allclose(
+            training.state.numpy(), expected.state, rtol=rtol, atol=rtol / 10
+        )
         np.testing.assert_array_equal(host(parameters.copy), rounded(found, "float16"))
     assert training.n_steps == len(history)
 

@@ -17,7 +17,6 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 import numbanet
 from numbanet.app.compile_kernels import run_everything
-from numbanet.cuda import errors, toolkit
 from numbanet.cuda.compile_only import CompileOnlyDevice
 from numbanet.cuda.kernel import BLOCK
 from numbanet.cuda.loss_kernels import LOSS, loss_kernel
@@ -146,11 +145,8 @@ def test_models(name, capability, precision):
 
 @pytest.mark.parametrize(("capability", "precision"), ASSEMBLED, ids=sm)
 @pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.usefixtures("current_assembler")
 def test_machine_code(name, capability, precision):
-    try:
-        toolkit.assembler_version()
-    except errors.ToolkitMissingError as error:
-        pytest.skip(f"needs nvJitLink or ptxas: {error}")
     config = numbanet.load_config(CONFIGS / f"{name}.json")
     device = CompileOnlyDevice(capability)
     model = numbanet.create_from_config(2, 3, config, device=device, precision=precision)

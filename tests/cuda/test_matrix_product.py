@@ -14,7 +14,7 @@ from naive import activation, second_derivative
 from ptx import Counters, EmulatedMemory, Module
 
 from numbanet.activations import activation as act
-from numbanet.cuda import errors, matrix_product, toolkit
+from numbanet.cuda import matrix_product
 from numbanet.cuda.assembler import assemble
 from numbanet.cuda.compiler import compile_ptx
 from numbanet.cuda.matrix_product import ACTIVATION_TYPES, MatrixProduct, products_for
@@ -317,11 +317,8 @@ def kernels(precision, capability):
 
 @precisions
 @pytest.mark.parametrize("capability", ARCHITECTURES, ids=lambda pair: "sm_{}{}".format(*pair))
+@pytest.mark.usefixtures("current_assembler")
 def test_machine_code_keeps_everything_in_registers(precision, capability):
-    try:
-        toolkit.assembler_version()
-    except errors.ToolkitMissingError as error:
-        pytest.skip(f"needs nvJitLink or ptxas: {error}")
     for product, types in kernels(precision, capability):
         limits = product.max_registers, product.n_threads
         ptx = compile_ptx(product.kernel, types, capability, *limits)
