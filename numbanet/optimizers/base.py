@@ -159,9 +159,12 @@ class AbstractOptimizer(ABC):
         """Do what needs whole matrices, with the operations of a target.
 
         Arrays are the target's, and the host does not look into them: cpu/operations.py says what
-        there is.
+        there is. Called only where n_statistics > 0.
+
+        Raises:
+            TypeError: the optimizer has statistics but does not say what to do with them.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has n_statistics > 0; it must define precondition")
 
     def kernel_key(self) -> "AbstractOptimizer":
         """An optimizer with the same compiled code, whatever the hyperparams are."""

@@ -15,6 +15,7 @@ from laws import TOLERANCE, EncodingData, assert_close
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 from numbanet.cuda.arrays import empty, to_device, zeros
+from numbanet.cuda.driver import CudaDevice
 from numbanet.cuda.kernel import BLOCK, Kernel
 from numbanet.cuda.loss_kernels import LOSS, loss_kernel
 from numbanet.cuda.target import CudaTarget
@@ -219,7 +220,8 @@ def test_optimizer_gives_what_the_cpu_gives(cuda_device, otype, config, sizes):
     training = target.training(NoPass(cuda_device), parameters, optimizer, LAYOUT)
     gradients = target.gradients(LAYOUT.n_params, LAYOUT.n_matrix_params)
     batch = Batch(zeros((1, 1), np.float32, cuda_device))
-    rtol = 1e-4 if otype == "Shampoo" else 2e-5  # roots of matrices enlarge what rounds differently
+    # Roots of matrices enlarge what a GPU rounds differently.
+    rtol = 1e-4 if otype == "Shampoo" and isinstance(cuda_device, CudaDevice) else 2e-5
     for gradient in history:
         expected.step(gradient)
         target.copy_from_host(gradients.flat, gradient)

@@ -146,3 +146,9 @@ def test_defaults():
 def test_wrong_values(option, value):
     with pytest.raises(ValueError, match=rf"^{option}: {value!r} is not allowed; use "):
         Shampoo(**{option: value})
+
+
+def test_statistics_need_what_uses_them():
+    forgetful = type("Forgetful", (Adam,), {"n_statistics": lambda self, layout: 1})()
+    with pytest.raises(TypeError, match="Forgetful has n_statistics > 0; it must define precon"):
+        forgetful.precondition(operations, LAYOUT, *[None] * 4)
