@@ -346,6 +346,33 @@ def novograd(w, g, state, t, n_matrix_params, rate=1e-3, beta1=0.9, beta2=0.999)
         w[part] -= rate * m[part]
 
 
+def shampoo(w, g, state, t, n_matrix_params, rate=1e-3, l2_reg=1e-5, identity=0.01):
+    """For one square matrix and a rest."""
+
+    def average(name, beta, value, t=t):  # without the bias of an average that begins at zero
+        keep = beta * (1 - beta ** (t - 1)) / (1 - beta**t)
+        mean = state.setdefault(name, np.zeros_like(value))
+        mean *= keep
+        mean += (1 - keep) * value
+        return mean
+
+    def inverse_root(covariance):
+        n = len(covariance)
+        values, vectors = np.linalg.eigh((1 - identity) * covariance + identity * np.eye(n))
+        return ((vectors * values**-0.25) @ vectors.T).astype(w.dtype)
+
+    g = g + l2_reg * w
+    m = average("m1", 0.9, g) / (np.sqrt(average("m2", 0.99, g * g)) + 1e-8)
+    w[n_matrix_params:] -= rate * m[n_matrix_params:]
+    m = m[:n_matrix_params].reshape(math.isqrt(n_matrix_params), -1)
+    left, right = average("left", 0.9, m @ m.T), average("right", 0.9, m.T @ m)
+    if t == 1 or t % (10 if t < 100 else 200) == 0:
+        state["roots"] = inverse_root(left), inverse_root(right)
+    if t > 1:
+        s = average("s", 0.9, state["roots"][0] @ m @ state["roots"][1], t - 1)
+        w[:n_matrix_params] -= rate * np.linalg.norm(m) / np.linalg.norm(s) * s.reshape(-1)
+
+
 def ema(w, g, state, t, n_matrix_params, decay=0.99):
     adam(w, g, state, t, n_matrix_params)
     average = state.setdefault("inference", np.zeros_like(w))
@@ -413,6 +440,7 @@ FORMULAS = {
     ("optimizer", "Adam"): adam,
     ("optimizer", "SGD"): sgd,
     ("optimizer", "Novograd"): novograd,
+    ("optimizer", "Shampoo"): shampoo,
     ("optimizer", "EMA"): ema,
     ("optimizer", "ExponentialDecay"): adam,  # whose learning rate has not decayed yet
     ("optimizer", "Average"): average,

@@ -43,12 +43,13 @@ def backward_params_kernel(encoding: AbstractEncoding) -> ParallelKernel:
 @cache
 def backward_input_kernel(encoding: AbstractEncoding) -> ParallelKernel:
     """(xs, params, dl_dys, dl_dxs): write the gradient of the inputs."""
-    backward_input = encoding.backward_input
+    backward_input_rows = encoding.backward_input_rows
 
     def encode_backward_input(xs, params, dl_dys, dl_dxs):
-        for i in prange(xs.shape[0]):
-            u = np.uintp(i)  # an unsigned index is not tested for counting from the end
-            backward_input(xs[u], params, dl_dys[u], dl_dxs[u])
+        n = xs.shape[0]
+        for group in prange((n + ROWS - 1) // ROWS):
+            first, last = group * ROWS, min(n, (group + 1) * ROWS)
+            backward_input_rows(xs, first, last, params, dl_dys, dl_dxs)
 
     return ParallelKernel(encode_backward_input)
 
@@ -60,7 +61,7 @@ def double_backward_input_kernel(encoding: AbstractEncoding) -> ParallelKernel:
 
     def encode_double_backward_input(xs, params, dl_dys, dl_ddxs, dl_ddys, dl_dxs):
         for i in prange(xs.shape[0]):
-            u = np.uintp(i)
+            u = np.uintp(i)  # an unsigned index is not tested for counting from the end
             double_backward_input(xs[u], params, dl_dys[u], dl_ddxs[u], dl_ddys[u], dl_dxs[u])
 
     return ParallelKernel(encode_double_backward_input)

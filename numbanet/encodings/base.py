@@ -233,6 +233,19 @@ class AbstractEncoding(ABC):
         return backward_params_rows
 
     @cached_property
+    def backward_input_rows(self):
+        """(xs, first, last, params, dl_dys, dl_dxs): write rows of dl_dxs."""
+        backward_input = self.backward_input
+
+        @device
+        @belongs_to(f"{type(self).__name__}.backward_input")
+        def backward_input_rows(xs, first, last, params, dl_dys, dl_dxs):
+            for i in range(np.uintp(first), np.uintp(last)):
+                backward_input(xs[i], params, dl_dys[i], dl_dxs[i])
+
+        return backward_input_rows
+
+    @cached_property
     def double_backward_params_rows(self):
         """(partition, xs, params, dl_dys, dl_ddxs, dl_dparams): as backward_params_rows."""
         double_backward_params = self.double_backward_params
@@ -289,6 +302,23 @@ class ElementwiseEncoding(AbstractEncoding):
                 dl_dx[d] = total
 
         return elementwise_backward
+
+    @cached_property
+    def backward_input_rows(self):
+        n_dims, n_features, feature = self.n_dims, self.n_features, self.feature
+
+        @device
+        @belongs_to(f"{type(self).__name__}.feature")
+        def elementwise_backward_rows(xs, first, last, params, dl_dys, dl_dxs):
+            # As one row of all inputs, which the compiler vectorises over the samples too.
+            x, dl_dy, dl_dx = xs.reshape(-1), dl_dys.reshape(-1), dl_dxs.reshape(-1)
+            for j in range(np.uintp(first * n_dims), np.uintp(last * n_dims)):
+                total = ZERO
+                for k in range(n_features):
+                    total += feature(x[j], k)[1] * dl_dy[j * np.uintp(n_features) + np.uintp(k)]
+                dl_dx[j] = total
+
+        return elementwise_backward_rows
 
     @cached_property
     def double_backward_input(self):
