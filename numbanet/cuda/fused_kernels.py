@@ -32,9 +32,10 @@ from numbanet.cuda.threads import (
 from numbanet.device import ONE, ZERO, belongs_to, device, local_array, uint32_view, unrolled
 from numbanet.losses.base import AbstractLoss
 from numbanet.storage.access import reduce_pair
+from numbanet.storage.halves import TO_PAIR
 from numbanet.storage.memory_access import load_long, long_to_floats, store_long
 from numbanet.storage.views import VECTORS, float_vector
-from numbanet.tiles.fragments import ROWS, TO_PAIR, row_pitch, store_rows
+from numbanet.tiles.fragments import ROWS, row_pitch, store_rows
 from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
 
 # inputs, n, weights, parameters of the encoding

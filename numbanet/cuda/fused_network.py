@@ -11,13 +11,13 @@ import numpy as np
 
 from numbanet.activations import Activation
 from numbanet.cuda.fused_layout import FusedLayout
-from numbanet.device import belongs_to, device, local_array, uint32_view, unrolled
+from numbanet.device import device, local_array, uint32_view, unrolled
 from numbanet.storage.access import reduce_pair
+from numbanet.storage.halves import TO_PAIR
+from numbanet.tiles.activations import activate_pair, activate_pair_backward
 from numbanet.tiles.copies import copy_rows
 from numbanet.tiles.fragments import (
     ROWS,
-    TO_FLOATS,
-    TO_PAIR,
     add_outer_product,
     lane_columns,
     lane_rows,
@@ -61,35 +61,31 @@ def nothing(*arguments):
 @cache
 def activate(activation: Activation, precision: str, n_wide: int):
     """Device function (sums, words): the activation of sums, as halves."""
-    forward, to_pair, n_words = activation.forward, TO_PAIR[precision], 4 * n_wide
+    activate, n_words = activate_pair(activation, precision), 4 * n_wide
 
     @device
-    @belongs_to(f"{activation.name}.forward")
-    def activate_pair(q, sums, words):
-        words[q] = to_pair(forward(sums[2 * q]), forward(sums[2 * q + 1]))
+    def to_word(q, sums, words):
+        words[q] = activate(sums[2 * q], sums[2 * q + 1])
 
     @device
-    def activate(sums, words):
-        unrolled(n_words, activate_pair, sums, words)
+    def activate_sums(sums, words):
+        unrolled(n_words, to_word, sums, words)
 
-    return activate
+    return activate_sums
 
 
 @cache
 def activate_backward(activation: Activation, precision: str, n_wide: int):
     """Device function (sums, kept, words): the chain rule through an activation, as halves."""
-    backward, to_pair, to_floats = activation.backward, TO_PAIR[precision], TO_FLOATS[precision]
-    n_words = 4 * n_wide
+    backward, n_words = activate_pair_backward(activation, precision), 4 * n_wide
 
     @device
-    @belongs_to(f"{activation.name}.backward")
-    def backward_pair(q, sums, kept, words):
-        low, high = to_floats(kept[q])
-        words[q] = to_pair(backward(sums[2 * q], low), backward(sums[2 * q + 1], high))
+    def to_word(q, sums, kept, words):
+        words[q] = backward(sums[2 * q], sums[2 * q + 1], kept[q])
 
     @device
     def activate_backward(sums, kept, words):
-        unrolled(n_words, backward_pair, sums, kept, words)
+        unrolled(n_words, to_word, sums, kept, words)
 
     return activate_backward
 
