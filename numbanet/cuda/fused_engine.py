@@ -1,10 +1,11 @@
 """An encoded network on a CUDA device in one kernel per pass, where its layout allows that."""
 
+from dataclasses import replace
 from typing import Any
 
 from numbanet.cuda import fused_kernels as kernels
 from numbanet.cuda.arrays import DeviceArray, empty
-from numbanet.cuda.fused_layout import FusedLayout, fits
+from numbanet.cuda.fused_layout import WARP, FusedLayout, fits
 from numbanet.cuda.kernel import Kernel, exclusive
 from numbanet.cuda.network_engine import NetworkEngine
 from numbanet.encoded_network import EncodedNetwork
@@ -14,8 +15,9 @@ from numbanet.target import Gradients
 
 MOST_NUMBERS = 2**31  # of all inputs or outputs, whose places have 32 bits
 AMPERE = (8, 0)  # the first with these matrix instructions
-INFERENCE_WARPS, TRAINING_WARPS = 4, 4
-INFERENCE_BLOCKS, TRAINING_BLOCKS = 3, 2  # of a multiprocessor
+WARPS = 4  # of a group
+INFERENCE_BLOCKS = 3  # of a multiprocessor
+TRAINING_GROUPS = 2  # of a multiprocessor, in one block where they fit
 REGISTERS, MOST_REGISTERS = 65536, 255  # of a multiprocessor, and of a thread
 RESERVED = 1024  # bytes of shared memory that each block has beside its own
 
@@ -29,11 +31,16 @@ class FusedEngine(NetworkEngine):
     def __init__(self, device: Any, model: EncodedNetwork, precision: str, required: bool = False):
         super().__init__(device, model, precision)
         self._required = required
-        self._inference_layout = FusedLayout(model, INFERENCE_WARPS, trains=False)
-        per_block = device.max_shared_bytes + RESERVED
-        layout = FusedLayout(model, TRAINING_WARPS, trains=True)
-        self._training_layout = layout.with_private(per_block // TRAINING_BLOCKS - RESERVED)
+        self._inference_layout = FusedLayout(model, WARPS, trains=False)
         self._fused = {}
+        # In one block they share its weights and private gradients, of which more fit then.
+        most, layout = device.max_shared_bytes, FusedLayout(model, WARPS, trains=True)
+        together = replace(layout, n_groups=TRAINING_GROUPS)
+        if together.shared_bytes <= most:
+            self._training_layout = together.with_private(most)
+        else:
+            per_block = (most + RESERVED) // TRAINING_GROUPS - RESERVED
+            self._training_layout = layout.with_private(per_block)
 
     def _can(self, layout: FusedLayout, n: int, fusable: bool = True) -> bool:
         widest = max(self.model.encoding.n_dims, self.model.network.n_output_dims)
@@ -55,7 +62,7 @@ class FusedEngine(NetworkEngine):
 
     def _grid(self, layout: FusedLayout, n: int, per_multiprocessor: int) -> int:
         most = per_multiprocessor * self.device.n_multiprocessors
-        return min(-(-n // layout.n_samples), most)
+        return min(-(-n // layout.group_threads), most)
 
     @exclusive
     def inference(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
@@ -90,6 +97,7 @@ class FusedEngine(NetworkEngine):
         dl_dinput: DeviceArray | None = None,
     ) -> int:
         layout, n = self._training_layout, inputs.shape[0]
+        n_blocks = TRAINING_GROUPS // layout.n_groups
         fusable = dl_dinput is None and (loss is None or isinstance(loss, ElementwiseLoss))
         if not self._can(layout, n, fusable):
             return super().forward_backward(
@@ -115,10 +123,11 @@ class FusedEngine(NetworkEngine):
             lambda: kernels.training_kernel(layout, self.precision, loss, **options),
             kernels.TRAINING,
             layout,
-            TRAINING_BLOCKS,
+            n_blocks,
         )
-        grid = self._grid(layout, n, TRAINING_BLOCKS)
-        sums = self.partial_sums(grid * layout.n_warps)
+        grid = self._grid(layout, n, n_blocks)
+        n_sums = grid * layout.n_threads // WARP
+        sums = self.partial_sums(n_sums)
         unscaled = 1.0 / self.loss_scale
         flat = scatter = 0
         if gradients is not None:
@@ -136,7 +145,7 @@ class FusedEngine(NetworkEngine):
         )
         if in_halves:
             self._collect(gradients)
-        return grid * layout.n_warps if loss is not None else 0
+        return n_sums if loss is not None else 0
 
 
 def address(array: DeviceArray | None) -> int:

@@ -209,9 +209,9 @@ def features_backward(layout: FusedLayout, precision: str):
 
 @cache
 def weight_gradients(layout: FusedLayout, precision: str, k: int):
-    """Device function (shared, warp, lane, sums): add the block's gradient of matrix k to sums.
+    """Device function (shared, warp, lane, sums): add the group's gradient of matrix k to sums.
 
-    Each warp has some of its 16 x 16 blocks, each over all samples of the block of threads.
+    Each warp has some of its 16 x 16 blocks, each over all samples of the group.
     """
     m, n = layout.blocks[k]
     n_warps, n_mine, first = layout.n_warps, layout.blocks_per_warp[k], layout.first_sums[k]
@@ -219,7 +219,8 @@ def weight_gradients(layout: FusedLayout, precision: str, k: int):
     outputs, inputs = layout.rows[k + 1], layout.rows[k]
     of_outputs, of_inputs = lane_columns(out_pitch), lane_rows(in_pitch)
     add = add_outer_product(precision)
-    n_steps = layout.n_samples // ROWS
+    n_samples = layout.group_threads
+    n_steps = n_samples // ROWS
     out_step, in_step = np.uint32(ROWS * out_pitch), np.uint32(ROWS * in_pitch)
     same_row = n_warps % m == 0  # all of a warp's blocks are of the same outputs
     whole = m * n % n_warps == 0
@@ -238,8 +239,12 @@ def weight_gradients(layout: FusedLayout, precision: str, k: int):
 
     @device
     def weight_gradients(shared, warp, lane, sums):
+        first_row = np.uint32(warp // np.uint32(n_warps)) * np.uint32(n_samples)
+        warp = np.uint32(warp % np.uint32(n_warps))
         a_address = np.uint32(shared + np.uint32(outputs) + of_outputs(lane))
         b_address = np.uint32(shared + np.uint32(inputs) + of_inputs(lane))
+        a_address = np.uint32(a_address + first_row * np.uint32(out_pitch))
+        b_address = np.uint32(b_address + first_row * np.uint32(in_pitch))
         a_row = (
             np.uint32(np.uint32(warp % np.uint32(m)) * np.uint32(32)) if same_row else np.uint32(0)
         )
@@ -274,6 +279,7 @@ def flush_gradients(layout: FusedLayout, k: int):
 
     @device
     def flush_gradients(warp, lane, sums, gradients):
-        unrolled(n_pairs, flush_pair, warp, lane, sums, gradients)
+        of_group = np.uint32(warp % np.uint32(n_warps))
+        unrolled(n_pairs, flush_pair, of_group, lane, sums, gradients)
 
     return flush_gradients

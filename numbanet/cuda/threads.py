@@ -67,6 +67,22 @@ def barrier(typingctx):
 
 
 @intrinsic
+def group_barrier(typingctx, number, n):
+    """Wait for n threads of the block, whole warps, that call this with the same number, 1 to 15.
+
+    The block's own barrier is number 0.
+    """
+
+    def codegen(context, builder, signature, args):
+        function = ir.FunctionType(ir.VoidType(), [INTEGER, INTEGER])
+        text = "bar.sync $0, $1;"
+        builder.call(ir.InlineAsm(function, text, "r,r,~{memory}", side_effect=True), args)
+        return context.get_dummy_value()
+
+    return types.void(types.uint32, types.uint32), codegen
+
+
+@intrinsic
 def shared_array(typingctx, n):
     """A float32 array of `n` elements, one per block; `n` is known at compile time."""
     if not isinstance(n, types.IntegerLiteral):
