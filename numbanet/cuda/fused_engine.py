@@ -19,6 +19,7 @@ WARPS = 4  # of a group
 INFERENCE_BLOCKS = 3  # of a multiprocessor
 TRAINING_GROUPS = 2  # of a multiprocessor, in one block where they fit
 REGISTERS, MOST_REGISTERS = 65536, 255  # of a multiprocessor, and of a thread
+FIRST_LEVEL_CACHE = 64 * 1024  # bytes for gathers, of the memory that it has with shared memory
 RESERVED = 1024  # bytes of shared memory that each block has beside its own
 
 
@@ -37,7 +38,7 @@ class FusedEngine(NetworkEngine):
         most, layout = device.max_shared_bytes, FusedLayout(model, WARPS, trains=True)
         together = replace(layout, n_groups=TRAINING_GROUPS)
         if together.shared_bytes <= most:
-            self._training_layout = together.with_private(most)
+            self._training_layout = together.with_private(most - FIRST_LEVEL_CACHE)
         else:
             per_block = (most + RESERVED) // TRAINING_GROUPS - RESERVED
             self._training_layout = layout.with_private(per_block)

@@ -113,7 +113,7 @@ def test_reductions_to_global_memory():
     """One for each corner of a level whose gradients do not fit the block's memory."""
     engine = model().network.engine
     n_private = engine._training_layout.n_private
-    assert n_private == 5
+    assert n_private == 4
     assert 0 < counted("training").per_sample("red.global") <= (N_LEVELS - n_private) * N_CORNERS
     assert counted("inference").per_sample("red") == 0
 
