@@ -226,6 +226,35 @@ class NetworkWithInputEncoding(AbstractModel):
         context = self._context(inputs, params)
         return self.engine.inference(context.inputs, context.params), context
 
+    def kernel_params(self, params=None) -> Any:
+        """The parameters as kernels read them, [n_params] in `precision`; see device_functions.
+
+        Args:
+            params: convert these instead of the model's own, float32 [n_params].
+        """
+        return self._chosen_params(params)
+
+    def device_functions(self, threads_per_block: int = 128, shared_offset: int = 0) -> Any:
+        """Functions `load` and `infer` that evaluate this model in CUDA kernels of the user's.
+
+        They stay valid while the model is trained: parameters are an argument of the kernel, for
+        which `kernel_params()` is to be asked before each launch.
+
+        Args:
+            threads_per_block: that the kernel will be launched with, a multiple of 32.
+            shared_offset: bytes of dynamic shared memory in front that belong to others, such as
+                the device functions of another model.
+
+        Returns:
+            numbanet.cuda.device_functions.DeviceFunctions.
+
+        Raises:
+            ValueError: an argument is not allowed, or this model cannot be evaluated so: it is not
+                on a GPU, its precision is float32, it is wider than 128, or its weights do not fit
+                into the shared memory of a block.
+        """
+        return self.target.device_functions(self.engine.model, threads_per_block, shared_offset)
+
     def backward(
         self, context: Context, dl_dy, *, input_gradient=True, gradient_mode="overwrite"
     ) -> Any:
