@@ -189,9 +189,7 @@ class AbstractTarget(ABC):
         """An engine for an encoding by itself, padded already; see the CPU's."""
 
     @abstractmethod
-    def device_functions(
-        self, model: EncodedNetwork, threads_per_block: int, shared_offset: int
-    ) -> Any:
+    def device_functions(self, model: EncodedNetwork, **options: Any) -> Any:
         """Functions for the user's kernels; see NetworkWithInputEncoding. Raises ValueError."""
 
     @abstractmethod

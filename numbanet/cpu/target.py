@@ -137,7 +137,7 @@ class CpuTarget(AbstractTarget):
     def encoding_engine(self, encoding):
         return EncodingEngine(encoding)
 
-    def device_functions(self, model, threads_per_block, shared_offset):
+    def device_functions(self, model, **options):
         raise ValueError(
             "a model on the CPU has no device functions; create it with device='cuda', or call "
             "`inference`"

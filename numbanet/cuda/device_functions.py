@@ -4,6 +4,7 @@ They are the parts of the fused inference kernel. Each lane gives the inputs of 
 its outputs; in between, the 32 samples of a warp pass through the matrices together.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -15,10 +16,12 @@ from numba import types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
+from numbanet.cuda.fused_engine import AMPERE
 from numbanet.cuda.fused_kernels import for_each_output
 from numbanet.cuda.fused_layout import FRAGMENTS, MOST_HIDDEN, WARP, FusedLayout, fits
 from numbanet.cuda.fused_network import forward, load_weights
 from numbanet.cuda.fused_samples import encode
+from numbanet.cuda.lane_network import evaluate
 from numbanet.cuda.threads import barrier, stop, thread_in_block, threads_in_block
 from numbanet.cuda.user_kernel import UserKernel
 from numbanet.device import device, float_bits, float_from_bits, local_array, unrolled
@@ -146,32 +149,51 @@ def infer(layout: UserLayout, precision: str):
     return infer
 
 
+@cache
+def infer_alone(model: EncodedNetwork, precision: str):
+    """Device function (params, x, y): as infer, by each lane for itself."""
+    compute = evaluate(model, precision)
+
+    @device
+    def infer_alone(params, x, y):
+        compute(address_of(params), x, y)
+
+    return infer_alone
+
+
+@device
+def load_nothing(params):
+    return
+
+
 @dataclass(frozen=True)
 class DeviceFunctions:
     """A model as functions for the user's own kernels; `docs/device_functions.md` is the manual.
 
-    `load(params)` is called by all threads of a block, `infer(params, x, y)` by all lanes of a
-    warp: x and y are 1-D arrays of float32, of the inputs and the outputs of the lane's sample,
-    and params is an argument of the kernel: what the model's `kernel_params()` returned. Bind both
-    to names of their own before the kernel, which cannot look into this object.
+    All threads of a block call `load(params)`, then all lanes of a warp together, as often as they
+    like, `infer(params, x, y)`. x and y are 1-D arrays of float32, the inputs and the outputs of
+    the lane's sample; params is an argument of the kernel, what the model's `kernel_params()`
+    returned. Bind both functions to names, since a kernel cannot look into this object.
 
     Attributes:
         load: the device function that copies the weights to shared memory.
         infer: the device function that evaluates the model.
         threads_per_block: what the kernel has to be launched with.
         shared_bytes: of dynamic shared memory that the launch has to ask for.
+        fused: whether the lanes of a warp work together, on tensor cores.
     """
 
     load: Callable
     infer: Callable
     threads_per_block: int
     shared_bytes: int
+    fused: bool
     _device: Any = field(repr=False)
 
     def kernel(
         self, function: Callable, block: Sequence[int] | None = None, shared_bytes: int = 0
     ) -> UserKernel:
-        """A kernel that calls these functions, ready to be launched on the model's device.
+        """A kernel that calls these functions, to be launched on the model's device.
 
         Args:
             function: what one thread does, in plain Python as `numba.cuda.jit` takes it.
@@ -182,12 +204,29 @@ class DeviceFunctions:
             ValueError: the block has not `threads_per_block` threads.
         """
         block = (self.threads_per_block,) if block is None else tuple(block)
-        if len(block) > 3 or np.prod(block) != self.threads_per_block or min(block) < 1:
+        if len(block) > 3 or math.prod(block) != self.threads_per_block or min(block) < 1:
             raise ValueError(
                 f"block: {block} has not the {self.threads_per_block} threads that these device "
                 "functions are made for; choose their threads_per_block to suit it"
             )
         return UserKernel(self._device, function, block, max(shared_bytes, self.shared_bytes))
+
+
+def why_not_fused(layout: UserLayout, precision: str, device: Any) -> str | None:
+    """What keeps the lanes of a warp from working together on a model, for an error message."""
+    if precision == "float32" or device.compute_capability < AMPERE:
+        return "float32, and GPUs before Ampere, have no matrix instructions"
+    if not fits(layout.fused):
+        return (
+            "its network needs a hidden layer, and widths that are multiples of "
+            f"{ROWS} up to {MOST_HIDDEN}"
+        )
+    if layout.shared_bytes > device.max_shared_bytes:
+        return (
+            f"a block needs {layout.shared_bytes} bytes of shared memory, {device!r} has "
+            f"{device.max_shared_bytes}; fewer threads_per_block need less"
+        )
+    return None
 
 
 def device_functions(
@@ -196,6 +235,7 @@ def device_functions(
     precision: str,
     threads_per_block: int = 128,
     shared_offset: int = 0,
+    fused: bool | None = None,
 ) -> DeviceFunctions:
     """The functions for a model whose encoding is padded; see NetworkWithInputEncoding."""
     n = threads_per_block
@@ -208,16 +248,11 @@ def device_functions(
         raise ValueError(f"shared_offset: {shared_offset!r} is not allowed; use bytes from 0")
     offset = -(-int(shared_offset) // ALIGNMENT) * ALIGNMENT
     layout = UserLayout(FusedLayout(model, int(n) // WARP, trains=False), offset)
-    if not fits(layout.fused):
-        raise ValueError(
-            "this model has no device functions: its network needs a hidden layer, and widths that "
-            f"are multiples of {ROWS} up to {MOST_HIDDEN}; `inference` serves every model"
-        )
-    if layout.shared_bytes > device.max_shared_bytes:
-        raise ValueError(
-            f"the device functions of this model need {layout.shared_bytes} bytes of shared memory "
-            f"in a block, {device!r} has {device.max_shared_bytes}; use fewer threads_per_block"
-        )
-    return DeviceFunctions(
-        load(layout), infer(layout, precision), int(n), layout.shared_bytes, device
-    )
+    reason = why_not_fused(layout, precision, device)
+    if fused and reason is not None:
+        raise ValueError(f"fused=True: {reason}; fused=None lets each lane work alone then")
+    if fused is False or reason is not None:
+        parts = load_nothing, infer_alone(model, precision), int(n), offset
+        return DeviceFunctions(*parts, fused=False, _device=device)
+    parts = load(layout), infer(layout, precision), int(n), layout.shared_bytes
+    return DeviceFunctions(*parts, fused=True, _device=device)

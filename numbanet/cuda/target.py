@@ -103,15 +103,8 @@ class CudaTarget(AbstractTarget):
     def encoding_engine(self, encoding):
         return EncodingEngine(self.device, encoding, self.precision)
 
-    def device_functions(self, model, threads_per_block, shared_offset):
-        if self.precision == "float32" or self.device.compute_capability < AMPERE:
-            raise ValueError(
-                "float32, and GPUs before Ampere, have no device functions; use 'float16' or "
-                "'bfloat16' on a newer GPU"
-            )
-        return device_functions(
-            self.device, model, self.precision, threads_per_block, shared_offset
-        )
+    def device_functions(self, model, **options):
+        return device_functions(self.device, model, self.precision, **options)
 
     def training(self, engine, parameters, optimizer, layout):
         return CudaTraining(self.device, engine, parameters, optimizer, layout)
