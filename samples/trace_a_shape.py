@@ -30,8 +30,7 @@ N_STEPS, NEAR = 64, np.float32(2e-3)
 ALL_LANES = 0xFFFFFFFF
 ZERO, HALF, ONE, TWO = (np.float32(value) for value in (0, 0.5, 1, 2))
 CAUTION = np.float32(0.9)  # what was learned may be a little too large
-OFFSET = np.float32(4e-3)  # between the points that a normal is computed from
-LIGHT = tuple(np.float32(value) for value in (0.48, -0.36, 0.8))
+OFFSET = np.float32(8e-3)  # between the points that a normal is computed from
 
 
 def distance(points):
@@ -71,8 +70,8 @@ def tracer(network):
         column, row = cuda.grid(2)
         height, width = image.shape[:2]
         is_pixel = row < height and column < width
-        point, value = cuda.local.array(3, float32), cuda.local.array(1, float32)
-        ray, normal = cuda.local.array(3, float32), cuda.local.array(3, float32)
+        point, ray = cuda.local.array(3, float32), cuda.local.array(3, float32)
+        value, beside = cuda.local.array(1, float32), cuda.local.array(1, float32)
         u = TWO * (np.float32(column) + HALF) / np.float32(width) - ONE
         v = ONE - TWO * (np.float32(row) + HALF) / np.float32(height)
         square = ZERO
@@ -99,24 +98,20 @@ def tracer(network):
         square, shade = np.float32(1e-20), ZERO
         for d in range(3):
             point[d] += OFFSET
-            infer(params, point, value)
-            normal[d] = value[0]
-            point[d] -= TWO * OFFSET
-            infer(params, point, value)
-            normal[d] -= value[0]
-            point[d] += OFFSET
-            square += normal[d] * normal[d]
-            shade += normal[d] * LIGHT[d]
+            infer(params, point, beside)
+            point[d] -= OFFSET
+            normal = beside[0] - value[0]
+            square += normal * normal
+            shade -= normal * ray[d]  # the light is where the eye is
         if is_pixel:
-            brightness = np.float32(0.15) + np.float32(0.85) * max(shade / math.sqrt(square), ZERO)
-            image[row, column, 0] = brightness if is_hit else ZERO
+            image[row, column, 0] = max(shade / math.sqrt(square), ZERO) if is_hit else ZERO
             image[row, column, 1] = depth if is_hit else ZERO
 
     return functions.kernel(trace, BLOCK)
 
 
 def picture(network, kernel, view, height, width):
-    """What the camera sees, on the GPU."""
+    """What a camera sees, on the GPU."""
     image = network.target.empty(height, width, 2)
     grid = -(-width // BLOCK[0]), -(-height // BLOCK[1])
     kernel(grid, network.kernel_params(), network.target.from_host(view), image)
@@ -129,6 +124,6 @@ if __name__ == "__main__":
     kernel = tracer(network)
     angles = np.linspace(0, 2 * np.pi, n_pictures, endpoint=False)
     images = [picture(network, kernel, camera(angle), 512, 512).numpy() for angle in angles]
-    frames = [Image.fromarray((255 * np.sqrt(image[:, :, 0])).astype(np.uint8)) for image in images]
+    frames = [Image.fromarray((255 * image[:, :, 0]).astype(np.uint8)) for image in images]
     frames[0].save("shape.gif", save_all=True, append_images=frames[1:], duration=80, loop=0)
     print(f"wrote shape.gif: {n_pictures} pictures of what {n_steps} steps have learned")
