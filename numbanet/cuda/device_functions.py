@@ -73,7 +73,7 @@ class UserLayout:
 
     @property
     def output_pitch(self) -> int:
-        """Bytes from one sample's outputs to the next one's; odd words, to avoid bank conflicts."""
+        """Bytes from one sample's outputs to the next: odd words, so that reads do not conflict."""
         return 4 * (self.network.n_output_dims | 1)
 
     @property
