@@ -45,6 +45,7 @@ class UserKernel:
             names.append(name)
             scalars += parts
         device, n_threads = self._device, math.prod(self.block)
+        grid = int(grid) if isinstance(grid, np.integer) else grid
         with device.lock:
             kernel = device.build(self._function, tuple(names), n_threads)
             packed = pack(*zip(*scalars, strict=True)) if scalars else pack((), ())

@@ -20,6 +20,8 @@ from numbanet.cuda import compiler
 from numbanet.cuda.arrays import empty, to_device
 from numbanet.cuda.assembler import assemble
 from numbanet.cuda.compile_only import CompileOnlyDevice
+from numbanet.cuda.dlpack import BFLOAT16, Imported
+from numbanet.cuda.inputs import is_c_order
 from numbanet.cuda.user_kernel import parameter
 
 N = 257
@@ -340,7 +342,9 @@ def test_arguments_are_what_they_are_in_the_kernel(cuda_device):
     ]  # fmt: skip
     arrays = [to_device(array, cuda_device) for array in arrays]
     result = empty((5,), "f4", cuda_device)
-    functions.kernel(write)(2, 2**24, 0.5, np.uint32(7), np.float32(0.25), *arrays, result)
+    functions.kernel(write)(
+        np.int64(2), 2**24, 0.5, np.uint32(7), np.float32(0.25), *arrays, result
+    )
     np.testing.assert_array_equal(result.numpy(), [2**24 + 8, 5, 6, 15, 234])
 
 
@@ -349,6 +353,15 @@ def test_what_no_kernel_takes(cuda_device, value):
     kernel = create("float32", cuda_device).network.device_functions().kernel(lambda x: None)
     with pytest.raises(TypeError, match=r"argument 0: expected a number, or an array on"):
         kernel(1, value)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("f2", 2), (BFLOAT16, 2), ("u1", 1), ("f8", 8)])
+def test_arrays_of_other_libraries_have_no_gaps(dtype, size):
+    shape = (2, 3)
+    for steps, expected in (((3, 1), True), ((4, 1), False), ((1, 2), False), ((6, 2), False)):
+        strides = tuple(size * step for step in steps)
+        assert is_c_order(Imported(0, shape, strides, dtype, None)) == expected
+    assert is_c_order(Imported(0, shape, None, dtype, None))
 
 
 def test_mistakes_in_a_kernel_are_explained(cuda_device):
