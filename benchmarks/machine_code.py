@@ -1,8 +1,8 @@
 """Count the machine instructions of the fused kernels' loop over tiles, for the sample configs.
 
 Needs no GPU, but nvdisasm: pip install nvidia-cuda-nvdisasm. In one round of the loop a warp serves
-32 samples, two fragments of 16. Instructions of loops within it count once: those are the repeated
-attempts of additions to shared memory, mostly one.
+32 samples, two fragments of 16. A loop within it is one over these fragments, and counts twice; but
+repeated attempts of additions to shared memory, mostly one, count once.
 """
 
 import re
@@ -44,8 +44,8 @@ def lines_of(cubin: Cubin) -> list[str]:
     return text.splitlines()
 
 
-def longest_loop(lines: list[str]) -> list[str]:
-    """The names of the instructions from a label to the last branch back to it."""
+def executed(lines: list[str]) -> list[str]:
+    """The names of the instructions of a kernel's longest loop, as often as they are executed."""
     labels, names, loops = {}, [], []
     for line in lines:
         label, instruction = LABEL.match(line), INSTRUCTION.search(line)
@@ -57,11 +57,13 @@ def longest_loop(lines: list[str]) -> list[str]:
             if instruction[2] == "BRA" and target and target[1] in labels:
                 loops.append((labels[target[1]], len(names)))
     first, end = max(loops, key=lambda loop: loop[1] - loop[0])
-    return names[first:end]
+    inner = [names[a:b] for a, b in loops if first < a and b < end]
+    repeated = [each for each in inner if "ATOMS" not in each]
+    return names[first:end] + [name for each in repeated for name in each * (FRAGMENTS - 1)]
 
 
 def report(kernel) -> None:
-    names = longest_loop(lines_of(kernel.cubin))
+    names = executed(lines_of(kernel.cubin))
     each = len(names) / FRAGMENTS
     print(f"  {kernel.name}: {each:,.0f} of {kernel.cubin.resources.registers} registers")
     counts = Counter(names).most_common(16)
