@@ -84,68 +84,28 @@ def store_two_floats(typingctx, array, i, low, high):
     return types.void(array, i, types.float32, types.float32), codegen
 
 
-LONG = ir.IntType(64)  # two float32 in shared memory, whose addresses are uint32
-
-
-def shared_access(text, result, arguments, constraints):
-    """Typing and code of an intrinsic: one PTX instruction on shared memory."""
+@intrinsic
+def add_shared_int32(typingctx, address, value):
+    """Add to an int32 in shared memory, whose addresses are uint32."""
 
     def codegen(context, builder, signature, args):
-        returned = ir.VoidType() if result == types.void else LONG
-        function = ir.FunctionType(returned, [argument.type for argument in args])
-        instruction = ir.InlineAsm(function, text, constraints + ",~{memory}", side_effect=True)
-        answer = builder.call(instruction, args)
-        return context.get_dummy_value() if result == types.void else answer
+        function = ir.FunctionType(ir.VoidType(), [WORD, WORD])
+        text, constraints = "red.shared.add.u32 [$0], $1;", "r,r,~{memory}"
+        builder.call(ir.InlineAsm(function, text, constraints, side_effect=True), args)
+        return context.get_dummy_value()
 
-    return result(*arguments), codegen
-
-
-@intrinsic
-def load_long(typingctx, address):
-    return shared_access("ld.shared.u64 $0, [$1];", types.uint64, (types.uint32,), "=l,r")
+    return types.void(types.uint32, types.int32), codegen
 
 
 @intrinsic
-def load_long_relaxed(typingctx, address):
-    """As load_long, where other threads may be changing it."""
-    text = "ld.relaxed.cta.shared.u64 $0, [$1];"
-    return shared_access(text, types.uint64, (types.uint32,), "=l,r")
-
-
-@intrinsic
-def store_long(typingctx, address, value):
-    arguments = types.uint32, types.uint64
-    return shared_access("st.shared.u64 [$0], $1;", types.void, arguments, "r,l")
-
-
-@intrinsic
-def swap_long_if_equal(typingctx, address, expected, value):
-    """What was there; it is replaced if it was the expected one, in one step."""
-    text = "atom.shared.cas.b64 $0, [$1], $2, $3;"
-    return shared_access(text, types.uint64, (types.uint32, types.uint64, types.uint64), "=l,r,l,l")
-
-
-@intrinsic
-def long_to_floats(typingctx, value):
-    result = types.UniTuple(types.float32, 2)
+def round_to_int32(typingctx, x):
+    """The nearest int32 of a float32."""
 
     def codegen(context, builder, signature, args):
-        pair = builder.bitcast(args[0], TWO_FLOATS)
-        values = [builder.extract_element(pair, WORD(k)) for k in range(2)]
-        return context.make_tuple(builder, result, values)
+        function = ir.FunctionType(WORD, [ir.FloatType()])
+        return builder.call(ir.InlineAsm(function, "cvt.rni.s32.f32 $0, $1;", "=r,f"), args)
 
-    return result(types.uint64), codegen
-
-
-@intrinsic
-def floats_to_long(typingctx, low, high):
-    def codegen(context, builder, signature, args):
-        pair = ir.Constant(TWO_FLOATS, ir.Undefined)
-        for k in range(2):
-            pair = builder.insert_element(pair, args[k], WORD(k))
-        return builder.bitcast(pair, LONG)
-
-    return types.uint64(types.float32, types.float32), codegen
+    return types.int32(types.float32), codegen
 
 
 def reduction(text, constraints, array, i, *values):
