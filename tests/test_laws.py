@@ -497,6 +497,22 @@ def test_optimizer_on_the_cpu_is_its_functions(kind, otype, config, sizes):
 
 
 @of_kind("optimizer")
+def test_a_parameter_that_does_not_move_stays_as_it_is(kind, otype, config, sizes):
+    """A GPU leaves out what `moves` says no to."""
+    rng = np.random.default_rng(3)
+    optimizer = laws.create(kind, otype, config, sizes)
+    moves = optimizer.moves(LAYOUT)
+    steps = laws.Steps(optimizer, LAYOUT, rng.normal(size=LAYOUT.n_params))
+    for gradient in gradients(4, rng):
+        weights, state = steps.weights.copy(), steps.state.copy()
+        steps.step(gradient)
+        stays = [not moves(np.uintp(i), g) for i, g in enumerate(gradient)]
+        np.testing.assert_array_equal(steps.weights[stays], weights[stays])
+        np.testing.assert_array_equal(steps.state[:, stays], state[:, stays])
+    assert any(stays) == (otype in ("Adam", "ExponentialDecay"))
+
+
+@of_kind("optimizer")
 def test_learning_rate_is_no_part_of_the_code(kind, otype, config, sizes):
     optimizer = laws.create(kind, otype, config, sizes)
     first, second = (

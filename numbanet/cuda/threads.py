@@ -67,6 +67,20 @@ def barrier(typingctx):
 
 
 @intrinsic
+def barrier_or(typingctx, condition):
+    """As barrier; whether the condition holds for any thread of the block."""
+
+    def codegen(context, builder, signature, args):
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(INTEGER, [INTEGER]), "llvm.nvvm.barrier0.or"
+        )
+        answer = builder.call(function, [builder.zext(args[0], INTEGER)])
+        return builder.icmp_unsigned("!=", answer, INTEGER(0))
+
+    return types.boolean(types.boolean), codegen
+
+
+@intrinsic
 def shared_array(typingctx, n):
     """A float32 array of `n` elements, one per block; `n` is known at compile time."""
     if not isinstance(n, types.IntegerLiteral):

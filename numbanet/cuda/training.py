@@ -18,11 +18,11 @@ from numbanet.cuda.errors import CudaError
 from numbanet.cuda.kernel import BLOCK, Kernel, exclusive
 from numbanet.cuda.network_engine import NetworkEngine
 from numbanet.cuda.operations import Operations
+from numbanet.cuda.parameter_groups import group_size
 from numbanet.cuda.parameters import CudaParameters
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.target import AbstractTraining, Batch, Gradients, StepResult
 
-CHECK_BLOCKS = 1024  # at most
 WARP = 32
 
 
@@ -119,6 +119,7 @@ class OptimizerKernels:
         self._device, self._layout = device, layout
         self._optimizer = optimizer.kernel_key()
         self._precision = precision
+        self.group_size = group_size(optimizer, layout)  # parameters to a thread
         self.hyperparams = zeros((max(optimizer.n_hyperparams, 1),), np.float32, device)
         self.scalars = zeros((max(optimizer.n_scalars, 1),), np.float32, device)
         self._values = None
@@ -139,7 +140,7 @@ class OptimizerKernels:
     @cached_property
     def finish(self) -> Kernel:
         function = kernels.finish_kernel(self._optimizer)
-        return Kernel(self._device, function, kernels.FINISH, WARP)
+        return Kernel(self._device, function, kernels.FINISH)
 
     @cached_property
     def optimize(self) -> Kernel:
@@ -189,10 +190,6 @@ class CudaTraining(AbstractTraining):
         found = self._kernels[key]
         found.set_hyperparams(optimizer)
         return found
-
-    @cached_property
-    def _check(self) -> Kernel:
-        return Kernel(self._device, kernels.check_finite, kernels.CHECK)
 
     @cached_property
     def _matrix_sums(self) -> DeviceArray:
@@ -266,7 +263,6 @@ class CudaTraining(AbstractTraining):
         """After a step that was not queued to its end: agree with the device about what was."""
         try:
             self._results.resume(self._counter(kernels.N_RESULTS))
-            self._set_counter(kernels.NOT_FINITE, 0)
         except CudaError:
             return  # the device is lost, which the exception under way says
 
@@ -286,10 +282,7 @@ class CudaTraining(AbstractTraining):
             gradients=gradients,
             dl_dinput=dl_dinput,
         )
-        if run_optimizer:
-            self._check_finite(batch.inputs)
-            self._check_finite(gradients.flat)
-        self._finish(found, batch, n_sums, run_optimizer)
+        self._finish(found, batch, gradients, n_sums, run_optimizer)
         if run_optimizer:
             self._optimize(found, optimizer, gradients)
 
@@ -299,17 +292,17 @@ class CudaTraining(AbstractTraining):
             values = optimizer.initial_state(self._parameters.master.numpy())
             self._device.copy_to_device(self.state.address, values)
 
-    def _check_finite(self, array: DeviceArray) -> None:
-        n = array.size
-        blocks = min(-(-n // BLOCK), CHECK_BLOCKS)
-        self._check(blocks, array.address, n, self._control.address)
-
     def _finish(
-        self, found: OptimizerKernels, batch: Batch, n_sums: int, run_optimizer: bool
-    ) -> None:
+        self, found: OptimizerKernels, batch: Batch, gradients: Gradients, n_sums: int,
+        run_optimizer: bool,
+    ) -> None:  # fmt: skip
         n_elements = max(len(batch) * self._engine.model.network.n_output_dims, 1)
+        checked = (batch.inputs, gradients.flat) if run_optimizer else ()
+        most = max((array.size for array in checked), default=1)
         found.finish(
-            1,
+            min(-(-most // BLOCK), kernels.MOST_BLOCKS),
+            *(number for array in checked for number in (array.address, array.size)),
+            *((0, 0) * (2 - len(checked))),
             *(self._engine.partial_sums(n_sums).address, n_sums, 1.0 / n_elements),
             *(self._control.address, self._results.history.address),
             *(found.hyperparams.address, found.scalars.address, int(run_optimizer)),
@@ -332,4 +325,4 @@ class CudaTraining(AbstractTraining):
                 self._operations, self._layout, self.state, self.matrices, self.statistics,
                 found.scalars,
             )  # fmt: skip
-        found.optimize.over(n, *arrays, matrices, copy.address, control, n)
+        found.optimize.over(n // found.group_size, *arrays, matrices, copy.address, control, n)

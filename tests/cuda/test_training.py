@@ -1,6 +1,7 @@
 """Whole models on the CUDA target: they follow the CPU's, and wait for nothing."""
 
 import gc
+from pathlib import Path
 
 import models
 import naive
@@ -13,6 +14,8 @@ import numbanet
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
+from emulated import EmulatedDevice
+
 from numbanet.cuda import encoding_engine, network_engine, optimizer_kernels
 from numbanet.cuda.arrays import empty, to_device
 from numbanet.cuda.errors import DeviceMemoryError
@@ -21,6 +24,7 @@ from numbanet.cuda.errors import DeviceMemoryError
 TOLERANCE = {"float32": 2e-5, "float16": 5e-3, "bfloat16": 4e-2}
 precisions = pytest.mark.parametrize("precision", TOLERANCE)
 N = 257
+CONFIGS = Path(__file__).parents[2] / "samples" / "configs"
 
 
 def pair(name, cuda_device, precision="float32"):
@@ -71,8 +75,6 @@ def test_older_gpus_add_up_the_grid_in_halves(pytestconfig, capability, precisio
     """Where two float32 cannot be added at once, pairs of halves are, and then collected."""
     if pytestconfig.getoption("device") == "cuda":
         pytest.skip("needs an emulated GPU of another kind")
-    from emulated import EmulatedDevice
-
     cpu, gpu, _ = pair("hash", EmulatedDevice(capability), precision)
     x, targets = batch_of("hash", N)
     for mode, times in (("overwrite", 1), ("overwrite", 1), ("accumulate", 2)):
@@ -114,6 +116,23 @@ def test_a_step_allocates_nothing_and_waits_for_nothing(cuda_device):
     assert cuda_device.synchronizations == before[1] + 1
 
 
+def test_a_step_is_three_launches():
+    """Of a grid with a fused network and Adam; before them, gradients are zeroed."""
+    device = EmulatedDevice(racecheck=None)
+    config = numbanet.load_config(CONFIGS / "config_hash.json")
+    model = numbanet.create_from_config(2, 3, config, device=device, precision="float16")
+    rng = np.random.default_rng(0)
+    x, targets = (to_device(rng.random((33, k), np.float32), device) for k in (2, 3))
+    model.trainer.training_step(x, targets)
+    for mode, n_zeroed in (("overwrite", 1), ("overwrite", 1), ("accumulate", 0)):
+        n_launches, before = len(device.launches), device.n_zeroed
+        model.trainer.training_step(x, targets, gradient_mode=mode)
+        names = device.launches[n_launches:]
+        assert [name.split("_")[0] for name in names] == ["fused", "finish", "Adam"]
+        assert device.n_zeroed - before == n_zeroed
+    assert model.trainer.n_steps == 4
+
+
 @precisions
 def test_a_step_that_is_not_finite_is_skipped(cuda_device, precision):
     model, _ = create_lively("hash", device=cuda_device, precision=precision)
@@ -134,6 +153,25 @@ def test_a_step_that_is_not_finite_is_skipped(cuda_device, precision):
     loss = model.trainer.training_step(x, targets)
     assert np.isfinite(float(loss))
     assert model.trainer.n_steps == 2
+
+
+@pytest.mark.parametrize("place", [0, 200, -1])
+def test_what_was_accumulated_is_looked_at(cuda_device, place):
+    """Gradients that the user wrote, or a step left behind, in whichever block's part."""
+    model, _ = create_lively("hash", device=cuda_device, precision="float16")
+    x, targets = batch_of("hash", 33)
+    before, gradients = model.network.params.numpy(), model.network.gradients
+    values = np.zeros(gradients.shape, np.float32)
+    values[place] = np.nan
+    for _ in range(2):
+        cuda_device.copy_to_device(gradients.address, values)
+        loss = model.trainer.training_step(x, targets, gradient_mode="accumulate")
+        with pytest.warns(RuntimeWarning, match="skipped"):
+            assert np.isfinite(float(loss))
+    np.testing.assert_array_equal(model.network.params.numpy(), before)
+    assert (gradients.numpy() == 0).all()
+    model.trainer.training_step(x, targets, gradient_mode="accumulate")
+    assert (model.trainer.n_steps, model.trainer.n_skipped_steps) == (1, 2)
 
 
 def test_a_step_that_is_not_finite_can_raise(cuda_device):
@@ -317,8 +355,6 @@ def test_no_race_in_any_memory(pytestconfig):
     """Every access of a step to global memory is ordered, or atomic."""
     if pytestconfig.getoption("device") == "cuda":
         pytest.skip("the emulator looks for races; on a GPU compute-sanitizer does")
-    from emulated import EmulatedDevice
-
     device = EmulatedDevice(racecheck="global")
     model, _ = create_lively("hash", device=device)
     x, targets = batch_of("hash", N)
