@@ -509,7 +509,26 @@ def test_a_parameter_that_does_not_move_stays_as_it_is(kind, otype, config, size
         stays = [not moves(np.uintp(i), g) for i, g in enumerate(gradient)]
         np.testing.assert_array_equal(steps.weights[stays], weights[stays])
         np.testing.assert_array_equal(steps.state[:, stays], state[:, stays])
-    assert any(stays) == (otype in ("Adam", "ExponentialDecay"))
+
+
+@pytest.mark.parametrize(
+    ("config", "stays"),
+    [
+        ({"otype": "Adam"}, True),
+        ({"otype": "Adam", "skip_zero_grad_non_matrix_params": False}, False),
+        ({"otype": "ExponentialDecay", "nested": {"otype": "Adam"}}, True),
+        ({"otype": "EMA", "nested": {"otype": "Adam"}}, False),
+        ({"otype": "Composite", "nested": [{"n_params_to_optimize": 60, "otype": "Adam"}]}, True),
+        ({"otype": "SGD"}, False),
+    ],
+    ids=str,
+)
+def test_who_leaves_a_table_without_gradient_alone(config, stays):
+    moves = numbanet.create_optimizer(config).moves(LAYOUT)
+    of_matrix, of_table = np.uintp(3), np.uintp(LAYOUT.n_matrix_params)
+    assert moves(of_matrix, np.float32(0))
+    assert moves(of_table, np.float32(1e-30))
+    assert moves(of_table, np.float32(0)) != stays
 
 
 @of_kind("optimizer")

@@ -21,7 +21,7 @@ from numbanet.cuda.threads import (
     thread_number,
     warp_sum,
 )
-from numbanet.device import ZERO, device, float_bits
+from numbanet.device import ZERO, device, float_bits, select
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.storage.memory_access import add_to_word
 from numbanet.storage.views import float_matrix, float_vector, uint32_vector
@@ -43,6 +43,7 @@ EXPONENT = np.uint32(0x7F800000)  # all ones for infinity and NaN
 NOTHING, BIT = np.uint32(0), np.uint32(1)
 FOUND = np.uint32(1 << 16)  # in ARRIVED: below are blocks that came, above are those that found
 MOST_BLOCKS = 1024  # of finish_step
+AT_ONCE = 4  # loads of a thread that is waiting for memory
 SUM_LANES = np.uint32(1024)  # threads that add up a matrix, whatever its size
 
 
@@ -53,10 +54,11 @@ def is_not_finite(bits):  # fast-math would drop a test on floats
 
 @device
 def has_not_finite(address, n):  # a thread's part of n float32
-    bits, i, found = uint32_vector(address, n), thread_number(), False
+    bits, i, found, step = uint32_vector(address, n), thread_number(), False, n_threads()
     while i < n:
-        found |= is_not_finite(bits[i])
-        i = np.uint32(i + n_threads())
+        for _ in range(AT_ONCE):
+            found |= is_not_finite(bits[min(i, np.uint32(n - BIT))])
+            i = np.uint32(i + step)
     return found
 
 
@@ -103,8 +105,9 @@ def finish_kernel(optimizer: AbstractOptimizer):
             return
         k, total = thread_index(), ZERO
         while k < n_sums:
-            total += sums[k]
-            k = np.uint32(k + np.uint32(WARP))
+            for _ in range(AT_ONCE):
+                total += select(k < n_sums, sums[min(k, np.uint32(n_sums - BIT))], ZERO)
+                k = np.uint32(k + np.uint32(WARP))
         loss = float_bits(warp_sum(total) * factor)
         if thread_index() == NOTHING:
             bad |= is_not_finite(loss)

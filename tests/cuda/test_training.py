@@ -1,6 +1,7 @@
 """Whole models on the CUDA target: they follow the CPU's, and wait for nothing."""
 
 import gc
+import sys
 from pathlib import Path
 
 import models
@@ -19,11 +20,13 @@ from emulated import EmulatedDevice
 from numbanet.cuda import encoding_engine, network_engine, optimizer_kernels
 from numbanet.cuda.arrays import empty, to_device
 from numbanet.cuda.errors import DeviceMemoryError
+from numbanet.cuda.optimizer_kernels import HISTORY
 
 # Largest error of outputs and gradients, relative to their largest magnitude.
 TOLERANCE = {"float32": 2e-5, "float16": 5e-3, "bfloat16": 4e-2}
 precisions = pytest.mark.parametrize("precision", TOLERANCE)
 N = 257
+MOST_CALLS = 40  # of Python functions, in a step that comes again
 CONFIGS = Path(__file__).parents[2] / "samples" / "configs"
 
 
@@ -133,6 +136,23 @@ def test_a_step_is_three_launches():
     assert model.trainer.n_steps == 4
 
 
+def test_a_step_that_comes_again_costs_the_host_little():
+    """Calls of Python functions, whose time is most of the host's."""
+    device = EmulatedDevice()
+    device.launch = device.replay = lambda *arguments: None
+    model, _ = create_lively("hash", device=device, precision="float16")
+    x, targets = (to_device(array, device) for array in batch_of("hash", 33))
+    for _ in range(3):
+        model.trainer.training_step(x, targets)
+    called = []
+    sys.setprofile(lambda frame, event, _: event == "call" and called.append(frame.f_code.co_name))
+    try:
+        model.trainer.training_step(x, targets)
+    finally:
+        sys.setprofile(None)
+    assert 0 < len(called) <= MOST_CALLS, called
+
+
 @precisions
 def test_a_step_that_is_not_finite_is_skipped(cuda_device, precision):
     model, _ = create_lively("hash", device=cuda_device, precision=precision)
@@ -193,27 +213,35 @@ def test_large_gradients_overflow_float16_and_are_not_trained_on(cuda_device):
     assert model.trainer.n_steps == 0
 
 
-def test_losses_are_kept_until_they_are_read(cuda_device, monkeypatch):
-    monkeypatch.setattr(optimizer_kernels, "HISTORY", optimizer_kernels.HISTORY)
+def test_losses_are_kept_until_they_are_read(cuda_device):
     model, _ = create_lively("hash", device=cuda_device)
     x, targets = (to_device(array, cuda_device) for array in batch_of("hash", 33))
-    results = model.trainer._training._results
+    training = model.trainer._training
     kept = [model.trainer.training_step(x, targets) for _ in range(2)]
     first = [float(loss) for loss in kept]
     late = model.trainer.training_step(x, targets)
-    results._n = optimizer_kernels.HISTORY - 1  # as if many steps had been made since
-    model.trainer.training_step(x, targets)
-    assert late._result.is_known
-    assert float(late) < first[1] < first[0]
+    assert not late._result.is_known
+    training._results.resume(HISTORY)  # as if many steps had been made since
+    training._set_counter(optimizer_kernels.N_RESULTS, HISTORY)
+    last = [model.trainer.training_step(x, targets) for _ in range(4)]
+    assert late._result.is_known  # their places have other losses now
+    assert not last[0]._result.is_known
+    values = [*first, *map(float, (late, *last))]
+    assert values == sorted(values, reverse=True)
+    assert [float(loss) for loss in kept] == first
 
 
 def test_results_that_nobody_holds_are_not_read(cuda_device):
     model = models.create("hash", device=cuda_device)
     x, targets = batch_of("hash", 33)
-    for _ in range(3):
-        model.trainer.training_step(x, targets)
+    results = model.trainer._training._results
+    loss = model.trainer.training_step(x, targets)
+    assert results._round() is loss._result._round
+    model.trainer.training_step(x, targets)
+    assert results._round() is loss._result._round
+    del loss
     gc.collect()
-    assert len(model.trainer._training._results._pending) == 0
+    assert results._round() is None
 
 
 @precisions
