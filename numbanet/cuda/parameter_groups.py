@@ -17,12 +17,14 @@ from numbanet.storage.views import VECTORS, columns_from, float_matrix, float_ve
 from numbanet.tiles.fragments import TO_PAIR
 
 FOUR = 4  # float32 of 16 bytes
+MOST_ROWS = 8  # of the state, so that those of four parameters fit a thread's registers
 
 
 def group_size(optimizer: AbstractOptimizer, layout: ParamLayout) -> int:
     """Parameters to a thread; four only where all rows of all arrays are aligned to 16 bytes."""
     aligned = layout.n_params % FOUR == layout.n_matrix_params % FOUR == 0
-    return FOUR if optimizer.touches_all_state and aligned else 1
+    fits = optimizer.touches_all_state and optimizer.n_state <= MOST_ROWS
+    return FOUR if aligned and fits else 1
 
 
 @cache

@@ -17,7 +17,7 @@ from numbanet.cpu import operations
 from numbanet.cuda.compiler import compile_ptx
 from numbanet.cuda.kernel import Kernel
 from numbanet.cuda.optimizer_kernels import N_CONTROL, OPTIMIZE, RUNS, optimize_kernel
-from numbanet.cuda.parameter_groups import group_size
+from numbanet.cuda.parameter_groups import MOST_ROWS, group_size
 from numbanet.cuda.target import CudaTarget
 from numbanet.device import local_array
 from numbanet.optimizers import EMA, Adam, Average, Shampoo
@@ -221,6 +221,11 @@ def test_four_to_a_thread_where_that_serves():
     assert group_size(Adam(), ODD) == 1  # rows of its state are not aligned
     assert group_size(Adam(), ParamLayout(60, ((3, 3),))) == 1  # nor are its arrays
     assert group_size(EMA(nested=Average()), LAYOUT) == 1  # reads one of 128 rows
+    nested = Adam()
+    for n_state in range(Adam.n_state, MOST_ROWS + 2):
+        assert nested.n_state == n_state
+        assert group_size(nested, LAYOUT) == (4 if n_state <= MOST_ROWS else 1)
+        nested = EMA(nested=nested)
 
 
 def test_one_to_a_thread_computes_the_same():
