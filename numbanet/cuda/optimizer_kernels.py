@@ -1,8 +1,8 @@
 """CUDA kernels of an optimizer's step, which the host queues without knowing whether it will run.
 
 What a step decides on lies in device memory: `control` has the number of steps made and of steps
-skipped, whether something was not finite, whether this step runs, and how many results were
-written. So nothing is read back, and the kernels can be captured in a CUDA graph.
+skipped, the blocks that looked for what is not finite, whether this step runs, and how many results
+were written. So nothing is read back, and the kernels can be captured in a CUDA graph.
 """
 
 from functools import cache
