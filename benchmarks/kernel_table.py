@@ -29,6 +29,7 @@ N_SAMPLES = 1024
 WARP, SECTOR = 32, 32
 
 CODE = ("kernel", "launches", "registers", "shared", "spills", "instructions")
+LOOP = ("fused kernel, 16 samples", "machine instructions", "floor")
 COUNTS = (
     *("kernel", "per", "instructions", "operations"),
     *("loaded", "stored", "reduced", "least", "conflicts"),
@@ -70,6 +71,18 @@ def code_rows(name: str) -> list[tuple[str, ...]]:
             *(used.spill_stores + used.spill_loads, kernel.cubin.n_instructions),
         )
         rows.append((kernel.name, *map(str, figures)))
+    return rows
+
+
+def loop_rows(name: str) -> list[tuple[str, ...]]:
+    """The figures of LOOP for each fused kernel."""
+    import machine_code  # which imports this module
+
+    rows = []
+    for kernel in machine_code.fused_kernels(name):
+        floor = machine_code.FLOORS.get((name, kernel.name))
+        figures = shown(machine_code.counts(kernel).total()), shown(floor) if floor else "-"
+        rows.append((kernel.name, *figures))
     return rows
 
 
@@ -313,6 +326,9 @@ for any config and GPU.
 **Code.** Launches in a training step; registers of a thread; bytes of shared memory of a block;
 bytes spilled; machine instructions, each once.
 
+**16 samples.** Machine instructions that a warp executes for 16 samples in a fused kernel's loop,
+counted by `benchmarks/machine_code.py`, and a floor counted by hand there.
+
 **Counts, beside the floor.** Per item, for all launches of the kernel in a training step, or in the
 first other pass (creation, inference, gradient of the inputs) that launches it.
 
@@ -337,6 +353,7 @@ def page() -> str:
     for name in SAMPLES:
         parts.append(f"## {name}.json\n")
         parts.append(table(CODE, code_rows(name)))
+        parts.append(table(LOOP, loop_rows(name)))
         parts.append(table(COUNTS, count_rows(name)))
     return "\n".join(parts)
 

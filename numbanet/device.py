@@ -138,10 +138,38 @@ def vectorized(typingctx, n, body, *arguments):
     return calls(typingctx, n, body, arguments, emit_loop)
 
 
-@device
-def floor_to_int(x):  # math.floor would be a library call on the CPU
-    truncated = np.int32(x)
-    return np.int32(truncated - np.int32(x < np.float32(truncated)))
+@intrinsic
+def floor_to_int(typingctx, x):
+    """The largest int32 that is not above a float32 of at most 2^30 in size."""
+
+    def codegen(context, builder, signature, args):
+        integer = ir.IntType(32)
+        if not isinstance(context, CPUContext):
+            function = ir.FunctionType(integer, [ir.FloatType()])
+            return builder.call(ir.InlineAsm(function, "cvt.rmi.s32.f32 $0, $1;", "=r,f"), args)
+        truncated = builder.fptosi(args[0], integer)  # a floor might be a library call
+        is_above = builder.fcmp_ordered("<", args[0], builder.sitofp(truncated, ir.FloatType()))
+        return builder.sub(truncated, builder.zext(is_above, integer))
+
+    return types.int32(types.float32), codegen
+
+
+@intrinsic
+def opaque(typingctx, n):
+    """The uint32 itself, about whose bits the compiler learns nothing, on CUDA.
+
+    For an index that becomes an address: LLVM would add constants to it in 32 bits where it knows
+    that they suffice, when a GPU's load adds them to 64 bits for nothing.
+    """
+
+    def codegen(context, builder, signature, args):
+        if isinstance(context, CPUContext):
+            return args[0]
+        integer = ir.IntType(32)
+        function = ir.FunctionType(integer, [integer])
+        return builder.call(ir.InlineAsm(function, "mov.b32 $0, $1;", "=r,r"), args)
+
+    return types.uint32(types.uint32), codegen
 
 
 @intrinsic

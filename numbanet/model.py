@@ -226,6 +226,44 @@ class NetworkWithInputEncoding(AbstractModel):
         context = self._context(inputs, params)
         return self.engine.inference(context.inputs, context.params), context
 
+    def kernel_params(self, params=None) -> Any:
+        """The parameters as kernels read them, [n_params] in `precision`; see device_functions.
+
+        Args:
+            params: convert these instead of the model's own, float32 [n_params].
+        """
+        return self._chosen_params(params)
+
+    def device_functions(
+        self, threads_per_block: int = 128, shared_offset: int = 0, fused: bool | None = None
+    ) -> Any:
+        """Functions `load` and `infer` that evaluate this model in CUDA kernels of the user's.
+
+        They stay valid while the model is trained: the parameters are an argument of the kernel,
+        for which `kernel_params()` is asked before each launch.
+
+        Args:
+            threads_per_block: that the kernel will be launched with, a multiple of 32.
+            shared_offset: bytes of dynamic shared memory in front that belong to others, such as
+                the device functions of another model.
+            fused: None lets the lanes of a warp work together on tensor cores where that is
+                possible, and else each lane alone, which is much slower; True raises an error
+                instead; False is each lane alone.
+
+        Returns:
+            numbanet.cuda.device_functions.DeviceFunctions.
+
+        Raises:
+            ValueError: the model is not on a GPU, an argument is not allowed, or fused=True asks
+                for what is not possible.
+        """
+        return self.target.device_functions(
+            self.engine.model,
+            threads_per_block=threads_per_block,
+            shared_offset=shared_offset,
+            fused=fused,
+        )
+
     def backward(
         self, context: Context, dl_dy, *, input_gradient=True, gradient_mode="overwrite"
     ) -> Any:

@@ -189,6 +189,10 @@ class AbstractTarget(ABC):
         """An engine for an encoding by itself, padded already; see the CPU's."""
 
     @abstractmethod
+    def device_functions(self, model: EncodedNetwork, **options: Any) -> Any:
+        """Functions for the user's kernels; see NetworkWithInputEncoding. Raises ValueError."""
+
+    @abstractmethod
     def training(
         self, engine: Any, parameters: AbstractParameters, optimizer: AbstractOptimizer,
         layout: ParamLayout,

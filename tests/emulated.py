@@ -114,6 +114,9 @@ class EmulatedDevice:
             self._modules[ptx] = Module(ptx.text, self.memory)
         return self._built[key]
 
+    def share_cache(self, kernel, n_blocks, shared_bytes):
+        pass  # there is no cache
+
     def capture(self, queue):
         """A graph: the work that is queued, with the arguments of now."""
         self._recording = []

@@ -137,5 +137,11 @@ class CpuTarget(AbstractTarget):
     def encoding_engine(self, encoding):
         return EncodingEngine(encoding)
 
+    def device_functions(self, model, **options):
+        raise ValueError(
+            "a model on the CPU has no device functions; create it with device='cuda', or call "
+            "`inference`"
+        )
+
     def training(self, engine: Any, parameters, optimizer, layout):
         return CpuTraining(engine, parameters.array, optimizer, layout)

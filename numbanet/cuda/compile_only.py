@@ -113,6 +113,9 @@ class CompileOnlyDevice:
 
     # Kernels
 
+    def share_cache(self, kernel: CompiledKernel, n_blocks: int, shared_bytes: int) -> None:
+        """There is no cache."""
+
     def build(
         self,
         function: Callable,

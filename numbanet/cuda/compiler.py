@@ -29,8 +29,8 @@ def compile_ptx(
     """Compile a kernel; found on disk if it was compiled before, by whichever process.
 
     Args:
-        function: what one thread does; its arguments are scalars.
-        argument_types: names of Numba's types, such as "uint64", "int32" and "float32".
+        function: what one thread does.
+        argument_types: names of Numba's types, such as "uint64", "float32" and "float32[:, ::1]".
         max_registers: the most registers that a thread may use.
         block: the most threads that the kernel is launched with, which bounds the registers.
 
@@ -81,7 +81,7 @@ def translate(function, argument_types, compute_capability, block) -> str:
         from numba import cuda
         from numba.cuda import types
 
-        signature = types.void(*(getattr(types, name) for name in argument_types))
+        signature = types.void(*(numba_type(types, name) for name in argument_types))
         # Numba raises all kinds for code that it cannot compile.
         with explained_failures(function, "CUDA", Exception):
             text, _ = cuda.compile(
@@ -95,6 +95,13 @@ def translate(function, argument_types, compute_capability, block) -> str:
                 launch_bounds=block,
             )
     return text
+
+
+def numba_type(types, name: str):
+    """The type with a name such as "float32", or "float32[:, ::1]" for an array in C order."""
+    element, bracket, dims = name.partition("[")
+    element = getattr(types, element)
+    return types.Array(element, dims.count(",") + 1, "C") if bracket else element
 
 
 @contextlib.contextmanager

@@ -1,10 +1,12 @@
 """An encoded network on a CUDA device in one kernel per pass, where its layout allows that."""
 
+from dataclasses import replace
 from typing import Any
 
 from numbanet.cuda import fused_kernels as kernels
 from numbanet.cuda.arrays import DeviceArray, empty
-from numbanet.cuda.fused_layout import FusedLayout, fits
+from numbanet.cuda.driver import RESERVED
+from numbanet.cuda.fused_layout import WARP, FusedLayout, fits
 from numbanet.cuda.kernel import Kernel, exclusive
 from numbanet.cuda.network_engine import NetworkEngine
 from numbanet.encoded_network import EncodedNetwork
@@ -14,10 +16,13 @@ from numbanet.target import Gradients
 
 MOST_NUMBERS = 2**31  # of all inputs or outputs, whose places have 32 bits
 AMPERE = (8, 0)  # the first with these matrix instructions
-INFERENCE_WARPS, TRAINING_WARPS = 4, 4
-INFERENCE_BLOCKS, TRAINING_BLOCKS = 3, 2  # of a multiprocessor
+WARPS = 4  # of a group
+# Inference: warps of a block, blocks of a multiprocessor; the first of these that fits.
+INFERENCE_SHAPES = (8, 2), (4, 3)
+TRAINING_GROUPS = 2  # of a multiprocessor, in one block where they fit
 REGISTERS, MOST_REGISTERS = 65536, 255  # of a multiprocessor, and of a thread
-RESERVED = 1024  # bytes of shared memory that each block has beside its own
+COARSEST = 16 * 1024  # bytes of private gradients, which pay most
+FIRST_LEVEL_CACHE = 64 * 1024  # bytes for gathers, of the memory that it has with shared memory
 
 
 class FusedEngine(NetworkEngine):
@@ -29,11 +34,21 @@ class FusedEngine(NetworkEngine):
     def __init__(self, device: Any, model: EncodedNetwork, precision: str, required: bool = False):
         super().__init__(device, model, precision)
         self._required = required
-        self._inference_layout = FusedLayout(model, INFERENCE_WARPS, trains=False)
-        per_block = device.max_shared_bytes + RESERVED
-        layout = FusedLayout(model, TRAINING_WARPS, trains=True)
-        self._training_layout = layout.with_private(per_block // TRAINING_BLOCKS - RESERVED)
+        for n_warps, n_blocks in INFERENCE_SHAPES:
+            self._inference_layout = FusedLayout(model, n_warps, trains=False)
+            self._inference_blocks = n_blocks
+            if fits(self._inference_layout, device.max_shared_bytes):
+                break
         self._fused = {}
+        # In one block they share its weights and private gradients, of which more fit then.
+        most, layout = device.max_shared_bytes, FusedLayout(model, WARPS, trains=True)
+        together = replace(layout, n_groups=TRAINING_GROUPS)
+        if together.shared_bytes <= most:
+            wanted = min(together.shared_bytes + COARSEST, most)
+            self._training_layout = together.with_private(max(most - FIRST_LEVEL_CACHE, wanted))
+        else:
+            per_block = (most + RESERVED) // TRAINING_GROUPS - RESERVED
+            self._training_layout = layout.with_private(per_block)
 
     def _can(self, layout: FusedLayout, n: int, fusable: bool = True) -> bool:
         widest = max(self.model.encoding.n_dims, self.model.network.n_output_dims)
@@ -50,12 +65,14 @@ class FusedEngine(NetworkEngine):
         if key not in self._fused:
             n_threads, shared_bytes = layout.n_threads, layout.shared_bytes
             most = min(REGISTERS // (n_blocks * n_threads) // 8 * 8, MOST_REGISTERS)
-            self._fused[key] = Kernel(self.device, make(), types, n_threads, shared_bytes, most)
+            self._fused[key] = Kernel(
+                self.device, make(), types, n_threads, shared_bytes, most, n_blocks
+            )
         return self._fused[key]
 
     def _grid(self, layout: FusedLayout, n: int, per_multiprocessor: int) -> int:
         most = per_multiprocessor * self.device.n_multiprocessors
-        return min(-(-n // layout.n_samples), most)
+        return min(-(-n // layout.group_threads), most)
 
     @exclusive
     def inference(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
@@ -69,10 +86,10 @@ class FusedEngine(NetworkEngine):
             lambda: kernels.inference_kernel(layout, self.precision),
             kernels.INFERENCE,
             layout,
-            INFERENCE_BLOCKS,
+            self._inference_blocks,
         )
         weights, encoding = params.address, self._encoding_params(params)
-        grid = self._grid(layout, n, INFERENCE_BLOCKS)
+        grid = self._grid(layout, n, self._inference_blocks)
         kernel(grid, inputs.address, n, weights, encoding, outputs.address)
         return outputs
 
@@ -90,6 +107,7 @@ class FusedEngine(NetworkEngine):
         dl_dinput: DeviceArray | None = None,
     ) -> int:
         layout, n = self._training_layout, inputs.shape[0]
+        n_blocks = TRAINING_GROUPS // layout.n_groups
         fusable = dl_dinput is None and (loss is None or isinstance(loss, ElementwiseLoss))
         if not self._can(layout, n, fusable):
             return super().forward_backward(
@@ -115,10 +133,11 @@ class FusedEngine(NetworkEngine):
             lambda: kernels.training_kernel(layout, self.precision, loss, **options),
             kernels.TRAINING,
             layout,
-            TRAINING_BLOCKS,
+            n_blocks,
         )
-        grid = self._grid(layout, n, TRAINING_BLOCKS)
-        sums = self.partial_sums(grid * layout.n_warps)
+        grid = self._grid(layout, n, n_blocks)
+        n_sums = grid * layout.n_threads // WARP
+        sums = self.partial_sums(n_sums)
         unscaled = 1.0 / self.loss_scale
         flat = scatter = 0
         if gradients is not None:
@@ -136,7 +155,7 @@ class FusedEngine(NetworkEngine):
         )
         if in_halves:
             self._collect(gradients)
-        return grid * layout.n_warps if loss is not None else 0
+        return n_sums if loss is not None else 0
 
 
 def address(array: DeviceArray | None) -> int:

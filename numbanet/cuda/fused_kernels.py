@@ -26,15 +26,17 @@ from numbanet.cuda.threads import (
     barrier,
     block_index,
     blocks_per_grid,
+    group_barrier,
     thread_index,
     warp_sum,
 )
 from numbanet.device import ONE, ZERO, belongs_to, device, local_array, uint32_view, unrolled
 from numbanet.losses.base import AbstractLoss
 from numbanet.storage.access import reduce_pair
+from numbanet.storage.halves import TO_PAIR
 from numbanet.storage.memory_access import load_long, long_to_floats, store_long
 from numbanet.storage.views import VECTORS, float_vector
-from numbanet.tiles.fragments import ROWS, TO_PAIR, row_pitch, store_rows
+from numbanet.tiles.fragments import ROWS, row_pitch, store_rows
 from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
 
 # inputs, n, weights, parameters of the encoding
@@ -100,7 +102,7 @@ def inference_kernel(layout: FusedLayout, precision: str):
     act = network.activations[1].forward
     load, source = load_weights(layout), features_of_lane(layout, precision)
     multiply = forward(layout, precision)
-    features_rows, pitch_0, tile_rows = layout.rows[0], layout.pitches[0], layout.n_samples
+    features_rows, pitch_0, tile_rows = layout.rows[0], layout.pitches[0], layout.n_threads
 
     @device
     def write(e, i, column, context):
@@ -231,7 +233,8 @@ def training_kernel(
     n_private_pairs = np.uint32(n_private_params // 2)
     read = read_row(n_dims)
     n_all_sums, n_sums = max(layout.first_sums[-1], 1), layout.widths[-1] // 2
-    features_rows, pitch_0, tile_rows = layout.rows[0], layout.pitches[0], layout.n_samples
+    features_rows, pitch_0 = layout.rows[0], layout.pitches[0]
+    group_threads, step = np.uint32(layout.group_threads), layout.n_threads
     outputs_rows, out_pitch = layout.rows[n_hidden + 1], layout.pitches[-1]
     n_network_params = network.n_params
 
@@ -296,8 +299,13 @@ def training_kernel(
         )
         wait_for_copies()
         barrier()
-        tile = np.uint32(block_index() * np.uint32(tile_rows))
-        while tile < n:
+        # Each group has its own tiles. Of these, `tile` is the first sample, less the group's first
+        # row: adding the number of a row gives that of its sample.
+        first_row = np.uint32(thread // group_threads * group_threads)
+        tile = np.uint32(block_index() * group_threads)
+        tile = np.uint32(tile + first_row * np.uint32(blocks_per_grid() - np.uint32(1)))
+        has_tiles = np.uint32(tile + first_row) < n
+        while np.uint32(tile + first_row) < n:
             i = np.uint32(tile + thread)
             source(pinputs, i, n, pparams, address)
             warp_barrier()
@@ -313,8 +321,8 @@ def training_kernel(
                     read(pinputs, np.uint32(i * np.uint32(n_dims)), x)
                     scatter(x, pparams, address, factor, i, n, pscatter, table)
                 warp_barrier()
-            tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(tile_rows)))
-        if param_gradients:
+            tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(step)))
+        if param_gradients and has_tiles:
             unrolled(n_all_sums, unscale, dl_dweights, unscaled)
             flushes(warp, lane, dl_dweights, float_vector(pgradients, n_network_params))
         if is_private:
@@ -323,7 +331,7 @@ def training_kernel(
         sums = float_vector(psums, n)
         of_warp = warp_sum(total[0])
         if lane == np.uint32(0):
-            number = np.uint32(thread + block_index() * np.uint32(tile_rows))
+            number = np.uint32(thread + block_index() * np.uint32(step))
             sums[np.uint32(number >> LOG2_LANES)] = of_warp
 
     kind = type(layout.model.encoding).__name__
@@ -348,9 +356,9 @@ def steps_back(layout: FusedLayout, precision: str, param_gradients: bool):
         @device
         def step(shared, warp, lane, sums):
             before(shared, warp, lane, sums)
-            barrier()  # the gradients of layer k + 1 are there
+            wait(warp)  # the gradients of layer k + 1 are there
             gradients(shared, warp, lane, sums)
-            barrier()  # now those of layer k may replace its activations
+            wait(warp)  # now those of layer k may replace its activations
             for j in range(FRAGMENTS):
                 fragment(j, shared, warp, lane)
 
@@ -365,6 +373,16 @@ def steps_back(layout: FusedLayout, precision: str, param_gradients: bool):
             flush(warp, lane, sums, gradients)
 
         return flush_all
+
+    group_threads, n_warps = np.uint32(layout.group_threads), np.uint32(layout.n_warps)
+    in_groups = layout.n_groups > 1
+
+    @device
+    def wait(warp):
+        if in_groups:
+            group_barrier(np.uint32(warp // n_warps + np.uint32(1)), group_threads)
+        else:
+            barrier()
 
     steps, flushes = nothing, nothing
     for k in reversed(range(layout.model.network.n_hidden_layers + 1)):

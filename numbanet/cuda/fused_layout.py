@@ -2,7 +2,8 @@
 
 A warp takes 32 samples, one for each lane where features are computed, and multiplies them as two
 fragments of 16 rows. The block keeps all weights in shared memory, and for training the features
-and the hidden activations of its samples.
+and the hidden activations of its samples. Its warps form groups, which wait for each other only to
+load the weights and to write what the block has added up.
 """
 
 from dataclasses import dataclass, replace
@@ -24,18 +25,20 @@ class FusedLayout:
     """Sizes and places of a fused kernel; `model` has its encoding padded."""
 
     model: EncodedNetwork
-    n_warps: int
+    n_warps: int  # of a group
     trains: bool
+    n_groups: int = 1
     n_private: int = 0  # partitions of the encoding whose gradients are added up in shared memory
 
     @property
-    def n_threads(self) -> int:
+    def group_threads(self) -> int:
+        """Threads of a group, and samples that it takes at a time."""
         return WARP * self.n_warps
 
     @property
-    def n_samples(self) -> int:
-        """Of a block at a time."""
-        return WARP * self.n_warps
+    def n_threads(self) -> int:
+        """Of a block, and samples that it takes at a time."""
+        return self.group_threads * self.n_groups
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
@@ -63,7 +66,7 @@ class FusedLayout:
         Gradients replace the values that they are of.
         """
         pitches = self.pitches if self.trains else self.pitches[:1]
-        sizes = [self.n_samples * pitch for pitch in pitches]
+        sizes = [self.n_threads * pitch for pitch in pitches]
         return tuple(accumulate(sizes, initial=self.weights[-1]))
 
     @property

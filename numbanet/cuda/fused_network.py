@@ -11,13 +11,13 @@ import numpy as np
 
 from numbanet.activations import Activation
 from numbanet.cuda.fused_layout import FusedLayout
-from numbanet.device import belongs_to, device, local_array, uint32_view, unrolled
+from numbanet.device import device, local_array, uint32_view, unrolled
 from numbanet.storage.access import reduce_pair
+from numbanet.storage.halves import TO_PAIR
+from numbanet.tiles.activations import activate_pair, activate_pair_backward
 from numbanet.tiles.copies import copy_rows
 from numbanet.tiles.fragments import (
     ROWS,
-    TO_FLOATS,
-    TO_PAIR,
     add_outer_product,
     lane_columns,
     lane_rows,
@@ -61,35 +61,31 @@ def nothing(*arguments):
 @cache
 def activate(activation: Activation, precision: str, n_wide: int):
     """Device function (sums, words): the activation of sums, as halves."""
-    forward, to_pair, n_words = activation.forward, TO_PAIR[precision], 4 * n_wide
+    activate, n_words = activate_pair(activation, precision), 4 * n_wide
 
     @device
-    @belongs_to(f"{activation.name}.forward")
-    def activate_pair(q, sums, words):
-        words[q] = to_pair(forward(sums[2 * q]), forward(sums[2 * q + 1]))
+    def to_word(q, sums, words):
+        words[q] = activate(sums[2 * q], sums[2 * q + 1])
 
     @device
-    def activate(sums, words):
-        unrolled(n_words, activate_pair, sums, words)
+    def activate_sums(sums, words):
+        unrolled(n_words, to_word, sums, words)
 
-    return activate
+    return activate_sums
 
 
 @cache
 def activate_backward(activation: Activation, precision: str, n_wide: int):
     """Device function (sums, kept, words): the chain rule through an activation, as halves."""
-    backward, to_pair, to_floats = activation.backward, TO_PAIR[precision], TO_FLOATS[precision]
-    n_words = 4 * n_wide
+    backward, n_words = activate_pair_backward(activation, precision), 4 * n_wide
 
     @device
-    @belongs_to(f"{activation.name}.backward")
-    def backward_pair(q, sums, kept, words):
-        low, high = to_floats(kept[q])
-        words[q] = to_pair(backward(sums[2 * q], low), backward(sums[2 * q + 1], high))
+    def to_word(q, sums, kept, words):
+        words[q] = backward(sums[2 * q], sums[2 * q + 1], kept[q])
 
     @device
     def activate_backward(sums, kept, words):
-        unrolled(n_words, backward_pair, sums, kept, words)
+        unrolled(n_words, to_word, sums, kept, words)
 
     return activate_backward
 
@@ -213,9 +209,9 @@ def features_backward(layout: FusedLayout, precision: str):
 
 @cache
 def weight_gradients(layout: FusedLayout, precision: str, k: int):
-    """Device function (shared, warp, lane, sums): add the block's gradient of matrix k to sums.
+    """Device function (shared, warp, lane, sums): add the group's gradient of matrix k to sums.
 
-    Each warp has some of its 16 x 16 blocks, each over all samples of the block of threads.
+    Each warp has some of its 16 x 16 blocks, each over all samples of the group.
     """
     m, n = layout.blocks[k]
     n_warps, n_mine, first = layout.n_warps, layout.blocks_per_warp[k], layout.first_sums[k]
@@ -223,7 +219,8 @@ def weight_gradients(layout: FusedLayout, precision: str, k: int):
     outputs, inputs = layout.rows[k + 1], layout.rows[k]
     of_outputs, of_inputs = lane_columns(out_pitch), lane_rows(in_pitch)
     add = add_outer_product(precision)
-    n_steps = layout.n_samples // ROWS
+    n_samples = layout.group_threads
+    n_steps = n_samples // ROWS
     out_step, in_step = np.uint32(ROWS * out_pitch), np.uint32(ROWS * in_pitch)
     same_row = n_warps % m == 0  # all of a warp's blocks are of the same outputs
     whole = m * n % n_warps == 0
@@ -242,8 +239,12 @@ def weight_gradients(layout: FusedLayout, precision: str, k: int):
 
     @device
     def weight_gradients(shared, warp, lane, sums):
+        first_row = np.uint32(warp // np.uint32(n_warps)) * np.uint32(n_samples)
+        warp = np.uint32(warp % np.uint32(n_warps))
         a_address = np.uint32(shared + np.uint32(outputs) + of_outputs(lane))
         b_address = np.uint32(shared + np.uint32(inputs) + of_inputs(lane))
+        a_address = np.uint32(a_address + first_row * np.uint32(out_pitch))
+        b_address = np.uint32(b_address + first_row * np.uint32(in_pitch))
         a_row = (
             np.uint32(np.uint32(warp % np.uint32(m)) * np.uint32(32)) if same_row else np.uint32(0)
         )
@@ -278,6 +279,7 @@ def flush_gradients(layout: FusedLayout, k: int):
 
     @device
     def flush_gradients(warp, lane, sums, gradients):
-        unrolled(n_pairs, flush_pair, warp, lane, sums, gradients)
+        of_group = np.uint32(warp % np.uint32(n_warps))
+        unrolled(n_pairs, flush_pair, of_group, lane, sums, gradients)
 
     return flush_gradients

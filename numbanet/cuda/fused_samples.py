@@ -10,8 +10,8 @@ import numpy as np
 from numbanet.cuda.encoding_kernels import partition_width
 from numbanet.device import ZERO, device, local_array, select, uint32_view, unrolled
 from numbanet.encodings.base import AbstractEncoding
+from numbanet.storage.halves import TO_FLOATS, TO_PAIR
 from numbanet.storage.views import VECTORS
-from numbanet.tiles.fragments import TO_FLOATS, TO_PAIR
 from numbanet.tiles.instructions import load_words, store_words
 
 PIECE = 8  # halves of a 16-byte access
@@ -65,11 +65,12 @@ def for_each_part(encoding: AbstractEncoding, make):
 
         return after
 
-    @device
-    def nothing(*arguments):
-        return
-
     return reduce(then, encoding.parts, nothing)
+
+
+@device
+def nothing(*arguments):
+    return
 
 
 @cache
@@ -99,11 +100,15 @@ def encode(encoding: AbstractEncoding, precision: str):
         first_dim, first_column = part.first_dim, part.first_column
         first_param, partition_forward = part.first_param, part.encoding.partition_forward
         n_pairs = width // 2
+        has_pairs = in_pairs and precision in part.encoding.partition_forward_pairs
+        forward_pairs = part.encoding.partition_forward_pairs.get(precision, nothing)
 
         @device
         def encode_partition(partition, x, params, y, words):
             first = first_column + partition * width
-            if in_pairs:
+            if has_pairs:
+                forward_pairs(partition, x, params, words[first // 2 : first // 2 + n_pairs])
+            elif in_pairs:
                 mine = local_array(width)
                 partition_forward(partition, x, params, mine)
                 unrolled(n_pairs, pack, first // 2, mine, words)

@@ -160,10 +160,10 @@ def check_gpu(ordinal: int | None, name: str, device: Any) -> None:
 
 
 def is_c_order(array: Imported) -> bool:
-    """Whether an array of float32 has its elements in C order, without gaps."""
+    """Whether an array has its elements in C order, without gaps."""
     if array.strides is None or 0 in array.shape:
         return True
-    step = FLOAT.itemsize
+    step = np.dtype("u2" if array.dtype == dlpack.BFLOAT16 else array.dtype).itemsize
     for length, stride in zip(array.shape[::-1], array.strides[::-1], strict=True):
         if length > 1 and stride != step:
             return False

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.cuda import arrays, random_kernels
+from numbanet.cuda.device_functions import device_functions
 from numbanet.cuda.encoding_engine import EncodingEngine
 from numbanet.cuda.fused_engine import AMPERE, FusedEngine
 from numbanet.cuda.inputs import as_device_matrix, as_device_output, as_device_vector
@@ -101,6 +102,9 @@ class CudaTarget(AbstractTarget):
 
     def encoding_engine(self, encoding):
         return EncodingEngine(self.device, encoding, self.precision)
+
+    def device_functions(self, model, **options):
+        return device_functions(self.device, model, self.precision, **options)
 
     def training(self, engine, parameters, optimizer, layout):
         return CudaTraining(self.device, engine, parameters, optimizer, layout)

@@ -40,6 +40,8 @@ def special_register(name):
 thread_index, threads_per_block = special_register("tid.x"), special_register("ntid.x")
 block_index, blocks_per_grid = special_register("ctaid.x"), special_register("nctaid.x")
 block_index_y, block_index_z = special_register("ctaid.y"), special_register("ctaid.z")
+thread_index_y, threads_per_block_y = special_register("tid.y"), special_register("ntid.y")
+thread_index_z, threads_per_block_z = special_register("tid.z"), special_register("ntid.z")
 
 
 @device
@@ -50,6 +52,30 @@ def thread_number():  # of all threads along x
 @device
 def n_threads():  # along x
     return np.uint32(blocks_per_grid() * threads_per_block())
+
+
+@device
+def thread_in_block():  # in the order in which threads form warps
+    row = np.uint32(thread_index_z() * threads_per_block_y() + thread_index_y())
+    return np.uint32(row * threads_per_block() + thread_index())
+
+
+@device
+def threads_in_block():  # in all dimensions
+    rows = np.uint32(threads_per_block_y() * threads_per_block_z())
+    return np.uint32(rows * threads_per_block())
+
+
+@intrinsic
+def stop(typingctx):
+    """Give up: the launch fails."""
+
+    def codegen(context, builder, signature, args):
+        function = ir.FunctionType(ir.VoidType(), [])
+        builder.call(ir.InlineAsm(function, "trap;", "", side_effect=True), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 @intrinsic
@@ -78,6 +104,22 @@ def barrier_or(typingctx, condition):
         return builder.icmp_unsigned("!=", answer, INTEGER(0))
 
     return types.boolean(types.boolean), codegen
+
+
+@intrinsic
+def group_barrier(typingctx, number, n):
+    """Wait for n threads of the block, whole warps, that call this with the same number, 1 to 15.
+
+    The block's own barrier is number 0.
+    """
+
+    def codegen(context, builder, signature, args):
+        function = ir.FunctionType(ir.VoidType(), [INTEGER, INTEGER])
+        text = "bar.sync $0, $1;"
+        builder.call(ir.InlineAsm(function, text, "r,r,~{memory}", side_effect=True), args)
+        return context.get_dummy_value()
+
+    return types.void(types.uint32, types.uint32), codegen
 
 
 @intrinsic

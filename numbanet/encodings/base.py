@@ -147,6 +147,14 @@ class AbstractEncoding(ABC):
 
         return partition_forward
 
+    @property
+    def partition_forward_pairs(self):
+        """As partition_forward, but (partition, x, params, words): features as pairs of halves.
+
+        By the precision of words and params, where there is such a function; CUDA only.
+        """
+        return {}
+
     @cached_property
     def partition_backward_params(self):
         """(partition, i, n, x, params, dl_dy, dl_dparams): backward_params for sample i of n."""

@@ -13,13 +13,7 @@ from functools import cache
 import numpy as np
 
 from numbanet.device import ZERO, device, unrolled
-from numbanet.storage.halves import (
-    bfloat16_pair_to_floats,
-    compute_capability,
-    float16_pair_to_floats,
-    floats_to_bfloat16_pair,
-    floats_to_float16_pair,
-)
+from numbanet.storage.halves import compute_capability
 from numbanet.tiles.instructions import (
     MULTIPLY_ADD,
     ldmatrix,
@@ -31,8 +25,6 @@ from numbanet.tiles.instructions import (
 
 ROWS = 16  # of a fragment
 HOPPER = np.int32(90)
-TO_PAIR = {"float16": floats_to_float16_pair, "bfloat16": floats_to_bfloat16_pair}
-TO_FLOATS = {"float16": float16_pair_to_floats, "bfloat16": bfloat16_pair_to_floats}
 
 
 def row_pitch(width: int) -> int:

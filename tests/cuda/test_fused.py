@@ -320,7 +320,11 @@ def test_any_batch_size(cuda_device, n):
         return
     exact = case.twin.inference(case.x, case.params)
     assert_close(y, exact, 4 * ROUNDING["float16"])
-    case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
+    if n == 1:  # too few roundings to compare what they come to
+        _, exact = case.twin.backward(case.x, case.params, case.loss_of(exact)[1])
+        assert_close(gradients, exact, 4 * ROUNDING["float16"])
+    else:
+        case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
     assert loss == pytest.approx(case.loss_of(case.reference.inference(case.x))[0], rel=1e-3)
 
 

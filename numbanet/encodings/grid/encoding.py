@@ -16,7 +16,14 @@ import numpy as np
 from numbanet.device import ZERO, device, local_array
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.grid import level, partitions, rows, tables
-from numbanet.encodings.grid.indexing import HASHES, Level, table_entry
+from numbanet.encodings.grid.indexing import (
+    FAR,
+    HASHES,
+    Level,
+    fixed_position,
+    float_position,
+    table_entry,
+)
 from numbanet.encodings.grid.interpolation import INTERPOLATIONS
 from numbanet.registry import check, create, derived, register
 
@@ -145,8 +152,16 @@ class Grid(AbstractEncoding):
         return level_constants
 
     @cached_property
+    def position(self):
+        """(level, x) -> the cell of a coordinate, and the place in it."""
+        if self.fixed_point_pos:
+            return fixed_position
+        largest = max(level.scale for level in self.levels)
+        return float_position(FAR / np.float32(max(largest, 1)))
+
+    @cached_property
     def entry(self):
-        """(level, cell, corner) -> index of an entry, counted from the first level's first."""
+        """(level, cell, corner) -> index of an entry, counted from the first of the level."""
         indexings = frozenset(int(level.indexing) for level in self.levels)
         return table_entry(self.n_dims, self.hash, indexings)
 
@@ -275,6 +290,12 @@ class Grid(AbstractEncoding):
     @cached_property
     def partition_double_backward_params(self):
         return partitions.double_backward_params(self)
+
+    @cached_property
+    def partition_forward_pairs(self):
+        if self.n_pairs == 0 or self.n_corners > level.MOST_BLENDED_CORNERS:
+            return {}
+        return {"float16": partitions.forward_pairs(self)}
 
     # One level and many samples: see rows.py.
 

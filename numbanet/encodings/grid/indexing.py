@@ -53,11 +53,20 @@ def divide(n, divisor, reciprocal):  # uint32 quotient and rest, without a divis
 FAR = np.float32(2.0**30)  # there float32 knows whole numbers only, and int32 still holds them
 
 
-@device
-def float_position(level, x):  # cell, and place in it
-    position = min(max(level.scale * x + HALF, -FAR), FAR)
-    cell = floor_to_int(position)
-    return np.uint32(cell), position - np.float32(cell)
+@cache
+def float_position(limit: np.float32):
+    """Device function (level, x): the cell of a coordinate, and the place in it.
+
+    Beyond the limit x counts as the limit, in all levels alike: one comparison serves them all.
+    """
+
+    @device
+    def float_position(level, x):
+        position = level.scale * min(max(x, -limit), limit) + HALF
+        cell = floor_to_int(position)
+        return np.uint32(cell), position - np.float32(cell)
+
+    return float_position
 
 
 @device
@@ -155,7 +164,7 @@ def _base_convert_hash(n_dims):
 
 @cache
 def table_entry(n_dims: int, hash_name: str, indexings: frozenset[int]):
-    """Device function (level, cell, corner): the entry, counted from the start of all tables.
+    """Device function (level, cell, corner): the entry, counted from the start of the level's.
 
     `indexings` are those that occur; code for the others is left out.
     """
@@ -172,6 +181,6 @@ def table_entry(n_dims: int, hash_name: str, indexings: frozenset[int]):
         else:
             number = linear(level, cell, corner)
             index = divide(number, level.size, level.size_reciprocal)[1]
-        return np.uint32(level.offset + index)
+        return index
 
     return table_entry

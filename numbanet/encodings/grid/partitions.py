@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 
 from numbanet.device import ZERO, device
+from numbanet.encodings.grid import level
 from numbanet.random import Pcg32, pcg32_advance, pcg32_float, pcg32_output
 
 
@@ -21,6 +22,17 @@ def forward(grid):
         level_forward(level_constants(partition), x, params, y)
 
     return grid_level
+
+
+@cache
+def forward_pairs(grid):
+    level_constants, level_forward = grid.level_constants, level.forward_pairs(grid)
+
+    @device
+    def grid_level_pairs(partition, x, params, words):  # words [n_features / 2]
+        level_forward(level_constants(partition), x, params, words)
+
+    return grid_level_pairs
 
 
 @cache

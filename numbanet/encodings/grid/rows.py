@@ -43,7 +43,8 @@ def tile_corners(grid):
             cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
             locate_(level, x, cell, factors)
             for corner in range(n_corners):
-                entries[corner * tile + i] = entry(level, cell, corner)
+                index = entry(level, cell, corner)
+                entries[corner * tile + i] = np.uint32(level.offset + index)
                 weights[corner * tile + i] = weight_of(factors, corner, NONE, NONE)
 
     return tile_corners
