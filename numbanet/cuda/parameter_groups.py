@@ -12,9 +12,9 @@ import numpy as np
 from numbanet.device import ZERO, device, local_array, unrolled
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.storage.access import store
+from numbanet.storage.halves import TO_PAIR
 from numbanet.storage.memory_access import load_four_floats, store_four_floats, store_two_words
 from numbanet.storage.views import VECTORS, columns_from, float_matrix, float_vector
-from numbanet.tiles.fragments import TO_PAIR
 
 FOUR = 4  # float32 of 16 bytes
 MOST_ROWS = 8  # of the state, so that those of four parameters fit a thread's registers
