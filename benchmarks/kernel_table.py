@@ -139,15 +139,15 @@ def loss_floor(model, layers):
     return sample(6 * n, n * (HALF + FLOAT + HALF))
 
 
-def check_floor(model, layers):
-    network = model.network
-    n = N_SAMPLES * network.n_input_dims + network.n_params
-    return Floor("number", n, 1, FLOAT)
-
-
 def adam_floor(model, layers):
-    """Weight, gradient and 3 rows of state; all but the gradient and the copy are written too."""
-    return Floor("parameter", model.network.n_params, 15, 9 * FLOAT + HALF)
+    """Weight, gradient and 3 rows of state; all but the gradient are written, and the copy.
+
+    Of parameters of a table that got no gradient, only that is read.
+    """
+    n, n_matrix = model.network.n_params, model.network.network.n_params
+    of_table = model.network.gradients.numpy()[n_matrix:]
+    share = (n_matrix + np.count_nonzero(of_table)) / n
+    return Floor("parameter", n, share * 15, FLOAT + share * (8 * FLOAT + HALF))
 
 
 def convert_floor(model, layers):
@@ -173,8 +173,10 @@ def one_blob_backward_floor(model, layers):
 
 
 def finish_floor(model, layers):
+    """Inputs and gradients are looked at, and sums of the loss added up."""
     n_sums = N_SAMPLES // WARP
-    return Floor("step", 1, n_sums, n_sums * FLOAT)
+    n = N_SAMPLES * model.network.n_input_dims + model.network.n_params + n_sums
+    return Floor("number", n, 1, FLOAT)
 
 
 def encoding_work(encoding) -> tuple[float, float]:
@@ -222,7 +224,6 @@ FLOORS = {
     r"product_.*": product_floor,
     r"tensor_.*": tensor_floor,
     r".*_loss": loss_floor,
-    r"check_finite": check_floor,
     r"finish_step": finish_floor,
     r"Adam_optimize": adam_floor,
     r"convert": convert_floor,

@@ -21,7 +21,8 @@ def address_of(context, builder, signature, args, element):
 
 
 WORD = ir.IntType(32)
-TWO_FLOATS = ir.VectorType(ir.FloatType(), 2)
+TWO_FLOATS, FOUR_FLOATS = (ir.VectorType(ir.FloatType(), n) for n in (2, 4))
+TWO_WORDS = ir.VectorType(WORD, 2)
 
 
 @intrinsic
@@ -59,29 +60,68 @@ def swap_word_if_equal(typingctx, array, i, expected, word):
 
 
 @intrinsic
-def load_two_floats(typingctx, array, i):
-    result = types.UniTuple(types.float32, 2)
+def add_to_word(typingctx, array, i, value):
+    """array[i] += value, in one step; returns what was there."""
 
     def codegen(context, builder, signature, args):
-        loaded = builder.load(address_of(context, builder, signature, args, TWO_FLOATS))
-        loaded.align = 8
-        values = [builder.extract_element(loaded, WORD(k)) for k in range(2)]
+        pointer = address_of(context, builder, signature, args, WORD)
+        return builder.atomic_rmw("add", pointer, args[2], "monotonic")
+
+    return types.uint32(array, i, types.uint32), codegen
+
+
+def vector_load(vector, array, i):
+    """Typing and code of an intrinsic: the elements of a vector of floats, in one access."""
+    n = vector.count
+    result = types.UniTuple(types.float32, n)
+
+    def codegen(context, builder, signature, args):
+        loaded = builder.load(address_of(context, builder, signature, args, vector))
+        loaded.align = 4 * n
+        values = [builder.extract_element(loaded, WORD(k)) for k in range(n)]
         return context.make_tuple(builder, result, values)
 
     return result(array, i), codegen
 
 
-@intrinsic
-def store_two_floats(typingctx, array, i, low, high):
+def vector_store(vector, array, i, *values):
+    """Typing and code of an intrinsic: write the 32-bit elements of a vector in one access."""
+    n = vector.count
+
     def codegen(context, builder, signature, args):
-        pair = ir.Constant(TWO_FLOATS, ir.Undefined)
-        for k in range(2):
-            pair = builder.insert_element(pair, args[2 + k], WORD(k))
-        pointer = address_of(context, builder, signature, args, TWO_FLOATS)
-        builder.store(pair, pointer).align = 8
+        whole = ir.Constant(vector, ir.Undefined)
+        for k in range(n):
+            whole = builder.insert_element(whole, args[2 + k], WORD(k))
+        pointer = address_of(context, builder, signature, args, vector)
+        builder.store(whole, pointer).align = 4 * n
         return context.get_dummy_value()
 
-    return types.void(array, i, types.float32, types.float32), codegen
+    return types.void(array, i, *values), codegen
+
+
+@intrinsic
+def load_two_floats(typingctx, array, i):
+    return vector_load(TWO_FLOATS, array, i)
+
+
+@intrinsic
+def load_four_floats(typingctx, array, i):
+    return vector_load(FOUR_FLOATS, array, i)
+
+
+@intrinsic
+def store_two_floats(typingctx, array, i, low, high):
+    return vector_store(TWO_FLOATS, array, i, *(types.float32,) * 2)
+
+
+@intrinsic
+def store_four_floats(typingctx, array, i, a, b, c, d):
+    return vector_store(FOUR_FLOATS, array, i, *(types.float32,) * 4)
+
+
+@intrinsic
+def store_two_words(typingctx, array, i, low, high):
+    return vector_store(TWO_WORDS, array, i, *(types.uint32,) * 2)
 
 
 @intrinsic
