@@ -17,6 +17,7 @@ from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.identity import Identity
 from numbanet.model import create_encoding_component, create_network_component, initial_rng
+from numbanet.losses.base import AbstractLoss
 from numbanet.networks.base import AbstractMLP
 from numbanet.target import AbstractTarget, Gradients
 from numbanet.targets import target_for
@@ -170,6 +171,30 @@ class Evaluator:
             dl_ddy, dl_dx = self._engine.double_backward(inputs, read, dl_dy, dl_ddx, gradients)
             dl_dparams = self._gradient_tensor(gradients, wants_params, params)
             return tensor_of(dl_ddy), tensor_of(dl_dx), dl_dparams
+
+    def loss(
+        self, x: torch.Tensor, params: torch.Tensor, targets: torch.Tensor,
+        pdf: torch.Tensor | None, loss: AbstractLoss, wants_x: bool, wants_params: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+        """The mean loss [] and its gradients, as `backward` returns them, in one pass."""
+        with current_stream(self.target, x):
+            inputs, read = self._arrays(x, params)
+            wanted = self.target.matrix(array_of(targets), "targets", self.n_outputs, len(x))
+            if pdf is not None:
+                pdf = self.target.matrix(array_of(pdf), "pdf", self.n_outputs, len(x))
+            gradients = self._gradients(wants_params)
+            dl_dx = self.target.empty(*inputs.shape) if wants_x else None
+            found = self._engine.forward_backward(
+                inputs, read, loss=loss, targets=wanted, pdf=pdf, gradients=gradients,
+                dl_dinput=dl_dx,
+            )  # fmt: skip
+            if isinstance(found, float):
+                value = x.new_tensor(found)
+            else:  # on a GPU, how many partial sums there are
+                sums = tensor_of(self._engine.partial_sums(found)[:found])
+                value = sums.sum() / max(targets.numel(), 1)
+            dl_dparams = self._gradient_tensor(gradients, wants_params, params)
+            return value, self._tensor(dl_dx, x), dl_dparams
 
     def _arrays(self, x: torch.Tensor, params: torch.Tensor) -> tuple[Any, Any]:
         """Inputs and parameters as the engines read them."""

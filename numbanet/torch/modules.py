@@ -4,6 +4,7 @@ Constructors, attributes and the layout of `params` are tinycudann's; docs/migra
 differs.
 """
 
+import json
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -69,26 +70,28 @@ class Module(torch.nn.Module):
         Raises:
             ValueError: the inputs have another shape.
         """
-        if x.dim() != 2 or x.shape[1] != self.n_input_dims:
+        x, native = self._inputs(x, "inputs", self.n_input_dims), self.native_tcnn_module
+        y = operators.forward(x, self._params(), native.description, native.precision)
+        return y.to(self.dtype)
+
+    def _params(self) -> torch.Tensor:
+        return self.params.to(torch.float32).contiguous()
+
+    def _inputs(self, x: torch.Tensor, name: str, n_columns: int) -> torch.Tensor:
+        """A batch as the operators take it: float32, in C order, where the parameters are."""
+        if x.dim() != 2 or x.shape[1] != n_columns:
             raise ValueError(
-                f"inputs: expected shape [batch, {self.n_input_dims}], got {list(x.shape)}; "
-                "reshape what has more dimensions"
+                f"{name}: expected shape [batch, {n_columns}], got {list(x.shape)}; reshape what "
+                "has more dimensions"
             )
         if x.device != self.params.device:
             warnings.warn(
-                f"inputs on {x.device} are moved to {self.params.device}, where the parameters of "
+                f"{name} on {x.device} are moved to {self.params.device}, where the parameters of "
                 f"{type(self).__name__} are; move one of them before",
-                stacklevel=2,
+                stacklevel=3,
             )
             x = x.to(self.params.device)
-        native = self.native_tcnn_module
-        y = operators.forward(
-            x.to(torch.float32).contiguous(),
-            self.params.to(torch.float32).contiguous(),
-            native.description,
-            native.precision,
-        )
-        return y.to(self.dtype)
+        return x.to(torch.float32).contiguous()
 
     @property
     def jit_fusion(self) -> bool:
@@ -106,7 +109,56 @@ class Module(torch.nn.Module):
         )
 
 
-class NetworkWithInputEncoding(Module):
+class TrainableModule(Module):
+    """A module with a network."""
+
+    def loss(
+        self,
+        x: torch.Tensor,
+        targets: torch.Tensor,
+        loss_config: Mapping[str, Any] | None = None,
+        pdf: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The loss of a batch, [], computed together with its gradients in one pass.
+
+        Not one of tinycudann's. Faster than evaluating the module and comparing, because nothing
+        has to be computed anew for the backward pass. It can be differentiated once.
+
+        Args:
+            x: [n, n_input_dims].
+            targets: [n, n_output_dims], constants.
+            loss_config: JSON config of one of numbanet's losses; RelativeL2 if it is None.
+            pdf: the density with which each target was sampled, [n, n_output_dims].
+
+        Returns:
+            The mean over the batch and the output dimensions.
+
+        Raises:
+            ConfigError: the config cannot be used.
+            ValueError: a shape is wrong, or targets or pdf require a gradient.
+        """
+        config = json.dumps(dict(loss_config or {}))
+        operators.find_loss(config).row(self.n_output_dims, pdf is not None)  # or ConfigError
+        given = {"targets": targets} if pdf is None else {"targets": targets, "pdf": pdf}
+        for name, tensor in given.items():
+            if tensor.requires_grad:
+                raise ValueError(f"{name}: must not require a gradient; detach it")
+            if tensor.shape[0] != x.shape[0]:
+                raise ValueError(
+                    f"{name}: expected {x.shape[0]} rows as x has, got {tensor.shape[0]}"
+                )
+            given[name] = self._inputs(tensor, name, self.n_output_dims)
+        native, enabled = self.native_tcnn_module, torch.is_grad_enabled()
+        x, params = self._inputs(x, "x", self.n_input_dims), self._params()
+        wants = enabled and x.requires_grad, enabled and params.requires_grad
+        value, _, _ = operators.loss(
+            x, params, given["targets"], given.get("pdf"), native.description, native.precision,
+            config, *wants,
+        )  # fmt: skip
+        return value
+
+
+class NetworkWithInputEncoding(TrainableModule):
     """An encoding and the network that reads it, evaluated together.
 
     Args:
@@ -139,7 +191,7 @@ class NetworkWithInputEncoding(Module):
         self.encoding_config, self.network_config = encoding_config, network_config
 
 
-class Network(Module):
+class Network(TrainableModule):
     """A network by itself; its inputs are padded with ones to a multiple of 16.
 
     Arguments and errors are those of NetworkWithInputEncoding.

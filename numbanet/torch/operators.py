@@ -4,10 +4,15 @@ Each is opaque to torch.compile, which does not break its graph for them. A mode
 description, the text that evaluator.py explains, and by the precision of its kernels on a GPU.
 """
 
+import json
+from functools import cache
+
 import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from numbanet.create import create_loss
+from numbanet.losses.base import AbstractLoss
 from numbanet.torch.evaluator import evaluator_for, n_params, sizes
 
 
@@ -37,6 +42,22 @@ def double_backward(
     return evaluator.double_backward(dl_dy, x, params, dl_ddx, wants_params)
 
 
+@custom_op("numbanet::loss", mutates_args=())
+def loss(
+    x: Tensor, params: Tensor, targets: Tensor, pdf: Tensor | None, description: str,
+    precision: str, loss_config: str, wants_x: bool, wants_params: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The mean loss [] and, where wanted, its gradients with respect to x and params."""
+    evaluator = evaluator_for(description, x.device, precision)
+    return evaluator.loss(x, params, targets, pdf, find_loss(loss_config), wants_x, wants_params)
+
+
+@cache
+def find_loss(config: str) -> AbstractLoss:
+    """The loss that a JSON config describes."""
+    return create_loss(json.loads(config))
+
+
 # What they return, for PyTorch to plan with
 
 
@@ -59,6 +80,12 @@ def _(dl_dy, x, params, description, precision, wants_x, wants_params):
 def _(dl_dy, x, params, dl_ddx, description, precision, wants_params):
     dl_dparams = _vector(params, description, wants_params)
     return torch.empty_like(dl_dy), torch.empty_like(x), dl_dparams
+
+
+@loss.register_fake
+def _(x, params, targets, pdf, description, precision, loss_config, wants_x, wants_params):
+    dl_dx = torch.empty_like(x) if wants_x else x.new_empty(0)
+    return x.new_empty(()), dl_dx, _vector(params, description, wants_params)
 
 
 # Derivatives
@@ -99,5 +126,26 @@ def _backward_backward(ctx, dl_ddx, dl_ddparams):
     return *(value if want else None for value, want in zip(found, wanted, strict=True)), *nothing
 
 
+def _keep_loss(ctx, inputs, output):
+    _, *gradients = output
+    ctx.save_for_backward(*gradients)
+    ctx.set_materialize_grads(False)
+
+
+def _loss_backward(ctx, dl_dvalue, *of_gradients):
+    if any(gradient is not None for gradient in of_gradients):
+        raise NotImplementedError(
+            "the gradient of `loss` cannot be differentiated once more; evaluate the model by "
+            "itself, with a loss of PyTorch's"
+        )
+    found = [None, None]
+    if dl_dvalue is not None:
+        wanted = ctx.needs_input_grad[:2]
+        pairs = zip(ctx.saved_tensors, wanted, strict=True)
+        found = [dl_dvalue * gradient if want else None for gradient, want in pairs]
+    return *found, *(None,) * 7
+
+
 forward.register_autograd(_forward_backward, setup_context=_keep_forward)
 backward.register_autograd(_backward_backward, setup_context=_keep_backward)
+loss.register_autograd(_loss_backward, setup_context=_keep_loss)
