@@ -176,7 +176,12 @@ class Evaluator:
         self, x: torch.Tensor, params: torch.Tensor, targets: torch.Tensor,
         pdf: torch.Tensor | None, loss: AbstractLoss, wants_x: bool, wants_params: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-        """The mean loss [] and its gradients, as `backward` returns them, in one pass."""
+        """The mean loss [] and its gradients, as `backward` returns them, in one pass.
+
+        Raises:
+            ConfigError: the loss cannot take so many outputs.
+        """
+        loss.row(self.n_outputs, pdf is not None)  # which raises it
         with current_stream(self.target, x):
             inputs, read = self._arrays(x, params)
             wanted = self.target.matrix(array_of(targets), "targets", self.n_outputs, len(x))

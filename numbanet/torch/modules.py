@@ -116,7 +116,7 @@ class TrainableModule(Module):
         self,
         x: torch.Tensor,
         targets: torch.Tensor,
-        loss_config: Mapping[str, Any] | None = None,
+        loss: str | Mapping[str, Any] = "RelativeL2",
         pdf: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The loss of a batch, [], computed together with its gradients in one pass.
@@ -127,7 +127,7 @@ class TrainableModule(Module):
         Args:
             x: [n, n_input_dims].
             targets: [n, n_output_dims], constants.
-            loss_config: JSON config of one of numbanet's losses; RelativeL2 if it is None.
+            loss: the otype of one of numbanet's losses, or its JSON config.
             pdf: the density with which each target was sampled, [n, n_output_dims].
 
         Returns:
@@ -137,8 +137,7 @@ class TrainableModule(Module):
             ConfigError: the config cannot be used.
             ValueError: a shape is wrong, or targets or pdf require a gradient.
         """
-        config = json.dumps(dict(loss_config or {}))
-        operators.find_loss(config).row(self.n_output_dims, pdf is not None)  # or ConfigError
+        config = loss if isinstance(loss, str) else json.dumps(dict(loss))
         given = {"targets": targets} if pdf is None else {"targets": targets, "pdf": pdf}
         for name, tensor in given.items():
             if tensor.requires_grad:

@@ -45,17 +45,17 @@ def double_backward(
 @custom_op("numbanet::loss", mutates_args=())
 def loss(
     x: Tensor, params: Tensor, targets: Tensor, pdf: Tensor | None, description: str,
-    precision: str, loss_config: str, wants_x: bool, wants_params: bool,
+    precision: str, config: str, wants_x: bool, wants_params: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The mean loss [] and, where wanted, its gradients with respect to x and params."""
     evaluator = evaluator_for(description, x.device, precision)
-    return evaluator.loss(x, params, targets, pdf, find_loss(loss_config), wants_x, wants_params)
+    return evaluator.loss(x, params, targets, pdf, find_loss(config), wants_x, wants_params)
 
 
 @cache
 def find_loss(config: str) -> AbstractLoss:
-    """The loss that a JSON config describes."""
-    return create_loss(json.loads(config))
+    """The loss of that otype, or that a JSON config describes."""
+    return create_loss(json.loads(config) if config.startswith("{") else {"otype": config})
 
 
 # What they return, for PyTorch to plan with
@@ -83,7 +83,7 @@ def _(dl_dy, x, params, dl_ddx, description, precision, wants_params):
 
 
 @loss.register_fake
-def _(x, params, targets, pdf, description, precision, loss_config, wants_x, wants_params):
+def _(x, params, targets, pdf, description, precision, config, wants_x, wants_params):
     dl_dx = torch.empty_like(x) if wants_x else x.new_empty(0)
     return x.new_empty(()), dl_dx, _vector(params, description, wants_params)
 
