@@ -135,7 +135,9 @@ class NativeModule:
                 self._unpadded(dl_dy), x.float(), params.float(), self.description, self.precision,
                 *context,
             )  # fmt: skip
-        dl_dx, dl_dparams = (g if wanted else None for g, wanted in zip(gradients, context, strict=True))
+        dl_dx, dl_dparams = (
+            g if wanted else None for g, wanted in zip(gradients, context, strict=True)
+        )
         return dl_dx, None if dl_dparams is None else dl_dparams.to(params.dtype)
 
     def bwd_bwd_input(self, context, x, params, dl_ddx, dl_dy) -> tuple[torch.Tensor | None, ...]:

@@ -103,9 +103,10 @@ class Module(torch.nn.Module):
         self.native_tcnn_module.jit_fusion = bool(value)
 
     def extra_repr(self) -> str:
+        hyperparams = self.native_tcnn_module.hyperparams()
         return (
             f"n_input_dims={self.n_input_dims}, n_output_dims={self.n_output_dims}, "
-            f"seed={self.seed}, dtype={self.dtype}, hyperparams={self.native_tcnn_module.hyperparams()}"
+            f"seed={self.seed}, dtype={self.dtype}, hyperparams={hyperparams}"
         )
 
 
@@ -226,6 +227,7 @@ class Encoding(Module):
         *,
         device: Any = None,
     ):
-        super().__init__(evaluator.describe(n_input_dims, None, encoding_config, None),
-                         seed, dtype, device)
+        super().__init__(
+            evaluator.describe(n_input_dims, None, encoding_config, None), seed, dtype, device
+        )
         self.encoding_config = encoding_config

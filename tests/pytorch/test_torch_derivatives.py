@@ -17,7 +17,10 @@ from twin_evaluator import TwinEvaluator  # noqa: E402
 import numbanet.torch as tcnn  # noqa: E402
 from numbanet.torch import operators  # noqa: E402
 
-TOLERANCE = {"first": 2e-4, "second": 5e-4}  # relative to the largest entry; see tests/test_model.py
+TOLERANCE = {
+    "first": 2e-4,
+    "second": 5e-4,
+}  # relative to the largest entry; see tests/test_model.py
 
 # name -> n_input_dims, n_output_dims, config; without "network", the encoding by itself
 CASES = {
@@ -31,8 +34,10 @@ CASES = {
     "smooth grid, Tanh": MODELS["smooth"],
     "composite, ReLU": MODELS["composite"],
     "network, Softplus": (
-        3, 2, make_config({"otype": "Identity"}, mlp("CutlassMLP", 16, 2, "Softplus", "Sigmoid")),
-    ),  # fmt: skip
+        3,
+        2,
+        make_config({"otype": "Identity"}, mlp("CutlassMLP", 16, 2, "Softplus", "Sigmoid")),
+    ),
 }
 
 
@@ -62,8 +67,6 @@ def arguments_of(name, n, seed=0):
         n_outputs = twin.twin.n_outputs
     dl_dy = rng.normal(size=(n, n_outputs)).astype(np.float32)
     return [torch.from_numpy(each).double().requires_grad_() for each in (x, params, dl_dy)]
-
-
 
 
 # How derivatives are wired up, in float64

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import assert_close
-from models import HASH, MODELS, config_of, mlp
+from models import HASH, MODELS, mlp
 
 import numbanet
 
@@ -68,9 +68,7 @@ def test_parameters_are_laid_out_as_numbanets(name):
     plain = numbanet.create_from_config(n_input_dims, n_output_dims, config, 7, "cpu").network
     module = make(name, seed=7)
     np.testing.assert_array_equal(module.params.detach().numpy(), plain.params)
-    np.testing.assert_array_equal(
-        module.native_tcnn_module.initial_params(7).numpy(), plain.params
-    )
+    np.testing.assert_array_equal(module.native_tcnn_module.initial_params(7).numpy(), plain.params)
 
 
 @pytest.mark.parametrize(
@@ -169,13 +167,13 @@ def test_wrong_shapes_are_refused(x):
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(numbanet.ConfigError, match="encoding.otype"):
+    with pytest.raises(numbanet.ConfigError, match=r"encoding\.otype"):
         tcnn.Encoding(3, {"otype": "HashGird"})
     with pytest.raises(numbanet.ConfigError, match="n_neurons"):
         tcnn.Network(3, 3, {"otype": "FullyFusedMLP", "n_neurons": 48 + 1})
     with pytest.raises(ValueError, match="n_input_dims"):
         tcnn.Encoding(0, {"otype": "Identity"})
-    with pytest.raises(ValueError, match="dtype: torch.float64 is not allowed; use one of"):
+    with pytest.raises(ValueError, match=r"dtype: torch\.float64 is not allowed; use one of"):
         tcnn.Encoding(3, {"otype": "Identity"}, dtype=torch.float64)
     with pytest.raises(ValueError, match="seed"):
         tcnn.Encoding(3, {"otype": "Identity"}, seed=-1)

@@ -1,0 +1,151 @@
+"""Programs that import tinycudann itself, and the layer below its modules."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from models import HASH, mlp
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
+
+import numbanet.torch as tcnn  # noqa: E402
+from numbanet.torch import bindings  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+
+PROGRAM = """
+import numbanet.torch
+numbanet.torch.install_as_tinycudann()
+numbanet.torch.install_as_tinycudann()  # a second time does no harm
+
+import tinycudann as tcnn
+import tinycudann.modules
+from tinycudann import Encoding, Network, NetworkWithInputEncoding, free_temporary_memory
+from tinycudann.modules import Module, rtc_set_cache_dir
+
+import tinycudann_bindings
+import importlib
+_C = importlib.import_module("tinycudann_bindings._75_C" if not hasattr(
+    tinycudann_bindings, "_90_C") else "tinycudann_bindings._90_C")
+assert _C.has_networks()
+
+rtc_set_cache_dir("anywhere")
+assert tcnn.Encoding is numbanet.torch.Encoding
+assert issubclass(tcnn.Network, Module)
+assert isinstance(tcnn.supports_jit_fusion(), bool)
+assert tinycudann.modules._C.batch_size_granularity() == 1
+try:
+    import tinycudann.nowhere
+except ModuleNotFoundError:
+    print("done")
+"""
+
+
+def run(program):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_import_tinycudann_finds_it():
+    done = run(PROGRAM)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "done\n"
+
+
+def test_another_tinycudann_is_not_replaced():
+    done = run(
+        "import sys, types\n"
+        "sys.modules['tinycudann'] = types.ModuleType('tinycudann')\n"
+        "import numbanet.torch\n"
+        "numbanet.torch.install_as_tinycudann()"
+    )
+    assert done.returncode != 0
+    assert "RuntimeError: tinycudann has been imported already" in done.stderr
+
+
+def test_importing_imports_neither_cuda_nor_kernels():
+    """`numba.cuda` and NVIDIA's bindings wait for a tensor on a GPU."""
+    done = run(
+        "import sys, numbanet.torch\n"
+        "numbanet.torch.Encoding(3, {'otype': 'Identity'}, device='cpu')\n"
+        "print([name for name in sys.modules if name.split('.')[0] in ('numba_cuda', 'cuda')])"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n"
+
+
+def test_numbers_of_the_bindings():
+    Precision = bindings.Precision
+    assert bindings.default_loss_scale(Precision.Fp16) == 128
+    assert bindings.default_loss_scale(Precision.Fp32) == 1
+    preferred = Precision.Fp16 if torch.cuda.is_available() else Precision.Fp32
+    assert bindings.preferred_precision() == preferred
+
+
+def natives():
+    grid = dict(HASH)
+    network = mlp("FullyFusedMLP", 16, 2)
+    precision = bindings.preferred_precision()
+    return {
+        "NetworkWithInputEncoding": bindings.create_network_with_input_encoding(
+            2, 3, grid, network
+        ),
+        "Network": bindings.create_network(2, 3, network),
+        "Encoding": bindings.create_encoding(2, grid, precision),
+    }
+
+
+@pytest.mark.parametrize("name", natives())
+def test_native_passes_are_the_modules(name):
+    """Outputs are padded, as programs with a copy of tinycudann's modules expect."""
+    native = natives()[name]
+    module = {
+        "NetworkWithInputEncoding": lambda: tcnn.NetworkWithInputEncoding(
+            2, 3, HASH, mlp("FullyFusedMLP", 16, 2), device="cpu"
+        ),
+        "Network": lambda: tcnn.Network(2, 3, mlp("FullyFusedMLP", 16, 2), device="cpu"),
+        "Encoding": lambda: tcnn.Encoding(2, HASH, device="cpu"),
+    }[name]()
+    assert native.n_input_dims == 2
+    assert native.n_output_dims == (8 if name == "Encoding" else 16)
+    assert native.param_precision == native.output_precision == bindings.preferred_precision()
+    assert native.name() == native.hyperparams()["otype"]
+    params = native.initial_params(1337).requires_grad_()
+    assert torch.equal(params, module.params)
+    x = torch.rand(40, 2, requires_grad=True)
+    context, y = native.fwd(x, params)
+    width = module.n_output_dims
+    expected = module(x)
+    torch.testing.assert_close(y[:, :width], expected, rtol=0, atol=0)
+    dl_dy = torch.rand(40, native.n_output_dims)
+    dl_dx, dl_dparams = native.bwd(context, x, params, y, dl_dy)
+    gradient = dl_dy[:, :width].clone().requires_grad_()
+    wanted = torch.autograd.grad(expected, (x, module.params), gradient, create_graph=True)
+    torch.testing.assert_close(dl_dx, wanted[0], rtol=0, atol=0)
+    torch.testing.assert_close(dl_dparams, wanted[1], rtol=0, atol=0)
+    dl_ddx = torch.rand(40, 2)
+    found = native.bwd_bwd_input(context, x, params, dl_ddx, dl_dy)
+    wanted = torch.autograd.grad(wanted[0], (gradient, module.params, x), dl_ddx)
+    torch.testing.assert_close(found[0][:, :width], wanted[0], rtol=0, atol=0)
+    torch.testing.assert_close(found[1], wanted[1], rtol=0, atol=0)
+    torch.testing.assert_close(found[2], wanted[2], rtol=0, atol=0)
+
+
+def test_native_passes_without_gradients():
+    native = natives()["Encoding"]
+    x, params = torch.rand(40, 2), native.initial_params(1)
+    context, y = native.fwd(x, params)
+    assert context is None
+    with pytest.raises(RuntimeError, match="context: None"):
+        native.bwd(context, x, params, y, torch.ones_like(y))
+    x.requires_grad_()
+    context, y = native.fwd(x, params)
+    dl_dx, dl_dparams = native.bwd(context, x, params, y, torch.ones_like(y))
+    assert dl_dx.shape == x.shape
+    assert dl_dparams is None
