@@ -12,12 +12,25 @@ from numbanet.networks.base import ALIGNMENT, next_multiple
 from numbanet.torch import evaluator, operators
 
 
+free_temporary_memory = evaluator.free_temporary_memory
+
+
 class Precision(IntEnum):
     """Of parameters and outputs; Bf16 is not one of tinycudann's."""
 
     Fp32 = 0
     Fp16 = 1
     Bf16 = 2
+
+
+class LogSeverity(IntEnum):
+    """Of messages, of which there are none; see set_log_callback."""
+
+    Info = 0
+    Debug = 1
+    Warning = 2
+    Error = 3
+    Success = 4
 
 
 DTYPES = {
@@ -35,6 +48,11 @@ def batch_size_granularity() -> int:
 def has_networks() -> bool:
     """Whether there are networks beside the encodings."""
     return True
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """The type of tensors of this precision."""
+    return DTYPES[Precision(precision)]
 
 
 def precision_of(dtype: torch.dtype) -> Precision:
@@ -68,10 +86,18 @@ def rtc_set_cache_dir(path: str) -> None:
     """Does nothing: NUMBANET_CACHE_DIR says where compiled kernels are kept."""
 
 
+def rtc_set_include_dir(path: str) -> None:
+    """Does nothing: nothing is included."""
+
+
+def set_log_callback(callback: Any) -> None:
+    """Does nothing: what there is to say are Python's warnings and exceptions."""
+
+
 class NativeModule:
     """A model without parameters of its own: passes from tensors to tensors.
 
-    Outputs are padded to n_output_dims, which is a multiple of 16 where there is a network.
+    Outputs are padded to n_output_dims(), which is a multiple of 16 where there is a network.
 
     Args:
         description: see evaluator.py.
@@ -83,20 +109,27 @@ class NativeModule:
         self.jit_fusion = False
         self._dtype = dtype
         self.precision = str(dtype).removeprefix("torch.")
-        self.n_input_dims, self._width = evaluator.sizes(description)
-        self.n_params = evaluator.n_params(description)
+        self._n_inputs, self._width = evaluator.sizes(description)
 
-    @property
+    def n_input_dims(self) -> int:
+        """Width of the inputs."""
+        return self._n_inputs
+
     def n_output_dims(self) -> int:
+        """Width of the padded outputs."""
         _, network = evaluator.components(self.description)
         return self._width if network is None else next_multiple(self._width, ALIGNMENT)
 
-    @property
+    def n_params(self) -> int:
+        """Length of the parameter vector."""
+        return evaluator.n_params(self.description)
+
     def param_precision(self) -> Precision:
+        """Of the parameters that the kernels read on a GPU."""
         return precision_of(self._dtype)
 
-    @property
     def output_precision(self) -> Precision:
+        """Of the outputs."""
         return precision_of(self._dtype)
 
     def name(self) -> str:
@@ -119,9 +152,13 @@ class NativeModule:
     def fwd(self, x: torch.Tensor, params: torch.Tensor) -> tuple[Any, torch.Tensor]:
         """A context for `bwd`, None if nothing requires a gradient, and the padded outputs."""
         with torch.no_grad():
-            y = operators.forward(x.float(), params.float(), self.description, self.precision)
-        y = functional.pad(y.to(self._dtype), (0, self.n_output_dims - self._width))
+            y = self.outputs(x, params)
         return (x.requires_grad, params.requires_grad) if needs_gradient(x, params) else None, y
+
+    def outputs(self, x: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
+        """The padded outputs, which autograd can differentiate."""
+        y = operators.forward(x.float(), params.float(), self.description, self.precision)
+        return self._padded(y.to(self._dtype))
 
     def bwd(self, context, x, params, y, dl_dy) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """The gradients of inputs and parameters, each None if it was not to be differentiated.
@@ -152,8 +189,11 @@ class NativeModule:
                 self._unpadded(dl_dy), x.float(), params.float(), dl_ddx.float(),
                 self.description, self.precision, context[1],
             )  # fmt: skip
-        dl_ddy = functional.pad(dl_ddy.to(dl_dy.dtype), (0, self.n_output_dims - self._width))
+        dl_ddy = self._padded(dl_ddy.to(dl_dy.dtype))
         return dl_ddy, dl_dparams.to(params.dtype) if context[1] else None, dl_dx
+
+    def _padded(self, y: torch.Tensor) -> torch.Tensor:
+        return functional.pad(y, (0, self.n_output_dims() - self._width))
 
     def _unpadded(self, dl_dy: torch.Tensor) -> torch.Tensor:
         return dl_dy[:, : self._width].float()
@@ -181,7 +221,7 @@ def create_network_with_input_encoding(
 ) -> NativeModule:
     """An encoding and its network; raises as numbanet.torch.NetworkWithInputEncoding."""
     description = evaluator.describe(n_input_dims, n_output_dims, encoding_config, network_config)
-    return NativeModule(description, DTYPES[preferred_precision()])
+    return NativeModule(description, dtype_of(preferred_precision()))
 
 
 def create_network(
@@ -189,7 +229,7 @@ def create_network(
 ) -> NativeModule:
     """A network by itself; raises as numbanet.torch.Network."""
     description = evaluator.describe(n_input_dims, n_output_dims, None, network_config)
-    return NativeModule(description, DTYPES[preferred_precision()])
+    return NativeModule(description, dtype_of(preferred_precision()))
 
 
 def create_encoding(
@@ -197,4 +237,4 @@ def create_encoding(
 ) -> NativeModule:
     """An encoding by itself; raises as numbanet.torch.Encoding."""
     description = evaluator.describe(n_input_dims, None, encoding_config, None)
-    return NativeModule(description, DTYPES[Precision(precision)])
+    return NativeModule(description, dtype_of(precision))

@@ -17,6 +17,22 @@ PUBLIC = {
 }
 
 
+class ModuleFunction:
+    """What tinycudann's modules call, and some programs besides."""
+
+    @staticmethod
+    def apply(native, x, params, loss_scale) -> torch.Tensor:
+        """The padded outputs of a native module, which autograd can differentiate."""
+        return native.outputs(x, params)
+
+
+PRIVATE = {
+    "_C": bindings,
+    "_module_function": ModuleFunction,
+    "_torch_precision": bindings.dtype_of,
+}
+
+
 def module(name: str, **contents) -> ModuleType:
     made = ModuleType(name, "Made by numbanet.torch.install_as_tinycudann().")
     vars(made).update(contents)
@@ -39,7 +55,7 @@ def install_as_tinycudann() -> None:
             "before the first import"
         )
     names = {**PUBLIC, "Module": modules.Module, "rtc_set_cache_dir": bindings.rtc_set_cache_dir}
-    inner = module("tinycudann.modules", **names, _C=bindings)
+    inner = module("tinycudann.modules", **names, **PRIVATE)
     # a package: its __path__ is where nothing more is found
     package = module("tinycudann", **names, modules=inner, __path__=[])
     sys.modules |= {"tinycudann": package, "tinycudann.modules": inner}

@@ -112,9 +112,9 @@ def test_native_passes_are_the_modules(name):
         "Network": lambda: tcnn.Network(2, 3, mlp("FullyFusedMLP", 16, 2), device="cpu"),
         "Encoding": lambda: tcnn.Encoding(2, HASH, device="cpu"),
     }[name]()
-    assert native.n_input_dims == 2
-    assert native.n_output_dims == (8 if name == "Encoding" else 16)
-    assert native.param_precision == native.output_precision == bindings.preferred_precision()
+    assert native.n_input_dims() == 2
+    assert native.n_output_dims() == (8 if name == "Encoding" else 16)
+    assert native.param_precision() == native.output_precision() == bindings.preferred_precision()
     assert native.name() == native.hyperparams()["otype"]
     params = native.initial_params(1337).requires_grad_()
     assert torch.equal(params, module.params)
@@ -123,7 +123,7 @@ def test_native_passes_are_the_modules(name):
     width = module.n_output_dims
     expected = module(x)
     torch.testing.assert_close(y[:, :width], expected, rtol=0, atol=0)
-    dl_dy = torch.rand(40, native.n_output_dims)
+    dl_dy = torch.rand(40, native.n_output_dims())
     dl_dx, dl_dparams = native.bwd(context, x, params, y, dl_dy)
     gradient = dl_dy[:, :width].clone().requires_grad_()
     wanted = torch.autograd.grad(expected, (x, module.params), gradient, create_graph=True)
@@ -135,6 +135,27 @@ def test_native_passes_are_the_modules(name):
     torch.testing.assert_close(found[0][:, :width], wanted[0], rtol=0, atol=0)
     torch.testing.assert_close(found[1], wanted[1], rtol=0, atol=0)
     torch.testing.assert_close(found[2], wanted[2], rtol=0, atol=0)
+
+
+def test_the_function_that_tinycudanns_modules_call():
+    """Some programs call it themselves, with parameters of their own."""
+    done = run(
+        "import torch, numbanet.torch\n"
+        "numbanet.torch.install_as_tinycudann()\n"
+        "from tinycudann.modules import _module_function, _torch_precision, _C\n"
+        "import tinycudann as tcnn\n"
+        "grid = tcnn.Network(3, 2, {'n_neurons': 16, 'n_hidden_layers': 1}, device='cpu')\n"
+        "native = grid.native_tcnn_module\n"
+        "dtype = _torch_precision(native.param_precision())\n"
+        "assert _C.default_loss_scale(native.param_precision()) == grid.loss_scale\n"
+        "x = torch.rand(5, 3, requires_grad=True)\n"
+        "y = _module_function.apply(native, x, grid.params.to(dtype), grid.loss_scale)\n"
+        "assert y.shape == (5, 16) and torch.equal(y[:, :2], grid(x))\n"
+        "y[:, :2].sum().backward()\n"
+        "assert x.grad.abs().max() > 0 and grid.params.grad.abs().max() > 0\n"
+        "_C.free_temporary_memory()"
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_native_passes_without_gradients():

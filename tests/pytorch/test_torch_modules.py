@@ -204,8 +204,8 @@ def test_attributes():
     assert dict(module.named_parameters()).keys() == {"params"}
     assert list(module.state_dict()) == ["params"]
     native = module.native_tcnn_module
-    assert (native.n_input_dims, native.n_output_dims) == (2, 16)
-    assert native.n_params == module.params.numel()
+    assert (native.n_input_dims(), native.n_output_dims()) == (2, 16)
+    assert native.n_params() == module.params.numel()
     assert native.hyperparams()["network"]["n_neurons"] == 16
     for part in ("NetworkWithInputEncoding(", "n_input_dims=2", "n_output_dims=3", "seed=5",
                  "dtype=torch.float32", "'n_neurons': 16"):  # fmt: skip
