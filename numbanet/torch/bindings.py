@@ -11,7 +11,6 @@ from numbanet import registry
 from numbanet.networks.base import ALIGNMENT, next_multiple
 from numbanet.torch import evaluator, operators
 
-
 free_temporary_memory = evaluator.free_temporary_memory
 
 
