@@ -1,6 +1,7 @@
 """Standing in for tinycudann in programs that cannot be edited."""
 
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import torch
@@ -34,8 +35,9 @@ PRIVATE = {
 
 
 def module(name: str, **contents) -> ModuleType:
+    """A module of that name; what asks whether it is installed finds that it is."""
     made = ModuleType(name, "Made by numbanet.torch.install_as_tinycudann().")
-    vars(made).update(contents)
+    vars(made).update(contents, __spec__=ModuleSpec(name, None, is_package="__path__" in contents))
     return made
 
 

@@ -116,7 +116,7 @@ class Evaluator:
         self.n_inputs, self.n_outputs = sizes(description)
         self.n_params = n_params(description)
         self.target = target
-        self._has_network = network is not None
+        self._network = network
         self._n_matrix_params = 0 if network is None else network.n_params
         if network is None:
             self._engine = target.encoding_engine(encoding)
@@ -130,7 +130,7 @@ class Evaluator:
         """The outputs [n, n_outputs] for inputs [n, n_inputs]."""
         with current_stream(self.target, x):
             inputs, read = self._arrays(x, params)
-            if self._has_network:
+            if self._network is not None:
                 return tensor_of(self._engine.inference(inputs, read))
             return tensor_of(self._engine.forward(inputs, read))
 
@@ -144,7 +144,7 @@ class Evaluator:
             dl_dy = self.target.matrix(array_of(dl_dy), "dl_dy", self.n_outputs, len(x))
             gradients = self._gradients(wants_params)
             dl_dx = self.target.empty(*inputs.shape) if wants_x else None
-            if self._has_network:
+            if self._network is not None:
                 self._engine.forward_backward(
                     inputs, read, external=dl_dy, gradients=gradients, dl_dinput=dl_dx
                 )
@@ -157,7 +157,7 @@ class Evaluator:
         wants_params: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
         """The gradients of dl_dy, inputs and parameters, given that of `backward`'s dl_dx."""
-        for activation in self._engine.model.network.layer_activations if self._has_network else ():
+        for activation in () if self._network is None else self._network.activations:
             if activation.second is None:
                 raise TypeError(
                     f"activation {activation.name} has no `second`, the second derivative that "

@@ -12,9 +12,7 @@ from typing import Any
 import torch
 
 from numbanet.torch import evaluator, operators
-from numbanet.torch.bindings import NativeModule, default_loss_scale, precision_of
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+from numbanet.torch.bindings import DTYPES, NativeModule, default_loss_scale, precision_of
 
 
 def default_device() -> torch.device:
@@ -42,15 +40,13 @@ class Module(torch.nn.Module):
         ValueError: the seed or the dtype cannot be used.
     """
 
-    def __init__(
-        self, description: str, seed: int, dtype: torch.dtype | None, device: Any
-    ):  # fmt: skip
+    def __init__(self, description: str, seed: int, dtype: torch.dtype | None, device: Any):
         super().__init__()
         device = default_device() if device is None else torch.device(device)
         if dtype is None:
             dtype = torch.float16 if device.type == "cuda" else torch.float32
-        if dtype not in DTYPES:
-            allowed = ", ".join(map(str, DTYPES))
+        if dtype not in DTYPES.values():
+            allowed = ", ".join(map(str, DTYPES.values()))
             raise ValueError(f"dtype: {dtype} is not allowed; use one of {allowed}")
         self.native_tcnn_module = NativeModule(description, dtype)
         self.dtype = dtype

@@ -26,9 +26,11 @@ from tinycudann.modules import Module, rtc_set_cache_dir
 
 import tinycudann_bindings
 import importlib
-_C = importlib.import_module("tinycudann_bindings._75_C" if not hasattr(
-    tinycudann_bindings, "_90_C") else "tinycudann_bindings._90_C")
+import importlib.util
+(name, *_) = (name for name in vars(tinycudann_bindings) if name.endswith("_C"))
+_C = importlib.import_module("tinycudann_bindings." + name)
 assert _C.has_networks()
+assert importlib.util.find_spec("tinycudann") is not None
 
 rtc_set_cache_dir("anywhere")
 assert tcnn.Encoding is numbanet.torch.Encoding

@@ -43,7 +43,8 @@ def test_learn_an_image(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     output = run(tmp_path, "learn_an_image_torch.py", "picture.png", "config.json", 150)
     assert number_after("PSNR", output) > 26
-    assert Image.open(tmp_path / "learned.png").size == (64, 48)
+    with Image.open(tmp_path / "learned.png") as learned:
+        assert learned.size == (64, 48)
     assert (tmp_path / "learned.pt").is_file()
 
 
