@@ -22,6 +22,7 @@ import numbanet
 from numbanet.activations import activation
 from numbanet.cuda import fused_engine, network_engine
 from numbanet.cuda.arrays import to_device
+from numbanet.cuda.driver import RESERVED
 from numbanet.cuda.fused_engine import FusedEngine
 from numbanet.cuda.fused_layout import MOST_SHARED, SCALE, FusedLayout, fits
 from numbanet.cuda.network_engine import NetworkEngine
@@ -441,6 +442,23 @@ def test_private_levels_are_those_that_fit(cuda_device):
         assert layout.with_private(base + 4 * end - 1).n_private == k
         with_level = layout.with_private(base + 4 * end)
         assert (with_level.n_private, with_level.shared_bytes) == (k + 1, base + 4 * end)
+
+
+@pytest.mark.parametrize("n_blocks", [1, 2])
+def test_one_group_where_two_do_not_fit(pytestconfig, n_blocks):
+    alone = replace(Case("hash", emulated(pytestconfig)).fused._training_layout, n_groups=1)
+    shared_bytes = n_blocks * (replace(alone, n_private=0).shared_bytes + RESERVED + 300)
+    device = emulated(pytestconfig, n_multiprocessors=1, max_shared_bytes=shared_bytes - RESERVED)
+    case = Case("hash", device, 1000)
+    if n_blocks == 1:
+        assert case.fused._training_layout.n_groups == 1
+    else:  # two groups need the weights only once
+        assert case.fused._training_layout.n_groups == 2
+        case.fused._training_layout = replace(alone, n_private=1)
+        case.fused._training_blocks = 2
+    loss, gradients = case.train(case.fused)
+    case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
+    assert loss == pytest.approx(case.loss_of(case.reference.inference(case.x))[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
