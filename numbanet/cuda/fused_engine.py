@@ -8,6 +8,7 @@ from numbanet.cuda.arrays import DeviceArray, empty
 from numbanet.cuda.fused_layout import WARP, FusedLayout, fits
 from numbanet.cuda.kernel import Kernel, exclusive
 from numbanet.cuda.network_engine import NetworkEngine
+from numbanet.cuda.wide_engine import WideTraining
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.losses.base import AbstractLoss, ElementwiseLoss
 from numbanet.storage.views import ITEM_SIZES
@@ -24,15 +25,17 @@ RESERVED = 1024  # bytes of shared memory that each block has beside its own
 
 
 class FusedEngine(NetworkEngine):
-    """Evaluates an encoded network; what no fused kernel can do is left to the chain of kernels.
+    """Evaluates an encoded network, and trains it in one kernel, or else in two, where possible.
 
-    Or it raises ValueError, where the fused kernel is required.
+    What no fused kernel can do is left to the chain of kernels. Or it raises ValueError, where
+    fused kernels are required.
     """
 
     def __init__(self, device: Any, model: EncodedNetwork, precision: str, required: bool = False):
         super().__init__(device, model, precision)
         self._required = required
         self._inference_layout = FusedLayout(model, WARPS, trains=False)
+        self._train_wide = WideTraining(self)
         self._fused = {}
         # In one block they share its weights and private gradients, of which more fit then.
         most, layout = device.max_shared_bytes, FusedLayout(model, WARPS, trains=True)
@@ -43,16 +46,15 @@ class FusedEngine(NetworkEngine):
             per_block = (most + RESERVED) // TRAINING_GROUPS - RESERVED
             self._training_layout = layout.with_private(per_block)
 
-    def _can(self, layout: FusedLayout, n: int, fusable: bool = True) -> bool:
+    def _can(self, layout: FusedLayout, n: int) -> bool:
         widest = max(self.model.encoding.n_dims, self.model.network.n_output_dims)
-        fusable = fusable and n * widest <= MOST_NUMBERS
-        can = fusable and fits(layout, self.device.max_shared_bytes)
+        return n * widest <= MOST_NUMBERS and fits(layout, self.device.max_shared_bytes)
+
+    def _require(self, can: bool, what: str) -> None:
         if self._required and not can:
-            what = "a step" if layout.trains else "inference"
             raise ValueError(
                 f"fused=True: {what} of this model cannot be fused; fused=None takes the chain then"
             )
-        return can
 
     def _kernel(self, key, make, types, layout, n_blocks) -> Kernel:
         if key not in self._fused:
@@ -69,7 +71,9 @@ class FusedEngine(NetworkEngine):
     def inference(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
         layout = self._inference_layout
         n = inputs.shape[0]
-        if not self._can(layout, n):
+        can = self._can(layout, n)
+        self._require(can, "inference")
+        if not can:
             return super().inference(inputs, params)
         outputs = empty((n, self.model.network.n_output_dims), "f4", self.device)
         kernel = self._kernel(
@@ -100,19 +104,25 @@ class FusedEngine(NetworkEngine):
         layout, n = self._training_layout, inputs.shape[0]
         n_blocks = TRAINING_GROUPS // layout.n_groups
         fusable = dl_dinput is None and (loss is None or isinstance(loss, ElementwiseLoss))
-        if not self._can(layout, n, fusable):
-            return super().forward_backward(
-                inputs,
-                params,
-                loss=loss,
-                targets=targets,
-                pdf=pdf,
-                external=external,
-                gradients=gradients,
-                dl_dinput=dl_dinput,
-            )
-        network = self.model.network
+        fused = fusable and self._can(layout, n)
+        wide = fusable and not fused and self._train_wide.fits
+        self._require(fused or wide, "a step")
         in_halves = gradients is not None and gradients.in_halves
+        given = {
+            "loss": loss,
+            "targets": targets,
+            "pdf": pdf,
+            "external": external,
+            "gradients": gradients,
+        }
+        if wide:
+            n_sums = self._train_wide(inputs, params, **given)
+            if in_halves:
+                self._collect(gradients)
+            return n_sums
+        if not fused:
+            return super().forward_backward(inputs, params, **given, dl_dinput=dl_dinput)
+        network = self.model.network
         options = {
             "has_pdf": pdf is not None,
             "external": external is not None,
