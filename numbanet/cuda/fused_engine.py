@@ -35,7 +35,7 @@ class FusedEngine(NetworkEngine):
         super().__init__(device, model, precision)
         self._required = required
         self._inference_layout = FusedLayout(model, WARPS, trains=False)
-        self._train_wide = WideTraining(self)
+        self.wide = WideTraining(self)
         self._fused = {}
         # In one block they share its weights and private gradients, of which more fit then.
         most, layout = device.max_shared_bytes, FusedLayout(model, WARPS, trains=True)
@@ -105,7 +105,7 @@ class FusedEngine(NetworkEngine):
         n_blocks = TRAINING_GROUPS // layout.n_groups
         fusable = dl_dinput is None and (loss is None or isinstance(loss, ElementwiseLoss))
         fused = fusable and self._can(layout, n)
-        wide = fusable and not fused and self._train_wide.fits
+        wide = fusable and not fused and self.wide.fits
         self._require(fused or wide, "a step")
         in_halves = gradients is not None and gradients.in_halves
         given = {
@@ -116,7 +116,7 @@ class FusedEngine(NetworkEngine):
             "gradients": gradients,
         }
         if wide:
-            n_sums = self._train_wide(inputs, params, **given)
+            n_sums = self.wide(inputs, params, **given)
             if in_halves:
                 self._collect(gradients)
             return n_sums

@@ -39,24 +39,24 @@ class WideTraining:
 
     def __init__(self, engine: Any):
         self._engine, self._device = engine, engine.device
-        self._layout = WideLayout(engine.model, N_WARPS)
+        self.layout = WideLayout(engine.model, N_WARPS)
         self._kernels = {}
         self._units = None
 
     @property
     def fits(self) -> bool:
         """Whether the model can be trained so."""
-        return trains_wide(self._layout, self._device.max_shared_bytes)
+        return trains_wide(self.layout, self._device.max_shared_bytes)
 
     @property
     def _slab(self) -> int:
         """Samples that are taken at a time."""
-        stages = max(MOST_BYTES // (UNITS * self._layout.unit_bytes), 1)
+        stages = max(MOST_BYTES // (UNITS * self.layout.unit_bytes), 1)
         return min(stages * STAGE, MOST_ROWS)
 
     def _memory(self, n: int) -> int:
         """The address of units for n samples, which moves where these are more than before."""
-        n_bytes = next_multiple(n, STAGE) // WARP * self._layout.unit_bytes
+        n_bytes = next_multiple(n, STAGE) // WARP * self.layout.unit_bytes
         if self._units is None or self._units.size < n_bytes:
             self._units = None  # frees the old ones before the new ones are made
             self._engine.generation += 1
@@ -66,7 +66,7 @@ class WideTraining:
     def _training(self, loss: AbstractLoss | None, options: dict) -> Kernel:
         key = loss, *options.values()
         if key not in self._kernels:
-            layout = self._layout
+            layout = self.layout
             function = wide_training_kernel(layout, self._engine.precision, loss, **options)
             sizes = layout.n_threads, layout.shared_bytes, MOST_REGISTERS
             self._kernels[key] = Kernel(self._device, function, WIDE_TRAINING, *sizes)
@@ -75,8 +75,8 @@ class WideTraining:
     @property
     def _weight_gradients(self) -> Kernel:
         if "gradients" not in self._kernels:
-            function = wide_gradients_kernel(self._layout, self._engine.precision)
-            sizes = N_THREADS, gradients_shared_bytes(self._layout), GRADIENTS_REGISTERS
+            function = wide_gradients_kernel(self.layout, self._engine.precision)
+            sizes = N_THREADS, gradients_shared_bytes(self.layout), GRADIENTS_REGISTERS
             self._kernels["gradients"] = Kernel(self._device, function, WIDE_GRADIENTS, *sizes)
         return self._kernels["gradients"]
 
@@ -91,7 +91,7 @@ class WideTraining:
         external: DeviceArray | None,
         gradients: Gradients | None,
     ) -> int:
-        engine, layout, n_all = self._engine, self._layout, inputs.shape[0]
+        engine, layout, n_all = self._engine, self.layout, inputs.shape[0]
         network, n_multiprocessors = layout.model.network, self._device.n_multiprocessors
         in_halves = gradients is not None and gradients.in_halves
         options = {

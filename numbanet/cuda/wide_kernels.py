@@ -18,7 +18,7 @@ from numbanet.cuda.threads import barrier, block_index, blocks_per_grid, thread_
 from numbanet.cuda.wide_gradients import UNITS
 from numbanet.cuda.wide_layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, WideLayout
 from numbanet.cuda.wide_network import backward, forward
-from numbanet.device import ZERO, device, local_array, uint32_view, unrolled
+from numbanet.device import ZERO, device, local_array, opaque, uint32_view, unrolled
 from numbanet.losses.base import AbstractLoss
 from numbanet.storage.views import float_vector
 from numbanet.tiles.fragments import ROWS
@@ -132,11 +132,13 @@ def wide_training_kernel(
         n_units, unit = np.uint32(n_stages * np.uint32(per_stage)), block_index() * n_warps + warp
         unit = np.uint32(unit)
         while unit < n_units:
-            here = np.uint64(punits + np.uint64(unit) * unit_bytes)
-            row, mine = np.uint64(here + features_row(lane)), np.uint64(np.uint32(4) * lane)
-            mine = np.uint64(here + mine)
             i = np.uint32(unit * LANES)
-            sample = np.uint32(i + lane)
+            # Opaque, so that what depends on the lane is computed anew and holds no registers.
+            sample = opaque(np.uint32(i + lane))
+            lane = np.uint32(sample % LANES)
+            here = np.uint64(punits + np.uint64(unit) * unit_bytes)
+            row = np.uint64(here + features_row(lane))
+            mine = np.uint64(here + np.uint64(np.uint32(4) * lane))
             x, words = local_array(n_dims), uint32_view(local_array(n_feature_words))
             known = min(sample, np.uint32(n - np.uint32(1)))
             read(pinputs, np.uint32(known * np.uint32(n_dims)), x)

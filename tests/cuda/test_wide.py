@@ -193,8 +193,8 @@ def test_slabs(cuda_device, monkeypatch):
 def test_memory_is_bounded(cuda_device, monkeypatch):
     """By fewer samples of a slab where a sample takes more, but at least a stage."""
     case = case_of("thin", cuda_device, 33)
-    wide = case.fused._train_wide
-    per_stage = 2 * wide._layout.unit_bytes
+    wide = case.fused.wide
+    per_stage = 2 * wide.layout.unit_bytes
     for n_bytes, n in ((1, 64), (2 * per_stage - 1, 64), (2 * per_stage, 128)):
         monkeypatch.setattr(wide_engine, "MOST_BYTES", n_bytes)
         assert wide._slab == n
@@ -238,7 +238,7 @@ def test_memory_is_accessed_in_whole_sectors(pytestconfig, name):
     case.train(case.fused)
     of = {"_".join(key.split("_")[:2]): counters for key, counters in device.counters.items()}
     training, gradients = (of[kernel] for kernel in KERNELS)
-    layout, n_units = case.fused._train_wide._layout, 2
+    layout, n_units = case.fused.wide.layout, 2
     n_partial_sums = 8  # of the loss: a store of 4 bytes is one of a sector
     assert 32 * (training.global_store_sectors - n_partial_sums) == n_units * layout.unit_bytes
     for counters in (training, gradients):
