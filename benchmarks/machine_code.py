@@ -1,8 +1,8 @@
 """Count the machine instructions of the fused kernels' loop over tiles, for the sample configs.
 
 Needs no GPU, but nvdisasm: pip install nvidia-cuda-nvdisasm. In one round of the loop a warp serves
-32 samples, two fragments of 16. Instructions of loops within it count once: those are the repeated
-attempts of additions to shared memory, mostly one.
+32 samples, two fragments of 16. A loop within it is one over these fragments, and counts twice; but
+repeated attempts of additions to shared memory, mostly one, count once.
 """
 
 import re
@@ -15,10 +15,34 @@ from importlib.metadata import PackageNotFoundError, files
 
 from kernel_table import CAPABILITY, SAMPLES, create, passes
 
-from numbanet.cuda.compile_only import CompileOnlyDevice
+from numbanet.cuda.compile_only import CompiledKernel, CompileOnlyDevice
 from numbanet.cuda.fused_layout import FRAGMENTS
 from numbanet.cuda.machine_code import Cubin
 
+# What must be executed for 16 samples, counted by hand: 16 levels in 2-D, of which 6 are dense, and
+# 32-64-64-3. A lane computes the features of two such samples' worth: its own one of 32.
+CELL = 2 * 4  # multiply-add, floor, conversion and difference in two dimensions
+HASHED, DENSE = 3 + 4, 4 + 4 * 3  # hashes of four corners; numbers of vertices, modulo the size
+GATHER = 4 * 2 + 2 + 3 * 2  # address and load of a corner; weights as halves, three interpolations
+ENCODE = (10 * (CELL + HASHED + GATHER) + 6 * (CELL + DENSE + GATHER)) / 2
+MULTIPLY = 52 + 30 + 2 * 16  # tensor cores; matrices from shared memory; activated pairs
+INPUTS, OUTPUTS, FEATURES = 3, 12, 2  # addresses and loads, or stores
+INFERENCE = INPUTS + ENCODE + FEATURES + MULTIPLY + OUTPUTS
+# Training keeps activations and the gradient of the output, and for each matrix reads rows of
+# gradients and activations, multiplies both and the gradients by the matrix, and masks the pairs.
+KEEP, LOSS = 4 + 4 + 1, 12 * 3
+BACK = 2 * 56 + 4 * (3 + 7) + 26 + (1 + 4 + 4) + 2 * 4 + (4 + 4 + 2) + 3 * 2 * 16 + 8
+WEIGHTS = 2 + 4 + 4  # of the corners, and the gradients as scaled float32
+ADD, ADD_PRIVATE = 4 * (2 + 2), 4 * (2 + 1 + 9)  # to global memory, to the block's
+SCATTER = (
+    10 * (CELL + HASHED + WEIGHTS + ADD)
+    + 2 * (CELL + DENSE + WEIGHTS + ADD)
+    + 4 * (CELL + DENSE + WEIGHTS + ADD_PRIVATE)
+) / 2
+FLOORS = {
+    ("config_hash", "fused_inference_Grid_float16"): INFERENCE,
+    ("config_hash", "fused_training_Grid_float16"): INFERENCE + KEEP + LOSS + BACK + SCATTER,
+}
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z]\w*)(.*);")
 LABEL = re.compile(r"^(\.L_x_\d+):", re.MULTILINE)
 
@@ -44,8 +68,8 @@ def lines_of(cubin: Cubin) -> list[str]:
     return text.splitlines()
 
 
-def longest_loop(lines: list[str]) -> list[str]:
-    """The names of the instructions from a label to the last branch back to it."""
+def executed(lines: list[str]) -> list[str]:
+    """The names of the instructions of a kernel's longest loop, as often as they are executed."""
     labels, names, loops = {}, [], []
     for line in lines:
         label, instruction = LABEL.match(line), INSTRUCTION.search(line)
@@ -57,27 +81,35 @@ def longest_loop(lines: list[str]) -> list[str]:
             if instruction[2] == "BRA" and target and target[1] in labels:
                 loops.append((labels[target[1]], len(names)))
     first, end = max(loops, key=lambda loop: loop[1] - loop[0])
-    return names[first:end]
+    inner = [names[a:b] for a, b in loops if first < a and b < end]
+    repeated = [each for each in inner if "ATOMS" not in each]
+    return names[first:end] + [name for each in repeated for name in each * (FRAGMENTS - 1)]
 
 
-def report(kernel) -> None:
-    names = longest_loop(lines_of(kernel.cubin))
-    each = len(names) / FRAGMENTS
-    print(f"  {kernel.name}: {each:,.0f} of {kernel.cubin.resources.registers} registers")
-    counts = Counter(names).most_common(16)
-    print("    " + ", ".join(f"{name} {n / FRAGMENTS:g}" for name, n in counts))
+def fused_kernels(name: str) -> list[CompiledKernel]:
+    """The fused kernels of a sample config, compiled."""
+    device = CompileOnlyDevice(CAPABILITY)
+    for _, run in passes(create(name, device)):
+        run()
+    return [kernel for kernel in device.kernels if kernel.name.startswith("fused")]
+
+
+def counts(kernel: CompiledKernel) -> Counter:
+    """Instructions that a warp executes for 16 samples, by name."""
+    found = Counter(executed(lines_of(kernel.cubin)))
+    return Counter({name: n / FRAGMENTS for name, n in found.items()})
 
 
 def main() -> None:
-    print("Machine instructions per warp and 16 samples:")
+    print("Machine instructions per warp and 16 samples, and what they cannot be below:")
     for name in SAMPLES:
-        device = CompileOnlyDevice(CAPABILITY)
-        for _, run in passes(create(name, device)):
-            run()
         print(name)
-        for kernel in device.kernels:
-            if kernel.name.startswith("fused"):
-                report(kernel)
+        for kernel in fused_kernels(name):
+            found, floor = counts(kernel), FLOORS.get((name, kernel.name))
+            registers = kernel.cubin.resources.registers
+            beside = f", floor {floor:,.0f}" if floor else ""
+            print(f"  {kernel.name}: {found.total():,.0f}{beside}, {registers} registers")
+            print("    " + ", ".join(f"{each} {n:g}" for each, n in found.most_common(16)))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ class EmulatedDevice:
         self.launches = []  # names, in their order
         self.allocations = 0
         self.synchronizations = 0
+        self.n_zeroed = 0  # pieces of memory
         self._built, self._modules = {}, {}
         self._recording = None
         self.lock = threading.RLock()
@@ -67,6 +68,7 @@ class EmulatedDevice:
         if self._recording is not None:
             self._recording.append(lambda: self.zero(address, n_bytes))
         elif n_bytes:
+            self.n_zeroed += 1
             self.memory.view(address, np.uint8, n_bytes)[:] = 0
 
     def copy(self, target, source, n_bytes):
@@ -111,6 +113,9 @@ class EmulatedDevice:
             self._built[key] = ptx
             self._modules[ptx] = Module(ptx.text, self.memory)
         return self._built[key]
+
+    def share_cache(self, kernel, n_blocks, shared_bytes):
+        pass  # there is no cache
 
     def capture(self, queue):
         """A graph: the work that is queued, with the arguments of now."""

@@ -290,7 +290,7 @@ BROKEN = {  # what breaks -> block, change, config, start of the message, Numba'
     ),
     "a weight that is no number": (
         OPTIMIZER, ("return w - scalars[0] * sign", "return w, sign"),
-        {"optimizer": {"otype": "SignDescent"}}, "SignDescent.step: kernel", "setitem",
+        {"optimizer": {"otype": "SignDescent"}}, "SignDescent.step: ", "setitem",
     ),
 }  # fmt: skip
 

@@ -497,6 +497,41 @@ def test_optimizer_on_the_cpu_is_its_functions(kind, otype, config, sizes):
 
 
 @of_kind("optimizer")
+def test_a_parameter_that_does_not_move_stays_as_it_is(kind, otype, config, sizes):
+    """A GPU leaves out what `moves` says no to."""
+    rng = np.random.default_rng(3)
+    optimizer = laws.create(kind, otype, config, sizes)
+    moves = optimizer.moves(LAYOUT)
+    steps = laws.Steps(optimizer, LAYOUT, rng.normal(size=LAYOUT.n_params))
+    for gradient in gradients(4, rng):
+        weights, state = steps.weights.copy(), steps.state.copy()
+        steps.step(gradient)
+        stays = [not moves(np.uintp(i), g) for i, g in enumerate(gradient)]
+        np.testing.assert_array_equal(steps.weights[stays], weights[stays])
+        np.testing.assert_array_equal(steps.state[:, stays], state[:, stays])
+
+
+@pytest.mark.parametrize(
+    ("config", "stays"),
+    [
+        ({"otype": "Adam"}, True),
+        ({"otype": "Adam", "skip_zero_grad_non_matrix_params": False}, False),
+        ({"otype": "ExponentialDecay", "nested": {"otype": "Adam"}}, True),
+        ({"otype": "EMA", "nested": {"otype": "Adam"}}, False),
+        ({"otype": "Composite", "nested": [{"n_params_to_optimize": 60, "otype": "Adam"}]}, True),
+        ({"otype": "SGD"}, False),
+    ],
+    ids=str,
+)
+def test_who_leaves_a_table_without_gradient_alone(config, stays):
+    moves = numbanet.create_optimizer(config).moves(LAYOUT)
+    of_matrix, of_table = np.uintp(3), np.uintp(LAYOUT.n_matrix_params)
+    assert moves(of_matrix, np.float32(0))
+    assert moves(of_table, np.float32(1e-30))
+    assert moves(of_table, np.float32(0)) != stays
+
+
+@of_kind("optimizer")
 def test_learning_rate_is_no_part_of_the_code(kind, otype, config, sizes):
     optimizer = laws.create(kind, otype, config, sizes)
     first, second = (

@@ -99,13 +99,22 @@ class CompileOnlyDevice:
     def synchronize_all(self) -> None:
         """Nothing is queued."""
 
-    def capture(self, queue: Callable[[], None]) -> None:
+    def capture(self, queue: Callable[[], None]) -> list[CompiledKernel]:
+        """A graph: the kernels that a function would launch."""
+        n_before = len(self.launches)
         queue()
+        graph = self.launches[n_before:]
+        del self.launches[n_before:]
+        return graph
 
-    def replay(self, graph: None) -> None:
-        """Nothing is queued."""
+    def replay(self, graph: list[CompiledKernel]) -> None:
+        """Note that the kernels would have been launched."""
+        self.launches.extend(graph)
 
     # Kernels
+
+    def share_cache(self, kernel: CompiledKernel, n_blocks: int, shared_bytes: int) -> None:
+        """There is no cache."""
 
     def build(
         self,

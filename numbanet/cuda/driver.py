@@ -18,6 +18,7 @@ from numbanet.cuda.machine_code import PTX, Cubin
 
 CAPTURE_STREAM = 1  # CU_STREAM_NON_BLOCKING
 ALWAYS_THERE = 48 * 1024  # bytes of shared memory that a launch gets without asking before
+RESERVED = 1024  # bytes of shared memory that each block has beside its own
 
 
 def why_not(ordinal: int = 0) -> str | None:
@@ -74,11 +75,12 @@ class CudaDevice(Context):
         driver = self._driver
         self.name = checked(driver.cuDeviceGetName(128, handle)).split(b"\0")[0].decode()
         attribute = driver.CUdevice_attribute
-        self.n_multiprocessors, self.max_shared_bytes = (
+        self.n_multiprocessors, self.max_shared_bytes, self._shared_bytes = (
             checked(driver.cuDeviceGetAttribute(which, handle))
             for which in (
                 attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
                 attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+                attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
             )
         )
         self.total_memory = checked(driver.cuDeviceTotalMem(handle))
@@ -237,6 +239,13 @@ class CudaDevice(Context):
         limit = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         # Asking also loads the function now, and not in the middle of the first step.
         return LoadedKernel(code.name, function, self._call("cuFuncGetAttribute", limit, function))
+
+    def share_cache(self, kernel: LoadedKernel, n_blocks: int, shared_bytes: int) -> None:
+        """Let a multiprocessor have shared memory for so many blocks, and the rest as cache."""
+        percent = -(-100 * n_blocks * (shared_bytes + RESERVED) // self._shared_bytes)
+        attribute = self._driver.CUfunction_attribute
+        carveout = attribute.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
+        self._call("cuFuncSetAttribute", kernel.function, carveout, min(percent, 100))
 
     def launch(
         self,

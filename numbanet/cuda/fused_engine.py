@@ -5,6 +5,7 @@ from typing import Any
 
 from numbanet.cuda import fused_kernels as kernels
 from numbanet.cuda.arrays import DeviceArray, empty
+from numbanet.cuda.driver import RESERVED
 from numbanet.cuda.fused_layout import WARP, FusedLayout, fits
 from numbanet.cuda.kernel import Kernel, exclusive
 from numbanet.cuda.network_engine import NetworkEngine
@@ -17,11 +18,12 @@ from numbanet.target import Gradients
 MOST_NUMBERS = 2**31  # of all inputs or outputs, whose places have 32 bits
 AMPERE = (8, 0)  # the first with these matrix instructions
 WARPS = 4  # of a group
-INFERENCE_BLOCKS = 3  # of a multiprocessor
+# Inference: warps of a block, blocks of a multiprocessor; the first of these that fits.
+INFERENCE_SHAPES = (8, 2), (4, 3)
 TRAINING_GROUPS = 2  # of a multiprocessor, in one block where they fit
 REGISTERS, MOST_REGISTERS = 65536, 255  # of a multiprocessor, and of a thread
+COARSEST = 16 * 1024  # bytes of private gradients, which pay most
 FIRST_LEVEL_CACHE = 64 * 1024  # bytes for gathers, of the memory that it has with shared memory
-RESERVED = 1024  # bytes of shared memory that each block has beside its own
 
 
 class FusedEngine(NetworkEngine):
@@ -34,14 +36,19 @@ class FusedEngine(NetworkEngine):
     def __init__(self, device: Any, model: EncodedNetwork, precision: str, required: bool = False):
         super().__init__(device, model, precision)
         self._required = required
-        self._inference_layout = FusedLayout(model, WARPS, trains=False)
         self.wide = WideTraining(self)
+        for n_warps, n_blocks in INFERENCE_SHAPES:
+            self._inference_layout = FusedLayout(model, n_warps, trains=False)
+            self._inference_blocks = n_blocks
+            if fits(self._inference_layout, device.max_shared_bytes):
+                break
         self._fused = {}
         # In one block they share its weights and private gradients, of which more fit then.
         most, layout = device.max_shared_bytes, FusedLayout(model, WARPS, trains=True)
         together = replace(layout, n_groups=TRAINING_GROUPS)
         if together.shared_bytes <= most:
-            self._training_layout = together.with_private(most - FIRST_LEVEL_CACHE)
+            wanted = min(together.shared_bytes + COARSEST, most)
+            self._training_layout = together.with_private(max(most - FIRST_LEVEL_CACHE, wanted))
         else:
             per_block = (most + RESERVED) // TRAINING_GROUPS - RESERVED
             self._training_layout = layout.with_private(per_block)
@@ -60,7 +67,9 @@ class FusedEngine(NetworkEngine):
         if key not in self._fused:
             n_threads, shared_bytes = layout.n_threads, layout.shared_bytes
             most = min(REGISTERS // (n_blocks * n_threads) // 8 * 8, MOST_REGISTERS)
-            self._fused[key] = Kernel(self.device, make(), types, n_threads, shared_bytes, most)
+            self._fused[key] = Kernel(
+                self.device, make(), types, n_threads, shared_bytes, most, n_blocks
+            )
         return self._fused[key]
 
     def _grid(self, layout: FusedLayout, n: int, per_multiprocessor: int) -> int:
@@ -81,10 +90,10 @@ class FusedEngine(NetworkEngine):
             lambda: kernels.inference_kernel(layout, self.precision),
             kernels.INFERENCE,
             layout,
-            INFERENCE_BLOCKS,
+            self._inference_blocks,
         )
         weights, encoding = params.address, self._encoding_params(params)
-        grid = self._grid(layout, n, INFERENCE_BLOCKS)
+        grid = self._grid(layout, n, self._inference_blocks)
         kernel(grid, inputs.address, n, weights, encoding, outputs.address)
         return outputs
 

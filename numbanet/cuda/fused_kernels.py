@@ -21,7 +21,8 @@ from numbanet.cuda.fused_network import (
     nothing,
     weight_gradients,
 )
-from numbanet.cuda.fused_samples import encode, encode_backward
+from numbanet.cuda.fused_samples import encode, encode_backward, load_pairs
+from numbanet.cuda.private_sums import PrivateSums, clear, flush, most_bits, scale_of_warp
 from numbanet.cuda.threads import (
     barrier,
     block_index,
@@ -32,10 +33,8 @@ from numbanet.cuda.threads import (
 )
 from numbanet.device import ONE, ZERO, belongs_to, device, local_array, uint32_view, unrolled
 from numbanet.losses.base import AbstractLoss
-from numbanet.storage.access import reduce_pair
 from numbanet.storage.halves import TO_PAIR
-from numbanet.storage.memory_access import load_long, long_to_floats, store_long
-from numbanet.storage.views import VECTORS, float_vector
+from numbanet.storage.views import float_vector
 from numbanet.tiles.fragments import ROWS, store_rows
 from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
 
@@ -221,25 +220,30 @@ def training_kernel(
     steps, flushes = steps_back(layout, precision, param_gradients)
     to_features = features_backward(layout, precision)
     scatters = param_gradients and n_params > 0
-    encoding, n_private, n_private_params = (
-        layout.model.encoding, layout.n_private, layout.n_private_params,
-    )  # fmt: skip
+    encoding, n_private = layout.model.encoding, layout.n_private
     scatter = encode_backward(encoding, precision, storage, n_private) if scatters else nothing
-    n_threads, private = np.uint32(layout.n_threads), layout.rows[-1]
-    is_private, gradients_vector = scatters and n_private > 0, VECTORS[storage]
-    n_private_pairs = np.uint32(n_private_params // 2)
-    read = read_row(n_dims)
+    is_private, private = scatters and n_private > 0, layout.rows[-1]
+    read, load_row, n_words = (
+        read_row(n_dims),
+        load_pairs(encoding.n_outputs),
+        layout.widths[0] // 2,
+    )
+    clear_sums = bits_of_numbers = scale_of_sums = flush_sums = nothing
+    if is_private:
+        sums_of_block = PrivateSums(layout, precision, storage)
+        clear_sums, flush_sums = clear(sums_of_block), flush(sums_of_block)
+        bits_of_numbers, scale_of_sums = most_bits(sums_of_block), scale_of_warp(sums_of_block)
     n_all_sums, n_sums = max(layout.first_sums[-1], 1), layout.widths[-1] // 2
     features_rows, pitch_0 = layout.rows[0], layout.pitches[0]
     group_threads, step = np.uint32(layout.group_threads), layout.n_threads
     outputs_rows, out_pitch = layout.rows[n_hidden + 1], layout.pitches[-1]
-    store, n_words = store_rows(layout.widths[-1] // ROWS, out_pitch), n_sums // 2
+    store, n_output_words = store_rows(layout.widths[-1] // ROWS, out_pitch), n_sums // 2
     n_network_params = network.n_params
 
     @device
     def forth(k, shared, warp, lane, tile, n, targets, pdf, given, scale, total):
         row = np.uint32(warp * LANES + np.uint32(ROWS * k))
-        sums, words = local_array(n_sums), uint32_view(local_array(n_words))
+        sums, words = local_array(n_sums), uint32_view(local_array(n_output_words))
         multiply(shared, row, lane, sums)
         i = np.uint32(tile + row)
         total[0] += gradient(lane, i, n, sums, targets, pdf, given, scale, words)
@@ -251,29 +255,12 @@ def training_kernel(
         to_features(shared, np.uint32(warp * LANES + np.uint32(ROWS * k)), lane)
 
     @device
-    def clear(k, sums):
+    def set_zero(k, sums):
         sums[k] = ZERO
 
     @device
     def unscale(k, sums, factor):
         sums[k] *= factor
-
-    @device
-    def clear_table(thread, table):
-        k = thread
-        while k < n_private_pairs:
-            store_long(np.uint32(table + k * np.uint32(8)), np.uint64(0))
-            k = np.uint32(k + n_threads)
-
-    @device
-    def flush_table(thread, table, gradients):
-        k = thread
-        while k < n_private_pairs:
-            pair = load_long(np.uint32(table + k * np.uint32(8)))
-            if pair != np.uint64(0):
-                low, high = long_to_floats(pair)
-                reduce_pair(gradients, np.uint32(k * np.uint32(2)), low, high)
-            k = np.uint32(k + n_threads)
 
     def fused_training(
         pinputs, n, pweights, pparams, ptargets, ppdf, pgiven, scale, unscaled,
@@ -289,9 +276,9 @@ def training_kernel(
         )
         table = np.uint32(shared + np.uint32(private))
         if is_private:
-            clear_table(thread, table)
+            clear_sums(thread, shared)
         dl_dweights, total = local_array(n_all_sums), local_array(1)
-        unrolled(n_all_sums, clear, dl_dweights)
+        unrolled(n_all_sums, set_zero, dl_dweights)
         total[0] = ZERO
         address = np.uint32(
             shared + np.uint32(features_rows) + np.uint32(thread * np.uint32(pitch_0))
@@ -303,6 +290,10 @@ def training_kernel(
         first_row = np.uint32(thread // group_threads * group_threads)
         tile = np.uint32(block_index() * group_threads)
         tile = np.uint32(tile + first_row * np.uint32(blocks_per_grid() - np.uint32(1)))
+        n_bits = np.int32(0)
+        if is_private:
+            n_tiles = np.uint32(n // np.uint32(blocks_per_grid() * np.uint32(step))) + np.uint32(1)
+            n_bits = bits_of_numbers(np.uint32(n_tiles * np.uint32(step)))
         has_tiles = np.uint32(tile + first_row) < n
         while np.uint32(tile + first_row) < n:
             i = np.uint32(tile + thread)
@@ -315,10 +306,14 @@ def training_kernel(
                 for k in range(FRAGMENTS):
                     back(k, shared, warp, lane)
                 warp_barrier()
+                words, sums_scale = uint32_view(local_array(n_words)), ZERO
+                load_row(address, words)
+                if is_private:
+                    sums_scale = scale_of_sums(words, factor, n_bits, lane, shared)
                 if i < n:
                     x = local_array(n_dims)
                     read(pinputs, np.uint32(i * np.uint32(n_dims)), x)
-                    scatter(x, pparams, address, factor, i, n, pscatter, table)
+                    scatter(x, pparams, words, factor, i, n, pscatter, table, sums_scale)
                 warp_barrier()
             tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(step)))
         if param_gradients and has_tiles:
@@ -326,7 +321,7 @@ def training_kernel(
             flushes(warp, lane, dl_dweights, float_vector(pgradients, n_network_params))
         if is_private:
             barrier()
-            flush_table(thread, table, gradients_vector(pscatter, n_params))
+            flush_sums(thread, shared, pscatter)
         sums = float_vector(psums, n)
         of_warp = warp_sum(total[0])
         if lane == np.uint32(0):

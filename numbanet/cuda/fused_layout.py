@@ -15,6 +15,7 @@ from numbanet.tiles.fragments import ROWS, row_pitch
 
 WARP = 32
 FRAGMENTS = WARP // ROWS  # of a warp's samples
+SCALE = 16  # bytes beside private gradients
 MOST_SUMS = 80  # registers of a thread that may hold gradients of weights
 MOST_SHARED = 227 * 1024  # bytes; a GPU may have less
 MOST_HIDDEN = 128  # neurons: one fragment and its sums fit the registers
@@ -72,7 +73,7 @@ class FusedLayout:
     @property
     def shared_bytes(self) -> int:
         """Of weights, rows and the private gradients of parameters."""
-        return self.rows[-1] + 4 * self.n_private_params
+        return self.rows[-1] + 4 * self.n_private_params + (SCALE if self.n_private else 0)
 
     @cached_property
     def n_private_params(self) -> int:
@@ -81,7 +82,7 @@ class FusedLayout:
 
     def with_private(self, shared_bytes: int) -> "FusedLayout":
         """With as many private partitions as fit into so much shared memory."""
-        rest = (shared_bytes - self.rows[-1]) // 4
+        rest = (shared_bytes - SCALE - self.rows[-1]) // 4
         ends = self.model.encoding.partition_param_ends
         return replace(self, n_private=sum(end <= rest for end in ends))
 

@@ -163,29 +163,11 @@ def encode_in_words(encoding: AbstractEncoding, precision: str):
 
 @cache
 def encode_backward(encoding: AbstractEncoding, precision: str, storage: str, n_private: int):
-    """Device function (x, params, address, factor, i, n_all, dl_dparams, table).
-
-    As encode_backward_words, but the gradients of the features are at an address in shared memory.
-    """
-    n_words, load_row = encoding.n_outputs // 2, load_pairs(encoding.n_outputs)
-    backward = encode_backward_words(encoding, precision, storage, n_private)
-
-    @device
-    def encode_backward(x, params, address, factor, i, n_all, dl_dparams, table):
-        words = uint32_view(local_array(n_words))
-        load_row(address, words)
-        backward(x, params, words, factor, i, n_all, dl_dparams, table)
-
-    return encode_backward
-
-
-@cache
-def encode_backward_words(encoding: AbstractEncoding, precision: str, storage: str, n_private: int):
-    """Device function (x, params, words, factor, i, n_all, dl_dparams, table).
+    """Device function (x, params, words, factor, i, n_all, dl_dparams, table, scale).
 
     Adds factor times the gradient of the parameters; words are the gradients of the features of
-    sample i of n_all. Gradients of the first `n_private` partitions go to a table of float32 in
-    shared memory.
+    sample i of n_all. Those of the first `n_private` partitions, times a scale, go to a table of
+    int32 in shared memory, unless the scale is 0.
     """
     vector, gradients_vector = VECTORS[precision], VECTORS[storage]
     to_floats = TO_FLOATS[precision]
@@ -204,28 +186,31 @@ def encode_backward_words(encoding: AbstractEncoding, precision: str, storage: s
         if backward is None:
 
             @device
-            def no_gradient(x, params, words, factor, i, n_all, dl_dparams, table):
+            def no_gradient(x, params, words, factor, i, n_all, dl_dparams, table, scale):
                 return
 
             return no_gradient
 
         @device
-        def backward_partition(partition, x, params, words, factor, i, n_all, dl_dparams, table):
+        def backward_partition(
+            partition, x, params, words, factor, i, n_all, dl_dparams, table, scale
+        ):
             first, mine = first_column + partition * width, local_array(width)
-            unrolled(width, unpack, first, words, factor, mine)
-            if has_private and partition < n_private:
+            if has_private and partition < n_private and scale != ZERO:
+                unrolled(width, unpack, first, words, factor * scale, mine)
                 backward(partition, i, n_all, x, params, mine, table)
             else:
+                unrolled(width, unpack, first, words, factor, mine)
                 backward(partition, i, n_all, x, params, mine, dl_dparams)
 
         @device
-        def backward_part(x, params, words, factor, i, n_all, dl_dparams, table):
+        def backward_part(x, params, words, factor, i, n_all, dl_dparams, table, scale):
             all_params = vector(params, first_param + n_params)
             all_gradients = gradients_vector(dl_dparams, first_param + n_params)
             unrolled(
                 n_partitions, backward_partition, x[first_dim : first_dim + n_dims],
                 all_params[first_param:], words, factor, i, n_all, all_gradients[first_param:],
-                table,
+                table, scale,
             )  # fmt: skip
 
         return backward_part

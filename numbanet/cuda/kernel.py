@@ -31,6 +31,8 @@ class Kernel:
         block: threads per block.
         shared_bytes: shared memory that a block asks for.
         max_registers: the most that a thread may use.
+        n_resident: blocks that a multiprocessor is to run at a time; what memory these do not need
+            becomes first-level cache.
     """
 
     def __init__(
@@ -41,9 +43,12 @@ class Kernel:
         block: int = BLOCK,
         shared_bytes: int = 0,
         max_registers: int | None = None,
+        n_resident: int | None = None,
     ):
         self._device = device
         self._kernel = device.build(function, tuple(argument_types), block, max_registers)
+        if n_resident is not None:
+            device.share_cache(self._kernel, n_resident, shared_bytes)
         self._arguments = pack(argument_types, [0] * len(argument_types))
         self.block, self.shared_bytes = block, shared_bytes
 

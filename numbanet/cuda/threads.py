@@ -93,6 +93,20 @@ def barrier(typingctx):
 
 
 @intrinsic
+def barrier_or(typingctx, condition):
+    """As barrier; whether the condition holds for any thread of the block."""
+
+    def codegen(context, builder, signature, args):
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(INTEGER, [INTEGER]), "llvm.nvvm.barrier0.or"
+        )
+        answer = builder.call(function, [builder.zext(args[0], INTEGER)])
+        return builder.icmp_unsigned("!=", answer, INTEGER(0))
+
+    return types.boolean(types.boolean), codegen
+
+
+@intrinsic
 def group_barrier(typingctx, number, n):
     """Wait for n threads of the block, whole warps, that call this with the same number, 1 to 15.
 

@@ -1,12 +1,5 @@
-"""Training steps on a CUDA device: queued as a whole, with nothing read back.
+"""Training steps on a CUDA device: queued as a whole, with nothing read back."""
 
-Results are kept in device memory, the last HISTORY of them; one that is still of interest is read
-before its place is needed again.
-"""
-
-import weakref
-from collections import OrderedDict
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -15,95 +8,17 @@ import numpy as np
 from numbanet.cuda import optimizer_kernels as kernels
 from numbanet.cuda.arrays import DeviceArray, empty, to_device, zeros
 from numbanet.cuda.errors import CudaError
-from numbanet.cuda.kernel import BLOCK, Kernel, exclusive
+from numbanet.cuda.graphs import Graphs
+from numbanet.cuda.kernel import BLOCK, Kernel
 from numbanet.cuda.network_engine import NetworkEngine
 from numbanet.cuda.operations import Operations
+from numbanet.cuda.parameter_groups import group_size
 from numbanet.cuda.parameters import CudaParameters
+from numbanet.cuda.results import PendingResult, Results
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
-from numbanet.target import AbstractTraining, Batch, Gradients, StepResult
+from numbanet.target import AbstractTraining, Batch, Gradients
 
-CHECK_BLOCKS = 1024  # at most
 WARP = 32
-
-
-class Results:
-    """The results of the steps, written by the device and numbered in the order of the calls."""
-
-    def __init__(self, device: Any):
-        self._device = device
-        self.history = zeros((kernels.HISTORY, 2), np.uint32, device)
-        self._n = 0
-        self._pending = weakref.WeakValueDictionary()  # number -> PendingResult
-
-    def next(self) -> "PendingResult":
-        """The result of the step that is being queued."""
-        if self._n % kernels.HISTORY == kernels.HISTORY - 1:
-            self.read_all()  # their places are written anew from now on
-        result = PendingResult(self)
-        self._pending[self._n] = result
-        self._n += 1
-        return result
-
-    def resume(self, n: int) -> None:
-        """Go on with result n; those from there on will not come."""
-        for number in list(self._pending):
-            if number >= n:
-                del self._pending[number]
-        self._n = n
-
-    def read_all(self) -> None:
-        """Wait for the device, and give all results that somebody holds their values."""
-        pending = dict(self._pending)
-        if not pending:
-            return
-        values = self.history.numpy()
-        for number, result in pending.items():
-            loss, skipped = values[number % kernels.HISTORY]
-            result.value = StepResult(float(loss.view(np.float32)), bool(skipped))
-        self._pending.clear()
-
-
-class PendingResult:
-    """A StepResult that is read from the device when it is asked for."""
-
-    def __init__(self, results: Results):
-        self._results = results
-        self.value = None
-
-    @property
-    def is_known(self) -> bool:
-        return self.value is not None
-
-    def read(self) -> StepResult:
-        if self.value is None:
-            self._results.read_all()
-        return self.value
-
-
-class Graphs:
-    """Queues work as one CUDA graph as soon as the same work comes again.
-
-    The first time it is queued kernel by kernel: that compiles and allocates what it needs.
-    """
-
-    MOST = 16  # graphs that are kept
-
-    def __init__(self, device: Any):
-        self._device = device
-        self._graphs = OrderedDict()  # key -> graph, or None for what came once
-
-    def run(self, key: tuple, queue: Callable[[], None]) -> None:
-        """Queue the work that `key` determines in full: all addresses, sizes and kernels."""
-        if key not in self._graphs:
-            queue()
-            self._graphs[key] = None
-            if len(self._graphs) > self.MOST:
-                self._graphs.popitem(last=False)
-            return
-        if self._graphs[key] is None:
-            self._graphs[key] = self._device.capture(queue)
-        self._graphs.move_to_end(key)
-        self._device.replay(self._graphs[key])
 
 
 def address(array: DeviceArray | None) -> int:
@@ -119,6 +34,7 @@ class OptimizerKernels:
         self._device, self._layout = device, layout
         self._optimizer = optimizer.kernel_key()
         self._precision = precision
+        self.group_size = group_size(optimizer, layout)  # parameters to a thread
         self.hyperparams = zeros((max(optimizer.n_hyperparams, 1),), np.float32, device)
         self.scalars = zeros((max(optimizer.n_scalars, 1),), np.float32, device)
         self._values = None
@@ -139,7 +55,7 @@ class OptimizerKernels:
     @cached_property
     def finish(self) -> Kernel:
         function = kernels.finish_kernel(self._optimizer)
-        return Kernel(self._device, function, kernels.FINISH, WARP)
+        return Kernel(self._device, function, kernels.FINISH)
 
     @cached_property
     def optimize(self) -> Kernel:
@@ -175,24 +91,26 @@ class CudaTraining(AbstractTraining):
         shape = optimizer.n_matrix_state, self._n_matrices
         self.matrices = zeros(shape, np.float32, device)
         self.statistics = zeros((optimizer.n_statistics(layout),), np.float32, device)
+        self._has_statistics = self.statistics.size > 0
         self.is_fresh = True
         self._control = zeros((kernels.N_CONTROL,), np.uint32, device)
         self._results = Results(device)
         self._kernels = {}
+        self._latest = None, None  # optimizer, and its kernels
         self._graphs = Graphs(device)
 
     def _kernels_of(self, optimizer: AbstractOptimizer) -> OptimizerKernels:
+        latest, found = self._latest
+        if optimizer is latest:  # a value that does not change
+            return found
         key = optimizer.kernel_key()
         if key not in self._kernels:
             precision = self._engine.precision
             self._kernels[key] = OptimizerKernels(self._device, optimizer, self._layout, precision)
         found = self._kernels[key]
         found.set_hyperparams(optimizer)
+        self._latest = optimizer, found
         return found
-
-    @cached_property
-    def _check(self) -> Kernel:
-        return Kernel(self._device, kernels.check_finite, kernels.CHECK)
 
     @cached_property
     def _matrix_sums(self) -> DeviceArray:
@@ -229,44 +147,41 @@ class CudaTraining(AbstractTraining):
     def n_skipped_steps(self, value: int) -> None:
         self._set_counter(kernels.N_SKIPPED, value)
 
-    @exclusive
     def step(
         self, batch: Batch, params, loss, optimizer, gradients, dl_dinput, *, overwrite,
         run_optimizer,
     ) -> PendingResult:  # fmt: skip
-        found = self._kernels_of(optimizer)
-        found.prepare(run_optimizer)
-        if run_optimizer and self.is_fresh:
-            self._begin(optimizer)
-
-        def queue():
-            self._queue(
+        with self._device.lock:
+            found = self._kernels_of(optimizer)
+            found.prepare(run_optimizer)
+            if run_optimizer and self.is_fresh:
+                self._begin(optimizer)
+            result = self._results.next()
+            key = (
+                *(found, loss, len(batch), overwrite, run_optimizer, gradients is None),
+                *(address(batch.inputs), address(batch.targets), address(batch.pdf)),
+                *(address(batch.external), address(params), address(dl_dinput)),
+                self._engine.generation,
+            )
+            work = (
                 found, batch, params, loss, optimizer, gradients, dl_dinput, overwrite,
                 run_optimizer,
             )  # fmt: skip
-
-        result = self._results.next()
-        key = (
-            *(len(batch), loss, optimizer.kernel_key(), overwrite, run_optimizer),
-            *map(address, (batch.inputs, batch.targets, batch.pdf, batch.external)),
-            *(address(params), address(dl_dinput), gradients is None, self._engine.generation),
-        )
-        try:
-            if self.statistics.size:  # the host takes part in such a step
-                queue()
-            else:
-                self._graphs.run(key, queue)
-        except BaseException:
-            self._recover()
-            raise
-        self.is_fresh = self.is_fresh and not run_optimizer
-        return result
+            try:
+                if self._has_statistics:  # the host takes part in such a step
+                    self._queue(*work)
+                else:
+                    self._graphs.run(key, self._queue, *work)
+            except BaseException:
+                self._recover()
+                raise
+            self.is_fresh = self.is_fresh and not run_optimizer
+            return result
 
     def _recover(self) -> None:
         """After a step that was not queued to its end: agree with the device about what was."""
         try:
             self._results.resume(self._counter(kernels.N_RESULTS))
-            self._set_counter(kernels.NOT_FINITE, 0)
         except CudaError:
             return  # the device is lost, which the exception under way says
 
@@ -286,10 +201,7 @@ class CudaTraining(AbstractTraining):
             gradients=gradients,
             dl_dinput=dl_dinput,
         )
-        if run_optimizer:
-            self._check_finite(batch.inputs)
-            self._check_finite(gradients.flat)
-        self._finish(found, batch, n_sums, run_optimizer)
+        self._finish(found, batch, gradients, n_sums, run_optimizer)
         if run_optimizer:
             self._optimize(found, optimizer, gradients)
 
@@ -299,17 +211,17 @@ class CudaTraining(AbstractTraining):
             values = optimizer.initial_state(self._parameters.master.numpy())
             self._device.copy_to_device(self.state.address, values)
 
-    def _check_finite(self, array: DeviceArray) -> None:
-        n = array.size
-        blocks = min(-(-n // BLOCK), CHECK_BLOCKS)
-        self._check(blocks, array.address, n, self._control.address)
-
     def _finish(
-        self, found: OptimizerKernels, batch: Batch, n_sums: int, run_optimizer: bool
-    ) -> None:
+        self, found: OptimizerKernels, batch: Batch, gradients: Gradients, n_sums: int,
+        run_optimizer: bool,
+    ) -> None:  # fmt: skip
         n_elements = max(len(batch) * self._engine.model.network.n_output_dims, 1)
+        checked = (batch.inputs, gradients.flat) if run_optimizer else ()
+        most = max((array.size for array in checked), default=1)
         found.finish(
-            1,
+            min(-(-most // BLOCK), kernels.MOST_BLOCKS),
+            *(number for array in checked for number in (array.address, array.size)),
+            *((0, 0) * (2 - len(checked))),
             *(self._engine.partial_sums(n_sums).address, n_sums, 1.0 / n_elements),
             *(self._control.address, self._results.history.address),
             *(found.hyperparams.address, found.scalars.address, int(run_optimizer)),
@@ -327,9 +239,9 @@ class CudaTraining(AbstractTraining):
             grid = int(kernels.SUM_LANES) // BLOCK, n_matrices
             found.summands(grid, *arrays, sums, control)
             found.matrix_step(n_matrices, sums, matrices, scalars, control)
-        if self.statistics.size and self._counter(kernels.RUNS):  # which waits for the device
+        if self._has_statistics and self._counter(kernels.RUNS):  # which waits for the device
             optimizer.precondition(
                 self._operations, self._layout, self.state, self.matrices, self.statistics,
                 found.scalars,
             )  # fmt: skip
-        found.optimize.over(n, *arrays, matrices, copy.address, control, n)
+        found.optimize.over(n // found.group_size, *arrays, matrices, copy.address, control, n)

@@ -68,7 +68,7 @@ class WideTraining:
         if key not in self._kernels:
             layout = self.layout
             function = wide_training_kernel(layout, self._engine.precision, loss, **options)
-            sizes = layout.n_threads, layout.shared_bytes, MOST_REGISTERS
+            sizes = layout.n_threads, layout.shared_bytes, MOST_REGISTERS, 1
             self._kernels[key] = Kernel(self._device, function, WIDE_TRAINING, *sizes)
         return self._kernels[key]
 
@@ -76,7 +76,8 @@ class WideTraining:
     def _weight_gradients(self) -> Kernel:
         if "gradients" not in self._kernels:
             function = wide_gradients_kernel(self.layout, self._engine.precision)
-            sizes = N_THREADS, gradients_shared_bytes(self.layout), GRADIENTS_REGISTERS
+            shared_bytes = gradients_shared_bytes(self.layout)
+            sizes = N_THREADS, shared_bytes, GRADIENTS_REGISTERS, GRADIENTS_BLOCKS
             self._kernels["gradients"] = Kernel(self._device, function, WIDE_GRADIENTS, *sizes)
         return self._kernels["gradients"]
 

@@ -13,7 +13,7 @@ from numbanet.cuda.encoding_kernels import read_row
 from numbanet.cuda.fused_kernels import output_gradient
 from numbanet.cuda.fused_layout import FRAGMENTS, WARP
 from numbanet.cuda.fused_network import load_weights, nothing
-from numbanet.cuda.fused_samples import PIECE, encode_backward_words, encode_in_words
+from numbanet.cuda.fused_samples import PIECE, encode_backward, encode_in_words
 from numbanet.cuda.threads import barrier, block_index, blocks_per_grid, thread_index, warp_sum
 from numbanet.cuda.wide_gradients import UNITS
 from numbanet.cuda.wide_layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, WideLayout
@@ -96,7 +96,7 @@ def wide_training_kernel(
     scatters = param_gradients and encoding.n_params > 0
     multiply = forward(layout, precision, keeps=param_gradients)
     back = backward(layout, precision, scatters) if param_gradients else nothing
-    scatter = encode_backward_words(encoding, precision, storage, 0) if scatters else nothing
+    scatter = encode_backward(encoding, precision, storage, 0) if scatters else nothing
     gradient = output_gradient(layout, precision, loss, has_pdf, external)
     n_sums = network.padded_output_dims // 2  # of a fragment
     n_words, n_all_sums, n_all_words = n_sums // 2, FRAGMENTS * n_sums, FRAGMENTS * n_sums // 2
@@ -158,8 +158,8 @@ def wide_training_kernel(
                     dl_dfeatures = uint32_view(local_array(n_feature_words))
                     unrolled(n_pieces, load_piece, np.uint64(row + of_gradients), dl_dfeatures)
                     read(pinputs, np.uint32(sample * np.uint32(n_dims)), x)
-                    number = np.uint32(first + sample)
-                    scatter(x, pparams, dl_dfeatures, factor, number, n_all, pscatter, np.uint32(0))
+                    number, none = np.uint32(first + sample), np.uint32(0)
+                    scatter(x, pparams, dl_dfeatures, factor, number, n_all, pscatter, none, ZERO)
             unit = np.uint32(unit + blocks_per_grid() * n_warps)
         sums = float_vector(psums, n)
         of_warp = warp_sum(total[0])

@@ -79,10 +79,20 @@ class Adam(AbstractOptimizer):
 
         return schedule
 
-    def step(self, layout: ParamLayout):
+    def moves(self, layout: ParamLayout):
         matrix_end = np.uintp(layout.first + layout.n_matrix_params)
         matrix_moves, other_moves = self.optimize_matrix_params, self.optimize_non_matrix_params
         keeps_zeros = not self.skip_zero_grad_non_matrix_params
+
+        @device
+        def adam_moves(i, g):
+            is_matrix = np.uintp(i) < matrix_end
+            return select(is_matrix, matrix_moves, other_moves & (keeps_zeros | (g != ZERO)))
+
+        return adam_moves
+
+    def step(self, layout: ParamLayout):
+        matrix_end, adam_moves = np.uintp(layout.first + layout.n_matrix_params), self.moves(layout)
         factor = np.float32(self.non_matrix_learning_rate_factor)
         matrix_l2, other_l2 = np.float32(self.l2_reg), np.float32(self.non_matrix_l2_reg)
         beta1, beta2 = np.float32(self.beta1), np.float32(self.beta2)
@@ -102,7 +112,7 @@ class Adam(AbstractOptimizer):
             i = np.uintp(i)  # an unsigned index is not tested for counting from the end
             m_before, v_before, k_before = state[0, i], state[1, i], state[2, i]
             is_matrix = i < matrix_end
-            moves = select(is_matrix, matrix_moves, other_moves & (keeps_zeros | (g != ZERO)))
+            moves = adam_moves(i, g)
 
             g += select(is_matrix, matrix_l2, other_l2) * w
             if clips_g:

@@ -98,6 +98,7 @@ class AbstractOptimizer(ABC):
     n_matrix_state = 0
     rates: tuple[int, ...] = (0,)  # which scalars are learning rates
     inference_row: int | None = None  # row of the state that holds the weights for inference
+    touches_all_state = True  # whether `step` uses most rows of the state, known before it runs
 
     def learning_rate_options(self, value: float) -> dict[str, Any]:
         """The options that set the learning rate, as in a config."""
@@ -139,6 +140,13 @@ class AbstractOptimizer(ABC):
         w is the weight and g its gradient, divided by the loss scale. Reads and writes state[:, i].
         Written without branches, so that the CPU loop over i vectorises.
         """
+
+    def moves(self, layout: ParamLayout):
+        """Device function (i, g): whether `step` changes parameter i or its state, given g.
+
+        Where it does not, the step may be left out.
+        """
+        return always
 
     def summand(self, layout: ParamLayout):
         """Device function (i, w, g, state, scalars): parameter i's part of its matrix's sum.
@@ -196,6 +204,11 @@ def debiased_average(decay: float):
 @device
 def learning_rate_alone(t, hyperparams, scalars):
     scalars[0] = hyperparams[0]
+
+
+@device
+def always(i, g):
+    return True
 
 
 @device

@@ -20,6 +20,7 @@ class Batched(AbstractWrapper):
     batch_size_multiplier: int = 16
     nested: AbstractOptimizer = field(default=Adam(), metadata=NESTED)
 
+    touches_all_state = False  # the nested optimizer's only where a group of calls ends
     n_own_state = 1
     n_own_scalars = 2  # whether a group of calls begins, and whether it ends
 

@@ -66,6 +66,8 @@ class Composite(AbstractOptimizer):
         check(0 <= rate < math.inf, "learning_rate", rate, "a finite number that is not negative")
         check(len(self.nested) > 0, "nested", self.nested, "a list of optimizers")
 
+    touches_all_state = False  # the parts share the rows, and not all have as many
+
     @property
     def optimizers(self) -> tuple[AbstractOptimizer, ...]:
         return tuple(part.optimizer for part in self.nested)
@@ -154,6 +156,13 @@ class Composite(AbstractOptimizer):
         row, parts = self.inference_row, self.layouts(layout)
         steps = [step_of_part(*each, row) for each in self.with_layouts(layout)]
         return by_index(steps, [part.first for part in parts])
+
+    def moves(self, layout: ParamLayout):
+        if self.inference_row is not None:
+            return super().moves(layout)
+        parts = self.layouts(layout)
+        moves = [each.moves(part) for each, part, _ in self.with_layouts(layout)]
+        return by_index(moves, [part.first for part in parts])
 
     def summand(self, layout: ParamLayout):
         parts = self.layouts(layout)

@@ -8,7 +8,7 @@ import numpy as np
 
 from numbanet.device import device, exp
 from numbanet.optimizers.adam import Adam
-from numbanet.optimizers.base import AbstractOptimizer, log_decay
+from numbanet.optimizers.base import AbstractOptimizer, ParamLayout, log_decay
 from numbanet.optimizers.wrapper import NESTED, AbstractWrapper
 from numbanet.registry import check, register
 
@@ -50,3 +50,6 @@ class ExponentialDecay(AbstractWrapper):
                 scalars[rates[k]] *= factor
 
         return schedule
+
+    def moves(self, layout: ParamLayout):
+        return self.nested.moves(layout)

@@ -44,6 +44,7 @@ class Shampoo(AbstractOptimizer):
     absolute_decay: float = 0.0
     frobenius_normalization: bool = True  # whether |M| / |S| is a factor
 
+    touches_all_state = False
     n_scalars = 10
     n_matrix_state = 2
 

@@ -42,6 +42,10 @@ class AbstractWrapper(AbstractOptimizer):
         return self.nested.n_matrix_state
 
     @property
+    def touches_all_state(self):
+        return self.nested.touches_all_state
+
+    @property
     def rates(self):
         return self.nested.rates
 

@@ -22,18 +22,16 @@ from numbanet.storage.halves import (
     floats_to_float16_pair,
 )
 from numbanet.storage.memory_access import (
-    floats_to_long,
-    load_long_relaxed,
+    add_shared_int32,
     load_two_floats,
     load_word,
-    long_to_floats,
     reduce_bfloat16x2,
     reduce_float16x2,
     reduce_float32,
     reduce_two_float32,
+    round_to_int32,
     store_two_floats,
     store_word,
-    swap_long_if_equal,
     swap_word_if_equal,
 )
 
@@ -75,7 +73,8 @@ def reduce_one(array, i, value):
 def reduce_pair(array, i, low, high):
     """array[i] += low and array[i + 1] += high: each atomic on CUDA, plain on the CPU.
 
-    On CUDA `array` may also be the address of float32 in shared memory, uint32.
+    On CUDA `array` may also be the address of int32 in shared memory, uint32; then low and high
+    are rounded.
     """
     array[i] += low
     array[i + 1] += high
@@ -198,12 +197,8 @@ def add_float_pair(array, i, low, high):
 
 def add_shared_pair(array, i, low, high):  # the array is an address
     here = np.uint32(array + np.uint32(i) * np.uint32(4))
-    before = load_long_relaxed(here)
-    expected = ~before
-    while before != expected:
-        expected = before
-        first, second = long_to_floats(expected)
-        before = swap_long_if_equal(here, expected, floats_to_long(first + low, second + high))
+    add_shared_int32(here, round_to_int32(low))
+    add_shared_int32(np.uint32(here + np.uint32(4)), round_to_int32(high))
 
 
 def add_half_pair(array, i, low, high):

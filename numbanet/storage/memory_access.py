@@ -21,7 +21,8 @@ def address_of(context, builder, signature, args, element):
 
 
 WORD = ir.IntType(32)
-TWO_FLOATS = ir.VectorType(ir.FloatType(), 2)
+TWO_FLOATS, FOUR_FLOATS = (ir.VectorType(ir.FloatType(), n) for n in (2, 4))
+TWO_WORDS = ir.VectorType(WORD, 2)
 
 
 @intrinsic
@@ -59,93 +60,92 @@ def swap_word_if_equal(typingctx, array, i, expected, word):
 
 
 @intrinsic
-def load_two_floats(typingctx, array, i):
-    result = types.UniTuple(types.float32, 2)
+def add_to_word(typingctx, array, i, value):
+    """array[i] += value, in one step; returns what was there."""
 
     def codegen(context, builder, signature, args):
-        loaded = builder.load(address_of(context, builder, signature, args, TWO_FLOATS))
-        loaded.align = 8
-        values = [builder.extract_element(loaded, WORD(k)) for k in range(2)]
+        pointer = address_of(context, builder, signature, args, WORD)
+        return builder.atomic_rmw("add", pointer, args[2], "monotonic")
+
+    return types.uint32(array, i, types.uint32), codegen
+
+
+def vector_load(vector, array, i):
+    """Typing and code of an intrinsic: the elements of a vector of floats, in one access."""
+    n = vector.count
+    result = types.UniTuple(types.float32, n)
+
+    def codegen(context, builder, signature, args):
+        loaded = builder.load(address_of(context, builder, signature, args, vector))
+        loaded.align = 4 * n
+        values = [builder.extract_element(loaded, WORD(k)) for k in range(n)]
         return context.make_tuple(builder, result, values)
 
     return result(array, i), codegen
 
 
-@intrinsic
-def store_two_floats(typingctx, array, i, low, high):
+def vector_store(vector, array, i, *values):
+    """Typing and code of an intrinsic: write the 32-bit elements of a vector in one access."""
+    n = vector.count
+
     def codegen(context, builder, signature, args):
-        pair = ir.Constant(TWO_FLOATS, ir.Undefined)
-        for k in range(2):
-            pair = builder.insert_element(pair, args[2 + k], WORD(k))
-        pointer = address_of(context, builder, signature, args, TWO_FLOATS)
-        builder.store(pair, pointer).align = 8
+        whole = ir.Constant(vector, ir.Undefined)
+        for k in range(n):
+            whole = builder.insert_element(whole, args[2 + k], WORD(k))
+        pointer = address_of(context, builder, signature, args, vector)
+        builder.store(whole, pointer).align = 4 * n
         return context.get_dummy_value()
 
-    return types.void(array, i, types.float32, types.float32), codegen
+    return types.void(array, i, *values), codegen
 
 
-LONG = ir.IntType(64)  # two float32 in shared memory, whose addresses are uint32
+@intrinsic
+def load_two_floats(typingctx, array, i):
+    return vector_load(TWO_FLOATS, array, i)
 
 
-def shared_access(text, result, arguments, constraints):
-    """Typing and code of an intrinsic: one PTX instruction on shared memory."""
+@intrinsic
+def load_four_floats(typingctx, array, i):
+    return vector_load(FOUR_FLOATS, array, i)
+
+
+@intrinsic
+def store_two_floats(typingctx, array, i, low, high):
+    return vector_store(TWO_FLOATS, array, i, *(types.float32,) * 2)
+
+
+@intrinsic
+def store_four_floats(typingctx, array, i, a, b, c, d):
+    return vector_store(FOUR_FLOATS, array, i, *(types.float32,) * 4)
+
+
+@intrinsic
+def store_two_words(typingctx, array, i, low, high):
+    return vector_store(TWO_WORDS, array, i, *(types.uint32,) * 2)
+
+
+@intrinsic
+def add_shared_int32(typingctx, address, value):
+    """Add to an int32 in shared memory, whose addresses are uint32."""
 
     def codegen(context, builder, signature, args):
-        returned = ir.VoidType() if result == types.void else LONG
-        function = ir.FunctionType(returned, [argument.type for argument in args])
-        instruction = ir.InlineAsm(function, text, constraints + ",~{memory}", side_effect=True)
-        answer = builder.call(instruction, args)
-        return context.get_dummy_value() if result == types.void else answer
+        function = ir.FunctionType(ir.VoidType(), [WORD, WORD])
+        text, constraints = "red.shared.add.u32 [$0], $1;", "r,r,~{memory}"
+        builder.call(ir.InlineAsm(function, text, constraints, side_effect=True), args)
+        return context.get_dummy_value()
 
-    return result(*arguments), codegen
-
-
-@intrinsic
-def load_long(typingctx, address):
-    return shared_access("ld.shared.u64 $0, [$1];", types.uint64, (types.uint32,), "=l,r")
+    return types.void(types.uint32, types.int32), codegen
 
 
 @intrinsic
-def load_long_relaxed(typingctx, address):
-    """As load_long, where other threads may be changing it."""
-    text = "ld.relaxed.cta.shared.u64 $0, [$1];"
-    return shared_access(text, types.uint64, (types.uint32,), "=l,r")
-
-
-@intrinsic
-def store_long(typingctx, address, value):
-    arguments = types.uint32, types.uint64
-    return shared_access("st.shared.u64 [$0], $1;", types.void, arguments, "r,l")
-
-
-@intrinsic
-def swap_long_if_equal(typingctx, address, expected, value):
-    """What was there; it is replaced if it was the expected one, in one step."""
-    text = "atom.shared.cas.b64 $0, [$1], $2, $3;"
-    return shared_access(text, types.uint64, (types.uint32, types.uint64, types.uint64), "=l,r,l,l")
-
-
-@intrinsic
-def long_to_floats(typingctx, value):
-    result = types.UniTuple(types.float32, 2)
+def round_to_int32(typingctx, x):
+    """The nearest int32 of a float32."""
 
     def codegen(context, builder, signature, args):
-        pair = builder.bitcast(args[0], TWO_FLOATS)
-        values = [builder.extract_element(pair, WORD(k)) for k in range(2)]
-        return context.make_tuple(builder, result, values)
+        function = ir.FunctionType(WORD, [ir.FloatType()])
+        return builder.call(ir.InlineAsm(function, "cvt.rni.s32.f32 $0, $1;", "=r,f"), args)
 
-    return result(types.uint64), codegen
-
-
-@intrinsic
-def floats_to_long(typingctx, low, high):
-    def codegen(context, builder, signature, args):
-        pair = ir.Constant(TWO_FLOATS, ir.Undefined)
-        for k in range(2):
-            pair = builder.insert_element(pair, args[k], WORD(k))
-        return builder.bitcast(pair, LONG)
-
-    return types.uint64(types.float32, types.float32), codegen
+    return types.int32(types.float32), codegen
 
 
 def reduction(text, constraints, array, i, *values):

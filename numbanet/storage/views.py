@@ -73,6 +73,32 @@ def matrix_view(dtype):
     return matrix
 
 
+@intrinsic
+def columns_from(typingctx, array, first, n_rows, n_columns):
+    """A 1-D float32 array as one of [n_rows, n_columns] whose columns are numbered from `first` on.
+
+    With unsigned indices, and local memory behind it, elements still live in registers.
+    """
+    view_type = types.Array(types.float32, 2, "C")
+
+    def codegen(context, builder, signature, args):
+        source = context.make_array(signature.args[0])(context, builder, args[0])
+        view = context.make_array(view_type)(context, builder)
+        item_size = source.itemsize
+        arrayobj.populate_array(
+            view,
+            data=builder.gep(source.data, [builder.neg(args[1])]),
+            shape=args[2:],
+            strides=[builder.mul(args[3], item_size), item_size],
+            itemsize=item_size,
+            meminfo=None,
+            parent=None,
+        )
+        return view._getvalue()
+
+    return view_type(array, types.uint64, types.intp, types.intp), codegen
+
+
 float_vector, float_matrix = vector_view("float32"), matrix_view("float32")
 half_vector, half_matrix = vector_view("float16"), matrix_view("float16")
 bfloat_vector, bfloat_matrix = vector_view("bfloat16"), matrix_view("bfloat16")

@@ -147,12 +147,46 @@ def load_word(typingctx, address):
 
 
 @intrinsic
+def load_word_relaxed(typingctx, address):
+    """A word that other threads may be changing."""
+
+    def codegen(context, builder, signature, args):
+        text = "ld.relaxed.cta.shared.u32 $0, [$1];"
+        return emit(builder, context, text, types.uint32, 1, args, (types.uint32,))
+
+    return types.uint32(types.uint32), codegen
+
+
+@intrinsic
 def store_word(typingctx, address, word):
     def codegen(context, builder, signature, args):
         kinds = (types.uint32, types.uint32)
         return emit(builder, context, "st.shared.u32 [$0], $1;", None, 0, args, kinds)
 
     return types.void(types.uint32, types.uint32), codegen
+
+
+@intrinsic
+def swap_if_zero(typingctx, address, word):
+    """Replace a word that is zero, in one step."""
+
+    def codegen(context, builder, signature, args):
+        text, kinds = "atom.shared.cas.b32 $0, [$1], 0, $2;", (types.uint32, types.uint32)
+        emit(builder, context, text, types.uint32, 1, args, kinds)
+        return context.get_dummy_value()
+
+    return types.void(types.uint32, types.uint32), codegen
+
+
+@intrinsic
+def warp_max(typingctx, word):
+    """The largest of all lanes' words."""
+
+    def codegen(context, builder, signature, args):
+        text = "redux.sync.max.u32 $0, $1, 0xffffffff;"
+        return emit(builder, context, text, types.uint32, 1, args, (types.uint32,))
+
+    return types.uint32(types.uint32), codegen
 
 
 @intrinsic

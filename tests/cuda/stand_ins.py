@@ -31,6 +31,7 @@ class FakeDriver:
             "COMPUTE_CAPABILITY_MAJOR": 9,
             "MULTIPROCESSOR_COUNT": 132,
             "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN": 227 * 1024,
+            "MAX_SHARED_MEMORY_PER_MULTIPROCESSOR": 228 * 1024,
             "MEMORY_POOLS_SUPPORTED": 1,
         }
         self.failures = {}  # name -> codes of the next calls

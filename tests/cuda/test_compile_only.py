@@ -8,6 +8,7 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 from numbanet.app.compile_kernels import run_everything
 from numbanet.cuda import assembler, compiler
+from numbanet.cuda.arrays import to_device
 from numbanet.cuda.compile_only import CompileOnlyDevice
 from numbanet.cuda.driver import CudaDevice
 
@@ -76,6 +77,20 @@ def test_launches_are_those_of_a_step(compiled):
     assert names[-1] == "Adam_optimize"
     n_products = sum("weight_gradients" in name for name in names)
     assert n_products == len(model.network.network.shapes)
+
+
+def test_a_step_that_comes_again_launches_the_same(compiled):
+    """Kernel by kernel at first, then as a graph."""
+    device = CompileOnlyDevice((9, 0))
+    model = models.create(NAME, device=device, precision="float16")
+    x, y = (to_device(array, device) for array in models.batch_of(NAME, 10))
+    launches = []
+    for _ in range(4):
+        device.launches.clear()
+        model.trainer.training_step(x, y)
+        launches.append([kernel.name for kernel in device.launches])
+    assert launches[1] == launches[2] == launches[3] == launches[0][-len(launches[1]) :]
+    assert len(launches[1]) > 3
 
 
 def test_memory_is_pretended():

@@ -23,7 +23,7 @@ from numbanet.activations import activation
 from numbanet.cuda import fused_engine, network_engine
 from numbanet.cuda.arrays import to_device
 from numbanet.cuda.fused_engine import FusedEngine
-from numbanet.cuda.fused_layout import MOST_SHARED, FusedLayout, fits
+from numbanet.cuda.fused_layout import MOST_SHARED, SCALE, FusedLayout, fits
 from numbanet.cuda.network_engine import NetworkEngine
 from numbanet.cuda.target import CudaTarget
 
@@ -223,8 +223,11 @@ class Case:
             allowed = np.linalg.norm(reference[part] - exact[part])
             assert error <= MARGIN * allowed + 1e-5 * scale, (part, error / scale, allowed / scale)
 
-    def assert_gradients(self, found, dl_dy):
-        """`found` are gradients of the parameters, dl_dy(outputs) those of the outputs."""
+    def assert_gradients(self, found, dl_dy, which=slice(None)):
+        """`found` are gradients of the parameters, dl_dy(outputs) those of the outputs.
+
+        Those of the network and of the encoding, or which of them, are compared by themselves.
+        """
         _, exact = self.twin.backward(
             self.x, self.params, dl_dy(self.twin.inference(self.x, self.params))
         )
@@ -232,7 +235,7 @@ class Case:
         reference = self.reference.gradients(self.x, of_outputs, LOSS_SCALE)
         n = self.twin.mlp.n_params
         parts = [slice(0, n), slice(n, None)] if exact.size > n else [slice(0, n)]
-        self.assert_as_exact(found, reference, exact, parts)
+        self.assert_as_exact(found, reference, exact, parts[which])
 
 
 def emulated(pytestconfig, capability=(9, 0), **options):
@@ -337,15 +340,47 @@ def test_densities_weigh_the_loss(cuda_device):
     assert loss == pytest.approx(expected, rel=1e-3)
 
 
+def gradients_of(case, dl_dy):
+    """Those of the parameters for gradients of the outputs."""
+    x, external = (to_device(each, case.device) for each in (case.x, dl_dy))
+    gradients = case.target.gradients(case.twin.n_params, case.twin.mlp.n_params)
+    params = case.stored.current()
+    n_sums = case.fused.forward_backward(x, params, external=external, gradients=gradients)
+    assert n_sums == 0
+    return gradients.flat.numpy()
+
+
 def test_gradients_from_outside(cuda_device):
     case = Case("hash", cuda_device)
     dl_dy = np.random.default_rng(3).normal(size=case.targets.shape).astype(np.float32)
-    x, params = to_device(case.x, cuda_device), case.stored.current()
-    external = to_device(dl_dy, cuda_device)
-    gradients = case.target.gradients(case.twin.n_params, case.twin.mlp.n_params)
-    n_sums = case.fused.forward_backward(x, params, external=external, gradients=gradients)
-    assert n_sums == 0
-    case.assert_gradients(gradients.flat.numpy(), lambda y: dl_dy.astype(np.float64))
+    case.assert_gradients(gradients_of(case, dl_dy), lambda y: dl_dy.astype(np.float64))
+
+
+@pytest.mark.parametrize(("first", "last"), [(1e-4, 1e2), (1e2, 1e-4), (0, 1), (1e-4, 1e-4)])
+def test_gradients_of_very_different_sizes(pytestconfig, first, last):
+    """A block's sums are integers in a unit that its first warps choose."""
+    case = Case("hash", emulated(pytestconfig, n_multiprocessors=1), 1000)
+    sizes = np.where(np.arange(len(case.x)) < 500, first, last)[:, np.newaxis]
+    normal = np.random.default_rng(3).normal(size=case.targets.shape)
+    dl_dy = (sizes * normal).astype(np.float32)
+    case.assert_gradients(
+        gradients_of(case, dl_dy), lambda y: dl_dy.astype(np.float64), slice(1, 2)
+    )
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("sample", [0, 999])
+def test_gradients_that_are_not_finite(pytestconfig, bad, sample):
+    """They arrive, also where a block adds up integers."""
+    case = Case("hash", emulated(pytestconfig, n_multiprocessors=1), 1000)
+    dl_dy = np.full(case.targets.shape, 1e-3, np.float32)
+    dl_dy[sample] = bad
+    found = gradients_of(case, dl_dy)[case.twin.mlp.n_params :]
+    of_sample = case.twin.backward(case.x[sample:][:1], case.params, np.ones((1, 3)))[1]
+    touched = of_sample[case.twin.mlp.n_params :] != 0
+    assert touched.any()
+    assert not np.isfinite(found[touched]).any()
+    assert np.isfinite(found[~touched]).all()
 
 
 def test_gradients_are_added(cuda_device):
@@ -383,7 +418,7 @@ def test_levels_may_be_private_to_a_block(cuda_device, n_private):
 def test_private_levels_are_those_that_fit(cuda_device):
     layout = Case("hash", cuda_device).fused._training_layout
     ends = layout.model.encoding.partition_param_ends
-    base = layout.rows[-1]
+    base = layout.rows[-1] + SCALE
     assert layout.with_private(base).n_private == 0
     for k, end in enumerate(ends):
         assert layout.with_private(base + 4 * end - 1).n_private == k

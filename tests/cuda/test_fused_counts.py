@@ -16,7 +16,7 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 from emulated import EmulatedDevice
 
 import numbanet
-from numbanet.cuda.fused_engine import INFERENCE_BLOCKS, TRAINING_GROUPS
+from numbanet.cuda.fused_engine import TRAINING_GROUPS
 
 CONFIG = Path(__file__).parents[2] / "samples" / "configs" / "config_hash.json"
 N_LEVELS, N_CORNERS = 16, 4
@@ -61,11 +61,13 @@ def model():
 
 @cache
 def counted(what):
-    groups = {"inference": INFERENCE_BLOCKS, "training": TRAINING_GROUPS}[what]
-    n_samples = 128 * groups
+    engine = model().network.engine
+    layout = {"inference": engine._inference_layout, "training": engine._training_layout}[what]
+    n_groups = {"inference": engine._inference_blocks, "training": TRAINING_GROUPS}[what]
+    n_samples = layout.group_threads * n_groups
     rng = np.random.default_rng(0)
     x, y = rng.random((n_samples, 2), np.float32), rng.random((n_samples, 3), np.float32)
-    found, device = [], model().network.engine.device
+    found, device = [], engine.device
     for times in (1, 2):
         device.counters = {}
         inputs, targets = np.tile(x, (times, 1)), np.tile(y, (times, 1))

@@ -105,6 +105,6 @@ def test_the_script_runs(gpu, tmp_path):
     command = [sys.executable, SAMPLE, "50", "2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    picture = Image.open(tmp_path / "shape.gif")
-    assert (picture.size, picture.n_frames) == ((512, 512), 2)
-    assert np.asarray(picture).max() > 100
+    with Image.open(tmp_path / "shape.gif") as picture:
+        assert (picture.size, picture.n_frames) == ((512, 512), 2)
+        assert np.asarray(picture).max() > 100

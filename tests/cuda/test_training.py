@@ -1,6 +1,8 @@
 """Whole models on the CUDA target: they follow the CPU's, and wait for nothing."""
 
 import gc
+import sys
+from pathlib import Path
 
 import models
 import naive
@@ -13,14 +15,19 @@ import numbanet
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
+from emulated import EmulatedDevice
+
 from numbanet.cuda import encoding_engine, network_engine, optimizer_kernels
 from numbanet.cuda.arrays import empty, to_device
 from numbanet.cuda.errors import DeviceMemoryError
+from numbanet.cuda.optimizer_kernels import HISTORY
 
 # Largest error of outputs and gradients, relative to their largest magnitude.
 TOLERANCE = {"float32": 2e-5, "float16": 5e-3, "bfloat16": 4e-2}
 precisions = pytest.mark.parametrize("precision", TOLERANCE)
 N = 257
+MOST_CALLS = 40  # of Python functions, in a step that comes again
+CONFIGS = Path(__file__).parents[2] / "samples" / "configs"
 
 
 def pair(name, cuda_device, precision="float32"):
@@ -71,8 +78,6 @@ def test_older_gpus_add_up_the_grid_in_halves(pytestconfig, capability, precisio
     """Where two float32 cannot be added at once, pairs of halves are, and then collected."""
     if pytestconfig.getoption("device") == "cuda":
         pytest.skip("needs an emulated GPU of another kind")
-    from emulated import EmulatedDevice
-
     cpu, gpu, _ = pair("hash", EmulatedDevice(capability), precision)
     x, targets = batch_of("hash", N)
     for mode, times in (("overwrite", 1), ("overwrite", 1), ("accumulate", 2)):
@@ -114,6 +119,40 @@ def test_a_step_allocates_nothing_and_waits_for_nothing(cuda_device):
     assert cuda_device.synchronizations == before[1] + 1
 
 
+def test_a_step_is_three_launches():
+    """Of a grid with a fused network and Adam; before them, gradients are zeroed."""
+    device = EmulatedDevice(racecheck=None)
+    config = numbanet.load_config(CONFIGS / "config_hash.json")
+    model = numbanet.create_from_config(2, 3, config, device=device, precision="float16")
+    rng = np.random.default_rng(0)
+    x, targets = (to_device(rng.random((33, k), np.float32), device) for k in (2, 3))
+    model.trainer.training_step(x, targets)
+    for mode, n_zeroed in (("overwrite", 1), ("overwrite", 1), ("accumulate", 0)):
+        n_launches, before = len(device.launches), device.n_zeroed
+        model.trainer.training_step(x, targets, gradient_mode=mode)
+        names = device.launches[n_launches:]
+        assert [name.split("_")[0] for name in names] == ["fused", "finish", "Adam"]
+        assert device.n_zeroed - before == n_zeroed
+    assert model.trainer.n_steps == 4
+
+
+def test_a_step_that_comes_again_costs_the_host_little():
+    """Calls of Python functions, whose time is most of the host's."""
+    device = EmulatedDevice()
+    device.launch = device.replay = lambda *arguments: None
+    model, _ = create_lively("hash", device=device, precision="float16")
+    x, targets = (to_device(array, device) for array in batch_of("hash", 33))
+    for _ in range(3):
+        model.trainer.training_step(x, targets)
+    called = []
+    sys.setprofile(lambda frame, event, _: event == "call" and called.append(frame.f_code.co_name))
+    try:
+        model.trainer.training_step(x, targets)
+    finally:
+        sys.setprofile(None)
+    assert 0 < len(called) <= MOST_CALLS, called
+
+
 @precisions
 def test_a_step_that_is_not_finite_is_skipped(cuda_device, precision):
     model, _ = create_lively("hash", device=cuda_device, precision=precision)
@@ -136,6 +175,25 @@ def test_a_step_that_is_not_finite_is_skipped(cuda_device, precision):
     assert model.trainer.n_steps == 2
 
 
+@pytest.mark.parametrize("place", [0, 200, -1])
+def test_what_was_accumulated_is_looked_at(cuda_device, place):
+    """Gradients that the user wrote, or a step left behind, in whichever block's part."""
+    model, _ = create_lively("hash", device=cuda_device, precision="float16")
+    x, targets = batch_of("hash", 33)
+    before, gradients = model.network.params.numpy(), model.network.gradients
+    values = np.zeros(gradients.shape, np.float32)
+    values[place] = np.nan
+    for _ in range(2):
+        cuda_device.copy_to_device(gradients.address, values)
+        loss = model.trainer.training_step(x, targets, gradient_mode="accumulate")
+        with pytest.warns(RuntimeWarning, match="skipped"):
+            assert np.isfinite(float(loss))
+    np.testing.assert_array_equal(model.network.params.numpy(), before)
+    assert (gradients.numpy() == 0).all()
+    model.trainer.training_step(x, targets, gradient_mode="accumulate")
+    assert (model.trainer.n_steps, model.trainer.n_skipped_steps) == (1, 2)
+
+
 def test_a_step_that_is_not_finite_can_raise(cuda_device):
     model = models.create("hash", device=cuda_device, on_nonfinite="raise")
     x, targets = batch_of("hash", 33)
@@ -155,27 +213,35 @@ def test_large_gradients_overflow_float16_and_are_not_trained_on(cuda_device):
     assert model.trainer.n_steps == 0
 
 
-def test_losses_are_kept_until_they_are_read(cuda_device, monkeypatch):
-    monkeypatch.setattr(optimizer_kernels, "HISTORY", optimizer_kernels.HISTORY)
+def test_losses_are_kept_until_they_are_read(cuda_device):
     model, _ = create_lively("hash", device=cuda_device)
     x, targets = (to_device(array, cuda_device) for array in batch_of("hash", 33))
-    results = model.trainer._training._results
+    training = model.trainer._training
     kept = [model.trainer.training_step(x, targets) for _ in range(2)]
     first = [float(loss) for loss in kept]
     late = model.trainer.training_step(x, targets)
-    results._n = optimizer_kernels.HISTORY - 1  # as if many steps had been made since
-    model.trainer.training_step(x, targets)
-    assert late._result.is_known
-    assert float(late) < first[1] < first[0]
+    assert not late._result.is_known
+    training._results.resume(HISTORY)  # as if many steps had been made since
+    training._set_counter(optimizer_kernels.N_RESULTS, HISTORY)
+    last = [model.trainer.training_step(x, targets) for _ in range(4)]
+    assert late._result.is_known  # their places have other losses now
+    assert not last[0]._result.is_known
+    values = [*first, *map(float, (late, *last))]
+    assert values == sorted(values, reverse=True)
+    assert [float(loss) for loss in kept] == first
 
 
 def test_results_that_nobody_holds_are_not_read(cuda_device):
     model = models.create("hash", device=cuda_device)
     x, targets = batch_of("hash", 33)
-    for _ in range(3):
-        model.trainer.training_step(x, targets)
+    results = model.trainer._training._results
+    loss = model.trainer.training_step(x, targets)
+    assert results._round() is loss._result._round
+    model.trainer.training_step(x, targets)
+    assert results._round() is loss._result._round
+    del loss
     gc.collect()
-    assert len(model.trainer._training._results._pending) == 0
+    assert results._round() is None
 
 
 @precisions
@@ -317,8 +383,6 @@ def test_no_race_in_any_memory(pytestconfig):
     """Every access of a step to global memory is ordered, or atomic."""
     if pytestconfig.getoption("device") == "cuda":
         pytest.skip("the emulator looks for races; on a GPU compute-sanitizer does")
-    from emulated import EmulatedDevice
-
     device = EmulatedDevice(racecheck="global")
     model, _ = create_lively("hash", device=device)
     x, targets = batch_of("hash", N)

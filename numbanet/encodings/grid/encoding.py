@@ -115,6 +115,11 @@ class Grid(AbstractEncoding):
         return tuple(end * self.n_features_per_level for end in ends)
 
     @property
+    def n_additions(self) -> int:
+        """All corners may have one entry."""
+        return self.n_corners
+
+    @property
     def required_output_alignment(self) -> int:
         return self.n_features_per_level
 
