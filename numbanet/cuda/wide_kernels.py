@@ -101,7 +101,7 @@ def wide_training_kernel(
     n_sums = network.padded_output_dims // 2  # of a fragment
     n_words, n_all_sums, n_all_words = n_sums // 2, FRAGMENTS * n_sums, FRAGMENTS * n_sums // 2
     n_warps, unit_bytes = np.uint32(layout.n_warps), np.uint64(layout.unit_bytes)
-    of_gradients, per_stage = np.uint64(layout.gradients[0]), UNITS
+    of_gradients, stage = np.uint64(layout.gradients[0]), np.uint32(UNITS * WARP)
 
     @device
     def of_fragment(k, lane, i, n, sums, targets, pdf, given, scale, words, total):
@@ -127,10 +127,9 @@ def wide_training_kernel(
         barrier()
         # Whole stages of the gradients' kernel are written: beyond the last sample it is the last
         # one again, with a gradient of zero.
-        per_stage_samples = np.uint32(per_stage * WARP)
-        n_stages = np.uint32(np.uint32(n + per_stage_samples - np.uint32(1)) // per_stage_samples)
-        n_units, unit = np.uint32(n_stages * np.uint32(per_stage)), block_index() * n_warps + warp
-        unit = np.uint32(unit)
+        n_stages = np.uint32(np.uint32(n + stage - np.uint32(1)) // stage)
+        n_units = np.uint32(n_stages * np.uint32(UNITS))
+        unit = np.uint32(block_index() * n_warps + warp)
         while unit < n_units:
             i = np.uint32(unit * LANES)
             # Opaque, so that what depends on the lane is computed anew and holds no registers.
