@@ -5,12 +5,18 @@ DEMO_ARGS ?= --steps 1000 --batch-size 16384
 
 BIN := .venv/bin
 READY := .venv/ready
+TORCH_BIN := .venv-torch/bin
+TORCH_READY := .venv-torch/ready
+TORCH ?= torch==2.13.0+cpu
+TORCH_ARGS ?=
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint docs bench bench-gpu clean
+.PHONY: help demo test test-torch lint docs bench bench-gpu clean
 
 help:
 	@echo "make demo    learn a photograph; pictures go to ./demo"
 	@echo "make test    run all tests             (PYTEST_ARGS='-k grid')"
+	@echo "make test-torch  the tests of numbanet.torch, if pip has the CPU build of PyTorch"
 	@echo "make lint    check style and formatting"
 	@echo "make docs    write docs/config.md anew from the components"
 	@echo "make bench   measure training and inference speed on this machine"
@@ -24,6 +30,18 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+# The CPU build of PyTorch is asked for by name: the usual one is 2 GB. Where pip does not have it:
+# make test-torch TORCH_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+test-torch: $(READY)
+	@if test -e $(TORCH_READY) || $(BIN)/python $(PIP_INSTALL) --dry-run --no-deps $(TORCH_ARGS) \
+			'$(TORCH)' >/dev/null 2>&1; then \
+		$(MAKE) --no-print-directory $(TORCH_READY) && \
+		$(TORCH_BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) tests/pytorch; \
+	else \
+		echo "make test-torch: skipped for want of PyTorch, pip has no $(TORCH) here; add" \
+			"TORCH_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'"; \
+	fi
 
 lint: $(READY)
 	@$(BIN)/ruff check
@@ -42,7 +60,7 @@ bench-gpu: $(READY)
 	@$(BIN)/python benchmarks/gpu_mlp.py $(BENCH_ARGS)
 
 clean:
-	rm -rf .venv build demo dist *.egg-info .hypothesis .pytest_cache .ruff_cache
+	rm -rf .venv .venv-torch build demo dist *.egg-info .hypothesis .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml
@@ -51,5 +69,11 @@ $(READY): pyproject.toml
 	@echo "Setting up .venv (once; a minute or so)"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv || { \
 		echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: sudo apt install python3-venv" >&2; rm -rf .venv; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[samples,test,lint]'
+	@$(BIN)/python $(PIP_INSTALL) --editable '.[samples,test,lint]'
+	@touch $@
+
+$(TORCH_READY): pyproject.toml
+	@echo "Setting up .venv-torch (once; a minute or so)"
+	@test -x $(TORCH_BIN)/pip || $(PYTHON) -m venv --clear .venv-torch
+	@$(TORCH_BIN)/python $(PIP_INSTALL) $(TORCH_ARGS) --editable '.[samples,test,torch]' '$(TORCH)'
 	@touch $@

@@ -51,7 +51,7 @@ def job(name: str, n: int) -> None:
 
     from numbanet.cuda.training import Graphs
 
-    Graphs.run = lambda self, key, queue: queue()
+    Graphs.run = lambda self, key, queue, *work: queue(*work)
     model = create(name, "cuda")
     rng = np.random.default_rng(0)
     device = model.network.target

@@ -128,13 +128,14 @@ def environment() -> str:
     """What all kernels of this process have in common: versions and this package's source.
 
     The fingerprint covers functions; the source covers what they reach otherwise, such as
-    overloads. The programs in `app` are not reached by kernels of the library.
+    overloads. The programs in `app` and what is in `torch` are not reached by kernels.
     """
     digest = hashlib.sha256()
     for version in (sys.version, numba.__version__, llvmlite.__version__, np.__version__):
         digest.update(version.encode())
     package = Path(__file__).parent
-    for path in sorted(set(package.rglob("*.py")) - set(package.glob("app/*.py"))):
+    others = {*package.glob("app/*.py"), *package.glob("torch/*.py")}
+    for path in sorted(set(package.rglob("*.py")) - others):
         digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
     return digest.hexdigest()
 

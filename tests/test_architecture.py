@@ -26,6 +26,7 @@ LAYERS = (
     ("matrices", "trainer"),
     ("create", "tcnn_snapshot"),
     ("params_file",),
+    ("torch",),
     ("app",),
     ("__main__",),
 )

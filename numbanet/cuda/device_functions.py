@@ -15,6 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
+from numba.np.numpy_support import from_dtype
 
 from numbanet.cuda.fused_engine import AMPERE
 from numbanet.cuda.fused_kernels import for_each_output
@@ -26,7 +27,7 @@ from numbanet.cuda.threads import barrier, stop, thread_in_block, threads_in_blo
 from numbanet.cuda.user_kernel import UserKernel
 from numbanet.device import device, float_bits, float_from_bits, local_array, unrolled
 from numbanet.encoded_network import EncodedNetwork
-from numbanet.storage.views import ITEM_SIZES
+from numbanet.storage.views import DTYPES, ITEM_SIZES
 from numbanet.tiles.fragments import ROWS
 from numbanet.tiles.instructions import (
     load_word,
@@ -41,16 +42,27 @@ MOST_THREADS = 1024  # of a block
 LANES, LAST_LANE, LOG2_LANES = np.uint32(WARP), np.uint32(WARP - 1), np.uint32(5)
 
 
-@intrinsic
-def address_of(typingctx, array):
-    """The address of an array's first element, uint64; an address is taken as it is."""
+@cache
+def address_in(precision: str):
+    """Function array -> the address of its first element, uint64; an address is taken as it is."""
+    dtype = from_dtype(np.dtype(DTYPES[precision]))
+
+    @intrinsic
+    def address_of(typingctx, array):
+        return address_code(array, dtype)
+
+    return address_of
+
+
+def address_code(array, dtype):
+    """Typing and code of address_of."""
     if isinstance(array, types.Integer):
 
         def widened(context, builder, signature, args):
             return context.cast(builder, args[0], array, types.uint64)
 
         return types.uint64(array), widened
-    if not isinstance(array, types.Array):
+    if not isinstance(array, types.Array) or array.dtype != dtype:
         raise TypingError(f"params: expected what kernel_params() returns, got {array}")
 
     def codegen(context, builder, signature, args):
@@ -87,10 +99,10 @@ class UserLayout:
 
 
 @cache
-def load(layout: UserLayout):
+def load(layout: UserLayout, precision: str):
     """Device function (params): the block copies the weights to its shared memory."""
     copy, n_threads = load_weights(layout.fused), np.uint32(layout.fused.n_threads)
-    offset = np.uint32(layout.offset)
+    offset, address_of = np.uint32(layout.offset), address_in(precision)
 
     @device
     def load(params):
@@ -114,7 +126,7 @@ def infer(layout: UserLayout, precision: str):
     n_weight_bytes = np.uint64(network.n_params * ITEM_SIZES[precision])
     offset, outputs = np.uint32(layout.offset), np.uint32(layout.outputs)
     features, feature_pitch = np.uint32(layout.fused.rows[0]), np.uint32(layout.fused.pitches[0])
-    output_pitch = np.uint32(layout.output_pitch)
+    output_pitch, address_of = np.uint32(layout.output_pitch), address_in(precision)
 
     @device
     def write(e, i, column, context):
@@ -152,7 +164,7 @@ def infer(layout: UserLayout, precision: str):
 @cache
 def infer_alone(model: EncodedNetwork, precision: str):
     """Device function (params, x, y): as infer, by each lane for itself."""
-    compute = evaluate(model, precision)
+    compute, address_of = evaluate(model, precision), address_in(precision)
 
     @device
     def infer_alone(params, x, y):
@@ -216,7 +228,7 @@ def why_not_fused(layout: UserLayout, precision: str, device: Any) -> str | None
     """What keeps the lanes of a warp from working together on a model, for an error message."""
     if precision == "float32" or device.compute_capability < AMPERE:
         return "float32, and GPUs before Ampere, have no matrix instructions"
-    if not fits(layout.fused):
+    if not fits(layout.fused, layout.fused.shared_bytes):
         return (
             "its network needs a hidden layer, and widths that are multiples of "
             f"{ROWS} up to {MOST_HIDDEN}"
@@ -254,5 +266,5 @@ def device_functions(
     if fused is False or reason is not None:
         parts = load_nothing, infer_alone(model, precision), int(n), offset
         return DeviceFunctions(*parts, fused=False, _device=device)
-    parts = load(layout), infer(layout, precision), int(n), layout.shared_bytes
+    parts = load(layout, precision), infer(layout, precision), int(n), layout.shared_bytes
     return DeviceFunctions(*parts, fused=True, _device=device)

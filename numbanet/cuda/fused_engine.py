@@ -49,8 +49,11 @@ class FusedEngine(NetworkEngine):
         if together.shared_bytes <= most:
             wanted = min(together.shared_bytes + COARSEST, most)
             self._training_layout = together.with_private(max(most - FIRST_LEVEL_CACHE, wanted))
+            self._training_blocks = 1
         else:
-            per_block = (most + RESERVED) // TRAINING_GROUPS - RESERVED
+            half = (most + RESERVED) // 2 - RESERVED
+            self._training_blocks = 2 if layout.shared_bytes <= half else 1
+            per_block = half if self._training_blocks == 2 else most
             self._training_layout = layout.with_private(per_block)
 
     def _can(self, layout: FusedLayout, n: int) -> bool:
@@ -111,7 +114,7 @@ class FusedEngine(NetworkEngine):
         dl_dinput: DeviceArray | None = None,
     ) -> int:
         layout, n = self._training_layout, inputs.shape[0]
-        n_blocks = TRAINING_GROUPS // layout.n_groups
+        n_blocks = self._training_blocks
         fusable = dl_dinput is None and (loss is None or isinstance(loss, ElementwiseLoss))
         fused = fusable and self._can(layout, n)
         wide = fusable and not fused and self.wide.fits

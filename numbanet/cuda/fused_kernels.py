@@ -46,6 +46,7 @@ TRAINING = (
     *("uint64", "uint64", "uint64", "float32", "float32"),
     *("uint64", "uint64", "float32", "uint64"),
 )
+NOISE = np.uint32(0x85EBCA6B)  # odd, so that all samples differ
 LANES, LOG2_LANES = np.uint32(32), np.uint32(5)
 THREE, TWO = np.uint32(3), np.uint32(2)
 
@@ -313,7 +314,9 @@ def training_kernel(
                 if i < n:
                     x = local_array(n_dims)
                     read(pinputs, np.uint32(i * np.uint32(n_dims)), x)
-                    scatter(x, pparams, words, factor, i, n, pscatter, table, sums_scale)
+                    noise = np.uint32(words[0] ^ np.uint32(i * NOISE))
+                    to = table, noise
+                    scatter(x, pparams, words, factor, i, n, pscatter, to, sums_scale)
                 warp_barrier()
             tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(step)))
         if param_gradients and has_tiles:

@@ -2,8 +2,10 @@
 
 Shared memory adds integers by an instruction; a sum of floats has to be swapped in, again and again
 until no other thread came in between. So a block counts in a unit, a power of two, which the warp
-that comes first derives from its own gradients. It is so large that no sum can overflow. A warp
-whose gradients are too large for it adds them to global memory instead.
+that comes first derives from its own gradients. It is so large that no sum can overflow; a lane
+whose gradients are too large for it adds them to global memory instead. Small ones do not vanish:
+they are rounded up or down with probabilities that leave their mean as it is (Gupta et al. 2015,
+Deep Learning with Limited Numerical Precision).
 """
 
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ import numpy as np
 
 from numbanet.cuda.fused_layout import FusedLayout
 from numbanet.device import ZERO, device, float_bits, float_from_bits
-from numbanet.storage.access import reduce_pair
+from numbanet.storage.access import FRACTION_BITS, reduce_pair
 from numbanet.storage.halves import TO_FLOATS
 from numbanet.storage.views import VECTORS
 from numbanet.tiles.instructions import (
@@ -26,9 +28,9 @@ from numbanet.tiles.instructions import (
 
 SUM_BITS = 30  # of a sum without its sign, less one for rounding
 FEWEST_BITS = 12  # of a number; with fewer there would be little left of it
-HEADROOM = 3  # bits by which later gradients may be larger than the first ones
+HEADROOM = 2  # bits by which later gradients may be larger than the first ones
 EXPONENT_SHIFT, EXPONENT_BIAS, EXPONENT_OF_NAN = np.uint32(23), 127, np.int32(255)
-MAGNITUDE, LARGEST_EXPONENT = np.uint32(0x7FFFFFFF), np.int32(254)
+MAGNITUDE, LARGEST_EXPONENT = np.uint32(0x7FFFFFFF), np.int32(254 - FRACTION_BITS - 1)
 NOTHING, WORD = np.uint32(0), np.uint32(4)
 
 
@@ -80,8 +82,8 @@ def exponent(bits):  # of a float without sign, with its bias
 @cache
 def most_bits(sums: PrivateSums):
     """Device function n -> bits of a number, so that what n samples add does not overflow."""
-    parts = sums.layout.model.encoding.parts
-    n_additions = np.float32(max(part.encoding.n_additions for part in parts))
+    n_private, (part, *_) = sums.layout.n_private, sums.layout.model.encoding.parts
+    n_additions = np.float32(max(part.encoding.partition_additions[:n_private]))
 
     @device
     def most_bits(n):
@@ -95,7 +97,7 @@ def most_bits(sums: PrivateSums):
 def scale_of_warp(sums: PrivateSums):
     """Device function (words, factor, n_bits, lane, shared) -> what to multiply gradients with.
 
-    All lanes of a warp take part; words are a lane's row of gradients. It is 0 for a warp whose
+    All lanes of a warp take part; words are a lane's row of gradients. It is 0 for a lane whose
     gradients cannot be added to the sums, infinite and NaN ones among them.
     """
     n_words, to_floats, place = sums.n_words, TO_FLOATS[sums.precision], np.uint32(sums.scale)
@@ -107,20 +109,19 @@ def scale_of_warp(sums: PrivateSums):
             low, high = to_floats(words[q])
             largest = max(largest, np.uint32(float_bits(factor * low) & MAGNITUDE))
             largest = max(largest, np.uint32(float_bits(factor * high) & MAGNITUDE))
-        largest_exponent = exponent(warp_max(largest))
+        own, of_warp = exponent(largest), exponent(warp_max(largest))
         fits = np.int32(n_bits + 2 * EXPONENT_BIAS - 1)  # of the sum of both exponents
         address = np.uint32(shared + place)
         scale = exponent(warp_max(load_word_relaxed(address)))
         if scale == 0:
-            mine = min(np.int32(fits - HEADROOM - largest_exponent), LARGEST_EXPONENT)
+            mine = min(np.int32(fits - HEADROOM - of_warp), LARGEST_EXPONENT)
             bits = np.uint32(np.uint32(max(mine, np.int32(0))) << EXPONENT_SHIFT)
-            usable = (largest_exponent > 0) & (largest_exponent < EXPONENT_OF_NAN)
+            usable = (of_warp > 0) & (of_warp < EXPONENT_OF_NAN)
             if usable & (lane == NOTHING) & (n_bits >= FEWEST_BITS):
                 swap_if_zero(address, bits)
             scale = exponent(warp_max(load_word_relaxed(address)))
-        can = (scale > 0) & (np.int32(scale + largest_exponent) <= fits)
-        if can & (largest_exponent < EXPONENT_OF_NAN):
-            return float_from_bits(np.uint32(np.uint32(scale) << EXPONENT_SHIFT))
+        if (scale > 0) & (np.int32(scale + own) <= fits) & (own < EXPONENT_OF_NAN):
+            return float_from_bits(np.uint32(np.uint32(scale + FRACTION_BITS) << EXPONENT_SHIFT))
         return ZERO
 
     return scale_of_warp

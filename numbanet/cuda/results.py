@@ -62,9 +62,10 @@ class Round:
         self.n_known = self._results.n_of_round
 
     def result(self, place: int) -> StepResult:
-        if place >= self.n_known:
-            self.read()
-        loss, skipped = self._values[place]
+        with self._results.history.device.lock:  # no step is queued while the history is read
+            if place >= self.n_known:
+                self.read()
+            loss, skipped = self._values[place]
         return StepResult(float(loss.view(np.float32)), bool(skipped))
 
 

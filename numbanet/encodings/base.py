@@ -128,12 +128,12 @@ class AbstractEncoding(ABC):
         return ()
 
     @property
-    def n_additions(self) -> int:
-        """How often backward_params adds to the same parameter for one sample, at most.
+    def partition_additions(self) -> tuple[int, ...]:
+        """How often each partition adds to the same gradient for one sample, at most.
 
         Where partition_param_ends names parameters, it adds no more than a feature's gradient.
         """
-        return 1
+        return (1,) * len(self.partition_columns)
 
     def initial_params(self, rng) -> np.ndarray:
         """Initial values, float32 [n_params]; advances `rng` by n_params draws."""

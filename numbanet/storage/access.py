@@ -11,7 +11,7 @@ from numba import types
 from numba.core.errors import TypingError
 from numba.extending import overload
 
-from numbanet.device import ZERO, select
+from numbanet.device import ZERO, device, select
 from numbanet.storage.halves import (
     bfloat16_pair_to_floats,
     bfloat16_to_float,
@@ -36,6 +36,11 @@ from numbanet.storage.memory_access import (
 )
 
 HOPPER = np.int32(90)
+FRACTION_BITS = 8  # of numbers that are rounded at random to integers
+FRACTION = np.uint32(2**FRACTION_BITS - 1)
+GOLDEN = np.uint32(
+    0x9E3779B1
+)  # 2^32 over the golden ratio, odd: its multiples have mixed high bits
 # Inlined by LLVM. With overload's inline="always" numba-cuda 0.30 loses the index of a second call
 # in the same branch: it reads the variable after its deletion, as 0.
 INLINED = {"jit_options": {"forceinline": True, "fastmath": True, "error_model": "numpy"}}
@@ -73,8 +78,8 @@ def reduce_one(array, i, value):
 def reduce_pair(array, i, low, high):
     """array[i] += low and array[i + 1] += high: each atomic on CUDA, plain on the CPU.
 
-    On CUDA `array` may also be the address of int32 in shared memory, uint32; then low and high
-    are rounded.
+    On CUDA `array` may also be a pair (address, noise) of uint32: that of int32 in shared memory,
+    and a random number. Low and high are then in units of 2^-FRACTION_BITS, and rounded at random.
     """
     array[i] += low
     array[i + 1] += high
@@ -117,7 +122,7 @@ def _(array, i, value):
 
 @overload(reduce_pair, target="cuda", **INLINED)
 def _(array, i, low, high):
-    if isinstance(array, types.Integer):
+    if isinstance(array, types.BaseTuple):
         return add_shared_pair
     return by_storage(array, add_float_pair, add_half_pair, add_bfloat_pair)
 
@@ -195,10 +200,18 @@ def add_float_pair(array, i, low, high):
         reduce_float32(array, i + 1, high)
 
 
-def add_shared_pair(array, i, low, high):  # the array is an address
-    here = np.uint32(array + np.uint32(i) * np.uint32(4))
-    add_shared_int32(here, round_to_int32(low))
-    add_shared_int32(np.uint32(here + np.uint32(4)), round_to_int32(high))
+def add_shared_pair(array, i, low, high):  # the array is an address with a random number
+    address, noise = array
+    here = np.uint32(address + np.uint32(i) * np.uint32(4))
+    mixed = np.uint32((noise ^ np.uint32(i)) * GOLDEN)
+    add_shared_int32(here, rounded(low, mixed >> np.uint32(24)))
+    add_shared_int32(np.uint32(here + np.uint32(4)), rounded(high, mixed >> np.uint32(16)))
+
+
+@device
+def rounded(x, noise):  # down, after adding the low bits of the noise
+    number = np.int32(round_to_int32(x) + np.int32(noise & FRACTION))
+    return np.int32(number >> np.int32(FRACTION_BITS))
 
 
 def add_half_pair(array, i, low, high):

@@ -368,6 +368,23 @@ def test_gradients_of_very_different_sizes(pytestconfig, first, last):
     )
 
 
+@pytest.mark.parametrize(("ratio", "tolerance"), [(1e-2, 0.01), (1e-4, 0.1), (1e-5, 0.3)])
+def test_small_gradients_do_not_vanish(pytestconfig, ratio, tolerance):
+    """Those of entries that have no others: on an average they are what they should be."""
+    case = Case("hash", emulated(pytestconfig, n_multiprocessors=1), 2000)
+    assert case.fused._training_layout.n_private == HASH["n_levels"]
+    is_large = case.x[:, :1] < 0.5
+    normal = np.random.default_rng(3).normal(1, 0.3, case.targets.shape)
+    dl_dy = (np.where(is_large, 1, ratio) * normal).astype(np.float32)
+    found, n = gradients_of(case, dl_dy), case.twin.mlp.n_params
+    _, exact = case.twin.backward(case.x, case.params, dl_dy.astype(np.float64))
+    _, large = case.twin.backward(case.x, case.params, np.where(is_large, 1.0, 0.0) * normal)
+    of_small = (large[n:] == 0) & (exact[n:] != 0)
+    assert of_small.sum() > 20
+    found, exact = found[n:][of_small], exact[n:][of_small]
+    assert found @ exact / (exact @ exact) == pytest.approx(1, abs=tolerance)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("sample", [0, 999])
 def test_gradients_that_are_not_finite(pytestconfig, bad, sample):

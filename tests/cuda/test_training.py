@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 from pathlib import Path
 
 import models
@@ -229,6 +230,31 @@ def test_losses_are_kept_until_they_are_read(cuda_device):
     values = [*first, *map(float, (late, *last))]
     assert values == sorted(values, reverse=True)
     assert [float(loss) for loss in kept] == first
+
+
+def test_a_step_of_another_thread_while_a_loss_is_read(cuda_device, monkeypatch):
+    expected, _ = create_lively("hash", device=cuda_device)
+    model, _ = create_lively("hash", device=cuda_device)
+    x, targets = batch_of("hash", N)
+    losses = [float(expected.trainer.training_step(x, targets)) for _ in range(2)]
+    first, others = model.trainer.training_step(x, targets), []
+
+    def step():
+        others.append(model.trainer.training_step(x, targets))
+
+    thread, copy = threading.Thread(target=step), cuda_device.copy_to_host
+
+    def copy_and_step(host, address):
+        copy(host, address)
+        if thread.ident is None:
+            thread.start()
+            thread.join(0.5)
+
+    monkeypatch.setattr(cuda_device, "copy_to_host", copy_and_step)
+    found = [float(first)]
+    thread.join()
+    found.append(float(others[0]))
+    assert found == pytest.approx(losses, rel=1e-3)
 
 
 def test_results_that_nobody_holds_are_not_read(cuda_device):

@@ -115,9 +115,12 @@ class Grid(AbstractEncoding):
         return tuple(end * self.n_features_per_level for end in ends)
 
     @property
-    def n_additions(self) -> int:
-        """All corners may have one entry."""
-        return self.n_corners
+    def partition_additions(self) -> tuple[int, ...]:
+        """All corners may have one entry, unless a level has one for each vertex."""
+        return tuple(
+            1 if int(level.resolution) ** self.n_dims <= level.size else self.n_corners
+            for level in self.levels
+        )
 
     @property
     def required_output_alignment(self) -> int:

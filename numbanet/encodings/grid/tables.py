@@ -11,7 +11,7 @@ import numpy as np
 from numbanet.encodings.grid.indexing import HASHED, LINEAR, WIDE, Level, reciprocal
 from numbanet.registry import check
 
-MAX_RESOLUTION = 2**31 - 1
+MAX_RESOLUTION = 2**30  # so that [0, 1] lies within the positions that are not clamped
 MAX_ENTRIES = 2**32 - 1
 
 

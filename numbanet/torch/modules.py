@@ -1,0 +1,229 @@
+"""The modules of tinycudann: an encoding with a network, a network, an encoding.
+
+Constructors, attributes and the layout of `params` are tinycudann's; docs/migrating.md lists what
+differs.
+"""
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from numbanet.torch import evaluator, operators
+from numbanet.torch.bindings import DTYPES, NativeModule, default_loss_scale, precision_of
+
+
+def default_device() -> torch.device:
+    """Where modules are made: PyTorch's current GPU, or the CPU where there is none.
+
+    A default device that was set in PyTorch goes before.
+    """
+    chosen = torch.get_default_device()
+    if chosen.type != "cpu" or not torch.cuda.is_available():
+        return chosen
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+class Module(torch.nn.Module):
+    """What the modules share: one flat vector of parameters, float32 [n_params].
+
+    Args:
+        description: of the model, see evaluator.py.
+        seed: of the initial parameters, which are tinycudann's for the same seed.
+        dtype: of the outputs and, on a GPU, of the parameters that the kernels read; None for
+            float16 on a GPU and float32 on the CPU.
+        device: where the parameters lie; None for PyTorch's current GPU, or the CPU without one.
+
+    Raises:
+        ValueError: the seed or the dtype cannot be used.
+    """
+
+    def __init__(self, description: str, seed: int, dtype: torch.dtype | None, device: Any):
+        super().__init__()
+        device = default_device() if device is None else torch.device(device)
+        if dtype is None:
+            dtype = torch.float16 if device.type == "cuda" else torch.float32
+        if dtype not in DTYPES.values():
+            allowed = ", ".join(map(str, DTYPES.values()))
+            raise ValueError(f"dtype: {dtype} is not allowed; use one of {allowed}")
+        self.native_tcnn_module = NativeModule(description, dtype)
+        self.dtype = dtype
+        self.seed = seed
+        self.n_input_dims, self.n_output_dims = evaluator.sizes(description)
+        self.loss_scale = default_loss_scale(precision_of(dtype))
+        initial = torch.from_numpy(evaluator.initial_params(description, seed))
+        self.params = torch.nn.Parameter(initial.to(device))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Evaluate the model: [n, n_input_dims] -> [n, n_output_dims] of type `dtype`.
+
+        Args:
+            x: any real numbers, any batch size; computed with as float32. Inputs on another device
+                are moved to that of the parameters, with a warning.
+
+        Raises:
+            ValueError: the inputs have another shape.
+        """
+        x, native = self._inputs(x, "inputs", self.n_input_dims), self.native_tcnn_module
+        y = operators.forward(x, self._params(), native.description, native.precision)
+        return y.to(self.dtype)
+
+    def _params(self) -> torch.Tensor:
+        return self.params.to(torch.float32).contiguous()
+
+    def _inputs(self, x: torch.Tensor, name: str, n_columns: int) -> torch.Tensor:
+        """A batch as the operators take it: float32, in C order, where the parameters are."""
+        if x.dim() != 2 or x.shape[1] != n_columns:
+            raise ValueError(
+                f"{name}: expected shape [batch, {n_columns}], got {list(x.shape)}; reshape what "
+                "has more dimensions"
+            )
+        if x.device != self.params.device:
+            warnings.warn(
+                f"{name} on {x.device} are moved to {self.params.device}, where the parameters of "
+                f"{type(self).__name__} are; move one of them before",
+                stacklevel=3,
+            )
+            x = x.to(self.params.device)
+        return x.to(torch.float32).contiguous()
+
+    @property
+    def jit_fusion(self) -> bool:
+        """A switch of tinycudann's. It has no effect: kernels are fused where they can be."""
+        return self.native_tcnn_module.jit_fusion
+
+    @jit_fusion.setter
+    def jit_fusion(self, value: bool) -> None:
+        self.native_tcnn_module.jit_fusion = bool(value)
+
+    def extra_repr(self) -> str:
+        hyperparams = self.native_tcnn_module.hyperparams()
+        return (
+            f"n_input_dims={self.n_input_dims}, n_output_dims={self.n_output_dims}, "
+            f"seed={self.seed}, dtype={self.dtype}, hyperparams={hyperparams}"
+        )
+
+
+class TrainableModule(Module):
+    """A module with a network."""
+
+    def loss(
+        self,
+        x: torch.Tensor,
+        targets: torch.Tensor,
+        loss: str | Mapping[str, Any] = "RelativeL2",
+        pdf: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The loss of a batch, [], computed together with its gradients in one pass.
+
+        Not one of tinycudann's. Faster than evaluating the module and comparing, because nothing
+        has to be computed anew for the backward pass. It can be differentiated once.
+
+        Args:
+            x: [n, n_input_dims].
+            targets: [n, n_output_dims], constants.
+            loss: the otype of one of numbanet's losses, or its JSON config.
+            pdf: the density with which each target was sampled, [n, n_output_dims].
+
+        Returns:
+            The mean over the batch and the output dimensions.
+
+        Raises:
+            ConfigError: the config cannot be used.
+            ValueError: a shape is wrong, or targets or pdf require a gradient.
+        """
+        config = loss if isinstance(loss, str) else json.dumps(dict(loss))
+        given = {"targets": targets} if pdf is None else {"targets": targets, "pdf": pdf}
+        for name, tensor in given.items():
+            if tensor.requires_grad:
+                raise ValueError(f"{name}: must not require a gradient; detach it")
+            if tensor.shape[0] != x.shape[0]:
+                raise ValueError(
+                    f"{name}: expected {x.shape[0]} rows as x has, got {tensor.shape[0]}"
+                )
+            given[name] = self._inputs(tensor, name, self.n_output_dims)
+        native, enabled = self.native_tcnn_module, torch.is_grad_enabled()
+        x, params = self._inputs(x, "x", self.n_input_dims), self._params()
+        wants = enabled and x.requires_grad, enabled and params.requires_grad
+        value, _, _ = operators.loss(
+            x, params, given["targets"], given.get("pdf"), native.description, native.precision,
+            config, *wants,
+        )  # fmt: skip
+        return value
+
+
+class NetworkWithInputEncoding(TrainableModule):
+    """An encoding and the network that reads it, evaluated together.
+
+    Args:
+        n_input_dims: width of the inputs.
+        n_output_dims: width of the outputs.
+        encoding_config: JSON config of the encoding.
+        network_config: JSON config of the network.
+        seed, dtype, device: see Module.
+
+    Raises:
+        ConfigError: a config cannot be used; the message names the option.
+        ValueError: another argument cannot.
+    """
+
+    def __init__(
+        self,
+        n_input_dims: int,
+        n_output_dims: int,
+        encoding_config: Mapping[str, Any],
+        network_config: Mapping[str, Any],
+        seed: int = 1337,
+        *,
+        dtype: torch.dtype | None = None,
+        device: Any = None,
+    ):
+        description = evaluator.describe(
+            n_input_dims, n_output_dims, encoding_config, network_config
+        )
+        super().__init__(description, seed, dtype, device)
+        self.encoding_config, self.network_config = encoding_config, network_config
+
+
+class Network(TrainableModule):
+    """A network by itself; its inputs are padded with ones to a multiple of 16.
+
+    Arguments and errors are those of NetworkWithInputEncoding.
+    """
+
+    def __init__(
+        self,
+        n_input_dims: int,
+        n_output_dims: int,
+        network_config: Mapping[str, Any],
+        seed: int = 1337,
+        *,
+        dtype: torch.dtype | None = None,
+        device: Any = None,
+    ):
+        description = evaluator.describe(n_input_dims, n_output_dims, None, network_config)
+        super().__init__(description, seed, dtype, device)
+        self.network_config = network_config
+
+
+class Encoding(Module):
+    """An encoding by itself, without padding.
+
+    Arguments and errors are those of NetworkWithInputEncoding.
+    """
+
+    def __init__(
+        self,
+        n_input_dims: int,
+        encoding_config: Mapping[str, Any],
+        seed: int = 1337,
+        dtype: torch.dtype | None = None,
+        *,
+        device: Any = None,
+    ):
+        super().__init__(
+            evaluator.describe(n_input_dims, None, encoding_config, None), seed, dtype, device
+        )
+        self.encoding_config = encoding_config

@@ -1,0 +1,243 @@
+"""Modules on the CUDA target: on the emulator, or with --device cuda on a GPU's tensors."""
+
+import models
+import naive
+import numpy as np
+import pytest
+from laws import assert_close
+from models import HASH, MODELS, mlp
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
+pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
+
+import numbanet.torch as tcnn  # noqa: E402
+from numbanet.cuda.target import CudaTarget  # noqa: E402
+from numbanet.torch import evaluator  # noqa: E402
+
+# Largest error of outputs and gradients, relative to their largest magnitude.
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
+N = 65
+
+
+@pytest.fixture
+def where(cuda_device, monkeypatch):
+    """The device of the tensors. The emulator is behind those of the CPU."""
+    if cuda_device.dlpack_device is not None:
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA build of PyTorch, and a GPU")
+        return torch.device("cuda", 0)
+
+    def emulated(device, precision):
+        return CudaTarget(cuda_device, precision)
+
+    monkeypatch.setattr(evaluator, "target_of", emulated)
+    tcnn.free_temporary_memory()  # evaluators of the CPU among it
+    yield torch.device("cpu")
+    tcnn.free_temporary_memory()
+
+
+def make(name, where, dtype):
+    n_input_dims, n_output_dims, config = MODELS[name]
+    twin = naive.Model(*MODELS[name])
+    module = tcnn.NetworkWithInputEncoding(
+        n_input_dims, n_output_dims, config["encoding"], config["network"],
+        dtype=dtype, device=where,
+    )  # fmt: skip
+    with torch.no_grad():
+        module.params.copy_(torch.from_numpy(models.lively_params(twin)))
+    return module, twin
+
+
+def on_host(tensor):
+    return tensor.detach().float().cpu().numpy()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("name", ["hash", "one_blob"])
+def test_values_and_gradients(where, name, dtype):
+    module, twin = make(name, where, dtype)
+    params = on_host(module.params)
+    x = models.inputs_of(twin, N, 0, params)
+    dl_dy = np.random.default_rng(1).normal(size=(N, module.n_output_dims)).astype(np.float32)
+    inputs = torch.tensor(x, device=where, requires_grad=True)
+    y = module(inputs)
+    assert y.dtype == dtype
+    assert y.device.type == where.type
+    assert_close(on_host(y), twin.inference(x, params), TOLERANCE[dtype])
+    y.backward(torch.tensor(dl_dy, device=where).to(dtype))
+    dl_dx, dl_dparams = twin.backward(x, params, dl_dy.astype(np.float64))
+    if dtype == torch.float32:  # in halves, a neuron may be on the other side of its kink
+        assert_close(on_host(inputs.grad), dl_dx, 10 * TOLERANCE[dtype])
+        assert_close(on_host(module.params.grad), dl_dparams, 10 * TOLERANCE[dtype])
+    else:
+        for found, expected in ((inputs.grad, dl_dx), (module.params.grad, dl_dparams)):
+            assert correlation(on_host(found), expected) > 0.98
+    assert module.params.grad.dtype == torch.float32
+
+
+def correlation(a, b):
+    a, b = np.float64(a).ravel(), np.float64(b).ravel()
+    return a @ b / np.sqrt((a @ a) * (b @ b))
+
+
+def test_second_derivatives(where):
+    module, twin = make("smooth", where, torch.float32)
+    params = on_host(module.params)
+    x = models.inputs_of(twin, N, 0, params)
+    rng = np.random.default_rng(1)
+    dl_dy, direction = rng.normal(size=(N, 2)), rng.normal(size=x.shape)
+    inputs = torch.tensor(x, device=where, requires_grad=True)
+    gradient = torch.tensor(np.float32(dl_dy), device=where, requires_grad=True)
+    (dl_dx,) = torch.autograd.grad(module(inputs), inputs, gradient, create_graph=True)
+    along = torch.tensor(np.float32(direction), device=where)
+    found = torch.autograd.grad(dl_dx, (gradient, inputs, module.params), along)
+    expected = twin.double_backward(x, params, dl_dy, direction)
+    for value, exact in zip(found, expected, strict=True):
+        assert_close(on_host(value), exact, 1e-3)
+
+
+def test_encodings_and_their_second_derivatives(where):
+    encoding = tcnn.Encoding(2, HASH, dtype=torch.float32, device=where)
+    other = tcnn.Encoding(2, HASH, dtype=torch.float32, device=where)
+    twin = naive.encoding(HASH, 2)
+    table = np.random.default_rng(0).normal(size=twin.n_params).astype(np.float32)
+    with torch.no_grad():
+        encoding.params.copy_(torch.from_numpy(table))
+    x = torch.rand(N, 2, generator=torch.Generator().manual_seed(3)).to(where).requires_grad_()
+    y = encoding(x)
+    assert_close(on_host(y), twin.forward(on_host(x).astype(np.float64), table), 1e-4)
+    (dl_dx,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    dl_dx.square().sum().backward()
+    exact = on_host(x).astype(np.float64), table, np.ones((N, 8))
+    _, _, wanted = twin.double_backward(*exact, 2 * on_host(dl_dx).astype(np.float64))
+    assert_close(on_host(encoding.params.grad), wanted, 1e-3)
+    assert other.params.grad is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_the_loss_in_one_pass(where, dtype):
+    module, _ = make("hash", where, dtype)
+    x, targets = (torch.from_numpy(each).to(where) for each in models.batch_of("hash", N))
+    value = module.loss(x, targets, "L2")
+    y = module(x).float()
+    expected = (y - targets).square().mean()
+    assert value.item() == pytest.approx(expected.item(), rel=TOLERANCE[dtype])
+    value.backward()
+    found, module.params.grad = module.params.grad, None
+    expected.backward()
+    assert correlation(on_host(found), on_host(module.params.grad)) > 0.98
+    assert value.dtype == torch.float32
+
+
+def test_empty_batches(where):
+    module, _ = make("hash", where, torch.float32)
+    x = torch.zeros(0, 2, device=where, requires_grad=True)
+    y = module(x)
+    assert y.shape == (0, 3)
+    y.sum().backward()
+    assert x.grad.shape == (0, 2)
+    assert module.params.grad.abs().max() == 0
+
+
+def test_parameters_at_any_address(where):
+    """Kernels read them in wide accesses, for which a view may begin at the wrong place."""
+    module, _ = make("hash", where, torch.float32)
+    x = torch.rand(N, 2, generator=torch.Generator().manual_seed(3)).to(where)
+    expected = module(x)
+    n = module.params.numel()
+    shifted = torch.zeros(n + 1, device=where)
+    shifted[1:] = module.params.detach()
+    module.params = torch.nn.Parameter(shifted[1:])
+    torch.testing.assert_close(module(x), expected)
+
+
+# Only where there is a GPU
+
+
+@pytest.fixture
+def gpu(where):
+    if where.type != "cuda":
+        pytest.skip("needs an NVIDIA GPU, a CUDA build of PyTorch, and --device cuda")
+    return where
+
+
+def small(**options):
+    return tcnn.NetworkWithInputEncoding(2, 3, HASH, mlp("FullyFusedMLP", 16, 2), **options)
+
+
+def test_defaults_on_a_gpu(gpu):
+    module = small()
+    assert module.params.is_cuda
+    assert module.params.dtype == torch.float32
+    assert module.dtype == torch.float16
+    assert module.loss_scale == 128
+    assert module(torch.rand(5, 2, device=gpu)).dtype == torch.float16
+
+
+def test_inputs_of_the_host_are_moved(gpu):
+    with pytest.warns(UserWarning, match="inputs on cpu are moved to cuda:0"):
+        assert small()(torch.rand(5, 2)).is_cuda
+
+
+def test_one_module_for_each_device(gpu):
+    module = small(dtype=torch.float32)
+    x = torch.rand(300, 2)
+    on_gpu = module(x.to(gpu))
+    on_cpu = module.cpu()(x)
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-3, atol=1e-5)
+
+
+def test_the_second_gpu(gpu):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two NVIDIA GPUs")
+    x = torch.rand(300, 2)
+    first, second = small(device="cuda:0"), small(device="cuda:1")
+    y = second(x.to("cuda:1"))
+    assert y.device == torch.device("cuda:1")
+    torch.testing.assert_close(y.cpu(), first(x.to("cuda:0")).cpu())
+    y.sum().backward()
+    assert second.params.grad.device == torch.device("cuda:1")
+    with torch.cuda.device(1):
+        assert small().params.device == torch.device("cuda:1")
+
+
+def test_the_current_stream_is_used(gpu):
+    """Inputs that are written late on a side stream are waited for, and results with them."""
+    module = small(dtype=torch.float32)
+    x = torch.rand(1 << 18, 2, device=gpu)
+    expected = module(x)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        late = torch.zeros_like(x)
+        torch.cuda._sleep(50_000_000)
+        late.copy_(x)
+        y = module(late)
+        (2 * y).sum().backward()
+        doubled = 2 * y
+    torch.cuda.current_stream().wait_stream(side)
+    torch.testing.assert_close(doubled, 2 * expected)
+    assert module.params.grad.abs().max() > 0
+    torch.testing.assert_close(module(x), expected)  # and back on the first stream
+
+
+def test_autocast_on_a_gpu(gpu):
+    module = small()
+    with torch.autocast("cuda", dtype=torch.float16):
+        y = module(torch.rand(5, 2, device=gpu).half())
+    assert y.dtype == torch.float16
+
+
+def test_training_learns_on_a_gpu(gpu):
+    module = small()
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
+    x = torch.rand(1 << 12, 2, device=gpu)
+    targets = torch.stack([x[:, 0], x[:, 1], x[:, 0] * x[:, 1]], dim=1)
+    losses = []
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = (module(x).float() - targets).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.02 * losses[0]

@@ -1,0 +1,174 @@
+"""Programs that import tinycudann itself, and the layer below its modules."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from models import HASH, mlp
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
+
+import numbanet.torch as tcnn  # noqa: E402
+from numbanet.torch import bindings  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+
+PROGRAM = """
+import numbanet.torch
+numbanet.torch.install_as_tinycudann()
+numbanet.torch.install_as_tinycudann()  # a second time does no harm
+
+import tinycudann as tcnn
+import tinycudann.modules
+from tinycudann import Encoding, Network, NetworkWithInputEncoding, free_temporary_memory
+from tinycudann.modules import Module, rtc_set_cache_dir
+
+import tinycudann_bindings
+import importlib
+import importlib.util
+(name, *_) = (name for name in vars(tinycudann_bindings) if name.endswith("_C"))
+_C = importlib.import_module("tinycudann_bindings." + name)
+assert _C.has_networks()
+assert importlib.util.find_spec("tinycudann") is not None
+
+rtc_set_cache_dir("anywhere")
+assert tcnn.Encoding is numbanet.torch.Encoding
+assert issubclass(tcnn.Network, Module)
+assert isinstance(tcnn.supports_jit_fusion(), bool)
+assert tinycudann.modules._C.batch_size_granularity() == 1
+try:
+    import tinycudann.nowhere
+except ModuleNotFoundError:
+    print("done")
+"""
+
+
+def run(program):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_import_tinycudann_finds_it():
+    done = run(PROGRAM)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "done\n"
+
+
+def test_another_tinycudann_is_not_replaced():
+    done = run(
+        "import sys, types\n"
+        "sys.modules['tinycudann'] = types.ModuleType('tinycudann')\n"
+        "import numbanet.torch\n"
+        "numbanet.torch.install_as_tinycudann()"
+    )
+    assert done.returncode != 0
+    assert "RuntimeError: tinycudann has been imported already" in done.stderr
+
+
+def test_importing_needs_no_gpu():
+    """What speaks to a GPU waits for a tensor on one."""
+    done = run(
+        "import sys, torch, numbanet.torch\n"
+        "numbanet.torch.Encoding(3, {'otype': 'Identity'}, device='cpu')(torch.zeros(1, 3))\n"
+        "print([name for name in sys.modules if name.startswith(('numba_cuda', 'numbanet.cuda'))])"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n"
+
+
+def test_numbers_of_the_bindings():
+    Precision = bindings.Precision
+    assert bindings.default_loss_scale(Precision.Fp16) == 128
+    assert bindings.default_loss_scale(Precision.Fp32) == 1
+    preferred = Precision.Fp16 if torch.cuda.is_available() else Precision.Fp32
+    assert bindings.preferred_precision() == preferred
+
+
+def natives():
+    grid = dict(HASH)
+    network = mlp("FullyFusedMLP", 16, 2)
+    precision = bindings.preferred_precision()
+    return {
+        "NetworkWithInputEncoding": bindings.create_network_with_input_encoding(
+            2, 3, grid, network
+        ),
+        "Network": bindings.create_network(2, 3, network),
+        "Encoding": bindings.create_encoding(2, grid, precision),
+    }
+
+
+@pytest.mark.parametrize("name", natives())
+def test_native_passes_are_the_modules(name):
+    """Outputs are padded, as programs with a copy of tinycudann's modules expect."""
+    native = natives()[name]
+    module = {
+        "NetworkWithInputEncoding": lambda: tcnn.NetworkWithInputEncoding(
+            2, 3, HASH, mlp("FullyFusedMLP", 16, 2), device="cpu"
+        ),
+        "Network": lambda: tcnn.Network(2, 3, mlp("FullyFusedMLP", 16, 2), device="cpu"),
+        "Encoding": lambda: tcnn.Encoding(2, HASH, device="cpu"),
+    }[name]()
+    assert native.n_input_dims() == 2
+    assert native.n_output_dims() == (8 if name == "Encoding" else 16)
+    assert native.param_precision() == native.output_precision() == bindings.preferred_precision()
+    assert native.name() == native.hyperparams()["otype"]
+    params = native.initial_params(1337).requires_grad_()
+    assert torch.equal(params, module.params)
+    x = torch.rand(40, 2, requires_grad=True)
+    context, y = native.fwd(x, params)
+    width = module.n_output_dims
+    expected = module(x)
+    torch.testing.assert_close(y[:, :width], expected, rtol=0, atol=0)
+    dl_dy = torch.rand(40, native.n_output_dims())
+    dl_dx, dl_dparams = native.bwd(context, x, params, y, dl_dy)
+    gradient = dl_dy[:, :width].clone().requires_grad_()
+    wanted = torch.autograd.grad(expected, (x, module.params), gradient, create_graph=True)
+    torch.testing.assert_close(dl_dx, wanted[0], rtol=0, atol=0)
+    torch.testing.assert_close(dl_dparams, wanted[1], rtol=0, atol=0)
+    dl_ddx = torch.rand(40, 2)
+    found = native.bwd_bwd_input(context, x, params, dl_ddx, dl_dy)
+    wanted = torch.autograd.grad(wanted[0], (gradient, module.params, x), dl_ddx)
+    torch.testing.assert_close(found[0][:, :width], wanted[0], rtol=0, atol=0)
+    torch.testing.assert_close(found[1], wanted[1], rtol=0, atol=0)
+    torch.testing.assert_close(found[2], wanted[2], rtol=0, atol=0)
+
+
+def test_the_function_that_tinycudanns_modules_call():
+    """Some programs call it themselves, with parameters of their own."""
+    done = run(
+        "import torch, numbanet.torch\n"
+        "numbanet.torch.install_as_tinycudann()\n"
+        "from tinycudann.modules import _module_function, _torch_precision, _C\n"
+        "import tinycudann as tcnn\n"
+        "grid = tcnn.Network(3, 2, {'n_neurons': 16, 'n_hidden_layers': 1}, device='cpu')\n"
+        "native = grid.native_tcnn_module\n"
+        "dtype = _torch_precision(native.param_precision())\n"
+        "assert _C.default_loss_scale(native.param_precision()) == grid.loss_scale\n"
+        "x = torch.rand(5, 3, requires_grad=True)\n"
+        "y = _module_function.apply(native, x, grid.params.to(dtype), grid.loss_scale)\n"
+        "assert y.shape == (5, 16) and torch.equal(y[:, :2], grid(x))\n"
+        "y[:, :2].sum().backward()\n"
+        "assert x.grad.abs().max() > 0 and grid.params.grad.abs().max() > 0\n"
+        "_C.free_temporary_memory()"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_native_passes_without_gradients():
+    native = natives()["Encoding"]
+    x, params = torch.rand(40, 2), native.initial_params(1)
+    context, y = native.fwd(x, params)
+    assert context is None
+    with pytest.raises(RuntimeError, match="context: None"):
+        native.bwd(context, x, params, y, torch.ones_like(y))
+    x.requires_grad_()
+    context, y = native.fwd(x, params)
+    dl_dx, dl_dparams = native.bwd(context, x, params, y, torch.ones_like(y))
+    assert dl_dx.shape == x.shape
+    assert dl_dparams is None

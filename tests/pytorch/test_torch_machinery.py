@@ -1,0 +1,185 @@
+"""The modules within what else PyTorch offers."""
+
+import models
+import naive
+import numpy as np
+import pytest
+from laws import assert_close
+from models import HASH, MODELS, SMOOTH, mlp
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
+
+import data_parallel  # noqa: E402
+
+import numbanet.torch as tcnn  # noqa: E402
+
+
+@pytest.fixture
+def module():
+    twin, module = naive.Model(*MODELS["hash"]), data_parallel.make()
+    with torch.no_grad():
+        module.params.copy_(torch.from_numpy(models.lively_params(twin)))
+    return module
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients(module, mode):
+    x = torch.rand(33, 2)
+    expected = module(x)
+    with mode():
+        y = module(x)
+        nested = module(y[:, :2])  # inputs that were made within
+    assert not y.requires_grad
+    torch.testing.assert_close(y, expected, rtol=0, atol=0)
+    torch.testing.assert_close(nested, module(expected[:, :2]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_autocast_changes_neither_values_nor_types(module, dtype):
+    linear = torch.nn.Linear(3, 1)
+    x = torch.rand(33, 2)
+    expected = module(x)
+    with torch.autocast("cpu", dtype=dtype):
+        y = module(x)
+        head = linear(y)
+        again = module(head.expand(33, 2))  # of the type that autocast has made
+    assert head.dtype == dtype
+    assert y.dtype == again.dtype == torch.float32
+    torch.testing.assert_close(y, expected, rtol=0, atol=0)
+    (head.float().sum() + again.sum()).backward()
+    assert module.params.grad.abs().max() > 0
+    assert linear.weight.grad.abs().max() > 0
+
+
+def test_hooks_see_and_change_gradients(module):
+    seen = []
+    x = torch.rand(33, 2, requires_grad=True)
+    module(x).sum().backward()
+    expected = x.grad.clone(), module.params.grad.clone()
+    x.grad = module.params.grad = None
+    module.register_forward_hook(lambda module, inputs, y: seen.append(y.shape))
+    module.register_full_backward_hook(lambda module, dl_dx, dl_dy: (dl_dx[0] / 128,))
+    module.params.register_hook(lambda gradient: gradient * 2)
+    module(x).sum().backward()
+    module.params.grad /= 8.0
+    assert seen == [(33, 3)]
+    torch.testing.assert_close(x.grad, expected[0] / 128)
+    torch.testing.assert_close(module.params.grad, expected[1] / 4)
+
+
+def test_checkpointing(module):
+    from torch.utils.checkpoint import checkpoint
+
+    x = torch.rand(33, 2)
+    module(x).square().sum().backward()
+    expected, module.params.grad = module.params.grad, None
+    checkpoint(module, x, use_reentrant=False).square().sum().backward()
+    torch.testing.assert_close(module.params.grad, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "lr"),
+    [(torch.optim.Adam, 1e-2), (torch.optim.AdamW, 1e-2), (torch.optim.SGD, 0.1)],
+)
+def test_optimizers_learn(module, optimizer, lr):
+    made = optimizer(module.parameters(), lr=lr)
+    x = torch.rand(256, 2, generator=torch.Generator().manual_seed(0))
+    targets = torch.stack([torch.sin(6 * x[:, 0]), x[:, 0] * x[:, 1], x[:, 1]], dim=1)
+    losses = []
+    for _ in range(60):
+        made.zero_grad()
+        loss = (module(x) - targets).square().mean()
+        loss.backward()
+        made.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # PyTorch's own
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_the_compiler_does_not_break_the_graph(module, backend):
+    def step(x):
+        return (module(2 * x) + 1).square().sum(dim=1)
+
+    compiled = torch.compile(step, fullgraph=True, backend=backend, dynamic=True)
+    for n in (33, 7):
+        x = torch.rand(n, 2)
+        plain = [x.clone().requires_grad_() for _ in range(2)]
+        module.params.grad = None
+        expected = step(plain[0])
+        expected.sum().backward()
+        wanted, module.params.grad = module.params.grad, None
+        y = compiled(plain[1])
+        y.sum().backward()
+        torch.testing.assert_close(y, expected)
+        torch.testing.assert_close(plain[1].grad, plain[0].grad)
+        torch.testing.assert_close(module.params.grad, wanted)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_encodings_and_losses_compile_too(module):
+    encoding = tcnn.Encoding(2, HASH, dtype=torch.float16, device="cpu")
+
+    def step(x, targets):
+        return module.loss(x, targets) + encoding(x).float().sum()
+
+    x, targets = torch.rand(33, 2), torch.rand(33, 3)
+    expected = step(x, targets)
+    expected.backward()
+    wanted = [each.params.grad for each in (module, encoding)]
+    module.params.grad = encoding.params.grad = None
+    value = torch.compile(step, fullgraph=True, backend="aot_eager")(x, targets)
+    value.backward()
+    torch.testing.assert_close(value, expected)
+    for each, gradient in zip((module, encoding), wanted, strict=True):
+        torch.testing.assert_close(each.params.grad, gradient)
+
+
+def test_operators_are_what_pytorch_expects():
+    """Schema, fake results, autograd and dynamic shapes, as PyTorch itself checks them."""
+    twin = naive.Model(*MODELS["smooth"])
+    n_input_dims, n_output_dims, config = MODELS["smooth"]
+    module = tcnn.NetworkWithInputEncoding(
+        n_input_dims, n_output_dims, config["encoding"], config["network"], device="cpu"
+    )
+    model = module.native_tcnn_module.description, "float32"
+    params = torch.from_numpy(models.lively_params(twin)).requires_grad_()
+    x = torch.rand(9, n_input_dims, requires_grad=True)
+    dl_dy = torch.rand(9, n_output_dims, requires_grad=True)
+    for operator, arguments in (
+        (tcnn.operators.forward, (x, params, *model)),
+        (tcnn.operators.backward, (dl_dy, x, params, *model, True, False)),
+        (tcnn.operators.double_backward, (dl_dy, x, params, x.detach(), *model, True)),
+        (tcnn.operators.loss, (x, params, dl_dy.detach(), None, *model, "L2", True, True)),
+    ):
+        checks = ["test_schema", "test_faketensor"]
+        if operator is tcnn.operators.forward:
+            checks += ["test_autograd_registration", "test_aot_dispatch_dynamic"]
+        torch.library.opcheck(operator, arguments, test_utils=checks)
+
+
+def test_two_processes_train_as_one(tmp_path):
+    torch.multiprocessing.spawn(data_parallel.run, args=(2, str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"params.{rank}") for rank in range(2))
+    assert torch.equal(first, second)
+    alone = data_parallel.make()
+    initial = alone.params.detach().clone()
+    data_parallel.train(alone, *data_parallel.batch())
+    assert_close(first - initial, (alone.params - initial).detach(), 1e-3)
+
+
+def test_parameters_may_share_memory_with_numpy():
+    module = tcnn.Encoding(3, SMOOTH, device="cpu")
+    table = module.params.detach().numpy()
+    before = module(torch.full((1, 3), 0.3)).detach().clone()
+    table[:] = 1
+    after = module(torch.full((1, 3), 0.3)).detach()
+    assert not torch.equal(before, after)
+    assert_close(after, np.ones((1, 3)), 1e-5)
+
+
+def test_inputs_elsewhere_are_moved_with_a_warning():
+    """The meta device stands for a second one."""
+    module = tcnn.Network(2, 3, mlp("CutlassMLP", 16, 1), device="meta")
+    with pytest.warns(UserWarning, match="inputs on cpu are moved to meta, where the parameters"):
+        assert module(torch.zeros(4, 2)).device.type == "meta"
