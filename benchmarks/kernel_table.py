@@ -208,6 +208,18 @@ def fused_training_floor(model, layers):
     return sample(operations, forward.n_bytes + (numbers - shared) * FLOAT)
 
 
+def wide_training_floor(model, layers):
+    """Each value and each gradient between layers is written once, and each value read again."""
+    fused, layout = fused_training_floor(model, layers), model.network.engine.wide.layout
+    n_bytes = (layout.unit_bytes + sum(layout.sizes[:-1])) / WARP
+    return replace(fused, n_bytes=fused.n_bytes + n_bytes)
+
+
+def wide_gradients_floor(model, layers):
+    """All of these are read; the products are the tensor cores'."""
+    return sample(0, model.network.engine.wide.layout.unit_bytes / WARP)
+
+
 # kernel's name: its floor, of the model and the layers (fan out, fan in) that it is launched for
 FLOORS = {
     r"Grid_forward": grid_floor(lambda d, c, f: 2 * d + c + c * f, HALF, lambda d: d * FLOAT),
@@ -221,6 +233,8 @@ FLOORS = {
     r"OneBlob_backward_input": one_blob_backward_floor,
     r"fused_inference_.*": fused_inference_floor,
     r"fused_training_.*": fused_training_floor,
+    r"wide_training_.*": wide_training_floor,
+    r"wide_gradients_.*": wide_gradients_floor,
     r"product_.*": product_floor,
     r"tensor_.*": tensor_floor,
     r".*_loss": loss_floor,

@@ -9,6 +9,7 @@ from numbanet.cuda.driver import RESERVED
 from numbanet.cuda.fused_layout import WARP, FusedLayout, fits
 from numbanet.cuda.kernel import Kernel, exclusive
 from numbanet.cuda.network_engine import NetworkEngine
+from numbanet.cuda.wide_engine import WideTraining
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.losses.base import AbstractLoss, ElementwiseLoss
 from numbanet.storage.views import ITEM_SIZES
@@ -26,14 +27,16 @@ FIRST_LEVEL_CACHE = 64 * 1024  # bytes for gathers, of the memory that it has wi
 
 
 class FusedEngine(NetworkEngine):
-    """Evaluates an encoded network; what no fused kernel can do is left to the chain of kernels.
+    """Evaluates an encoded network, and trains it in one kernel, or else in two, where possible.
 
-    Or it raises ValueError, where the fused kernel is required.
+    What no fused kernel can do is left to the chain of kernels. Or it raises ValueError, where
+    fused kernels are required.
     """
 
     def __init__(self, device: Any, model: EncodedNetwork, precision: str, required: bool = False):
         super().__init__(device, model, precision)
         self._required = required
+        self.wide = WideTraining(self)
         for n_warps, n_blocks in INFERENCE_SHAPES:
             self._inference_layout = FusedLayout(model, n_warps, trains=False)
             self._inference_blocks = n_blocks
@@ -53,16 +56,15 @@ class FusedEngine(NetworkEngine):
             per_block = half if self._training_blocks == 2 else most
             self._training_layout = layout.with_private(per_block)
 
-    def _can(self, layout: FusedLayout, n: int, fusable: bool = True) -> bool:
+    def _can(self, layout: FusedLayout, n: int) -> bool:
         widest = max(self.model.encoding.n_dims, self.model.network.n_output_dims)
-        fusable = fusable and n * widest <= MOST_NUMBERS
-        can = fusable and fits(layout, self.device.max_shared_bytes)
+        return n * widest <= MOST_NUMBERS and fits(layout, self.device.max_shared_bytes)
+
+    def _require(self, can: bool, what: str) -> None:
         if self._required and not can:
-            what = "a step" if layout.trains else "inference"
             raise ValueError(
                 f"fused=True: {what} of this model cannot be fused; fused=None takes the chain then"
             )
-        return can
 
     def _kernel(self, key, make, types, layout, n_blocks) -> Kernel:
         if key not in self._fused:
@@ -81,7 +83,9 @@ class FusedEngine(NetworkEngine):
     def inference(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
         layout = self._inference_layout
         n = inputs.shape[0]
-        if not self._can(layout, n):
+        can = self._can(layout, n)
+        self._require(can, "inference")
+        if not can:
             return super().inference(inputs, params)
         outputs = empty((n, self.model.network.n_output_dims), "f4", self.device)
         kernel = self._kernel(
@@ -112,19 +116,25 @@ class FusedEngine(NetworkEngine):
         layout, n = self._training_layout, inputs.shape[0]
         n_blocks = self._training_blocks
         fusable = dl_dinput is None and (loss is None or isinstance(loss, ElementwiseLoss))
-        if not self._can(layout, n, fusable):
-            return super().forward_backward(
-                inputs,
-                params,
-                loss=loss,
-                targets=targets,
-                pdf=pdf,
-                external=external,
-                gradients=gradients,
-                dl_dinput=dl_dinput,
-            )
-        network = self.model.network
+        fused = fusable and self._can(layout, n)
+        wide = fusable and not fused and self.wide.fits
+        self._require(fused or wide, "a step")
         in_halves = gradients is not None and gradients.in_halves
+        given = {
+            "loss": loss,
+            "targets": targets,
+            "pdf": pdf,
+            "external": external,
+            "gradients": gradients,
+        }
+        if wide:
+            n_sums = self.wide(inputs, params, **given)
+            if in_halves:
+                self._collect(gradients)
+            return n_sums
+        if not fused:
+            return super().forward_backward(inputs, params, **given, dl_dinput=dl_dinput)
+        network = self.model.network
         options = {
             "has_pdf": pdf is not None,
             "external": external is not None,

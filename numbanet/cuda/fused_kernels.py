@@ -35,7 +35,7 @@ from numbanet.device import ONE, ZERO, belongs_to, device, local_array, uint32_v
 from numbanet.losses.base import AbstractLoss
 from numbanet.storage.halves import TO_PAIR
 from numbanet.storage.views import float_vector
-from numbanet.tiles.fragments import ROWS, row_pitch, store_rows
+from numbanet.tiles.fragments import ROWS, store_rows
 from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
 
 # inputs, n, weights, parameters of the encoding
@@ -146,17 +146,16 @@ def inference_kernel(layout: FusedLayout, precision: str):
 def output_gradient(
     layout: FusedLayout, precision: str, loss: AbstractLoss | None, has_pdf: bool, external: bool
 ):
-    """Device function (lane, i, n, sums, targets, pdf, given, scale, address) -> sum of the loss.
+    """Device function (lane, i, n, sums, targets, pdf, given, scale, words) -> sum of the loss.
 
-    For a fragment whose first sample is i: the gradient of the outputs before their activation, in
-    rows of shared memory.
+    For a fragment whose first sample is i: the gradient of the outputs before their activation, as
+    words of halves.
     """
     network = layout.model.network
     n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
     output, has_loss, to_pair = network.activations[1], loss is not None, TO_PAIR[precision]
     act, act_backward, from_input = output.forward, output.backward, output.from_input
     value_and_gradient = loss.value_and_gradient if has_loss else nothing
-    store = store_rows(layout.widths[-1] // ROWS, row_pitch(layout.widths[-1]))
     n_words = n_sums // 2
 
     @device
@@ -186,14 +185,12 @@ def output_gradient(
         words[q] = to_pair(gradients[2 * q], gradients[2 * q + 1])
 
     @device
-    def output_gradient(lane, i, n, sums, targets, pdf, given, scale, address):
+    def output_gradient(lane, i, n, sums, targets, pdf, given, scale, words):
         gradients, total = local_array(n_sums), local_array(1)
-        words = uint32_view(local_array(n_words))
         total[0] = ZERO
         unrolled(n_sums, clear, gradients)
         each(lane, i, (n, sums, targets, pdf, given, scale, gradients, total))
         unrolled(n_words, to_words, gradients, words)
-        store(address, lane, words)
         return total[0]
 
     return output_gradient
@@ -241,16 +238,18 @@ def training_kernel(
     features_rows, pitch_0 = layout.rows[0], layout.pitches[0]
     group_threads, step = np.uint32(layout.group_threads), layout.n_threads
     outputs_rows, out_pitch = layout.rows[n_hidden + 1], layout.pitches[-1]
+    store, n_output_words = store_rows(layout.widths[-1] // ROWS, out_pitch), n_sums // 2
     n_network_params = network.n_params
 
     @device
     def forth(k, shared, warp, lane, tile, n, targets, pdf, given, scale, total):
         row = np.uint32(warp * LANES + np.uint32(ROWS * k))
-        sums = local_array(n_sums)
+        sums, words = local_array(n_sums), uint32_view(local_array(n_output_words))
         multiply(shared, row, lane, sums)
-        address = np.uint32(shared + np.uint32(outputs_rows) + row * np.uint32(out_pitch))
         i = np.uint32(tile + row)
-        total[0] += gradient(lane, i, n, sums, targets, pdf, given, scale, address)
+        total[0] += gradient(lane, i, n, sums, targets, pdf, given, scale, words)
+        place = np.uint32(outputs_rows) + row * np.uint32(out_pitch)
+        store(np.uint32(shared + place), lane, words)
 
     @device
     def back(k, shared, warp, lane):

@@ -75,13 +75,29 @@ def nothing(*arguments):
 
 @cache
 def encode(encoding: AbstractEncoding, precision: str):
-    """Device function (x, params, address): write the features of a sample; x are its inputs.
+    """Device function (x, params, address): write the features of a sample to shared memory."""
+    n_words, to_words = encoding.n_outputs // 2, encode_in_words(encoding, precision)
+    store_row = store_pairs(encoding.n_outputs)
 
-    params is the address of the encoding's parameters. Features are kept as pairs of halves as soon
-    as both are there, so that few registers are in use; those with odd places are kept as floats.
+    @device
+    def encode(x, params, address):
+        words = uint32_view(local_array(n_words))
+        to_words(x, params, words)
+        store_row(address, words)
+
+    return encode
+
+
+@cache
+def encode_in_words(encoding: AbstractEncoding, precision: str):
+    """Device function (x, params, words): the features of a sample, two in a word.
+
+    x are its inputs, params is the address of the encoding's parameters. Features are kept as pairs
+    of halves as soon as both are there, so that few registers are in use; those with odd places are
+    kept as floats.
     """
     n, vector, constants = encoding.n_outputs, VECTORS[precision], encoding.constants
-    n_words, to_pair, store_row = n // 2, TO_PAIR[precision], store_pairs(n)
+    n_words, to_pair = n // 2, TO_PAIR[precision]
     in_pairs = all(
         part.first_column % 2 == 0 and partition_width(part.encoding) % 2 == 0
         for part in encoding.parts
@@ -135,15 +151,14 @@ def encode(encoding: AbstractEncoding, precision: str):
                 y[column] = value
 
     @device
-    def encode(x, params, address):
-        y, words = local_array(n_floats), uint32_view(local_array(n_words))
+    def encode_in_words(x, params, words):
+        y = local_array(n_floats)
         encode_parts(x, params, y, words)
         unrolled(n_constants, fill, y, words)
         if not in_pairs:
             unrolled(n_words, pack, 0, y, words)
-        store_row(address, words)
 
-    return encode
+    return encode_in_words
 
 
 @cache

@@ -61,14 +61,29 @@ def lane_columns(pitch: int):
 
 
 @cache
-def product(precision: str, n_deep: int, n_wide: int, pitch: int, transposed: bool):
+def product(
+    precision: str, n_deep: int, n_wide: int, pitch: int, transposed: bool, n_fragments: int = 1
+):
     """Device function (words, address, sums): sums = words times a matrix in shared memory.
 
     The matrix has 16 n_deep x 16 n_wide numbers, the depth along its rows, or, transposed, across
     them; the address is that of the lane: by lane_rows, or lane_columns where it is transposed.
+    Several fragments lie one after the other, and the matrix is read once for all of them.
     """
     multiply_add = MULTIPLY_ADD[precision]
-    n_blocks, n_sums = n_deep * n_wide, 8 * n_wide
+    n_blocks, n_sums, n_words = n_deep * n_wide, 8 * n_wide, 4 * n_deep
+    n_all_sums = n_fragments * n_sums
+
+    @device
+    def multiply(fragment, k, j, b, words, sums):
+        q = n_words * fragment + 4 * k
+        a = words[q], words[q + 1], words[q + 2], words[q + 3]
+        i = n_sums * fragment + 8 * j
+        c = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
+        sums[i], sums[i + 1], sums[i + 2], sums[i + 3] = multiply_add(a, b[0], b[1], c)
+        i += 4
+        c = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
+        sums[i], sums[i + 1], sums[i + 2], sums[i + 3] = multiply_add(a, b[2], b[3], c)
 
     @device
     def block(index, words, address, sums):  # 16 x 16 of the matrix
@@ -77,13 +92,7 @@ def product(precision: str, n_deep: int, n_wide: int, pitch: int, transposed: bo
             b = ldmatrix(np.uint32(address + np.uint32(ROWS * pitch * j + 32 * k)))
         else:
             b = ldmatrix_transposed(np.uint32(address + np.uint32(ROWS * pitch * k + 32 * j)))
-        a = words[4 * k], words[4 * k + 1], words[4 * k + 2], words[4 * k + 3]
-        i = 8 * j
-        c = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
-        sums[i], sums[i + 1], sums[i + 2], sums[i + 3] = multiply_add(a, b[0], b[1], c)
-        i += 4
-        c = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
-        sums[i], sums[i + 1], sums[i + 2], sums[i + 3] = multiply_add(a, b[2], b[3], c)
+        unrolled(n_fragments, multiply, k, j, b, words, sums)
 
     @device
     def clear(k, sums):
@@ -91,7 +100,7 @@ def product(precision: str, n_deep: int, n_wide: int, pitch: int, transposed: bo
 
     @device
     def product(words, address, sums):
-        unrolled(n_sums, clear, sums)
+        unrolled(n_all_sums, clear, sums)
         unrolled(n_blocks, block, words, address, sums)
 
     return product

@@ -260,6 +260,39 @@ def store_words_to(typingctx, address, words):
 
 
 @intrinsic
+def load_words_from(typingctx, address):
+    """Four words of global memory, at an address that 16 divides."""
+
+    def codegen(context, builder, signature, args):
+        text = "ld.global.v4.u32 {$0,$1,$2,$3}, [$4];"
+        return emit(builder, context, text, types.uint32, 4, args, (types.uint64,))
+
+    return tuple_of(types.uint32, 4)(types.uint64), codegen
+
+
+@intrinsic
+def load_word_from(typingctx, address):
+    """A word of global memory that this kernel may have written."""
+
+    def codegen(context, builder, signature, args):
+        text = "ld.global.u32 $0, [$1];"
+        return emit(builder, context, text, types.uint32, 1, args, (types.uint64,))
+
+    return types.uint32(types.uint64), codegen
+
+
+@intrinsic
+def store_word_to(typingctx, address, word):
+    """A word to global memory."""
+
+    def codegen(context, builder, signature, args):
+        kinds = (types.uint64, types.uint32)
+        return emit(builder, context, "st.global.u32 [$0], $1;", None, 0, args, kinds)
+
+    return types.void(types.uint64, types.uint32), codegen
+
+
+@intrinsic
 def warp_barrier(typingctx):
     """Wait for all lanes of the warp, and see what they wrote to shared memory."""
 

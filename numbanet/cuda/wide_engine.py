@@ -1,0 +1,135 @@
+"""Steps of wide training on a CUDA device: two kernels for each slab of samples."""
+
+from typing import Any
+
+import numpy as np
+
+from numbanet.cuda.arrays import DeviceArray, empty
+from numbanet.cuda.encoding_engine import FLOAT_BYTES, MOST_ROWS
+from numbanet.cuda.fused_layout import WARP
+from numbanet.cuda.kernel import Kernel
+from numbanet.cuda.wide_gradients import (
+    N_THREADS,
+    UNITS,
+    WIDE_GRADIENTS,
+    gradients_shared_bytes,
+    wide_gradients_kernel,
+)
+from numbanet.cuda.wide_kernels import WIDE_TRAINING, wide_training_kernel
+from numbanet.cuda.wide_layout import WideLayout, trains_wide
+from numbanet.losses.base import AbstractLoss
+from numbanet.networks.base import next_multiple
+from numbanet.storage.views import ITEM_SIZES
+from numbanet.target import Gradients
+
+N_WARPS = 8  # of a block, which has a multiprocessor for itself
+MOST_REGISTERS, GRADIENTS_REGISTERS = 255, 128  # of a thread
+GRADIENTS_BLOCKS = 2  # of a multiprocessor
+FEWEST_STAGES = 4  # of a block, beside which its reductions to global memory are cheap
+STAGE = UNITS * WARP  # samples
+MOST_BYTES = 1 << 30  # of memory between the two kernels
+
+
+class WideTraining:
+    """Called with what NetworkEngine.forward_backward takes, but dl_dinput.
+
+    Args:
+        engine: the NetworkEngine that has the model.
+    """
+
+    def __init__(self, engine: Any):
+        self._engine, self._device = engine, engine.device
+        self.layout = WideLayout(engine.model, N_WARPS)
+        self._kernels = {}
+        self._units = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the model can be trained so."""
+        return trains_wide(self.layout, self._device.max_shared_bytes)
+
+    @property
+    def _slab(self) -> int:
+        """Samples that are taken at a time."""
+        stages = max(MOST_BYTES // (UNITS * self.layout.unit_bytes), 1)
+        return min(stages * STAGE, MOST_ROWS)
+
+    def _memory(self, n: int) -> int:
+        """The address of units for n samples, which moves where these are more than before."""
+        n_bytes = next_multiple(n, STAGE) // WARP * self.layout.unit_bytes
+        if self._units is None or self._units.size < n_bytes:
+            self._units = None  # frees the old ones before the new ones are made
+            self._engine.generation += 1
+            self._units = empty((n_bytes,), np.uint8, self._device)
+        return self._units.address
+
+    def _training(self, loss: AbstractLoss | None, options: dict) -> Kernel:
+        key = loss, *options.values()
+        if key not in self._kernels:
+            layout = self.layout
+            function = wide_training_kernel(layout, self._engine.precision, loss, **options)
+            sizes = layout.n_threads, layout.shared_bytes, MOST_REGISTERS, 1
+            self._kernels[key] = Kernel(self._device, function, WIDE_TRAINING, *sizes)
+        return self._kernels[key]
+
+    @property
+    def _weight_gradients(self) -> Kernel:
+        if "gradients" not in self._kernels:
+            function = wide_gradients_kernel(self.layout, self._engine.precision)
+            shared_bytes = gradients_shared_bytes(self.layout)
+            sizes = N_THREADS, shared_bytes, GRADIENTS_REGISTERS, GRADIENTS_BLOCKS
+            self._kernels["gradients"] = Kernel(self._device, function, WIDE_GRADIENTS, *sizes)
+        return self._kernels["gradients"]
+
+    def __call__(
+        self,
+        inputs: DeviceArray,
+        params: DeviceArray,
+        *,
+        loss: AbstractLoss | None,
+        targets: DeviceArray | None,
+        pdf: DeviceArray | None,
+        external: DeviceArray | None,
+        gradients: Gradients | None,
+    ) -> int:
+        engine, layout, n_all = self._engine, self.layout, inputs.shape[0]
+        network, n_multiprocessors = layout.model.network, self._device.n_multiprocessors
+        in_halves = gradients is not None and gradients.in_halves
+        options = {
+            "has_pdf": pdf is not None,
+            "external": external is not None,
+            "param_gradients": gradients is not None,
+            "storage": engine.precision if in_halves else "float32",
+        }
+        train, scale = self._training(loss, options), engine.loss_scale
+        if external is None:
+            scale /= max(n_all * network.n_output_dims, 1)
+        unscaled, flat, scatter = 1.0 / engine.loss_scale, 0, 0
+        if gradients is not None:
+            flat = gradients.flat.address
+            scatter = flat + network.n_params * ITEM_SIZES["float32"]
+            if in_halves:
+                scatter = gradients.scatter.address
+        units = self._memory(min(n_all, self._slab))
+        n_slabs = -(-n_all // self._slab)
+        sums = engine.partial_sums(n_slabs * n_multiprocessors * N_WARPS)
+        n_sums = 0
+        for first in range(0, n_all, self._slab):
+            slab = slice(first, min(first + self._slab, n_all))
+            n, n_stages = slab.stop - first, -(-(slab.stop - first) // STAGE)
+            grid = min(-(-n_stages * UNITS // N_WARPS), n_multiprocessors)
+            train(
+                grid,
+                *(inputs[slab].address, n, first, n_all, params.address),
+                params.address + network.n_params * params.dtype.itemsize,
+                *(0 if each is None else each[slab].address for each in (targets, pdf, external)),
+                *(scale, units, scatter, 1.0 if in_halves else unscaled),
+                sums.address + n_sums * FLOAT_BYTES,
+            )
+            n_sums += grid * N_WARPS
+            if gradients is not None:
+                n_matrices = len(network.shapes)
+                most = max(GRADIENTS_BLOCKS * n_multiprocessors // n_matrices, 1)
+                grid = min(-(-n_stages // FEWEST_STAGES), most), n_matrices
+                self._weight_gradients(grid, units, n_stages, unscaled, flat)
+        return n_sums if loss is not None else 0
