@@ -25,7 +25,8 @@ def where(cuda_device, monkeypatch):
     if cuda_device.dlpack_device is not None:
         if not torch.cuda.is_available():
             pytest.skip("needs a CUDA build of PyTorch, and a GPU")
-        return torch.device("cuda", 0)
+        yield torch.device("cuda", 0)
+        return
 
     def emulated(device, precision):
         return CudaTarget(cuda_device, precision)
