@@ -202,6 +202,7 @@ def test_the_second_gpu(gpu):
         assert small().params.device == torch.device("cuda:1")
 
 
+@pytest.mark.filterwarnings("ignore:The AccumulateGrad node:UserWarning")  # params are older
 def test_the_current_stream_is_used(gpu):
     """Inputs that are written late on a side stream are waited for, and results with them."""
     module = small(dtype=torch.float32)
