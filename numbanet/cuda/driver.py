@@ -127,17 +127,17 @@ class CudaDevice(Context):
         except DeviceMemoryError:
             self.synchronize()
         gc.collect()  # what is garbage may hold memory
-        self._trim()  # freed pieces may have become one
+        self.trim()  # freed pieces may have become one
         free, total = (f"{amount / 2**20:,.0f} MiB" for amount in self.memory_info())
         wanted = f"{n_bytes / 2**20:,.1f} MiB"
         doing = f"{self!r}: no {wanted} of memory, {free} of {total} are free"
         try:
             return self._take(n_bytes, doing)
         except DeviceMemoryError:
-            self._trim()  # the pool may have grown as far as it could, and others need memory too
+            self.trim()  # the pool may have grown as far as it could, and others need memory too
             raise
 
-    def _trim(self) -> None:
+    def trim(self) -> None:
         """Give what the pool does not need back to the GPU."""
         if self._pool is not None:
             self._call("cuMemPoolTrimTo", self._pool, 0)

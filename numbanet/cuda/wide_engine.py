@@ -1,5 +1,6 @@
 """Steps of wide training on a CUDA device: two kernels for each slab of samples."""
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,8 @@ class WideTraining:
     """
 
     def __init__(self, engine: Any):
-        self._engine, self._device = engine, engine.device
+        # Not a cycle, so that the engine's memory is free as soon as nobody needs it.
+        self._engine, self._device = weakref.proxy(engine), engine.device
         self.layout = WideLayout(engine.model, N_WARPS)
         self._kernels = {}
         self._units = None

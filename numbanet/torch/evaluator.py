@@ -89,6 +89,9 @@ def initial_params(description: str, seed: int) -> np.ndarray:
     return np.concatenate([*parts, encoding.initial_params(rng)]).astype(np.float32, copy=False)
 
 
+_gpus = set()  # that evaluators were made for
+
+
 def target_of(device: torch.device, precision: str) -> AbstractTarget:
     """The target for tensors of a device; the CPU has float32 only.
 
@@ -99,7 +102,9 @@ def target_of(device: torch.device, precision: str) -> AbstractTarget:
     if device.type == "cpu":
         return target_for("cpu")
     if device.type == "cuda":
-        return target_for(str(device), precision)
+        target = target_for(str(device), precision)
+        _gpus.add(target.device)
+        return target
     raise ValueError(f"device {str(device)!r} is not supported; move the module to 'cpu' or 'cuda'")
 
 
@@ -231,3 +236,6 @@ def free_temporary_memory() -> None:
     Tensors, parameters among them, are not touched. Without a GPU there is nothing to give back.
     """
     evaluator_for.cache_clear()
+    for gpu in _gpus:
+        gpu.synchronize()
+        gpu.trim()

@@ -135,17 +135,15 @@ class TrainableModule(Module):
             ValueError: a shape is wrong, or targets or pdf require a gradient.
         """
         config = loss if isinstance(loss, str) else json.dumps(dict(loss))
+        x = self._inputs(x, "x", self.n_input_dims)
         given = {"targets": targets} if pdf is None else {"targets": targets, "pdf": pdf}
         for name, tensor in given.items():
             if tensor.requires_grad:
                 raise ValueError(f"{name}: must not require a gradient; detach it")
-            if tensor.shape[0] != x.shape[0]:
-                raise ValueError(
-                    f"{name}: expected {x.shape[0]} rows as x has, got {tensor.shape[0]}"
-                )
             given[name] = self._inputs(tensor, name, self.n_output_dims)
-        native, enabled = self.native_tcnn_module, torch.is_grad_enabled()
-        x, params = self._inputs(x, "x", self.n_input_dims), self._params()
+            if len(tensor) != len(x):
+                raise ValueError(f"{name}: expected {len(x)} rows as x has, got {len(tensor)}")
+        native, enabled, params = self.native_tcnn_module, torch.is_grad_enabled(), self._params()
         wants = enabled and x.requires_grad, enabled and params.requires_grad
         value, _, _ = operators.loss(
             x, params, given["targets"], given.get("pdf"), native.description, native.precision,

@@ -15,14 +15,17 @@ from numbanet.create import create_loss
 from numbanet.losses.base import AbstractLoss
 from numbanet.torch.evaluator import evaluator_for, n_params, sizes
 
+# They allocate, and compile when they are first called: PyTorch is not to capture them in graphs.
+TAGS = (torch.Tag.cudagraph_unsafe,) if hasattr(torch.Tag, "cudagraph_unsafe") else ()
 
-@custom_op("numbanet::forward", mutates_args=())
+
+@custom_op("numbanet::forward", mutates_args=(), tags=TAGS)
 def forward(x: Tensor, params: Tensor, description: str, precision: str) -> Tensor:
     """Outputs [n, n_output_dims] from inputs [n, n_input_dims]; all is float32."""
     return evaluator_for(description, x.device, precision).forward(x, params)
 
 
-@custom_op("numbanet::backward", mutates_args=())
+@custom_op("numbanet::backward", mutates_args=(), tags=TAGS)
 def backward(
     dl_dy: Tensor, x: Tensor, params: Tensor, description: str, precision: str, wants_x: bool,
     wants_params: bool,
@@ -32,7 +35,7 @@ def backward(
     return evaluator.backward(dl_dy, x, params, wants_x, wants_params)
 
 
-@custom_op("numbanet::double_backward", mutates_args=())
+@custom_op("numbanet::double_backward", mutates_args=(), tags=TAGS)
 def double_backward(
     dl_dy: Tensor, x: Tensor, params: Tensor, dl_ddx: Tensor, description: str, precision: str,
     wants_params: bool,
@@ -42,7 +45,7 @@ def double_backward(
     return evaluator.double_backward(dl_dy, x, params, dl_ddx, wants_params)
 
 
-@custom_op("numbanet::loss", mutates_args=())
+@custom_op("numbanet::loss", mutates_args=(), tags=TAGS)
 def loss(
     x: Tensor, params: Tensor, targets: Tensor, pdf: Tensor | None, description: str,
     precision: str, config: str, wants_x: bool, wants_params: bool,
@@ -72,19 +75,19 @@ def _(x, params, description, precision):
 
 @backward.register_fake
 def _(dl_dy, x, params, description, precision, wants_x, wants_params):
-    dl_dx = torch.empty_like(x) if wants_x else x.new_empty(0)
+    dl_dx = x.new_empty(x.shape) if wants_x else x.new_empty(0)
     return dl_dx, _vector(params, description, wants_params)
 
 
 @double_backward.register_fake
 def _(dl_dy, x, params, dl_ddx, description, precision, wants_params):
     dl_dparams = _vector(params, description, wants_params)
-    return torch.empty_like(dl_dy), torch.empty_like(x), dl_dparams
+    return dl_dy.new_empty(dl_dy.shape), x.new_empty(x.shape), dl_dparams
 
 
 @loss.register_fake
 def _(x, params, targets, pdf, description, precision, config, wants_x, wants_params):
-    dl_dx = torch.empty_like(x) if wants_x else x.new_empty(0)
+    dl_dx = x.new_empty(x.shape) if wants_x else x.new_empty(0)
     return x.new_empty(()), dl_dx, _vector(params, description, wants_params)
 
 

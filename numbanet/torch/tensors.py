@@ -10,8 +10,8 @@ from numbanet.target import AbstractTarget
 
 
 def array_of(tensor: torch.Tensor) -> Any:
-    """The tensor as something that every target takes."""
-    tensor = tensor.detach()
+    """The tensor as something that every target takes without the host, in C order."""
+    tensor = tensor.detach().contiguous()
     return tensor.numpy() if tensor.device.type == "cpu" else tensor
 
 
@@ -28,11 +28,13 @@ def current_stream(target: AbstractTarget, tensor: torch.Tensor) -> AbstractCont
     """What runs within is queued on PyTorch's current stream of the tensor's device."""
     if tensor.device.type != "cuda":
         return nullcontext()
-    return _on_stream(target.device, torch.cuda.current_stream(tensor.device).cuda_stream)
+    return _on_stream(target.device, tensor.device)
 
 
 @contextmanager
-def _on_stream(device: Any, stream: int):
-    with device.lock:  # which all engines of the device take, so that the stream stays
-        device.stream = stream
+def _on_stream(device: Any, where: torch.device):
+    # PyTorch gives tensors away on its current device only. All engines of the device take its
+    # lock, so that the stream stays.
+    with torch.cuda.device(where), device.lock:
+        device.stream = torch.cuda.current_stream(where).cuda_stream
         yield

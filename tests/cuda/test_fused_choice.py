@@ -1,5 +1,8 @@
 """Whether encoding and network become one kernel can be chosen."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from models import batch_of, create, create_lively
@@ -60,3 +63,15 @@ def test_what_only_the_chain_computes_says_so():
     dl_dx = model.network.target.empty(*x.shape)
     with pytest.raises(ValueError, match="cannot be fused"):
         model.trainer.training_step(x, targets, dl_dinput=dl_dx)
+
+
+def test_memory_is_free_as_soon_as_nobody_needs_it():
+    """Nothing waits for the garbage collector, of which GPUs' memory knows nothing."""
+    model, _ = create_lively("hash", device=EmulatedDevice(), precision="float16")
+    engine = weakref.ref(model.network.engine)
+    gc.disable()
+    try:
+        del model
+        assert engine() is None
+    finally:
+        gc.enable()

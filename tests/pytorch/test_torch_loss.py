@@ -113,6 +113,7 @@ def test_training_steps_are_the_trainers():
         ({"x": torch.zeros(4, 3)}, ValueError, r"x: expected shape \[batch, 2\]"),
         ({"targets": torch.zeros(4, 2)}, ValueError, r"targets: expected shape \[batch, 3\]"),
         ({"targets": torch.zeros(3, 3)}, ValueError, "targets: expected 4 rows as x has, got 3"),
+        ({"targets": torch.tensor(1.0)}, ValueError, r"targets: expected shape \[batch, 3\]"),
         ({"pdf": torch.zeros(5, 3)}, ValueError, "pdf: expected 4 rows"),
         (
             {"targets": torch.zeros(4, 3, requires_grad=True)},

@@ -135,7 +135,8 @@ def test_encodings_and_losses_compile_too(module):
         torch.testing.assert_close(each.params.grad, gradient)
 
 
-def test_operators_are_what_pytorch_expects():
+@pytest.mark.parametrize("transposed", [False, True])
+def test_operators_are_what_pytorch_expects(transposed):
     """Schema, fake results, autograd and dynamic shapes, as PyTorch itself checks them."""
     twin = naive.Model(*MODELS["smooth"])
     n_input_dims, n_output_dims, config = MODELS["smooth"]
@@ -144,8 +145,10 @@ def test_operators_are_what_pytorch_expects():
     )
     model = module.native_tcnn_module.description, "float32"
     params = torch.from_numpy(models.lively_params(twin)).requires_grad_()
-    x = torch.rand(9, n_input_dims, requires_grad=True)
-    dl_dy = torch.rand(9, n_output_dims, requires_grad=True)
+    x, dl_dy = (
+        (torch.rand(n, 9).T if transposed else torch.rand(9, n)).requires_grad_()
+        for n in (n_input_dims, n_output_dims)
+    )
     for operator, arguments in (
         (tcnn.operators.forward, (x, params, *model)),
         (tcnn.operators.backward, (dl_dy, x, params, *model, True, False)),
