@@ -117,7 +117,7 @@ def _keep_backward(ctx, inputs, output):
 def _backward_backward(ctx, dl_ddx, dl_ddparams):
     nothing = (None,) * 4
     if dl_ddparams is not None:
-        raise NotImplementedError(
+        raise RuntimeError(
             "the gradient of the parameters cannot be differentiated once more, only that of the "
             "inputs can; detach it"
         )
@@ -137,7 +137,7 @@ def _keep_loss(ctx, inputs, output):
 
 def _loss_backward(ctx, dl_dvalue, *of_gradients):
     if any(gradient is not None for gradient in of_gradients):
-        raise NotImplementedError(
+        raise RuntimeError(
             "the gradient of `loss` cannot be differentiated once more; evaluate the model by "
             "itself, with a loss of PyTorch's"
         )
