@@ -24,8 +24,16 @@ class CpuEngine:
 
     def inference(self, inputs: np.ndarray, params: np.ndarray) -> np.ndarray:
         outputs = np.empty((inputs.shape[0], self.model.network.n_output_dims), np.float32)
-        kernels.inference_kernel(self.model)(inputs, params, outputs)
+        kernels.inference_kernel(self.model)(inputs, params, outputs, NO_MATRIX)
         return outputs
+
+    def forward(self, inputs: np.ndarray, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The outputs and the features, [n, n_encoded], for `forward_backward`."""
+        outputs = np.empty((inputs.shape[0], self.model.network.n_output_dims), np.float32)
+        features = np.empty((inputs.shape[0], self.model.n_encoded), np.float32)
+        kernel = kernels.inference_kernel(self.model, keeps_features=True)
+        kernel(inputs, params, outputs, features)
+        return outputs, features
 
     def forward_backward(
         self,
@@ -38,10 +46,12 @@ class CpuEngine:
         external: np.ndarray | None = None,
         gradients: Gradients | None = None,
         dl_dinput: np.ndarray | None = None,
+        features: np.ndarray | None = None,
     ) -> float:
         """Add to `gradients`, overwrite `dl_dinput`, and return the mean loss.
 
-        The gradient of the output is that of the loss, or `external` where it is given.
+        The gradient of the output is that of the loss, or `external` where it is given. `features`
+        are those of `forward`, or computed anew.
         """
         plan = TrainingPlan(
             self.model,
@@ -50,6 +60,7 @@ class CpuEngine:
             external=external is not None,
             param_gradients=gradients is not None,
             input_gradients=dl_dinput is not None,
+            encoded=features is not None,
         )
         n = inputs.shape[0]
         if n == 0:
@@ -59,6 +70,7 @@ class CpuEngine:
         losses = np.zeros(-(-min(n, plan.slab_rows) // group_rows))
         kernels.training_kernel(plan)(
             inputs,
+            NO_MATRIX if features is None else features,
             NO_MATRIX if targets is None else targets,
             NO_MATRIX if pdf is None else pdf,
             NO_MATRIX if external is None else external,

@@ -42,6 +42,7 @@ class TrainingPlan:
     external: bool = False  # the gradient of the output is given
     param_gradients: bool = True
     input_gradients: bool = False
+    encoded: bool = False  # the features are given
 
     def group_rows(self, n: int) -> int:
         """Rows of a group for a batch of n.
@@ -61,8 +62,8 @@ class TrainingPlan:
 
 
 @cache
-def inference_kernel(model: EncodedNetwork) -> ParallelKernel:
-    """(xs, params, ys): evaluate the model for every row."""
+def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> ParallelKernel:
+    """(xs, params, ys, features): evaluate the model for every row; features may be empty."""
     layout, n_encoded, n_outputs = (
         TileLayout(model.network),
         model.n_encoded,
@@ -76,19 +77,21 @@ def inference_kernel(model: EncodedNetwork) -> ParallelKernel:
     pack, forward = pack_weights(model.network), tile_forward(layout)
 
     @device
-    def infer(xs, first, last, params, transposed, ys):
+    def infer(xs, first, last, params, transposed, ys, features):
         encoded = np.empty((TILE, n_encoded), np.float32)
         flat = encoded.reshape(-1)
         scratch = np.empty(scratch_size, np.float32)
         for row in range(first, last, TILE):
             n_rows = min(TILE, last - row)
             encode_rows(xs, row, row + n_rows, params[n_network_params:], encoded, 0, 0)
+            if keeps_features:
+                features[row : row + n_rows] = encoded[:n_rows]
             forward(flat, 0, n_rows, transposed, scratch)
             for i in range(n_rows):
                 for k in range(n_outputs):
                     ys[row + i, k] = scratch[output + i * output_pitch + k]
 
-    def inference(xs, params, ys):
+    def inference(xs, params, ys, features):
         n = xs.shape[0]
         weights = np.empty(n_weights, np.float32)
         transposed = np.empty(n_weights, np.float32)
@@ -97,7 +100,7 @@ def inference_kernel(model: EncodedNetwork) -> ParallelKernel:
         group_rows = min(INFERENCE_ROWS, (n_tiles + N_GROUPS - 1) // N_GROUPS * TILE)
         for group in prange((n + group_rows - 1) // max(group_rows, 1)):
             first = group * group_rows
-            infer(xs, first, min(n, first + group_rows), params, transposed, ys)
+            infer(xs, first, min(n, first + group_rows), params, transposed, ys, features)
 
     return ParallelKernel(inference)
 
@@ -106,9 +109,9 @@ def inference_kernel(model: EncodedNetwork) -> ParallelKernel:
 def training_kernel(plan: TrainingPlan) -> ParallelKernel:
     """One pass forward and backward over a batch.
 
-    (xs, targets, pdf, external, params, group_rows, scale, gradients, dl_dxs, losses): adds to
-    gradients, writes dl_dxs, adds the sum of the loss of each group to losses. What a plan does
-    not need is passed as an empty array.
+    (xs, features, targets, pdf, external, params, group_rows, scale, gradients, dl_dxs, losses):
+    adds to gradients, writes dl_dxs, adds the sum of the loss of each group to losses. What a plan
+    does not need is passed as an empty array.
     """
     model, loss = plan.model, plan.loss
     encoding, network, layout = model.encoding, model.network, TileLayout(model.network)
@@ -117,7 +120,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
     scratch_size = layout.scratch_size
     output, output_pitch = layout.output, layout.pitches[-1]
     dl_doutput = layout.output + 2 * layout.output_size
-    slab_rows = plan.slab_rows
+    slab_rows, is_encoded = plan.slab_rows, plan.encoded
     param_gradients, input_gradients = plan.param_gradients, plan.input_gradients
     encoding_gradients = param_gradients and encoding.n_params > 0
     has_pdf, external_gradient, has_loss = plan.has_pdf, plan.external, loss is not None
@@ -168,7 +171,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
 
     @device
     def train_rows(
-        xs, targets, pdf, external, params, scale, first, last, weights, transposed,
+        xs, features, targets, pdf, external, params, scale, first, last, weights, transposed,
         kept, n_kept, kept_row, dl_dweights, dl_dxs,
     ):  # fmt: skip
         scratch = np.empty(scratch_size, np.float32)
@@ -180,7 +183,10 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
         total = np.float64(0)
         for row in range(first, last, TILE):
             n_rows = min(TILE, last - row)
-            encode_rows(xs, row, row + n_rows, encoding_params, encoded, 0, 0)
+            if is_encoded:
+                encoded[:n_rows] = features[row : row + n_rows]
+            else:
+                encode_rows(xs, row, row + n_rows, encoding_params, encoded, 0, 0)
             forward(flat, 0, n_rows, transposed, scratch)
             total += output_gradient(
                 row, n_rows, flat_targets, flat_pdf, external, scale, scratch, packed
@@ -194,7 +200,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
         return total
 
     def training(
-        xs, targets, pdf, external, params, group_rows, scale, gradients, dl_dxs, losses
+        xs, features, targets, pdf, external, params, group_rows, scale, gradients, dl_dxs, losses
     ):  # fmt: skip
         n = xs.shape[0]
         weights = np.empty(n_weights, np.float32)
@@ -209,8 +215,8 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
                 first = slab + group * group_rows
                 last = min(slab_end, first + group_rows)
                 losses[group] += train_rows(
-                    xs, targets, pdf, external, params, scale, first, last, weights, transposed,
-                    kept, n_kept, first - slab, partials[group], dl_dxs,
+                    xs, features, targets, pdf, external, params, scale, first, last, weights,
+                    transposed, kept, n_kept, first - slab, partials[group], dl_dxs,
                 )  # fmt: skip
             if encoding_gradients:
                 for partition in prange(n_partitions):

@@ -156,8 +156,12 @@ class NativeModule:
 
     def outputs(self, x: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
         """The padded outputs, which autograd can differentiate."""
-        y = operators.forward(x.float(), params.float(), self.description, self.precision)
-        return self._padded(y.to(self._dtype))
+        return self._padded(self.evaluate(x.float(), params.float()).to(self._dtype))
+
+    def evaluate(self, x: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
+        """The outputs, float32 and without padding, which autograd can differentiate."""
+        keeps = torch.is_grad_enabled() and needs_gradient(x, params)
+        return operators.forward(x, params, self.description, self.precision, keeps)[0]
 
     def bwd(self, context, x, params, y, dl_dy) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """The gradients of inputs and parameters, each None if it was not to be differentiated.
@@ -168,8 +172,8 @@ class NativeModule:
         check_context(context)
         with torch.no_grad():
             gradients = operators.backward(
-                self._unpadded(dl_dy), x.float(), params.float(), self.description, self.precision,
-                *context,
+                self._unpadded(dl_dy), x.float(), params.float(), x.new_empty(0), self.description,
+                self.precision, *context,
             )  # fmt: skip
         dl_dx, dl_dparams = (
             g if wanted else None for g, wanted in zip(gradients, context, strict=True)

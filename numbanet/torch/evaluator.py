@@ -1,7 +1,8 @@
 """What evaluates models on tensors: the engines of a target, without parameters of their own.
 
 Everything is a function of a model's description (JSON text), of the inputs and of the parameters,
-so that nothing has to be kept between a forward and a backward pass.
+so that nothing has to be kept between a forward and a backward pass. On the CPU the features of the
+encoding are kept all the same, because to read them is faster than to encode again.
 """
 
 import json
@@ -76,6 +77,12 @@ def components(description: str) -> tuple[AbstractEncoding, AbstractMLP | None]:
     return encoding, create_network_component(encoding, n_output_dims, read["network"])
 
 
+def n_kept(description: str, device: torch.device) -> int:
+    """How many numbers per sample a forward pass keeps for the backward pass."""
+    _, network = components(description)
+    return 0 if network is None or device.type != "cpu" else network.n_input_dims
+
+
 def n_params(description: str) -> int:
     """The length of the parameter vector."""
     return sum(part.n_params for part in components(description) if part is not None)
@@ -122,6 +129,7 @@ class Evaluator:
         self.n_params = n_params(description)
         self.target = target
         self._network = network
+        self._keeps_features = target.name == "cpu"
         self._n_matrix_params = 0 if network is None else network.n_params
         if network is None:
             self._engine = target.encoding_engine(encoding)
@@ -131,27 +139,39 @@ class Evaluator:
         # of no values, because it serves to convert those of others
         self._parameters = target.parameters(np.empty(0, np.float32), self._n_matrix_params)
 
-    def forward(self, x: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
-        """The outputs [n, n_outputs] for inputs [n, n_inputs]."""
+    def forward(
+        self, x: torch.Tensor, params: torch.Tensor, keeps: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The outputs [n, n_outputs] for inputs [n, n_inputs], and what `backward` can do with.
+
+        That is the features [n, n_kept], or empty.
+        """
         with current_stream(self.target, x):
             inputs, read = self._arrays(x, params)
-            if self._network is not None:
-                return tensor_of(self._engine.inference(inputs, read))
-            return tensor_of(self._engine.forward(inputs, read))
+            if self._network is None:
+                return tensor_of(self._engine.forward(inputs, read)), x.new_empty(0)
+            if keeps and self._keeps_features:
+                y, features = self._engine.forward(inputs, read)
+                return tensor_of(y), tensor_of(features)
+            return tensor_of(self._engine.inference(inputs, read)), x.new_empty(0)
 
     def backward(
-        self, dl_dy: torch.Tensor, x: torch.Tensor, params: torch.Tensor, wants_x: bool,
-        wants_params: bool,
+        self, dl_dy: torch.Tensor, x: torch.Tensor, params: torch.Tensor, kept: torch.Tensor,
+        wants_x: bool, wants_params: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        """The gradients of inputs and parameters, each empty if it is not wanted."""
+        """The gradients of inputs and parameters, each empty if it is not wanted.
+
+        `kept` is from `forward`; what is empty is computed anew.
+        """
         with current_stream(self.target, x):
             inputs, read = self._arrays(x, params)
             dl_dy = self.target.matrix(array_of(dl_dy), "dl_dy", self.n_outputs, len(x))
             gradients = self._gradients(wants_params)
             dl_dx = self.target.empty(*inputs.shape) if wants_x else None
             if self._network is not None:
+                features = {"features": array_of(kept)} if kept.numel() else {}
                 self._engine.forward_backward(
-                    inputs, read, external=dl_dy, gradients=gradients, dl_dinput=dl_dx
+                    inputs, read, external=dl_dy, gradients=gradients, dl_dinput=dl_dx, **features
                 )
             else:
                 self._engine.backward(inputs, read, dl_dy, gradients, dl_dx)

@@ -66,9 +66,8 @@ class Module(torch.nn.Module):
         Raises:
             ValueError: the inputs have another shape.
         """
-        x, native = self._inputs(x, "inputs", self.n_input_dims), self.native_tcnn_module
-        y = operators.forward(x, self._params(), native.description, native.precision)
-        return y.to(self.dtype)
+        x, params = self._inputs(x, "inputs", self.n_input_dims), self._params()
+        return self.native_tcnn_module.evaluate(x, params).to(self.dtype)
 
     def _params(self) -> torch.Tensor:
         return self.params.to(torch.float32).contiguous()

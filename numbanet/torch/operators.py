@@ -13,26 +13,31 @@ from torch.library import custom_op
 
 from numbanet.create import create_loss
 from numbanet.losses.base import AbstractLoss
-from numbanet.torch.evaluator import evaluator_for, n_params, sizes
+from numbanet.torch.evaluator import evaluator_for, n_kept, n_params, sizes
 
 # They allocate, and compile when they are first called: PyTorch is not to capture them in graphs.
 TAGS = (torch.Tag.cudagraph_unsafe,) if hasattr(torch.Tag, "cudagraph_unsafe") else ()
 
 
 @custom_op("numbanet::forward", mutates_args=(), tags=TAGS)
-def forward(x: Tensor, params: Tensor, description: str, precision: str) -> Tensor:
-    """Outputs [n, n_output_dims] from inputs [n, n_input_dims]; all is float32."""
-    return evaluator_for(description, x.device, precision).forward(x, params)
+def forward(
+    x: Tensor, params: Tensor, description: str, precision: str, keeps: bool
+) -> tuple[Tensor, Tensor]:
+    """Outputs [n, n_output_dims] from inputs [n, n_input_dims]; all is float32.
+
+    The second tensor is what `backward` may be given, see Evaluator; empty unless `keeps`.
+    """
+    return evaluator_for(description, x.device, precision).forward(x, params, keeps)
 
 
 @custom_op("numbanet::backward", mutates_args=(), tags=TAGS)
 def backward(
-    dl_dy: Tensor, x: Tensor, params: Tensor, description: str, precision: str, wants_x: bool,
-    wants_params: bool,
+    dl_dy: Tensor, x: Tensor, params: Tensor, kept: Tensor, description: str, precision: str,
+    wants_x: bool, wants_params: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The gradients of x and params, given that of the outputs; empty where not wanted."""
     evaluator = evaluator_for(description, x.device, precision)
-    return evaluator.backward(dl_dy, x, params, wants_x, wants_params)
+    return evaluator.backward(dl_dy, x, params, kept, wants_x, wants_params)
 
 
 @custom_op("numbanet::double_backward", mutates_args=(), tags=TAGS)
@@ -69,12 +74,13 @@ def _vector(params, description, wanted):
 
 
 @forward.register_fake
-def _(x, params, description, precision):
-    return x.new_empty(x.shape[0], sizes(description)[1])
+def _(x, params, description, precision, keeps):
+    kept = (x.shape[0], n_kept(description, x.device)) if keeps else 0
+    return x.new_empty(x.shape[0], sizes(description)[1]), x.new_empty(kept)
 
 
 @backward.register_fake
-def _(dl_dy, x, params, description, precision, wants_x, wants_params):
+def _(dl_dy, x, params, kept, description, precision, wants_x, wants_params):
     dl_dx = x.new_empty(x.shape) if wants_x else x.new_empty(0)
     return dl_dx, _vector(params, description, wants_params)
 
@@ -95,27 +101,29 @@ def _(x, params, targets, pdf, description, precision, config, wants_x, wants_pa
 
 
 def _keep_forward(ctx, inputs, output):
-    x, params, *ctx.model = inputs
-    ctx.save_for_backward(x, params)
+    x, params, *ctx.model, _ = inputs
+    ctx.save_for_backward(x, params, output[1])
+    ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
-def _forward_backward(ctx, dl_dy):
+def _forward_backward(ctx, dl_dy, _):
+    nothing = (None,) * 3
     if dl_dy is None:
-        return None, None, None, None
+        return None, None, *nothing
     wants_x, wants_params, *_ = ctx.needs_input_grad
     dl_dx, dl_dparams = backward(dl_dy, *ctx.saved_tensors, *ctx.model, wants_x, wants_params)
-    return dl_dx if wants_x else None, dl_dparams if wants_params else None, None, None
+    return dl_dx if wants_x else None, dl_dparams if wants_params else None, *nothing
 
 
 def _keep_backward(ctx, inputs, output):
-    dl_dy, x, params, *ctx.model, _, _ = inputs
+    dl_dy, x, params, _, *ctx.model, _, _ = inputs
     ctx.save_for_backward(dl_dy, x, params)
     ctx.set_materialize_grads(False)
 
 
 def _backward_backward(ctx, dl_ddx, dl_ddparams):
-    nothing = (None,) * 4
+    nothing = (None,) * 5
     if dl_ddparams is not None:
         raise RuntimeError(
             "the gradient of the parameters cannot be differentiated once more, only that of the "

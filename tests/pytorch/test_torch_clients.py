@@ -21,7 +21,8 @@ N = 37  # no multiple of anything
 
 def check(module, n_inputs, n_outputs):
     """Forward and backward: finite values of the promised shape, gradients that are not all 0."""
-    x = torch.rand(N, n_inputs, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
+    x = torch.rand(N, n_inputs, generator=generator, requires_grad=True)
     y = module(x)
     assert y.shape == (N, n_outputs)
     assert module.n_output_dims == n_outputs
@@ -305,10 +306,10 @@ def test_gradients_scaled_by_hooks():
 def test_checkpoints_in_halves():
     """Compact-3DGS saves halves as NumPy arrays, and makes them the parameters later."""
     head = tcnn.Network(31, 3, network(64, 2))
-    saved = head.params.half().detach().numpy()
+    saved = head.params.half().detach().cpu().numpy()
     x = torch.rand(N, 31)
     before = head(x)
-    head.params = torch.nn.Parameter(torch.from_numpy(saved))
+    head.params = torch.nn.Parameter(torch.from_numpy(saved).to(torch.get_default_device()))
     torch.testing.assert_close(head(x), before, rtol=1e-2, atol=1e-2)
 
 

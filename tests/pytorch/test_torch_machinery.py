@@ -149,9 +149,10 @@ def test_operators_are_what_pytorch_expects(transposed):
         (torch.rand(n, 9).T if transposed else torch.rand(9, n)).requires_grad_()
         for n in (n_input_dims, n_output_dims)
     )
+    kept = tcnn.operators.forward(x, params, *model, True)[1]
     for operator, arguments in (
-        (tcnn.operators.forward, (x, params, *model)),
-        (tcnn.operators.backward, (dl_dy, x, params, *model, True, False)),
+        (tcnn.operators.forward, (x, params, *model, True)),
+        (tcnn.operators.backward, (dl_dy, x, params, kept, *model, True, False)),
         (tcnn.operators.double_backward, (dl_dy, x, params, x.detach(), *model, True)),
         (tcnn.operators.loss, (x, params, dl_dy.detach(), None, *model, "L2", True, True)),
     ):
@@ -159,6 +160,29 @@ def test_operators_are_what_pytorch_expects(transposed):
         if operator is tcnn.operators.forward:
             checks += ["test_autograd_registration", "test_aot_dispatch_dynamic"]
         torch.library.opcheck(operator, arguments, test_utils=checks)
+
+
+@pytest.mark.parametrize("name", ["hash", "one_blob"])
+@pytest.mark.parametrize("n", [0, 1, 257])
+def test_the_backward_pass_reads_kept_features(name, n):
+    """What it computes is the same without them; nothing is kept where no gradient is wanted."""
+    twin = naive.Model(*MODELS[name])
+    n_input_dims, n_output_dims, config = MODELS[name]
+    module = tcnn.NetworkWithInputEncoding(
+        n_input_dims, n_output_dims, config["encoding"], config["network"]
+    )
+    model = module.native_tcnn_module.description, "float32"
+    params = torch.from_numpy(models.lively_params(twin))
+    x, dl_dy = torch.rand(n, n_input_dims), torch.rand(n, n_output_dims)
+    y, kept = tcnn.operators.forward(x, params, *model, True)
+    assert kept.shape == (n, twin.encoding.n_outputs)
+    without, nothing = tcnn.operators.forward(x, params, *model, False)
+    assert nothing.numel() == 0
+    torch.testing.assert_close(y, without, rtol=0, atol=0)
+    found = tcnn.operators.backward(dl_dy, x, params, kept, *model, True, True)
+    anew = tcnn.operators.backward(dl_dy, x, params, nothing, *model, True, True)
+    torch.testing.assert_close(found, anew, rtol=1e-4, atol=1e-5)
+    assert n == 0 or anew[1].abs().max() > 0
 
 
 def test_two_processes_train_as_one(tmp_path):
