@@ -14,6 +14,7 @@ from numbanet.cuda.machine_code import PTX
 from numbanet.inline_compiler import explained_failures, noted_failure
 from numbanet.kernel_cache import NotCacheable, environment, fingerprint
 
+SMALL_FUNCTION = 25_000  # characters of LLVM IR
 NEWEST_PTX = (9, 0)  # the first version that all drivers and assemblers for CUDA 13 understand
 
 _one_at_a_time = threading.RLock()
@@ -108,12 +109,15 @@ def numba_type(types, name: str):
 def pretend_device(compute_capability: tuple[int, int]) -> Iterator[None]:
     """Stand between numba-cuda and what it asks when it compiles a nested function.
 
-    It asks the current GPU, where there may be none; and a function that fails is to be remembered.
+    It asks the current GPU, where there may be none; a function that fails is to be remembered; and
+    large functions are to be simplified before they are inlined.
     """
     from numba.cuda import dispatcher
+    from numba.cuda.cudadrv import nvvm
 
     dispatchers = dispatcher.CUDADispatcher
     asked, looked_at = dispatcher.get_current_device, dispatchers.get_call_template
+    compile_ir = nvvm.compile_ir
     device = python_types.SimpleNamespace(compute_capability=compute_capability)
 
     def get_call_template(self, args, kws):
@@ -122,11 +126,33 @@ def pretend_device(compute_capability: tuple[int, int]) -> Iterator[None]:
 
     dispatcher.get_current_device = lambda: device
     dispatchers.get_call_template = get_call_template
+    nvvm.compile_ir = simplify_before_inlining(compile_ir)
     try:
         yield
     finally:
+        nvvm.compile_ir = compile_ir
         dispatcher.get_current_device = asked
         dispatchers.get_call_template = looked_at
+
+
+def simplify_before_inlining(compile_ir: Callable) -> Callable:
+    """Let large functions be simplified before they are inlined, if NVVM still inlines them all.
+
+    What it is told to inline always, it inlines before it simplifies anything: a large function
+    that is called in ten places is then simplified ten times. Functions that are inlined because it
+    pays are simplified first, which halves the time that NVVM takes for the fused kernels. The
+    small ones stay as they are, for without that the fused kernels have 1 % more instructions.
+    """
+
+    def compile_simplified(modules, **options):
+        text = compile_ir(list(map(hinted, modules)), **options)
+        return compile_ir(modules, **options) if b".func" in text else text
+
+    def hinted(module):
+        small = len(module) <= SMALL_FUNCTION
+        return module if small else module.replace(" alwaysinline", " inlinehint")
+
+    return compile_simplified
 
 
 def drop_environments(text: str) -> str:

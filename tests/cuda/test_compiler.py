@@ -113,6 +113,25 @@ def test_it_is_found_again(kernel_directory, monkeypatch):
         compile_ptx(double, TYPES, (8, 0))
 
 
+@pytest.mark.parametrize("leaves_calls", [False, True])
+def test_large_functions_are_inlined_after_they_are_simplified(leaves_calls):
+    """Unless that leaves a call: then they are inlined before."""
+    small, large = (
+        f"define i32 @{name}() alwaysinline {{{' ' * n}}}" for name, n in (("a", 9), ("b", 30_000))
+    )
+    asked = []
+
+    def compile_ir(modules, **options):
+        asked.append((modules, options))
+        has_calls = leaves_calls and len(asked) == 1
+        return b".func b\n.entry kernel" if has_calls else b".entry kernel"
+
+    compiled = compiler.simplify_before_inlining(compile_ir)([small, large], opt=3)
+    assert compiled == b".entry kernel"
+    hinted = [small, large.replace("alwaysinline", "inlinehint")]
+    assert asked == [(hinted, {"opt": 3}), ([small, large], {"opt": 3})][: 1 + leaves_calls]
+
+
 def test_different_kernels_have_different_files(kernel_directory):
     compile_ptx(scaled_by(2), TYPES, (9, 0))
     compile_ptx(scaled_by(3), TYPES, (9, 0))
