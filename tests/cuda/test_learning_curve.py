@@ -1,0 +1,60 @@
+"""A photograph is learned on a GPU as it is on the CPU."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models import make_config, mlp
+
+import numbanet
+
+Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+
+PHOTOGRAPH = Path(__file__).parents[2] / "samples/images/astronaut.png"
+GRID = {
+    "otype": "HashGrid",
+    "n_levels": 8,
+    "n_features_per_level": 2,
+    "log2_hashmap_size": 12,
+    "base_resolution": 8,
+    "per_level_scale": 1.5,
+}
+CONFIG = {
+    **make_config(GRID, mlp("FullyFusedMLP", 64, 2)),
+    "optimizer": {"otype": "Adam", "learning_rate": 1e-2, "epsilon": 1e-15, "l2_reg": 1e-6},
+}
+STEPS, BATCH = 120, 512
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    with Image.open(PHOTOGRAPH) as image:
+        return np.asarray(image.convert("RGB"), np.float32) / 255
+
+
+def pixels(photograph, rng, n):
+    """Random positions and the colours there."""
+    x = rng.random((n, 2), np.float32)
+    row, column = (np.int64(x[:, axis] * photograph.shape[1 - axis]) for axis in (1, 0))
+    return x, photograph[row, column]
+
+
+def curve(photograph, device):
+    """PSNR at 1000 positions, in dB, after every 20 steps."""
+    trainer = numbanet.create_from_config(2, 3, CONFIG, device=device).trainer
+    rng, values = np.random.default_rng(1), []
+    x, colours = pixels(photograph, np.random.default_rng(2), 1000)
+    for step in range(1, STEPS + 1):
+        trainer.training_step(*pixels(photograph, rng, BATCH))
+        if step % 20 == 0:
+            y = trainer.inference(x)
+            error = np.mean((trainer.model.target.to_host(y) - colours) ** 2)
+            values.append(-10 * np.log10(error))
+    return np.array(values)
+
+
+def test_the_curve_is_that_of_the_cpu(photograph, cuda_device):
+    """Halves, and sums in another order, make little difference."""
+    on_cpu, on_gpu = curve(photograph, "cpu"), curve(photograph, cuda_device)
+    assert on_cpu[-1] > 20
+    assert np.abs(on_gpu - on_cpu).max() < 0.3
