@@ -322,9 +322,10 @@ def training_kernel(
                 if is_private:
                     sums_scale = scale_of_sums(words, factor, n_bits, lane, shared)
                 if i < n:
+                    # Reads the inputs by itself, lest all that is computed of them stays in use.
+                    to_inputs(pinputs, pparams, words, unscaled, i, pdl_dinput)
                     x = local_array(n_dims)
                     read(pinputs, np.uint32(i * np.uint32(n_dims)), x)
-                    to_inputs(x, pparams, words, unscaled, i, pdl_dinput)
                     noise = np.uint32(words[0] ^ np.uint32(i * NOISE))
                     to = table, noise
                     scatter(x, pparams, words, factor, i, n, pscatter, to, sums_scale)

@@ -7,7 +7,7 @@ from functools import cache, reduce
 
 import numpy as np
 
-from numbanet.cuda.encoding_kernels import partition_width
+from numbanet.cuda.encoding_kernels import partition_width, read_row
 from numbanet.device import ONE, ZERO, device, local_array, select, uint32_view, unrolled
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.storage.halves import TO_FLOATS, TO_PAIR
@@ -231,12 +231,13 @@ def encode_backward(encoding: AbstractEncoding, precision: str, storage: str, n_
 
 @cache
 def encode_backward_input(encoding: AbstractEncoding, precision: str):
-    """Device function (x, params, words, factor, i, dl_dinput): write row i of dl_dinput.
+    """Device function (inputs, params, words, factor, i, dl_dinput): write row i of dl_dinput.
 
     It is factor times the gradient of the inputs; words are the gradients of the features. A lane
     has all partitions of its sample, so that their shares are added up in registers.
     """
     n_all_dims, vector, to_float = encoding.n_dims, VECTORS[precision], unpack(precision)
+    read = read_row(n_all_dims)
 
     def make(part):
         n_dims, width = part.encoding.n_dims, partition_width(part.encoding)
@@ -265,12 +266,15 @@ def encode_backward_input(encoding: AbstractEncoding, precision: str):
     add_all_shares = for_each_part(encoding, make)
 
     @device
-    def encode_backward_input(x, params, words, factor, i, dl_dinput):
-        dl_dx, rows = local_array(n_all_dims), float_vector(dl_dinput, n_all_dims)
+    def encode_backward_input(inputs, params, words, factor, i, dl_dinput):
+        first = np.uint32(i * np.uint32(n_all_dims))
+        x, dl_dx = local_array(n_all_dims), local_array(n_all_dims)
+        read(inputs, first, x)
         for d in range(n_all_dims):
             dl_dx[d] = ZERO
         add_all_shares(x, params, words, dl_dx)
+        row = float_vector(dl_dinput, n_all_dims)
         for d in range(n_all_dims):
-            rows[np.uint32(i * np.uint32(n_all_dims) + np.uint32(d))] = factor * dl_dx[d]
+            row[np.uint32(first + np.uint32(d))] = factor * dl_dx[d]
 
     return encode_backward_input

@@ -166,8 +166,8 @@ def wide_training_kernel(
                 if sample < n:
                     dl_dfeatures = uint32_view(local_array(n_feature_words))
                     unrolled(n_pieces, load_piece, np.uint64(row + of_gradients), dl_dfeatures)
+                    to_inputs(pinputs, pparams, dl_dfeatures, unscaled, sample, pdl_dinput)
                     read(pinputs, np.uint32(sample * np.uint32(n_dims)), x)
-                    to_inputs(x, pparams, dl_dfeatures, unscaled, sample, pdl_dinput)
                     number, none = np.uint32(first + sample), np.uint32(0)
                     scatter(x, pparams, dl_dfeatures, factor, number, n_all, pscatter, none, ZERO)
             unit = np.uint32(unit + blocks_per_grid() * n_warps)
