@@ -104,7 +104,9 @@ def wide_training_kernel(
     scatters = param_gradients and encoding.n_params > 0
     wants_features, goes_back = scatters or input_gradients, param_gradients or input_gradients
     multiply = forward(layout, precision, keeps=goes_back)
-    back = backward(layout, precision, wants_features) if goes_back else nothing
+    back = nothing
+    if goes_back:
+        back = backward(layout, precision, wants_features, keeps=param_gradients)
     scatter = encode_backward(encoding, precision, storage, 0) if scatters else nothing
     to_inputs = encode_backward_input(encoding, precision) if input_gradients else nothing
     gradient = output_gradient(layout, precision, loss, has_pdf, external)

@@ -161,6 +161,18 @@ def test_gradients_of_inputs(cuda_device, name, with_params):
         case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
 
 
+@pytest.mark.parametrize("name", ["smooth", "sine"])
+def test_gradients_of_inputs_alone(cuda_device, name):
+    """Also where an activation is differentiated at its input; the chain computes the same."""
+    case = case_of(name, cuda_device, 33)
+    (dl_dx, _), launches = case.launched(
+        case.fused, lambda engine: case.input_gradients(engine, with_params=False)
+    )
+    assert_wide(launches, cuda_device, gradients=False)
+    of_chain, _ = case.input_gradients(case.engine(NetworkEngine), with_params=False)
+    assert_close(dl_dx, of_chain, 8 * ROUNDING[case.precision])
+
+
 def test_gradients_of_inputs_from_outside(cuda_device, monkeypatch):
     """In slabs, and beside steps without them, whose units are of another size."""
     monkeypatch.setattr(wide_engine, "MOST_ROWS", 64)
