@@ -17,7 +17,10 @@ import numpy as np
 import numbanet
 from numbanet.cuda import toolkit
 from numbanet.cuda.compile_only import CompileOnlyDevice
+from numbanet.cuda.target import CudaTarget
 from numbanet.cuda.tensor_products import side_for
+from numbanet.model import NetworkWithInputEncoding
+from numbanet.random import Pcg32
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "kernels.md"
@@ -27,6 +30,8 @@ SAMPLES = ("config_hash", "config_oneblob")
 DIMS = (2, 3)  # of images
 N_SAMPLES = 1024
 WARP, SECTOR = 32, 32
+
+GRADIENT, CHAIN = "gradient of the inputs", "gradient of the inputs by the chain"  # passes
 
 CODE = ("kernel", "launches", "registers", "shared", "spills", "instructions")
 LOOP = ("fused kernel, 16 samples", "machine instructions", "floor")
@@ -43,7 +48,16 @@ def passes(model):
     y = rng.random((N_SAMPLES, model.network.n_output_dims), np.float32)
     yield "training step", lambda: model.trainer.training_step(x, y)
     yield "inference", lambda: model.trainer.inference(x)
-    yield "input gradient", lambda: model.trainer.input_gradient(0, x)
+    yield GRADIENT, lambda: model.trainer.input_gradient(0, x)
+    chain = chain_of(model.network)
+    yield CHAIN, lambda: chain.input_gradient(0, x)
+
+
+def chain_of(network):
+    """The same components, not fused."""
+    target = CudaTarget(network.target.device, PRECISION, fused=False)
+    rng = Pcg32(1337)
+    return NetworkWithInputEncoding(network.encoding, network.network, rng, target)
 
 
 def create(name: str, device):
@@ -215,6 +229,20 @@ def wide_training_floor(model, layers):
     return replace(fused, n_bytes=fused.n_bytes + n_bytes)
 
 
+def fused_to_inputs_floor(model, layers):
+    """Forth and back, and the gradients of inputs are written; the table stays in caches."""
+    forward = fused_inference_floor(model, layers)
+    n_bytes = forward.n_bytes + model.network.n_input_dims * FLOAT
+    return sample(2 * forward.operations, n_bytes)
+
+
+def wide_to_inputs_floor(model, layers):
+    """Features, their gradients and hidden activations are written once and read again."""
+    fused, sizes = fused_to_inputs_floor(model, layers), model.network.engine.wide.layout.sizes
+    n_bytes = 2 * (sizes[0] + sum(sizes[:-1])) / WARP
+    return replace(fused, n_bytes=fused.n_bytes + n_bytes)
+
+
 def wide_gradients_floor(model, layers):
     """All of these are read; the products are the tensor cores'."""
     return sample(0, model.network.engine.wide.layout.unit_bytes / WARP)
@@ -232,6 +260,8 @@ FLOORS = {
     r"OneBlob_forward": one_blob_forward_floor,
     r"OneBlob_backward_input": one_blob_backward_floor,
     r"fused_inference_.*": fused_inference_floor,
+    r"fused_training_to_inputs_.*": fused_to_inputs_floor,
+    r"wide_training_to_inputs_.*": wide_to_inputs_floor,
     r"fused_training_.*": fused_training_floor,
     r"wide_training_.*": wide_training_floor,
     r"wide_gradients_.*": wide_gradients_floor,
@@ -274,7 +304,7 @@ def layers_of(kernel: str, model, title: str) -> list[tuple[int, int]]:
         ]
     if "backward" in kernel:
         below = ["None", *activations[:-1]]
-        wants_first = encoding.n_params > 0 or title == "input gradient"
+        wants_first = encoding.n_params > 0 or title == CHAIN
         return [
             shape
             for k, (shape, name) in enumerate(zip(shapes, below, strict=True))
@@ -344,7 +374,8 @@ bytes spilled; machine instructions, each once.
 counted by `benchmarks/machine_code.py`, and a floor counted by hand there.
 
 **Counts, beside the floor.** Per item, for all launches of the kernel in a training step, or in the
-first other pass (creation, inference, gradient of the inputs) that launches it.
+first other pass (creation, inference, gradient of the inputs, the same by the chain of kernels)
+that launches it.
 
 - *instructions*: PTX instructions that threads execute, counted by the emulator. *operations*: the
   float32 operations that the formula needs, a multiply-add as one, without indices and conversions,

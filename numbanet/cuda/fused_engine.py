@@ -115,7 +115,7 @@ class FusedEngine(NetworkEngine):
     ) -> int:
         layout, n = self._training_layout, inputs.shape[0]
         n_blocks = self._training_blocks
-        fusable = dl_dinput is None and (loss is None or isinstance(loss, ElementwiseLoss))
+        fusable = loss is None or isinstance(loss, ElementwiseLoss)
         fused = fusable and self._can(layout, n)
         wide = fusable and not fused and self.wide.fits
         self._require(fused or wide, "a step")
@@ -126,6 +126,7 @@ class FusedEngine(NetworkEngine):
             "pdf": pdf,
             "external": external,
             "gradients": gradients,
+            "dl_dinput": dl_dinput,
         }
         if wide:
             n_sums = self.wide(inputs, params, **given)
@@ -133,19 +134,22 @@ class FusedEngine(NetworkEngine):
                 self._collect(gradients)
             return n_sums
         if not fused:
-            return super().forward_backward(inputs, params, **given, dl_dinput=dl_dinput)
+            return super().forward_backward(inputs, params, **given)
         network = self.model.network
         options = {
             "has_pdf": pdf is not None,
             "external": external is not None,
             "param_gradients": gradients is not None,
             "storage": self.precision if in_halves else "float32",
+            "input_gradients": dl_dinput is not None,
         }
+        # Without gradients of parameters there is nothing to keep in the block.
+        used = layout if gradients is not None else replace(layout, n_private=0)
         kernel = self._kernel(
             (loss, *options.values()),
-            lambda: kernels.training_kernel(layout, self.precision, loss, **options),
+            lambda: kernels.training_kernel(used, self.precision, loss, **options),
             kernels.TRAINING,
-            layout,
+            used,
             n_blocks,
         )
         grid = self._grid(layout, n, n_blocks)
@@ -164,7 +168,7 @@ class FusedEngine(NetworkEngine):
             *(inputs.address, n, params.address, self._encoding_params(params)),
             *(address(targets), address(pdf), address(external)),
             *(self.loss_scale if external is not None else scale, unscaled),
-            *(flat, scatter, 1.0 if in_halves else unscaled, sums.address),
+            *(flat, scatter, 1.0 if in_halves else unscaled, sums.address, address(dl_dinput)),
         )
         if in_halves:
             self._collect(gradients)

@@ -3,7 +3,8 @@
 A block keeps the weights in shared memory and takes one tile of samples after the other. Of each
 tile: every lane writes the features of its sample to shared memory; the warps multiply their rows
 through all layers; for training, the loss, the way back, the gradients of the weights, which stay
-in registers until the last tile, and the gradients of the features, which each lane scatters.
+in registers until the last tile, and the gradients of the features, which each lane scatters, or
+takes back to its inputs.
 """
 
 from functools import cache
@@ -21,7 +22,12 @@ from numbanet.cuda.fused_network import (
     nothing,
     weight_gradients,
 )
-from numbanet.cuda.fused_samples import encode, encode_backward, load_pairs
+from numbanet.cuda.fused_samples import (
+    encode,
+    encode_backward,
+    encode_backward_input,
+    load_pairs,
+)
 from numbanet.cuda.private_sums import PrivateSums, clear, flush, most_bits, scale_of_warp
 from numbanet.cuda.threads import (
     barrier,
@@ -44,7 +50,7 @@ INFERENCE = (*SOURCE, "uint64")
 TRAINING = (
     *SOURCE,
     *("uint64", "uint64", "uint64", "float32", "float32"),
-    *("uint64", "uint64", "float32", "uint64"),
+    *("uint64", "uint64", "float32", "uint64", "uint64"),
 )
 NOISE = np.uint32(0x85EBCA6B)  # odd, so that all samples differ
 LANES, LOG2_LANES = np.uint32(32), np.uint32(5)
@@ -206,11 +212,13 @@ def training_kernel(
     external: bool = False,
     param_gradients: bool = True,
     storage: str = "float32",
+    input_gradients: bool = False,
 ):
     """(inputs, n, weights, encoding's parameters, targets, pdf, given, scale, unscaled,
-    gradients, scatter, factor, partial sums).
+    gradients, scatter, factor, partial sums, inputs' gradients).
 
-    Weights' gradients are multiplied by `unscaled`, the encoding's by `factor`, and added.
+    Weights' gradients are multiplied by `unscaled`, the encoding's by `factor`, and added; the
+    inputs' are multiplied by `unscaled` and written.
     """
     network = layout.model.network
     n_hidden = network.n_hidden_layers
@@ -223,6 +231,8 @@ def training_kernel(
     scatters = param_gradients and n_params > 0
     encoding, n_private = layout.model.encoding, layout.n_private
     scatter = encode_backward(encoding, precision, storage, n_private) if scatters else nothing
+    to_inputs = encode_backward_input(encoding, precision) if input_gradients else nothing
+    wants_features = scatters or input_gradients
     is_private, private = scatters and n_private > 0, layout.rows[-1]
     read, load_row, n_words = (
         read_row(n_dims),
@@ -265,7 +275,7 @@ def training_kernel(
 
     def fused_training(
         pinputs, n, pweights, pparams, ptargets, ppdf, pgiven, scale, unscaled,
-        pgradients, pscatter, factor, psums,
+        pgradients, pscatter, factor, psums, pdl_dinput,
     ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
         warp, lane = np.uint32(thread >> LOG2_LANES), np.uint32(thread & np.uint32(31))
@@ -303,7 +313,7 @@ def training_kernel(
             for k in range(FRAGMENTS):
                 forth(k, shared, warp, lane, tile, n, targets, pdf, given, scale, total)
             steps(shared, warp, lane, dl_dweights)
-            if scatters:
+            if wants_features:
                 for k in range(FRAGMENTS):
                     back(k, shared, warp, lane)
                 warp_barrier()
@@ -312,6 +322,8 @@ def training_kernel(
                 if is_private:
                     sums_scale = scale_of_sums(words, factor, n_bits, lane, shared)
                 if i < n:
+                    # Reads the inputs by itself, lest all that is computed of them stays in use.
+                    to_inputs(pinputs, pparams, words, unscaled, i, pdl_dinput)
                     x = local_array(n_dims)
                     read(pinputs, np.uint32(i * np.uint32(n_dims)), x)
                     noise = np.uint32(words[0] ^ np.uint32(i * NOISE))
@@ -331,8 +343,8 @@ def training_kernel(
             number = np.uint32(thread + block_index() * np.uint32(step))
             sums[np.uint32(number >> LOG2_LANES)] = of_warp
 
-    kind = type(layout.model.encoding).__name__
-    fused_training.__qualname__ = f"fused_training_{kind}_{precision}"
+    what = "training_to_inputs" if input_gradients else "training"
+    fused_training.__qualname__ = f"fused_{what}_{type(encoding).__name__}_{precision}"
     return fused_training
 
 

@@ -118,7 +118,7 @@ def fits(layout: FusedLayout, max_shared_bytes: int = MOST_SHARED) -> bool:
 
     The network is narrow, and weights and rows fit the shared memory of a block. For training, the
     gradients of all weights also stay in registers until the end, and the hidden activation is
-    differentiated at its output.
+    differentiated at its output. Gradients of the inputs ask for nothing more.
     """
     if not is_narrow(layout) or layout.shared_bytes > max_shared_bytes:
         return False

@@ -32,7 +32,7 @@ MOST_BYTES = 1 << 30  # of memory between the two kernels
 
 
 class WideTraining:
-    """Called with what NetworkEngine.forward_backward takes, but dl_dinput.
+    """Called with what NetworkEngine.forward_backward takes.
 
     Args:
         engine: the NetworkEngine that has the model.
@@ -50,38 +50,37 @@ class WideTraining:
         """Whether the model can be trained so."""
         return trains_wide(self.layout, self._device.max_shared_bytes)
 
-    @property
-    def _slab(self) -> int:
+    def _slab(self, layout: WideLayout) -> int:
         """Samples that are taken at a time."""
-        stages = max(MOST_BYTES // (UNITS * self.layout.unit_bytes), 1)
+        stages = max(MOST_BYTES // (UNITS * layout.unit_bytes), 1)
         return min(stages * STAGE, MOST_ROWS)
 
-    def _memory(self, n: int) -> int:
+    def _memory(self, layout: WideLayout, n: int) -> int:
         """The address of units for n samples, which moves where these are more than before."""
-        n_bytes = next_multiple(n, STAGE) // WARP * self.layout.unit_bytes
+        n_bytes = next_multiple(n, STAGE) // WARP * layout.unit_bytes
         if self._units is None or self._units.size < n_bytes:
             self._units = None  # frees the old ones before the new ones are made
             self._engine.generation += 1
             self._units = empty((n_bytes,), np.uint8, self._device)
         return self._units.address
 
-    def _training(self, loss: AbstractLoss | None, options: dict) -> Kernel:
+    def _training(
+        self, layout: WideLayout, loss: AbstractLoss | None, options: dict[str, Any]
+    ) -> Kernel:
         key = loss, *options.values()
         if key not in self._kernels:
-            layout = self.layout
             function = wide_training_kernel(layout, self._engine.precision, loss, **options)
             sizes = layout.n_threads, layout.shared_bytes, MOST_REGISTERS, 1
             self._kernels[key] = Kernel(self._device, function, WIDE_TRAINING, *sizes)
         return self._kernels[key]
 
-    @property
-    def _weight_gradients(self) -> Kernel:
-        if "gradients" not in self._kernels:
-            function = wide_gradients_kernel(self.layout, self._engine.precision)
-            shared_bytes = gradients_shared_bytes(self.layout)
+    def _weight_gradients(self, layout: WideLayout) -> Kernel:
+        if layout not in self._kernels:
+            function = wide_gradients_kernel(layout, self._engine.precision)
+            shared_bytes = gradients_shared_bytes(layout)
             sizes = N_THREADS, shared_bytes, GRADIENTS_REGISTERS, GRADIENTS_BLOCKS
-            self._kernels["gradients"] = Kernel(self._device, function, WIDE_GRADIENTS, *sizes)
-        return self._kernels["gradients"]
+            self._kernels[layout] = Kernel(self._device, function, WIDE_GRADIENTS, *sizes)
+        return self._kernels[layout]
 
     def __call__(
         self,
@@ -93,8 +92,10 @@ class WideTraining:
         pdf: DeviceArray | None,
         external: DeviceArray | None,
         gradients: Gradients | None,
+        dl_dinput: DeviceArray | None,
     ) -> int:
-        engine, layout, n_all = self._engine, self.layout, inputs.shape[0]
+        engine, n_all = self._engine, inputs.shape[0]
+        layout = self.layout if dl_dinput is None else self.layout.to_inputs
         network, n_multiprocessors = layout.model.network, self._device.n_multiprocessors
         in_halves = gradients is not None and gradients.in_halves
         options = {
@@ -102,8 +103,9 @@ class WideTraining:
             "external": external is not None,
             "param_gradients": gradients is not None,
             "storage": engine.precision if in_halves else "float32",
+            "input_gradients": dl_dinput is not None,
         }
-        train, scale = self._training(loss, options), engine.loss_scale
+        train, scale = self._training(layout, loss, options), engine.loss_scale
         if external is None:
             scale /= max(n_all * network.n_output_dims, 1)
         unscaled, flat, scatter = 1.0 / engine.loss_scale, 0, 0
@@ -112,26 +114,28 @@ class WideTraining:
             scatter = flat + network.n_params * ITEM_SIZES["float32"]
             if in_halves:
                 scatter = gradients.scatter.address
-        units = self._memory(min(n_all, self._slab))
-        n_slabs = -(-n_all // self._slab)
+        n_slab = self._slab(layout)
+        units = self._memory(layout, min(n_all, n_slab))
+        n_slabs = -(-n_all // n_slab)
         sums = engine.partial_sums(n_slabs * n_multiprocessors * N_WARPS)
         n_sums = 0
-        for first in range(0, n_all, self._slab):
-            slab = slice(first, min(first + self._slab, n_all))
+        for first in range(0, n_all, n_slab):
+            slab = slice(first, min(first + n_slab, n_all))
             n, n_stages = slab.stop - first, -(-(slab.stop - first) // STAGE)
             grid = min(-(-n_stages * UNITS // N_WARPS), n_multiprocessors)
+            of_samples = targets, pdf, external, dl_dinput
+            *given, to = (0 if each is None else each[slab].address for each in of_samples)
             train(
                 grid,
                 *(inputs[slab].address, n, first, n_all, params.address),
                 params.address + network.n_params * params.dtype.itemsize,
-                *(0 if each is None else each[slab].address for each in (targets, pdf, external)),
-                *(scale, units, scatter, 1.0 if in_halves else unscaled),
-                sums.address + n_sums * FLOAT_BYTES,
+                *(*given, scale, units, scatter, 1.0 if in_halves else unscaled),
+                *(sums.address + n_sums * FLOAT_BYTES, to, unscaled),
             )
             n_sums += grid * N_WARPS
             if gradients is not None:
                 n_matrices = len(network.shapes)
                 most = max(GRADIENTS_BLOCKS * n_multiprocessors // n_matrices, 1)
                 grid = min(-(-n_stages // FEWEST_STAGES), most), n_matrices
-                self._weight_gradients(grid, units, n_stages, unscaled, flat)
+                self._weight_gradients(layout)(grid, units, n_stages, unscaled, flat)
         return n_sums if loss is not None else 0

@@ -2,7 +2,8 @@
 
 A block keeps the weights in shared memory, and each of its warps takes one unit of 32 samples after
 the other, waiting for no other warp: a lane encodes its sample, the warp multiplies both fragments
-through all layers, forth and back, and a lane scatters the gradients of its features.
+through all layers, forth and back, and a lane scatters the gradients of its features, or takes them
+back to its inputs.
 """
 
 from functools import cache
@@ -13,7 +14,12 @@ from numbanet.cuda.encoding_kernels import read_row
 from numbanet.cuda.fused_kernels import output_gradient
 from numbanet.cuda.fused_layout import FRAGMENTS, WARP
 from numbanet.cuda.fused_network import load_weights, nothing
-from numbanet.cuda.fused_samples import PIECE, encode_backward, encode_in_words
+from numbanet.cuda.fused_samples import (
+    PIECE,
+    encode_backward,
+    encode_backward_input,
+    encode_in_words,
+)
 from numbanet.cuda.threads import barrier, block_index, blocks_per_grid, thread_index, warp_sum
 from numbanet.cuda.wide_gradients import UNITS
 from numbanet.cuda.wide_layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, WideLayout
@@ -32,10 +38,11 @@ from numbanet.tiles.instructions import (
 
 # inputs, n, first, n of all slabs, weights, the encoding's parameters
 SOURCE = ("uint64", "uint32", "uint32", "uint32", "uint64", "uint64")
-# targets, pdf, given, scale, units, scatter, factor, partial sums
+# targets, pdf, given, scale, units, scatter, factor, partial sums, inputs' gradients, unscaled
 WIDE_TRAINING = (
     *SOURCE,
     *("uint64", "uint64", "uint64", "float32", "uint64", "uint64", "float32", "uint64"),
+    *("uint64", "float32"),
 )
 LANES = np.uint32(WARP)
 
@@ -81,12 +88,13 @@ def wide_training_kernel(
     external: bool = False,
     param_gradients: bool = True,
     storage: str = "float32",
+    input_gradients: bool = False,
 ):
     """(inputs, n, first, n_all, weights, encoding's parameters, targets, pdf, given, scale, units,
-    scatter, factor, partial sums).
+    scatter, factor, partial sums, inputs' gradients, unscaled).
 
-    For samples `first` ... of n_all. The encoding's gradients are multiplied by `factor` and added;
-    without gradients of parameters nothing goes back.
+    For samples `first` ... of n_all. The encoding's gradients are multiplied by `factor` and added,
+    the inputs' are multiplied by `unscaled` and written; without either nothing goes back.
     """
     encoding, network = layout.model.encoding, layout.model.network
     n_dims, n_features = encoding.n_dims, layout.widths[0]
@@ -94,9 +102,13 @@ def wide_training_kernel(
     n_feature_words, n_pieces = n_features // 2, n_features // PIECE
     load, encode = load_weights(layout.block), encode_in_words(encoding, precision)
     scatters = param_gradients and encoding.n_params > 0
-    multiply = forward(layout, precision, keeps=param_gradients)
-    back = backward(layout, precision, scatters) if param_gradients else nothing
+    wants_features, goes_back = scatters or input_gradients, param_gradients or input_gradients
+    multiply = forward(layout, precision, keeps=goes_back)
+    back = nothing
+    if goes_back:
+        back = backward(layout, precision, wants_features, keeps=param_gradients)
     scatter = encode_backward(encoding, precision, storage, 0) if scatters else nothing
+    to_inputs = encode_backward_input(encoding, precision) if input_gradients else nothing
     gradient = output_gradient(layout, precision, loss, has_pdf, external)
     n_sums = network.padded_output_dims // 2  # of a fragment
     n_words, n_all_sums, n_all_words = n_sums // 2, FRAGMENTS * n_sums, FRAGMENTS * n_sums // 2
@@ -111,7 +123,7 @@ def wide_training_kernel(
 
     def wide_training(
         pinputs, n, first, n_all, pweights, pparams, ptargets, ppdf, pgiven, scale,
-        punits, pscatter, factor, psums,
+        punits, pscatter, factor, psums, pdl_dinput, unscaled,
     ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
         warp, lane = np.uint32(thread // LANES), np.uint32(thread % LANES)
@@ -151,11 +163,12 @@ def wide_training_kernel(
                 total,
             )  # fmt: skip
             back(shared, lane, mine, dl_doutputs)
-            if scatters:
+            if wants_features:
                 warp_barrier()
                 if sample < n:
                     dl_dfeatures = uint32_view(local_array(n_feature_words))
                     unrolled(n_pieces, load_piece, np.uint64(row + of_gradients), dl_dfeatures)
+                    to_inputs(pinputs, pparams, dl_dfeatures, unscaled, sample, pdl_dinput)
                     read(pinputs, np.uint32(sample * np.uint32(n_dims)), x)
                     number, none = np.uint32(first + sample), np.uint32(0)
                     scatter(x, pparams, dl_dfeatures, factor, number, n_all, pscatter, none, ZERO)
@@ -165,5 +178,6 @@ def wide_training_kernel(
         if lane == np.uint32(0):
             sums[np.uint32(block_index() * n_warps + warp)] = of_warp
 
-    wide_training.__qualname__ = f"wide_training_{type(encoding).__name__}_{precision}"
+    what = "training_to_inputs" if input_gradients else "training"
+    wide_training.__qualname__ = f"wide_{what}_{type(encoding).__name__}_{precision}"
     return wide_training

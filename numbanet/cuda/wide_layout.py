@@ -7,7 +7,7 @@ So a lane's word is 4 bytes among 128 of its warp, and a row of 8 halves is 16 b
 which ldmatrix reads without conflicts wherever a block has been copied to.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -25,6 +25,12 @@ class WideLayout:
 
     model: EncodedNetwork
     n_warps: int
+    goes_to_features: bool = False  # also where the encoding has no parameters
+
+    @property
+    def to_inputs(self) -> "WideLayout":
+        """With gradients of the features, which those of the inputs are made from."""
+        return self if self.model.encoding.n_params else replace(self, goes_to_features=True)
 
     @cached_property
     def block(self) -> FusedLayout:
@@ -56,7 +62,8 @@ class WideLayout:
 
     @cached_property
     def _places(self) -> tuple[int, ...]:
-        of_features = self.sizes[0] if self.model.encoding.n_params else 0
+        has_features = self.model.encoding.n_params > 0 or self.goes_to_features
+        of_features = self.sizes[0] if has_features else 0
         values, gradients = self.sizes[:-1], (of_features, *self.sizes[1:])
         return tuple(accumulate((*values, *gradients), initial=0))
 

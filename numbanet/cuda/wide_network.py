@@ -101,12 +101,12 @@ def forward(layout: WideLayout, precision: str, keeps: bool):
 
 
 @cache
-def backward(layout: WideLayout, precision: str, to_features: bool):
+def backward(layout: WideLayout, precision: str, to_features: bool, keeps: bool):
     """Device function (shared, lane, unit, words): from the gradient of the output to all others.
 
-    words [padded output / 2] and `unit` are the lane's; the unit has what `forward` keeps. The
-    gradient of each layer before its activation is left there, and, where asked for, that of the
-    features.
+    words [padded output / 2] and `unit` are the lane's; the unit has what `forward` keeps. Where
+    asked for, the gradient of the features is left there, and `keeps` leaves that of each layer
+    before its activation.
     """
     hidden, n_hidden = layout.model.network.activations[0], layout.n_hidden
     pitches, weights = layout.block.pitches, layout.block.weights
@@ -130,11 +130,13 @@ def backward(layout: WideLayout, precision: str, to_features: bool):
         kept = uint32_view(local_array(n_words))
         unrolled(n_words, load_one, np.uint64(at - to_kept), kept)
         chain_rule(sums, kept, words)
-        unrolled(n_words, store_one, at, words)
+        if keeps:
+            unrolled(n_words, store_one, at, words)
 
     @device
     def backward(shared, lane, unit, dl_doutputs):
-        unrolled(n_outputs, store_one, np.uint64(unit + of_output), dl_doutputs)
+        if keeps:
+            unrolled(n_outputs, store_one, np.uint64(unit + of_output), dl_doutputs)
         words, sums = uint32_view(local_array(n_words)), local_array(n_sums)
         matrix = np.uint32(shared + np.uint32(last) + of_hidden(lane))
         last_product(dl_doutputs, matrix, sums)

@@ -29,7 +29,6 @@ from numbanet.cuda.network_engine import NetworkEngine
 from numbanet.cuda.target import CudaTarget
 
 N = 257
-MARGIN = 1.5  # of the reference's error
 LOSS_SCALE = 128  # of gradients in halves
 ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 # Of what is added up in halves, relative to the largest.
@@ -127,8 +126,11 @@ class Reference:
     def inference(self, x):
         return self.forward(x)[2][:, : self.twin.mlp.n_output_dims]
 
-    def gradients(self, x, dl_dy, scale):
-        """Of all parameters; dl_dy is multiplied by scale where halves hold it."""
+    def backward(self, x, dl_dy, scale):
+        """Gradients of the inputs and of all parameters.
+
+        dl_dy is multiplied by scale where halves hold it.
+        """
         mlp, (weights, table) = self.twin.mlp, self.twin.split(self.params)
         matrices, result = mlp.matrices(weights), np.zeros(mlp.n_params)
         results = mlp.matrices(result)
@@ -144,7 +146,9 @@ class Reference:
                 gradient = gradient * SLOPES[mlp.activations[k - 1]](inputs[k])
         dl_dfeatures = rounded(gradient, self.precision) / scale
         x = x.astype(np.float64)
-        return np.concatenate([result, self.twin.encoding.backward_params(x, table, dl_dfeatures)])
+        dl_dx = self.twin.encoding.backward_input(x, table, dl_dfeatures)
+        dl_dtable = self.twin.encoding.backward_params(x, table, dl_dfeatures)
+        return dl_dx, np.concatenate([result, dl_dtable])
 
 
 # The engines
@@ -153,12 +157,14 @@ class Reference:
 class Case:
     """A model of some cases on a device: its engines, its references, and a batch."""
 
+    margin = 1.5  # of the reference's error
+
     def __init__(self, name, device, n=N, precision=None, cases=CASES, n_candidates=4):
         self.n_input_dims, self.n_output_dims, stored, encoding, network, loss = cases[name]
         self.precision = precision or stored
         config = make_config(copy.deepcopy(encoding), copy.deepcopy(network), loss)
         sizes = self.n_input_dims, self.n_output_dims
-        self.device, self.twin = device, naive.Model(*sizes, config)
+        self.device, self.config, self.twin = device, config, naive.Model(*sizes, config)
         self.params = rounded(models.lively_params(self.twin), self.precision)
         self.x = self._inputs(n, n_candidates * n + 8)
         rng = np.random.default_rng(1)
@@ -210,6 +216,17 @@ class Case:
         sums = engine.partial_sums(n_sums).numpy()[:n_sums]
         return sums.sum(dtype=np.float64), gradients.flat.numpy()
 
+    def input_gradients(self, engine, external=None, with_params=True):
+        """Those of the inputs and, where wanted, of the parameters; of the loss or of dl_dy."""
+        dl_dx = self.target.empty(*self.x.shape)
+        gradients = self.target.gradients(self.twin.n_params, self.model.network.n_params)
+        given = {"loss": self.loss, "targets": to_device(self.targets, self.device)}
+        if external is not None:
+            given = {"external": to_device(external, self.device)}
+        given |= {"gradients": gradients if with_params else None, "dl_dinput": dl_dx}
+        engine.forward_backward(to_device(self.x, self.device), self.stored.current(), **given)
+        return dl_dx.numpy(), gradients.flat.numpy() if with_params else None
+
     def loss_of(self, y, pdf=None):
         """The sum of the loss and the gradient of its mean, for outputs."""
         density = np.ones_like(y) if pdf is None else pdf.astype(np.float64)
@@ -217,12 +234,13 @@ class Case:
         return value.sum(), gradient / max(y.size, 1)
 
     def assert_as_exact(self, found, reference, exact, parts=None):
-        """Within MARGIN of the reference, in each of the parts."""
+        """Within the margin of the reference, in each of the parts."""
         for part in parts or (slice(None),):
             scale = np.linalg.norm(exact[part])
             error = np.linalg.norm(found[part] - exact[part])
             allowed = np.linalg.norm(reference[part] - exact[part])
-            assert error <= MARGIN * allowed + 1e-5 * scale, (part, error / scale, allowed / scale)
+            most = self.margin * allowed + 1e-5 * scale
+            assert error <= most, (part, error / scale, allowed / scale)
 
     def assert_gradients(self, found, dl_dy, which=slice(None)):
         """`found` are gradients of the parameters, dl_dy(outputs) those of the outputs.
@@ -233,10 +251,19 @@ class Case:
             self.x, self.params, dl_dy(self.twin.inference(self.x, self.params))
         )
         of_outputs = dl_dy(self.reference.inference(self.x))
-        reference = self.reference.gradients(self.x, of_outputs, LOSS_SCALE)
+        _, reference = self.reference.backward(self.x, of_outputs, LOSS_SCALE)
         n = self.twin.mlp.n_params
         parts = [slice(0, n), slice(n, None)] if exact.size > n else [slice(0, n)]
         self.assert_as_exact(found, reference, exact, parts[which])
+
+    def assert_input_gradients(self, found, dl_dy):
+        """As assert_gradients, of the inputs."""
+        exact, _ = self.twin.backward(
+            self.x, self.params, dl_dy(self.twin.inference(self.x, self.params))
+        )
+        of_outputs = dl_dy(self.reference.inference(self.x))
+        reference, _ = self.reference.backward(self.x, of_outputs, LOSS_SCALE)
+        self.assert_as_exact(found, reference, exact)
 
 
 def emulated(pytestconfig, capability=(9, 0), **options):
@@ -470,7 +497,7 @@ def test_compute_capability_8_0(pytestconfig, precision):
     (_, gradients), launches = case.launched(case.fused, case.train)
     assert_fused(launches, "training", case.device)
     dl_dy = case.loss_of(case.reference.inference(case.x))[1]
-    reference = case.reference.gradients(case.x, dl_dy, LOSS_SCALE)
+    _, reference = case.reference.backward(case.x, dl_dy, LOSS_SCALE)
     assert_close(gradients, reference, HALF_SUMS[precision])
 
 

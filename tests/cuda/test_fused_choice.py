@@ -5,11 +5,14 @@ import weakref
 
 import numpy as np
 import pytest
-from models import batch_of, create, create_lively
+from laws import assert_close
+from models import MODELS, batch_of, create, create_lively
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 from emulated import EmulatedDevice, shared_device
+
+import numbanet
 
 
 def launches_of(device, call):
@@ -58,11 +61,36 @@ def test_a_model_that_cannot_be_fused_says_so():
 
 
 def test_what_only_the_chain_computes_says_so():
+    """A loss that is not one of single outputs."""
     x, targets = batch_of("hash", 3)
-    model = create("hash", device=shared_device(), precision="float16", fused=True)
-    dl_dx = model.network.target.empty(*x.shape)
+    n_inputs, n_outputs, config = MODELS["hash"]
+    config = config | {"loss": {"otype": "RelativeL2Luminance"}}
+    options = {"device": shared_device(), "precision": "float16", "fused": True}
+    model = numbanet.create_from_config(n_inputs, n_outputs, config, **options)
     with pytest.raises(ValueError, match="cannot be fused"):
-        model.trainer.training_step(x, targets, dl_dinput=dl_dx)
+        model.trainer.training_step(x, targets)
+
+
+def test_gradients_of_inputs_are_fused():
+    """However they are asked for; alone, they leave those of the parameters as they are."""
+    device, dl_dy = shared_device(), np.ones((40, 3), np.float32)
+    x, targets = batch_of("hash", 40)
+    found = {}
+    for fused in (True, False):
+        model, _ = create_lively("hash", device=device, precision="float16", fused=fused)
+        network, trainer, before = model.network, model.trainer, len(device.launches)
+        dl_dx = network.target.empty(*x.shape)
+        trainer.training_step(x, targets, dl_dinput=dl_dx, run_optimizer=False)
+        gradients = network.gradients.numpy()
+        _, context = network.forward(x)
+        of_outputs = network.backward(context, dl_dy, gradient_mode="ignore")
+        of_one = trainer.input_gradient(0, x)
+        np.testing.assert_array_equal(network.gradients.numpy(), gradients)
+        found[fused] = [each.numpy() for each in (dl_dx, of_outputs, of_one)]
+        n_fused = sum("training_to_inputs" in name for name in device.launches[before:])
+        assert n_fused == (3 if fused else 0)
+    for of_fused, of_chain in zip(found[True], found[False], strict=True):
+        assert_close(of_fused, of_chain, 5e-3)
 
 
 def test_memory_is_free_as_soon_as_nobody_needs_it():

@@ -36,6 +36,7 @@ ASSEMBLED = [
     *((HOPPER, "float16"), (HOPPER, "bfloat16"), (HOPPER, "float32")),
     *(((10, 0), "float16"), ((12, 0), "float16")),
 ]
+FUSED = None, False  # where possible, and the chain of kernels
 UNWANTED = {"float64": r"\.f64\b", "local memory": r"\.local\b", "a call": r"\bcall\b"}
 
 # (encoding, dimensions, kernel, what it has): why
@@ -139,7 +140,8 @@ def test_optimizers(name, config, sizes):
 @pytest.mark.parametrize("name", models.MODELS)
 def test_models(name, capability, precision):
     device = CompileOnlyDevice(capability, assembles=False)
-    run_everything(models.create(name, device=device, precision=precision), 5)
+    for fused in FUSED:
+        run_everything(models.create(name, device=device, precision=precision, fused=fused), 5)
     assert found_in(device) == set()
 
 
@@ -149,8 +151,9 @@ def test_models(name, capability, precision):
 def test_machine_code(name, capability, precision):
     config = numbanet.load_config(CONFIGS / f"{name}.json")
     device = CompileOnlyDevice(capability)
-    model = numbanet.create_from_config(2, 3, config, device=device, precision=precision)
-    run_everything(model, 1000)
+    for fused in FUSED:
+        options = {"device": device, "precision": precision, "fused": fused}
+        run_everything(numbanet.create_from_config(2, 3, config, **options), 1000)
     assert found_in(device) == set()
     for kernel in device.kernels:
         used = kernel.cubin.resources

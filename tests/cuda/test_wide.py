@@ -147,14 +147,43 @@ def test_a_pass_for_the_loss_alone(cuda_device):
     assert loss == pytest.approx(case.train(case.fused)[0], rel=1e-6)
 
 
-def test_gradients_of_inputs_are_left_to_the_chain(cuda_device):
-    case = case_of("thin", cuda_device, 33)
-    dl_dx = case.target.empty(*case.x.shape)
-    (_, gradients), launches = case.launched(
-        case.fused, lambda engine: case.train(engine, dl_dinput=dl_dx.numpy())
+@pytest.mark.parametrize("with_params", [True, False])
+@pytest.mark.parametrize("name", ["thin", "leaky", "composite"])
+def test_gradients_of_inputs(cuda_device, name, with_params):
+    """Also where the encoding has no parameters, so that features had no gradients before."""
+    case = case_of(name, cuda_device, 65)
+    (dl_dx, gradients), launches = case.launched(
+        case.fused, lambda engine: case.input_gradients(engine, with_params=with_params)
     )
-    assert not any("wide" in launch for launch in launches)
-    case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
+    assert_wide(launches, cuda_device, gradients=with_params)
+    case.assert_input_gradients(dl_dx, lambda y: case.loss_of(y)[1])
+    if with_params:
+        case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
+
+
+@pytest.mark.parametrize("name", ["smooth", "sine"])
+def test_gradients_of_inputs_alone(cuda_device, name):
+    """Also where an activation is differentiated at its input; the chain computes the same."""
+    case = case_of(name, cuda_device, 33)
+    (dl_dx, _), launches = case.launched(
+        case.fused, lambda engine: case.input_gradients(engine, with_params=False)
+    )
+    assert_wide(launches, cuda_device, gradients=False)
+    of_chain, _ = case.input_gradients(case.engine(NetworkEngine), with_params=False)
+    assert_close(dl_dx, of_chain, 8 * ROUNDING[case.precision])
+
+
+def test_gradients_of_inputs_from_outside(cuda_device, monkeypatch):
+    """In slabs, and beside steps without them, whose units are of another size."""
+    monkeypatch.setattr(wide_engine, "MOST_ROWS", 64)
+    case = case_of("leaky", cuda_device, 100)
+    dl_dy = np.random.default_rng(3).normal(size=case.targets.shape).astype(np.float32)
+    for _ in range(2):
+        _, gradients = case.train(case.fused)
+        case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
+        dl_dx, gradients = case.input_gradients(case.fused, dl_dy)
+        case.assert_input_gradients(dl_dx, lambda y: dl_dy.astype(np.float64))
+        case.assert_gradients(gradients, lambda y: dl_dy.astype(np.float64))
 
 
 # Where and how often
@@ -167,7 +196,7 @@ def test_compute_capability_8_0(pytestconfig, precision):
     (_, gradients), launches = case.launched(case.fused, case.train)
     assert_wide(launches, case.device)
     dl_dy = case.loss_of(case.reference.inference(case.x))[1]
-    reference = case.reference.gradients(case.x, dl_dy, LOSS_SCALE)
+    _, reference = case.reference.backward(case.x, dl_dy, LOSS_SCALE)
     assert_close(gradients, reference, 2 * HALF_SUMS[precision])
 
 
@@ -197,9 +226,9 @@ def test_memory_is_bounded(cuda_device, monkeypatch):
     per_stage = 2 * wide.layout.unit_bytes
     for n_bytes, n in ((1, 64), (2 * per_stage - 1, 64), (2 * per_stage, 128)):
         monkeypatch.setattr(wide_engine, "MOST_BYTES", n_bytes)
-        assert wide._slab == n
+        assert wide._slab(wide.layout) == n
     monkeypatch.setattr(wide_engine, "MOST_BYTES", 1 << 40)
-    assert wide._slab == wide_engine.MOST_ROWS
+    assert wide._slab(wide.layout) == wide_engine.MOST_ROWS
 
 
 def test_later_steps_allocate_nothing(pytestconfig):
