@@ -26,7 +26,7 @@ def test_a_table_for_each_architecture(command, config, monkeypatch, tmp_path):
     assert (code, err) == (0, "")
     for name in ("sm_80", "sm_90"):
         assert re.search(rf"^{name}, float16: \d+ kernels, \d+\.\d s$", out, re.MULTILINE)
-    row = r"^Grid_forward +(\d+) +0 +0 +0 +(\d+) +(\d+) +\d+\.\d\d$"
+    row = r"^fused_inference_Padded_float16 +(\d+) +(?:0|1024) +0 +0 +(\d+) +(\d+) +\d+\.\d\d$"
     found = re.findall(row, out, re.MULTILINE)
     assert len(found) == 2
     assert all(8 <= int(registers) <= 255 for registers, *_ in found)
