@@ -159,8 +159,11 @@ class NativeModule:
         return self._padded(self.evaluate(x.float(), params.float()).to(self._dtype))
 
     def evaluate(self, x: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
-        """The outputs, float32 and without padding, which autograd can differentiate."""
-        keeps = torch.is_grad_enabled() and needs_gradient(x, params)
+        """The outputs, float32 and without padding, which autograd can differentiate.
+
+        Nothing is kept for gradients of the inputs, which so are numbanet's to the last bit.
+        """
+        keeps = torch.is_grad_enabled() and params.requires_grad and not x.requires_grad
         return operators.forward(x, params, self.description, self.precision, keeps)[0]
 
     def bwd(self, context, x, params, y, dl_dy) -> tuple[torch.Tensor | None, torch.Tensor | None]:
