@@ -22,12 +22,15 @@ from numbanet.cuda.machine_code import Cubin
 # What must be executed for 16 samples, counted by hand: 16 levels in 2-D, of which 6 are dense, and
 # 32-64-64-3. A lane computes the features of two such samples' worth: its own one of 32.
 CELL = 2 * 4  # multiply-add, floor, conversion and difference in two dimensions
-HASHED, DENSE = 3 + 4, 4 + 4 * 3  # hashes of four corners; numbers of vertices, modulo the size
-GATHER = 4 * 2 + 2 + 3 * 2  # address and load of a corner; weights as halves, three interpolations
+HASHED, DENSE = 3 + 4, 4 + 3 * 3  # hashes of four corners; numbers of vertices, modulo the size
+# Address and load of a corner; two products of tensor cores and four multiply-adds along the first
+# dimension, two differences and multiply-adds along the second one; a pair of halves.
+GATHER = 4 * 2 + 2 + 4 + 2 * 2 + 1
 ENCODE = (10 * (CELL + HASHED + GATHER) + 6 * (CELL + DENSE + GATHER)) / 2
 MULTIPLY = 52 + 30 + 2 * 16  # tensor cores; matrices from shared memory; activated pairs
+SHARED_BY_BOTH = 14  # of these matrices, where both fragments are multiplied at the same time
 INPUTS, OUTPUTS, FEATURES = 3, 12, 2  # addresses and loads, or stores
-INFERENCE = INPUTS + ENCODE + FEATURES + MULTIPLY + OUTPUTS
+FORWARD = INPUTS + ENCODE + FEATURES + MULTIPLY + OUTPUTS
 # Training keeps activations and the gradient of the output, and for each matrix reads rows of
 # gradients and activations, multiplies both and the gradients by the matrix, and masks the pairs.
 KEEP, LOSS = 4 + 4 + 1, 12 * 3
@@ -40,8 +43,8 @@ SCATTER = (
     + 4 * (CELL + DENSE + WEIGHTS + ADD_PRIVATE)
 ) / 2
 FLOORS = {
-    ("config_hash", "fused_inference_Grid_float16"): INFERENCE,
-    ("config_hash", "fused_training_Grid_float16"): INFERENCE + KEEP + LOSS + BACK + SCATTER,
+    ("config_hash", "fused_inference_Grid_float16"): FORWARD - SHARED_BY_BOTH,
+    ("config_hash", "fused_training_Grid_float16"): FORWARD + KEEP + LOSS + BACK + SCATTER,
 }
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z]\w*)(.*);")
 LABEL = re.compile(r"^(\.L_x_\d+):", re.MULTILINE)

@@ -156,20 +156,41 @@ def floor_to_int(typingctx, x):
 
 @intrinsic
 def opaque(typingctx, n):
-    """The uint32 itself, about whose bits the compiler learns nothing, on CUDA.
+    """The uint32 or uint64 itself, about whose bits the compiler learns nothing, on CUDA.
 
     For an index that becomes an address: LLVM would add constants to it in 32 bits where it knows
-    that they suffice, when a GPU's load adds them to 64 bits for nothing.
+    that they suffice, when a GPU's load adds them to 64 bits for nothing. For an address: LLVM
+    would compute it again in each branch.
     """
 
     def codegen(context, builder, signature, args):
         if isinstance(context, CPUContext):
             return args[0]
-        integer = ir.IntType(32)
-        function = ir.FunctionType(integer, [integer])
-        return builder.call(ir.InlineAsm(function, "mov.b32 $0, $1;", "=r,r"), args)
+        width = signature.args[0].bitwidth
+        letter, integer = {32: "r", 64: "l"}[width], ir.IntType(width)
+        function, text = ir.FunctionType(integer, [integer]), f"mov.b{width} $0, $1;"
+        return builder.call(ir.InlineAsm(function, text, f"={letter},{letter}"), args)
 
-    return types.uint32(types.uint32), codegen
+    return n(n), codegen
+
+
+@intrinsic
+def in_register(typingctx, constant, x):
+    """The float32 constant itself, on CUDA as 0 x + constant; x is finite.
+
+    An instruction holds one constant. This one leaves the place to another where both are asked
+    for, which the assembler would otherwise move to a register first.
+    """
+
+    def codegen(context, builder, signature, args):
+        if isinstance(context, CPUContext):
+            return args[0]
+        real = ir.FloatType()
+        function = ir.FunctionType(real, [real, real])
+        text = "fma.rn.f32 $0, $1, 0f00000000, $2;"
+        return builder.call(ir.InlineAsm(function, text, "=f,f,f"), [args[1], args[0]])
+
+    return types.float32(types.float32, types.float32), codegen
 
 
 @intrinsic

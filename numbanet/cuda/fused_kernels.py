@@ -37,10 +37,20 @@ from numbanet.cuda.threads import (
     thread_index,
     warp_sum,
 )
-from numbanet.device import ONE, ZERO, belongs_to, device, local_array, uint32_view, unrolled
+from numbanet.device import (
+    ONE,
+    ZERO,
+    belongs_to,
+    device,
+    local_array,
+    opaque,
+    uint32_view,
+    unrolled,
+)
 from numbanet.losses.base import AbstractLoss
 from numbanet.storage.halves import TO_PAIR
 from numbanet.storage.views import float_vector
+from numbanet.storage.warp_halves import lane_number
 from numbanet.tiles.fragments import ROWS, store_rows
 from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
 
@@ -101,45 +111,81 @@ def for_each_output(n_outputs: int, body):
 
 
 @cache
+def first_output(n_outputs: int):
+    """Device function (address, lane, row): where a lane's first output of a fragment is.
+
+    The address is that of all outputs, `row` the number of the fragment's first sample. Others are
+    `beyond`, at constant distances.
+    """
+
+    @device
+    def first_output(address, lane, row):
+        place = np.uint32((row + (lane >> TWO)) * np.uint32(n_outputs) + TWO * (lane & THREE))
+        return opaque(np.uint64(address + np.uint64(place) * np.uint64(4)))
+
+    return first_output
+
+
+@cache
+def beyond(n_outputs: int):
+    """Device function e -> how many numbers there are from the lane's first output to e."""
+
+    @device
+    def beyond(e):
+        return np.uint64(8 * (e // 2 % 2) * n_outputs + 8 * (e // 4) + e % 2)
+
+    return beyond
+
+
+@cache
 def inference_kernel(layout: FusedLayout, precision: str):
     """(inputs, n, weights, encoding's parameters, outputs)."""
     network = layout.model.network
     n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
     act = network.activations[1].forward
     load, source = load_weights(layout), features_of_lane(layout, precision)
-    multiply = forward(layout, precision)
+    together, multiply = layout.together, forward(layout, precision, layout.together)
+    n_all_sums, n_times = together * n_sums, FRAGMENTS // together
     features_rows, pitch_0, tile_rows = layout.rows[0], layout.pitches[0], layout.n_threads
 
     @device
     def write(e, i, column, context):
         n, sums, outputs = context
         if i < n:
-            outputs[np.uint32(i * np.uint32(n_outputs) + column)] = act(sums[e])
+            outputs[place(e)] = act(sums[e])
 
     write_outputs = for_each_output(n_outputs, write)
+    first_of, place = first_output(n_outputs), beyond(n_outputs)
 
     @device
-    def fragment(k, shared, warp, lane, tile, n, outputs):
-        row = np.uint32(warp * LANES + np.uint32(ROWS * k))
-        sums = local_array(n_sums)
+    def write_fragment(k, lane, row, n, sums, poutputs):
+        first, mine = np.uint32(row + np.uint32(ROWS * k)), sums[n_sums * k : n_sums * (k + 1)]
+        outputs = float_vector(first_of(poutputs, lane, first), n)
+        write_outputs(lane, first, (n, mine, outputs))
+
+    @device
+    def fragments(k, shared, warp, lane, tile, n, poutputs):
+        row = np.uint32(warp * LANES + np.uint32(ROWS * together * k))
+        sums = local_array(n_all_sums)
         multiply(shared, row, lane, sums)
-        write_outputs(lane, np.uint32(tile + row), (n, sums, outputs))
+        unrolled(together, write_fragment, lane, np.uint32(tile + row), n, sums, poutputs)
 
     def fused_inference(pinputs, n, pweights, pparams, poutputs):
         thread, shared = thread_index(), shared_memory()
-        warp, lane = np.uint32(thread >> LOG2_LANES), np.uint32(thread & np.uint32(31))
         load(thread, pweights, shared)
         wait_for_copies()
         barrier()
-        outputs = float_vector(poutputs, n)
-        address = np.uint32(
-            shared + np.uint32(features_rows) + np.uint32(thread * np.uint32(pitch_0))
+        warp, tile = (
+            np.uint32(thread >> LOG2_LANES),
+            np.uint32(block_index() * np.uint32(tile_rows)),
         )
-        tile = np.uint32(block_index() * np.uint32(tile_rows))
         while tile < n:
-            source(pinputs, np.uint32(tile + thread), n, pparams, address)
+            lane = lane_number(tile)
+            row = np.uint32(warp * LANES + lane)
+            address = np.uint32(shared + np.uint32(features_rows) + row * np.uint32(pitch_0))
+            source(pinputs, np.uint32(tile + row), n, pparams, address)
             warp_barrier()
-            unrolled(FRAGMENTS, fragment, shared, warp, lane, tile, n, outputs)
+            unrolled(n_times, fragments, shared, warp, lane, tile, n, poutputs)
             warp_barrier()
             tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(tile_rows)))
 
@@ -155,7 +201,7 @@ def output_gradient(
     """Device function (lane, i, n, sums, targets, pdf, given, scale, words) -> sum of the loss.
 
     For a fragment whose first sample is i: the gradient of the outputs before their activation, as
-    words of halves.
+    words of halves. Targets, pdf and given are addresses.
     """
     network = layout.model.network
     n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
@@ -169,7 +215,7 @@ def output_gradient(
     def element(e, i, column, context):
         n, sums, targets, pdf, given, scale, gradients, total = context
         if i < n:
-            there, y, dl_dy = np.uint32(i * np.uint32(n_outputs) + column), act(sums[e]), ZERO
+            there, y, dl_dy = place(e), act(sums[e]), ZERO
             if has_loss:
                 density = pdf[there] if has_pdf else ONE
                 value, gradient = value_and_gradient(y, targets[there], density)
@@ -181,6 +227,7 @@ def output_gradient(
             gradients[e] = act_backward(dl_dy, kept)
 
     each = for_each_output(n_outputs, element)
+    first_of, place = first_output(n_outputs), beyond(n_outputs)
 
     @device
     def clear(k, gradients):
@@ -195,6 +242,11 @@ def output_gradient(
         gradients, total = local_array(n_sums), local_array(1)
         total[0] = ZERO
         unrolled(n_sums, clear, gradients)
+        targets, pdf, given = (
+            float_vector(first_of(targets, lane, i), n),
+            float_vector(first_of(pdf, lane, i), n),
+            float_vector(first_of(given, lane, i), n),
+        )
         each(lane, i, (n, sums, targets, pdf, given, scale, gradients, total))
         unrolled(n_words, to_words, gradients, words)
         return total[0]
@@ -280,11 +332,6 @@ def training_kernel(
         thread, shared = thread_index(), shared_memory()
         warp, lane = np.uint32(thread >> LOG2_LANES), np.uint32(thread & np.uint32(31))
         load(thread, pweights, shared)
-        targets, pdf, given = (
-            float_vector(ptargets, n),
-            float_vector(ppdf, n),
-            float_vector(pgiven, n),
-        )
         table = np.uint32(shared + np.uint32(private))
         if is_private:
             clear_sums(thread, shared)
@@ -311,7 +358,7 @@ def training_kernel(
             source(pinputs, i, n, pparams, address)
             warp_barrier()
             for k in range(FRAGMENTS):
-                forth(k, shared, warp, lane, tile, n, targets, pdf, given, scale, total)
+                forth(k, shared, warp, lane, tile, n, ptargets, ppdf, pgiven, scale, total)
             steps(shared, warp, lane, dl_dweights)
             if wants_features:
                 for k in range(FRAGMENTS):

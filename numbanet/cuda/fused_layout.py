@@ -19,6 +19,7 @@ SCALE = 16  # bytes beside private gradients
 MOST_SUMS = 80  # registers of a thread that may hold gradients of weights
 MOST_SHARED = 227 * 1024  # bytes; a GPU may have less
 MOST_HIDDEN = 128  # neurons: one fragment and its sums fit the registers
+MOST_TOGETHER = 64  # neurons, so that those of both fragments do, with 16 warps
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class FusedLayout:
         rest = (shared_bytes - SCALE - self.rows[-1]) // 4
         ends = self.model.encoding.partition_param_ends
         return replace(self, n_private=sum(end <= rest for end in ends))
+
+    @property
+    def together(self) -> int:
+        """Fragments that a warp multiplies at the same time, without gradients of weights."""
+        return FRAGMENTS if max(self.widths) <= MOST_TOGETHER else 1
 
     @cached_property
     def blocks(self) -> tuple[tuple[int, int], ...]:

@@ -91,22 +91,24 @@ def activate_backward(activation: Activation, precision: str, n_wide: int):
 
 
 @cache
-def forward(layout: FusedLayout, precision: str):
-    """Device function (shared, row, lane, sums): 16 samples from their features to the output.
+def forward(layout: FusedLayout, precision: str, n_fragments: int = 1):
+    """Device function (shared, row, lane, sums): so many times 16 samples, features to output.
 
-    `row` is the first one's number in the block, sums [padded output / 2] are what the output
-    activation has not seen. Training leaves the hidden activations in shared memory.
+    `row` is the first one's number in the block, sums [n_fragments, padded output / 2] are what the
+    output activation has not seen. Training leaves the hidden activations in shared memory.
+    Fragments together read each matrix once, but take more registers.
     """
     n_blocks = tuple(width // ROWS for width in layout.widths)
     n_hidden, keeps = layout.model.network.n_hidden_layers, layout.trains
     weights, rows, pitches = layout.weights, layout.rows, layout.pitches
     hidden = layout.model.network.activations[0]
     n_in, n_wide = n_blocks[:2]
-    n_words, n_sums = 4 * max(n_in, n_wide), 8 * n_wide
+    n_words, n_sums = 4 * n_fragments * max(n_in, n_wide), 8 * n_fragments * n_wide
+    n_feature_words, n_hidden_words = 4 * n_in, 4 * n_wide
     read = load_rows(n_in)
-    activate_hidden = activate(hidden, precision, n_wide)
+    activate_hidden = activate(hidden, precision, n_fragments * n_wide)
     products = [
-        product(precision, deep, wide, pitches[k], transposed=True)
+        product(precision, deep, wide, pitches[k], transposed=True, n_fragments=n_fragments)
         for k, (deep, wide) in enumerate(pairwise(n_blocks))
     ]
     first_product, last_product = products[0], products[-1]
@@ -118,10 +120,20 @@ def forward(layout: FusedLayout, precision: str):
     last = weights[n_hidden]
 
     @device
+    def read_fragment(fragment, address, words):
+        first = np.uint32(address + np.uint32(fragment * ROWS * feature_pitch))
+        read(first, words[fragment * n_feature_words : (fragment + 1) * n_feature_words])
+
+    @device
+    def keep_fragment(fragment, address, lane, words):
+        first = np.uint32(address + np.uint32(fragment * ROWS * hidden_pitch))
+        store(first, lane, words[fragment * n_hidden_words : (fragment + 1) * n_hidden_words])
+
+    @device
     def keep(k, shared, row, lane, words):
         if keeps:
             place = np.uint32(rows[k]) + row * np.uint32(hidden_pitch)
-            store(np.uint32(shared + place), lane, words)
+            unrolled(n_fragments, keep_fragment, np.uint32(shared + place), lane, words)
 
     @device
     def middle(k, shared, row, lane, words, sums):
@@ -135,7 +147,7 @@ def forward(layout: FusedLayout, precision: str):
     def forward(shared, row, lane, sums):
         words, hidden_sums = uint32_view(local_array(n_words)), local_array(n_sums)
         place = np.uint32(features) + row * np.uint32(feature_pitch) + of_features(lane)
-        read(np.uint32(shared + place), words)
+        unrolled(n_fragments, read_fragment, np.uint32(shared + place), words)
         first_product(words, np.uint32(shared + of_first(lane)), hidden_sums)
         activate_hidden(hidden_sums, words)
         keep(1, shared, row, lane, words)

@@ -128,11 +128,6 @@ def wide_training_kernel(
         thread, shared = thread_index(), shared_memory()
         warp, lane = np.uint32(thread // LANES), np.uint32(thread % LANES)
         load(thread, pweights, shared)
-        targets, pdf, given = (
-            float_vector(ptargets, n),
-            float_vector(ppdf, n),
-            float_vector(pgiven, n),
-        )
         total = local_array(1)
         total[0] = ZERO
         wait_for_copies()
@@ -159,8 +154,8 @@ def wide_training_kernel(
             sums, dl_doutputs = local_array(n_all_sums), uint32_view(local_array(n_all_words))
             multiply(shared, lane, mine, sums)
             unrolled(
-                FRAGMENTS, of_fragment, lane, i, n, sums, targets, pdf, given, scale, dl_doutputs,
-                total,
+                FRAGMENTS, of_fragment, lane, i, n, sums, ptargets, ppdf, pgiven, scale,
+                dl_doutputs, total,
             )  # fmt: skip
             back(shared, lane, mine, dl_doutputs)
             if wants_features:

@@ -159,7 +159,8 @@ class AbstractEncoding(ABC):
     def partition_forward_pairs(self):
         """As partition_forward, but (partition, x, params, words): features as pairs of halves.
 
-        By the precision of words and params, where there is such a function; CUDA only.
+        By the precision of words and params, where there is such a function; CUDA only, and all
+        lanes of a warp together.
         """
         return {}
 

@@ -151,27 +151,3 @@ def bfloat16_pair_to_floats(word):
 
 TO_PAIR = {"float16": floats_to_float16_pair, "bfloat16": floats_to_bfloat16_pair}
 TO_FLOATS = {"float16": float16_pair_to_floats, "bfloat16": bfloat16_pair_to_floats}
-
-
-# Arithmetic of pairs, for compute capability 8.0 and more.
-
-
-@intrinsic
-def multiply_add_float16_pair(typingctx, a, b, c):
-    word = types.uint32
-    return ptx_function("fma.rn.f16x2 $0, $1, $2, $3;", word, (word,) * 3, "=r,r,r,r")
-
-
-@intrinsic
-def negate_float16_pair(typingctx, a):
-    return ptx_function("neg.f16x2 $0, $1;", types.uint32, (types.uint32,), "=r,r")
-
-
-@device
-def blend_float16_pair(weight, low, high):
-    """low + weight (high - low) of pairs.
-
-    What is rounded in between is no larger than low; a difference of both may be twice as large.
-    """
-    rest = multiply_add_float16_pair(negate_float16_pair(weight), low, low)
-    return multiply_add_float16_pair(weight, high, rest)

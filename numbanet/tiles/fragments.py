@@ -73,6 +73,7 @@ def product(
     multiply_add = MULTIPLY_ADD[precision]
     n_blocks, n_sums, n_words = n_deep * n_wide, 8 * n_wide, 4 * n_deep
     n_all_sums = n_fragments * n_sums
+    one_by_one = n_fragments > 1  # columns, so that not all sums are in registers at a time
 
     @device
     def multiply(fragment, k, j, b, words, sums):
@@ -87,7 +88,10 @@ def product(
 
     @device
     def block(index, words, address, sums):  # 16 x 16 of the matrix
-        k, j = index // n_wide, index % n_wide
+        if one_by_one:
+            k, j = index % n_deep, index // n_deep
+        else:
+            k, j = index // n_wide, index % n_wide
         if transposed:
             b = ldmatrix(np.uint32(address + np.uint32(ROWS * pitch * j + 32 * k)))
         else:

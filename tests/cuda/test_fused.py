@@ -12,6 +12,8 @@ import models
 import naive
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from laws import assert_close
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
@@ -81,6 +83,11 @@ INFERRED = {  # too large to train in one kernel, or with an activation that ask
     "deep": (2, 16, "float16", ONE_BLOB, mlp("FullyFusedMLP", 128, 3, "Squareplus"), "L2"),
 }
 CASES = TRAINED | INFERRED
+FINE = {**HASH, "n_levels": 16, "base_resolution": 16}
+TABLES = {  # whose features decide how exact a network is
+    "image": (2, 3, "float16", FINE, mlp("FullyFusedMLP", 64, 2), "RelativeL2"),
+    "hash_3d": (3, 1, "float16", {**FINE, "n_levels": 8}, mlp("FullyFusedMLP", 32, 1), "L2"),
+}
 
 
 def rounded(x, precision):
@@ -159,14 +166,14 @@ class Case:
 
     margin = 1.5  # of the reference's error
 
-    def __init__(self, name, device, n=N, precision=None, cases=CASES, n_candidates=4):
+    def __init__(self, name, device, n=N, precision=None, cases=CASES, n_candidates=4, seed=0):
         self.n_input_dims, self.n_output_dims, stored, encoding, network, loss = cases[name]
         self.precision = precision or stored
         config = make_config(copy.deepcopy(encoding), copy.deepcopy(network), loss)
         sizes = self.n_input_dims, self.n_output_dims
         self.device, self.config, self.twin = device, config, naive.Model(*sizes, config)
-        self.params = rounded(models.lively_params(self.twin), self.precision)
-        self.x = self._inputs(n, n_candidates * n + 8)
+        self.params = rounded(models.lively_params(self.twin, seed), self.precision)
+        self.x = self._inputs(n, n_candidates * n + 8, seed)
         rng = np.random.default_rng(1)
         self.targets = rng.uniform(0.1, 1, (n, self.n_output_dims)).astype(np.float32)
         self.loss, self.loss_twin = numbanet.create_loss(config["loss"]), naive.loss(config["loss"])
@@ -179,9 +186,9 @@ class Case:
         )
         self.fused = self.engine(FusedEngine)
 
-    def _inputs(self, n, n_candidates):
+    def _inputs(self, n, n_candidates, seed):
         """Some for which halves and float64 agree about which ReLUs are open."""
-        x = models.inputs_of(self.twin, n_candidates, params=self.params)
+        x = models.inputs_of(self.twin, n_candidates, seed, self.params)
         weights, table = self.twin.split(self.params)
         features = self.twin.encoding.forward(x.astype(np.float64), table)
         *hidden, _ = self.twin.mlp.layers(features, weights)[1]
@@ -301,6 +308,17 @@ def test_training_is_as_exact_as_halves_allow(cuda_device, name):
     case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
     expected = case.loss_of(case.reference.inference(case.x))[0]
     assert loss == pytest.approx(expected, rel=ROUNDING[case.precision])
+
+
+@pytest.mark.parametrize("name", ["image", "hash_3d", "entries_of_4"])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**31 - 1))
+def test_any_table_is_interpolated_as_exactly_as_halves_allow(cuda_device, name, seed):
+    """Features of random entries: half precision anywhere in between would show here first."""
+    case = Case(name, cuda_device, cases=CASES | TABLES, n_candidates=20, seed=seed)
+    exact = case.twin.inference(case.x, case.params)
+    case.assert_as_exact(case.inference(case.fused), case.reference.inference(case.x), exact)
+    case.assert_gradients(case.train(case.fused)[1], lambda y: case.loss_of(y)[1])
 
 
 # Equal to the chain and to the CPU

@@ -21,7 +21,8 @@ from numbanet.cuda.fused_engine import TRAINING_GROUPS
 CONFIG = Path(__file__).parents[2] / "samples" / "configs" / "config_hash.json"
 N_LEVELS, N_CORNERS = 16, 4
 LANES, FRAGMENT = 32, 16
-MOST_MMA = {"inference": 56, "training": 168}  # for 16 samples
+# For 16 samples: of the network, and two for each level, which serve 32.
+MOST_MMA = {"inference": 56 + N_LEVELS, "training": 168 + N_LEVELS}
 # Vector and matrix accesses to shared memory; those to gradients go wherever the samples lie.
 ORDERLY = ("ldmatrix", "stmatrix", "ld.shared.v4", "st.shared.v4")
 

@@ -182,13 +182,14 @@ def test_entries_match_the_twin(n_dims, options):
     for k in range(grid.n_levels):
         cells = rng.integers(-2, twin.resolutions[k] + 2, (100, n_dims))
         cells[:3] = [[0], [-1], [twin.resolutions[k] - 1]]
+        cells[50:] = rng.integers(-(2**31), 2**31, (50, n_dims))  # whose numbers wrap around
         result = np.zeros(len(cells), np.int64)
-        corner = k % 2**n_dims
-        entries(k, cells.astype(np.uint32), corner, result)
-        vertices = (cells + (corner >> np.arange(n_dims) & 1)) % 2**32
-        found = result + int(grid.levels[k].offset)
-        assert found.tolist() == [twin.entry(k, vertex) for vertex in vertices.tolist()]
-        assert len(set(result.tolist())) > 20
+        for corner in range(2**n_dims):
+            entries(k, cells.astype(np.uint32), corner, result)
+            vertices = (cells + (corner >> np.arange(n_dims) & 1)) % 2**32
+            found = result + int(grid.levels[k].offset)
+            assert found.tolist() == [twin.entry(k, vertex) for vertex in vertices.tolist()]
+            assert len(set(result.tolist())) > 20
 
 
 # Values

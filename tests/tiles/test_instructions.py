@@ -17,7 +17,8 @@ from blocks import (
     words_of,
 )
 
-from numbanet.device import device, float_bits, float_from_bits
+from numbanet.device import ZERO, device, float_bits, float_from_bits
+from numbanet.storage import warp_halves
 from numbanet.tiles import instructions
 from numbanet.tiles.fragments import row_pitch
 
@@ -74,6 +75,34 @@ def test_multiply_add(precision):
         expected = sums_of(a @ b + c.astype(np.float32))
         np.testing.assert_allclose(block.results.view(np.float32), expected, rtol=1e-6, atol=1e-6)
         assert block.counters.mma == 1
+
+
+@functools.cache
+def floats_and_differences(precision):
+    subtract, ones = warp_halves.floats_and_differences(precision), warp_halves.units(precision)
+
+    @device
+    def body(thread, shared, given, results):
+        i, j = np.uint32(thread * np.uint32(4)), np.uint32(thread * np.uint32(8))
+        words = given[i], given[i + 1], given[i + 2], given[i + 3]
+        floats, differences = subtract(ones(ZERO), words[0], words[1], words[2], words[3])
+        for k in range(4):
+            results[j + k] = float_bits(floats[k])
+            results[j + 4 + k] = float_bits(differences[k])
+
+    return body
+
+
+@precisions
+def test_floats_and_differences_of_a_lanes_own_words(precision):
+    values = np.random.default_rng(0).normal(size=(WARP, 4, 2))  # low, high, other low, other high
+    bits = encode(values, precision).astype(np.uint32)
+    given = bits[..., 0] | bits[..., 1] << 16
+    block = Block(floats_and_differences(precision), NOTHING, given, n_results=8)
+    low, high = np.moveaxis(decode(bits.astype(np.uint16), precision).reshape(WARP, 2, 2, 2), 2, 0)
+    expected = np.stack([low, high - low], axis=1).reshape(WARP, 8)
+    assert np.array_equal(block.results.view(np.float32), expected.astype(np.float32))
+    assert block.counters.mma == 2
 
 
 @functools.cache

@@ -303,7 +303,7 @@ class Grid(AbstractEncoding):
     def partition_forward_pairs(self):
         if self.n_pairs == 0 or self.n_corners > level.MOST_BLENDED_CORNERS:
             return {}
-        return {"float16": partitions.forward_pairs(self)}
+        return {each: partitions.forward_pairs(self, each) for each in ("float16", "bfloat16")}
 
     # One level and many samples: see rows.py.
 

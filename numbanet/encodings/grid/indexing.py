@@ -5,16 +5,18 @@ modulo the size of the table; hashed levels scramble the coordinates (Teschner e
 et al. 2022, section 3). Coordinates are uint32 and wrap, so any input leads to a valid entry.
 """
 
-from functools import cache
+from functools import cache, reduce
 from typing import NamedTuple
 
 import numpy as np
 
-from numbanet.device import HALF, device, float_bits, floor_to_int
+from numbanet.device import HALF, device, float_bits, floor_to_int, in_register
 from numbanet.random import Pcg32, pcg32_advance, pcg32_output
 
 HASHES = ("CoherentPrime", "Prime", "ReversedPrime", "Rng", "BaseConvert")
-LINEAR, WIDE, HASHED = (np.int32(k) for k in range(3))  # WIDE: linear, with 2^32 vertices or more
+# Linear ones are WIDE with 2^32 vertices or more, else NEAR where the vertices of a cell are no
+# further apart than the table is large.
+NEAR, LINEAR, WIDE, HASHED = (np.int32(k) for k in range(4))
 
 _LARGE_PRIMES = (2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737)
 _FIRST_PRIME = 1958374283
@@ -35,7 +37,7 @@ class Level(NamedTuple):
     offset: np.uint32  # of the level's table, in entries
     size: np.uint32  # of the level's table, in entries
     size_reciprocal: np.uint32
-    indexing: np.int32  # LINEAR, WIDE or HASHED
+    indexing: np.int32  # NEAR, LINEAR, WIDE or HASHED
 
 
 def reciprocal(divisor: int) -> np.uint32:
@@ -62,7 +64,8 @@ def float_position(limit: np.float32):
 
     @device
     def float_position(level, x):
-        position = level.scale * min(max(x, -limit), limit) + HALF
+        x = min(max(x, -limit), limit)
+        position = level.scale * x + in_register(HALF, x)
         cell = floor_to_int(position)
         return np.uint32(cell), position - np.float32(cell)
 
@@ -88,17 +91,63 @@ def vertex(cell, corner, d):
 
 @cache
 def linear_index(n_dims: int):
-    """Device function (level, cell, corner): number of a vertex, modulo 2^32."""
+    """Device function (level, cell): number of a cell's first vertex, modulo 2^32."""
 
     @device
-    def linear_index(level, cell, corner):
+    def linear_index(level, cell):
         index, stride = np.uint32(0), np.uint32(1)
         for d in range(n_dims):
-            index = np.uint32(index + np.uint32(vertex(cell, corner, d) * stride))
+            index = np.uint32(index + np.uint32(cell[d] * stride))
             stride = np.uint32(stride * level.resolution)
         return index
 
     return linear_index
+
+
+@cache
+def distance_to_corner(n_dims: int):
+    """Device function (level, corner): its number less that of the first vertex.
+
+    Without a loop, so that it is a constant where the level is, for every compiler.
+    """
+
+    @device
+    def no_distance(level, corner):
+        return np.uint32(0)
+
+    def then(before, d):
+        @device
+        def distance_to_corner(level, corner):
+            further = np.uint32(before(level, corner) * level.resolution)
+            return np.uint32(further + np.uint32((corner >> d) & 1))
+
+        return distance_to_corner
+
+    return reduce(then, reversed(range(n_dims)), no_distance)
+
+
+@cache
+def linear_entry(n_dims: int, all_near: bool):
+    """Device function (level, cell, corner): number of a vertex, modulo the size of the table.
+
+    One division serves all corners where they are near: the first one's entry and the distance are
+    then less than twice the size.
+    """
+    linear, distance_to = linear_index(n_dims), distance_to_corner(n_dims)
+
+    @device
+    def linear_entry(level, cell, corner):
+        first, distance = linear(level, cell), distance_to(level, corner)
+        number = np.uint32(first + distance)
+        if not all_near and level.indexing == LINEAR:
+            return divide(number, level.size, level.size_reciprocal)[1]
+        entry = divide(first, level.size, level.size_reciprocal)[1]
+        if corner > 0:
+            entry = min(np.uint32(entry + distance), number)  # less where the number has wrapped
+            entry = min(entry, np.uint32(entry - level.size))
+        return entry
+
+    return linear_entry
 
 
 @cache
@@ -168,7 +217,7 @@ def table_entry(n_dims: int, hash_name: str, indexings: frozenset[int]):
 
     `indexings` are those that occur; code for the others is left out.
     """
-    linear, wide = linear_index(n_dims), wide_index(n_dims)
+    linear, wide = linear_entry(n_dims, int(LINEAR) not in indexings), wide_index(n_dims)
     hashed = hash_function(hash_name, n_dims)
     any_hashed, any_wide = int(HASHED) in indexings, int(WIDE) in indexings
 
@@ -179,8 +228,7 @@ def table_entry(n_dims: int, hash_name: str, indexings: frozenset[int]):
         elif any_wide and level.indexing == WIDE:
             index = wide(level, cell, corner)
         else:
-            number = linear(level, cell, corner)
-            index = divide(number, level.size, level.size_reciprocal)[1]
+            index = linear(level, cell, corner)
         return index
 
     return table_entry

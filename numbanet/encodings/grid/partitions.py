@@ -25,8 +25,8 @@ def forward(grid):
 
 
 @cache
-def forward_pairs(grid):
-    level_constants, level_forward = grid.level_constants, level.forward_pairs(grid)
+def forward_pairs(grid, precision):
+    level_constants, level_forward = grid.level_constants, level.forward_pairs(grid, precision)
 
     @device
     def grid_level_pairs(partition, x, params, words):  # words [n_features / 2]

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from numbanet.encodings.grid.indexing import HASHED, LINEAR, WIDE, Level, reciprocal
+from numbanet.encodings.grid.indexing import HASHED, LINEAR, NEAR, WIDE, Level, reciprocal
 from numbanet.registry import check
 
 MAX_RESOLUTION = 2**30  # so that [0, 1] lies within the positions that are not clamped
@@ -76,7 +76,10 @@ def indexing(grid, resolution: int, size: int) -> np.int32:
     n_vertices = resolution**grid.n_dims
     if grid.type == "Hash" and size < n_vertices:
         return HASHED  # the size is a power of two
-    return LINEAR if n_vertices < 2**32 else WIDE
+    if n_vertices >= 2**32:
+        return WIDE
+    furthest = sum(resolution**d for d in range(grid.n_dims))  # from first to last corner
+    return NEAR if furthest <= size else LINEAR
 
 
 def vertex_spacing(scale: np.float32) -> int:
