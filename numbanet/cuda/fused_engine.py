@@ -55,10 +55,9 @@ class FusedEngine(NetworkEngine):
             self._training_blocks = 2 if layout.shared_bytes <= half else 1
             per_block = half if self._training_blocks == 2 else most
             self._training_layout = layout.with_private(per_block)
-
-    def _can(self, layout: FusedLayout, n: int) -> bool:
-        widest = max(self.model.encoding.n_dims, self.model.network.n_output_dims)
-        return n * widest <= MOST_NUMBERS and fits(layout, self.device.max_shared_bytes)
+        self._fuses_inference = fits(self._inference_layout, most)
+        self._fuses_training = fits(self._training_layout, most)
+        self._most_samples = MOST_NUMBERS // max(model.encoding.n_dims, model.network.n_output_dims)
 
     def _require(self, can: bool, what: str) -> None:
         if self._required and not can:
@@ -83,7 +82,7 @@ class FusedEngine(NetworkEngine):
     def inference(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
         layout = self._inference_layout
         n = inputs.shape[0]
-        can = self._can(layout, n)
+        can = self._fuses_inference and n <= self._most_samples
         self._require(can, "inference")
         if not can:
             return super().inference(inputs, params)
@@ -116,7 +115,7 @@ class FusedEngine(NetworkEngine):
         layout, n = self._training_layout, inputs.shape[0]
         n_blocks = self._training_blocks
         fusable = loss is None or isinstance(loss, ElementwiseLoss)
-        fused = fusable and self._can(layout, n)
+        fused = fusable and self._fuses_training and n <= self._most_samples
         wide = fusable and not fused and self.wide.fits
         self._require(fused or wide, "a step")
         in_halves = gradients is not None and gradients.in_halves

@@ -580,8 +580,8 @@ def test_what_has_places_beyond_32_bits_is_left_to_the_chain(cuda_device, monkey
     case = Case("hash", cuda_device)
     for run, kind in ((case.inference, "inference"), (case.train, "training")):
         monkeypatch.setattr(fused_engine, "MOST_NUMBERS", 3 * N - 1)
-        _, launches = case.launched(case.fused, run)
+        _, launches = case.launched(case.engine(FusedEngine), run)
         assert not any("fused" in launch for launch in launches)
         monkeypatch.setattr(fused_engine, "MOST_NUMBERS", 3 * N)
-        _, launches = case.launched(case.fused, run)
+        _, launches = case.launched(case.engine(FusedEngine), run)
         assert_fused(launches, kind, cuda_device)
