@@ -45,9 +45,7 @@ CASES = {
 
 
 def case_of(name, device, n=33):
-    case = Case(name, device, n, cases=CASES, n_candidates=20)
-    case.margin = 3  # few samples' errors are not yet an average
-    return case
+    return Case(name, device, n, cases=CASES, n_candidates=20)
 
 
 def outside(case):
