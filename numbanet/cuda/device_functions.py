@@ -18,9 +18,9 @@ from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
 from numbanet.cuda.fused_engine import AMPERE
-from numbanet.cuda.fused_kernels import for_each_output
 from numbanet.cuda.fused_layout import FRAGMENTS, MOST_HIDDEN, WARP, FusedLayout, fits
 from numbanet.cuda.fused_network import forward, load_weights
+from numbanet.cuda.fused_outputs import for_each_output
 from numbanet.cuda.fused_samples import encode
 from numbanet.cuda.lane_network import evaluate
 from numbanet.cuda.threads import barrier, stop, thread_in_block, threads_in_block

@@ -11,7 +11,7 @@ from numbanet.cuda.kernel import Kernel, exclusive
 from numbanet.cuda.network_engine import NetworkEngine
 from numbanet.cuda.wide_engine import WideTraining
 from numbanet.encoded_network import EncodedNetwork
-from numbanet.losses.base import AbstractLoss, ElementwiseLoss
+from numbanet.losses.base import AbstractLoss
 from numbanet.storage.views import ITEM_SIZES
 from numbanet.target import Gradients
 
@@ -114,9 +114,8 @@ class FusedEngine(NetworkEngine):
     ) -> int:
         layout, n = self._training_layout, inputs.shape[0]
         n_blocks = self._training_blocks
-        fusable = loss is None or isinstance(loss, ElementwiseLoss)
-        fused = fusable and self._fuses_training and n <= self._most_samples
-        wide = fusable and not fused and self.wide.fits
+        fused = self._fuses_training and n <= self._most_samples
+        wide = not fused and self.wide.fits
         self._require(fused or wide, "a step")
         in_halves = gradients is not None and gradients.in_halves
         given = {

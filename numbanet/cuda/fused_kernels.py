@@ -22,6 +22,7 @@ from numbanet.cuda.fused_network import (
     nothing,
     weight_gradients,
 )
+from numbanet.cuda.fused_outputs import beyond, first_output, for_each_output, output_gradient
 from numbanet.cuda.fused_samples import (
     encode,
     encode_backward,
@@ -37,18 +38,8 @@ from numbanet.cuda.threads import (
     thread_index,
     warp_sum,
 )
-from numbanet.device import (
-    ONE,
-    ZERO,
-    belongs_to,
-    device,
-    local_array,
-    opaque,
-    uint32_view,
-    unrolled,
-)
+from numbanet.device import ZERO, device, local_array, uint32_view, unrolled
 from numbanet.losses.base import AbstractLoss
-from numbanet.storage.halves import TO_PAIR
 from numbanet.storage.views import float_vector
 from numbanet.storage.warp_halves import lane_number
 from numbanet.tiles.fragments import ROWS, store_rows
@@ -64,7 +55,6 @@ TRAINING = (
 )
 NOISE = np.uint32(0x85EBCA6B)  # odd, so that all samples differ
 LANES, LOG2_LANES = np.uint32(32), np.uint32(5)
-THREE, TWO = np.uint32(3), np.uint32(2)
 
 
 @cache
@@ -83,58 +73,6 @@ def features_of_lane(layout: FusedLayout, precision: str):
         encode_sample(x, params, address)
 
     return features_of_lane
-
-
-@cache
-def for_each_output(n_outputs: int, body):
-    """Device function (lane, row, context): body(e, i, column, context) for outputs e.
-
-    Those of a fragment that the lane holds and that are no padding: e is their place among its
-    sums, i the number of the sample, if it is `row` for the fragment's first one.
-    """
-    n_sums = 8 * -(-n_outputs // 16)
-    n_columns = np.uint32(n_outputs)
-
-    @device
-    def at(e, lane, row, context):
-        if 8 * (e // 4) < n_outputs:
-            i = np.uint32(row + (lane >> TWO) + np.uint32(8 * (e // 2 % 2)))
-            column = np.uint32(np.uint32(8 * (e // 4) + e % 2) + TWO * (lane & THREE))
-            if column < n_columns:
-                body(e, i, column, context)
-
-    @device
-    def for_each_output(lane, row, context):
-        unrolled(n_sums, at, lane, row, context)
-
-    return for_each_output
-
-
-@cache
-def first_output(n_outputs: int):
-    """Device function (address, lane, row): where a lane's first output of a fragment is.
-
-    The address is that of all outputs, `row` the number of the fragment's first sample. Others are
-    `beyond`, at constant distances.
-    """
-
-    @device
-    def first_output(address, lane, row):
-        place = np.uint32((row + (lane >> TWO)) * np.uint32(n_outputs) + TWO * (lane & THREE))
-        return opaque(np.uint64(address + np.uint64(place) * np.uint64(4)))
-
-    return first_output
-
-
-@cache
-def beyond(n_outputs: int):
-    """Device function e -> how many numbers there are from the lane's first output to e."""
-
-    @device
-    def beyond(e):
-        return np.uint64(8 * (e // 2 % 2) * n_outputs + 8 * (e // 4) + e % 2)
-
-    return beyond
 
 
 @cache
@@ -192,66 +130,6 @@ def inference_kernel(layout: FusedLayout, precision: str):
     kind = type(layout.model.encoding).__name__
     fused_inference.__qualname__ = f"fused_inference_{kind}_{precision}"
     return fused_inference
-
-
-@cache
-def output_gradient(
-    layout: FusedLayout, precision: str, loss: AbstractLoss | None, has_pdf: bool, external: bool
-):
-    """Device function (lane, i, n, sums, targets, pdf, given, scale, words) -> sum of the loss.
-
-    For a fragment whose first sample is i: the gradient of the outputs before their activation, as
-    words of halves. Targets, pdf and given are addresses.
-    """
-    network = layout.model.network
-    n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
-    output, has_loss, to_pair = network.activations[1], loss is not None, TO_PAIR[precision]
-    act, act_backward, from_input = output.forward, output.backward, output.from_input
-    value_and_gradient = loss.value_and_gradient if has_loss else nothing
-    n_words = n_sums // 2
-
-    @device
-    @belongs_to(f"{type(loss).__name__}.value_and_gradient")
-    def element(e, i, column, context):
-        n, sums, targets, pdf, given, scale, gradients, total = context
-        if i < n:
-            there, y, dl_dy = place(e), act(sums[e]), ZERO
-            if has_loss:
-                density = pdf[there] if has_pdf else ONE
-                value, gradient = value_and_gradient(y, targets[there], density)
-                total[0] += value
-                dl_dy = scale * gradient
-            if external:
-                dl_dy = scale * given[there]
-            kept = sums[e] if from_input else y
-            gradients[e] = act_backward(dl_dy, kept)
-
-    each = for_each_output(n_outputs, element)
-    first_of, place = first_output(n_outputs), beyond(n_outputs)
-
-    @device
-    def clear(k, gradients):
-        gradients[k] = ZERO
-
-    @device
-    def to_words(q, gradients, words):
-        words[q] = to_pair(gradients[2 * q], gradients[2 * q + 1])
-
-    @device
-    def output_gradient(lane, i, n, sums, targets, pdf, given, scale, words):
-        gradients, total = local_array(n_sums), local_array(1)
-        total[0] = ZERO
-        unrolled(n_sums, clear, gradients)
-        targets, pdf, given = (
-            float_vector(first_of(targets, lane, i), n),
-            float_vector(first_of(pdf, lane, i), n),
-            float_vector(first_of(given, lane, i), n),
-        )
-        each(lane, i, (n, sums, targets, pdf, given, scale, gradients, total))
-        unrolled(n_words, to_words, gradients, words)
-        return total[0]
-
-    return output_gradient
 
 
 @cache

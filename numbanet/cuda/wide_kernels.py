@@ -11,9 +11,9 @@ from functools import cache
 import numpy as np
 
 from numbanet.cuda.encoding_kernels import read_row
-from numbanet.cuda.fused_kernels import output_gradient
 from numbanet.cuda.fused_layout import FRAGMENTS, WARP
 from numbanet.cuda.fused_network import load_weights, nothing
+from numbanet.cuda.fused_outputs import output_gradient
 from numbanet.cuda.fused_samples import (
     PIECE,
     encode_backward,

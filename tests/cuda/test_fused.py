@@ -59,6 +59,7 @@ COMPOSITE = {
 }
 ONE_BLOB, FREQUENCY = {"otype": "OneBlob", "n_bins": 16}, {"otype": "Frequency", "n_frequencies": 3}
 IDENTITY = {"otype": "Identity"}
+LUMINANCE = "RelativeL2Luminance"  # a loss of whole rows
 DENSE = {"type": "Dense", "interpolation": "Smoothstep", "base_resolution": 2, "n_levels": 3}
 
 # name -> n_input_dims, n_output_dims, precision, encoding, network, loss
@@ -76,6 +77,10 @@ TRAINED = {
         *(5, 3, "float16", IDENTITY, mlp("CutlassMLP", 64, 3, "ReLU", "Exponential"), "RelativeL2"),
     ),
     "composite": (5, 3, "float16", COMPOSITE, mlp("FullyFusedMLP", 32, 1), "L2"),
+    "luminance": (
+        *(2, 3, "float16", HASH, mlp("FullyFusedMLP", 32, 1, "ReLU", "Sigmoid"), LUMINANCE),
+    ),
+    "two_colours": (4, 19, "bfloat16", IDENTITY, mlp("FullyFusedMLP", 16, 2, "Tanh"), LUMINANCE),
 }
 INFERRED = {  # too large to train in one kernel, or with an activation that asks for its input
     "smooth": (2, 3, "float16", HASH, mlp("FullyFusedMLP", 64, 4, "SiLU", "Softplus"), "L2"),
@@ -375,8 +380,9 @@ def test_any_batch_size(cuda_device, n):
     assert loss == pytest.approx(case.loss_of(case.reference.inference(case.x))[0], rel=1e-3)
 
 
-def test_densities_weigh_the_loss(cuda_device):
-    case = Case("hash", cuda_device)
+@pytest.mark.parametrize("name", ["hash", "luminance"])
+def test_densities_weigh_the_loss(cuda_device, name):
+    case = Case(name, cuda_device)
     pdf = np.random.default_rng(2).uniform(0.1, 2, case.targets.shape).astype(np.float32)
     loss, gradients = case.train(case.fused, pdf=pdf)
     case.assert_gradients(gradients, lambda y: case.loss_of(y, pdf)[1])

@@ -6,13 +6,11 @@ import weakref
 import numpy as np
 import pytest
 from laws import assert_close
-from models import MODELS, batch_of, create, create_lively
+from models import batch_of, create, create_lively
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 from emulated import EmulatedDevice, shared_device
-
-import numbanet
 
 
 def launches_of(device, call):
@@ -57,17 +55,6 @@ def test_a_model_that_cannot_be_fused_says_so():
     with pytest.raises(ValueError, match="fused=True: inference of this model cannot be fused"):
         model.trainer.inference(x)
     with pytest.raises(ValueError, match="fused=True: a step of this model cannot be fused"):
-        model.trainer.training_step(x, targets)
-
-
-def test_what_only_the_chain_computes_says_so():
-    """A loss that is not one of single outputs."""
-    x, targets = batch_of("hash", 3)
-    n_inputs, n_outputs, config = MODELS["hash"]
-    config = config | {"loss": {"otype": "RelativeL2Luminance"}}
-    options = {"device": shared_device(), "precision": "float16", "fused": True}
-    model = numbanet.create_from_config(n_inputs, n_outputs, config, **options)
-    with pytest.raises(ValueError, match="cannot be fused"):
         model.trainer.training_step(x, targets)
 
 

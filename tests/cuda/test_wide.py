@@ -38,7 +38,7 @@ WIDE = {
         2, 17, "float16", ONE_BLOB, mlp("CutlassMLP", 48, 4, "LeakyReLU", "Sigmoid"), "L2",
     ),
     "composite": (5, 33, "bfloat16", COMPOSITE, mlp("CutlassMLP", 112, 2, "Tanh", "Sine"), "L2"),
-    "thin": (2, 3, "float16", HASH, mlp("FullyFusedMLP", 16, 10, "Tanh"), "RelativeL2"),
+    "thin": (2, 3, "float16", HASH, mlp("FullyFusedMLP", 16, 10, "Tanh"), "RelativeL2Luminance"),
 }  # fmt: skip
 KERNELS = ["wide_training", "wide_gradients"]
 
