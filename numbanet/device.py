@@ -138,6 +138,11 @@ def vectorized(typingctx, n, body, *arguments):
     return calls(typingctx, n, body, arguments, emit_loop)
 
 
+@device
+def nothing(*arguments):
+    return
+
+
 @intrinsic
 def floor_to_int(typingctx, x):
     """The largest int32 that is not above a float32 of at most 2^30 in size."""

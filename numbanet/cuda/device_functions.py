@@ -19,9 +19,10 @@ from numba.np.numpy_support import from_dtype
 
 from numbanet.cuda.fused_engine import AMPERE
 from numbanet.cuda.fused_layout import FRAGMENTS, MOST_HIDDEN, WARP, FusedLayout, fits
-from numbanet.cuda.fused_network import forward, load_weights
+from numbanet.cuda.fused_network import forward
 from numbanet.cuda.fused_outputs import for_each_output
 from numbanet.cuda.fused_samples import encode
+from numbanet.cuda.fused_weights import load_weights
 from numbanet.cuda.lane_network import evaluate
 from numbanet.cuda.threads import barrier, stop, thread_in_block, threads_in_block
 from numbanet.cuda.user_kernel import UserKernel
@@ -139,7 +140,7 @@ def infer(layout: UserLayout, precision: str):
     @device
     def fragment(k, shared, address, warp, lane):
         row, sums = np.uint32(warp * LANES + np.uint32(ROWS * k)), local_array(n_sums)
-        multiply(shared, row, lane, sums)
+        multiply(shared, row, lane, sums, np.uint64(0))
         write_outputs(lane, row, (address, sums))
 
     @device

@@ -18,8 +18,9 @@ from numbanet.target import Gradients
 MOST_NUMBERS = 2**31  # of all inputs or outputs, whose places have 32 bits
 AMPERE = (8, 0)  # the first with these matrix instructions
 WARPS = 4  # of a group
-# Inference: warps of a block, blocks of a multiprocessor; the first of these that fits.
-INFERENCE_SHAPES = (8, 2), (4, 3)
+# Inference: warps of a block, blocks of a multiprocessor, and whether matrices of weights come one
+# after the other; the first of these that fits.
+INFERENCE_SHAPES = (8, 2, False), (4, 3, False), *((n, 1, True) for n in range(8, 0, -1))
 TRAINING_GROUPS = 2  # of a multiprocessor, in one block where they fit
 REGISTERS, MOST_REGISTERS = 65536, 255  # of a multiprocessor, and of a thread
 COARSEST = 16 * 1024  # bytes of private gradients, which pay most
@@ -37,8 +38,8 @@ class FusedEngine(NetworkEngine):
         super().__init__(device, model, precision)
         self._required = required
         self.wide = WideTraining(self)
-        for n_warps, n_blocks in INFERENCE_SHAPES:
-            self._inference_layout = FusedLayout(model, n_warps, trains=False)
+        for n_warps, n_blocks, streams in INFERENCE_SHAPES:
+            self._inference_layout = FusedLayout(model, n_warps, trains=False, streams=streams)
             self._inference_blocks = n_blocks
             if fits(self._inference_layout, device.max_shared_bytes):
                 break

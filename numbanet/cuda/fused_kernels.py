@@ -18,8 +18,6 @@ from numbanet.cuda.fused_network import (
     flush_gradients,
     forward,
     hidden_backward,
-    load_weights,
-    nothing,
     weight_gradients,
 )
 from numbanet.cuda.fused_outputs import beyond, first_output, for_each_output, output_gradient
@@ -29,19 +27,20 @@ from numbanet.cuda.fused_samples import (
     encode_backward_input,
     load_pairs,
 )
+from numbanet.cuda.fused_weights import end_turns, load_weights
 from numbanet.cuda.private_sums import PrivateSums, clear, flush, most_bits, scale_of_warp
 from numbanet.cuda.threads import (
     barrier,
     block_index,
     blocks_per_grid,
     group_barrier,
+    lane_number,
     thread_index,
     warp_sum,
 )
-from numbanet.device import ZERO, device, local_array, uint32_view, unrolled
+from numbanet.device import ZERO, device, local_array, nothing, uint32_view, unrolled
 from numbanet.losses.base import AbstractLoss
 from numbanet.storage.views import float_vector
-from numbanet.storage.warp_halves import lane_number
 from numbanet.tiles.fragments import ROWS, store_rows
 from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
 
@@ -85,6 +84,7 @@ def inference_kernel(layout: FusedLayout, precision: str):
     together, multiply = layout.together, forward(layout, precision, layout.together)
     n_all_sums, n_times = together * n_sums, FRAGMENTS // together
     features_rows, pitch_0, tile_rows = layout.rows[0], layout.pitches[0], layout.n_threads
+    end = end_turns(layout, network.n_hidden_layers + 1)
 
     @device
     def write(e, i, column, context):
@@ -102,10 +102,10 @@ def inference_kernel(layout: FusedLayout, precision: str):
         write_outputs(lane, first, (n, mine, outputs))
 
     @device
-    def fragments(k, shared, warp, lane, tile, n, poutputs):
+    def fragments(k, shared, warp, lane, tile, n, poutputs, pweights):
         row = np.uint32(warp * LANES + np.uint32(ROWS * together * k))
         sums = local_array(n_all_sums)
-        multiply(shared, row, lane, sums)
+        multiply(shared, row, lane, sums, pweights)
         unrolled(together, write_fragment, lane, np.uint32(tile + row), n, sums, poutputs)
 
     def fused_inference(pinputs, n, pweights, pparams, poutputs):
@@ -123,7 +123,8 @@ def inference_kernel(layout: FusedLayout, precision: str):
             address = np.uint32(shared + np.uint32(features_rows) + row * np.uint32(pitch_0))
             source(pinputs, np.uint32(tile + row), n, pparams, address)
             warp_barrier()
-            unrolled(n_times, fragments, shared, warp, lane, tile, n, poutputs)
+            unrolled(n_times, fragments, shared, warp, lane, tile, n, poutputs, pweights)
+            end(shared, pweights)
             warp_barrier()
             tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(tile_rows)))
 
@@ -185,7 +186,7 @@ def training_kernel(
     def forth(k, shared, warp, lane, tile, n, targets, pdf, given, scale, total):
         row = np.uint32(warp * LANES + np.uint32(ROWS * k))
         sums, words = local_array(n_sums), uint32_view(local_array(n_output_words))
-        multiply(shared, row, lane, sums)
+        multiply(shared, row, lane, sums, np.uint64(0))
         i = np.uint32(tile + row)
         total[0] += gradient(lane, i, n, sums, targets, pdf, given, scale, words)
         place = np.uint32(outputs_rows) + row * np.uint32(out_pitch)

@@ -1,9 +1,9 @@
 """How a fused kernel divides its block of threads and its shared memory.
 
 A warp takes 32 samples, one for each lane where features are computed, and multiplies them as two
-fragments of 16 rows. The block keeps all weights in shared memory, and for training the features
-and the hidden activations of its samples. Its warps form groups, which wait for each other only to
-load the weights and to write what the block has added up.
+fragments of 16 rows. The block keeps all weights in shared memory, or has two matrices there at a
+time, and for training the features and the hidden activations of its samples. Its warps form
+groups, which wait for each other only to load the weights and to write what the block has added up.
 """
 
 from dataclasses import dataclass, replace
@@ -31,6 +31,7 @@ class FusedLayout:
     trains: bool
     n_groups: int = 1
     n_private: int = 0  # partitions of the encoding whose gradients are added up in shared memory
+    streams: bool = False  # matrices of weights come one after the other; only without gradients
 
     @property
     def group_threads(self) -> int:
@@ -54,12 +55,24 @@ class FusedLayout:
 
     @cached_property
     def weights(self) -> tuple[int, ...]:
-        """Where each matrix begins in shared memory, and where the last one ends."""
-        sizes = [
-            fan_out * pitch
-            for (fan_out, _), pitch in zip(self.model.network.shapes, self.pitches, strict=False)
-        ]
-        return tuple(accumulate(sizes, initial=0))
+        """Where each matrix begins in shared memory, if all of them stay there."""
+        return tuple(accumulate(self._matrix_bytes[:-1], initial=0))
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Of each of the two places where matrices come one after the other."""
+        return max(self._matrix_bytes)
+
+    @property
+    def weights_bytes(self) -> int:
+        """Of all matrices, or of two."""
+        return 2 * self.buffer_bytes if self.streams else sum(self._matrix_bytes)
+
+    @cached_property
+    def _matrix_bytes(self) -> tuple[int, ...]:
+        shapes = self.model.network.shapes
+        pairs = zip(shapes, self.pitches, strict=False)
+        return tuple(fan_out * pitch for (fan_out, _), pitch in pairs)
 
     @cached_property
     def rows(self) -> tuple[int, ...]:
@@ -69,7 +82,7 @@ class FusedLayout:
         """
         pitches = self.pitches if self.trains else self.pitches[:1]
         sizes = [self.n_threads * pitch for pitch in pitches]
-        return tuple(accumulate(sizes, initial=self.weights[-1]))
+        return tuple(accumulate(sizes, initial=self.weights_bytes))
 
     @property
     def shared_bytes(self) -> int:
@@ -90,7 +103,7 @@ class FusedLayout:
     @property
     def together(self) -> int:
         """Fragments that a warp multiplies at the same time, without gradients of weights."""
-        return FRAGMENTS if max(self.widths) <= MOST_TOGETHER else 1
+        return FRAGMENTS if self.streams or max(self.widths) <= MOST_TOGETHER else 1
 
     @cached_property
     def blocks(self) -> tuple[tuple[int, int], ...]:

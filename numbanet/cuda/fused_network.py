@@ -11,11 +11,11 @@ import numpy as np
 
 from numbanet.activations import Activation
 from numbanet.cuda.fused_layout import FusedLayout
-from numbanet.device import device, local_array, uint32_view, unrolled
+from numbanet.cuda.fused_weights import matrix
+from numbanet.device import device, local_array, nothing, uint32_view, unrolled
 from numbanet.storage.access import reduce_pair
 from numbanet.storage.halves import TO_PAIR
 from numbanet.tiles.activations import activate_pair, activate_pair_backward
-from numbanet.tiles.copies import copy_rows
 from numbanet.tiles.fragments import (
     ROWS,
     add_outer_product,
@@ -26,36 +26,6 @@ from numbanet.tiles.fragments import (
     store_rows,
 )
 from numbanet.tiles.instructions import ldmatrix_transposed
-
-
-@cache
-def load_weights(layout: FusedLayout):
-    """Device function (thread, params, shared): start the copies of all matrices."""
-    network, pitches, places = layout.model.network, layout.pitches, layout.weights
-    copies, source = [], 0
-    for k, (fan_out, fan_in) in enumerate(network.shapes):
-        copies.append((copy_rows(fan_out, fan_in, pitches[k], layout.n_threads), source, places[k]))
-        source += 2 * fan_out * fan_in
-
-    def then(before, step):
-        copy, first, place = step
-
-        @device
-        def load_weights(thread, params, shared):
-            before(thread, params, shared)
-            copy(thread, np.uint64(params + np.uint64(first)), np.uint32(shared + np.uint32(place)))
-
-        return load_weights
-
-    load = nothing
-    for step in copies:
-        load = then(load, step)
-    return load
-
-
-@device
-def nothing(*arguments):
-    return
 
 
 @cache
@@ -92,15 +62,16 @@ def activate_backward(activation: Activation, precision: str, n_wide: int):
 
 @cache
 def forward(layout: FusedLayout, precision: str, n_fragments: int = 1):
-    """Device function (shared, row, lane, sums): so many times 16 samples, features to output.
+    """Device function (shared, row, lane, sums, params): so many times 16 samples, to the output.
 
     `row` is the first one's number in the block, sums [n_fragments, padded output / 2] are what the
-    output activation has not seen. Training leaves the hidden activations in shared memory.
+    output activation has not seen, `params` is as for `matrix`. Training leaves the hidden
+    activations in shared memory.
     Fragments together read each matrix once, but take more registers.
     """
     n_blocks = tuple(width // ROWS for width in layout.widths)
     n_hidden, keeps = layout.model.network.n_hidden_layers, layout.trains
-    weights, rows, pitches = layout.weights, layout.rows, layout.pitches
+    matrix_of, rows, pitches = matrix(layout), layout.rows, layout.pitches
     hidden = layout.model.network.activations[0]
     n_in, n_wide = n_blocks[:2]
     n_words, n_sums = 4 * n_fragments * max(n_in, n_wide), 8 * n_fragments * n_wide
@@ -117,7 +88,6 @@ def forward(layout: FusedLayout, precision: str, n_fragments: int = 1):
     of_hidden = lane_columns(pitches[1])
     store = store_rows(n_wide, pitches[1])
     features, feature_pitch, hidden_pitch = rows[0], pitches[0], pitches[1]
-    last = weights[n_hidden]
 
     @device
     def read_fragment(fragment, address, words):
@@ -136,23 +106,25 @@ def forward(layout: FusedLayout, precision: str, n_fragments: int = 1):
             unrolled(n_fragments, keep_fragment, np.uint32(shared + place), lane, words)
 
     @device
-    def middle(k, shared, row, lane, words, sums):
+    def middle(k, shared, row, lane, words, sums, params):
         if k > 0:
-            address = np.uint32(shared + of_hidden(lane) + np.uint32(weights[k]))
-            middle_product(words, address, sums)
+            here = matrix_of(k, k, k + 1, shared, params)
+            middle_product(words, np.uint32(here + of_hidden(lane)), sums)
             activate_hidden(sums, words)
             keep(k + 1, shared, row, lane, words)
 
     @device
-    def forward(shared, row, lane, sums):
+    def forward(shared, row, lane, sums, params):
         words, hidden_sums = uint32_view(local_array(n_words)), local_array(n_sums)
         place = np.uint32(features) + row * np.uint32(feature_pitch) + of_features(lane)
         unrolled(n_fragments, read_fragment, np.uint32(shared + place), words)
-        first_product(words, np.uint32(shared + of_first(lane)), hidden_sums)
+        here = matrix_of(0, 0, 1, shared, params)
+        first_product(words, np.uint32(here + of_first(lane)), hidden_sums)
         activate_hidden(hidden_sums, words)
         keep(1, shared, row, lane, words)
-        unrolled(n_hidden, middle, shared, row, lane, words, hidden_sums)
-        last_product(words, np.uint32(shared + of_hidden(lane) + np.uint32(last)), sums)
+        unrolled(n_hidden, middle, shared, row, lane, words, hidden_sums, params)
+        here = matrix_of(n_hidden, n_hidden, 0, shared, params)
+        last_product(words, np.uint32(here + of_hidden(lane)), sums)
 
     return forward
 

@@ -12,8 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbanet.cuda.fused_layout import FusedLayout
-from numbanet.cuda.fused_network import nothing
-from numbanet.device import ONE, ZERO, belongs_to, device, local_array, opaque, unrolled
+from numbanet.device import ONE, ZERO, belongs_to, device, local_array, nothing, opaque, unrolled
 from numbanet.losses.base import AbstractLoss, ElementwiseLoss
 from numbanet.storage.halves import TO_PAIR
 from numbanet.storage.views import float_vector

@@ -8,7 +8,16 @@ from functools import cache, reduce
 import numpy as np
 
 from numbanet.cuda.encoding_kernels import partition_width, read_row
-from numbanet.device import ONE, ZERO, device, local_array, select, uint32_view, unrolled
+from numbanet.device import (
+    ONE,
+    ZERO,
+    device,
+    local_array,
+    nothing,
+    select,
+    uint32_view,
+    unrolled,
+)
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.storage.halves import TO_FLOATS, TO_PAIR
 from numbanet.storage.views import VECTORS, float_vector
@@ -66,11 +75,6 @@ def for_each_part(encoding: AbstractEncoding, make):
         return after
 
     return reduce(then, encoding.parts, nothing)
-
-
-@device
-def nothing(*arguments):
-    return
 
 
 @cache

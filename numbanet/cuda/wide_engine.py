@@ -1,6 +1,7 @@
 """Steps of wide training on a CUDA device: two kernels for each slab of samples."""
 
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,12 @@ from numbanet.cuda.fused_layout import WARP
 from numbanet.cuda.kernel import Kernel
 from numbanet.cuda.wide_gradients import (
     N_THREADS,
-    UNITS,
     WIDE_GRADIENTS,
     gradients_shared_bytes,
     wide_gradients_kernel,
 )
 from numbanet.cuda.wide_kernels import WIDE_TRAINING, wide_training_kernel
-from numbanet.cuda.wide_layout import WideLayout, trains_wide
+from numbanet.cuda.wide_layout import UNITS, WideLayout, trains_wide
 from numbanet.losses.base import AbstractLoss
 from numbanet.networks.base import next_multiple
 from numbanet.storage.views import ITEM_SIZES
@@ -42,6 +42,8 @@ class WideTraining:
         # Not a cycle, so that the engine's memory is free as soon as nobody needs it.
         self._engine, self._device = weakref.proxy(engine), engine.device
         self.layout = WideLayout(engine.model, N_WARPS)
+        if self.layout.shared_bytes > self._device.max_shared_bytes:
+            self.layout = replace(self.layout, streams=True)
         self._kernels = {}
         self._units = None
 
@@ -57,7 +59,7 @@ class WideTraining:
 
     def _memory(self, layout: WideLayout, n: int) -> int:
         """The address of units for n samples, which moves where these are more than before."""
-        n_bytes = next_multiple(n, STAGE) // WARP * layout.unit_bytes
+        n_bytes = next_multiple(n, layout.whole) // WARP * layout.unit_bytes
         if self._units is None or self._units.size < n_bytes:
             self._units = None  # frees the old ones before the new ones are made
             self._engine.generation += 1

@@ -19,7 +19,7 @@ from numbanet.cuda.threads import (
     blocks_per_grid,
     thread_index,
 )
-from numbanet.cuda.wide_layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, WideLayout
+from numbanet.cuda.wide_layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, UNITS, WideLayout
 from numbanet.device import ZERO, device, local_array, uint32_view, unrolled
 from numbanet.storage.access import reduce_pair
 from numbanet.storage.views import float_vector
@@ -35,7 +35,7 @@ from numbanet.tiles.instructions import (
 
 # units, stages, factor, gradients
 WIDE_GRADIENTS = ("uint64", "uint32", "float32", "uint64")
-N_WARPS, UNITS, N_STAGES = 8, 2, 2  # of a block, of a stage, and stages in shared memory
+N_WARPS, N_STAGES = 8, 2  # of a block, and stages in shared memory
 N_THREADS = WARP * N_WARPS
 LANES = np.uint32(WARP)
 

@@ -1,9 +1,9 @@
 """The first kernel of wide training: forward, loss, backward; all but the gradients of weights.
 
-A block keeps the weights in shared memory, and each of its warps takes one unit of 32 samples after
-the other, waiting for no other warp: a lane encodes its sample, the warp multiplies both fragments
-through all layers, forth and back, and a lane scatters the gradients of its features, or takes them
-back to its inputs.
+A block has the weights in shared memory, and each of its warps takes one unit of 32 samples after
+the other, waiting for no other warp if all weights are there: a lane encodes its sample, the warp
+multiplies both fragments through all layers, forth and back, and a lane scatters the gradients of
+its features, or takes them back to its inputs.
 """
 
 from functools import cache
@@ -12,7 +12,6 @@ import numpy as np
 
 from numbanet.cuda.encoding_kernels import read_row
 from numbanet.cuda.fused_layout import FRAGMENTS, WARP
-from numbanet.cuda.fused_network import load_weights, nothing
 from numbanet.cuda.fused_outputs import output_gradient
 from numbanet.cuda.fused_samples import (
     PIECE,
@@ -20,11 +19,18 @@ from numbanet.cuda.fused_samples import (
     encode_backward_input,
     encode_in_words,
 )
-from numbanet.cuda.threads import barrier, block_index, blocks_per_grid, thread_index, warp_sum
-from numbanet.cuda.wide_gradients import UNITS
+from numbanet.cuda.fused_weights import end_turns, load_weights
+from numbanet.cuda.threads import (
+    barrier,
+    block_index,
+    blocks_per_grid,
+    lane_number,
+    thread_index,
+    warp_sum,
+)
 from numbanet.cuda.wide_layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, WideLayout
 from numbanet.cuda.wide_network import backward, forward
-from numbanet.device import ZERO, device, local_array, opaque, uint32_view, unrolled
+from numbanet.device import ZERO, device, local_array, nothing, uint32_view, unrolled
 from numbanet.losses.base import AbstractLoss
 from numbanet.storage.views import float_vector
 from numbanet.tiles.fragments import ROWS
@@ -113,7 +119,10 @@ def wide_training_kernel(
     n_sums = network.padded_output_dims // 2  # of a fragment
     n_words, n_all_sums, n_all_words = n_sums // 2, FRAGMENTS * n_sums, FRAGMENTS * n_sums // 2
     n_warps, unit_bytes = np.uint32(layout.n_warps), np.uint64(layout.unit_bytes)
-    of_gradients, stage = np.uint64(layout.gradients[0]), np.uint32(UNITS * WARP)
+    of_gradients, whole = np.uint64(layout.gradients[0]), np.uint32(layout.whole // WARP)
+    whole_samples = np.uint32(layout.whole)
+    n_turns = layout.n_hidden + 1 + (layout.n_hidden if goes_back else 0) + wants_features
+    end = end_turns(layout.block, n_turns)
 
     @device
     def of_fragment(k, lane, i, n, sums, targets, pdf, given, scale, words, total):
@@ -126,22 +135,17 @@ def wide_training_kernel(
         punits, pscatter, factor, psums, pdl_dinput, unscaled,
     ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
-        warp, lane = np.uint32(thread // LANES), np.uint32(thread % LANES)
         load(thread, pweights, shared)
         total = local_array(1)
         total[0] = ZERO
         wait_for_copies()
         barrier()
-        # Whole stages of the gradients' kernel are written: beyond the last sample it is the last
-        # one again, with a gradient of zero.
-        n_stages = np.uint32(np.uint32(n + stage - np.uint32(1)) // stage)
-        n_units = np.uint32(n_stages * np.uint32(UNITS))
-        unit = np.uint32(block_index() * n_warps + warp)
-        while unit < n_units:
+        # Beyond the last sample it is the last one again, with a gradient of zero.
+        unit = np.uint32(block_index() * n_warps + thread // LANES)
+        while np.uint32(unit // whole * whole_samples) < n:
             i = np.uint32(unit * LANES)
-            # Opaque, so that what depends on the lane is computed anew and holds no registers.
-            sample = opaque(np.uint32(i + lane))
-            lane = np.uint32(sample % LANES)
+            lane = lane_number(unit)
+            sample = np.uint32(i + lane)
             here = np.uint64(punits + np.uint64(unit) * unit_bytes)
             row = np.uint64(here + features_row(lane))
             mine = np.uint64(here + np.uint64(np.uint32(4) * lane))
@@ -152,12 +156,13 @@ def wide_training_kernel(
             unrolled(n_pieces, store_piece, row, words)
             warp_barrier()
             sums, dl_doutputs = local_array(n_all_sums), uint32_view(local_array(n_all_words))
-            multiply(shared, lane, mine, sums)
+            multiply(shared, mine, sums, pweights)
             unrolled(
                 FRAGMENTS, of_fragment, lane, i, n, sums, ptargets, ppdf, pgiven, scale,
                 dl_doutputs, total,
             )  # fmt: skip
-            back(shared, lane, mine, dl_doutputs)
+            back(shared, mine, dl_doutputs, pweights)
+            end(shared, pweights)
             if wants_features:
                 warp_barrier()
                 if sample < n:
@@ -170,8 +175,8 @@ def wide_training_kernel(
             unit = np.uint32(unit + blocks_per_grid() * n_warps)
         sums = float_vector(psums, n)
         of_warp = warp_sum(total[0])
-        if lane == np.uint32(0):
-            sums[np.uint32(block_index() * n_warps + warp)] = of_warp
+        if thread % LANES == np.uint32(0):
+            sums[np.uint32(block_index() * n_warps + thread // LANES)] = of_warp
 
     what = "training_to_inputs" if input_gradients else "training"
     wide_training.__qualname__ = f"wide_{what}_{type(encoding).__name__}_{precision}"

@@ -16,6 +16,7 @@ from numbanet.encoded_network import EncodedNetwork
 from numbanet.tiles.fragments import ROWS
 
 BLOCK_BYTES = 2 * ROWS * ROWS
+UNITS = 2  # of a stage, which the gradients of the weights take at a time
 MATRIX_BYTES, ROW_BYTES = BLOCK_BYTES // 4, 16  # of 8 x 8 halves
 
 
@@ -26,6 +27,7 @@ class WideLayout:
     model: EncodedNetwork
     n_warps: int
     goes_to_features: bool = False  # also where the encoding has no parameters
+    streams: bool = False  # matrices of weights come one after the other
 
     @property
     def to_inputs(self) -> "WideLayout":
@@ -35,7 +37,7 @@ class WideLayout:
     @cached_property
     def block(self) -> FusedLayout:
         """Where a block of threads has its weights."""
-        return FusedLayout(self.model, self.n_warps, trains=False)
+        return FusedLayout(self.model, self.n_warps, trains=False, streams=self.streams)
 
     @property
     def n_threads(self) -> int:
@@ -44,7 +46,7 @@ class WideLayout:
     @property
     def shared_bytes(self) -> int:
         """Of the weights alone."""
-        return self.block.weights[-1]
+        return self.block.weights_bytes
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -54,6 +56,14 @@ class WideLayout:
     @property
     def n_hidden(self) -> int:
         return self.model.network.n_hidden_layers
+
+    @property
+    def whole(self) -> int:
+        """Samples of which the units are written together, also where there are fewer.
+
+        Those of a stage; or of all warps of a block, where these wait for each other's matrices.
+        """
+        return WARP * (self.n_warps if self.streams else UNITS)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -85,7 +95,7 @@ class WideLayout:
 def trains_wide(layout: WideLayout, max_shared_bytes: int) -> bool:
     """Whether a network can be trained so: the one place that decides it.
 
-    Fragments are whole and fit the registers, as in all fused kernels, and the weights fit the
-    shared memory of a block.
+    Fragments are whole and fit the registers, as in all fused kernels, and the weights, or two
+    matrices where they come one after the other, fit the shared memory of a block.
     """
     return is_narrow(layout.block) and layout.shared_bytes <= max_shared_bytes

@@ -10,9 +10,11 @@ from functools import cache
 import numpy as np
 
 from numbanet.cuda.fused_layout import FRAGMENTS
-from numbanet.cuda.fused_network import activate, activate_backward, nothing
+from numbanet.cuda.fused_network import activate, activate_backward
+from numbanet.cuda.fused_weights import matrix
+from numbanet.cuda.threads import lane_number
 from numbanet.cuda.wide_layout import MATRIX_BYTES, WideLayout
-from numbanet.device import device, local_array, uint32_view, unrolled
+from numbanet.device import device, local_array, nothing, uint32_view, unrolled
 from numbanet.storage.halves import TO_PAIR
 from numbanet.tiles.fragments import ROWS, lane_columns, lane_rows, product
 from numbanet.tiles.instructions import load_word_from, store_word_to
@@ -54,23 +56,23 @@ def through(layout: WideLayout, precision: str, k: int, forth: bool):
 
 @cache
 def forward(layout: WideLayout, precision: str, keeps: bool):
-    """Device function (shared, lane, unit, sums): from the features to the output.
+    """Device function (shared, unit, sums, params): from the features to the output.
 
     `unit` is the lane's address in the unit, which has the features; sums [padded output] are what
-    the output activation has not seen. `keeps` leaves the hidden activations in the unit, and
-    where these are differentiated at their inputs, those in the place of the gradients.
+    the output activation has not seen; `params` is as for `matrix`. `keeps` leaves the hidden
+    activations in the unit, and where these are differentiated at their inputs, those in the place
+    of the gradients.
     """
     hidden, n_hidden = layout.model.network.activations[0], layout.n_hidden
-    pitches, weights = layout.block.pitches, layout.block.weights
+    pitches, matrix_of = layout.block.pitches, matrix(layout.block)
     n_in, n_wide = (FRAGMENTS * width // ROWS for width in layout.widths[:2])
     n_features, n_hidden_words, n_sums = 4 * n_in, 4 * n_wide, 8 * n_wide
-    n_words, n_middle = max(n_features, n_hidden_words), n_hidden - 1
+    n_words, after = max(n_features, n_hidden_words), n_hidden if keeps else 0
     first_product, last_product = (through(layout, precision, k, True) for k in (0, n_hidden))
-    middle_product = through(layout, precision, 1, True) if n_middle else nothing
+    middle_product = through(layout, precision, 1, True) if n_hidden > 1 else nothing
     activate_hidden = activate(hidden, precision, n_wide)
     keeps_inputs, convert = keeps and hidden.from_input, to_pairs(precision, n_hidden_words)
     of_first, of_hidden = lane_columns(pitches[0]), lane_columns(pitches[1])
-    first_hidden, matrix_bytes = weights[1], np.uint32(layout.widths[1] * pitches[1])
     first_values, layer_bytes = np.uint64(layout.values[1]), np.uint64(layout.sizes[1])
     to_inputs = np.uint64(layout.gradients[1] - layout.values[1])
 
@@ -84,44 +86,48 @@ def forward(layout: WideLayout, precision: str, keeps: bool):
             unrolled(n_hidden_words, store_one, at, words)
 
     @device
-    def forward(shared, lane, unit, sums):
+    def forward(shared, unit, sums, params):
         words, hidden_sums = uint32_view(local_array(n_words)), local_array(n_sums)
         unrolled(n_features, load_one, unit, words)
-        first_product(words, np.uint32(shared + of_first(lane)), hidden_sums)
-        at = np.uint64(unit + first_values)
-        activate_and_keep(at, hidden_sums, words)
-        matrix = np.uint32(shared + np.uint32(first_hidden) + of_hidden(lane))
-        for _ in range(n_middle):  # not unrolled: the code is to fit the instruction cache
-            middle_product(words, matrix, hidden_sums)
-            at, matrix = np.uint64(at + layer_bytes), np.uint32(matrix + matrix_bytes)
+        here = matrix_of(0, 0, 1, shared, params)
+        first_product(words, np.uint32(here + of_first(lane_number(here))), hidden_sums)
+        activate_and_keep(np.uint64(unit + first_values), hidden_sums, words)
+        k, one = np.uint32(1), np.uint32(1)
+        while k < np.uint32(n_hidden):  # not unrolled: the code is to fit the instruction cache
+            here = matrix_of(k, k, np.uint32(k + one), shared, params)
+            middle_product(words, np.uint32(here + of_hidden(lane_number(here))), hidden_sums)
+            at = np.uint64(unit + first_values + np.uint64(k) * layer_bytes)
             activate_and_keep(at, hidden_sums, words)
-        last_product(words, matrix, sums)
+            k = np.uint32(k + one)
+        here = matrix_of(n_hidden, n_hidden, after, shared, params)
+        last_product(words, np.uint32(here + of_hidden(lane_number(here))), sums)
 
     return forward
 
 
 @cache
 def backward(layout: WideLayout, precision: str, to_features: bool, keeps: bool):
-    """Device function (shared, lane, unit, words): from the gradient of the output to all others.
+    """Device function (shared, unit, words, params): from the gradient of the output on.
 
-    words [padded output / 2] and `unit` are the lane's; the unit has what `forward` keeps. Where
-    asked for, the gradient of the features is left there, and `keeps` leaves that of each layer
-    before its activation.
+    words [padded output / 2] and `unit` are the lane's; the unit has what `forward` keeps, and the
+    matrices follow those of `forward`. Where asked for, the gradient of the features is left in the
+    unit, and `keeps` leaves that of each layer before its activation.
     """
     hidden, n_hidden = layout.model.network.activations[0], layout.n_hidden
-    pitches, weights = layout.block.pitches, layout.block.weights
+    pitches, matrix_of = layout.block.pitches, matrix(layout.block)
     n_in, n_wide, n_out = (FRAGMENTS * layout.widths[k] // ROWS for k in (0, 1, -1))
     n_features, n_feature_sums, n_outputs = 4 * n_in, 8 * n_in, 4 * n_out
-    n_words, n_sums, n_middle = 4 * n_wide, 8 * n_wide, n_hidden - 1
+    n_words, n_sums, n_forward = 4 * n_wide, 8 * n_wide, n_hidden + 1
     last_product = through(layout, precision, n_hidden, False)
-    middle_product = through(layout, precision, 1, False) if n_middle else nothing
+    middle_product = through(layout, precision, 1, False) if n_hidden > 1 else nothing
     first_product = through(layout, precision, 0, False) if to_features else nothing
     chain_rule = activate_backward(hidden, precision, n_wide)
     convert = to_pairs(precision, n_features)
     of_first, of_hidden = lane_rows(pitches[0]), lane_rows(pitches[1])
-    last, matrix_bytes = weights[n_hidden], np.uint32(layout.widths[1] * pitches[1])
     values, places = layout.values, [np.uint64(place) for place in layout.gradients]
-    of_features, of_last, of_output = places[0], places[n_hidden], places[n_hidden + 1]
+    of_features, of_first_hidden, of_last, of_output = (
+        places[k] for k in (0, 1, n_hidden, n_hidden + 1)
+    )
     layer_bytes = np.uint64(layout.sizes[1])
     to_kept = np.uint64(0 if hidden.from_input else layout.gradients[1] - values[1])
 
@@ -134,22 +140,26 @@ def backward(layout: WideLayout, precision: str, to_features: bool, keeps: bool)
             unrolled(n_words, store_one, at, words)
 
     @device
-    def backward(shared, lane, unit, dl_doutputs):
+    def backward(shared, unit, dl_doutputs, params):
         if keeps:
             unrolled(n_outputs, store_one, np.uint64(unit + of_output), dl_doutputs)
         words, sums = uint32_view(local_array(n_words)), local_array(n_sums)
-        matrix = np.uint32(shared + np.uint32(last) + of_hidden(lane))
-        last_product(dl_doutputs, matrix, sums)
-        at = np.uint64(unit + of_last)
-        chain_rule_and_keep(at, sums, words)
-        for _ in range(n_middle):
-            matrix, at = np.uint32(matrix - matrix_bytes), np.uint64(at - layer_bytes)
-            middle_product(words, matrix, sums)
+        here = matrix_of(n_hidden, n_forward, n_hidden - 1, shared, params)
+        last_product(dl_doutputs, np.uint32(here + of_hidden(lane_number(here))), sums)
+        chain_rule_and_keep(np.uint64(unit + of_last), sums, words)
+        k, one = np.uint32(n_hidden - 1), np.uint32(1)
+        while k > np.uint32(0):
+            turn = np.uint32(np.uint32(n_forward + n_hidden) - k)
+            here = matrix_of(k, turn, np.uint32(k - one), shared, params)
+            middle_product(words, np.uint32(here + of_hidden(lane_number(here))), sums)
+            k = np.uint32(k - one)
+            at = np.uint64(unit + of_first_hidden + np.uint64(k) * layer_bytes)
             chain_rule_and_keep(at, sums, words)
         if to_features:
             dl_dfeatures = uint32_view(local_array(n_features))
             feature_sums = local_array(n_feature_sums)
-            first_product(words, np.uint32(shared + of_first(lane)), feature_sums)
+            here = matrix_of(0, n_forward + n_hidden, 0, shared, params)
+            first_product(words, np.uint32(here + of_first(lane_number(here))), feature_sums)
             convert(feature_sums, dl_dfeatures)
             unrolled(n_features, store_one, np.uint64(unit + of_features), dl_dfeatures)
 

@@ -15,26 +15,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from numbanet.cuda.threads import lane_number
 from numbanet.device import device
 
 ONE_OF = {"float16": np.uint32(0x3C00), "bfloat16": np.uint32(0x3F80)}  # their bits
 LETTERS = {"float16": "f16", "bfloat16": "bf16"}
 SIGN, HIGH = np.uint32(0x8000), np.uint32(16)
-
-
-@intrinsic
-def lane_number(typingctx, anchor):
-    """The number of a thread in its warp; read again for each anchor, a number that changes.
-
-    So neither it nor what follows from it holds a register throughout a loop.
-    """
-
-    def codegen(context, builder, signature, args):
-        letter = {types.float32: "f", types.uint32: "r"}[signature.args[0]]
-        function = ir.FunctionType(ir.IntType(32), [args[0].type])
-        return builder.call(ir.InlineAsm(function, "mov.u32 $0, %laneid;", f"=r,{letter}"), args)
-
-    return types.uint32(anchor), codegen
 
 
 @cache

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 
-from numbanet.device import device
+from numbanet.device import device, unrolled
 from numbanet.tiles.instructions import copy_words
 
 PIECE = 16  # bytes
@@ -21,12 +21,33 @@ def copy_rows(n_rows: int, width: int, pitch: int, n_threads: int):
     row_pieces, piece, row_bytes = np.uint32(per_row), np.uint32(PIECE), np.uint32(pitch)
 
     @device
+    def places(k, source, target):  # of piece k, in both
+        row, column = np.uint32(k // row_pieces), np.uint32(k % row_pieces)
+        to = np.uint32(target + row * row_bytes + column * piece)
+        return np.uint64(source + np.uint64(k) * np.uint64(PIECE)), to
+
+    if n_threads % per_row == 0 and n_rows * per_row % n_threads == 0:
+        # A thread's pieces are in one column, at constant distances.
+        n_mine, rows_apart = n_rows * per_row // n_threads, n_threads // per_row
+
+        @device
+        def copy_mine(j, source, target):
+            there = np.uint64(source + np.uint64(PIECE * n_threads * j))
+            copy_words(np.uint32(target + np.uint32(rows_apart * pitch * j)), there)
+
+        @device
+        def copy_columns(thread, source, target):
+            first, to = places(thread, source, target)
+            unrolled(n_mine, copy_mine, first, to)
+
+        return copy_columns
+
+    @device
     def copy_rows(thread, source, target):
         k = thread
         while k < n_pieces:
-            row, column = np.uint32(k // row_pieces), np.uint32(k % row_pieces)
-            to = np.uint32(target + row * row_bytes + column * piece)
-            copy_words(to, np.uint64(source + np.uint64(k) * np.uint64(PIECE)))
+            there, to = places(k, source, target)
+            copy_words(to, there)
             k = np.uint32(k + step)
 
     return copy_rows
