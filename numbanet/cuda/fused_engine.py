@@ -6,7 +6,7 @@ from typing import Any
 from numbanet.cuda import fused_kernels as kernels
 from numbanet.cuda.arrays import DeviceArray, empty
 from numbanet.cuda.driver import RESERVED
-from numbanet.cuda.fused_layout import WARP, FusedLayout, fits
+from numbanet.cuda.fused_layout import MOST_NARROW, WARP, FusedLayout, fits
 from numbanet.cuda.kernel import Kernel, exclusive
 from numbanet.cuda.network_engine import NetworkEngine
 from numbanet.cuda.wide_engine import WideTraining
@@ -20,7 +20,7 @@ AMPERE = (8, 0)  # the first with these matrix instructions
 WARPS = 4  # of a group
 # Inference: warps of a block, blocks of a multiprocessor, and whether matrices of weights come one
 # after the other; the first of these that fits.
-INFERENCE_SHAPES = (8, 2, False), (4, 3, False), *((n, 1, True) for n in range(8, 0, -1))
+INFERENCE_SHAPES = (8, 2, False), (8, 1, False), *((n, 1, True) for n in range(8, 0, -1))
 TRAINING_GROUPS = 2  # of a multiprocessor, in one block where they fit
 REGISTERS, MOST_REGISTERS = 65536, 255  # of a multiprocessor, and of a thread
 COARSEST = 16 * 1024  # bytes of private gradients, which pay most
@@ -38,21 +38,23 @@ class FusedEngine(NetworkEngine):
         super().__init__(device, model, precision)
         self._required = required
         self.wide = WideTraining(self)
-        for n_warps, n_blocks, streams in INFERENCE_SHAPES:
-            self._inference_layout = FusedLayout(model, n_warps, trains=False, streams=streams)
-            self._inference_blocks = n_blocks
-            if fits(self._inference_layout, device.max_shared_bytes):
-                break
         self._fused = {}
+        most = device.max_shared_bytes
+        half = (most + RESERVED) // 2 - RESERVED
+        for n_warps, n_blocks, streams in INFERENCE_SHAPES:
+            layout = FusedLayout(model, n_warps, trains=False, streams=streams)
+            self._inference_layout, self._inference_blocks = layout, n_blocks
+            has_registers = n_blocks == 1 or max(layout.widths) <= MOST_NARROW
+            if has_registers and fits(layout, most if n_blocks == 1 else half):
+                break
         # In one block they share its weights and private gradients, of which more fit then.
-        most, layout = device.max_shared_bytes, FusedLayout(model, WARPS, trains=True)
+        layout = FusedLayout(model, WARPS, trains=True)
         together = replace(layout, n_groups=TRAINING_GROUPS)
         if together.shared_bytes <= most:
             wanted = min(together.shared_bytes + COARSEST, most)
             self._training_layout = together.with_private(max(most - FIRST_LEVEL_CACHE, wanted))
             self._training_blocks = 1
         else:
-            half = (most + RESERVED) // 2 - RESERVED
             self._training_blocks = 2 if layout.shared_bytes <= half else 1
             per_block = half if self._training_blocks == 2 else most
             self._training_layout = layout.with_private(per_block)

@@ -81,8 +81,7 @@ def inference_kernel(layout: FusedLayout, precision: str):
     n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
     act = network.activations[1].forward
     load, source = load_weights(layout), features_of_lane(layout, precision)
-    together, multiply = layout.together, forward(layout, precision, layout.together)
-    n_all_sums, n_times = together * n_sums, FRAGMENTS // together
+    multiply, n_all_sums = forward(layout, precision, FRAGMENTS), FRAGMENTS * n_sums
     features_rows, pitch_0, tile_rows = layout.rows[0], layout.pitches[0], layout.n_threads
     end = end_turns(layout, network.n_hidden_layers + 1)
 
@@ -101,13 +100,6 @@ def inference_kernel(layout: FusedLayout, precision: str):
         outputs = float_vector(first_of(poutputs, lane, first), n)
         write_outputs(lane, first, (n, mine, outputs))
 
-    @device
-    def fragments(k, shared, warp, lane, tile, n, poutputs, pweights):
-        row = np.uint32(warp * LANES + np.uint32(ROWS * together * k))
-        sums = local_array(n_all_sums)
-        multiply(shared, row, lane, sums, pweights)
-        unrolled(together, write_fragment, lane, np.uint32(tile + row), n, sums, poutputs)
-
     def fused_inference(pinputs, n, pweights, pparams, poutputs):
         thread, shared = thread_index(), shared_memory()
         load(thread, pweights, shared)
@@ -119,11 +111,15 @@ def inference_kernel(layout: FusedLayout, precision: str):
         )
         while tile < n:
             lane = lane_number(tile)
-            row = np.uint32(warp * LANES + lane)
+            first = np.uint32(warp * LANES)
+            row = np.uint32(first + lane)
             address = np.uint32(shared + np.uint32(features_rows) + row * np.uint32(pitch_0))
             source(pinputs, np.uint32(tile + row), n, pparams, address)
             warp_barrier()
-            unrolled(n_times, fragments, shared, warp, lane, tile, n, poutputs, pweights)
+            sums = local_array(n_all_sums)
+            multiply(shared, first, lane, sums, pweights)
+            first = np.uint32(tile + first)
+            unrolled(FRAGMENTS, write_fragment, lane, first, n, sums, poutputs)
             end(shared, pweights)
             warp_barrier()
             tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(tile_rows)))

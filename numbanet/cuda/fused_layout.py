@@ -18,8 +18,8 @@ FRAGMENTS = WARP // ROWS  # of a warp's samples
 SCALE = 16  # bytes beside private gradients
 MOST_SUMS = 80  # registers of a thread that may hold gradients of weights
 MOST_SHARED = 227 * 1024  # bytes; a GPU may have less
-MOST_HIDDEN = 128  # neurons: one fragment and its sums fit the registers
-MOST_TOGETHER = 64  # neurons, so that those of both fragments do, with 16 warps
+MOST_HIDDEN = 128  # neurons: both fragments and their sums fit the registers of 8 warps
+MOST_NARROW = 64  # neurons, so that they fit those of 16
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,6 @@ class FusedLayout:
         rest = (shared_bytes - SCALE - self.rows[-1]) // 4
         ends = self.model.encoding.partition_param_ends
         return replace(self, n_private=sum(end <= rest for end in ends))
-
-    @property
-    def together(self) -> int:
-        """Fragments that a warp multiplies at the same time, without gradients of weights."""
-        return FRAGMENTS if self.streams or max(self.widths) <= MOST_TOGETHER else 1
 
     @cached_property
     def blocks(self) -> tuple[tuple[int, int], ...]:

@@ -106,7 +106,7 @@ def test_matrices_that_do_not_fit(cuda_device):
 
 @pytest.mark.parametrize(
     ("max_shared_bytes", "streams", "n_warps"),
-    [(MOST_SHARED, (False, False), 4), (163 * 1024, (True, True), 8), (99 * 1024, (True, True), 3)],
+    [(MOST_SHARED, (True, False), 8), (163 * 1024, (True, True), 8), (99 * 1024, (True, True), 3)],
 )
 def test_what_streams(pytestconfig, max_shared_bytes, streams, n_warps):
     """OneBlob with 64 bins, five hidden layers of 128; on capabilities 9.0, 8.0 and 8.6."""
