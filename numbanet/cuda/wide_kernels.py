@@ -26,11 +26,12 @@ from numbanet.cuda.threads import (
     blocks_per_grid,
     lane_number,
     thread_index,
+    thread_index_for,
     warp_sum,
 )
 from numbanet.cuda.wide_layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, WideLayout
 from numbanet.cuda.wide_network import backward, forward
-from numbanet.device import ZERO, device, local_array, nothing, uint32_view, unrolled
+from numbanet.device import ZERO, device, local_array, nothing, opaque, uint32_view, unrolled
 from numbanet.losses.base import AbstractLoss
 from numbanet.storage.views import float_vector
 from numbanet.tiles.fragments import ROWS
@@ -130,22 +131,30 @@ def wide_training_kernel(
         row = np.uint32(i + np.uint32(ROWS * k))
         total[0] += gradient(lane, row, n, mine, targets, pdf, given, scale, to)
 
+    @device
+    def add_to_sum(address, thread, n, value):
+        """To the warp's sum of the loss in global memory: a register is worth more."""
+        of_warp, sums = warp_sum(value), float_vector(address, n)
+        if thread % LANES == np.uint32(0):
+            sums[np.uint32(block_index() * n_warps + thread // LANES)] += of_warp
+
     def wide_training(
         pinputs, n, first, n_all, pweights, pparams, ptargets, ppdf, pgiven, scale,
         punits, pscatter, factor, psums, pdl_dinput, unscaled,
     ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
         load(thread, pweights, shared)
-        total = local_array(1)
-        total[0] = ZERO
+        if thread % LANES == np.uint32(0):
+            float_vector(psums, n)[np.uint32(block_index() * n_warps + thread // LANES)] = ZERO
         wait_for_copies()
         barrier()
         # Beyond the last sample it is the last one again, with a gradient of zero.
         unit = np.uint32(block_index() * n_warps + thread // LANES)
         while np.uint32(unit // whole * whole_samples) < n:
             i = np.uint32(unit * LANES)
-            lane = lane_number(unit)
-            sample = np.uint32(i + lane)
+            # Opaque, so that what depends on the lane is computed anew and holds no registers.
+            sample = opaque(np.uint32(i + lane_number(unit)))
+            lane = np.uint32(sample % LANES)
             here = np.uint64(punits + np.uint64(unit) * unit_bytes)
             row = np.uint64(here + features_row(lane))
             mine = np.uint64(here + np.uint64(np.uint32(4) * lane))
@@ -155,12 +164,15 @@ def wide_training_kernel(
             encode(x, pparams, words)
             unrolled(n_pieces, store_piece, row, words)
             warp_barrier()
+            total = local_array(1)
+            total[0] = ZERO
             sums, dl_doutputs = local_array(n_all_sums), uint32_view(local_array(n_all_words))
             multiply(shared, mine, sums, pweights)
             unrolled(
                 FRAGMENTS, of_fragment, lane, i, n, sums, ptargets, ppdf, pgiven, scale,
                 dl_doutputs, total,
             )  # fmt: skip
+            add_to_sum(psums, thread_index_for(unit), n, total[0])
             back(shared, mine, dl_doutputs, pweights)
             end(shared, pweights)
             if wants_features:
@@ -173,10 +185,6 @@ def wide_training_kernel(
                     number, none = np.uint32(first + sample), np.uint32(0)
                     scatter(x, pparams, dl_dfeatures, factor, number, n_all, pscatter, none, ZERO)
             unit = np.uint32(unit + blocks_per_grid() * n_warps)
-        sums = float_vector(psums, n)
-        of_warp = warp_sum(total[0])
-        if thread % LANES == np.uint32(0):
-            sums[np.uint32(block_index() * n_warps + thread // LANES)] = of_warp
 
     what = "training_to_inputs" if input_gradients else "training"
     wide_training.__qualname__ = f"wide_{what}_{type(encoding).__name__}_{precision}"
