@@ -1,0 +1,127 @@
+"""Measure how a block is best divided on a GPU, and what it costs if weights do not fit.
+
+    python benchmarks/gpu_shapes.py [--batches 2^14,2^18]
+
+First, networks whose weights do not fit a block's shared memory: they come one matrix after the
+other, beside the chain of kernels. Then inference by blocks of several shapes, whose outputs must
+be the same. Medians of rounds in turns, in microseconds; the optimizer does not run.
+"""
+
+import argparse
+from dataclasses import replace
+
+import numpy as np
+from cpu_training import batch_sizes
+from gpu_session import Clock
+
+import numbanet
+
+HASH = {
+    "otype": "HashGrid",
+    "n_levels": 16,
+    "log2_hashmap_size": 15,
+    "per_level_scale": 1.5,
+}
+ONE_BLOB, IDENTITY = {"otype": "OneBlob", "n_bins": 64}, {"otype": "Identity"}
+# encoding, inputs, outputs, neurons, hidden layers
+DEEP = {
+    "OneBlob, 128 wide, 8 layers": (ONE_BLOB, 2, 3, 128, 8),
+    "hash grid, 128 wide, 8 layers": (HASH, 2, 3, 128, 8),
+}
+FITTING = {
+    "OneBlob, 128 wide, 5 layers": (ONE_BLOB, 2, 3, 128, 5),
+    "hash grid, 128 wide, 4 layers": (HASH, 2, 3, 128, 4),
+    "hash grid, 128 wide, 2 layers": (HASH, 2, 3, 128, 2),
+    "Identity, 128 wide, 3 layers": (IDENTITY, 32, 32, 128, 3),
+    "Identity, 96 wide, 3 layers": (IDENTITY, 32, 32, 96, 3),
+    "hash grid, 64 wide, 2 layers": (HASH, 2, 3, 64, 2),
+}
+# warps of a block, blocks of a multiprocessor, whether weights come one matrix after the other
+SHAPES = (8, 2, False), (8, 1, False), (6, 1, False), (4, 1, False), (8, 1, True)
+N_ROUNDS, N_REPEATS = 5, 30
+
+
+def create(job, **options):
+    encoding, n_inputs, n_outputs, n_neurons, n_hidden_layers = job
+    network = {"otype": "FullyFusedMLP", "n_neurons": n_neurons, "n_hidden_layers": n_hidden_layers}
+    config = {"encoding": encoding, "network": network, "loss": {"otype": "RelativeL2"}}
+    options = {"device": "cuda", "precision": "float16", **options}
+    return numbanet.create_from_config(n_inputs, n_outputs, config, **options)
+
+
+def with_shape(job, shape):
+    """A model whose inference has this shape, or None if that does not fit."""
+    model = create(job)
+    engine, (n_warps, n_blocks, streams) = model.network.engine, shape
+    layout = replace(engine._inference_layout, n_warps=n_warps, streams=streams)
+    engine._inference_layout, engine._inference_blocks = layout, n_blocks
+    has_memory = n_blocks * layout.shared_bytes <= model.network.target.device.max_shared_bytes
+    return model if has_memory else None
+
+
+def compare(title, models, call):
+    """Print the medians of a call of each model."""
+    times = {name: [] for name in models}
+    for _ in range(N_ROUNDS):
+        for name, model in models.items():
+            clock = Clock(model.network.target.device.stream)
+            for _ in range(3):
+                call(model)
+            clock.start()
+            for _ in range(N_REPEATS):
+                call(model)
+            times[name].append(1e6 * clock.stop() / N_REPEATS)
+    cells = (
+        f"{name} {np.median(t):.1f} ({min(t):.1f} to {max(t):.1f})" for name, t in times.items()
+    )
+    print(f"{title}: {', '.join(cells)}", flush=True)
+
+
+def compare_deep(name, job, n):
+    models = {"streamed": create(job), "chain": create(job, fused=False)}
+    rng = np.random.default_rng(0)
+    place = models["chain"].network.target.from_host
+    x, y = (place(rng.random((n, k), np.float32)) for k in job[1:3])
+    outputs = [np.asarray(model.trainer.inference(x)) for model in models.values()]
+    np.testing.assert_allclose(*outputs, rtol=0, atol=2e-2 * np.abs(outputs[1]).max())
+    compare(f"{name}, {n}, inference", models, lambda model: model.trainer.inference(x))
+    compare(
+        f"{name}, {n}, training",
+        models,
+        lambda model: model.trainer.training_step(x, y, run_optimizer=False),
+    )
+
+
+def compare_shapes(name, job, n):
+    models = {shape: with_shape(job, shape) for shape in SHAPES}
+    models = {
+        f"{w} warps x {b}{' streamed' if streams else ''}": model
+        for (w, b, streams), model in models.items()
+        if model
+    }
+    x = np.random.default_rng(0).random((n, job[1]), np.float32)
+    x = next(iter(models.values())).network.target.from_host(x)
+    first, *others = (np.asarray(model.trainer.inference(x)) for model in models.values())
+    for outputs in others:
+        np.testing.assert_array_equal(outputs, first)
+    compare(f"{name}, {n}, inference", models, lambda model: model.trainer.inference(x))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--batches", type=batch_sizes, default=batch_sizes("2^14,2^18"))
+    options = parser.parse_args()
+    from numbanet.cuda.driver import why_not
+
+    reason = why_not()
+    if reason is not None:
+        print(f"Nothing is measured, because no GPU can be used: {reason}")
+        return
+    for measure, jobs in ((compare_deep, DEEP), (compare_shapes, FITTING)):
+        for name, job in jobs.items():
+            for n in options.batches:
+                measure(name, job, n)
+
+
+if __name__ == "__main__":
+    main()
