@@ -36,6 +36,7 @@ from numbanet.cuda.threads import (
     group_barrier,
     lane_number,
     thread_index,
+    thread_index_for,
     warp_sum,
 )
 from numbanet.device import ZERO, device, local_array, nothing, uint32_view, unrolled
@@ -253,6 +254,8 @@ def training_kernel(
                     scatter(x, pparams, words, factor, i, n, pscatter, to, sums_scale)
                 warp_barrier()
             tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(step)))
+        thread = thread_index_for(tile)  # anew, as it holds no register in the meantime then
+        warp, lane = np.uint32(thread >> LOG2_LANES), np.uint32(thread & np.uint32(31))
         if param_gradients and has_tiles:
             unrolled(n_all_sums, unscale, dl_dweights, unscaled)
             flushes(warp, lane, dl_dweights, float_vector(pgradients, n_network_params))
