@@ -21,7 +21,7 @@ from numbanet.device import (
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.storage.halves import TO_FLOATS, TO_PAIR
 from numbanet.storage.views import VECTORS, float_vector
-from numbanet.tiles.instructions import load_words, store_words
+from numbanet.tiles.instructions import load_words, store_words, warp_barrier
 
 PIECE = 8  # halves of a 16-byte access
 
@@ -96,9 +96,9 @@ def encode(encoding: AbstractEncoding, precision: str):
 def encode_in_words(encoding: AbstractEncoding, precision: str):
     """Device function (x, params, words): the features of a sample, two in a word.
 
-    x are its inputs, params is the address of the encoding's parameters. Features are kept as pairs
-    of halves as soon as both are there, so that few registers are in use; those with odd places are
-    kept as floats.
+    x are its inputs, params is the address of the encoding's parameters; all lanes of a warp call
+    it. Features are kept as pairs of halves as soon as both are there, so that few registers are in
+    use; those with odd places are kept as floats.
     """
     n, vector, constants = encoding.n_outputs, VECTORS[precision], encoding.constants
     n_words, to_pair = n // 2, TO_PAIR[precision]
@@ -132,6 +132,7 @@ def encode_in_words(encoding: AbstractEncoding, precision: str):
                 mine = local_array(width)
                 partition_forward(partition, x, params, mine)
                 unrolled(n_pairs, pack, first // 2, mine, words)
+                warp_barrier()  # lest the assembler mixes partitions, whose floats spill then
             else:
                 partition_forward(partition, x, params, y[first : first + width])
 
