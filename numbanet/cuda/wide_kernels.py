@@ -132,6 +132,17 @@ def wide_training_kernel(
         total[0] += gradient(lane, row, n, mine, targets, pdf, given, scale, to)
 
     @device
+    def places(unit, units):
+        """A lane's sample and its number; where the unit is, and in it the row of its features.
+
+        Opaque, so that they are computed anew each time and hold no registers in between.
+        """
+        sample = opaque(np.uint32(unit * LANES + lane_number(unit)))
+        lane = np.uint32(sample % LANES)
+        here = np.uint64(units + np.uint64(sample // LANES) * unit_bytes)
+        return sample, lane, here, np.uint64(here + features_row(lane))
+
+    @device
     def add_to_sum(address, thread, n, value):
         """To the warp's sum of the loss in global memory: a register is worth more."""
         of_warp, sums = warp_sum(value), float_vector(address, n)
@@ -152,11 +163,7 @@ def wide_training_kernel(
         unit = np.uint32(block_index() * n_warps + thread // LANES)
         while np.uint32(unit // whole * whole_samples) < n:
             i = np.uint32(unit * LANES)
-            # Opaque, so that what depends on the lane is computed anew and holds no registers.
-            sample = opaque(np.uint32(i + lane_number(unit)))
-            lane = np.uint32(sample % LANES)
-            here = np.uint64(punits + np.uint64(unit) * unit_bytes)
-            row = np.uint64(here + features_row(lane))
+            sample, lane, here, row = places(unit, punits)
             mine = np.uint64(here + np.uint64(np.uint32(4) * lane))
             x, words = local_array(n_dims), uint32_view(local_array(n_feature_words))
             known = min(sample, np.uint32(n - np.uint32(1)))
@@ -177,6 +184,7 @@ def wide_training_kernel(
             end(shared, pweights)
             if wants_features:
                 warp_barrier()
+                sample, _, _, row = places(unit, punits)
                 if sample < n:
                     dl_dfeatures = uint32_view(local_array(n_feature_words))
                     unrolled(n_pieces, load_piece, np.uint64(row + of_gradients), dl_dfeatures)
