@@ -18,6 +18,17 @@ from numbanet.cuda.compiler import compile_ptx
 from numbanet.cuda.machine_code import PTX, Cubin
 
 ALIGNMENT = 256  # bytes, of what CudaDevice allocates
+# Shared memory of a block, by compute capability; 227 for others (CUDA C++ Programming Guide,
+# "Technical Specifications per Compute Capability").
+SHARED_KIB = {
+    (7, 5): 64,
+    (8, 0): 163,
+    (8, 6): 99,
+    (8, 7): 163,
+    (8, 9): 99,
+    (12, 0): 99,
+    (12, 1): 99,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +53,11 @@ class CompileOnlyDevice:
     dlpack_device = None  # its addresses mean nothing to other libraries
     ordinal = 0
     n_multiprocessors = 132  # as an H100 has; grids depend on it, code does not
-    max_shared_bytes = 227 * 1024
 
     def __init__(self, compute_capability: tuple[int, int], assembles: bool = True):
         self.compute_capability = compute_capability
         self.name = "sm_{}{}".format(*compute_capability)
+        self.max_shared_bytes = 1024 * SHARED_KIB.get(compute_capability, 227)
         self.launches = []  # kernels, in the order in which they were launched
         self._assembles = assembles
         self._built = {}
