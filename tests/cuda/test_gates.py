@@ -45,6 +45,9 @@ EXCEPTIONS = {
     "each are not written out, so the factors are indexed while the kernel runs",
 }
 
+# (kernel, major compute capability): bytes that are spilled, once for 32 samples
+SPILLED = {("wide_training_to_inputs_OneBlob_bfloat16", 8): 8}
+
 
 def sm(value):
     return "sm_{}{}".format(*value) if isinstance(value, tuple) else str(value)
@@ -157,7 +160,9 @@ def test_machine_code(name, capability, precision):
     assert found_in(device) == set()
     for kernel in device.kernels:
         used = kernel.cubin.resources
-        assert (used.spill_stores, used.spill_loads, used.local_bytes) == (0, 0, 0), kernel.name
+        allowed = SPILLED.get((kernel.name, capability[0]), 0)
+        assert max(used.spill_stores, used.local_bytes) <= allowed, kernel.name
+        assert used.spill_loads <= 2 * allowed, kernel.name
         assert kernel.cubin.n_instructions > 0
 
 
