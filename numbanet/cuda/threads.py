@@ -44,28 +44,6 @@ thread_index_y, threads_per_block_y = special_register("tid.y"), special_registe
 thread_index_z, threads_per_block_z = special_register("tid.z"), special_register("ntid.z")
 
 
-def special_register_for(name):
-    """As special_register, but (anchor), read again for each anchor, a number that changes.
-
-    So neither it nor what follows from it holds a register throughout a loop.
-    """
-
-    @intrinsic
-    def read(typingctx, anchor):
-        def codegen(context, builder, signature, args):
-            letter = {types.float32: "f", types.uint32: "r"}[signature.args[0]]
-            function = ir.FunctionType(INTEGER, [args[0].type])
-            text = f"mov.u32 $0, %{name};"
-            return builder.call(ir.InlineAsm(function, text, f"=r,{letter}"), args)
-
-        return types.uint32(anchor), codegen
-
-    return read
-
-
-lane_number, thread_index_for = special_register_for("laneid"), special_register_for("tid.x")
-
-
 @device
 def thread_number():  # of all threads along x
     return np.uint32(block_index() * threads_per_block() + thread_index())

@@ -20,15 +20,7 @@ from numbanet.cuda.fused_samples import (
     encode_in_words,
 )
 from numbanet.cuda.fused_weights import end_turns, load_weights
-from numbanet.cuda.threads import (
-    barrier,
-    block_index,
-    blocks_per_grid,
-    lane_number,
-    thread_index,
-    thread_index_for,
-    warp_sum,
-)
+from numbanet.cuda.threads import barrier, block_index, blocks_per_grid, thread_index, warp_sum
 from numbanet.cuda.wide_layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, WideLayout
 from numbanet.cuda.wide_network import backward, forward
 from numbanet.device import ZERO, device, local_array, nothing, opaque, uint32_view, unrolled
@@ -36,9 +28,11 @@ from numbanet.losses.base import AbstractLoss
 from numbanet.storage.views import float_vector
 from numbanet.tiles.fragments import ROWS
 from numbanet.tiles.instructions import (
+    lane_number,
     load_words_from,
     shared_memory,
     store_words_to,
+    thread_index_for,
     wait_for_copies,
     warp_barrier,
 )
