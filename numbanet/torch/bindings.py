@@ -234,7 +234,7 @@ def create_network(
     n_input_dims: int, n_output_dims: int, network_config: Mapping[str, Any]
 ) -> NativeModule:
     """A network by itself; raises as numbanet.torch.Network."""
-    description = evaluator.describe(n_input_dims, n_output_dims, None, network_config)
+    description = evaluator.describe(n_input_dims, n_output_dims, evaluator.ABSENT, network_config)
     return NativeModule(description, dtype_of(preferred_precision()))
 
 
@@ -242,5 +242,5 @@ def create_encoding(
     n_input_dims: int, encoding_config: Mapping[str, Any], precision: Precision
 ) -> NativeModule:
     """An encoding by itself; raises as numbanet.torch.Encoding."""
-    description = evaluator.describe(n_input_dims, None, encoding_config, None)
+    description = evaluator.describe(n_input_dims, evaluator.ABSENT, encoding_config, None)
     return NativeModule(description, dtype_of(precision))

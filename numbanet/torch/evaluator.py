@@ -27,31 +27,36 @@ from numbanet.torch.tensors import array_of, current_stream, tensor_of
 MOST_EVALUATORS = 64  # kept; on a GPU each has buffers as large as its largest batch
 
 
+ABSENT = object()  # for what a model has not; a mistaken None is not to pass for it
+
+
 def describe(
     n_input_dims: int,
-    n_output_dims: int | None,
-    encoding_config: Mapping[str, Any] | None,
+    n_output_dims: int | object,
+    encoding_config: Mapping[str, Any] | object,
     network_config: Mapping[str, Any] | None,
 ) -> str:
     """The description of a model: JSON text in which every option is written out.
 
     Args:
         n_input_dims: width of the inputs.
-        n_output_dims: width of the network's outputs; None without a network.
-        encoding_config: None for a network by itself.
-        network_config: None for an encoding by itself.
+        n_output_dims: width of the network's outputs; ABSENT without a network.
+        encoding_config: ABSENT for a network by itself.
+        network_config: not read for an encoding by itself.
 
     Raises:
         ConfigError: a config cannot be used.
         ValueError: a width cannot.
     """
-    encoding = create_encoding_component(n_input_dims, encoding_config or {"otype": "Identity"})
+    has_encoding = encoding_config is not ABSENT
+    read = encoding_config if has_encoding else {"otype": "Identity"}
+    encoding = create_encoding_component(n_input_dims, read)
     network, n_outputs = None, encoding.n_outputs
-    if n_output_dims is not None:
+    if n_output_dims is not ABSENT:
         network = create_network_component(encoding, n_output_dims, network_config)
         n_outputs = network.n_output_dims
     sizes = {"n_input_dims": encoding.n_dims, "n_output_dims": n_outputs}
-    configs = {"encoding": encoding_config and registry.to_config(encoding)}
+    configs = {"encoding": registry.to_config(encoding) if has_encoding else None}
     configs["network"] = network and registry.to_config(network)
     return json.dumps(sizes | configs)
 

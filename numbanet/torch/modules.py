@@ -74,6 +74,8 @@ class Module(torch.nn.Module):
 
     def _inputs(self, x: torch.Tensor, name: str, n_columns: int) -> torch.Tensor:
         """A batch as the operators take it: float32, in C order, where the parameters are."""
+        if not isinstance(x, torch.Tensor):
+            raise ValueError(f"{name}: expected a tensor, got {type(x).__name__}")
         if x.dim() != 2 or x.shape[1] != n_columns:
             raise ValueError(
                 f"{name}: expected shape [batch, {n_columns}], got {list(x.shape)}; reshape what "
@@ -200,7 +202,9 @@ class Network(TrainableModule):
         dtype: torch.dtype | None = None,
         device: Any = None,
     ):
-        description = evaluator.describe(n_input_dims, n_output_dims, None, network_config)
+        description = evaluator.describe(
+            n_input_dims, n_output_dims, evaluator.ABSENT, network_config
+        )
         super().__init__(description, seed, dtype, device)
         self.network_config = network_config
 
@@ -221,6 +225,9 @@ class Encoding(Module):
         device: Any = None,
     ):
         super().__init__(
-            evaluator.describe(n_input_dims, None, encoding_config, None), seed, dtype, device
+            evaluator.describe(n_input_dims, evaluator.ABSENT, encoding_config, None),
+            seed,
+            dtype,
+            device,
         )
         self.encoding_config = encoding_config

@@ -6,6 +6,7 @@ description, the text that evaluator.py explains, and by the precision of its ke
 
 import json
 from functools import cache
+from inspect import signature
 
 import torch
 from torch import Tensor
@@ -15,11 +16,14 @@ from numbanet.create import create_loss
 from numbanet.losses.base import AbstractLoss
 from numbanet.torch.evaluator import evaluator_for, n_kept, n_params, sizes
 
+OPTIONS = {"mutates_args": ()}
 # They allocate, and compile when they are first called: PyTorch is not to capture them in graphs.
-TAGS = (torch.Tag.cudagraph_unsafe,) if hasattr(torch.Tag, "cudagraph_unsafe") else ()
+# Older versions have no way to be told.
+if "tags" in signature(custom_op).parameters and hasattr(torch.Tag, "cudagraph_unsafe"):
+    OPTIONS["tags"] = (torch.Tag.cudagraph_unsafe,)
 
 
-@custom_op("numbanet::forward", mutates_args=(), tags=TAGS)
+@custom_op("numbanet::forward", **OPTIONS)
 def forward(
     x: Tensor, params: Tensor, description: str, precision: str, keeps: bool
 ) -> tuple[Tensor, Tensor]:
@@ -30,7 +34,7 @@ def forward(
     return evaluator_for(description, x.device, precision).forward(x, params, keeps)
 
 
-@custom_op("numbanet::backward", mutates_args=(), tags=TAGS)
+@custom_op("numbanet::backward", **OPTIONS)
 def backward(
     dl_dy: Tensor, x: Tensor, params: Tensor, kept: Tensor, description: str, precision: str,
     wants_x: bool, wants_params: bool,
@@ -40,7 +44,7 @@ def backward(
     return evaluator.backward(dl_dy, x, params, kept, wants_x, wants_params)
 
 
-@custom_op("numbanet::double_backward", mutates_args=(), tags=TAGS)
+@custom_op("numbanet::double_backward", **OPTIONS)
 def double_backward(
     dl_dy: Tensor, x: Tensor, params: Tensor, dl_ddx: Tensor, description: str, precision: str,
     wants_params: bool,
@@ -50,7 +54,7 @@ def double_backward(
     return evaluator.double_backward(dl_dy, x, params, dl_ddx, wants_params)
 
 
-@custom_op("numbanet::loss", mutates_args=(), tags=TAGS)
+@custom_op("numbanet::loss", **OPTIONS)
 def loss(
     x: Tensor, params: Tensor, targets: Tensor, pdf: Tensor | None, description: str,
     precision: str, config: str, wants_x: bool, wants_params: bool,

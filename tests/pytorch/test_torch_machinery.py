@@ -1,5 +1,8 @@
 """The modules within what else PyTorch offers."""
 
+import subprocess
+import sys
+
 import models
 import naive
 import numpy as np
@@ -183,6 +186,23 @@ def test_the_backward_pass_reads_kept_features(name, n):
     anew = tcnn.operators.backward(dl_dy, x, params, nothing, *model, True, True)
     torch.testing.assert_close(found, anew, rtol=1e-4, atol=1e-5)
     assert n == 0 or anew[1].abs().max() > 0
+    _, of_others = tcnn.operators.backward(dl_dy, x, params, 2 * kept, *model, True, True)
+    assert n == 0 or not torch.allclose(of_others, found[1], rtol=1e-2)
+
+
+def test_pytorch_that_has_no_tags_for_operators():
+    """As releases before the one that can say that an operator is not for CUDA graphs."""
+    code = """
+import torch.library
+registered, new = [], torch.library.custom_op
+def custom_op(name, function=None, /, *, mutates_args, device_types=None, schema=None):
+    registered.append(name)
+    return new(name, function, mutates_args=mutates_args)
+torch.library.custom_op = custom_op
+import numbanet.torch
+assert len(registered) == 4
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_two_processes_train_as_one(tmp_path):

@@ -169,6 +169,18 @@ def test_wrong_shapes_are_refused(x):
 def test_wrong_arguments_are_refused():
     with pytest.raises(numbanet.ConfigError, match=r"encoding\.otype"):
         tcnn.Encoding(3, {"otype": "HashGird"})
+    for without in (
+        lambda: tcnn.Encoding(3, None),
+        lambda: tcnn.NetworkWithInputEncoding(3, 2, None, mlp("FullyFusedMLP", 16, 2)),
+        lambda: tcnn.NetworkWithInputEncoding(3, 2, HASH, None),
+    ):
+        with pytest.raises(numbanet.ConfigError, match="got None"):
+            without()
+    with pytest.raises(ValueError, match="n_output_dims: None"):
+        tcnn.NetworkWithInputEncoding(3, None, HASH, mlp("FullyFusedMLP", 16, 2))
+    assert tcnn.Encoding(3, {})(torch.zeros(2, 3)).shape == (2, tcnn.Encoding(3, {}).n_output_dims)
+    with pytest.raises(ValueError, match="inputs: expected a tensor, got ndarray"):
+        tcnn.Encoding(3, HASH)(np.zeros((2, 3), np.float32))
     with pytest.raises(numbanet.ConfigError, match="n_neurons"):
         tcnn.Network(3, 3, {"otype": "FullyFusedMLP", "n_neurons": 48 + 1})
     with pytest.raises(ValueError, match="n_input_dims"):
