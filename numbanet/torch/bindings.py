@@ -59,6 +59,17 @@ def precision_of(dtype: torch.dtype) -> Precision:
     return next(precision for precision, each in DTYPES.items() if each == dtype)
 
 
+def default_device() -> torch.device:
+    """Where modules are made: PyTorch's current GPU, or the CPU where there is none.
+
+    A default device that was set in PyTorch goes before.
+    """
+    chosen = torch.get_default_device()
+    if chosen.type != "cpu" or not torch.cuda.is_available():
+        return chosen
+    return torch.device("cuda", torch.cuda.current_device())
+
+
 def preferred_precision() -> Precision:
     """What modules use unless told otherwise."""
     return Precision.Fp16 if torch.cuda.is_available() else Precision.Fp32
@@ -145,8 +156,9 @@ class NativeModule:
         return {"otype": "NetworkWithInputEncoding", "encoding": encoding, "network": network}
 
     def initial_params(self, seed: int) -> torch.Tensor:
-        """The initial parameters for a seed, float32 [n_params], on the CPU."""
-        return torch.from_numpy(evaluator.initial_params(self.description, seed))
+        """The initial parameters for a seed, float32 [n_params], where modules are made."""
+        initial = evaluator.initial_params(self.description, seed)
+        return torch.from_numpy(initial).to(default_device())
 
     def fwd(self, x: torch.Tensor, params: torch.Tensor) -> tuple[Any, torch.Tensor]:
         """A context for `bwd`, None if nothing requires a gradient, and the padded outputs."""

@@ -68,8 +68,10 @@ def install_as_tinycudann() -> None:
 
 
 def compute_capabilities() -> list[int]:
-    """Those of the GPUs here, such as 90; those that programs may look for without a GPU."""
-    if not torch.cuda.is_available():
-        return [75, 80, 86, 89, 90]
-    capabilities = map(torch.cuda.get_device_capability, range(torch.cuda.device_count()))
-    return sorted({10 * major + minor for major, minor in capabilities})
+    """Those that programs may look for, such as 90: of the GPUs here, and of a common build.
+
+    Some look for the largest that is not above their GPU's, in a list that ends somewhere.
+    """
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    present = map(torch.cuda.get_device_capability, range(n_gpus))
+    return sorted({75, 80, 86, 89, 90} | {10 * major + minor for major, minor in present})

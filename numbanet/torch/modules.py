@@ -12,18 +12,13 @@ from typing import Any
 import torch
 
 from numbanet.torch import evaluator, operators
-from numbanet.torch.bindings import DTYPES, NativeModule, default_loss_scale, precision_of
-
-
-def default_device() -> torch.device:
-    """Where modules are made: PyTorch's current GPU, or the CPU where there is none.
-
-    A default device that was set in PyTorch goes before.
-    """
-    chosen = torch.get_default_device()
-    if chosen.type != "cpu" or not torch.cuda.is_available():
-        return chosen
-    return torch.device("cuda", torch.cuda.current_device())
+from numbanet.torch.bindings import (
+    DTYPES,
+    NativeModule,
+    default_device,
+    default_loss_scale,
+    precision_of,
+)
 
 
 class Module(torch.nn.Module):

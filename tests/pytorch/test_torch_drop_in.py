@@ -10,7 +10,7 @@ from models import HASH, mlp
 torch = pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
 
 import numbanet.torch as tcnn  # noqa: E402
-from numbanet.torch import bindings  # noqa: E402
+from numbanet.torch import bindings, drop_in  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,7 +118,7 @@ def test_native_passes_are_the_modules(name):
     assert native.n_output_dims() == (8 if name == "Encoding" else 16)
     assert native.param_precision() == native.output_precision() == bindings.preferred_precision()
     assert native.name() == native.hyperparams()["otype"]
-    params = native.initial_params(1337).requires_grad_()
+    params = native.initial_params(1337).cpu().requires_grad_()
     assert torch.equal(params, module.params)
     x = torch.rand(40, 2, requires_grad=True)
     context, y = native.fwd(x, params)
@@ -162,7 +162,7 @@ def test_the_function_that_tinycudanns_modules_call():
 
 def test_native_passes_without_gradients():
     native = natives()["Encoding"]
-    x, params = torch.rand(40, 2), native.initial_params(1)
+    x, params = torch.rand(40, 2), native.initial_params(1).cpu()
     context, y = native.fwd(x, params)
     assert context is None
     with pytest.raises(RuntimeError, match="context: None"):
@@ -172,3 +172,17 @@ def test_native_passes_without_gradients():
     dl_dx, dl_dparams = native.bwd(context, x, params, y, torch.ones_like(y))
     assert dl_dx.shape == x.shape
     assert dl_dparams is None
+
+
+def test_programs_find_their_gpu(monkeypatch):
+    """Also one that is newer than all that they look for, below which they take the largest."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda number: (10, 0))
+    assert drop_in.compute_capabilities() == [75, 80, 86, 89, 90, 100]
+
+
+def test_initial_parameters_are_where_modules_are_made():
+    native = bindings.create_encoding(2, HASH, bindings.Precision.Fp32)
+    with torch.device("meta"):
+        assert native.initial_params(1).device.type == "meta"

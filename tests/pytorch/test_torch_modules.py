@@ -68,7 +68,9 @@ def test_parameters_are_laid_out_as_numbanets(name):
     plain = numbanet.create_from_config(n_input_dims, n_output_dims, config, 7, "cpu").network
     module = make(name, seed=7)
     np.testing.assert_array_equal(module.params.detach().numpy(), plain.params)
-    np.testing.assert_array_equal(module.native_tcnn_module.initial_params(7).numpy(), plain.params)
+    np.testing.assert_array_equal(
+        module.native_tcnn_module.initial_params(7).cpu().numpy(), plain.params
+    )
 
 
 @pytest.mark.parametrize(
