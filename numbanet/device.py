@@ -138,6 +138,28 @@ def vectorized(typingctx, n, body, *arguments):
     return calls(typingctx, n, body, arguments, emit_loop)
 
 
+def special_register_for(name):
+    """Function (anchor) for CUDA: a special register, read again for each anchor, which changes.
+
+    So neither it nor what follows from it holds a register throughout a loop.
+    """
+
+    @intrinsic
+    def read(typingctx, anchor):
+        def codegen(context, builder, signature, args):
+            letter = {types.float32: "f", types.uint32: "r"}[signature.args[0]]
+            function = ir.FunctionType(ir.IntType(32), [args[0].type])
+            text = f"mov.u32 $0, %{name};"
+            return builder.call(ir.InlineAsm(function, text, f"=r,{letter}"), args)
+
+        return types.uint32(anchor), codegen
+
+    return read
+
+
+lane_number, thread_index_for = special_register_for("laneid"), special_register_for("tid.x")
+
+
 @device
 def nothing(*arguments):
     return

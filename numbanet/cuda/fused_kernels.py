@@ -37,17 +37,20 @@ from numbanet.cuda.threads import (
     thread_index,
     warp_sum,
 )
-from numbanet.device import ZERO, device, local_array, nothing, uint32_view, unrolled
+from numbanet.device import (
+    ZERO,
+    device,
+    lane_number,
+    local_array,
+    nothing,
+    thread_index_for,
+    uint32_view,
+    unrolled,
+)
 from numbanet.losses.base import AbstractLoss
 from numbanet.storage.views import float_vector
 from numbanet.tiles.fragments import ROWS, store_rows
-from numbanet.tiles.instructions import (
-    lane_number,
-    shared_memory,
-    thread_index_for,
-    wait_for_copies,
-    warp_barrier,
-)
+from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
 
 # inputs, n, weights, parameters of the encoding
 SOURCE = ("uint64", "uint32", "uint64", "uint64")

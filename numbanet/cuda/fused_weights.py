@@ -10,9 +10,9 @@ import numpy as np
 
 from numbanet.cuda.fused_layout import FusedLayout
 from numbanet.cuda.threads import barrier
-from numbanet.device import device, nothing, unrolled
+from numbanet.device import device, nothing, thread_index_for, unrolled
 from numbanet.tiles.copies import copy_rows
-from numbanet.tiles.instructions import thread_index_for, wait_for_copies
+from numbanet.tiles.instructions import wait_for_copies
 
 
 @cache

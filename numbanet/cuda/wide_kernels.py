@@ -23,16 +23,24 @@ from numbanet.cuda.fused_weights import end_turns, load_weights
 from numbanet.cuda.threads import barrier, block_index, blocks_per_grid, thread_index, warp_sum
 from numbanet.cuda.wide_layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, WideLayout
 from numbanet.cuda.wide_network import backward, forward
-from numbanet.device import ZERO, device, local_array, nothing, opaque, uint32_view, unrolled
+from numbanet.device import (
+    ZERO,
+    device,
+    lane_number,
+    local_array,
+    nothing,
+    opaque,
+    thread_index_for,
+    uint32_view,
+    unrolled,
+)
 from numbanet.losses.base import AbstractLoss
 from numbanet.storage.views import float_vector
 from numbanet.tiles.fragments import ROWS
 from numbanet.tiles.instructions import (
-    lane_number,
     load_words_from,
     shared_memory,
     store_words_to,
-    thread_index_for,
     wait_for_copies,
     warp_barrier,
 )
@@ -125,20 +133,17 @@ def wide_training_kernel(
         row = np.uint32(i + np.uint32(ROWS * k))
         total[0] += gradient(lane, row, n, mine, targets, pdf, given, scale, to)
 
+    # A lane's sample and its number; where the unit is, and in it the row of its features. Opaque,
+    # so that they are computed anew each time and hold no registers in between.
     @device
     def places(unit, units):
-        """A lane's sample and its number; where the unit is, and in it the row of its features.
-
-        Opaque, so that they are computed anew each time and hold no registers in between.
-        """
         sample = opaque(np.uint32(unit * LANES + lane_number(unit)))
         lane = np.uint32(sample % LANES)
         here = np.uint64(units + np.uint64(sample // LANES) * unit_bytes)
         return sample, lane, here, np.uint64(here + features_row(lane))
 
     @device
-    def add_to_sum(address, thread, n, value):
-        """To the warp's sum of the loss in global memory: a register is worth more."""
+    def add_to_sum(address, thread, n, value):  # the warp's, of the loss: a register is worth more
         of_warp, sums = warp_sum(value), float_vector(address, n)
         if thread % LANES == np.uint32(0):
             sums[np.uint32(block_index() * n_warps + thread // LANES)] += of_warp

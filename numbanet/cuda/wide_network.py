@@ -13,10 +13,10 @@ from numbanet.cuda.fused_layout import FRAGMENTS
 from numbanet.cuda.fused_network import activate, activate_backward
 from numbanet.cuda.fused_weights import matrix
 from numbanet.cuda.wide_layout import MATRIX_BYTES, WideLayout
-from numbanet.device import device, local_array, nothing, uint32_view, unrolled
+from numbanet.device import device, lane_number, local_array, nothing, uint32_view, unrolled
 from numbanet.storage.halves import TO_PAIR
 from numbanet.tiles.fragments import ROWS, lane_columns, lane_rows, product
-from numbanet.tiles.instructions import lane_number, load_word_from, store_word_to
+from numbanet.tiles.instructions import load_word_from, store_word_to
 
 
 @device

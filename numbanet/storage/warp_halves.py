@@ -15,8 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from numbanet.device import device
-from numbanet.tiles.instructions import lane_number
+from numbanet.device import device, lane_number
 
 ONE_OF = {"float16": np.uint32(0x3C00), "bfloat16": np.uint32(0x3F80)}  # their bits
 LETTERS = {"float16": "f16", "bfloat16": "bf16"}

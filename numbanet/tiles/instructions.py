@@ -47,26 +47,6 @@ def tuple_of(kind, n):
     return types.UniTuple(kind, n)
 
 
-def special_register_for(name):
-    """Function (anchor): a special register, read again for each anchor, a number that changes.
-
-    So neither it nor what follows from it holds a register throughout a loop.
-    """
-
-    @intrinsic
-    def read(typingctx, anchor):
-        def codegen(context, builder, signature, args):
-            text = f"mov.u32 $0, %{name};"
-            return emit(builder, context, text, types.uint32, 1, args, signature.args, pure=True)
-
-        return types.uint32(anchor), codegen
-
-    return read
-
-
-lane_number, thread_index_for = special_register_for("laneid"), special_register_for("tid.x")
-
-
 def matrix_multiply_add(halves):
     """Function (a, b_low, b_high, c): the sums c of a 16 x 8 matrix, plus a [16, 16] b [16, 8].
 
