@@ -82,10 +82,13 @@ def components(description: str) -> tuple[AbstractEncoding, AbstractMLP | None]:
     return encoding, create_network_component(encoding, n_output_dims, read["network"])
 
 
-def n_kept(description: str, device: torch.device) -> int:
-    """How many numbers per sample a forward pass keeps for the backward pass."""
+def n_kept(description: str, where: str) -> int:
+    """How many numbers per sample a forward pass can keep, on the "cpu" or elsewhere.
+
+    These are the features that the network reads, and on the CPU alone.
+    """
     _, network = components(description)
-    return 0 if network is None or device.type != "cpu" else network.n_input_dims
+    return 0 if network is None or where != "cpu" else network.n_input_dims
 
 
 def n_params(description: str) -> int:
@@ -134,7 +137,7 @@ class Evaluator:
         self.n_params = n_params(description)
         self.target = target
         self._network = network
-        self._keeps_features = target.name == "cpu"
+        self._n_kept = n_kept(description, target.name)
         self._n_matrix_params = 0 if network is None else network.n_params
         if network is None:
             self._engine = target.encoding_engine(encoding)
@@ -149,16 +152,15 @@ class Evaluator:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The outputs [n, n_outputs] for inputs [n, n_inputs], and what `backward` can do with.
 
-        That is the features [n, n_kept], or empty.
+        That is [n, n_kept], or [n, 0] where nothing is to be kept or can be.
         """
         with current_stream(self.target, x):
             inputs, read = self._arrays(x, params)
-            if self._network is None:
-                return tensor_of(self._engine.forward(inputs, read)), x.new_empty(0)
-            if keeps and self._keeps_features:
+            if keeps and self._n_kept:
                 y, features = self._engine.forward(inputs, read)
                 return tensor_of(y), tensor_of(features)
-            return tensor_of(self._engine.inference(inputs, read)), x.new_empty(0)
+            evaluate = self._engine.forward if self._network is None else self._engine.inference
+            return tensor_of(evaluate(inputs, read)), x.new_empty(len(x), 0)
 
     def backward(
         self, dl_dy: torch.Tensor, x: torch.Tensor, params: torch.Tensor, kept: torch.Tensor,

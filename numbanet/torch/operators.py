@@ -79,8 +79,9 @@ def _vector(params, description, wanted):
 
 @forward.register_fake
 def _(x, params, description, precision, keeps):
-    kept = (x.shape[0], n_kept(description, x.device)) if keeps else 0
-    return x.new_empty(x.shape[0], sizes(description)[1]), x.new_empty(kept)
+    width = n_kept(description, x.device.type) if keeps else 0
+    y = x.new_empty(x.shape[0], sizes(description)[1])
+    return y, x.new_empty(x.shape[0], width)
 
 
 @backward.register_fake

@@ -139,26 +139,33 @@ def test_encodings_and_losses_compile_too(module):
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_operators_are_what_pytorch_expects(transposed):
+@pytest.mark.parametrize("has_network", [False, True])
+def test_operators_are_what_pytorch_expects(has_network, transposed):
     """Schema, fake results, autograd and dynamic shapes, as PyTorch itself checks them."""
-    twin = naive.Model(*MODELS["smooth"])
     n_input_dims, n_output_dims, config = MODELS["smooth"]
-    module = tcnn.NetworkWithInputEncoding(
-        n_input_dims, n_output_dims, config["encoding"], config["network"], device="cpu"
-    )
+    if has_network:
+        module = tcnn.NetworkWithInputEncoding(
+            n_input_dims, n_output_dims, config["encoding"], config["network"], device="cpu"
+        )
+    else:
+        module = tcnn.Encoding(n_input_dims, config["encoding"], device="cpu")
     model = module.native_tcnn_module.description, "float32"
-    params = torch.from_numpy(models.lively_params(twin)).requires_grad_()
+    params = torch.rand(module.params.shape).requires_grad_()
     x, dl_dy = (
         (torch.rand(n, 9).T if transposed else torch.rand(9, n)).requires_grad_()
-        for n in (n_input_dims, n_output_dims)
+        for n in (module.n_input_dims, module.n_output_dims)
     )
     kept = tcnn.operators.forward(x, params, *model, True)[1]
-    for operator, arguments in (
+    calls = [
         (tcnn.operators.forward, (x, params, *model, True)),
+        (tcnn.operators.forward, (x, params, *model, False)),
         (tcnn.operators.backward, (dl_dy, x, params, kept, *model, True, False)),
         (tcnn.operators.double_backward, (dl_dy, x, params, x.detach(), *model, True)),
-        (tcnn.operators.loss, (x, params, dl_dy.detach(), None, *model, "L2", True, True)),
-    ):
+    ]
+    if has_network:
+        loss = (x, params, dl_dy.detach(), None, *model, "L2", True, True)
+        calls.append((tcnn.operators.loss, loss))
+    for operator, arguments in calls:
         checks = ["test_schema", "test_faketensor"]
         if operator is tcnn.operators.forward:
             checks += ["test_autograd_registration", "test_aot_dispatch_dynamic"]
