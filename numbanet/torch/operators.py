@@ -142,6 +142,19 @@ def _backward_backward(ctx, dl_ddx, dl_ddparams):
     return *(value if want else None for value, want in zip(found, wanted, strict=True)), *nothing
 
 
+def _keep_nothing(ctx, inputs, output):
+    ctx.set_materialize_grads(False)
+
+
+def _double_backward_backward(ctx, *of_gradients):
+    if any(gradient is not None for gradient in of_gradients):
+        raise RuntimeError(
+            "second derivatives cannot be differentiated once more; leave create_graph=True out "
+            "where they are computed, or detach them"
+        )
+    return (None,) * 7
+
+
 def _keep_loss(ctx, inputs, output):
     _, *gradients = output
     ctx.save_for_backward(*gradients)
@@ -164,4 +177,5 @@ def _loss_backward(ctx, dl_dvalue, *of_gradients):
 
 forward.register_autograd(_forward_backward, setup_context=_keep_forward)
 backward.register_autograd(_backward_backward, setup_context=_keep_backward)
+double_backward.register_autograd(_double_backward_backward, setup_context=_keep_nothing)
 loss.register_autograd(_loss_backward, setup_context=_keep_loss)

@@ -224,6 +224,15 @@ def test_the_gradient_of_parameters_is_not_differentiated():
         gradient.square().sum().backward()
 
 
+def test_third_derivatives_are_refused():
+    module = make("network, Softplus")
+    x = torch.rand(20, 3, requires_grad=True)
+    (first,) = torch.autograd.grad(module(x).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="second derivatives cannot be differentiated once more"):
+        second.sum().backward()
+
+
 def test_an_eikonal_loss_trains_a_grid_with_its_network():
     """What SDF programs do: a loss of the gradient with respect to the inputs."""
     module = tcnn.NetworkWithInputEncoding(
