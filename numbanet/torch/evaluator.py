@@ -235,6 +235,8 @@ class Evaluator:
 
     def _arrays(self, x: torch.Tensor, params: torch.Tensor) -> tuple[Any, Any]:
         """Inputs and parameters as the engines read them."""
+        if params.shape != (self.n_params,):
+            raise ValueError(f"params: expected shape [{self.n_params}], got {list(params.shape)}")
         inputs = self.target.matrix(array_of(x), "inputs", self.n_inputs)
         vector = self.target.vector(array_of(params), "params", self.n_params)
         return inputs, self._parameters.converted(vector)

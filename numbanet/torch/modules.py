@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from numbanet import registry
+from numbanet.create import create_loss
 from numbanet.torch import evaluator, operators
 from numbanet.torch.bindings import (
     DTYPES,
@@ -59,7 +61,7 @@ class Module(torch.nn.Module):
                 are moved to that of the parameters, with a warning.
 
         Raises:
-            ValueError: the inputs have another shape.
+            ValueError: the inputs are no tensor, or have another shape.
         """
         x, params = self._inputs(x, "inputs", self.n_input_dims), self._params()
         return self.native_tcnn_module.evaluate(x, params).to(self.dtype)
@@ -72,10 +74,9 @@ class Module(torch.nn.Module):
         if not isinstance(x, torch.Tensor):
             raise ValueError(f"{name}: expected a tensor, got {type(x).__name__}")
         if x.dim() != 2 or x.shape[1] != n_columns:
-            raise ValueError(
-                f"{name}: expected shape [batch, {n_columns}], got {list(x.shape)}; reshape what "
-                "has more dimensions"
-            )
+            expected = f"[batch, {n_columns}]"
+            hint = "" if x.dim() == 2 else f"; reshape it to {expected}"
+            raise ValueError(f"{name}: expected shape {expected}, got {list(x.shape)}{hint}")
         if x.device != self.params.device:
             warnings.warn(
                 f"{name} on {x.device} are moved to {self.params.device}, where the parameters of "
@@ -128,15 +129,17 @@ class TrainableModule(Module):
 
         Raises:
             ConfigError: the config cannot be used.
-            ValueError: a shape is wrong, or targets or pdf require a gradient.
+            ValueError: no tensor or a wrong shape is given, or targets or pdf require a gradient.
         """
-        config = loss if isinstance(loss, str) else json.dumps(dict(loss))
+        config = loss
+        if not isinstance(loss, str):
+            config = json.dumps(registry.to_config(create_loss(loss)))
         x = self._inputs(x, "x", self.n_input_dims)
         given = {"targets": targets} if pdf is None else {"targets": targets, "pdf": pdf}
         for name, tensor in given.items():
+            given[name] = self._inputs(tensor, name, self.n_output_dims)
             if tensor.requires_grad:
                 raise ValueError(f"{name}: must not require a gradient; detach it")
-            given[name] = self._inputs(tensor, name, self.n_output_dims)
             if len(tensor) != len(x):
                 raise ValueError(f"{name}: expected {len(x)} rows as x has, got {len(tensor)}")
         native, enabled, params = self.native_tcnn_module, torch.is_grad_enabled(), self._params()

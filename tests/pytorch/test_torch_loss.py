@@ -120,6 +120,10 @@ def test_training_steps_are_the_trainers():
             ValueError,
             "targets: must not require a gradient; detach it",
         ),
+        ({"x": np.zeros((4, 2))}, ValueError, "x: expected a tensor, got ndarray"),
+        ({"targets": np.zeros((4, 3))}, ValueError, "targets: expected a tensor, got ndarray"),
+        ({"pdf": [1.0]}, ValueError, "pdf: expected a tensor, got list"),
+        ({"loss": None}, numbanet.ConfigError, "loss: expected a JSON object, got None"),
         ({"loss": "L3"}, numbanet.ConfigError, "loss.otype: 'L3' is no loss; use one of"),
         ({"loss": {"otype": "Huber", "delta": -1}}, numbanet.ConfigError, "delta"),
     ],
@@ -129,6 +133,14 @@ def test_what_is_wrong_is_said(changes, error, message):
     given = {"x": torch.zeros(4, 2), "targets": torch.zeros(4, 3)}
     with pytest.raises(error, match=message):
         module.loss(**{**given, **changes})
+
+
+def test_options_of_a_loss_may_be_numpys():
+    module, _ = make("hash")
+    x, targets = map(torch.from_numpy, models.batch_of("hash", 33))
+    value = module.loss(x, targets, {"otype": "Huber", "delta": np.float32(0.5)})
+    assert torch.equal(value, module.loss(x, targets, {"otype": "Huber", "delta": 0.5}))
+    assert not torch.equal(value, module.loss(x, targets, {"otype": "Huber", "delta": 2.0}))
 
 
 def test_a_loss_that_needs_other_outputs_is_refused():

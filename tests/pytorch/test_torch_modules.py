@@ -168,6 +168,13 @@ def test_wrong_shapes_are_refused(x):
         make("hash")(x)
 
 
+@pytest.mark.parametrize(("shape", "hint"), [((3,), r"; reshape it to \[batch, 1\]"), ((3, 2), "")])
+def test_wrong_shapes_are_refused_with_a_hint(shape, hint):
+    got = ", ".join(map(str, shape))
+    with pytest.raises(ValueError, match=rf"expected shape \[batch, 1\], got \[{got}\]{hint}$"):
+        tcnn.Encoding(1, {"otype": "Identity"})(torch.zeros(shape))
+
+
 def test_wrong_arguments_are_refused():
     with pytest.raises(numbanet.ConfigError, match=r"encoding\.otype"):
         tcnn.Encoding(3, {"otype": "HashGird"})
@@ -310,8 +317,11 @@ def test_half_parameters_may_replace_the_own_ones():
 def test_parameters_of_another_size_are_refused():
     module = make("hash")
     module.params = torch.nn.Parameter(module.params.detach()[:-1])
-    with pytest.raises(ValueError, match="params: expected shape"):
+    wrong = rf"params: expected shape \[{len(module.params) + 1}\], got \[{len(module.params)}\]$"
+    with pytest.raises(ValueError, match=wrong):
         module(torch.rand(3, 2))
+    with pytest.raises(ValueError, match=wrong):
+        module.native_tcnn_module.fwd(torch.rand(3, 2), module.params)
 
 
 def test_half_makes_a_module_of_half_parameters():
