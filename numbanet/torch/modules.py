@@ -67,10 +67,10 @@ class Module(torch.nn.Module):
         return self.native_tcnn_module.evaluate(x, params).to(self.dtype)
 
     def _params(self) -> torch.Tensor:
-        return self.params.to(torch.float32).contiguous()
+        return self.params.to(torch.float32)
 
     def _inputs(self, x: torch.Tensor, name: str, n_columns: int) -> torch.Tensor:
-        """A batch as the operators take it: float32, in C order, where the parameters are."""
+        """A batch as the operators take it: float32, where the parameters are."""
         if not isinstance(x, torch.Tensor):
             raise ValueError(f"{name}: expected a tensor, got {type(x).__name__}")
         if x.dim() != 2 or x.shape[1] != n_columns:
@@ -84,7 +84,7 @@ class Module(torch.nn.Module):
                 stacklevel=3,
             )
             x = x.to(self.params.device)
-        return x.to(torch.float32).contiguous()
+        return x.to(torch.float32)
 
     @property
     def jit_fusion(self) -> bool:
