@@ -1,6 +1,6 @@
 """Measure how a block is best divided on a GPU, and what it costs if weights do not fit.
 
-    python benchmarks/gpu_shapes.py [--batches 2^14,2^18]
+    python benchmarks/gpu_shapes.py [--batches 2^14,2^18] [--only 'hash grid']
 
 First, networks whose weights do not fit a block's shared memory: they come one matrix after the
 other, beside the chain of kernels. Then inference by blocks of several shapes, whose outputs must
@@ -15,6 +15,7 @@ from cpu_training import batch_sizes
 from gpu_session import Clock
 
 import numbanet
+from numbanet.cuda.driver import RESERVED, why_not
 
 HASH = {
     "otype": "HashGrid",
@@ -22,22 +23,41 @@ HASH = {
     "log2_hashmap_size": 15,
     "per_level_scale": 1.5,
 }
+HASH_19 = {**HASH, "log2_hashmap_size": 19, "per_level_scale": 1.38}
+HASH_22 = {**HASH, "log2_hashmap_size": 22, "per_level_scale": 1.6}
 ONE_BLOB, IDENTITY = {"otype": "OneBlob", "n_bins": 64}, {"otype": "Identity"}
+FREQUENCY = {"otype": "Frequency", "n_frequencies": 12}
 # encoding, inputs, outputs, neurons, hidden layers
 DEEP = {
     "OneBlob, 128 wide, 8 layers": (ONE_BLOB, 2, 3, 128, 8),
     "hash grid, 128 wide, 8 layers": (HASH, 2, 3, 128, 8),
 }
 FITTING = {
+    "OneBlob, 64 wide, 4 layers": (ONE_BLOB, 2, 3, 64, 4),
+    "OneBlob, 128 wide, 2 layers": (ONE_BLOB, 2, 3, 128, 2),
     "OneBlob, 128 wide, 5 layers": (ONE_BLOB, 2, 3, 128, 5),
     "hash grid, 128 wide, 4 layers": (HASH, 2, 3, 128, 4),
     "hash grid, 128 wide, 2 layers": (HASH, 2, 3, 128, 2),
     "Identity, 128 wide, 3 layers": (IDENTITY, 32, 32, 128, 3),
     "Identity, 96 wide, 3 layers": (IDENTITY, 32, 32, 96, 3),
+    "frequencies, 64 wide, 4 layers": (FREQUENCY, 3, 4, 64, 4),
+    "hash grid, 32 wide, 2 layers": (HASH, 2, 3, 32, 2),
     "hash grid, 64 wide, 2 layers": (HASH, 2, 3, 64, 2),
+    "hash grid in 3-D, 2^19 entries, 64 wide, 2 layers": (HASH_19, 3, 16, 64, 2),
+    "hash grid in 3-D, 2^22 entries, 64 wide, 2 layers": (HASH_22, 3, 16, 64, 2),
 }
-# warps of a block, blocks of a multiprocessor, whether weights come one matrix after the other
-SHAPES = (8, 2, False), (8, 1, False), (6, 1, False), (4, 1, False), (8, 1, True)
+# warps of a block, blocks that registers are left for and blocks that are started on a
+# multiprocessor, whether weights come one matrix after the other
+SHAPES = (
+    (8, 2, 2, False),
+    (8, 2, 1, False),
+    (8, 1, 1, False),
+    (4, 4, 2, False),
+    (4, 2, 2, False),
+    (4, 1, 1, False),
+    (6, 1, 1, False),
+    (8, 1, 1, True),
+)
 N_ROUNDS, N_REPEATS = 5, 30
 
 
@@ -52,11 +72,16 @@ def create(job, **options):
 def with_shape(job, shape):
     """A model whose inference has this shape, or None if that does not fit."""
     model = create(job)
-    engine, (n_warps, n_blocks, streams) = model.network.engine, shape
+    engine, (n_warps, n_blocks, n_started, streams) = model.network.engine, shape
     layout = replace(engine._inference_layout, n_warps=n_warps, streams=streams)
     engine._inference_layout, engine._inference_blocks = layout, n_blocks
-    has_memory = n_blocks * layout.shared_bytes <= model.network.target.device.max_shared_bytes
-    return model if has_memory else None
+    engine._started_blocks = n_started
+    device = model.network.target.device
+    if n_blocks * (layout.shared_bytes + RESERVED) > device.max_shared_bytes + RESERVED:
+        return None
+    device._built.clear()  # shapes that share their code would share its share of the cache too
+    model.trainer.inference(np.zeros((1, job[1]), np.float32))
+    return model
 
 
 def compare(title, models, call):
@@ -95,8 +120,8 @@ def compare_deep(name, job, n):
 def compare_shapes(name, job, n):
     models = {shape: with_shape(job, shape) for shape in SHAPES}
     models = {
-        f"{w} warps x {b}{' streamed' if streams else ''}": model
-        for (w, b, streams), model in models.items()
+        f"{w} warps x {started} of {b}{' streamed' if streams else ''}": model
+        for (w, b, started, streams), model in models.items()
         if model
     }
     x = np.random.default_rng(0).random((n, job[1]), np.float32)
@@ -110,17 +135,16 @@ def compare_shapes(name, job, n):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--batches", type=batch_sizes, default=batch_sizes("2^14,2^18"))
+    parser.add_argument("--only", default="", help="models whose names contain this")
     options = parser.parse_args()
-    from numbanet.cuda.driver import why_not
-
     reason = why_not()
     if reason is not None:
         print(f"Nothing is measured, because no GPU can be used: {reason}")
         return
     for measure, jobs in ((compare_deep, DEEP), (compare_shapes, FITTING)):
-        for name, job in jobs.items():
+        for name in filter(lambda name: options.only in name, jobs):
             for n in options.batches:
-                measure(name, job, n)
+                measure(name, jobs[name], n)
 
 
 if __name__ == "__main__":

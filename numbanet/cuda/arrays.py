@@ -163,3 +163,8 @@ def copied(array: DeviceArray) -> DeviceArray:
     copy = empty(array.shape, array.dtype, array.device)
     array.device.copy(copy.address, array.address, array.nbytes)
     return copy
+
+
+def address_of(array: DeviceArray | None) -> int:
+    """Of its first element; 0, for kernels, where there is none."""
+    return 0 if array is None else array.address

@@ -18,13 +18,13 @@ from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
 from numbanet.cuda.fused_engine import AMPERE
-from numbanet.cuda.fused_layout import FRAGMENTS, MOST_HIDDEN, WARP, FusedLayout, fits
+from numbanet.cuda.fused_layout import FRAGMENTS, MOST_HIDDEN, FusedLayout, fits
 from numbanet.cuda.fused_network import forward
 from numbanet.cuda.fused_outputs import for_each_output
 from numbanet.cuda.fused_samples import encode
 from numbanet.cuda.fused_weights import load_weights
 from numbanet.cuda.lane_network import evaluate
-from numbanet.cuda.threads import barrier, stop, thread_in_block, threads_in_block
+from numbanet.cuda.threads import WARP, barrier, stop, thread_in_block, threads_in_block
 from numbanet.cuda.user_kernel import UserKernel
 from numbanet.device import device, float_bits, float_from_bits, local_array, unrolled
 from numbanet.encoded_network import EncodedNetwork

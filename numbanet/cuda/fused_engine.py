@@ -4,11 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 from numbanet.cuda import fused_kernels as kernels
-from numbanet.cuda.arrays import DeviceArray, empty
+from numbanet.cuda.arrays import DeviceArray, address_of, empty
 from numbanet.cuda.driver import RESERVED
-from numbanet.cuda.fused_layout import MOST_NARROW, WARP, FusedLayout, fits
+from numbanet.cuda.fused_layout import MOST_NARROW, FusedLayout, fits
 from numbanet.cuda.kernel import Kernel, exclusive
 from numbanet.cuda.network_engine import NetworkEngine
+from numbanet.cuda.threads import WARP
 from numbanet.cuda.wide_engine import WideTraining
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.losses.base import AbstractLoss
@@ -20,7 +21,11 @@ AMPERE = (8, 0)  # the first with these matrix instructions
 WARPS = 4  # of a group
 # Inference: warps of a block, blocks of a multiprocessor, and whether matrices of weights come one
 # after the other; the first of these that fits.
-INFERENCE_SHAPES = (8, 2, False), (8, 1, False), *((n, 1, True) for n in range(8, 0, -1))
+INFERENCE_SHAPES = (
+    *((8, 2, False), (4, 2, False), (8, 1, False)),
+    *((n_warps, 1, True) for n_warps in range(8, 0, -1)),
+)
+FEW_WARPS = 8  # of a multiprocessor: enough for gathers, which find more in the first-level cache
 TRAINING_GROUPS = 2  # of a multiprocessor, in one block where they fit
 REGISTERS, MOST_REGISTERS = 65536, 255  # of a multiprocessor, and of a thread
 COARSEST = 16 * 1024  # bytes of private gradients, which pay most
@@ -44,9 +49,12 @@ class FusedEngine(NetworkEngine):
         for n_warps, n_blocks, streams in INFERENCE_SHAPES:
             layout = FusedLayout(model, n_warps, trains=False, streams=streams)
             self._inference_layout, self._inference_blocks = layout, n_blocks
-            has_registers = n_blocks == 1 or max(layout.widths) <= MOST_NARROW
+            has_registers = n_blocks * n_warps <= FEW_WARPS or max(layout.widths) <= MOST_NARROW
             if has_registers and fits(layout, most if n_blocks == 1 else half):
                 break
+        self._started_blocks = n_blocks
+        if model.encoding.n_params:
+            self._started_blocks = min(n_blocks, FEW_WARPS // n_warps)
         # In one block they share its weights and private gradients, of which more fit then.
         layout = FusedLayout(model, WARPS, trains=True)
         together = replace(layout, n_groups=TRAINING_GROUPS)
@@ -68,12 +76,13 @@ class FusedEngine(NetworkEngine):
                 f"fused=True: {what} of this model cannot be fused; fused=None takes the chain then"
             )
 
-    def _kernel(self, key, make, types, layout, n_blocks) -> Kernel:
+    def _kernel(self, key, make, types, layout, n_blocks, n_started) -> Kernel:
+        """With registers for n_blocks on a multiprocessor, and shared memory for those started."""
         if key not in self._fused:
             n_threads, shared_bytes = layout.n_threads, layout.shared_bytes
             most = min(REGISTERS // (n_blocks * n_threads) // 8 * 8, MOST_REGISTERS)
             self._fused[key] = Kernel(
-                self.device, make(), types, n_threads, shared_bytes, most, n_blocks
+                self.device, make(), types, n_threads, shared_bytes, most, n_started
             )
         return self._fused[key]
 
@@ -96,9 +105,10 @@ class FusedEngine(NetworkEngine):
             kernels.INFERENCE,
             layout,
             self._inference_blocks,
+            self._started_blocks,
         )
         weights, encoding = params.address, self._encoding_params(params)
-        grid = self._grid(layout, n, self._inference_blocks)
+        grid = self._grid(layout, n, self._started_blocks)
         kernel(grid, inputs.address, n, weights, encoding, outputs.address)
         return outputs
 
@@ -152,6 +162,7 @@ class FusedEngine(NetworkEngine):
             kernels.TRAINING,
             used,
             n_blocks,
+            n_blocks,
         )
         grid = self._grid(layout, n, n_blocks)
         n_sums = grid * layout.n_threads // WARP
@@ -167,14 +178,10 @@ class FusedEngine(NetworkEngine):
         kernel(
             grid,
             *(inputs.address, n, params.address, self._encoding_params(params)),
-            *(address(targets), address(pdf), address(external)),
+            *(address_of(targets), address_of(pdf), address_of(external)),
             *(self.loss_scale if external is not None else scale, unscaled),
-            *(flat, scatter, 1.0 if in_halves else unscaled, sums.address, address(dl_dinput)),
+            *(flat, scatter, 1.0 if in_halves else unscaled, sums.address, address_of(dl_dinput)),
         )
         if in_halves:
             self._collect(gradients)
         return n_sums if loss is not None else 0
-
-
-def address(array: DeviceArray | None) -> int:
-    return 0 if array is None else array.address

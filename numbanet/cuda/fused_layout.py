@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
+from numbanet.cuda.threads import WARP
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.tiles.fragments import ROWS, row_pitch
 
-WARP = 32
 FRAGMENTS = WARP // ROWS  # of a warp's samples
 SCALE = 16  # bytes beside private gradients
 MOST_SUMS = 80  # registers of a thread that may hold gradients of weights

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.cuda import optimizer_kernels as kernels
-from numbanet.cuda.arrays import DeviceArray, empty, to_device, zeros
+from numbanet.cuda.arrays import DeviceArray, address_of, empty, to_device, zeros
 from numbanet.cuda.errors import CudaError
 from numbanet.cuda.graphs import Graphs
 from numbanet.cuda.kernel import BLOCK, Kernel
@@ -15,14 +15,9 @@ from numbanet.cuda.operations import Operations
 from numbanet.cuda.parameter_groups import group_size
 from numbanet.cuda.parameters import CudaParameters
 from numbanet.cuda.results import PendingResult, Results
+from numbanet.cuda.threads import WARP
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.target import AbstractTraining, Batch, Gradients
-
-WARP = 32
-
-
-def address(array: DeviceArray | None) -> int:
-    return 0 if array is None else array.address
 
 
 class OptimizerKernels:
@@ -159,8 +154,8 @@ class CudaTraining(AbstractTraining):
             result = self._results.next()
             key = (
                 *(found, loss, len(batch), overwrite, run_optimizer, gradients is None),
-                *(address(batch.inputs), address(batch.targets), address(batch.pdf)),
-                *(address(batch.external), address(params), address(dl_dinput)),
+                *(address_of(batch.inputs), address_of(batch.targets), address_of(batch.pdf)),
+                *(address_of(batch.external), address_of(params), address_of(dl_dinput)),
                 self._engine.generation,
             )
             work = (

@@ -8,8 +8,8 @@ import numpy as np
 
 from numbanet.cuda.arrays import DeviceArray, empty
 from numbanet.cuda.encoding_engine import FLOAT_BYTES, MOST_ROWS
-from numbanet.cuda.fused_layout import WARP
 from numbanet.cuda.kernel import Kernel
+from numbanet.cuda.threads import WARP
 from numbanet.cuda.wide_gradients import (
     N_THREADS,
     WIDE_GRADIENTS,

@@ -10,9 +10,10 @@ from functools import cache
 
 import numpy as np
 
-from numbanet.cuda.fused_layout import FRAGMENTS, WARP
+from numbanet.cuda.fused_layout import FRAGMENTS
 from numbanet.cuda.fused_network import nothing
 from numbanet.cuda.threads import (
+    WARP,
     barrier,
     block_index,
     block_index_y,

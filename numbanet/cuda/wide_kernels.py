@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from numbanet.cuda.encoding_kernels import read_row
-from numbanet.cuda.fused_layout import FRAGMENTS, WARP
+from numbanet.cuda.fused_layout import FRAGMENTS
 from numbanet.cuda.fused_outputs import output_gradient
 from numbanet.cuda.fused_samples import (
     PIECE,
@@ -20,7 +20,14 @@ from numbanet.cuda.fused_samples import (
     encode_in_words,
 )
 from numbanet.cuda.fused_weights import end_turns, load_weights
-from numbanet.cuda.threads import barrier, block_index, blocks_per_grid, thread_index, warp_sum
+from numbanet.cuda.threads import (
+    WARP,
+    barrier,
+    block_index,
+    blocks_per_grid,
+    thread_index,
+    warp_sum,
+)
 from numbanet.cuda.wide_layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, WideLayout
 from numbanet.cuda.wide_network import backward, forward
 from numbanet.device import (

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
-from numbanet.cuda.fused_layout import FRAGMENTS, WARP, FusedLayout, is_narrow
+from numbanet.cuda.fused_layout import FRAGMENTS, FusedLayout, is_narrow
+from numbanet.cuda.threads import WARP
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.tiles.fragments import ROWS
 
