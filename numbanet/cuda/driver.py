@@ -15,6 +15,7 @@ from numbanet.cuda.context import Context
 from numbanet.cuda.driver_calls import checked, compute_capability_of, error_of, handle_of
 from numbanet.cuda.errors import CudaError, DeviceMemoryError, LaunchError, ToolkitMissingError
 from numbanet.cuda.machine_code import PTX, Cubin
+from numbanet.cuda.spare_memory import SpareMemory
 
 CAPTURE_STREAM = 1  # CU_STREAM_NON_BLOCKING
 ALWAYS_THERE = 48 * 1024  # bytes of shared memory that a launch gets without asking before
@@ -85,6 +86,7 @@ class CudaDevice(Context):
         )
         self.total_memory = checked(driver.cuDeviceTotalMem(handle))
         self._pool = self._create_pool(handle)
+        self._spare = SpareMemory()
         self._built = {}
         self.lock = threading.RLock()  # of whoever queues work
         self._frees = None  # addresses to free after the capture that is under way
@@ -122,6 +124,14 @@ class CudaDevice(Context):
         """
         if n_bytes == 0:
             return 0
+        size = self._spare.size(n_bytes)
+        address = self._spare.take(size)
+        if address is None:
+            address = self._allocate(size)
+            self._spare.lend(address, size)
+        return address
+
+    def _allocate(self, n_bytes: int) -> int:
         try:
             return self._take(n_bytes)
         except DeviceMemoryError:
@@ -138,7 +148,9 @@ class CudaDevice(Context):
             raise
 
     def trim(self) -> None:
-        """Give what the pool does not need back to the GPU."""
+        """Give what is not needed back to the GPU."""
+        for address in self._spare.clear():
+            self._give_back(address)
         if self._pool is not None:
             self._call("cuMemPoolTrimTo", self._pool, 0)
 
@@ -149,15 +161,16 @@ class CudaDevice(Context):
         return int(self._call("cuMemAllocFromPoolAsync", *arguments, doing=doing))
 
     def free(self, address: int) -> None:
-        """Give memory back, once what is queued is done with it.
-
-        Nothing is raised: what fails here has failed before, and was reported there.
-        """
+        """Give memory back, once what is queued is done with it."""
         if address == 0:
             return
         if self._frees is not None:
             self._frees.append(address)
-            return
+        elif not self._spare.keep(address):
+            self._give_back(address)
+
+    def _give_back(self, address: int) -> None:
+        """Nothing is raised: what fails here has failed before, and was reported there."""
         entered = self._enter()
         if self._pool is None:
             self._driver.cuMemFree(address)

@@ -12,6 +12,7 @@ from numbanet.cuda.assembler import assemble
 from numbanet.cuda.compiler import compile_ptx
 from numbanet.cuda.driver import CudaDevice, LoadedKernel, why_not
 from numbanet.cuda.machine_code import PTX
+from numbanet.cuda.spare_memory import LARGEST, MOST
 from numbanet.storage.views import float_vector
 
 
@@ -96,16 +97,66 @@ def test_without_memory_pools(fake_driver):
     fake_driver.attributes["MEMORY_POOLS_SUPPORTED"] = 0
     fake_driver.answers["cuMemAlloc"] = (8192,)
     device = CudaDevice()
-    assert device.allocate(100) == 8192
+    assert device.allocate(LARGEST + 1) == 8192
     device.free(8192)
     assert fake_driver.named("cuMemFree") == [("cuMemFree", 8192)]
 
 
 def test_memory_is_freed_with_its_last_reference(device, fake_driver):
-    memory = Memory(device, 100)
+    memory = Memory(device, LARGEST + 1)
     assert not fake_driver.named("cuMemFreeAsync")
     del memory
     gc.collect()
+    assert fake_driver.named("cuMemFreeAsync") == [("cuMemFreeAsync", 4096, 1)]
+
+
+def allocate(device, fake_driver, address, n_bytes):
+    """Where the driver would give this address."""
+    fake_driver.answers["cuMemAllocFromPoolAsync"] = (address,)
+    return device.allocate(n_bytes)
+
+
+def test_small_pieces_are_used_anew(device, fake_driver):
+    first = allocate(device, fake_driver, 4096, 1000)
+    allocate(device, fake_driver, 8192, 1025)
+    device.free(first)
+    assert allocate(device, fake_driver, 12288, 513) == first  # both become 1024 bytes
+    assert allocate(device, fake_driver, 16384, 1024) == 16384
+    asked = [call[1] for call in fake_driver.named("cuMemAllocFromPoolAsync")]
+    assert asked == [1024, 2048, 1024]
+    assert not fake_driver.named("cuMemFreeAsync")
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "size"), [(1, 256), (256, 256), (257, 512), (LARGEST, LARGEST)]
+)
+def test_sizes_of_small_pieces(device, fake_driver, n_bytes, size):
+    device.allocate(n_bytes)
+    assert fake_driver.named("cuMemAllocFromPoolAsync")[0][1] == size
+
+
+def test_few_small_pieces_are_kept(device, fake_driver):
+    pieces = [4096 * i for i in range(1, MOST + 3)]
+    for piece in pieces:
+        allocate(device, fake_driver, piece, 100)
+    for piece in pieces:
+        device.free(piece)
+    assert [call[1] for call in fake_driver.named("cuMemFreeAsync")] == pieces[MOST:]
+    device.trim()
+    assert sorted(call[1] for call in fake_driver.named("cuMemFreeAsync")) == pieces
+
+
+def test_pieces_are_not_used_anew_while_a_graph_is_captured(device, fake_driver):
+    piece = device.allocate(100)
+    device.capture(lambda: device.free(piece))
+    assert device.allocate(100) == piece
+    assert len(fake_driver.named("cuMemAllocFromPoolAsync")) == 1
+
+
+def test_small_pieces_make_room_for_large_ones(device, fake_driver):
+    device.free(device.allocate(100))
+    fake_driver.failures["cuMemAllocFromPoolAsync"] = ["OUT_OF_MEMORY"]
+    device.allocate(2**30)
     assert fake_driver.named("cuMemFreeAsync") == [("cuMemFreeAsync", 4096, 1)]
 
 

@@ -1,0 +1,52 @@
+"""Small pieces of a GPU's memory that nobody needs any more, kept for who asks next.
+
+The driver takes as long for each of its calls as a small kernel does. All work is queued in one
+order, so that what was queued for a piece is done before it is used anew.
+"""
+
+SMALLEST, LARGEST = 2**8, 2**20  # bytes of a piece; all sizes are powers of two
+MOST = 4  # pieces of each size
+
+
+class SpareMemory:
+    """Pieces by their size; at most 8 MiB in all."""
+
+    def __init__(self):
+        self._sizes = {}  # of pieces in use, by their addresses
+        self._pieces = {}
+
+    def size(self, n_bytes: int) -> int:
+        """What to ask the driver for instead."""
+        if n_bytes > LARGEST:
+            return n_bytes
+        return 1 << (max(n_bytes, SMALLEST) - 1).bit_length()
+
+    def take(self, size: int) -> int | None:
+        """A piece of this size, if there is one."""
+        try:
+            address = self._pieces[size].pop()
+        except (KeyError, IndexError):  # another thread may just have taken it
+            return None
+        self._sizes[address] = size
+        return address
+
+    def lend(self, address: int, size: int) -> None:
+        """The driver has given this piece to somebody."""
+        if size <= LARGEST:
+            self._sizes[address] = size
+
+    def keep(self, address: int) -> bool:
+        """Take a piece back; False if it is to be freed."""
+        size = self._sizes.pop(address, None)
+        if size is None:
+            return False
+        pieces = self._pieces.setdefault(size, [])
+        if len(pieces) < MOST:
+            pieces.append(address)
+            return True
+        return False
+
+    def clear(self) -> list[int]:
+        """All pieces that are kept, to be freed."""
+        pieces, self._pieces = self._pieces, {}
+        return [address for same in pieces.values() for address in same]
