@@ -1,10 +1,11 @@
 """CUDA kernels between a network's outputs and their gradient: the loss, and ways in and out.
 
 Outputs and their gradients are feature-major in the precision of the network, element (i, k) at
-k * pitch + i; what the user sees is float32 in rows of samples. One thread per sample.
+k * pitch + i; what the user sees is float32 in rows of samples. One thread per sample, where
+nothing else is said.
 """
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -19,6 +20,35 @@ EXTERNAL = ("uint64", "uint32", "uint32", "float32", "uint64")
 OUTPUTS = ("uint64", "uint32", "uint32", "uint64")
 WARP_MASK = np.uint32(31)
 LOG2_WARP = np.uint32(5)
+AT_ONCE = 8  # outputs of a sample that a thread asks memory for
+
+
+@cache
+def loss_of_elements(loss: ElementwiseLoss, n_outputs: int, has_pdf: bool, n: int):
+    """As loss_row, for n outputs from `first` on, an argument in front.
+
+    All are loaded before anything is stored, so that they wait for memory together.
+    """
+    value_and_gradient = loss.value_and_gradient
+
+    @device
+    @belongs_to(f"{type(loss).__name__}.value_and_gradient")
+    def loss_of_elements(first, y, i, pitch, targets, pdf, scale, dl_dy):
+        predicted, wanted, density = local_array(n), local_array(n), local_array(n)
+        for j in range(n):
+            here = np.uint32(np.uint32(first + j) * pitch + i)
+            there = np.uint32(i * np.uint32(n_outputs) + np.uint32(first + j))
+            predicted[j], wanted[j] = load(y, here), targets[there]
+            density[j] = pdf[there] if has_pdf else ONE
+        total = ZERO
+        for j in range(n):
+            here = np.uint32(np.uint32(first + j) * pitch + i)
+            value, gradient = value_and_gradient(predicted[j], wanted[j], density[j])
+            store(dl_dy, here, scale * gradient)
+            total += value
+        return total
+
+    return loss_of_elements
 
 
 @cache
@@ -28,20 +58,16 @@ def loss_row(loss: AbstractLoss, n_outputs: int, has_pdf: bool, precision: str):
     Writes scale times the gradient.
     """
     if isinstance(loss, ElementwiseLoss):
-        value_and_gradient = loss.value_and_gradient
+        part = partial(loss_of_elements, loss, n_outputs, has_pdf)
+        whole, rest = part(AT_ONCE), part(n_outputs % AT_ONCE)
+        n_whole = n_outputs // AT_ONCE * AT_ONCE
 
         @device
-        @belongs_to(f"{type(loss).__name__}.value_and_gradient")
         def elementwise(y, i, pitch, targets, pdf, scale, dl_dy):
             total = ZERO
-            for k in range(n_outputs):
-                here = np.uint32(np.uint32(k) * pitch + i)
-                there = np.uint32(i * np.uint32(n_outputs) + np.uint32(k))
-                density = pdf[there] if has_pdf else ONE
-                value, gradient = value_and_gradient(load(y, here), targets[there], density)
-                store(dl_dy, here, scale * gradient)
-                total += value
-            return total
+            for first in range(0, n_whole, AT_ONCE):
+                total += whole(first, y, i, pitch, targets, pdf, scale, dl_dy)
+            return total + rest(n_whole, y, i, pitch, targets, pdf, scale, dl_dy)
 
         return elementwise
     row = loss.row(n_outputs, has_pdf)
@@ -110,15 +136,15 @@ def external_kernel(n_outputs: int, precision: str):
 
 @cache
 def outputs_kernel(n_outputs: int, precision: str):
-    """(y, n, pitch, outputs): outputs as float32 in rows of samples."""
-    vector = VECTORS[precision]
+    """(y, n, pitch, outputs): outputs as float32 in rows of samples; one thread for each."""
+    vector, width = VECTORS[precision], np.uint32(n_outputs)
 
     def outputs_in_rows(py, n, pitch, poutputs):
         y, outputs = vector(py, n), float_vector(poutputs, n)
         i = thread_number()
-        if i < n:
-            for k in range(n_outputs):
-                there = np.uint32(i * np.uint32(n_outputs) + np.uint32(k))
-                outputs[there] = load(y, np.uint32(np.uint32(k) * pitch + i))
+        if i < np.uint32(n * width):
+            row = np.uint32(i // width)
+            column = np.uint32(i - np.uint32(row * width))
+            outputs[i] = load(y, np.uint32(np.uint32(column * pitch) + row))
 
     return outputs_in_rows

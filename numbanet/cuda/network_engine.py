@@ -29,6 +29,7 @@ NONE = activation("None")
 LOSS_SCALES = {"float32": 1.0, "float16": 128.0, "bfloat16": 128.0}
 PITCH = 64  # samples lie a multiple of this apart
 MOST_PLANS = 16  # launches for so many sizes are kept
+OUTPUTS_BLOCK = 512  # threads: 16 samples of 32 outputs, which share 32 bytes of halves
 LOSS_BLOCKS = 256  # at most, of a slab
 SUMS_PER_BLOCK = BLOCK // 32
 
@@ -67,7 +68,7 @@ class NetworkEngine:
     @cached_property
     def _outputs_in_rows(self) -> Kernel:
         function = loss_kernels.outputs_kernel(self.model.network.n_output_dims, self.precision)
-        return Kernel(self.device, function, loss_kernels.OUTPUTS)
+        return Kernel(self.device, function, loss_kernels.OUTPUTS, OUTPUTS_BLOCK)
 
     @cached_property
     def _external(self) -> Kernel:
@@ -274,7 +275,7 @@ class NetworkEngine:
         for first, n, x in self._slabs(inputs):
             self._forward(x, n, params, layers)
             to = outputs.address + first * n_outputs * FLOAT_BYTES
-            self._outputs_in_rows.over(n, layers.values[-1], n, layers.pitch, to)
+            self._outputs_in_rows.over(n * n_outputs, layers.values[-1], n, layers.pitch, to)
         return outputs
 
     @exclusive
@@ -345,7 +346,7 @@ class NetworkEngine:
             direction, to = dl_ddl_dx.address + place, dl_dx.address + place
             self._tangents_forward(x, n, params, layers, tangents, direction, to)
             at = dl_ddl_dy.address + offset
-            self._outputs_in_rows.over(n, tangents.values[-1], n, pitch, at)
+            self._outputs_in_rows.over(n * n_outputs, tangents.values[-1], n, pitch, at)
             at, start = dl_dy.address + offset, tangents.dl_dvalues[-1]
             self._external.over(n, at, n, pitch, self.loss_scale, start)
             self.device.zero(layers.dl_dvalues[-1], n_bytes)
