@@ -5,6 +5,8 @@ import pytest
 
 import numbanet
 from numbanet.encodings import Composite, Grid, Identity, OneBlob, SphericalHarmonics
+from numbanet.encodings.base import AbstractEncoding
+from numbanet.encodings.composite.encoding import Nested
 from numbanet.encodings.composite.total import Sum
 from numbanet.registry import ConfigError, UnknownOptionWarning, create, to_config
 
@@ -232,6 +234,25 @@ def test_errors_name_the_path(nested, message):
 def test_sums_are_of_equal_widths():
     with pytest.raises(ConfigError, match=r"^encoding\.reduction: 'Sum' .*equal width.*2.*4"):
         composite(3, of(IDENTITY, 2), of(BLOB, 1), reduction="Sum")
+
+
+class Shifts(AbstractEncoding):
+    """Three parameters."""
+
+    n_dims, n_outputs, n_params = 1, 1, 3
+    forward = backward_input = double_backward_input = None
+
+
+def test_parameters_begin_at_an_even_place():
+    """Grids read pairs of them."""
+    grid = create("encoding", {"n_levels": 1, "log2_hashmap_size": 3}, default="Grid", n_dims=1)
+    shifts, plain = Shifts(), create("encoding", {}, default="Identity", n_dims=1)
+    for encodings in ([grid, shifts], [grid, shifts, plain], [shifts]):
+        nested = tuple(Nested(encoding, 0) for encoding in encodings)
+        assert Composite(n_dims=1, nested=nested).n_params % 2 == 1
+    nested = Nested(plain, 0), Nested(shifts, 0), Nested(grid, 0)
+    with pytest.raises(ValueError, match=r"nested\[2\]: 'Grid' .* an even number .* instead of 3"):
+        Composite(n_dims=1, nested=nested)
 
 
 def test_unknown_options_of_nested_encodings_warn():
