@@ -5,8 +5,8 @@ from typing import Any
 
 from numbanet.cuda import fused_kernels as kernels
 from numbanet.cuda.arrays import DeviceArray, address_of, empty
-from numbanet.cuda.driver import RESERVED
-from numbanet.cuda.fused_layout import MOST_NARROW, FusedLayout, fits
+from numbanet.cuda.fused_layout import fits
+from numbanet.cuda.fused_shapes import FusedShape, inference_shape, training_shape
 from numbanet.cuda.kernel import Kernel, exclusive
 from numbanet.cuda.network_engine import NetworkEngine
 from numbanet.cuda.threads import WARP
@@ -18,18 +18,6 @@ from numbanet.target import Gradients
 
 MOST_NUMBERS = 2**31  # of all inputs or outputs, whose places have 32 bits
 AMPERE = (8, 0)  # the first with these matrix instructions
-WARPS = 4  # of a group
-# Inference: warps of a block, blocks of a multiprocessor, and whether matrices of weights come one
-# after the other; the first of these that fits.
-INFERENCE_SHAPES = (
-    *((8, 2, False), (4, 2, False), (8, 1, False)),
-    *((n_warps, 1, True) for n_warps in range(8, 0, -1)),
-)
-FEW_WARPS = 8  # of a multiprocessor: enough for gathers, which find more in the first-level cache
-TRAINING_GROUPS = 2  # of a multiprocessor, in one block where they fit
-REGISTERS, MOST_REGISTERS = 65536, 255  # of a multiprocessor, and of a thread
-COARSEST = 16 * 1024  # bytes of private gradients, which pay most
-FIRST_LEVEL_CACHE = 64 * 1024  # bytes for gathers, of the memory that it has with shared memory
 
 
 class FusedEngine(NetworkEngine):
@@ -45,29 +33,10 @@ class FusedEngine(NetworkEngine):
         self.wide = WideTraining(self)
         self._fused = {}
         most = device.max_shared_bytes
-        half = (most + RESERVED) // 2 - RESERVED
-        for n_warps, n_blocks, streams in INFERENCE_SHAPES:
-            layout = FusedLayout(model, n_warps, trains=False, streams=streams)
-            self._inference_layout, self._inference_blocks = layout, n_blocks
-            has_registers = n_blocks * n_warps <= FEW_WARPS or max(layout.widths) <= MOST_NARROW
-            if has_registers and fits(layout, most if n_blocks == 1 else half):
-                break
-        self._started_blocks = n_blocks
-        if model.encoding.n_params:
-            self._started_blocks = min(n_blocks, FEW_WARPS // n_warps)
-        # In one block they share its weights and private gradients, of which more fit then.
-        layout = FusedLayout(model, WARPS, trains=True)
-        together = replace(layout, n_groups=TRAINING_GROUPS)
-        if together.shared_bytes <= most:
-            wanted = min(together.shared_bytes + COARSEST, most)
-            self._training_layout = together.with_private(max(most - FIRST_LEVEL_CACHE, wanted))
-            self._training_blocks = 1
-        else:
-            self._training_blocks = 2 if layout.shared_bytes <= half else 1
-            per_block = half if self._training_blocks == 2 else most
-            self._training_layout = layout.with_private(per_block)
-        self._fuses_inference = fits(self._inference_layout, most)
-        self._fuses_training = fits(self._training_layout, most)
+        self._inference_shape = inference_shape(model, most)
+        self._training_shape = training_shape(model, most)
+        self._fuses_inference = fits(self._inference_shape.layout, most)
+        self._fuses_training = fits(self._training_shape.layout, most)
         self._most_samples = MOST_NUMBERS // max(model.encoding.n_dims, model.network.n_output_dims)
 
     def _require(self, can: bool, what: str) -> None:
@@ -76,24 +45,27 @@ class FusedEngine(NetworkEngine):
                 f"fused=True: {what} of this model cannot be fused; fused=None takes the chain then"
             )
 
-    def _kernel(self, key, make, types, layout, n_blocks, n_started) -> Kernel:
-        """With registers for n_blocks on a multiprocessor, and shared memory for those started."""
+    def _kernel(self, key, make, types, shape: FusedShape) -> Kernel:
         if key not in self._fused:
-            n_threads, shared_bytes = layout.n_threads, layout.shared_bytes
-            most = min(REGISTERS // (n_blocks * n_threads) // 8 * 8, MOST_REGISTERS)
+            n_threads, shared_bytes = shape.layout.n_threads, shape.layout.shared_bytes
             self._fused[key] = Kernel(
-                self.device, make(), types, n_threads, shared_bytes, most, n_started
+                self.device,
+                make(),
+                types,
+                n_threads,
+                shared_bytes,
+                shape.max_registers,
+                shape.n_started,
             )
         return self._fused[key]
 
-    def _grid(self, layout: FusedLayout, n: int, per_multiprocessor: int) -> int:
-        most = per_multiprocessor * self.device.n_multiprocessors
-        return min(-(-n // layout.group_threads), most)
+    def _grid(self, shape: FusedShape, n: int) -> int:
+        most = shape.n_started * self.device.n_multiprocessors
+        return min(-(-n // shape.layout.group_threads), most)
 
     @exclusive
     def inference(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
-        layout = self._inference_layout
-        n = inputs.shape[0]
+        shape, n = self._inference_shape, inputs.shape[0]
         can = self._fuses_inference and n <= self._most_samples
         self._require(can, "inference")
         if not can:
@@ -101,15 +73,12 @@ class FusedEngine(NetworkEngine):
         outputs = empty((n, self.model.network.n_output_dims), "f4", self.device)
         kernel = self._kernel(
             "inference",
-            lambda: kernels.inference_kernel(layout, self.precision),
+            lambda: kernels.inference_kernel(shape.layout, self.precision),
             kernels.INFERENCE,
-            layout,
-            self._inference_blocks,
-            self._started_blocks,
+            shape,
         )
         weights, encoding = params.address, self._encoding_params(params)
-        grid = self._grid(layout, n, self._started_blocks)
-        kernel(grid, inputs.address, n, weights, encoding, outputs.address)
+        kernel(self._grid(shape, n), inputs.address, n, weights, encoding, outputs.address)
         return outputs
 
     @exclusive
@@ -125,8 +94,7 @@ class FusedEngine(NetworkEngine):
         gradients: Gradients | None = None,
         dl_dinput: DeviceArray | None = None,
     ) -> int:
-        layout, n = self._training_layout, inputs.shape[0]
-        n_blocks = self._training_blocks
+        shape, n = self._training_shape, inputs.shape[0]
         fused = self._fuses_training and n <= self._most_samples
         wide = not fused and self.wide.fits
         self._require(fused or wide, "a step")
@@ -155,17 +123,16 @@ class FusedEngine(NetworkEngine):
             "input_gradients": dl_dinput is not None,
         }
         # Without gradients of parameters there is nothing to keep in the block.
-        used = layout if gradients is not None else replace(layout, n_private=0)
+        if gradients is None:
+            shape = replace(shape, layout=replace(shape.layout, n_private=0))
         kernel = self._kernel(
             (loss, *options.values()),
-            lambda: kernels.training_kernel(used, self.precision, loss, **options),
+            lambda: kernels.training_kernel(shape.layout, self.precision, loss, **options),
             kernels.TRAINING,
-            used,
-            n_blocks,
-            n_blocks,
+            shape,
         )
-        grid = self._grid(layout, n, n_blocks)
-        n_sums = grid * layout.n_threads // WARP
+        grid = self._grid(shape, n)
+        n_sums = grid * shape.layout.n_threads // WARP
         sums = self.partial_sums(n_sums)
         unscaled = 1.0 / self.loss_scale
         flat = scatter = 0

@@ -27,6 +27,7 @@ from numbanet.cuda.arrays import to_device
 from numbanet.cuda.driver import RESERVED
 from numbanet.cuda.fused_engine import FusedEngine
 from numbanet.cuda.fused_layout import MOST_SHARED, SCALE, FusedLayout, fits
+from numbanet.cuda.fused_shapes import FusedShape
 from numbanet.cuda.network_engine import NetworkEngine
 from numbanet.cuda.target import CudaTarget
 
@@ -262,9 +263,21 @@ class Case:
         )
         of_outputs = dl_dy(self.reference.inference(self.x))
         _, reference = self.reference.backward(self.x, of_outputs, LOSS_SCALE)
+        self.assert_as_exact(found, reference, exact, self.parts[which])
+
+    @property
+    def parts(self):
+        """The parameters of the network and, where it has some, those of the encoding."""
         n = self.twin.mlp.n_params
-        parts = [slice(0, n), slice(n, None)] if exact.size > n else [slice(0, n)]
-        self.assert_as_exact(found, reference, exact, parts[which])
+        return [slice(0, n), slice(n, None)] if self.twin.n_params > n else [slice(0, n)]
+
+    def assert_gradients_in_halves(self, found, tolerance):
+        """As assert_gradients, but for those of a table: sums of halves, off by this much."""
+        table = self.parts[1]
+        self.assert_gradients(found, lambda y: self.loss_of(y)[1], slice(0, 1))
+        of_outputs = self.loss_of(self.reference.inference(self.x))[1]
+        _, reference = self.reference.backward(self.x, of_outputs, LOSS_SCALE)
+        assert_close(found[table], reference[table], tolerance)
 
     def assert_input_gradients(self, found, dl_dy):
         """As assert_gradients, of the inputs."""
@@ -422,7 +435,7 @@ def test_gradients_of_very_different_sizes(pytestconfig, first, last):
 def test_small_gradients_do_not_vanish(pytestconfig, ratio, tolerance):
     """Those of entries that have no others: on an average they are what they should be."""
     case = Case("hash", emulated(pytestconfig, n_multiprocessors=1), 2000)
-    assert case.fused._training_layout.n_private == HASH["n_levels"]
+    assert case.fused._training_shape.layout.n_private == HASH["n_levels"]
     is_large = case.x[:, :1] < 0.5
     normal = np.random.default_rng(3).normal(1, 0.3, case.targets.shape)
     dl_dy = (np.where(is_large, 1, ratio) * normal).astype(np.float32)
@@ -475,15 +488,16 @@ def test_a_pass_for_the_loss_alone(cuda_device):
 def test_levels_may_be_private_to_a_block(cuda_device, n_private):
     """None, or some of them; where memory allows, all are."""
     case = Case("hash", cuda_device)
-    layout = case.fused._training_layout
-    assert layout.n_private == HASH["n_levels"]
-    case.fused._training_layout = replace(layout, n_private=n_private)
+    shape = case.fused._training_shape
+    assert shape.layout.n_private == HASH["n_levels"]
+    layout = replace(shape.layout, n_private=n_private)
+    case.fused._training_shape = replace(shape, layout=layout)
     _, gradients = case.train(case.fused)
     case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
 
 
 def test_private_levels_are_those_that_fit(cuda_device):
-    layout = Case("hash", cuda_device).fused._training_layout
+    layout = Case("hash", cuda_device).fused._training_shape.layout
     ends = layout.model.encoding.partition_param_ends
     base = layout.rows[-1] + SCALE
     assert layout.with_private(base).n_private == 0
@@ -495,16 +509,15 @@ def test_private_levels_are_those_that_fit(cuda_device):
 
 @pytest.mark.parametrize("n_blocks", [1, 2])
 def test_one_group_where_two_do_not_fit(pytestconfig, n_blocks):
-    alone = replace(Case("hash", emulated(pytestconfig)).fused._training_layout, n_groups=1)
+    alone = replace(Case("hash", emulated(pytestconfig)).fused._training_shape.layout, n_groups=1)
     shared_bytes = n_blocks * (replace(alone, n_private=0).shared_bytes + RESERVED + 300)
     device = emulated(pytestconfig, n_multiprocessors=1, max_shared_bytes=shared_bytes - RESERVED)
     case = Case("hash", device, 1000)
     if n_blocks == 1:
-        assert case.fused._training_layout.n_groups == 1
+        assert case.fused._training_shape.layout.n_groups == 1
     else:  # two groups need the weights only once
-        assert case.fused._training_layout.n_groups == 2
-        case.fused._training_layout = replace(alone, n_private=1)
-        case.fused._training_blocks = 2
+        assert case.fused._training_shape.layout.n_groups == 2
+        case.fused._training_shape = FusedShape(replace(alone, n_private=1), 2, 2)
     loss, gradients = case.train(case.fused)
     case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
     assert loss == pytest.approx(case.loss_of(case.reference.inference(case.x))[0], rel=1e-3)
@@ -518,9 +531,7 @@ def test_compute_capability_8_0(pytestconfig, precision):
     case.assert_as_exact(case.inference(case.fused), case.reference.inference(case.x), exact)
     (_, gradients), launches = case.launched(case.fused, case.train)
     assert_fused(launches, "training", case.device)
-    dl_dy = case.loss_of(case.reference.inference(case.x))[1]
-    _, reference = case.reference.backward(case.x, dl_dy, LOSS_SCALE)
-    assert_close(gradients, reference, HALF_SUMS[precision])
+    case.assert_gradients_in_halves(gradients, HALF_SUMS[precision])
 
 
 def test_a_block_takes_one_tile_after_another(pytestconfig):

@@ -16,7 +16,7 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 from emulated import EmulatedDevice
 
 import numbanet
-from numbanet.cuda.fused_engine import TRAINING_GROUPS
+from numbanet.cuda.fused_shapes import TRAINING_GROUPS
 
 CONFIG = Path(__file__).parents[2] / "samples" / "configs" / "config_hash.json"
 N_LEVELS, N_CORNERS = 16, 4
@@ -63,9 +63,8 @@ def model():
 @cache
 def counted(what):
     engine = model().network.engine
-    layout = {"inference": engine._inference_layout, "training": engine._training_layout}[what]
-    n_groups = {"inference": engine._inference_blocks, "training": TRAINING_GROUPS}[what]
-    n_samples = layout.group_threads * n_groups
+    shape = {"inference": engine._inference_shape, "training": engine._training_shape}[what]
+    n_samples = shape.layout.n_threads * shape.n_started
     rng = np.random.default_rng(0)
     x, y = rng.random((n_samples, 2), np.float32), rng.random((n_samples, 3), np.float32)
     found, device = [], engine.device
@@ -115,7 +114,7 @@ def test_activations_stay_on_the_chip(what):
 def test_reductions_to_global_memory():
     """One for each corner of a level whose gradients do not fit the block's memory."""
     engine = model().network.engine
-    n_private = engine._training_layout.n_private
+    n_private = engine._training_shape.layout.n_private
     assert n_private == 4
     assert 0 < counted("training").per_sample("red.global") <= (N_LEVELS - n_private) * N_CORNERS
     assert counted("inference").per_sample("red") == 0
