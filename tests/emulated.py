@@ -7,6 +7,7 @@ import threading
 import numpy as np
 from ptx import Counters, EmulatedMemory, Module
 
+from numbanet.cuda.compile_only import SHARED_KIB
 from numbanet.cuda.compiler import compile_ptx
 from numbanet.cuda.errors import DeviceMemoryError
 
@@ -26,10 +27,10 @@ class EmulatedDevice:
     stream = 1
     dlpack_device = None  # its addresses mean nothing to other libraries
     n_multiprocessors = 4
-    max_shared_bytes = 227 * 1024
 
     def __init__(self, compute_capability=(9, 0), racecheck="shared", capacity=1 << 28):
         self.compute_capability = compute_capability
+        self.max_shared_bytes = 1024 * SHARED_KIB.get(compute_capability, 227)
         self.ordinal = next(_numbers)
         self.memory = EmulatedMemory(capacity)
         self.racecheck = racecheck
