@@ -8,6 +8,7 @@ optimizer does not run. Before anything is timed they are compared with the chai
 """
 
 import argparse
+import sys
 
 import numpy as np
 from cpu_training import batch_sizes
@@ -38,16 +39,32 @@ def seconds(method, clock, batch, dl_dx, mode):
     return clock.stop() / N_REPEATS
 
 
+def gradients(method, batch, dl_dx, mode):
+    """Those that a step computes, by what they are of."""
+    method.target.copy_from_host(dl_dx, np.full(dl_dx.shape, np.nan))
+    step(method, batch, dl_dx, mode)
+    has_inputs, gradient_mode = MODES[mode]
+    found = {"inputs": dl_dx} if has_inputs else {}
+    if gradient_mode == "overwrite":
+        found["parameters"] = method.trainer.model.gradients
+    return {name: np.asarray(array.numpy(), np.float64) for name, array in found.items()}
+
+
 def assert_as_exact(methods, job, params, batch, dl_dx):
-    """The fused kernel's error against float32 is about that of the chain, in halves too."""
-    found = {}
-    for way, method in {**methods, "float32": Float32(job, params)}.items():
-        step(method, batch, dl_dx, "inputs")
-        found[way] = np.asarray(dl_dx.numpy(), np.float64)
-    exact = found.pop("float32")
-    errors = {k: np.linalg.norm(v - exact) / np.linalg.norm(exact) for k, v in found.items()}
-    print(", ".join(f"{way}: relative error {error:.1e}" for way, error in errors.items()))
-    assert errors["fused"] <= MARGIN * errors["chain"], "the fused kernel is less exact"
+    """The fused kernels' errors against float32 are about those of the chain, in halves too."""
+    reference = Float32(job, params)
+    for mode in MODES:
+        exact = gradients(reference, batch, dl_dx, mode)
+        found = {way: gradients(method, batch, dl_dx, mode) for way, method in methods.items()}
+        for name, right in exact.items():
+            errors = {
+                way: np.linalg.norm(each[name] - right) / np.linalg.norm(right)
+                for way, each in found.items()
+            }
+            text = ", ".join(f"{way} {error:.1e}" for way, error in errors.items())
+            print(f"{mode}, relative errors of the gradients of the {name}: {text}")
+            if not errors["fused"] <= MARGIN * errors["chain"]:
+                sys.exit("the fused kernels are less exact")
 
 
 def measure(name, n):
