@@ -72,7 +72,8 @@ def create_from_config(
             "trainer" for those of its C++ Trainer.
         on_nonfinite: see Trainer.
         fused: on a GPU, None for one kernel for encoding and network where they can be fused, True
-            for an error where they cannot, False for a chain of kernels.
+            for an error where they cannot, False for a chain of kernels. Second derivatives always
+            take the chain.
 
     Raises:
         ConfigError: the config cannot be used; the message names the option.

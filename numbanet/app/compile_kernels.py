@@ -17,7 +17,8 @@ from numbanet.kernel_cache import directory
 
 HEADINGS = ("registers", "shared", "spills", "local", "PTX", "machine", "seconds")
 LEGEND = (
-    "per thread: registers, spills and local memory in bytes; per block: bytes of shared memory; "
+    "per thread: registers, spills and local memory in bytes; per block: bytes of shared memory "
+    "beside what a launch asks for; "
     "in the code: PTX and machine instructions"
 )
 
