@@ -14,7 +14,7 @@ from numbanet.cuda.fused_layout import FusedLayout
 from numbanet.cuda.fused_weights import matrix
 from numbanet.device import device, local_array, nothing, uint32_view, unrolled
 from numbanet.storage.access import reduce_pair
-from numbanet.storage.halves import TO_PAIR
+from numbanet.storage.halves import to_pairs
 from numbanet.tiles.activations import activate_pair, activate_pair_backward
 from numbanet.tiles.fragments import (
     ROWS,
@@ -173,18 +173,14 @@ def hidden_backward(layout: FusedLayout, precision: str, k: int):
 def features_backward(layout: FusedLayout, precision: str):
     """Device function (shared, row, lane): the gradient of 16 samples' features, in their place."""
     n_in, pitch = layout.widths[0] // ROWS, layout.pitches[0]
-    through, to_pair = through_matrix(layout, precision, 0), TO_PAIR[precision]
     store, features, n_words, n_sums = store_rows(n_in, pitch), layout.rows[0], 4 * n_in, 8 * n_in
-
-    @device
-    def to_words(q, sums, words):
-        words[q] = to_pair(sums[2 * q], sums[2 * q + 1])
+    through, convert = through_matrix(layout, precision, 0), to_pairs(precision, n_words)
 
     @device
     def features_backward(shared, row, lane):
         sums, words = local_array(n_sums), uint32_view(local_array(n_words))
         through(shared, row, lane, sums)
-        unrolled(n_words, to_words, sums, words)
+        convert(sums, words)
         place = np.uint32(features) + row * np.uint32(pitch)
         store(np.uint32(shared + place), lane, words)
 

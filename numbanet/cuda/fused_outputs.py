@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 from numbanet.cuda.fused_layout import FusedLayout
 from numbanet.device import ONE, ZERO, belongs_to, device, local_array, nothing, opaque, unrolled
 from numbanet.losses.base import AbstractLoss, ElementwiseLoss
-from numbanet.storage.halves import TO_PAIR
+from numbanet.storage.halves import to_pairs
 from numbanet.storage.views import float_vector
 
 THREE, TWO = np.uint32(3), np.uint32(2)
@@ -144,13 +144,12 @@ def output_gradient(
     """
     network = layout.model.network
     n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
-    output, to_pair = network.activations[1], TO_PAIR[precision]
+    output, convert = network.activations[1], to_pairs(precision, n_sums // 2)
     act, act_backward, from_input = output.forward, output.backward, output.from_input
     of_elements = isinstance(loss, ElementwiseLoss)
     of_rows = loss is not None and not of_elements
     value_and_gradient = loss.value_and_gradient if of_elements else nothing
     rows_loss = loss_of_rows(loss, n_outputs, act, has_pdf) if of_rows else nothing
-    n_words = n_sums // 2
 
     @device
     @belongs_to(f"{type(loss).__name__}.value_and_gradient")
@@ -178,10 +177,6 @@ def output_gradient(
         gradients[k] = ZERO
 
     @device
-    def to_words(q, gradients, words):
-        words[q] = to_pair(gradients[2 * q], gradients[2 * q + 1])
-
-    @device
     def output_gradient(lane, i, n, sums, targets, pdf, given, scale, words):
         gradients, total = local_array(n_sums), local_array(1)
         total[0] = ZERO
@@ -193,7 +188,7 @@ def output_gradient(
             float_vector(first_of(given, lane, i), n),
         )
         each(lane, i, (n, sums, targets, pdf, given, scale, gradients, total))
-        unrolled(n_words, to_words, gradients, words)
+        convert(gradients, words)
         return total[0]
 
     return output_gradient

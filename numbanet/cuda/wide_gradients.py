@@ -11,7 +11,6 @@ from functools import cache
 import numpy as np
 
 from numbanet.cuda.fused_layout import FRAGMENTS
-from numbanet.cuda.fused_network import nothing
 from numbanet.cuda.threads import (
     WARP,
     barrier,
@@ -21,7 +20,7 @@ from numbanet.cuda.threads import (
     thread_index,
 )
 from numbanet.cuda.wide_layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, UNITS, WideLayout
-from numbanet.device import ZERO, device, local_array, uint32_view, unrolled
+from numbanet.device import ZERO, device, local_array, nothing, uint32_view, unrolled
 from numbanet.storage.access import reduce_pair
 from numbanet.storage.views import float_vector
 from numbanet.tiles.copies import PIECE

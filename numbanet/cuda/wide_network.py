@@ -14,7 +14,7 @@ from numbanet.cuda.fused_network import activate, activate_backward
 from numbanet.cuda.fused_weights import matrix
 from numbanet.cuda.wide_layout import MATRIX_BYTES, WideLayout
 from numbanet.device import device, lane_number, local_array, nothing, uint32_view, unrolled
-from numbanet.storage.halves import TO_PAIR
+from numbanet.storage.halves import to_pairs
 from numbanet.tiles.fragments import ROWS, lane_columns, lane_rows, product
 from numbanet.tiles.instructions import load_word_from, store_word_to
 
@@ -27,22 +27,6 @@ def load_one(q, address, words):
 @device
 def store_one(q, address, words):
     store_word_to(np.uint64(address + np.uint64(MATRIX_BYTES * q)), words[q])
-
-
-@cache
-def to_pairs(precision: str, n_words: int):
-    """Device function (sums, words): sums as halves."""
-    to_pair = TO_PAIR[precision]
-
-    @device
-    def to_word(q, sums, words):
-        words[q] = to_pair(sums[2 * q], sums[2 * q + 1])
-
-    @device
-    def to_pairs(sums, words):
-        unrolled(n_words, to_word, sums, words)
-
-    return to_pairs
 
 
 @cache

@@ -3,13 +3,15 @@
 A pair is a 32-bit word, the first number in its low half. Rounding is to the nearest, ties to even.
 """
 
+from functools import cache
+
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from numbanet.device import device, float_bits, float_from_bits, select
+from numbanet.device import device, float_bits, float_from_bits, select, unrolled
 
 HIGH_HALF = np.uint32(0xFFFF0000)
 MAGNITUDE, INFINITY = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
@@ -151,3 +153,19 @@ def bfloat16_pair_to_floats(word):
 
 TO_PAIR = {"float16": floats_to_float16_pair, "bfloat16": floats_to_bfloat16_pair}
 TO_FLOATS = {"float16": float16_pair_to_floats, "bfloat16": bfloat16_pair_to_floats}
+
+
+@cache
+def to_pairs(precision: str, n_words: int):
+    """Device function (numbers, words): round neighbouring float32 to a word of halves each."""
+    to_pair = TO_PAIR[precision]
+
+    @device
+    def to_word(q, numbers, words):
+        words[q] = to_pair(numbers[2 * q], numbers[2 * q + 1])
+
+    @device
+    def to_pairs(numbers, words):
+        unrolled(n_words, to_word, numbers, words)
+
+    return to_pairs
