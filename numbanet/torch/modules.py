@@ -121,7 +121,8 @@ class TrainableModule(Module):
         Args:
             x: [n, n_input_dims].
             targets: [n, n_output_dims], constants.
-            loss: the otype of one of numbanet's losses, or its JSON config.
+            loss: the otype of one of numbanet's losses, or its JSON config; that as text where
+                torch.compile is to make one graph of the program.
             pdf: the density with which each target was sampled, [n, n_output_dims].
 
         Returns:

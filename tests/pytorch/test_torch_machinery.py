@@ -1,5 +1,6 @@
 """The modules within what else PyTorch offers."""
 
+import json
 import subprocess
 import sys
 
@@ -120,11 +121,13 @@ def test_the_compiler_does_not_break_the_graph(module, backend):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_encodings_and_losses_compile_too(module):
+@pytest.mark.parametrize("loss", ["RelativeL2", json.dumps({"otype": "Huber", "delta": 0.1})])
+def test_encodings_and_losses_compile_too(module, loss):
+    """A loss with options is given as text then."""
     encoding = tcnn.Encoding(2, HASH, dtype=torch.float16, device="cpu")
 
     def step(x, targets):
-        return module.loss(x, targets) + encoding(x).float().sum()
+        return module.loss(x, targets, loss) + encoding(x).float().sum()
 
     x, targets = torch.rand(33, 2), torch.rand(33, 3)
     expected = step(x, targets)
