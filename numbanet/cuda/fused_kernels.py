@@ -27,7 +27,7 @@ from numbanet.cuda.fused_samples import (
     encode_backward_input,
     load_pairs,
 )
-from numbanet.cuda.fused_weights import drain, end_turns, load_weights
+from numbanet.cuda.fused_weights import end_turns, load_weights
 from numbanet.cuda.private_sums import PrivateSums, clear, flush, most_bits, scale_of_warp
 from numbanet.cuda.threads import (
     barrier,
@@ -91,7 +91,7 @@ def inference_kernel(layout: FusedLayout, precision: str):
     load, source = load_weights(layout), features_of_lane(layout, precision)
     multiply, n_all_sums = forward(layout, precision, FRAGMENTS), FRAGMENTS * n_sums
     features_rows, pitch_0, tile_rows = layout.rows[0], layout.pitches[0], layout.n_threads
-    end, finish = end_turns(layout, network.n_hidden_layers + 1), drain(layout)
+    end = end_turns(layout, network.n_hidden_layers + 1)
 
     @device
     def write(e, i, column, context):
@@ -131,7 +131,6 @@ def inference_kernel(layout: FusedLayout, precision: str):
             end(shared, pweights)
             warp_barrier()
             tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(tile_rows)))
-        finish()
 
     kind = type(layout.model.encoding).__name__
     fused_inference.__qualname__ = f"fused_inference_{kind}_{precision}"

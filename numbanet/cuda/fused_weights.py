@@ -112,8 +112,3 @@ def end_turns(layout: FusedLayout, n_turns: int):
         matrix_of(0, n_turns, 0, shared, params)
 
     return end_turns
-
-
-def drain(layout: FusedLayout):
-    """Device function (): wait for the copy of a tile that did not come, before a block ends."""
-    return wait_for_copies if layout.streams else nothing

@@ -19,7 +19,7 @@ from numbanet.cuda.fused_samples import (
     encode_backward_input,
     encode_in_words,
 )
-from numbanet.cuda.fused_weights import drain, end_turns, load_weights
+from numbanet.cuda.fused_weights import end_turns, load_weights
 from numbanet.cuda.threads import (
     WARP,
     barrier,
@@ -132,7 +132,7 @@ def wide_training_kernel(
     of_gradients, whole = np.uint64(layout.gradients[0]), np.uint32(layout.whole // WARP)
     whole_samples = np.uint32(layout.whole)
     n_turns = layout.n_hidden + 1 + (layout.n_hidden if goes_back else 0) + wants_features
-    end, finish = end_turns(layout.block, n_turns), drain(layout.block)
+    end = end_turns(layout.block, n_turns)
 
     @device
     def of_fragment(k, lane, i, n, sums, targets, pdf, given, scale, words, total):
@@ -199,7 +199,6 @@ def wide_training_kernel(
                     number, none = np.uint32(first + sample), np.uint32(0)
                     scatter(x, pparams, dl_dfeatures, factor, number, n_all, pscatter, none, ZERO)
             unit = np.uint32(unit + blocks_per_grid() * n_warps)
-        finish()
 
     what = "training_to_inputs" if input_gradients else "training"
     wide_training.__qualname__ = f"wide_{what}_{type(encoding).__name__}_{precision}"
