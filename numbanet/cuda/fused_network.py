@@ -14,7 +14,7 @@ from numbanet.cuda.fused_layout import FusedLayout
 from numbanet.cuda.fused_weights import matrix
 from numbanet.device import device, local_array, nothing, uint32_view, unrolled
 from numbanet.storage.access import reduce_pair
-from numbanet.storage.halves import to_pairs
+from numbanet.storage.halves import in_pairs, to_pairs
 from numbanet.tiles.activations import activate_pair, activate_pair_backward
 from numbanet.tiles.fragments import (
     ROWS,
@@ -28,20 +28,9 @@ from numbanet.tiles.fragments import (
 from numbanet.tiles.instructions import ldmatrix_transposed
 
 
-@cache
 def activate(activation: Activation, precision: str, n_wide: int):
     """Device function (sums, words): the activation of sums, as halves."""
-    activate, n_words = activate_pair(activation, precision), 4 * n_wide
-
-    @device
-    def to_word(q, sums, words):
-        words[q] = activate(sums[2 * q], sums[2 * q + 1])
-
-    @device
-    def activate_sums(sums, words):
-        unrolled(n_words, to_word, sums, words)
-
-    return activate_sums
+    return in_pairs(activate_pair(activation, precision), 4 * n_wide)
 
 
 @cache

@@ -15,7 +15,9 @@ INFERENCE_SHAPES = (
     *((8, 2, False), (4, 2, False), (8, 1, False)),
     *((n_warps, 1, True) for n_warps in range(8, 0, -1)),
 )
-FEW_WARPS = 8  # of a multiprocessor: enough for gathers, which find more in the first-level cache
+# Warps of a multiprocessor: enough for gathers, which find more in the first-level cache then; and
+# the most that have registers for networks over MOST_NARROW wide.
+FEW_WARPS = 8
 WARPS = 4  # of a group that trains
 TRAINING_GROUPS = 2  # of a multiprocessor, in one block where they fit
 REGISTERS, MOST_REGISTERS = 65536, 255  # of a multiprocessor, and of a thread

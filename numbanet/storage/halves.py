@@ -156,16 +156,20 @@ TO_FLOATS = {"float16": float16_pair_to_floats, "bfloat16": bfloat16_pair_to_flo
 
 
 @cache
-def to_pairs(precision: str, n_words: int):
-    """Device function (numbers, words): round neighbouring float32 to a word of halves each."""
-    to_pair = TO_PAIR[precision]
+def in_pairs(to_pair, n_words: int):
+    """Device function (numbers, words): make a word of halves of neighbouring float32 each."""
 
     @device
     def to_word(q, numbers, words):
         words[q] = to_pair(numbers[2 * q], numbers[2 * q + 1])
 
     @device
-    def to_pairs(numbers, words):
+    def in_pairs(numbers, words):
         unrolled(n_words, to_word, numbers, words)
 
-    return to_pairs
+    return in_pairs
+
+
+def to_pairs(precision: str, n_words: int):
+    """Device function (numbers, words): round neighbouring float32 to a word of halves each."""
+    return in_pairs(TO_PAIR[precision], n_words)

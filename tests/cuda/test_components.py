@@ -17,7 +17,7 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 from numbanet.cuda.arrays import empty, to_device, zeros
 from numbanet.cuda.driver import CudaDevice
 from numbanet.cuda.kernel import BLOCK, Kernel
-from numbanet.cuda.loss_kernels import LOSS, loss_kernel
+from numbanet.cuda.loss_kernels import AT_ONCE, LOSS, loss_kernel
 from numbanet.cuda.target import CudaTarget
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.identity import Identity
@@ -160,11 +160,12 @@ def test_network_matches_its_twin(cuda_device, precision, otype, config, sizes):
 @precisions
 @of_kind("loss")
 @pytest.mark.parametrize("has_pdf", [False, True])
-def test_loss_matches_its_twin(cuda_device, precision, otype, config, sizes, has_pdf):
+@pytest.mark.parametrize("n_outputs", [3, 2 * AT_ONCE + 3])
+def test_loss_matches_its_twin(cuda_device, precision, otype, config, sizes, has_pdf, n_outputs):
     loss = laws.create("loss", otype, config, sizes)
     twin, rng = naive.loss({"otype": otype, **config}), np.random.default_rng(0)
     draw = laws.loss_arguments(otype).draw
-    n_outputs, scale = 3, 0.25
+    scale = 0.25
     kernel = Kernel(cuda_device, loss_kernel(loss, n_outputs, has_pdf, precision), LOSS)
     target = CudaTarget(cuda_device, precision)
     for n, pitch in ((1, 64), (257, 320)):

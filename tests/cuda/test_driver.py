@@ -147,10 +147,15 @@ def test_few_small_pieces_are_kept(device, fake_driver):
 
 
 def test_pieces_are_not_used_anew_while_a_graph_is_captured(device, fake_driver):
-    piece = device.allocate(100)
-    device.capture(lambda: device.free(piece))
-    assert device.allocate(100) == piece
-    assert len(fake_driver.named("cuMemAllocFromPoolAsync")) == 1
+    piece, found = device.allocate(100), []
+
+    def queue():
+        device.free(piece)
+        found.append(allocate(device, fake_driver, 8192, 100))
+
+    device.capture(queue)
+    assert found == [8192]
+    assert allocate(device, fake_driver, 12288, 100) == piece
 
 
 def test_small_pieces_make_room_for_large_ones(device, fake_driver):
