@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom up. A module imports from lower rows and from its own package.
 LAYERS = (
-    ("arrays", "atomic_file", "inline_compiler", "registry"),
+    ("arrays", "atomic_file", "inline_compiler", "registry", "regular_file"),
     ("device", "kernel_cache"),
     ("activations", "random", "storage"),
     ("encodings", "losses", "networks", "optimizers"),

@@ -1,0 +1,70 @@
+"""Files that are read: regular ones only, up to a size.
+
+A FIFO or a terminal would wait for somebody to write, a device such as /dev/zero never ends, and
+opening a device can do things by itself.
+"""
+
+import errno
+import os
+import stat
+from typing import BinaryIO
+
+KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+# Without these flags of POSIX, what replaced the file after it was looked at could still wait.
+FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
+
+
+class RefusedFileError(OSError):
+    """A file that is there but is not read; has errno, strerror and filename as every OSError."""
+
+
+def open_regular(path: str | os.PathLike, most_bytes: int) -> BinaryIO:
+    """Open a regular file, or a symbolic link to one, for reading.
+
+    The size is that of now: who reads on while a file grows can get more.
+
+    Raises:
+        RefusedFileError: no regular file, larger than most_bytes, or a name that no file can have.
+        OSError: the file cannot be opened.
+        TypeError: no path.
+    """
+    name = os.fspath(path)
+    try:
+        _check(os.stat(name), name, most_bytes)  # before opening, which devices may notice
+        file = os.fdopen(os.open(name, os.O_RDONLY | FLAGS), "rb")
+    except ValueError as error:  # a null character, or an unpaired surrogate
+        raise RefusedFileError(errno.EINVAL, "no file can have this name", name) from error
+    try:
+        _check(os.fstat(file.fileno()), name, most_bytes)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: str | os.PathLike, most_bytes: int) -> bytes:
+    """The content of a regular file; raises as open_regular does."""
+    with open_regular(path, most_bytes) as file:
+        content = file.read(most_bytes + 1)  # files of /proc say that they are empty
+        if len(content) > most_bytes:
+            raise _too_large(os.fspath(path), most_bytes)
+        return content
+
+
+def _check(status: os.stat_result, name: str | bytes, most_bytes: int) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    if not stat.S_ISREG(status.st_mode):
+        kind = KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise RefusedFileError(errno.EINVAL, f"not a regular file but {kind}", name)
+    if status.st_size > most_bytes:
+        raise _too_large(name, most_bytes)
+
+
+def _too_large(name: str | bytes, most_bytes: int) -> RefusedFileError:
+    return RefusedFileError(errno.EFBIG, f"larger than the {most_bytes} bytes that are read", name)
