@@ -1,6 +1,7 @@
 """Grids: sizes and hashes against known numbers, values against a slow twin, gradients against
 central differences of that twin."""
 
+import hashlib
 from functools import cache
 
 import numpy as np
@@ -11,6 +12,7 @@ from numba import njit
 from numbanet.device import float_bits
 from numbanet.encodings.grid import Grid
 from numbanet.encodings.grid.indexing import divide, hash_function, reciprocal
+from numbanet.model import create_network_with_input_encoding
 from numbanet.registry import ConfigError, create, to_config
 
 IMAGE = {"n_levels": 16, "log2_hashmap_size": 15, "base_resolution": 16, "per_level_scale": 1.5}
@@ -458,6 +460,18 @@ def test_initial_params_are_small_and_in_device_order():
     params = grid.initial_params(Ramp())
     assert params.dtype == np.float32
     np.testing.assert_allclose(params, np.linspace(-1e-4, 1e-4, grid.n_params, False), atol=1e-10)
+
+
+def test_initial_params_are_those_of_tinycudann_bit_for_bit():
+    """tinycudann 2.0 made 6144 parameters with seed 7; the digest is that of their bytes."""
+    grid = {"otype": "TiledGrid", "n_levels": 4, "base_resolution": 8}
+    network = {"otype": "FullyFusedMLP", "n_neurons": 32, "n_hidden_layers": 2}
+    model = create_network_with_input_encoding(3, 4, grid, network, seed=7, device="cpu")
+    params = model.params.astype("<f4")
+    expected = [-8.4111925e-06, -6.9211601e-05, 3.3917426e-05, -2.6578688e-05]
+    np.testing.assert_array_equal(params[-4:], np.float32(expected))
+    digest = hashlib.sha256(params.tobytes()).hexdigest()
+    assert digest == "1a322ddcf479919c71411f92ec115d792c8e81c99d2e88d730714314c09ea96b"
 
 
 # The leaves of device code that grids brought

@@ -30,6 +30,9 @@ from numbanet.registry import check, create, derived, register
 TYPES = {"Hash": "Hash", "Dense": "Dense", "Tiled": "Tiled", "Tile": "Tiled"}
 FEATURES_PER_LEVEL = (1, 2, 4, 8)
 MAX_DIMS = 7
+INITIAL_LOW = np.float32(-1e-4)
+INITIAL_WIDTH = np.float32(1e-4) - INITIAL_LOW
+FILLED_AT_ONCE = 2**16
 MAX_LEVELS = 128
 
 
@@ -143,8 +146,11 @@ class Grid(AbstractEncoding):
 
     def initial_params(self, rng) -> np.ndarray:
         """Uniform values in [-1e-4, 1e-4), in the order of tiny-cuda-nn's device fill."""
-        low, high = np.float32(-1e-4), np.float32(1e-4)
-        return rng.device_uniform(self.n_params) * (high - low) + low
+        values = rng.device_uniform(self.n_params)
+        for block in np.split(values, range(FILLED_AT_ONCE, len(values), FILLED_AT_ONCE)):
+            # There one fused multiply-add; in float64 product and sum are exact, and rounded once.
+            block[...] = block.astype(np.float64) * np.float64(INITIAL_WIDTH) + INITIAL_LOW
+        return values
 
     # One level and one sample: see level.py.
 
