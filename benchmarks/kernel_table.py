@@ -318,8 +318,8 @@ def layers_of(kernel: str, model, title: str) -> list[tuple[int, int]]:
 
 def count(name: str):
     """The model, and for each kernel that is launched its counters and the pass they are of."""
-    sys.path.append(str(ROOT / "tests"))
-    from emulated import EmulatedDevice
+    sys.path.append(str(ROOT))
+    from emulator.device import EmulatedDevice
 
     device = EmulatedDevice(CAPABILITY, racecheck=None)
     device.counters = {}

@@ -8,8 +8,20 @@ import pytest
 
 from numbanet import registry
 
-PACKAGE = Path(__file__).parents[1] / "numbanet"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "numbanet"
 FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Who may import whom, beside itself. The emulator proper knows nothing of numbanet.
+HOUSES = {
+    "numbanet": (),
+    "emulator/ptx": (),
+    "emulator": ("emulator/ptx", "numbanet"),
+    "benchmarks": ("emulator", "emulator/ptx", "numbanet"),
+    "samples": ("numbanet",),
+    "tests": ("emulator", "emulator/ptx", "numbanet"),
+}
+SEARCHED = [ROOT / "benchmarks", ROOT / "tests", *(ROOT / "tests").glob("*/")]
 
 # From the bottom up. A module imports from lower rows and from its own package.
 LAYERS = (
@@ -83,6 +95,35 @@ def test_imports_point_down(file):
         there = parts[1] if len(parts) > 1 else "__init__"
         if here != there and layer_of(there) is not None:
             assert layer_of(there) < layer, f"{here} imports {name}, which does not lie below it"
+
+
+def house_of(path):
+    """The one of HOUSES that a file or directory is in; the longest name wins."""
+    found = [house for house in HOUSES if (ROOT / house) in (path, *path.parents)]
+    return max(found, key=len, default=None)
+
+
+def imported_file(name):
+    """Where a module or package of this repository is; tests import what lies beside them."""
+    for top in (ROOT, *SEARCHED):
+        path = top.joinpath(*name.split("."))
+        while path != top:
+            if (path / "__init__.py").exists() or path.with_suffix(".py").exists():
+                return path
+            path = path.parent
+    return None
+
+
+@pytest.mark.parametrize("house", HOUSES)
+def test_houses_import_one_way(house):
+    """The benchmarks do not know the tests, nor these them, and nothing knows a sample."""
+    for file in sorted((ROOT / house).rglob("*.py")):
+        if house_of(file) != house:
+            continue
+        for name in imported(tree_of(file)):
+            path = imported_file(name)
+            there = house_of(path) if path else None
+            assert there in (None, house, *HOUSES[house]), f"{file} imports {name}"
 
 
 @pytest.mark.parametrize("file", FILES, ids=identity)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from emulated import shared_device
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emulator.device import shared_device
 from numbanet.random import Pcg32, seed_sequence
 from numbanet.targets import target_for
 

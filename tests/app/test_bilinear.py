@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from emulated import shared_device
 
+from emulator.device import shared_device
 from numbanet.app.bilinear import colours_of
 from numbanet.targets import target_for
 

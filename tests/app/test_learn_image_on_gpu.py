@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from emulated import shared_device
 from llvmlite.binding import get_host_cpu_features
 from PIL import Image
 
 import numbanet
+from emulator.device import shared_device
 from numbanet.app import image_training
 from numbanet.app.errors import AppError
 from numbanet.app.learn_image import learn_image, started

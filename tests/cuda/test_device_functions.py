@@ -245,7 +245,7 @@ def test_a_block_of_another_size_is_an_error(cuda_device):
 
 def test_a_block_that_nobody_checked_stops(pytestconfig):
     """As `cuda.jit` launches it."""
-    from ptx.errors import Trap
+    from emulator.ptx.errors import Trap
 
     network = create("hash", emulated(pytestconfig)).network
     functions, x = network.device_functions(threads_per_block=64), inputs(network, 64)
@@ -425,7 +425,7 @@ def test_the_code_is_that_of_a_fused_kernel(name, current_assembler):
 
 def test_numba_compiles_the_kernel_by_itself(pytestconfig):
     """As `cuda.jit` does, without numbanet's options; run on the emulator."""
-    from ptx import Module
+    from emulator.ptx import Module
 
     device = emulated(pytestconfig)
     network = create("hash", device).network

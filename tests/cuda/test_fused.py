@@ -292,7 +292,7 @@ class Case:
 def emulated(pytestconfig, capability=(9, 0), **options):
     if pytestconfig.getoption("device") == "cuda":
         pytest.skip("needs an emulated GPU of another kind")
-    from emulated import EmulatedDevice
+    from emulator.device import EmulatedDevice
 
     device = EmulatedDevice(capability)
     for name, value in options.items():

@@ -10,7 +10,7 @@ from models import batch_of, create, create_lively
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
-from emulated import EmulatedDevice, shared_device
+from emulator.device import EmulatedDevice, shared_device
 
 
 def launches_of(device, call):

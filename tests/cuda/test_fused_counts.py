@@ -13,9 +13,8 @@ import pytest
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
-from emulated import EmulatedDevice
-
 import numbanet
+from emulator.device import EmulatedDevice
 from numbanet.cuda.fused_shapes import TRAINING_GROUPS
 
 CONFIG = Path(__file__).parents[2] / "samples" / "configs" / "config_hash.json"

@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 from naive import activation, second_derivative
-from ptx import Counters, EmulatedMemory, Module
 
+from emulator.ptx import Counters, EmulatedMemory, Module
 from numbanet.activations import activation as act
 from numbanet.cuda import matrix_product
 from numbanet.cuda.assembler import assemble

@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
-from emulated import EmulatedDevice
 from numba import cuda
 from test_laws import LAYOUT, of_kind
 
+from emulator.device import EmulatedDevice
 from numbanet.cpu import operations
 from numbanet.cuda.compiler import compile_ptx
 from numbanet.cuda.kernel import Kernel

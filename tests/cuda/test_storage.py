@@ -38,8 +38,7 @@ def loaded(array, storage):
 @functools.cache
 def emulated(kernel, types, capability):
     pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
-    from ptx import EmulatedMemory, Module
-
+    from emulator.ptx import EmulatedMemory, Module
     from numbanet.cuda.compiler import compile_ptx
 
     ptx = compile_ptx(kernel, types, capability)

@@ -16,8 +16,7 @@ import numbanet
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
-from emulated import EmulatedDevice
-
+from emulator.device import EmulatedDevice
 from numbanet.cuda import encoding_engine, network_engine, optimizer_kernels
 from numbanet.cuda.arrays import empty, to_device
 from numbanet.cuda.errors import DeviceMemoryError

@@ -7,8 +7,7 @@ import pytest
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
-from ptx import Counters, EmulatedMemory, Module
-
+from emulator.ptx import Counters, EmulatedMemory, Module
 from numbanet.cuda.compiler import compile_ptx
 from numbanet.cuda.threads import barrier, thread_index
 from numbanet.storage.views import uint32_vector

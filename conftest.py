@@ -1,0 +1,62 @@
+"""Settings and fixtures of all tests: the library's, the emulator's, the benchmarks'."""
+
+import os
+import re
+
+import hypothesis
+import pytest
+
+# Compilation takes seconds, so there is no deadline; the same examples are drawn in every run.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("suite")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--device",
+        default="emulated",
+        choices=("emulated", "cuda"),
+        help="what the CUDA target's tests run on: the PTX emulator, or the first GPU",
+    )
+
+
+@pytest.fixture(scope="session")
+def cuda_device(pytestconfig):
+    """What the tests of the CUDA target run on; see --device."""
+    if pytestconfig.getoption("device") == "cuda":
+        from numbanet.cuda import driver
+        from numbanet.targets import cuda_device
+
+        reason = driver.why_not()
+        if reason is not None:
+            pytest.skip(f"needs an NVIDIA GPU: {reason}")
+        return cuda_device(0)
+    pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
+    from emulator.device import EmulatedDevice
+
+    return EmulatedDevice()
+
+
+@pytest.fixture(scope="session")
+def assembler():
+    """Skips where nothing assembles PTX."""
+    from numbanet.cuda import errors, toolkit
+
+    try:
+        return toolkit.assembler_version()
+    except errors.ToolkitMissingError as error:
+        pytest.skip(f"needs nvJitLink or ptxas: {error}")
+
+
+@pytest.fixture(scope="session")
+def current_assembler(assembler):
+    """Skips where machine code is not that of the toolkit the register budgets were made with."""
+    if tuple(map(int, re.search(r"(\d+)\.(\d+)", assembler).groups())) < (13, 5):
+        pytest.skip(f"needs the toolkit of CUDA 13.5 or newer, not {assembler}")
+    return assembler
+
+
+def pytest_configure(config):
+    os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0")
+    if hasattr(config, "cache"):  # keeps compiled code beside pytest's cache, not in the user's
+        os.environ.setdefault("NUMBANET_CACHE_DIR", str(config.cache.mkdir("kernels")))

@@ -1,0 +1,1 @@
+"""The emulator's own tests: instructions, memory, control flow, and kernels of numba-cuda."""
