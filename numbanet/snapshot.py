@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
 from numbanet.atomic_file import replace_file
 
@@ -31,7 +32,6 @@ def write_snapshot(
     Raises:
         OSError: the file cannot be written.
         TypeError: the header is not JSON.
-        ImportError: safetensors is not installed.
     """
     text = json.dumps(header)
     metadata = {
@@ -40,7 +40,7 @@ def write_snapshot(
         "header": text,
         "sha256": digest(tensors, text),
     }
-    content = _safetensors().numpy.save(dict(tensors), metadata)
+    content = safetensors.numpy.save(dict(tensors), metadata)
     replace_file(path, content)
 
 
@@ -50,9 +50,7 @@ def read_snapshot(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[
     Raises:
         SnapshotError: the file is damaged, or something else.
         OSError: the file cannot be read.
-        ImportError: safetensors is not installed.
     """
-    safetensors = _safetensors()
     Path(path).open("rb").close()  # an OSError that names the file, where it cannot be read
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -85,14 +83,3 @@ def digest(tensors: Mapping[str, np.ndarray], header: str) -> str:
         total.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
         total.update(np.ascontiguousarray(tensor).data)
     return total.hexdigest()
-
-
-def _safetensors():
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            'snapshots need safetensors: pip install "numbanet[snapshots]"'
-        ) from error
-    return safetensors

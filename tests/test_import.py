@@ -16,7 +16,6 @@ OPTIONAL = (
     "numba_cuda",
     "PIL",
     "rich",
-    "safetensors",
     "torch",
 )
 USE = """

@@ -15,7 +15,6 @@ SAMPLE_PACKAGES = {  # module: package
     "PIL": "pillow",
     "matplotlib": "matplotlib",
     "rich": "rich",
-    "safetensors": "safetensors",
 }
 INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 
