@@ -1,24 +1,124 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all.
 
+What is written goes to a part file next to the place, whose name says which place it is for, and
+which is locked for as long as somebody writes to it. So what a killed process left behind is told
+from what another one is writing now.
+"""
+
+import errno
+import fcntl
+import hashlib
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from numbanet.regular_file import check_regular, impossible_name
 
-def replace_file(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file so that `path` holds either all of `content` or what it held before.
+
+def replace_file(path: str | os.PathLike, *parts) -> None:
+    """Write a file so that `path` holds either all of the parts or what it held before.
+
+    A symbolic link stays one, and what it leads to is replaced; a file that is replaced leaves its
+    mode, and where that is allowed its owner, to the new one. Part files that killed processes left
+    for this place are removed.
+
+    Args:
+        path: a regular file, a link to one, or nothing yet.
+        parts: bytes, or arrays in C order, one after the other.
 
     Raises:
-        OSError: the file cannot be written.
+        RefusedFileError: there is something else, such as a FIFO or a device.
+        OSError: the file cannot be written. The error names `path`.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    name = os.fspath(path)
+    with _naming(name):
+        target = _target(name)
+        old = _status(target, name)
+        prefix = f".numbanet-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}-"
+        _remove_abandoned(target.parent, prefix)
+        with _part_file(target.parent, prefix, 0o666 if old is None else 0o600) as (part, file):
+            if old is not None:
+                _take_after(file, old)
+            with os.fdopen(file, "wb", closefd=False) as stream:
+                for each in parts:
+                    stream.write(each)
+            os.fsync(file)
+            os.replace(part, target)
+
+
+@contextmanager
+def _naming(name: str | bytes) -> Iterator[None]:
+    """Around work for a file: an OSError names it, and none of the other files involved."""
     try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        if error.filename == name and error.filename2 is None:
+            raise
+        reason = error.strerror or str(error)
+        raise OSError(error.errno or errno.EIO, reason, name) from None
+
+
+def _target(name: str | bytes) -> Path:
+    """What a name leads to, through all links."""
+    try:
+        return Path(os.path.realpath(os.fsdecode(name)))
+    except ValueError as error:  # a null character, or an unpaired surrogate
+        raise impossible_name(name) from error
+
+
+def _status(target: Path, name: str | bytes) -> os.stat_result | None:
+    """Of the file that will be replaced, if there is one."""
+    try:
+        status = os.stat(target)  # raises for a circle of links
+    except FileNotFoundError:
+        return None
+    check_regular(status.st_mode, name)
+    return status
+
+
+def _take_after(file: int, old: os.stat_result) -> None:
+    """Give a file the owner and the permissions of another, where the system lets us."""
+    with suppress(OSError):
+        os.fchown(file, old.st_uid, old.st_gid)
+    with suppress(OSError):
+        os.fchmod(file, old.st_mode & 0o777)
+
+
+@contextmanager
+def _part_file(directory: Path, prefix: str, mode: int) -> Iterator[tuple[Path, int]]:
+    """A new locked file; it is removed if what is done with it fails."""
+    while True:
+        part = directory / f"{prefix}{uuid.uuid4().hex[:16]}.part"
+        file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with suppress(OSError):  # file systems of networks may have no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file).st_nlink == 0:  # taken for abandoned before it was locked
+                continue
+            yield part, file
+            return
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(file)
+
+
+def _remove_abandoned(directory: Path, prefix: str) -> None:
+    """Remove part files that nobody is writing to."""
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.startswith(prefix) and entry.name.endswith(".part"):
+                with suppress(OSError):
+                    _remove_unlocked(entry.path)
+
+
+def _remove_unlocked(part: str) -> None:
+    file = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if it is locked
+        os.unlink(part)
+    finally:
+        os.close(file)

@@ -16,11 +16,12 @@ KINDS = {
     stat.S_IFBLK: "a block device",
 }
 # Without these flags of POSIX, what replaced the file after it was looked at could still wait.
-FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
+FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
+CHUNK = 1 << 16
 
 
 class RefusedFileError(OSError):
-    """A file that is there but is not read; has errno, strerror and filename as every OSError."""
+    """A file that is there but is not used; has errno, strerror and filename as every OSError."""
 
 
 def open_regular(path: str | os.PathLike, most_bytes: int) -> BinaryIO:
@@ -35,10 +36,10 @@ def open_regular(path: str | os.PathLike, most_bytes: int) -> BinaryIO:
     """
     name = os.fspath(path)
     try:
-        _check(os.stat(name), name, most_bytes)  # before opening, which devices may notice
+        _check(os.stat(name), name, most_bytes)  # before opening, which a device may notice
         file = os.fdopen(os.open(name, os.O_RDONLY | FLAGS), "rb")
     except ValueError as error:  # a null character, or an unpaired surrogate
-        raise RefusedFileError(errno.EINVAL, "no file can have this name", name) from error
+        raise impossible_name(name) from error
     try:
         _check(os.fstat(file.fileno()), name, most_bytes)
     except BaseException:
@@ -50,18 +51,31 @@ def open_regular(path: str | os.PathLike, most_bytes: int) -> BinaryIO:
 def read_regular(path: str | os.PathLike, most_bytes: int) -> bytes:
     """The content of a regular file; raises as open_regular does."""
     with open_regular(path, most_bytes) as file:
-        content = file.read(most_bytes + 1)  # files of /proc say that they are empty
-        if len(content) > most_bytes:
-            raise _too_large(os.fspath(path), most_bytes)
-        return content
+        content = file.read(os.fstat(file.fileno()).st_size + 1) or b""
+        # There is more if the file grows, or belongs to /proc, where files say they are empty.
+        while len(content) <= most_bytes and (more := file.read(max(len(content), CHUNK))):
+            content += more
+    if len(content) > most_bytes:
+        raise _too_large(os.fspath(path), most_bytes)
+    return content
+
+
+def check_regular(mode: int, name: str | bytes) -> None:
+    """Raise an OSError that names the file, unless its mode is that of a regular one."""
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    if not stat.S_ISREG(mode):
+        kind = KINDS.get(stat.S_IFMT(mode), "something else")
+        raise RefusedFileError(errno.EINVAL, f"not a regular file but {kind}", name)
+
+
+def impossible_name(name: str | bytes) -> RefusedFileError:
+    """The error for a name that the system cannot even be asked for."""
+    return RefusedFileError(errno.EINVAL, "no file can have this name", name)
 
 
 def _check(status: os.stat_result, name: str | bytes, most_bytes: int) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    if not stat.S_ISREG(status.st_mode):
-        kind = KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-        raise RefusedFileError(errno.EINVAL, f"not a regular file but {kind}", name)
+    check_regular(status.st_mode, name)
     if status.st_size > most_bytes:
         raise _too_large(name, most_bytes)
 

@@ -25,8 +25,9 @@ SEARCHED = [ROOT / "benchmarks", ROOT / "tests", *(ROOT / "tests").glob("*/")]
 
 # From the bottom up. A module imports from lower rows and from its own package.
 LAYERS = (
-    ("arrays", "atomic_file", "inline_compiler", "registry", "regular_file"),
-    ("device", "kernel_cache"),
+    ("arrays", "inline_compiler", "registry", "regular_file"),
+    ("atomic_file", "device"),
+    ("kernel_cache",),
     ("activations", "random", "storage"),
     ("encodings", "losses", "networks", "optimizers"),
     ("encoded_network",),

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,12 @@ def test_a_file_that_says_it_is_empty_is_refused_once_it_is_larger():
     assert os.stat("/proc/self/status").st_size == 0
     with pytest.raises(RefusedFileError, match="larger"):
         read_regular("/proc/self/status", 10)
+
+
+def test_a_limit_costs_no_memory(file):
+    assert read_regular(file, 1 << 60) == b"12345"
+    says_empty = Path("/proc/filesystems")
+    assert read_regular(says_empty, 1 << 60) == says_empty.read_bytes()
 
 
 @pytest.mark.parametrize("read", [open_regular, read_regular])
