@@ -1,18 +1,30 @@
-"""What does it cost to train through PyTorch? numbanet.torch beside the Trainer, on the CPU.
+"""What does it cost to go through PyTorch? numbanet.torch beside tinycudann, or beside the Trainer.
 
-    python benchmarks/torch_overhead.py [--batch-sizes 2^16] [--rounds 9] [--output FILE]
+    python benchmarks/torch_overhead.py [--device auto] [--json FILE] [--profile]
 
-The job, its verification and its timing are those of cpu_training.py. OpenMP's threads wait
-passively in all processes, unless OMP_WAIT_POLICY says otherwise. Needs the `torch` extra.
+On a GPU: `model(x)` under no_grad, a training step with mse_loss and fused Adam, one with
+`model.loss`, and one in a CUDA graph; for each the time in all and that of the host. On a CPU the
+same, and the job of cpu_training.py, with its verification and its timing, beside the Trainer and
+compiled PyTorch. OpenMP's threads wait passively in all processes, unless OMP_WAIT_POLICY says
+otherwise. Needs the `torch` extra.
 """
 
 import argparse
+import cProfile
+import datetime
 import json
 import os
+import platform
+import pstats
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before OpenMP is loaded
 
 import cpu_training
 import numpy as np
+import torch_calls
+
+import torch  # isort: skip (after numbanet.torch)
 
 HERE = Path(__file__).parent
 TRAINER, RIVAL = cpu_training.NUMBANET, "torch-compiled"
@@ -20,17 +32,85 @@ PATHS = {
     "module.loss": "torch_method:ModuleLoss",
     "module, torch's loss": "torch_method:Module",
 }
+SIZES = {"cuda": "2^12,2^16,2^18", "cpu": "2^12,2^16"}
+N_PROFILED, N_LINES = 200, 30
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--batch-sizes", type=cpu_training.batch_sizes, default="2^16")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--models", default=",".join(torch_calls.MODELS))
+    parser.add_argument("--batch-sizes", help="such as 2^12,2^16")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--no-graphs", action="store_true", help="capture no CUDA graphs")
+    parser.add_argument("--trainer", action="store_true", help="on a CPU: beside the Trainer too")
+    parser.add_argument("--rivals", default=RIVAL, help="beside the Trainer; none for none")
     parser.add_argument("--image", type=Path, default=HERE.parent / "samples/images/astronaut.png")
-    parser.add_argument("--output", type=Path, default=HERE / "results/torch_overhead.json")
+    parser.add_argument("--profile", action="store_true", help="what takes the host's time")
+    parser.add_argument("--json", type=Path, default=HERE / "results/torch_overhead.json")
     options = parser.parse_args()
-    options.rivals = [*PATHS, RIVAL]
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    kind = options.device
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    options.batch_sizes = cpu_training.batch_sizes(options.batch_sizes or SIZES[kind])
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(report):
+        options.json.write_text(torch_calls.as_text(report))
+
+    device = torch.device("cuda", 0) if kind == "cuda" else torch.device("cpu")
+    report = describe(device)
+    names = options.models.split(",")
+    sizes, graphs = options.batch_sizes, not options.no_graphs
+    torch_calls.run(names, sizes, options.rounds, device, graphs, report, write)
+    if options.profile:
+        profile(names[0], options.batch_sizes[0], device)
+    if options.trainer:
+        report["beside the Trainer"] = beside_the_trainer(options)
+    write(report)
+    print(f"\nwritten to {options.json}")
+
+
+def describe(device):
+    """The machine, and what it runs."""
+    described = {
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+    if device.type == "cuda":
+        described |= {
+            "device": torch.cuda.get_device_name(device),
+            "compute_capability": torch.cuda.get_device_capability(device),
+            "cuda": torch.version.cuda,
+        }
+    return described
+
+
+def profile(name, n, device):
+    """Print where the time of calls and steps goes, function by function."""
+    way = torch_calls.Way(torch_calls.numbanet_torch, name, device)
+    x, y = torch_calls.batch(name, n, device)
+    for method in ("call", "step"):
+        work = getattr(way, method)
+        for _ in range(3):
+            work(x, y)
+        torch_calls.wait(device)
+        profiler = cProfile.Profile()
+        profiler.enable()
+        for _ in range(N_PROFILED):
+            work(x, y)
+        profiler.disable()
+        torch_calls.wait(device)
+        print(f"\n{N_PROFILED} times {method}, {name}, {n}")
+        pstats.Stats(profiler).sort_stats("tottime").print_stats(N_LINES)
+
+
+def beside_the_trainer(options):
+    """The job of cpu_training.py: the report, after printing ratios."""
+    options.rivals = [*PATHS, *(() if options.rivals == "none" else options.rivals.split(","))]
     cpu_training.METHODS.update(PATHS)
     methods, report = cpu_training.start_methods(options)
     report["results"] = []
@@ -42,9 +122,7 @@ def main():
         print_ratios(n, seconds)
     for process in methods.values():
         process.close()
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"\nwritten to {options.output}")
+    return json.loads(json.dumps(report))
 
 
 def print_ratios(n, seconds):
