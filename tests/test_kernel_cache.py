@@ -15,7 +15,8 @@ from laws import compilations, compiles_nothing
 
 import numbanet
 from numbanet.cpu.kernels import TrainingPlan, training_kernel
-from numbanet.kernel_cache import NotCacheable, compile_cached, fingerprint
+from numbanet.fingerprint import NotCacheable, fingerprint
+from numbanet.kernel_cache import compile_cached
 
 ROOT = Path(__file__).parents[1]
 TRAIN = """

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 
 from numbanet.cuda import store, toolkit
 from numbanet.cuda.machine_code import PTX
+from numbanet.fingerprint import NotCacheable, fingerprint, source_digest
 from numbanet.inline_compiler import explained_failures, noted_failure
-from numbanet.kernel_cache import NotCacheable, environment, fingerprint
+from numbanet.kernel_cache import environment
 
 SMALL_FUNCTION = 25_000  # characters of LLVM IR
 NEWEST_PTX = (9, 0)  # the first version that all drivers and assemblers for CUDA 13 understand
@@ -43,13 +44,13 @@ def compile_ptx(
     toolkit.check_compute_capability(compute_capability)
     name = readable_name(function)
     try:
-        digest = fingerprint(function)
+        digest = fingerprint(function, "cuda")
     except NotCacheable:  # it captures what does not compile, or what has no digest
         return PTX(
             compiled(function, argument_types, compute_capability, max_registers, block), name
         )
     key = (
-        *("ptx", digest, environment(), toolkit.compiler_version()),
+        *("ptx", digest, source_digest(__name__), environment(), toolkit.compiler_version()),
         *(name, tuple(argument_types), tuple(compute_capability), max_registers, block, NEWEST_PTX),
     )
     path = store.path_of(name, "ptx", key)
