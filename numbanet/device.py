@@ -322,7 +322,8 @@ INVERSE_PI = np.float32(1.0 / math.pi)
 PI_HIGH = np.float32(3.140625)  # 8 bits
 PI_MIDDLE = np.float32(0.0009675025939941406)  # 11 bits
 PI_LOW = np.float32(math.pi - 3.140625 - 0.0009675025939941406)
-HALF_TURNS_MAX = np.float32(2**22 - 2)  # ROUND still finds the nearest integer
+EVEN = np.float32(2**24)  # and larger float32 numbers are even integers
+FOURS = np.float32(1.5 * 2**25)  # adding it rounds to the nearest multiple of 4
 
 
 @exact
@@ -442,12 +443,19 @@ def half_turn_reduce(x, shift):  # x + shift = n + r with |r| <= 1 / 2; returns 
 
 @device
 def sin_pi(x, shift):
-    """sin(pi (x + shift)) to 2e-7 for |x| <= 2^22, where x is clamped; shift is n / 2, |n| <= 3.
+    """sin(pi (x + shift)) to 2e-7 for |x| <= 2^21; shift is n / 2, |n| <= 3.
 
     Faster than sin(PI * x), and exact for every such x, since no multiple of pi is subtracted.
     """
-    n, r = half_turn_reduce(min(max(x, -HALF_TURNS_MAX), HALF_TURNS_MAX), shift)
+    n, r = half_turn_reduce(x, shift)
     return signed_sine(n, PI * r)
+
+
+@exact
+def less_even(x):
+    """x less some even integer, which changes no sin_pi: without rounding, and in [-2, 2]."""
+    x = select(abs(x) < EVEN, x, ZERO)
+    return x - ((x + FOURS) - FOURS)
 
 
 @device

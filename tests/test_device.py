@@ -1,13 +1,15 @@
 """The vocabulary of device code."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numba import njit
 from numba.core.errors import TypingError
 
-from numbanet.device import device, power_of_two, sin_pi, unrolled, vectorized
+from numbanet.device import device, less_even, power_of_two, sin_pi, unrolled, vectorized
 
 # x + shift is a multiple of 1/2, or anything else
 positions = st.one_of(
@@ -26,10 +28,13 @@ def test_sine_of_half_turns(x, half_turns):
     assert abs(found - sine(x, half_turns)) < 3e-7
 
 
-@pytest.mark.parametrize("x", [2.0**23, 3e30, -3e30])
-def test_sine_of_huge_floats_stays_bounded(x):
-    assert abs(sin_pi(np.float32(x), np.float32(0))) < 1e-6  # they are even numbers
-    assert abs(sin_pi(np.float32(x), np.float32(0.5)) - 1) < 1e-6
+@given(x=st.floats(width=32, allow_nan=False, allow_infinity=False))
+@example(x=2.0**24 - 1)
+@example(x=2.0**22 + 0.5)
+def test_less_even_takes_whole_periods_off(x):
+    rest = less_even(np.float32(x))
+    assert abs(rest) <= 2
+    assert (Fraction(x) - Fraction(float(rest))) % 2 == 0
 
 
 @pytest.mark.parametrize("k", [-126, -3, 0, 1, 31, 127])

@@ -13,8 +13,10 @@ from numbanet.device import (
     PI,
     ZERO,
     device,
+    less_even,
     local_array,
     power_of_two,
+    select,
     sin_pi,
     unrolled,
     vectorized,
@@ -28,6 +30,18 @@ SINE, SLOPE = np.int32(0), np.int32(1)  # orders of derivation
 # shifted by a quarter turn if j is odd. Each derivation shifts by another one.
 
 
+# A product with 2^k is exact, but may be too large for sin_pi. So whole periods are taken off
+# before: from x, and for the higher frequencies once more from FAST x.
+MANY = 40  # features of the lower frequencies
+FAST = np.float32(2.0 ** (MANY // 2))
+
+
+@device
+def bases(x):
+    slow = less_even(x)
+    return slow, less_even(slow * FAST)
+
+
 @device
 def angular_frequency(j):
     return PI * power_of_two(j >> 1)
@@ -35,8 +49,11 @@ def angular_frequency(j):
 
 @device
 def wave(x, j, order):  # the derivative of that order of feature j, over angular_frequency^order
+    slow, fast = x
     quarter_turns = np.float32((np.int32(j) & np.int32(1)) + order)
-    return sin_pi(power_of_two(j >> 1) * x, HALF * quarter_turns)
+    is_slow = np.int32(j) < np.int32(MANY)
+    k = select(is_slow, np.int32(j), np.int32(np.int32(j) - np.int32(MANY))) >> np.int32(1)
+    return sin_pi(power_of_two(k) * select(is_slow, slow, fast), HALF * quarter_turns)
 
 
 @device
@@ -81,7 +98,7 @@ class Frequency(AbstractEncoding):
 
         @device
         def dimension(d, x, y):
-            vectorized(width, value, x[d], y[d * width : (d + 1) * width])
+            vectorized(width, value, bases(x[d]), y[d * width : (d + 1) * width])
 
         @device
         def frequency(x, params, y):  # x [n_dims], y [n_dims * width]
@@ -97,7 +114,7 @@ class Frequency(AbstractEncoding):
         def dimension(d, x, dl_dy, dl_dx):
             total = local_array(1)
             total[0] = ZERO
-            vectorized(width, add_gradient, x[d], dl_dy[d * width : (d + 1) * width], total)
+            vectorized(width, add_gradient, bases(x[d]), dl_dy[d * width : (d + 1) * width], total)
             dl_dx[d] = total[0]
 
         @device
@@ -115,9 +132,10 @@ class Frequency(AbstractEncoding):
             row = dl_dy[d * width : (d + 1) * width]
             total = local_array(1)
             total[0] = ZERO
-            vectorized(width, add_curvature, x[d], row, total)
+            both = bases(x[d])
+            vectorized(width, add_curvature, both, row, total)
             dl_dx[d] = dl_ddx[d] * total[0]
-            vectorized(width, slope, x[d], dl_ddx[d], dl_ddy[d * width : (d + 1) * width])
+            vectorized(width, slope, both, dl_ddx[d], dl_ddy[d * width : (d + 1) * width])
 
         @device
         def frequency_double_backward(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
