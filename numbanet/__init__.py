@@ -1,5 +1,8 @@
 """numbanet: small neural networks, trained and queried fast, in pure Python."""
 
+from numbanet import ctrl_c as _ctrl_c  # noqa: F401 (Ctrl-C ends the command's imports)
+
+# isort: split
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 

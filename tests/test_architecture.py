@@ -25,7 +25,7 @@ SEARCHED = [ROOT / "benchmarks", ROOT / "tests", *(ROOT / "tests").glob("*/")]
 
 # From the bottom up. A module imports from lower rows and from its own package.
 LAYERS = (
-    ("arrays", "fingerprint", "inline_compiler", "registry", "regular_file"),
+    ("arrays", "ctrl_c", "fingerprint", "inline_compiler", "registry", "regular_file"),
     ("atomic_file", "device"),
     ("kernel_cache",),
     ("activations", "random", "storage"),

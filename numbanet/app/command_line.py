@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import os
 import re
 import shlex
 import sys
@@ -10,13 +9,14 @@ import warnings
 
 from numbanet.app.environment import version
 from numbanet.app.errors import AppError, UsageError
+from numbanet.app.streams import lossy_streams
+from numbanet.ctrl_c import INTERRUPTED
 
 SAMPLE_PACKAGES = {  # module: package
     "PIL": "pillow",
     "matplotlib": "matplotlib",
     "rich": "rich",
 }
-INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 
 
 class Parser(argparse.ArgumentParser):
@@ -133,7 +133,17 @@ def compute_capability(architecture: str) -> tuple[int, int]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    with lossy_streams() as output:
+        exit_code = run(sys.argv[1:] if argv is None else argv)
+        output.flush()
+        if output.error is not None and not isinstance(output.error, BrokenPipeError):
+            reason = output.error.strerror or output.error
+            exit_code = complain(f"cannot write the output: {reason}", exit_code or 1)
+        # else, whoever read the output, as in `numbanet doctor | head`, has enough
+        return exit_code
+
+
+def run(argv: list[str]) -> int:
     try:
         arguments = parser().parse_args(argv)
         if not hasattr(arguments, "run"):
@@ -142,17 +152,13 @@ def main(argv: list[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
             warnings.simplefilter("default", UserWarning)
-            exit_code = arguments.run(arguments)
-            sys.stdout.flush()
-            return exit_code
-    except BrokenPipeError:  # whoever read the output, as in `numbanet doctor | head`, has enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python flushes it when it exits)
-        return 0
-    except OSError as error:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        return complain(f"cannot write the output: {error.strerror or error}", 1)
+            return arguments.run(arguments)
+    except SystemExit as ending:  # of --help and --version
+        return int(ending.code or 0)
     except AppError as error:
         return complain(str(error), error.exit_code)
+    except OSError as error:
+        return complain(str(error), 1)
     except MemoryError as error:
         return complain(f"not enough memory: {error}", 1)
     except KeyboardInterrupt:
@@ -223,6 +229,7 @@ def run_learn_image(arguments: argparse.Namespace) -> int:
 
 def run_compile(arguments: argparse.Namespace) -> int:
     from numbanet.app.compile_kernels import compile_kernels
+    from numbanet.app.interrupt import cleaning_up
 
     lines = compile_kernels(
         arguments.config,
@@ -231,8 +238,9 @@ def run_compile(arguments: argparse.Namespace) -> int:
         dims=tuple(arguments.dims),
         batch_size=arguments.batch_size,
     )
-    for line in lines:
-        print(line, flush=True)
+    with cleaning_up():
+        for line in lines:
+            print(line, flush=True)
     return 0
 
 

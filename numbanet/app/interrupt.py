@@ -1,9 +1,9 @@
-"""Ctrl-C that lets the program finish what it is doing; a second one does not."""
+"""Ctrl-C while a command works: it finishes what it is doing, or removes half-made files."""
 
 import signal
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 
 class Interrupt:
@@ -30,3 +30,16 @@ class Interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with suppress(RuntimeError):  # the signal came in the middle of printing
             self.notice()
+
+
+@contextmanager
+def cleaning_up() -> Iterator[None]:
+    """While active, SIGINT raises KeyboardInterrupt, so that half-made files are removed."""
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is threading.main_thread() and callable(previous):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, previous)

@@ -43,15 +43,14 @@ def test_a_short_run(command, photograph, config, tmp_path):
     assert re.search(r"step 10/20  loss \S+  \S+ dB  \S+ M samples/s  \d+ s left", err)
 
 
-def test_help_version_and_no_command(command, capsys):
+def test_help_version_and_no_command(command):
     code, out, _ = command()
     assert code == 2
     assert "learn-image" in out
     for arguments in (["--version"], ["--help"], ["learn-image", "--help"]):
-        with pytest.raises(SystemExit) as ending:
-            command(*arguments)
-        assert ending.value.code == 0
-    out = capsys.readouterr().out
+        code, more, _ = command(*arguments)
+        assert code == 0
+        out += more
     assert "numbanet" in out
     assert "--batch-size" in out
 
