@@ -11,12 +11,14 @@ from numbanet.losses.base import AbstractLoss
 from numbanet.model import (
     NetworkWithInputEncoding,
     create_network_with_input_encoding,
+    initial_rng,
 )
 from numbanet.optimizers.base import AbstractOptimizer
 from numbanet.registry import ConfigError, UnknownOptionWarning
-from numbanet.snapshot import SnapshotError, read_snapshot
+from numbanet.saved_training import SECTIONS, check_finite, open_saved_training
+from numbanet.snapshot import SnapshotError
 from numbanet.targets import target_for
-from numbanet.trainer import SECTIONS, Trainer
+from numbanet.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -111,24 +113,30 @@ def load(
     precision: str | None = None,
     *,
     on_nonfinite: str = "skip",
+    allow_nonfinite: bool = False,
 ) -> TrainableModel:
     """Make the model that a snapshot holds, ready to go on training.
+
+    Args:
+        path: a regular file that `Trainer.save` wrote.
+        device, precision, on_nonfinite: see create_from_config.
+        allow_nonfinite: take parameters that are infinite or NaN.
 
     Raises:
         SnapshotError: the file is damaged, or something else.
         OSError: the file cannot be read.
+        ValueError: another argument cannot be used.
+        RuntimeError: the device cannot be used.
     """
-    tensors, header = read_snapshot(path)
+    target = target_for(device, precision)
+    with open_saved_training(path) as (saved, file):
+        tensors = file.tensors(saved.tensor_shapes)
+        check_finite(file.name, saved, tensors, allow_nonfinite)
+    rng = initial_rng(1337, "bindings")  # its parameters are replaced
     try:
-        model = create_from_config(
-            header["n_input_dims"],
-            header["n_output_dims"],
-            header["config"],
-            device=device,
-            precision=precision,
-            on_nonfinite=on_nonfinite,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise SnapshotError(f"{path}: the snapshot cannot be used ({error})") from error
-    model.trainer.restore(path, tensors, header)
-    return TrainableModel(model.network, model.trainer, header["metadata"])
+        network = NetworkWithInputEncoding(saved.encoding, saved.network, rng, target)
+    except ValueError as error:
+        raise SnapshotError(f"{file.name}: cannot be used on {target.name} ({error})") from error
+    trainer = Trainer(network, saved.optimizer, saved.loss, on_nonfinite=on_nonfinite)
+    trainer.restore(saved, tensors)
+    return TrainableModel(network, trainer, saved.metadata)

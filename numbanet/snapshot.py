@@ -7,17 +7,22 @@ replaced as a whole or not at all.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
 from numbanet.atomic_file import replace_file
+from numbanet.regular_file import open_regular
 
 FORMAT = "numbanet"
 VERSION = 1
+DTYPE = "F32"
+MOST_BYTES = 1 << 36
+HEADER_BYTES = 1 << 24  # JSON takes 50 times as much memory as its text, if it is made to
 
 
 class SnapshotError(ValueError):
@@ -27,53 +32,99 @@ class SnapshotError(ValueError):
 def write_snapshot(
     path: str | os.PathLike, tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]
 ) -> None:
-    """Write tensors and a JSON header; an existing file is replaced only when all is written.
+    """Write float32 tensors and a JSON header; replaces an existing file as replace_file does.
 
     Raises:
         OSError: the file cannot be written.
         TypeError: the header is not JSON.
+        ValueError: the header is larger than those that are read.
     """
     text = json.dumps(header)
+    if len(text) > HEADER_BYTES:
+        raise ValueError(
+            f"metadata: {len(text)} bytes of JSON, with the config; use up to {HEADER_BYTES}"
+        )
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
         "header": text,
         "sha256": digest(tensors, text),
     }
-    content = safetensors.numpy.save(dict(tensors), metadata)
-    replace_file(path, content)
+    replace_file(path, safetensors.numpy.save(dict(tensors), metadata))
 
 
-def read_snapshot(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Tensors and header of a snapshot.
+@dataclass(frozen=True)
+class OpenSnapshot:
+    """A snapshot of which the header was read, and of the tensors only what they are."""
+
+    name: str  # for messages
+    header: dict[str, Any]
+    _metadata: dict[str, str]
+    _file: Any
+
+    def tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+        """The tensors, float32, if they are these and no others; else nothing is allocated.
+
+        Raises:
+            SnapshotError: they are not, or the checksum does not fit.
+        """
+        stored = set(self._file.keys())
+        for name in sorted(stored - shapes.keys()):
+            raise SnapshotError(f"{self.name}: has a tensor {name!r:.80} that is not expected")
+        for name, shape in shapes.items():
+            what = "missing"
+            if name in stored:
+                part = self._file.get_slice(name)
+                what = f"{part.get_dtype()}{part.get_shape()}"
+            if what != f"{DTYPE}{list(shape)}":
+                raise SnapshotError(
+                    f"{self.name}: tensor {name!r} is {what:.200}, expected {DTYPE}{list(shape)}"
+                )
+        tensors = {name: self._file.get_tensor(name) for name in shapes}
+        if self._metadata.get("sha256") != digest(tensors, self._metadata["header"]):
+            raise SnapshotError(f"{self.name}: the snapshot is damaged (its checksum does not fit)")
+        return tensors
+
+
+@contextmanager
+def open_snapshot(path: str | os.PathLike) -> Iterator[OpenSnapshot]:
+    """Read the header of a snapshot.
 
     Raises:
         SnapshotError: the file is damaged, or something else.
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, is no regular file, or has more than 64 GiB.
     """
-    Path(path).open("rb").close()  # an OSError that names the file, where it cannot be read
+    open_regular(path, MOST_BYTES).close()
+    name = os.fsdecode(path)
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        file = safetensors.safe_open(name, framework="numpy")
     except safetensors.SafetensorError as error:
-        raise SnapshotError(f"{path}: no safetensors file, or a damaged one ({error})") from error
+        raise SnapshotError(
+            f"{name}: no safetensors file, or a damaged one ({error!s:.200})"
+        ) from error
+    with file:
+        metadata = file.metadata() or {}
+        yield OpenSnapshot(name, _header(name, metadata), metadata, file)
+
+
+def _header(name: str, metadata: Mapping[str, str]) -> dict[str, Any]:
     if metadata.get("format") != FORMAT:
-        raise SnapshotError(f"{path}: a safetensors file, but not a snapshot of numbanet")
+        raise SnapshotError(f"{name}: a safetensors file, but not a snapshot of numbanet")
+    text = metadata.get("header", "")
+    if len(text) > HEADER_BYTES:
+        raise SnapshotError(f"{name}: a header of {len(text)} bytes, expected up to {HEADER_BYTES}")
     try:
-        version, header = int(metadata["version"]), json.loads(metadata["header"])
-    except (KeyError, ValueError) as error:
-        raise SnapshotError(f"{path}: the snapshot's header is damaged ({error})") from error
+        version, header = int(metadata["version"]), json.loads(text)
+    except (KeyError, ValueError, RecursionError) as error:
+        raise SnapshotError(f"{name}: the snapshot's header is damaged ({error!s:.200})") from error
     if version < 1 or not isinstance(header, dict):
-        raise SnapshotError(f"{path}: the snapshot's header is damaged")
+        raise SnapshotError(f"{name}: the snapshot's header is damaged")
     if version > VERSION:
         raise SnapshotError(
-            f"{path}: written in version {version} of the format, and this numbanet reads up to "
-            f"{VERSION}; update numbanet"
+            f"{name}: written in version {metadata['version']:.20} of the format, and this "
+            f"numbanet reads up to {VERSION}; update numbanet"
         )
-    if metadata.get("sha256") != digest(tensors, metadata["header"]):
-        raise SnapshotError(f"{path}: the snapshot is damaged (its checksum does not fit)")
-    return tensors, header
+    return header
 
 
 def digest(tensors: Mapping[str, np.ndarray], header: str) -> str:

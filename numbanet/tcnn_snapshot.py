@@ -19,8 +19,9 @@ import numpy as np
 
 from numbanet.optimizers.adam import Adam
 from numbanet.registry import ConfigError
+from numbanet.saved_training import SECTIONS
 from numbanet.snapshot import SnapshotError
-from numbanet.trainer import SECTIONS, Trainer, updated
+from numbanet.trainer import Trainer, updated
 
 Source = str | os.PathLike | bytes | bytearray | memoryview
 

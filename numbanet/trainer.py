@@ -11,13 +11,17 @@ import numpy as np
 from numbanet import registry
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import NetworkWithInputEncoding, check_gradient_mode
-from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.registry import ConfigError, UnknownOptionWarning
-from numbanet.snapshot import SnapshotError, read_snapshot, write_snapshot
+from numbanet.saved_training import (
+    SavedTraining,
+    check_finite,
+    config_of,
+    open_saved_training,
+    tensor_shapes,
+)
+from numbanet.snapshot import SnapshotError, write_snapshot
 from numbanet.target import Batch
-
-SECTIONS = ("loss", "optimizer", "encoding", "network")
-
 
 SKIPPED = "the inputs, the loss or a gradient are infinite or NaN; the step was skipped"
 
@@ -97,7 +101,7 @@ class Trainer:
 
     @n_steps.setter
     def n_steps(self, value: int) -> None:
-        self._training.n_steps = value
+        self._training.n_steps = check_count("n_steps", value)
 
     @property
     def n_skipped_steps(self) -> int:
@@ -106,7 +110,7 @@ class Trainer:
 
     @n_skipped_steps.setter
     def n_skipped_steps(self, value: int) -> None:
-        self._training.n_skipped_steps = value
+        self._training.n_skipped_steps = check_count("n_skipped_steps", value)
 
     @property
     def params(self) -> Any:
@@ -231,36 +235,40 @@ class Trainer:
                 raise ConfigError(f"{section}: cannot be changed; use 'optimizer' or 'loss'")
             changed[section] = updated(getattr(self, section), options, section)
         optimizer = changed.get("optimizer", self.optimizer)
-        if state_sizes(optimizer, self.layout) != state_sizes(self.optimizer, self.layout):
-            raise ConfigError("optimizer: an option that changes the state's size cannot change")
+        if meaning_of_state(optimizer, self.layout) != self._meaning_of_state():
+            raise ConfigError(
+                "optimizer: an option that changes the state's size or meaning cannot change"
+            )
         self.optimizer = optimizer
         self.loss = changed.get("loss", self.loss)
 
     def config(self) -> dict[str, Any]:
         """The JSON config of everything, with every option written out."""
-        parts = (self.loss, self.optimizer, self.model.encoding, self.model.network)
-        return dict(zip(SECTIONS, map(registry.to_config, parts), strict=True))
+        return config_of(self.model.encoding, self.model.network, self.loss, self.optimizer)
+
+    def _meaning_of_state(self) -> tuple:
+        return meaning_of_state(self.optimizer, self.layout)
 
     def _tensors(self) -> dict[str, Any]:
-        """What a snapshot holds besides the parameters."""
-        training = self._training
-        tensors = {"optimizer.state": training.state}
-        for name in ("matrices", "statistics"):
-            array = getattr(training, name)
-            if array.size:
-                tensors[f"optimizer.{name}"] = array
+        """What a snapshot holds."""
+        tensors = {"params": self.params}
+        for name in tensor_shapes(self.optimizer, self.layout).keys() - tensors.keys():
+            tensors[name] = getattr(self._training, name.removeprefix("optimizer."))
         return tensors
 
     def save(self, path: str | os.PathLike, metadata: Mapping[str, Any] | None = None) -> None:
         """Write a snapshot (safetensors): parameters, optimizer state, config and `metadata`.
 
         Args:
-            path: replaced atomically if it exists.
+            path: replaced as a whole if it exists. A link stays a link, and its target is
+                replaced; owner and mode stay.
             metadata: anything that JSON holds; `numbanet.load` gives it back.
 
         Raises:
-            OSError: the file cannot be written; what was there before is still there.
+            OSError: the file cannot be written, or is no regular one; what was there before is
+                still there.
             TypeError: the metadata is no JSON.
+            ValueError: the metadata has more than 16 MiB.
         """
         header = {
             "n_input_dims": self.model.n_input_dims,
@@ -270,67 +278,75 @@ class Trainer:
             "n_skipped_steps": self.n_skipped_steps,
             "metadata": dict(metadata or {}),
         }
-        tensors = {"params": self.params, **self._tensors()}
         to_host = self.model.target.to_host
-        write_snapshot(path, {name: to_host(array) for name, array in tensors.items()}, header)
+        tensors = {name: to_host(array) for name, array in self._tensors().items()}
+        write_snapshot(path, tensors, header)
 
-    def load(self, path: str | os.PathLike) -> dict[str, Any]:
+    def load(self, path: str | os.PathLike, *, allow_nonfinite: bool = False) -> dict[str, Any]:
         """Continue from a snapshot of a model of the same config; returns its metadata.
 
         The options of the optimizer and the loss become those of the snapshot.
+
+        Args:
+            allow_nonfinite: take parameters that are infinite or NaN.
 
         Raises:
             SnapshotError: damaged, no snapshot, or of another model; nothing changed then.
             OSError: the file cannot be read.
         """
-        tensors, header = read_snapshot(path)
-        mine = {"n_input_dims": self.model.n_input_dims, "n_output_dims": self.model.n_output_dims}
-        mine |= {name: self.config()[name] for name in ("encoding", "network")}
-        config = header.get("config")
-        if not isinstance(config, Mapping):
-            raise SnapshotError(f"{path}: the snapshot's header is damaged")
-        theirs = {name: header.get(name) for name in ("n_input_dims", "n_output_dims")}
-        theirs |= {name: config.get(name) for name in ("encoding", "network")}
-        for name, value in mine.items():
-            if theirs[name] != value:
-                raise SnapshotError(f"{path}: {name} is {theirs[name]}, and the model's is {value}")
-        try:
-            optimizer = registry.create("optimizer", config["optimizer"], default="Adam")
-            loss = registry.create("loss", config["loss"], default="RelativeL2")
-        except (KeyError, TypeError, ValueError) as error:
-            raise SnapshotError(f"{path}: the snapshot cannot be used ({error})") from error
-        if type(optimizer) is not type(self.optimizer):
-            raise SnapshotError(
-                f"{path}: the optimizer is {optimizer.otype}, and the trainer's is "
-                f"{self.optimizer.otype}"
-            )
-        self.restore(path, tensors, header)
-        self.optimizer, self.loss = optimizer, loss
-        return header["metadata"]
+        with open_saved_training(path) as (saved, file):
+            self._check_same(file.name, saved)
+            tensors = file.tensors(saved.tensor_shapes)
+            check_finite(file.name, saved, tensors, allow_nonfinite)
+        self.restore(saved, tensors)
+        return saved.metadata
 
-    def restore(self, path, tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> None:
-        """Take parameters, optimizer state and counters from what read_snapshot returned."""
-        expected = {"params": self.params, **self._tensors()}
-        for name, array in expected.items():
-            found = tensors.get(name)
-            if found is None or found.shape != array.shape or found.dtype != array.dtype:
-                what = "missing" if found is None else f"{found.dtype}{list(found.shape)}"
+    def _check_same(self, name: str, saved: SavedTraining) -> None:
+        """Raise SnapshotError unless a snapshot is of this model, and of such an optimizer."""
+        theirs = config_of(saved.encoding, saved.network, saved.loss, saved.optimizer)
+        mine = self.config()
+        pairs = {
+            "n_input_dims": (saved.encoding.n_dims, self.model.n_input_dims),
+            "n_output_dims": (saved.network.n_output_dims, self.model.n_output_dims),
+            "the encoding": (theirs["encoding"], mine["encoding"]),
+            "the network": (theirs["network"], mine["network"]),
+            "the optimizer": (saved.optimizer.structure, self.optimizer.structure),
+        }
+        for what, (found, expected) in pairs.items():
+            if found != expected:
                 raise SnapshotError(
-                    f"{path}: tensor {name!r} is {what}, expected float32{list(array.shape)}"
+                    f"{name}: {what} is {found!s:.200}, and the trainer's is {expected!s:.200}"
                 )
-        counts = [header.get(name) for name in ("n_steps", "n_skipped_steps")]
-        whole = all(type(count) is int and count >= 0 for count in counts)
-        if not whole or not isinstance(header.get("metadata"), dict):
-            raise SnapshotError(f"{path}: the snapshot's header is damaged")
-        for name, array in expected.items():
+        if meaning_of_state(saved.optimizer, self.layout) != self._meaning_of_state():
+            raise SnapshotError(
+                f"{name}: the optimizer's options ask for another state than the trainer's has: "
+                f"{saved.tensor_shapes}"
+            )
+
+    def restore(self, saved: SavedTraining, tensors: Mapping[str, np.ndarray]) -> None:
+        """Take everything from a snapshot that was found to be of this model."""
+        for name, array in self._tensors().items():
             self.model.target.copy_from_host(array, tensors[name])
-        self.n_steps, self.n_skipped_steps = counts
+        self.optimizer, self.loss = saved.optimizer, saved.loss
+        self.n_steps, self.n_skipped_steps = saved.n_steps, saved.n_skipped_steps
 
 
-def state_sizes(optimizer: AbstractOptimizer, layout: ParamLayout) -> tuple:
-    """What is equal for optimizers that can take over each other's state."""
-    sizes = optimizer.n_state, optimizer.n_matrix_state, optimizer.inference_row
-    return *sizes, optimizer.n_statistics(layout), optimizer.matrix_ranges(layout)
+def meaning_of_state(optimizer: AbstractOptimizer, layout: ParamLayout) -> tuple:
+    """What is equal for optimizers that can take over each other's state.
+
+    Raises:
+        ConfigError: the optimizer does not fit the layout.
+    """
+    shapes, ranges = optimizer.state_shapes(layout), optimizer.matrix_ranges(layout)
+    return optimizer.structure, shapes, ranges, optimizer.inference_row
+
+
+def check_count(name: str, value: Any) -> int:
+    """The value as an int, if steps can be counted on from there; else a ValueError."""
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (is_integer and 0 <= value <= MOST_STEPS):
+        raise ValueError(f"{name}: {value!r:.80} is not allowed; use an integer to {MOST_STEPS}")
+    return int(value)
 
 
 def updated(component, options: Mapping[str, Any], path: str):

@@ -13,6 +13,8 @@ import numpy as np
 from numbanet.device import ONE, device, exp_minus_one
 from numbanet.registry import ConfigError
 
+MOST_STEPS = 2**31 - 2  # the number of the next one is an int32
+
 
 @dataclass(frozen=True)
 class ParamLayout:
@@ -92,6 +94,7 @@ class AbstractOptimizer(ABC):
     parameter.
     """
 
+    otype: str
     learning_rate: float
     n_state = 0
     n_scalars = 1
@@ -99,6 +102,11 @@ class AbstractOptimizer(ABC):
     rates: tuple[int, ...] = (0,)  # which scalars are learning rates
     inference_row: int | None = None  # row of the state that holds the weights for inference
     touches_all_state = True  # whether `step` uses most rows of the state, known before it runs
+
+    @property
+    def structure(self) -> str:
+        """Of which optimizers it is made; the state of one structure means nothing to another."""
+        return self.otype
 
     def learning_rate_options(self, value: float) -> dict[str, Any]:
         """The options that set the learning rate, as in a config."""
@@ -173,6 +181,19 @@ class AbstractOptimizer(ABC):
             TypeError: the optimizer has statistics but does not say what to do with them.
         """
         raise TypeError(f"{type(self).__name__} has n_statistics > 0; it must define precondition")
+
+    def state_shapes(self, layout: ParamLayout) -> dict[str, tuple[int, ...]]:
+        """The shapes of everything that the optimizer keeps, by name; from its options alone.
+
+        Raises:
+            ConfigError: the optimizer does not fit this layout.
+        """
+        n_matrices = len(self.matrix_ranges(layout))
+        return {
+            "state": (self.n_state, layout.n_params),
+            "matrices": (self.n_matrix_state, n_matrices),
+            "statistics": (self.n_statistics(layout),),
+        }
 
     def kernel_key(self) -> "AbstractOptimizer":
         """An optimizer with the same compiled code, whatever the hyperparams are."""

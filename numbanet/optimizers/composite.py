@@ -73,6 +73,11 @@ class Composite(AbstractOptimizer):
         return tuple(part.optimizer for part in self.nested)
 
     @property
+    def structure(self) -> str:
+        parts = (f"{each.n_params_to_optimize} {each.optimizer.structure}" for each in self.nested)
+        return f"{self.otype}({', '.join(parts)})"
+
+    @property
     def n_state(self):
         own = self.inference_row is not None
         return max(each.n_state for each in self.optimizers) + own

@@ -30,6 +30,10 @@ class AbstractWrapper(AbstractOptimizer):
     n_own_scalars = 0
 
     @property
+    def structure(self) -> str:
+        return f"{self.otype}({self.nested.structure})"
+
+    @property
     def n_state(self):
         return self.nested.n_state + self.n_own_state
 

@@ -1,0 +1,110 @@
+"""What the header of a snapshot says, as components: all about its tensors but their numbers.
+
+It is to be trusted as little as any other input. So sizes are computed from the components and
+compared with the file's tensors before anything of these sizes is allocated.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from numbanet import registry
+from numbanet.encodings.base import AbstractEncoding
+from numbanet.losses.base import AbstractLoss
+from numbanet.model import create_encoding_component, create_network_component
+from numbanet.networks.base import AbstractMLP
+from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
+from numbanet.snapshot import OpenSnapshot, SnapshotError, open_snapshot
+
+SECTIONS = ("loss", "optimizer", "encoding", "network")
+
+
+@dataclass(frozen=True)
+class SavedTraining:
+    """The components, counters and metadata of a snapshot."""
+
+    encoding: AbstractEncoding
+    network: AbstractMLP
+    loss: AbstractLoss
+    optimizer: AbstractOptimizer
+    n_steps: int
+    n_skipped_steps: int
+    metadata: dict[str, Any]
+
+    @cached_property
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        n_params = self.network.n_params + self.encoding.n_params
+        return tensor_shapes(self.optimizer, ParamLayout(n_params, self.network.shapes))
+
+
+def tensor_shapes(optimizer: AbstractOptimizer, layout: ParamLayout) -> dict[str, tuple[int, ...]]:
+    """The tensors of a snapshot: name and shape."""
+    shapes = {"params": (layout.n_params,)}
+    for name, shape in optimizer.state_shapes(layout).items():
+        if name == "state" or 0 not in shape:
+            shapes[f"optimizer.{name}"] = shape
+    return shapes
+
+
+def config_of(encoding, network, loss, optimizer) -> dict[str, Any]:
+    """The JSON config of all components, with every option written out."""
+    parts = (loss, optimizer, encoding, network)
+    return dict(zip(SECTIONS, map(registry.to_config, parts), strict=True))
+
+
+@contextmanager
+def open_saved_training(path: str | os.PathLike) -> Iterator[tuple[SavedTraining, OpenSnapshot]]:
+    """What a snapshot says, and the open snapshot with its tensors.
+
+    Raises:
+        SnapshotError: the file is damaged, something else, or says what is not allowed.
+        OSError: the file cannot be read.
+    """
+    with open_snapshot(path) as file:
+        try:
+            saved = _described(file.header)
+            assert saved.tensor_shapes  # fails where the optimizer does not fit the parameters
+        except Exception as error:  # components may fail in any way on what nobody checked
+            raise SnapshotError(
+                f"{file.name}: the snapshot cannot be used ({error!s:.200})"
+            ) from error
+        yield saved, file
+
+
+def _described(header: Mapping[str, Any]) -> SavedTraining:
+    for key in ("n_input_dims", "n_output_dims", "config", "n_steps", "n_skipped_steps"):
+        if key not in header:
+            raise SnapshotError(f"its header lacks {key}")
+    config, counts = header["config"], (header["n_steps"], header["n_skipped_steps"])
+    if not (isinstance(config, Mapping) and config.keys() >= set(SECTIONS)):
+        raise SnapshotError(f"config: expected an object with {', '.join(SECTIONS)}")
+    if not all(type(count) is int and 0 <= count <= MOST_STEPS for count in counts):
+        raise SnapshotError(f"n_steps, n_skipped_steps: expected integers from 0 to {MOST_STEPS}")
+    if not isinstance(header.get("metadata"), dict):
+        raise SnapshotError("metadata: expected an object")
+    encoding = create_encoding_component(header["n_input_dims"], config["encoding"])
+    network = create_network_component(encoding, header["n_output_dims"], config["network"])
+    loss = registry.create("loss", config["loss"], default="RelativeL2")
+    loss.row(network.n_output_dims, False)  # raises if it cannot take so many outputs
+    optimizer = registry.create("optimizer", config["optimizer"], default="Adam")
+    return SavedTraining(encoding, network, loss, optimizer, *counts, header["metadata"])
+
+
+def check_finite(
+    name: str, saved: SavedTraining, tensors: Mapping[str, np.ndarray], allowed: bool
+) -> None:
+    """Raise SnapshotError if parameters, or those for inference, are infinite or NaN."""
+    values = [tensors["params"]]
+    if saved.optimizer.inference_row is not None:
+        values.append(tensors["optimizer.state"][saved.optimizer.inference_row])
+    n = sum(each.size - np.count_nonzero(np.isfinite(each)) for each in values)
+    if n and not allowed:
+        raise SnapshotError(
+            f"{name}: {n} parameters are infinite or NaN; allow_nonfinite=True takes them as they "
+            "are"
+        )
