@@ -51,13 +51,13 @@ docs: $(READY)
 	@$(BIN)/python -m numbanet.app.config_page docs/config.md
 
 bench: $(READY)
-	@$(BIN)/python benchmarks/cpu_training.py $(BENCH_ARGS)
-	@$(BIN)/python benchmarks/cpu_components.py $(COMPONENT_ARGS)
+	@$(BIN)/python -m benchmarks.scripts.cpu_training $(BENCH_ARGS)
+	@$(BIN)/python -m benchmarks.scripts.cpu_components $(COMPONENT_ARGS)
 
 bench-gpu: $(READY)
-	@$(BIN)/python benchmarks/gpu_training.py $(BENCH_ARGS)
-	@$(BIN)/python benchmarks/gpu_inference.py $(BENCH_ARGS)
-	@$(BIN)/python benchmarks/gpu_mlp.py $(BENCH_ARGS)
+	@$(BIN)/python -m benchmarks.scripts.gpu_training $(BENCH_ARGS)
+	@$(BIN)/python -m benchmarks.scripts.gpu_inference $(BENCH_ARGS)
+	@$(BIN)/python -m benchmarks.scripts.gpu_mlp $(BENCH_ARGS)
 
 clean:
 	rm -rf .venv .venv-torch build demo dist *.egg-info .hypothesis .pytest_cache .ruff_cache

@@ -21,7 +21,7 @@ HOUSES = {
     "samples": ("numbanet",),
     "tests": ("emulator", "emulator/ptx", "numbanet"),
 }
-SEARCHED = [ROOT / "benchmarks", ROOT / "tests", *(ROOT / "tests").glob("*/")]
+SEARCHED = [ROOT / "tests", *(ROOT / "tests").glob("*/")]
 
 # From the bottom up. A module imports from lower rows and from its own package.
 LAYERS = (

@@ -3,30 +3,27 @@
 32-64-64-3 with 16 levels in 2-D, for a warp and 16 samples.
 """
 
-import sys
 from functools import cache
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
-BENCHMARKS = Path(__file__).parents[1]
+from benchmarks.harness import machine_instructions
+
 MOST = {"training": 1500, "inference": 450}
 pytestmark = pytest.mark.usefixtures("current_assembler")
 
 
 @cache
 def counted():
-    sys.path.append(str(BENCHMARKS))
-    import machine_code
-
     try:
-        machine_code.disassembler()
+        machine_instructions.disassembler()
     except SystemExit as error:
         pytest.skip(f"needs nvdisasm: {error}")
-    kernels = machine_code.fused_kernels("config_hash")
-    return {kernel.name: machine_code.counts(kernel) for kernel in kernels}, machine_code.FLOORS
+    kernels = machine_instructions.fused_kernels("config_hash")
+    found = {kernel.name: machine_instructions.counts(kernel) for kernel in kernels}
+    return found, machine_instructions.FLOORS
 
 
 @pytest.mark.parametrize("what", MOST)

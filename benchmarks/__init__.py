@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks.scripts.NAME` answers one question each. See README.md."""

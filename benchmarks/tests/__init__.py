@@ -1,0 +1,1 @@
+"""Tests of the benchmarks: what they compare with is right, and they say what is missing."""
