@@ -28,13 +28,13 @@ from numbanet.model import create_network_with_input_encoding as create_network_
 from numbanet.params_file import load_params as load_params
 from numbanet.params_file import save_params as save_params
 from numbanet.registry import ConfigError as ConfigError
-from numbanet.registry import UnknownOptionWarning as UnknownOptionWarning
 from numbanet.registry import register as register
 from numbanet.snapshot import SnapshotError as SnapshotError
 from numbanet.tcnn_snapshot import TcnnSnapshot as TcnnSnapshot
 from numbanet.tcnn_snapshot import read_tcnn_snapshot as read_tcnn_snapshot
 from numbanet.trainer import Loss as Loss
 from numbanet.trainer import Trainer as Trainer
+from numbanet.unknown_options import UnknownOptionWarning as UnknownOptionWarning
 
 try:
     __version__ = _version("numbanet")

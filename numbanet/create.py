@@ -1,7 +1,6 @@
 """From a JSON config to a model that can be trained."""
 
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +13,13 @@ from numbanet.model import (
     initial_rng,
 )
 from numbanet.optimizers.base import AbstractOptimizer
-from numbanet.registry import ConfigError, UnknownOptionWarning
+from numbanet.registry import ConfigError
 from numbanet.saved_training import SECTIONS, check_finite, open_saved_training
+from numbanet.shown import joined, shown
 from numbanet.snapshot import SnapshotError
 from numbanet.targets import target_for
 from numbanet.trainer import Trainer
+from numbanet.unknown_options import UnknownOptions, note
 
 
 @dataclass(frozen=True)
@@ -84,26 +85,27 @@ def create_from_config(
     """
     target_for(device, precision, fused)
     if not isinstance(config, Mapping):
-        raise ConfigError(f"config: expected a JSON object, got {config!r:.80}")
-    for section in config.keys() - set(SECTIONS):
-        warnings.warn(
-            f"{section}: a config has no such section; it has {', '.join(SECTIONS)}",
-            UnknownOptionWarning,
-            stacklevel=2,
+        raise ConfigError(
+            f"config: expected a JSON object, got {shown(config)}; numbanet.load_config reads files"
         )
     parts = {section: config.get(section, {}) for section in SECTIONS}
-    loss, optimizer = create_loss(parts["loss"]), create_optimizer(parts["optimizer"])
-    network = create_network_with_input_encoding(
-        n_input_dims,
-        n_output_dims,
-        parts["encoding"],
-        parts["network"],
-        seed,
-        device=device,
-        precision=precision,
-        seed_convention=seed_convention,
-        fused=fused,
-    )
+    with UnknownOptions():
+        for section in config.keys() - set(SECTIONS):
+            note(
+                f"{joined('', section)}: a config has no such section; it has {', '.join(SECTIONS)}"
+            )
+        loss, optimizer = create_loss(parts["loss"]), create_optimizer(parts["optimizer"])
+        network = create_network_with_input_encoding(
+            n_input_dims,
+            n_output_dims,
+            parts["encoding"],
+            parts["network"],
+            seed,
+            device=device,
+            precision=precision,
+            seed_convention=seed_convention,
+            fused=fused,
+        )
     return TrainableModel(network, Trainer(network, optimizer, loss, on_nonfinite=on_nonfinite))
 
 

@@ -19,9 +19,12 @@ from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.identity import Identity
 from numbanet.networks.base import ALIGNMENT, AbstractMLP, next_multiple
 from numbanet.random import Pcg32, seed_sequence
+from numbanet.shown import shown
 from numbanet.target import AbstractTarget, Gradients
 from numbanet.targets import target_for
+from numbanet.unknown_options import UnknownOptions
 
+MOST_DIMS = 2**20  # of inputs and of outputs
 GRADIENT_MODES = ("overwrite", "accumulate", "ignore")
 SEED_CONVENTIONS = ("bindings", "trainer")
 
@@ -33,23 +36,23 @@ def initial_rng(seed: int, convention: str) -> Pcg32:
     of C++'s std::seed_seq in its own Trainer; so the same seed gives different weights there.
     """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed: {seed!r} is not allowed; use an integer from 0")
+        raise ValueError(f"seed: {shown(seed)} is not allowed; use an integer from 0")
     if convention not in SEED_CONVENTIONS:
-        raise ValueError(f"seed_convention: {convention!r}; use one of {SEED_CONVENTIONS}")
+        raise ValueError(f"seed_convention: {shown(convention)}; use one of {SEED_CONVENTIONS}")
     return Pcg32(int(seed) if convention == "bindings" else seed_sequence(int(seed)))
 
 
 def check_dims(name: str, n: Any) -> int:
-    """n as an int; raises ValueError unless it is a whole number above 0."""
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise ValueError(f"{name}: {n!r} is not allowed; use an integer from 1")
+    """n as an int; raises ValueError unless it is a whole number from 1 to MOST_DIMS."""
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= MOST_DIMS:
+        raise ValueError(f"{name}: {shown(n)} is not allowed; use an integer from 1 to {MOST_DIMS}")
     return int(n)
 
 
 def check_gradient_mode(mode: str) -> None:
     """Raises ValueError unless the mode exists."""
     if mode not in GRADIENT_MODES:
-        raise ValueError(f"gradient_mode: {mode!r}; use one of {', '.join(GRADIENT_MODES)}")
+        raise ValueError(f"gradient_mode: {shown(mode)}; use one of {', '.join(GRADIENT_MODES)}")
 
 
 @dataclass(frozen=True)
@@ -294,7 +297,7 @@ class NetworkWithInputEncoding(AbstractModel):
             ValueError: there is no such output.
         """
         if not (isinstance(dim, (int, np.integer)) and 0 <= dim < self.n_output_dims):
-            raise ValueError(f"dim: {dim!r} is no output; use 0 to {self.n_output_dims - 1}")
+            raise ValueError(f"dim: {shown(dim)} is no output; use 0 to {self.n_output_dims - 1}")
         context = self._context(inputs, params)
         one_hot = np.zeros((context.inputs.shape[0], self.n_output_dims), np.float32)
         one_hot[:, dim] = 1
@@ -383,7 +386,7 @@ def create_encoding(
     target = target_for(device, precision)
     component = create_encoding_component(n_input_dims, config)
     if isinstance(alignment, bool) or not isinstance(alignment, (int, np.integer)) or alignment < 0:
-        raise ValueError(f"alignment: {alignment!r} is not allowed; use an integer from 0")
+        raise ValueError(f"alignment: {shown(alignment)} is not allowed; use an integer from 0")
     return Encoding(component, initial_rng(seed, seed_convention), target, int(alignment))
 
 
@@ -421,8 +424,9 @@ def create_network_with_input_encoding(
     For `fused` see create_from_config.
     """
     target = target_for(device, precision, fused)
-    encoding = create_encoding_component(n_input_dims, encoding_config)
-    network = create_network_component(encoding, n_output_dims, network_config)
+    with UnknownOptions():
+        encoding = create_encoding_component(n_input_dims, encoding_config)
+        network = create_network_component(encoding, n_output_dims, network_config)
     return NetworkWithInputEncoding(encoding, network, initial_rng(seed, seed_convention), target)
 
 

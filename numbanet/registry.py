@@ -6,19 +6,23 @@ warning, because real programs pass extra keys along.
 """
 
 import dataclasses
-import difflib
 import math
 import numbers
+import os
 import types
 import typing
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from numbanet.shown import joined, shown
+from numbanet.unknown_options import UnknownOptions, near_otype, note_unknown
 
 KINDS = ("encoding", "network", "loss", "optimizer")  # each has a section in a config
 REGISTRABLE = (*KINDS, "activation")  # options of a network name activations
 
 MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
+MAX_INT = 2**31 - 1  # of an option; kernels count in int32
+MOST_DEPTH = 32  # of the objects and lists of a config
 
 _components: dict[tuple[str, str], Callable] = {}
 _display_names: dict[str, list[str]] = {kind: [] for kind in REGISTRABLE}
@@ -26,10 +30,6 @@ _display_names: dict[str, list[str]] = {kind: [] for kind in REGISTRABLE}
 
 class ConfigError(ValueError):
     """A config that cannot be used; the message starts with the path of the offending option."""
-
-
-class UnknownOptionWarning(UserWarning):
-    """A config holds an option that the component does not have."""
 
 
 def derived(**kwargs) -> Any:
@@ -104,27 +104,33 @@ def create(kind: str, config: Mapping[str, Any], *, default: str, path: str = ""
     Raises:
         ConfigError: unknown otype, or an option of a wrong type or value.
     """
-    path = path or kind
+    if path in ("", kind):
+        path = kind
+        check_depth(config, path)
     if not isinstance(config, Mapping):
-        raise ConfigError(f"{path}: expected a JSON object, got {config!r}")
+        raise ConfigError(f"{path}: expected a JSON object, got {shown(config)}{_remedy(config)}")
     name = config.get("otype", default)
     component = find(kind, name)
     if component is None:
-        known = ", ".join(_display_names[kind])
-        raise ConfigError(f"{path}.otype: {name!r} is no {kind}; use one of {known}")
-    given = {str(key): value for key, value in config.items() if key != "otype"}
-    if not dataclasses.is_dataclass(component):
-        return component(given, name=name, path=path, **extra)
-    known = options(component)
-    for key in given.keys() - known.keys():
-        close = difflib.get_close_matches(key, known, 1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        warnings.warn(
-            f"{path}.{key}: {component.otype} has no such option; {hint}"
-            f"it has {', '.join(known) or 'none'}",
-            UnknownOptionWarning,
-            stacklevel=2,
+        known = _display_names[kind]
+        hint = near_otype(kind, name, known)
+        raise ConfigError(
+            f"{path}.otype: {shown(name)} is no {kind}{hint}; use one of {', '.join(known)}"
         )
+    given = {
+        key if isinstance(key, str) else shown(key): value
+        for key, value in config.items()
+        if not (isinstance(key, str) and key == "otype")
+    }
+    with UnknownOptions():
+        if not dataclasses.is_dataclass(component):
+            return component(given, name=name, path=path, **extra)
+        return _component(component, given, path, extra)
+
+
+def _component(component: type, given: Mapping[str, Any], path: str, extra: Mapping) -> Any:
+    known = options(component)
+    note_unknown(given, known, path, component.otype, extra)
     values = {
         key: convert(known[key], value, f"{path}.{key}", **extra)
         for key, value in given.items()
@@ -138,6 +144,27 @@ def create(kind: str, config: Mapping[str, Any], *, default: str, path: str = ""
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}.{error}") from error
+
+
+def _remedy(config: Any) -> str:
+    """What to do with a text where an object belongs."""
+    if not isinstance(config, str | os.PathLike):
+        return ""
+    return '; numbanet.load_config reads files, and the name of a component is its "otype"'
+
+
+def check_depth(value: Any, path: str, n_left: int = MOST_DEPTH) -> None:
+    """Raise a ConfigError where objects and lists are nested deeper than MOST_DEPTH."""
+    if isinstance(value, Mapping):
+        items = ((joined(path, key), item) for key, item in value.items())
+    elif isinstance(value, list | tuple):
+        items = ((f"{path}[{k}]", item) for k, item in enumerate(value))
+    else:
+        return
+    if n_left == 0:
+        raise ConfigError(f"{path}: nested deeper than {MOST_DEPTH} objects and lists")
+    for where, item in items:
+        check_depth(item, where, n_left - 1)
 
 
 def convert(field: dataclasses.Field, value: Any, path: str, **extra) -> Any:
@@ -158,19 +185,23 @@ def convert(field: dataclasses.Field, value: Any, path: str, **extra) -> Any:
         if isinstance(value, bool):
             return value
     elif plain == "int":
-        if is_number(value) and abs(value) < 2**63 and float(value).is_integer():
+        if is_number(value) and abs(value) <= MAX_INT and value == int(value):
             return int(value)
+        if is_number(value) and MAX_INT < abs(value) < math.inf:
+            raise ConfigError(f"{path}: {shown(value)} fits no 32 bits; use a smaller integer")
     elif plain == "float":
-        if is_number(value) and not MAX_FLOAT32 < abs(value) < math.inf:
+        if is_number(value) and abs(value) <= MAX_FLOAT32:
             return float(value)
+        if is_number(value) and MAX_FLOAT32 < abs(value) < math.inf:
+            raise ConfigError(f"{path}: {shown(value)} fits no float32; use a smaller number")
         if is_number(value):
-            raise ConfigError(f"{path}: {value:.3g} fits no float32; use a smaller number")
+            raise ConfigError(f"{path}: {shown(value)} is not allowed; use a finite number")
     elif plain == "str":
         if isinstance(value, str):
             return value
     else:
         return value
-    raise ConfigError(f"{path}: expected {expected}, got {value!r}")
+    raise ConfigError(f"{path}: expected {expected}, got {shown(value)}")
 
 
 def type_name(field: dataclasses.Field) -> str:
@@ -214,8 +245,9 @@ def merged(config: Any, changes: Any) -> Any:
     A component is replaced as a whole by one of another otype, a list by one of another length.
     """
     if isinstance(config, dict) and isinstance(changes, Mapping):
-        otype = config.get("otype")
-        if str(changes.get("otype", otype)).lower() == str(otype).lower():
+        otype = str(config.get("otype")).lower()
+        given = changes.get("otype", otype)
+        if isinstance(given, str) and given.lower() == otype:
             rest = {key: value for key, value in changes.items() if key != "otype"}
             return config | {key: merged(config.get(key), rest[key]) for key in rest}
     if isinstance(config, list) and isinstance(changes, list) and len(config) == len(changes):
@@ -226,4 +258,4 @@ def merged(config: Any, changes: Any) -> Any:
 def check(condition: bool, option: str, value: Any, allowed: str) -> None:
     """Raise a ValueError that names the option, its value and what is allowed."""
     if not condition:
-        raise ValueError(f"{option}: {value!r} is not allowed; use {allowed}")
+        raise ValueError(f"{option}: {shown(value)} is not allowed; use {allowed}")

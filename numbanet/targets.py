@@ -6,9 +6,11 @@ import re
 from functools import cache
 from typing import Any
 
+from numbanet.shown import shown
 from numbanet.target import AbstractTarget
 
 PRECISIONS = ("float32", "float16", "bfloat16")
+DEVICES = "'auto', 'cpu', 'cuda' or 'cuda:N'"
 
 
 def target_for(
@@ -29,19 +31,20 @@ def target_for(
         RuntimeError: the device cannot be used; the message says why.
     """
     if precision is not None and precision not in PRECISIONS:
-        raise ValueError(f"precision {precision!r} does not exist; use {', '.join(PRECISIONS)}")
+        allowed = ", ".join(PRECISIONS)
+        raise ValueError(f"precision {shown(precision)} does not exist; use {allowed}")
     if isinstance(device, str):
         device = find_device(device)
     elif not callable(getattr(device, "launch", None)):
-        raise ValueError(f"device {device!r} is no device; use 'auto', 'cpu', 'cuda' or 'cuda:N'")
+        raise ValueError(f"device {shown(device)} is no device; use {DEVICES}")
     if device is not None:
         from numbanet.cuda.target import CudaTarget
 
         return CudaTarget(device, precision or "float16", fused)
     if precision not in (None, "float32"):
-        raise ValueError(f"precision {precision!r} needs CUDA; on the CPU use 'float32'")
+        raise ValueError(f"precision {shown(precision)} needs CUDA; on the CPU use 'float32'")
     if fused is not None:
-        raise ValueError(f"fused={fused!r} needs CUDA; on the CPU use None")
+        raise ValueError(f"fused={shown(fused)} needs CUDA; on the CPU use None")
     from numbanet.cpu.target import CpuTarget
 
     return CpuTarget()
@@ -57,9 +60,9 @@ def find_device(name: str) -> Any:
         from numbanet.cuda import driver
 
         return cuda_device(0) if driver.is_available() else None
-    found = re.fullmatch(r"cuda(?::(\d+))?", name)
+    found = re.fullmatch(r"cuda(?::(\d{1,4}))?", name)
     if not found:
-        raise ValueError(f"device {name!r} does not exist; use 'auto', 'cpu', 'cuda' or 'cuda:N'")
+        raise ValueError(f"device {shown(name)} does not exist; use {DEVICES}")
     return cuda_device(int(found[1] or 0))
 
 

@@ -7,7 +7,6 @@ sections of its config, and compresses the file (.ingp). The parameters are in o
 
 import json
 import os
-import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from numbanet.caller import warn_caller
 from numbanet.optimizers.adam import Adam
 from numbanet.registry import ConfigError
 from numbanet.saved_training import SECTIONS
@@ -99,7 +99,7 @@ class TcnnSnapshot:
         return state, optimizer, n_steps
 
     def _warn(self, message: str) -> None:
-        warnings.warn(f"{self.name}: {message}", UserWarning, stacklevel=4)
+        warn_caller(f"{self.name}: {message}")
 
 
 def read_tcnn_snapshot(source: Source) -> TcnnSnapshot:

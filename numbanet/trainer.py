@@ -2,17 +2,17 @@
 
 import dataclasses
 import os
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from numbanet import registry
+from numbanet.caller import warn_caller
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import NetworkWithInputEncoding, check_gradient_mode
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
-from numbanet.registry import ConfigError, UnknownOptionWarning
+from numbanet.registry import ConfigError
 from numbanet.saved_training import (
     SavedTraining,
     check_finite,
@@ -20,8 +20,10 @@ from numbanet.saved_training import (
     open_saved_training,
     tensor_shapes,
 )
+from numbanet.shown import joined, shown
 from numbanet.snapshot import SnapshotError, write_snapshot
 from numbanet.target import Batch
+from numbanet.unknown_options import UnknownOptions
 
 SKIPPED = "the inputs, the loss or a gradient are infinite or NaN; the step was skipped"
 
@@ -40,7 +42,7 @@ class Loss:
         result = self._result.read()
         if result.skipped and self._warns:
             self._warns = False
-            warnings.warn(SKIPPED, RuntimeWarning, stacklevel=2)
+            warn_caller(SKIPPED, RuntimeWarning)
         return result.loss
 
     def item(self) -> float:
@@ -80,7 +82,7 @@ class Trainer:
         on_nonfinite: str = "skip",
     ):
         if on_nonfinite not in ("skip", "raise"):
-            raise ValueError(f"on_nonfinite: {on_nonfinite!r}; use 'skip' or 'raise'")
+            raise ValueError(f"on_nonfinite: {shown(on_nonfinite)}; use 'skip' or 'raise'")
         loss.row(model.n_output_dims, False)  # raises if the loss cannot take so many outputs
         self.model = model
         self.optimizer = optimizer
@@ -209,7 +211,7 @@ class Trainer:
             if result.read().skipped:
                 raise FloatingPointError(f"{SKIPPED}, the parameters are as they were")
         elif result.is_known and result.read().skipped:
-            warnings.warn(SKIPPED, RuntimeWarning, stacklevel=2)
+            warn_caller(SKIPPED, RuntimeWarning)
         return Loss(result)
 
     def inference(self, inputs) -> Any:
@@ -228,11 +230,13 @@ class Trainer:
             ConfigError: an option does not exist or its value is not allowed; nothing changed then.
         """
         if not isinstance(config, Mapping):
-            raise ConfigError(f"expected a JSON object, got {config!r:.80}")
+            raise ConfigError(f"expected a JSON object, got {shown(config)}")
         changed = {}
         for section, options in config.items():
             if section not in ("optimizer", "loss"):
-                raise ConfigError(f"{section}: cannot be changed; use 'optimizer' or 'loss'")
+                raise ConfigError(
+                    f"{joined('', section)}: cannot be changed; use 'optimizer' or 'loss'"
+                )
             changed[section] = updated(getattr(self, section), options, section)
         optimizer = changed.get("optimizer", self.optimizer)
         if meaning_of_state(optimizer, self.layout) != self._meaning_of_state():
@@ -352,16 +356,15 @@ def check_count(name: str, value: Any) -> int:
 def updated(component, options: Mapping[str, Any], path: str):
     """The component with some options changed, through the same checks as a config."""
     if not isinstance(options, Mapping):
-        raise ConfigError(f"{path}: expected a JSON object, got {options!r}")
+        raise ConfigError(f"{path}: expected a JSON object, got {shown(options)}")
     config = registry.merged(registry.to_config(component), options)
     derived = {
         field.name: getattr(component, field.name)
         for field in dataclasses.fields(component)
         if field.metadata.get("derived")
     }
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UnknownOptionWarning)
-        try:
-            return registry.create(path, config, default=component.otype, path=path, **derived)
-        except UnknownOptionWarning as warning:
-            raise ConfigError(str(warning)) from None
+    with UnknownOptions(warns=False) as unknown:
+        changed = registry.create(path, config, default=component.otype, path=path, **derived)
+    if unknown.messages:
+        raise ConfigError(unknown.messages[0])
+    return changed

@@ -25,6 +25,8 @@ SEARCHED = [ROOT / "tests", *(ROOT / "tests").glob("*/")]
 
 # From the bottom up. A module imports from lower rows and from its own package.
 LAYERS = (
+    ("caller", "shown"),
+    ("unknown_options",),
     ("arrays", "ctrl_c", "fingerprint", "inline_compiler", "registry", "regular_file"),
     ("atomic_file", "device"),
     ("kernel_cache",),
@@ -33,6 +35,7 @@ LAYERS = (
     ("encoded_network",),
     ("target", "tiles"),
     ("cpu", "cuda"),
+    ("commented_json",),
     ("config", "snapshot"),
     ("targets",),
     ("model",),

@@ -1,13 +1,16 @@
 """Config files: comments, parents, and messages that say where the mistake is."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numbanet.config import load_config
+from numbanet.config import MOST_BYTES, MOST_PARENTS, load_config
 from numbanet.registry import ConfigError
 
 
@@ -66,14 +69,20 @@ def test_a_byte_order_mark_is_fine(write):
 @pytest.mark.parametrize(
     ("text", "place", "reason"),
     [
-        ('{\n "a": 1\n "b": 2\n}', "3:2", "Expecting ',' delimiter"),
-        ('{"a": 1, // note\n /* two\n lines */ b: 2}', "3:11", "property name"),
-        ('{"a": [1, 2}', "1:12", "Expecting ',' delimiter"),
+        ('{\n "a": 1\n "b": 2\n}', "3:2", "unexpected '\"b\"'; expected ',' or "),
+        ('{"a": 1, // note\n /* two\n lines */ b: 2}', "3:11", "unexpected 'b'; expected "),
+        ('{"a": [1, 2}', "1:12", "unexpected '}'; expected ',' or ']'"),
         ('{"a": .5}', "1:7", "Expecting value"),
-        ('{"a": 1} x', "1:10", "Extra data"),
-        ('{"a": "one\nline"}', "1:11", "control character"),
-        ('{"a": 1 /* open', "1:9", "Expecting ',' delimiter"),
-        ("", "1:1", "Expecting value"),
+        ('{"a": 01} // octal', "1:8", "Extra data"),
+        ('# one\n{"a": [\n NaN]}', "3:2", "unexpected 'N'; expected a value"),
+        ('{"a": 1} x', "1:10", "unexpected 'x'"),
+        ('{"a": "one\nline"}', "1:7", "a string without end"),
+        ('{"a": "a\tb",}', "1:9", "control character"),
+        ('{"a": "\\x",}', "1:8", "escape"),
+        ('{"a": 1 /* open', "1:9", "a comment without end"),
+        ('{"a": 1 /*/ }', "1:9", "a comment without end"),
+        ('{"a": 1,\n', "2:1", "unexpected end of the text"),
+        ("", "1:1", "unexpected end of the text; expected a value"),
     ],
 )
 def test_a_syntax_error_names_file_and_line(write, text, place, reason):
@@ -81,6 +90,76 @@ def test_a_syntax_error_names_file_and_line(write, text, place, reason):
         load_config(write(text))
     assert f"config.json:{place}: " in str(raised.value)
     assert reason in str(raised.value)
+
+
+# Texts that were made to be slow or to break something; the parser takes them in one pass.
+HOSTILE = {
+    "escaped quotes": '\\"' * 20_000,
+    "escaped quotes in a string": '{"a": "' + '\\"' * 20_000,
+    "comments that begin": "/*" * 60_000,
+    "quotes": '"' * 100_000,
+    "backslashes": '"' + "\\" * 100_001,
+    "lists": "[" * 60_000 + "]" * 60_000,
+    "lists and a comment": "[" * 60_000 + "]" * 60_000 + "//",
+    "lists, 400": '{"a": ' + "[" * 400 + "]" * 400 + ",}",
+    "objects": '{"a":' * 60_000 + "1" + "}" * 60_000,
+    "digits": '{"a": ' + "7" * 5_000 + "}",
+    "digits and a comment": '{"a": -' + "7" * 5_000 + "} #",
+    "digits of a float": '{"a": 1' + "0" * 400 + "}",
+    "a long key": '{"' + "k" * 500_000 + '": NaN}',
+    "a null character as the parent": '{"parent": "\\u0000"}',
+    "an unpaired surrogate as the parent": '{"parent": "\\ud800"}',
+    "a long parent": '{"parent": "' + "p" * 500_000 + '"}',
+    "a device as the parent": '{"parent": "/dev/zero"}',
+    "a number as the parent": '{"parent": ' + "7" * 5_000 + "}",
+    "a control character as a key": '{"\\u001b[31m": NaN}',
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_texts_are_config_errors(write, text):
+    with pytest.raises(ConfigError) as raised:
+        load_config(write(text))
+    assert len(str(raised.value)) < 500
+    str(raised.value).encode()
+
+
+def test_a_long_text_with_comments(write):
+    items = ["1.5"] * 15_000
+    assert load_config(write('{"a": [' + ",// note\n".join(items) + "]}")) == {"a": [1.5] * 15_000}
+    text = '{"a": "' + '\\"' * 20_000 + '"} // note'
+    assert load_config(write(text)) == {"a": '"' * 20_000}
+
+
+def test_plain_json_needs_no_second_parser(write):
+    code = "import sys, numbanet; print(numbanet.load_config(sys.argv[1]), 'lark' in sys.modules)"
+    for text, needed in (('{"a": 1}', False), ('{"a": 1,}', True)):
+        command = [sys.executable, "-W", "error", "-c", code, str(write(text))]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert (run.stdout, run.stderr) == (f"{{'a': 1}} {needed}\n", "")
+
+
+@pytest.mark.parametrize("comment", ["", " // note"])
+def test_a_key_is_given_once(write, comment):
+    file = write('{"a": {"b": [{"c": 1}, {"c": 1, "d": 2, "c": 1}]}}' + comment)
+    with pytest.raises(ConfigError, match=r"^a\.b\[1\]\.c: given twice.*config\.json"):
+        load_config(file)
+
+
+def test_large_files_are_refused(write):
+    size = MOST_BYTES - len('{"a": ""}')
+    assert len(load_config(write('{"a": "' + "x" * size + '"}'))["a"]) == size
+    with pytest.raises(OSError, match=r"larger than .* bytes.*config\.json"):
+        load_config(write('{"a": "' + "x" * (size + 1) + '"}'))
+
+
+@pytest.mark.parametrize("special", ["/dev/zero", "fifo"])
+def test_only_regular_files_are_read(tmp_path, special):
+    if special == "fifo":
+        special = tmp_path / "fifo"
+        os.mkfifo(special)
+    with pytest.raises(OSError, match="not a regular file"):
+        load_config(special)
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "3", '"Adam"', "null"])
@@ -135,6 +214,20 @@ def test_a_circle_of_parents_is_an_error(write):
         load_config(file)
 
 
+def test_many_parents_are_an_error(write):
+    for k in range(MOST_PARENTS + 1):
+        first = write(f'{{"parent": "{k - 1}.json"}}' if k else '{"a": 1}', f"{k}.json")
+    assert load_config(first) == {"a": 1}
+    first = write(f'{{"parent": "{MOST_PARENTS}.json"}}')
+    with pytest.raises(ConfigError, match=r"^parent: .*more than 32"):
+        load_config(first)
+
+
+def test_a_parent_that_cannot_be_read_is_named(write):
+    with pytest.raises(ConfigError, match=r"^parent: 'none\.json' cannot be read \(No such file"):
+        load_config(write('{"parent": "none.json"}'))
+
+
 def test_a_parent_is_a_name(write):
     with pytest.raises(ConfigError, match=r"^parent: expected the name of a file, got \['x'\]"):
         load_config(write('{"parent": ["x"]}'))
@@ -171,6 +264,19 @@ def test_a_dict_is_copied_in_plain_types():
 @pytest.mark.parametrize("number", [np.nan, np.float32(np.inf)])
 def test_a_dict_holds_finite_numbers(number):
     with pytest.raises(ConfigError, match=r"^loss\.scale: .*finite"):
+        load_config({"loss": {"scale": number}})
+
+
+def test_a_dict_within_itself_is_an_error():
+    config = {}
+    config["nested"] = [config]
+    with pytest.raises(ConfigError, match=r"^nested\[0\]\.nested.*: nested deeper than 32"):
+        load_config(config)
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**5000)], ids=["400", "5000"])
+def test_a_dict_holds_no_absurd_integer(number):
+    with pytest.raises(ConfigError, match=r"^loss\.scale: an integer of \d+ digits is not"):
         load_config({"loss": {"scale": number}})
 
 

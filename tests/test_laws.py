@@ -17,7 +17,8 @@ from numbanet import registry
 from numbanet.activations import activation
 from numbanet.cpu.engine import optimize
 from numbanet.optimizers.base import ParamLayout
-from numbanet.registry import ConfigError, UnknownOptionWarning
+from numbanet.registry import ConfigError
+from numbanet.unknown_options import UnknownOptionWarning
 
 
 def label(value):

@@ -9,7 +9,8 @@ import pytest
 
 from numbanet import losses, networks, optimizers, registry
 from numbanet.random import Pcg32, seed_sequence
-from numbanet.registry import ConfigError, UnknownOptionWarning, derived, register
+from numbanet.registry import ConfigError, derived, register
+from numbanet.unknown_options import UnknownOptionWarning
 
 
 @dataclass(frozen=True)

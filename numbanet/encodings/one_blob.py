@@ -14,6 +14,7 @@ from numbanet.device import HALF, ONE, ZERO, device, floor_to_int, select, unrol
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.registry import check, derived, register
 
+MAX_BINS = 2**16  # per input
 NEXT = np.int32(1)
 MOST_BINS = 16  # of a partition: loops over more are not unrolled for sm_100 and newer
 
@@ -84,7 +85,8 @@ class OneBlob(AbstractEncoding):
 
     def __post_init__(self):
         n = self.n_bins
-        check(n >= 1 and n & (n - 1) == 0, "n_bins", n, "a power of two: 1, 2, 4, 8, 16, ...")
+        allowed = f"a power of two: 1, 2, 4, 8, 16, ... {MAX_BINS}"
+        check(1 <= n <= MAX_BINS and n & (n - 1) == 0, "n_bins", n, allowed)
 
     @property
     def n_outputs(self):

@@ -12,7 +12,10 @@ import numpy as np
 
 from numbanet.activations import Activation, activation
 from numbanet.arrays import next_multiple
+from numbanet.registry import check
 
+MAX_PARAMS = 2**31 - 1
+MOST_HIDDEN_LAYERS = 256
 ALIGNMENT = 16  # inputs and outputs are padded to a multiple of this, as in tiny-cuda-nn
 
 
@@ -26,6 +29,14 @@ class AbstractMLP(ABC):
     activation: str
     output_activation: str
     activations: tuple[Activation, Activation]  # what the two names stand for
+
+    def _check_sizes(self) -> None:
+        """Refuse by arithmetic what could not be compiled or indexed."""
+        n_layers, allowed = self.n_hidden_layers, f"{MOST_HIDDEN_LAYERS} or less"
+        check(n_layers <= MOST_HIDDEN_LAYERS, "n_hidden_layers", n_layers, allowed)
+        check(self.n_output_dims <= MAX_PARAMS, "n_output_dims", self.n_output_dims, "less")
+        n_params = f"less: there are {self.n_params} parameters, more than {MAX_PARAMS}"
+        check(self.n_params <= MAX_PARAMS, "n_neurons", self.n_neurons, n_params)
 
     def _resolve_activations(self) -> None:
         """Spell the names as they are registered, and hold on to what they stand for.

@@ -24,4 +24,5 @@ class CutlassMLP(AbstractMLP):
             value = getattr(self, option)
             check(value > 0, option, value, "a positive number")
         check(self.n_hidden_layers >= 0, "n_hidden_layers", self.n_hidden_layers, "0 or more")
+        self._check_sizes()
         self._resolve_activations()

@@ -36,4 +36,5 @@ class FullyFusedMLP(AbstractMLP):
         check(fits, "n_neurons", self.n_neurons, other)
         other = "a positive number, or the otype CutlassMLP, which takes 0 too"
         check(self.n_hidden_layers > 0, "n_hidden_layers", self.n_hidden_layers, other)
+        self._check_sizes()
         self._resolve_activations()

@@ -18,6 +18,9 @@ from numbanet.device import device
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.optimizers.wrapper import create_nested, inference_weight
 from numbanet.registry import ConfigError, check, register
+from numbanet.shown import shown
+
+MOST_PARTS = 64  # each is compiled
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,15 @@ class Part:
 
 def create_parts(value: Any, path: str) -> tuple[Part, ...]:
     if not isinstance(value, (list, tuple)):
-        raise ConfigError(f"{path}: expected a list of optimizers, got {value!r}")
+        raise ConfigError(f"{path}: expected a list of optimizers, got {shown(value)}")
+    if len(value) > MOST_PARTS:
+        raise ConfigError(f"{path}: {len(value)} optimizers; use up to {MOST_PARTS}")
     return tuple(create_part(each, f"{path}[{k}]") for k, each in enumerate(value))
 
 
 def create_part(value: Any, path: str) -> Part:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{path}: expected a JSON object, got {value!r}")
+        raise ConfigError(f"{path}: expected a JSON object, got {shown(value)}")
     options = dict(value)
     (field,) = (each for each in dataclasses.fields(Part) if each.type in (int, "int"))
     n_params = registry.convert(field, options.pop(field.name, 0), f"{path}.{field.name}")

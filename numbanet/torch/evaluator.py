@@ -23,6 +23,7 @@ from numbanet.networks.base import AbstractMLP
 from numbanet.target import AbstractTarget, Gradients
 from numbanet.targets import target_for
 from numbanet.torch.tensors import array_of, current_stream, tensor_of
+from numbanet.unknown_options import UnknownOptions
 
 MOST_EVALUATORS = 64  # kept; on a GPU each has buffers as large as its largest batch
 
@@ -50,11 +51,12 @@ def describe(
     """
     has_encoding = encoding_config is not ABSENT
     read = encoding_config if has_encoding else {"otype": "Identity"}
-    encoding = create_encoding_component(n_input_dims, read)
-    network, n_outputs = None, encoding.n_outputs
-    if n_output_dims is not ABSENT:
-        network = create_network_component(encoding, n_output_dims, network_config)
-        n_outputs = network.n_output_dims
+    with UnknownOptions():
+        encoding = create_encoding_component(n_input_dims, read)
+        network, n_outputs = None, encoding.n_outputs
+        if n_output_dims is not ABSENT:
+            network = create_network_component(encoding, n_output_dims, network_config)
+            n_outputs = network.n_output_dims
     sizes = {"n_input_dims": encoding.n_dims, "n_output_dims": n_outputs}
     configs = {"encoding": registry.to_config(encoding) if has_encoding else None}
     configs["network"] = network and registry.to_config(network)

@@ -5,13 +5,13 @@ differs.
 """
 
 import json
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from numbanet import registry
+from numbanet.caller import warn_caller
 from numbanet.create import create_loss
 from numbanet.torch import evaluator, operators
 from numbanet.torch.bindings import (
@@ -78,10 +78,9 @@ class Module(torch.nn.Module):
             hint = "" if x.dim() == 2 else f"; reshape it to {expected}"
             raise ValueError(f"{name}: expected shape {expected}, got {list(x.shape)}{hint}")
         if x.device != self.params.device:
-            warnings.warn(
+            warn_caller(
                 f"{name} on {x.device} are moved to {self.params.device}, where the parameters of "
-                f"{type(self).__name__} are; move one of them before",
-                stacklevel=3,
+                f"{type(self).__name__} are; move one of them before"
             )
             x = x.to(self.params.device)
         return x.to(torch.float32)

@@ -8,7 +8,8 @@ from numbanet.encodings import Composite, Grid, Identity, OneBlob, SphericalHarm
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.composite.encoding import Nested
 from numbanet.encodings.composite.total import Sum
-from numbanet.registry import ConfigError, UnknownOptionWarning, create, to_config
+from numbanet.registry import ConfigError, create, to_config
+from numbanet.unknown_options import UnknownOptionWarning
 
 GRID = {"otype": "Grid", "n_levels": 2, "log2_hashmap_size": 5, "base_resolution": 3}
 BLOB = {"otype": "OneBlob", "n_bins": 4}

@@ -12,7 +12,8 @@ import numbanet
 from numbanet.optimizers import EMA, SGD, Adam, Composite
 from numbanet.optimizers.base import ParamLayout
 from numbanet.optimizers.composite import Part
-from numbanet.registry import ConfigError, UnknownOptionWarning, create, to_config
+from numbanet.registry import ConfigError, create, to_config
+from numbanet.unknown_options import UnknownOptionWarning
 
 NAME = "hash"
 N_MATRIX_PARAMS = 3 * 16 * 16

@@ -22,7 +22,9 @@ from numbanet.encodings.composite.selection import Selection
 from numbanet.encodings.composite.total import Sum
 from numbanet.encodings.wrapper import AbstractWrapper
 from numbanet.registry import ConfigError, check, derived, register
+from numbanet.shown import shown
 
+MOST_NESTED = 64  # they become pairs of pairs, of which Python and compilers take only so many
 REDUCTIONS = {"Concatenation": Concatenation, "Sum": Sum, "Product": Product}
 
 
@@ -54,7 +56,9 @@ class Nested:
 def create_nested(configs: Any, path: str, n_dims: int) -> tuple[Nested, ...]:
     """The nested encodings of a list of configs; those without inputs are left out."""
     if not isinstance(configs, list | tuple):
-        raise ConfigError(f"{path}: expected a list of encodings, got {configs!r}")
+        raise ConfigError(f"{path}: expected a list of encodings, got {shown(configs)}")
+    if len(configs) > MOST_NESTED:
+        raise ConfigError(f"{path}: {len(configs)} encodings; use up to {MOST_NESTED}")
     paths = [f"{path}[{k}]" for k in range(len(configs))]
     ranges = [read_range(*pair) for pair in zip(configs, paths, strict=True)]
     nested = []
@@ -76,7 +80,7 @@ def create_nested(configs: Any, path: str, n_dims: int) -> tuple[Nested, ...]:
 
 def read_range(config: Any, path: str) -> Range:
     if not isinstance(config, Mapping):
-        raise ConfigError(f"{path}: expected a JSON object, got {config!r}")
+        raise ConfigError(f"{path}: expected a JSON object, got {shown(config)}")
     values = {}
     for name, field in registry.options(Range).items():
         value = registry.convert(field, config.get(name), f"{path}.{name}")

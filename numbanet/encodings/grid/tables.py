@@ -26,6 +26,8 @@ def levels(grid) -> tuple[Level, ...]:
         resolution = math.ceil(scale) + 1
         lower = f"less, or fewer levels: resolution {resolution} is above {MAX_RESOLUTION}"
         check(resolution <= MAX_RESOLUTION, "per_level_scale", grid.per_level_scale, lower)
+        higher = f"more: level {len(levels)} has no vertices"
+        check(resolution >= 1, "per_level_scale", grid.per_level_scale, higher)
         size = table_size(grid, resolution)
         fewer = f"fewer, or smaller ones: there are more than {MAX_ENTRIES} table entries"
         check(offset + size <= MAX_ENTRIES, "n_levels", grid.n_levels, fewer)
