@@ -29,6 +29,7 @@ def load_params(source: Source, dtype: str | None = None) -> np.ndarray:
     """Read a flat vector of parameters, float32 [n_params]; nothing in it is executed.
 
     Reads `.npy` files and snapshots of tiny-cuda-nn and instant-ngp, whatever their names are.
+    Numbers that are infinite or NaN are returned as such.
 
     Args:
         source: a path, or the bytes of a file.
@@ -37,7 +38,7 @@ def load_params(source: Source, dtype: str | None = None) -> np.ndarray:
 
     Raises:
         SnapshotError: the file is damaged, or something else.
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, is no regular file, or has more than 16 GiB.
         ImportError: the file is MessagePack, and msgpack is not installed.
     """
     content, name = content_of(source)
@@ -52,7 +53,7 @@ def load_params(source: Source, dtype: str | None = None) -> np.ndarray:
 
 
 def save_params(path: str | os.PathLike, params, dtype: str = "float32") -> None:
-    """Write a flat vector of parameters; an existing file is replaced only when all is written.
+    """Write a flat vector of parameters; replaces an existing file as `Trainer.save` does.
 
     Args:
         path: its suffix says how: `.npy`, `.bin` (raw little-endian numbers), or `.msgpack` (a

@@ -11,15 +11,16 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from numbanet.caller import warn_caller
 from numbanet.optimizers.adam import Adam
+from numbanet.optimizers.base import MOST_STEPS
 from numbanet.registry import ConfigError
-from numbanet.saved_training import SECTIONS
+from numbanet.regular_file import read_regular
+from numbanet.saved_training import SECTIONS, SavedTraining, check_finite
 from numbanet.snapshot import SnapshotError
 from numbanet.trainer import Trainer, updated
 
@@ -32,6 +33,7 @@ ADAM_ROWS = {
     "second_moments_binary": "<f4",
     "param_steps_binary": "<u4",
 }
+MOST_BYTES = 1 << 34
 MAX_ITEMS = 1 << 16  # of a list or dict, for which msgpack allocates before it reads them
 # Weights hardly compress and zeros do so 1000 times, so beyond this a file is made to do harm.
 UNPACKED_BYTES, UNPACKED_RATIO = 1 << 26, 32
@@ -47,38 +49,45 @@ class TcnnSnapshot:
     optimizer: dict[str, Any] | None = None  # the optimizer's state as it was stored
     name: str = "the snapshot"
 
-    def restore(self, trainer: Trainer) -> None:
+    def restore(self, trainer: Trainer, *, allow_nonfinite: bool = False) -> None:
         """Give a trainer the parameters and, where both use Adam, the optimizer's state.
 
         Where the state does not fit, a warning says what is left out, and the optimizer starts
         anew. The counter of steps and the learning rate become those of the state that is used.
 
+        Args:
+            allow_nonfinite: take parameters that are infinite or NaN.
+
         Raises:
             SnapshotError: of another number of parameters, or damaged; nothing changed then.
         """
-        if trainer.model.n_params != self.params.size:
+        model = trainer.model
+        if model.n_params != self.params.size:
             raise SnapshotError(
-                f"{self.name}: has {self.params.size} parameters, and the model "
-                f"{trainer.model.n_params}"
+                f"{self.name}: has {self.params.size} parameters, and the model {model.n_params}"
             )
         state, optimizer, n_steps = self._optimizer_state(trainer.optimizer)
-        trainer.model.params = self.params
-        trainer.model.target.copy_from_host(trainer.optimizer_state, state)
-        trainer.optimizer = optimizer
-        trainer.n_steps, trainer.n_skipped_steps = n_steps, 0
+        saved = SavedTraining(
+            model.encoding, model.network, trainer.loss, optimizer, n_steps, 0, metadata={}
+        )
+        tensors = {name: np.zeros(shape, "f4") for name, shape in saved.tensor_shapes.items()}
+        tensors |= {"params": self.params, "optimizer.state": state}
+        check_finite(self.name, saved, tensors, allow_nonfinite)
+        trainer.restore(saved, tensors)
 
     def _optimizer_state(self, optimizer):
         """The new state, the optimizer with its learning rate, and the number of steps."""
         theirs, n_wrappers = self.optimizer, 0
         while isinstance(theirs, Mapping) and isinstance(theirs.get("nested"), Mapping):
             theirs, n_wrappers = theirs["nested"], n_wrappers + 1
+        anew = optimizer.initial_state(self.params), optimizer, 0
         if theirs is None:
-            return 0, optimizer, 0
+            return anew
         is_adam = isinstance(theirs, Mapping) and "first_moments_binary" in theirs
         # Novograd has first moments too, but one second moment per matrix.
         if not (is_adam and "second_moments_binary" in theirs and isinstance(optimizer, Adam)):
             self._warn("the optimizer's state is left out: only Adam's can be read, into Adam")
-            return 0, optimizer, 0
+            return anew
         if n_wrappers:
             self._warn(f"of {n_wrappers} optimizers around Adam the state is left out")
         state = np.zeros((optimizer.n_state, self.params.size), np.float32)
@@ -88,13 +97,13 @@ class TcnnSnapshot:
         if not (np.isfinite(state).all() and (state[1] >= 0).all()):
             raise SnapshotError(f"{self.name}: the moments of Adam are no usable numbers")
         n_steps, rate = theirs.get("current_step"), theirs.get("base_learning_rate")
-        if type(n_steps) is not int or n_steps < 0:
+        if not (type(n_steps) is int and 0 <= n_steps <= MOST_STEPS):
             raise SnapshotError(f"{self.name}: current_step is {n_steps!r:.80}")
         try:
             optimizer = updated(optimizer, {"learning_rate": rate}, "optimizer")
-        except ConfigError as error:
+        except (ConfigError, OverflowError) as error:
             raise SnapshotError(
-                f"{self.name}: base_learning_rate cannot be used ({error})"
+                f"{self.name}: base_learning_rate cannot be used ({error!s:.200})"
             ) from error
         return state, optimizer, n_steps
 
@@ -110,7 +119,7 @@ def read_tcnn_snapshot(source: Source) -> TcnnSnapshot:
 
     Raises:
         SnapshotError: the file is damaged, or something else.
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, is no regular file, or has more than 16 GiB.
         ImportError: the file is MessagePack, and msgpack is not installed.
     """
     return snapshot_of(*content_of(source))
@@ -137,14 +146,14 @@ def content_of(source: Source) -> tuple[bytes, str]:
     """The bytes of a path or a buffer, and a name for messages.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, is no regular file, or has more than 16 GiB.
         TypeError: it is neither.
     """
     if isinstance(source, bytes | bytearray | memoryview):
         content = bytes(source)
         return content, f"{len(content)} bytes"
     if isinstance(source, str | os.PathLike):
-        return Path(source).read_bytes(), os.fspath(source)
+        return read_regular(source, MOST_BYTES), os.fspath(source)
     raise TypeError(f"source: expected a path or bytes, got {type(source).__name__}")
 
 

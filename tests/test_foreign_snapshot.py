@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import math
+import os
 import sys
 import zlib
 
@@ -487,6 +488,7 @@ def test_without_a_state_the_optimizer_starts_anew():
     [
         {"current_step": -1},
         {"current_step": 1.5},
+        {"current_step": 2**31},
         {"current_step": ...},
         {"base_learning_rate": -0.5},
         {"base_learning_rate": math.nan},
@@ -515,6 +517,60 @@ def test_damaged_states_change_nothing(changes):
         found.restore(trainer)
     for a, b in zip(before, everything(trainer), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_learning_rate_of_400_digits_is_refused():
+    trainer = trained()
+    found = read(trainer, adam_state(trainer.model.n_params, base_learning_rate=10**400), as_json)
+    with pytest.raises(SnapshotError, match="base_learning_rate") as caught:
+        found.restore(trainer)
+    assert len(str(caught.value)) < 400
+
+
+def test_parameters_that_are_not_finite_are_refused_unless_asked_for():
+    trainer = trained()
+    n = trainer.model.n_params
+    before = everything(trainer)
+    for value in (np.nan, np.inf, -np.inf):
+        params = np.zeros(n, np.float32)
+        params[n // 2] = value
+        found = numbanet.read_tcnn_snapshot(msgpack.packb(snapshot(params, "float32")))
+        with pytest.raises(SnapshotError, match="1 parameters are infinite or NaN"):
+            found.restore(trainer)
+        for a, b in zip(before, everything(trainer), strict=True):
+            np.testing.assert_array_equal(a, b)
+    found.restore(trainer, allow_nonfinite=True)
+    assert same_bits(trainer.params, params)
+
+
+@pytest.mark.parametrize("optimizer", [{"otype": "EMA"}, {"otype": "Shampoo"}], ids=str)
+def test_an_optimizer_that_starts_anew_goes_on_as_a_new_one(optimizer):
+    """Its averages and statistics are those of the parameters in the file."""
+    n_input_dims, n_output_dims, config = models.MODELS["hash"]
+    config = {**config, "optimizer": optimizer}
+    old, new = (
+        numbanet.create_from_config(n_input_dims, n_output_dims, config, device="cpu")
+        for _ in range(2)
+    )
+    for k in range(2):
+        old.trainer.training_step(*models.batch_of("hash", 20, k))
+    found = read(new.trainer)
+    for model in (old, new):
+        found.restore(model.trainer)
+    assert same_bits(old.trainer.inference_params, found.params)
+    for model in (old, new):
+        model.trainer.training_step(*models.batch_of("hash", 20, 5))
+    assert same_bits(old.trainer.params, new.trainer.params)
+    assert same_bits(old.trainer.inference_params, new.trainer.inference_params)
+    assert same_bits(old.trainer.optimizer_state, new.trainer.optimizer_state)
+
+
+def test_only_regular_files_are_read(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", "/dev/zero"):
+        for read_file in (numbanet.read_tcnn_snapshot, numbanet.load_params):
+            with pytest.raises(OSError, match="not a regular file but a"):
+                read_file(path)
 
 
 def test_another_number_of_parameters_is_refused():
