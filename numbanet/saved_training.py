@@ -20,6 +20,7 @@ from numbanet.model import create_encoding_component, create_network_component
 from numbanet.networks.base import AbstractMLP
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.snapshot import OpenSnapshot, SnapshotError, open_snapshot
+from numbanet.unknown_options import UnknownOptions
 
 SECTIONS = ("loss", "optimizer", "encoding", "network")
 
@@ -67,7 +68,8 @@ def open_saved_training(path: str | os.PathLike) -> Iterator[tuple[SavedTraining
     """
     with open_snapshot(path) as file:
         try:
-            saved = _described(file.header)
+            with UnknownOptions():
+                saved = _described(file.header)
             assert saved.tensor_shapes  # fails where the optimizer does not fit the parameters
         except Exception as error:  # components may fail in any way on what nobody checked
             raise SnapshotError(

@@ -21,6 +21,7 @@ from numbanet.optimizers.base import MOST_STEPS
 from numbanet.registry import ConfigError
 from numbanet.regular_file import read_regular
 from numbanet.saved_training import SECTIONS, SavedTraining, check_finite
+from numbanet.shown import shown
 from numbanet.snapshot import SnapshotError
 from numbanet.trainer import Trainer, updated
 
@@ -98,10 +99,10 @@ class TcnnSnapshot:
             raise SnapshotError(f"{self.name}: the moments of Adam are no usable numbers")
         n_steps, rate = theirs.get("current_step"), theirs.get("base_learning_rate")
         if not (type(n_steps) is int and 0 <= n_steps <= MOST_STEPS):
-            raise SnapshotError(f"{self.name}: current_step is {n_steps!r:.80}")
+            raise SnapshotError(f"{self.name}: current_step is {shown(n_steps)}")
         try:
             optimizer = updated(optimizer, {"learning_rate": rate}, "optimizer")
-        except (ConfigError, OverflowError) as error:
+        except ConfigError as error:
             raise SnapshotError(
                 f"{self.name}: base_learning_rate cannot be used ({error!s:.200})"
             ) from error
@@ -134,7 +135,7 @@ def snapshot_of(content: bytes, name: str) -> TcnnSnapshot:
         raise SnapshotError(f"{name}: holds no snapshot of tiny-cuda-nn (no params_binary)")
     n_params = data.get("n_params")
     if type(n_params) is not int or n_params < 0:
-        raise SnapshotError(f"{name}: n_params is {n_params!r:.80}")
+        raise SnapshotError(f"{name}: n_params is {shown(n_params)}")
     binary = _binary(data["params_binary"], name, "params_binary")
     dtype = _params_dtype(data, len(binary), n_params, name)
     params = as_float32(_numbers(binary, dtype, n_params, name, "params_binary"))
@@ -212,7 +213,7 @@ def _params_dtype(data: Mapping[str, Any], n_bytes: int, n_params: int, name: st
             f"{name}: n_params is {n_params}, and params_binary has {n_bytes} bytes"
         )
     if not isinstance(kind, str) or kind not in DTYPES:
-        raise SnapshotError(f"{name}: params_type is {kind!r:.80}; expected {' or '.join(DTYPES)}")
+        raise SnapshotError(f"{name}: params_type is {shown(kind)}; expected {' or '.join(DTYPES)}")
     return DTYPES[kind]
 
 

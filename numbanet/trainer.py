@@ -349,7 +349,7 @@ def check_count(name: str, value: Any) -> int:
     """The value as an int, if steps can be counted on from there; else a ValueError."""
     is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not (is_integer and 0 <= value <= MOST_STEPS):
-        raise ValueError(f"{name}: {value!r:.80} is not allowed; use an integer to {MOST_STEPS}")
+        raise ValueError(f"{name}: {shown(value)} is not allowed; use an integer to {MOST_STEPS}")
     return int(value)
 
 
