@@ -11,12 +11,13 @@ TORCH ?= torch==2.13.0+cpu
 TORCH_ARGS ?=
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-torch lint docs bench bench-gpu clean
+.PHONY: help demo test test-torch fuzz lint docs bench bench-gpu clean
 
 help:
 	@echo "make demo    learn a photograph; pictures go to ./demo"
 	@echo "make test    run all tests             (PYTEST_ARGS='-k grid')"
 	@echo "make test-torch  the tests of numbanet.torch, if pip has the CPU build of PyTorch"
+	@echo "make fuzz    try mutated inputs of every format  (FUZZ_ARGS='config_files --cases 1000')"
 	@echo "make lint    check style and formatting"
 	@echo "make docs    write docs/config.md anew from the components"
 	@echo "make bench   measure training and inference speed on this machine"
@@ -42,6 +43,9 @@ test-torch: $(READY)
 		echo "make test-torch: skipped for want of PyTorch, pip has no $(TORCH) here; add" \
 			"TORCH_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'"; \
 	fi
+
+fuzz: $(READY)
+	@$(BIN)/python -m fuzz $(FUZZ_ARGS)
 
 lint: $(READY)
 	@$(BIN)/ruff check

@@ -18,8 +18,9 @@ HOUSES = {
     "emulator/ptx": (),
     "emulator": ("emulator/ptx", "numbanet"),
     "benchmarks": ("emulator", "emulator/ptx", "numbanet"),
+    "fuzz": ("numbanet",),
     "samples": ("numbanet",),
-    "tests": ("emulator", "emulator/ptx", "numbanet"),
+    "tests": ("fuzz", "emulator", "emulator/ptx", "numbanet"),
 }
 SEARCHED = [ROOT / "tests", *(ROOT / "tests").glob("*/")]
 
