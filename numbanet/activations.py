@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from numbanet.device import (
-    HALF,
     ONE,
     TWO,
     ZERO,
+    at_least,
+    at_most,
     cos,
     device,
     exp,
@@ -33,6 +34,8 @@ INVERSE_SHARPNESS = np.float32(0.1)
 FOUR = np.float32(4.0)
 TANH_MAX = np.float32(20.0)  # of the exponent: tanh 10 is 1 in float32
 SILU_MAX = np.float32(30.0)  # beyond, 1 - sigmoid(x) is nothing but its rounding error
+SILU_MIN = np.float32(-100.0)  # below, sigmoid(x) has stopped falling
+SQUARE_MAX = np.float32(1e18)  # the root of a square that float32 holds
 
 
 class AbstractActivation:
@@ -66,7 +69,7 @@ class NoActivation(AbstractActivation):
 class ReLU(AbstractActivation):
     @device
     def forward(x):
-        return max(x, ZERO)
+        return at_least(x, ZERO)
 
     @device
     def backward(dl_dy, y):
@@ -103,16 +106,16 @@ class SiLU(AbstractActivation):
 
     @device
     def forward(x):
-        return x * sigmoid(x)
+        return at_least(x, SILU_MIN) * sigmoid(x)
 
     @device
     def backward(dl_dy, x):
         s = sigmoid(x)
-        return dl_dy * (s + min(x, SILU_MAX) * s * (ONE - s))
+        return dl_dy * (s + min(max(x, SILU_MIN), SILU_MAX) * s * (ONE - s))
 
     @device
     def second(x):  # s (1 - s) (2 + x (1 - 2 s)), which is even in x
-        size = abs(x)
+        size = min(abs(x), -SILU_MIN)
         e = exp(-size)
         inverse = ONE / (ONE + e)
         return e * inverse * inverse * (TWO - size * (ONE - e) * inverse)
@@ -162,18 +165,20 @@ class Sigmoid(AbstractActivation):
 class Squareplus(AbstractActivation):
     @device
     def forward(x):  # (X + sqrt(X^2 + 4)) / 20 for X = 10 x, without cancellation for X < 0
-        scaled = SHARPNESS * x
-        total = abs(scaled) + math.sqrt(scaled * scaled + FOUR)
-        return HALF * INVERSE_SHARPNESS * select(x > ZERO, total, FOUR / total)
+        size = abs(x)
+        square = min(size, SQUARE_MAX) * min(size, SQUARE_MAX)
+        root = max(math.sqrt(square + FOUR * INVERSE_SHARPNESS * INVERSE_SHARPNESS), size)
+        return at_least(x, ZERO) + TWO * INVERSE_SHARPNESS * INVERSE_SHARPNESS / (size + root)
 
     @device
     def backward(dl_dy, y):
-        square = (SHARPNESS * y) * (SHARPNESS * y)
+        scaled = SHARPNESS * min(y, SQUARE_MAX * INVERSE_SHARPNESS)
+        square = scaled * scaled
         return dl_dy * (square / (square + ONE))
 
     @device
     def second(y):  # 20 (Y / (Y^2 + 1))^3 for Y = 10 y
-        scaled = SHARPNESS * y
+        scaled = SHARPNESS * min(y, SQUARE_MAX * INVERSE_SHARPNESS)
         ratio = scaled / (scaled * scaled + ONE)
         return TWO * SHARPNESS * ratio * ratio * ratio
 
@@ -182,7 +187,7 @@ class Squareplus(AbstractActivation):
 class Softplus(AbstractActivation):
     @device
     def forward(x):  # ln(1 + e^X) / 10 for X = 10 x, with an exponent that is never positive
-        return max(x, ZERO) + INVERSE_SHARPNESS * log_one_plus_small(exp(-SHARPNESS * abs(x)))
+        return at_least(x, ZERO) + INVERSE_SHARPNESS * log_one_plus_small(exp(-SHARPNESS * abs(x)))
 
     @device
     def backward(dl_dy, y):
@@ -198,7 +203,7 @@ class Softplus(AbstractActivation):
 class Tanh(AbstractActivation):
     @device
     def forward(x):  # (e^2x - 1) / (e^2x + 1)
-        e = exp_minus_one(min(max(TWO * x, -TANH_MAX), TANH_MAX))
+        e = exp_minus_one(at_most(at_least(TWO * x, -TANH_MAX), TANH_MAX))
         return e / (e + TWO)
 
     @device

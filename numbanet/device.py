@@ -15,6 +15,7 @@ from numba.core.errors import RequireLiteralValue, TypingError
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
+from numbanet.architecture import emit_compute_capability
 from numbanet.inline_compiler import InlineDispatcher
 
 
@@ -299,6 +300,33 @@ def select(typingctx, condition, if_true, if_false):
     return if_true(types.boolean, if_true, if_true), codegen
 
 
+def bound(comparison, ptx):
+    """Function (x, limit) for one side: the limit where x is beyond it, and NaN where x is."""
+
+    @intrinsic
+    def bound(typingctx, x, limit):
+        def codegen(context, builder, signature, args):
+            is_beyond = builder.fcmp_ordered(comparison, *args)
+            bounded = builder.select(is_beyond, args[1], args[0])
+            if isinstance(context, CPUContext):
+                return bounded
+            real = ir.FloatType()
+            text = f"{ptx}.NaN.f32 $0, $1, $2;"  # two instructions become one
+            one = builder.call(
+                ir.InlineAsm(ir.FunctionType(real, [real] * 2), text, "=f,f,f"), args
+            )
+            has_it = builder.icmp_signed(">=", emit_compute_capability(builder), ir.IntType(32)(80))
+            return builder.select(has_it, one, bounded)
+
+        return types.float32(types.float32, types.float32), codegen
+
+    return bound
+
+
+# Unlike min and max, which may turn a NaN into the limit.
+at_least, at_most = bound("<", "max"), bound(">", "min")
+
+
 @intrinsic
 def float_from_bits(typingctx, bits):
     """The float32 with these 32 bits; the inverse of float_bits."""
@@ -321,6 +349,7 @@ SQRT_HALF_BITS, MANTISSA_SIZE = np.int32(0x3F3504F3), np.int32(23)
 INVERSE_PI = np.float32(1.0 / math.pi)
 PI_HIGH = np.float32(3.140625)  # 8 bits
 PI_MIDDLE = np.float32(0.0009675025939941406)  # 11 bits
+SINE_MAX = np.float32(2**18)
 PI_LOW = np.float32(math.pi - 3.140625 - 0.0009675025939941406)
 EVEN = np.float32(2**24)  # and larger float32 numbers are even integers
 FOURS = np.float32(1.5 * 2**25)  # adding it rounds to the nearest multiple of 4
@@ -337,7 +366,7 @@ def exp_reduce(x):  # x = n ln 2 + r with |r| <= ln(2) / 2; returns 2^n and r
 @device
 def exp_parts(x):
     """e^x as (scale, tail), with e^x = scale (1 + tail) and scale a power of two."""
-    scale, r = exp_reduce(min(max(x, EXP_MIN), EXP_MAX))
+    scale, r = exp_reduce(at_most(at_least(x, EXP_MIN), EXP_MAX))
     series = np.float32(1.3981999507e-3) + np.float32(1.9875691500e-4) * r
     series = np.float32(8.3334519073e-3) + series * r
     series = np.float32(4.1665795894e-2) + series * r
@@ -418,13 +447,16 @@ def signed_sine(n, r):  # (-1)^n sin r for |r| <= pi / 2
 
 @device
 def sin_shifted(x, shift):
-    n, r = pi_reduce(x, shift)
+    n, r = pi_reduce(at_most(at_least(x, -SINE_MAX), SINE_MAX), shift)
     return signed_sine(n, r)
 
 
 @device
 def sin(x):
-    """sin x to 2e-7 for |x| <= 1e5; the coefficients minimise the error on [-pi/2, pi/2]."""
+    """sin x to 2e-7 for |x| <= 1e5; the coefficients minimise the error on [-pi/2, pi/2].
+
+    Beyond 2^18, where neighbouring floats are 1/32 apart and more, x is clamped.
+    """
     return sin_shifted(x, ZERO)
 
 

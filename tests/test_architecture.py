@@ -26,6 +26,7 @@ SEARCHED = [ROOT / "tests", *(ROOT / "tests").glob("*/")]
 
 # From the bottom up. A module imports from lower rows and from its own package.
 LAYERS = (
+    ("architecture",),
     ("caller", "shown"),
     ("unknown_options",),
     ("arrays", "ctrl_c", "fingerprint", "inline_compiler", "registry", "regular_file"),

@@ -7,6 +7,7 @@ from numba import prange
 
 from numbanet.cpu.launch import ParallelKernel
 from numbanet.encodings.base import AbstractEncoding
+from numbanet.encodings.finite_inputs import spoil_rows
 
 ROWS = 1024
 
@@ -15,12 +16,17 @@ ROWS = 1024
 def forward_kernel(encoding: AbstractEncoding) -> ParallelKernel:
     """(xs, params, ys): write the features."""
     forward_rows = encoding.forward_rows
+    spoil = spoil_rows(
+        encoding.n_dims,
+        tuple((first, first + part.n_outputs) for part, _, first, _ in encoding.parts),
+    )
 
     def encode(xs, params, ys):
         n = xs.shape[0]
         for group in prange((n + ROWS - 1) // ROWS):
             first, last = group * ROWS, min(n, (group + 1) * ROWS)
             forward_rows(xs, first, last, params, ys, first, 0)
+            spoil(xs, first, last, ys, first)
 
     return ParallelKernel(encode)
 

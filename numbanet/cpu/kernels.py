@@ -23,12 +23,14 @@ from numbanet.cpu.mlp import (
 )
 from numbanet.device import ZERO, belongs_to, device, local_array
 from numbanet.encoded_network import EncodedNetwork
+from numbanet.encodings.finite_inputs import spoil_rows
 from numbanet.kernel_cache import compile_cached
 from numbanet.losses.base import AbstractLoss
 from numbanet.networks.base import next_multiple
 
 N_GROUPS = 32
 SLAB_FLOATS = 1 << 20  # 4 MiB of features stay in the last-level cache until they are used again
+ONE_FEATURE = ((0, 1),)  # a NaN there spoils all outputs of a network
 INFERENCE_ROWS = 1024  # of a group, or fewer where that makes fewer than N_GROUPS groups
 
 
@@ -73,7 +75,7 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
         model.network.n_params, layout.n_weights, layout.gradients,
     )  # fmt: skip
     output, output_pitch = layout.output, layout.pitches[-1]
-    encode_rows = model.encoding.forward_rows
+    encode_rows, spoil = model.encoding.forward_rows, spoil_rows(model.encoding.n_dims, ONE_FEATURE)
     pack, forward = pack_weights(model.network), tile_forward(layout)
 
     @device
@@ -84,6 +86,7 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
         for row in range(first, last, TILE):
             n_rows = min(TILE, last - row)
             encode_rows(xs, row, row + n_rows, params[n_network_params:], encoded, 0, 0)
+            spoil(xs, row, row + n_rows, encoded, 0)
             if keeps_features:
                 features[row : row + n_rows] = encoded[:n_rows]
             forward(flat, 0, n_rows, transposed, scratch)
@@ -127,7 +130,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
     partitions = encoding.partition_columns
     n_partitions = len(partitions)
 
-    encode_rows = encoding.forward_rows
+    encode_rows, spoil = encoding.forward_rows, spoil_rows(encoding.n_dims, ONE_FEATURE)
     pack, unpack = pack_weights(network), unpack_gradients(network)
     forward = tile_forward(layout)
     backward = tile_backward(layout, param_gradients, encoding_gradients or input_gradients)
@@ -187,6 +190,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
                 encoded[:n_rows] = features[row : row + n_rows]
             else:
                 encode_rows(xs, row, row + n_rows, encoding_params, encoded, 0, 0)
+                spoil(xs, row, row + n_rows, encoded, 0)
             forward(flat, 0, n_rows, transposed, scratch)
             total += output_gradient(
                 row, n_rows, flat_targets, flat_pdf, external, scale, scratch, packed

@@ -44,7 +44,8 @@ class EncodingPart:
 
     @cached_property
     def _forward(self):
-        function = kernels.forward_kernel(self._encoding, self._precision, self._features)
+        seen = self._part._replace(first_column=0, first_param=0)  # all that the kernel depends on
+        function = kernels.forward_kernel(seen, self._n_columns, self._precision, self._features)
         return self._kernel(function, kernels.FORWARD)
 
     @cached_property
@@ -94,7 +95,7 @@ class EncodingPart:
         kernel = self._forward
         kernel(
             self._grid(kernel, n),
-            *(self._input(x), n, self._n_columns, self._params(params, self._precision)),
+            *(x, n, self._params(params, self._precision)),
             *(y.column(self._part.first_column), *y.steps),
         )
 

@@ -12,11 +12,12 @@ import numpy as np
 
 from numbanet.cuda.threads import block_index_y, thread_number
 from numbanet.device import device, local_array
-from numbanet.encodings.base import AbstractEncoding
+from numbanet.encodings.base import AbstractEncoding, Part
+from numbanet.encodings.finite_inputs import spoil, zero_or_nan
 from numbanet.storage.access import load, reduce_one, store
 from numbanet.storage.views import VECTORS, float_vector
 
-FORWARD = ("uint64", "uint32", "uint32", "uint64", "uint64", "uint32", "uint32")
+FORWARD = ("uint64", "uint32", "uint64", "uint64", "uint32", "uint32")
 BACKWARD_PARAMS = (
     *("uint64", "uint32", "uint32", "uint32", "uint32", "uint64"),
     *("uint64", "uint32", "uint32", "float32", "uint64"),
@@ -96,18 +97,26 @@ def partition_width(encoding: AbstractEncoding) -> int:
 
 
 @cache
-def forward_kernel(encoding: AbstractEncoding, params_storage: str, features_storage: str):
-    """(x, n, n_columns, params, y, sample_step, feature_step): write the features."""
+def forward_kernel(part: Part, n_columns: int, params_storage: str, features_storage: str):
+    """(x, n, params, y, sample_step, feature_step): write the features of a part.
+
+    They are NaN where one of the n_columns inputs of the whole encoding is not finite. x is all of
+    these.
+    """
+    encoding, first_dim = part.encoding, part.first_dim
     n_dims, width, n_params = encoding.n_dims, partition_width(encoding), encoding.n_params
     partition_forward, params_vector = encoding.partition_forward, VECTORS[params_storage]
-    read, write = read_row(n_dims), write_features(width, features_storage)
+    read, write = read_row(n_columns), write_features(width, features_storage)
+    check = zero_or_nan(n_columns)
 
-    def encoding_forward(px, n, n_columns, pparams, py, sample_step, feature_step):
+    def encoding_forward(px, n, pparams, py, sample_step, feature_step):
         i, partition = thread_number(), block_index_y()
         if i < n:
-            x, y = local_array(n_dims), local_array(width)
-            read(px, np.uint32(i * n_columns), x)
-            partition_forward(partition, x, params_vector(pparams, n_params), y)
+            x, y = local_array(n_columns), local_array(width)
+            read(px, np.uint32(i * np.uint32(n_columns)), x)
+            mine = x[first_dim : first_dim + n_dims]
+            partition_forward(partition, mine, params_vector(pparams, n_params), y)
+            spoil(check(x), y)
             start = np.uint32(i * sample_step + np.uint32(partition * width) * feature_step)
             write(py, start, feature_step, y)
 

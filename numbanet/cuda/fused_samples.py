@@ -19,6 +19,7 @@ from numbanet.device import (
     unrolled,
 )
 from numbanet.encodings.base import AbstractEncoding
+from numbanet.encodings.finite_inputs import nan_bits, zero_or_nan
 from numbanet.storage.halves import TO_FLOATS, TO_PAIR
 from numbanet.storage.views import VECTORS, float_vector
 from numbanet.tiles.instructions import load_words, store_words, warp_barrier
@@ -97,8 +98,9 @@ def encode_in_words(encoding: AbstractEncoding, precision: str):
     """Device function (x, params, words): the features of a sample, two in a word.
 
     x are its inputs, params is the address of the encoding's parameters; all lanes of a warp call
-    it. Features are kept as pairs of halves as soon as both are there, so that few registers are in
-    use; those with odd places are kept as floats.
+    it. Where an input is not finite, the first word is NaN, which is enough for a network. Features
+    are kept as pairs of halves as soon as both are there, so that few registers are in use; those
+    with odd places are kept as floats.
     """
     n, vector, constants = encoding.n_outputs, VECTORS[precision], encoding.constants
     n_words, to_pair = n // 2, TO_PAIR[precision]
@@ -109,6 +111,7 @@ def encode_in_words(encoding: AbstractEncoding, precision: str):
     n_floats, n_constants = 1 if in_pairs else n, len(constants)
     columns = tuple((first, stop) for first, stop, _ in constants) or ((0, 0),)
     values = tuple(np.float32(value) for *_, value in constants) or (ZERO,)
+    check = zero_or_nan(encoding.n_dims)
 
     @device
     def pack(k, first, y, words):
@@ -162,6 +165,7 @@ def encode_in_words(encoding: AbstractEncoding, precision: str):
         unrolled(n_constants, fill, y, words)
         if not in_pairs:
             unrolled(n_words, pack, 0, y, words)
+        words[0] = np.uint32(words[0] | nan_bits(check(x)))
 
     return encode_in_words
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from numbanet.device import ZERO, belongs_to, device, local_array
 from numbanet.encoded_network import EncodedNetwork
+from numbanet.encodings.finite_inputs import spoil, zero_or_nan
 from numbanet.networks.base import AbstractMLP
 from numbanet.storage.access import load
 from numbanet.storage.views import ITEM_SIZES, VECTORS
@@ -57,6 +58,7 @@ def evaluate(model: EncodedNetwork, precision: str):
 
         return after
 
+    check = zero_or_nan(model.encoding.n_dims)
     first, *others = layers(network)
     hidden_widths = network.widths[1:-1]
     multiply = reduce(then, zip(others, hidden_widths, strict=True), first)
@@ -65,6 +67,7 @@ def evaluate(model: EncodedNetwork, precision: str):
     def evaluate(params, x, y):
         features = local_array(n_features)
         encode(x, vector(np.uint64(params + n_weight_bytes), n_entries), features)
+        spoil(check(x), features[:1])
         multiply(vector(params, n_weights), features, y)
 
     return evaluate

@@ -11,11 +11,11 @@ from numba import types
 from numba.core.errors import TypingError
 from numba.extending import overload
 
+from numbanet.architecture import compute_capability
 from numbanet.device import ZERO, device, select
 from numbanet.storage.halves import (
     bfloat16_pair_to_floats,
     bfloat16_to_float,
-    compute_capability,
     float16_pair_to_floats,
     float_to_bfloat16,
     floats_to_bfloat16_pair,

@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from numbanet.architecture import compute_capability
 from numbanet.device import device, float_bits, float_from_bits, select, unrolled
 
 HIGH_HALF = np.uint32(0xFFFF0000)
@@ -19,29 +19,6 @@ BFLOAT_NAN = np.uint32(0x7FFF)
 BELOW_HALF_UNIT = np.uint32(0x7FFF)
 BIT, WIDTH = np.uint32(1), np.uint32(16)
 AMPERE = np.int32(80)
-
-
-@intrinsic
-def compute_capability(typingctx):
-    """What the kernel is compiled for, as in 90 for 9.0; a constant, so `if`s on it cost nothing.
-
-    NVVM answers, not Numba, which keeps compiled device functions for all compute capabilities.
-    """
-
-    def codegen(context, builder, signature, args):
-        integer, name = ir.IntType(32), bytearray(b"__CUDA_ARCH\0")
-        text = cgutils.global_constant(
-            builder, "cuda_arch", ir.Constant(ir.ArrayType(ir.IntType(8), len(name)), name)
-        )
-        reflect = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(integer, [ir.IntType(8).as_pointer()]),
-            "__nvvm_reflect",
-        )
-        answer = builder.call(reflect, [builder.bitcast(text, ir.IntType(8).as_pointer())])
-        return builder.sdiv(answer, integer(10))
-
-    return types.int32(), codegen
 
 
 def ptx_function(text, result, arguments, constraints):

@@ -12,8 +12,8 @@ from functools import cache
 
 import numpy as np
 
+from numbanet.architecture import compute_capability
 from numbanet.device import ZERO, device, unrolled
-from numbanet.storage.halves import compute_capability
 from numbanet.tiles.instructions import (
     MULTIPLY_ADD,
     ldmatrix,

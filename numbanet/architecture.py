@@ -1,0 +1,30 @@
+"""The GPU architecture that code is compiled for, as a constant in the code itself."""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+
+def emit_compute_capability(builder):
+    """Code for the number that `compute_capability` returns."""
+    integer, name = ir.IntType(32), bytearray(b"__CUDA_ARCH\0")
+    text = cgutils.global_constant(
+        builder, "cuda_arch", ir.Constant(ir.ArrayType(ir.IntType(8), len(name)), name)
+    )
+    reflect = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(integer, [ir.IntType(8).as_pointer()]),
+        "__nvvm_reflect",
+    )
+    answer = builder.call(reflect, [builder.bitcast(text, ir.IntType(8).as_pointer())])
+    return builder.sdiv(answer, integer(10))
+
+
+@intrinsic
+def compute_capability(typingctx):
+    """What the kernel is compiled for, as in 90 for 9.0; a constant, so `if`s on it cost nothing.
+
+    NVVM answers, not Numba, which keeps compiled device functions for all compute capabilities.
+    """
+    return types.int32(), lambda context, builder, signature, args: emit_compute_capability(builder)
