@@ -24,7 +24,7 @@ def pytest_addoption(parser):
 def cuda_device(pytestconfig):
     """What the tests of the CUDA target run on; see --device."""
     if pytestconfig.getoption("device") == "cuda":
-        from numbanet.cuda import driver
+        from numbanet.cuda.driver import device as driver
         from numbanet.targets import cuda_device
 
         reason = driver.why_not()
@@ -40,7 +40,8 @@ def cuda_device(pytestconfig):
 @pytest.fixture(scope="session")
 def assembler():
     """Skips where nothing assembles PTX."""
-    from numbanet.cuda import errors, toolkit
+    from numbanet.cuda import errors
+    from numbanet.cuda.toolchain import toolkit
 
     try:
         return toolkit.assembler_version()

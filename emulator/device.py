@@ -7,9 +7,9 @@ import threading
 import numpy as np
 
 from emulator.ptx import Counters, EmulatedMemory, Module
-from numbanet.cuda.compile_only import SHARED_KIB
-from numbanet.cuda.compiler import compile_ptx
+from numbanet.cuda.driver.compile_only import SHARED_KIB
 from numbanet.cuda.errors import DeviceMemoryError
+from numbanet.cuda.toolchain.compiler import compile_ptx
 
 _numbers = itertools.count()
 

@@ -254,7 +254,7 @@ class NetworkWithInputEncoding(AbstractModel):
                 instead; False is each lane alone.
 
         Returns:
-            numbanet.cuda.device_functions.DeviceFunctions.
+            numbanet.cuda.in_kernels.device_functions.DeviceFunctions.
 
         Raises:
             ValueError: the model is not on a GPU, an argument is not allowed, or fused=True asks

@@ -20,7 +20,7 @@ def target_for(
 
     Args:
         device: "auto" (a GPU where there is one that can be used, otherwise the CPU), "cpu",
-            "cuda", "cuda:1", or an object with the methods of numbanet.cuda.driver.CudaDevice.
+            "cuda", "cuda:1", or an object with the methods of cuda/driver/device.py's CudaDevice.
         precision: of the parameters that the kernels read; None for float32 on the CPU and float16
             on a GPU.
         fused: whether encoding and network become one kernel on a GPU: None where that is possible,
@@ -57,7 +57,7 @@ def find_device(name: str) -> Any:
     if name == "auto":
         if not has_driver():
             return None
-        from numbanet.cuda import driver
+        from numbanet.cuda.driver import device as driver
 
         return cuda_device(0) if driver.is_available() else None
     found = re.fullmatch(r"cuda(?::(\d{1,4}))?", name)
@@ -79,6 +79,6 @@ def has_driver() -> bool:
 @cache
 def cuda_device(ordinal: int) -> Any:
     """The GPU with this number, of which a process has one object."""
-    from numbanet.cuda.driver import CudaDevice
+    from numbanet.cuda.driver.device import CudaDevice
 
     return CudaDevice(ordinal)

@@ -13,7 +13,7 @@ import pytest
 import numbanet
 from numbanet import activations, device, inline_compiler
 from numbanet.cpu import micro_kernel
-from numbanet.cuda import compiler
+from numbanet.cuda.toolchain import compiler
 from numbanet.encodings import frequency
 from numbanet.losses import l1
 from numbanet.optimizers import novograd

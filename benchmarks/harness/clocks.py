@@ -7,7 +7,7 @@ class Clock:
     """Seconds between two moments of a stream, measured by the GPU."""
 
     def __init__(self, stream):
-        from numbanet.cuda.driver_calls import bindings, checked, handle_of
+        from numbanet.cuda.driver.calls import bindings, checked, handle_of
 
         self.checked = checked
         self.driver = bindings()

@@ -26,7 +26,7 @@ def main(name, kind, jobs, description):
         description: for --help.
     """
     options = parse_arguments(jobs, description)
-    from numbanet.cuda.driver import why_not
+    from numbanet.cuda.driver.device import why_not
 
     reason = why_not()
     if reason is not None:

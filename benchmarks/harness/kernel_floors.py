@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.harness.sample_kernels import CHAIN, N_SAMPLES
-from numbanet.cuda.tensor_products import side_for
+from numbanet.cuda.chain.tensor import side_for
 
 HALF, FLOAT = 2, 4  # bytes
 WARP = 32

@@ -14,9 +14,9 @@ from collections import Counter
 from importlib.metadata import PackageNotFoundError, files
 
 from benchmarks.harness.sample_kernels import CAPABILITY, create, passes
-from numbanet.cuda.compile_only import CompiledKernel, CompileOnlyDevice
-from numbanet.cuda.fused_layout import FRAGMENTS
-from numbanet.cuda.machine_code import Cubin
+from numbanet.cuda.block.layout import FRAGMENTS
+from numbanet.cuda.driver.compile_only import CompiledKernel, CompileOnlyDevice
+from numbanet.cuda.toolchain.machine_code import Cubin
 
 # What must be executed for 16 samples, counted by hand: 16 levels in 2-D, of which 6 are dense, and
 # 32-64-64-3. A lane computes the features of two such samples' worth: its own one of 32.

@@ -94,7 +94,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--batches", type=batch_sizes, default=batch_sizes("2^14,2^18"))
     options = parser.parse_args()
-    from numbanet.cuda.driver import why_not
+    from numbanet.cuda.driver.device import why_not
 
     reason = why_not()
     if reason is not None:

@@ -53,7 +53,7 @@ N_PASSES = 3
 
 def job(name: str, n: int) -> None:
     """What is profiled, in a process of its own: kernels are launched one by one, not as graphs."""
-    from numbanet.cuda.training import Graphs
+    from numbanet.cuda.optimizer.training import Graphs
 
     Graphs.run = lambda self, key, queue, *work: queue(*work)
     model = create(name, "cuda")
@@ -113,7 +113,7 @@ def products(kernel: str, model) -> float:
 
 
 def rows_of(name: str, n: int, ceilings: dict[str, float]) -> list[tuple[str, ...]]:
-    from numbanet.cuda.compile_only import CompileOnlyDevice
+    from numbanet.cuda.driver.compile_only import CompileOnlyDevice
 
     model = create(name, CompileOnlyDevice(CAPABILITY))
     rows = []

@@ -20,8 +20,8 @@ from benchmarks.harness.clocks import Clock
 from benchmarks.harness.grid import GRID
 from benchmarks.harness.options import batch_sizes
 from benchmarks.harness.samples import ONE_BLOB as ONE_BLOB_CONFIG
-from numbanet.cuda.driver import RESERVED, why_not
-from numbanet.cuda.fused_shapes import FusedShape
+from numbanet.cuda.driver.device import RESERVED, why_not
+from numbanet.cuda.fused.shapes import FusedShape
 
 GRID_19 = {**GRID, "log2_hashmap_size": 19, "per_level_scale": 1.38}
 GRID_22 = {**GRID, "log2_hashmap_size": 22, "per_level_scale": 1.6}

@@ -13,7 +13,7 @@ import numpy as np
 
 import numbanet
 from benchmarks.harness.samples import sample
-from numbanet.cuda.compile_only import CompileOnlyDevice
+from numbanet.cuda.driver.compile_only import CompileOnlyDevice
 
 DIMS = (2, 3)  # of images
 N_SAMPLES, N_BATCHES = 1024, 4

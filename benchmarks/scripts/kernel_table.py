@@ -16,8 +16,8 @@ from benchmarks.harness.kernel_floors import floor_of
 from benchmarks.harness.sample_kernels import CAPABILITY, N_SAMPLES, create, passes
 from benchmarks.harness.samples import NAMES
 from emulator.device import EmulatedDevice
-from numbanet.cuda import toolkit
-from numbanet.cuda.compile_only import CompileOnlyDevice
+from numbanet.cuda.driver.compile_only import CompileOnlyDevice
+from numbanet.cuda.toolchain import toolkit
 
 PAGE = Path(__file__).parents[2] / "docs" / "kernels.md"
 WARP, SECTOR = 32, 32
@@ -122,7 +122,7 @@ images, sm_90, float16, {n} samples a step. `numbanet compile CONFIG --arch sm_9
 table for any config and GPU.
 
 **Code.** Launches in a training step; registers of a thread; bytes of shared memory of a block, but
-for weights and rows, which a launch asks for (`numbanet/cuda/fused_layout.py`); bytes spilled;
+for weights and rows, which a launch asks for (`numbanet/cuda/block/layout.py`); bytes spilled;
 machine instructions, each once.
 
 **16 samples.** Machine instructions that a warp executes for 16 samples in a fused kernel's loop,

@@ -14,8 +14,8 @@ from numba import prange
 
 from numbanet.cpu.launch import ParallelKernel
 from numbanet.cpu.target import CpuTarget
-from numbanet.cuda.kernel import Kernel
-from numbanet.cuda.threads import thread_number
+from numbanet.cuda.launch.kernel import Kernel
+from numbanet.cuda.launch.threads import thread_number
 from numbanet.device import HALF, exact, floor_to_int
 from numbanet.storage.views import float_matrix, float_vector
 from numbanet.target import AbstractTarget

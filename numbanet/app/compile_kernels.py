@@ -11,7 +11,7 @@ import numpy as np
 import numbanet
 from numbanet.app.arguments import check_number, read_config
 from numbanet.app.errors import AppError, UsageError
-from numbanet.cuda.compile_only import CompiledKernel, CompileOnlyDevice
+from numbanet.cuda.driver.compile_only import CompiledKernel, CompileOnlyDevice
 from numbanet.cuda.errors import CudaError
 from numbanet.kernel_cache import directory
 

@@ -99,7 +99,7 @@ def cuda_driver() -> str:
         pathfinder.load_nvidia_dynamic_lib("cuda")
     except pathfinder.DynamicLibNotFoundError:
         raise RuntimeError("no NVIDIA driver is installed") from None
-    from numbanet.cuda.driver_calls import checked
+    from numbanet.cuda.driver.calls import checked
 
     checked(driver.cuInit(0))
     number = checked(driver.cuDriverGetVersion())
@@ -118,7 +118,7 @@ def toolkit_part(name: str) -> str:
 def gpus() -> Iterator[tuple[str, str]]:
     from cuda.bindings import driver
 
-    from numbanet.cuda.driver_calls import checked
+    from numbanet.cuda.driver.calls import checked
 
     count = int(probe(lambda: checked(driver.cuDeviceGetCount())))
     if not count:
@@ -130,7 +130,7 @@ def gpus() -> Iterator[tuple[str, str]]:
 def gpu(i: int) -> str:
     from cuda.bindings import driver
 
-    from numbanet.cuda.driver_calls import checked
+    from numbanet.cuda.driver.calls import checked
 
     handle = checked(driver.cuDeviceGet(i))
     attribute = driver.CUdevice_attribute
@@ -155,7 +155,7 @@ def cpu_target(threading: str) -> str:
 
 def cuda_target() -> str:
     """Whether models run with device="cuda": what is missing comes with its remedy."""
-    from numbanet.cuda import driver
+    from numbanet.cuda.driver import device as driver
 
     reason = driver.why_not() or missing_compiler()
     return f"cannot run: {reason}" if reason else "can run"
@@ -163,8 +163,8 @@ def cuda_target() -> str:
 
 def ahead_of_time() -> str:
     """Whether `numbanet compile` works, which needs no GPU."""
-    from numbanet.cuda import toolkit
     from numbanet.cuda.errors import CudaError
+    from numbanet.cuda.toolchain import toolkit
 
     reason = missing_compiler()
     try:
@@ -176,8 +176,8 @@ def ahead_of_time() -> str:
 
 def missing_compiler() -> str | None:
     """Why kernels cannot be compiled for CUDA; None if they can."""
-    from numbanet.cuda import toolkit
     from numbanet.cuda.errors import CudaError
+    from numbanet.cuda.toolchain import toolkit
 
     try:
         toolkit.require_compiler()

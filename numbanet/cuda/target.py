@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.cuda import arrays, random_kernels
-from numbanet.cuda.device_functions import device_functions
-from numbanet.cuda.encoding_engine import EncodingEngine
-from numbanet.cuda.fused_engine import AMPERE, FusedEngine
-from numbanet.cuda.inputs import as_device_matrix, as_device_output, as_device_vector
-from numbanet.cuda.kernel import Kernel
-from numbanet.cuda.network_engine import NetworkEngine
-from numbanet.cuda.parameters import CudaParameters, aligned
-from numbanet.cuda.training import CudaTraining
+from numbanet.cuda.chain.encoding_engine import EncodingEngine
+from numbanet.cuda.chain.engine import NetworkEngine
+from numbanet.cuda.engine import AMPERE, FusedEngine
+from numbanet.cuda.in_kernels.device_functions import device_functions
+from numbanet.cuda.launch.kernel import Kernel
+from numbanet.cuda.memory import arrays, uniform
+from numbanet.cuda.memory.inputs import as_device_matrix, as_device_output, as_device_vector
+from numbanet.cuda.memory.parameters import CudaParameters, aligned
+from numbanet.cuda.optimizer.training import CudaTraining
 from numbanet.storage.views import DTYPES
 from numbanet.target import AbstractTarget, Gradients
 
@@ -69,7 +69,7 @@ class CudaTarget(AbstractTarget):
 
     @cached_property
     def _fill_uniform(self) -> Kernel:
-        return Kernel(self.device, random_kernels.fill_uniform, random_kernels.FILL_UNIFORM)
+        return Kernel(self.device, uniform.fill_uniform, uniform.FILL_UNIFORM)
 
     def uniform(self, state, n, n_draws, n_threads):
         y = self.empty(n)

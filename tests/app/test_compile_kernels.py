@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
-from numbanet.cuda import toolkit
+from numbanet.cuda.toolchain import toolkit
 
 pytestmark = pytest.mark.usefixtures("assembler")
 

@@ -11,7 +11,8 @@ from cuda import pathfinder
 
 from numbanet.app import doctor
 from numbanet.app.environment import PACKAGES, environment
-from numbanet.cuda import driver, toolkit
+from numbanet.cuda.driver import device as driver
+from numbanet.cuda.toolchain import toolkit
 
 
 def findings():

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 from stand_ins import FakeDriver, HostDevice
 
-from numbanet.cuda import driver, driver_calls
+from numbanet.cuda.driver import calls as driver_calls
+from numbanet.cuda.driver import device as driver
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,7 @@ def fake_driver(monkeypatch):
     pathfinder = pytest.importorskip("cuda.pathfinder")
     fake = FakeDriver(bindings)
     monkeypatch.setattr(driver_calls, "bindings", lambda: fake)
-    monkeypatch.setattr("numbanet.cuda.context.bindings", lambda: fake)
+    monkeypatch.setattr("numbanet.cuda.driver.context.bindings", lambda: fake)
     monkeypatch.setattr(pathfinder, "load_nvidia_dynamic_lib", lambda name: SimpleNamespace())
     return fake
 

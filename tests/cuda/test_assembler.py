@@ -7,10 +7,11 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 from numba import cuda
 
-from numbanet.cuda import assembler, errors, toolkit
-from numbanet.cuda.assembler import assemble, read_report
-from numbanet.cuda.compiler import compile_ptx
-from numbanet.cuda.machine_code import PTX, Resources
+from numbanet.cuda import errors
+from numbanet.cuda.toolchain import assembler, toolkit
+from numbanet.cuda.toolchain.assembler import assemble, read_report
+from numbanet.cuda.toolchain.compiler import compile_ptx
+from numbanet.cuda.toolchain.machine_code import PTX, Resources
 from numbanet.storage.views import float_vector
 
 TYPES = "uint64", "int32"

@@ -7,10 +7,10 @@ import pytest
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 from numbanet.app.compile_kernels import run_everything
-from numbanet.cuda import assembler, compiler
-from numbanet.cuda.arrays import to_device
-from numbanet.cuda.compile_only import CompileOnlyDevice
-from numbanet.cuda.driver import CudaDevice
+from numbanet.cuda.driver.compile_only import CompileOnlyDevice
+from numbanet.cuda.driver.device import CudaDevice
+from numbanet.cuda.memory.arrays import to_device
+from numbanet.cuda.toolchain import assembler, compiler
 
 NAME = "product"
 
@@ -112,6 +112,6 @@ def test_machine_instructions_are_counted(compiled):
 
 
 def test_ptx_alone_needs_no_assembler(monkeypatch):
-    monkeypatch.setattr("numbanet.cuda.compile_only.assemble", None)
+    monkeypatch.setattr("numbanet.cuda.driver.compile_only.assemble", None)
     device = compile_all(CompileOnlyDevice((9, 0), assembles=False))
     assert all(kernel.cubin is None for kernel in device.kernels)

@@ -14,8 +14,9 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 from numba import cuda
 
-from numbanet.cuda import compiler, errors, toolkit
-from numbanet.cuda.compiler import compile_ptx
+from numbanet.cuda import errors
+from numbanet.cuda.toolchain import compiler, toolkit
+from numbanet.cuda.toolchain.compiler import compile_ptx
 from numbanet.device import device
 from numbanet.inline_compiler import DeviceCodeError, complaint, line_of
 from numbanet.storage.access import load, load_pair, reduce_one, reduce_pair, store, store_pair
@@ -163,7 +164,7 @@ def test_another_process_finds_it(kernel_directory):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import test_compiler\n"
-        "from numbanet.cuda import compiler\n"
+        "from numbanet.cuda.toolchain import compiler\n"
         "compiler.translate = None\n"
         "kernel = test_compiler.scaled_by(2)\n"
         "print(test_compiler.compile_ptx(kernel, test_compiler.TYPES, (9, 0)).text)"

@@ -14,10 +14,10 @@ from laws import TOLERANCE, EncodingData, assert_close
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
-from numbanet.cuda.arrays import empty, to_device, zeros
-from numbanet.cuda.driver import CudaDevice
-from numbanet.cuda.kernel import BLOCK, Kernel
-from numbanet.cuda.loss_kernels import AT_ONCE, LOSS, loss_kernel
+from numbanet.cuda.chain.loss_kernels import AT_ONCE, LOSS, loss_kernel
+from numbanet.cuda.driver.device import CudaDevice
+from numbanet.cuda.launch.kernel import BLOCK, Kernel
+from numbanet.cuda.memory.arrays import empty, to_device, zeros
 from numbanet.cuda.target import CudaTarget
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.identity import Identity

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from stand_ins import HostDevice
 
-from numbanet.cuda import dlpack
-from numbanet.cuda.arrays import DeviceArray, empty, to_device, zeros
-from numbanet.cuda.dlpack import BFLOAT16, Imported
-from numbanet.cuda.inputs import as_device_matrix, as_device_vector, to_host
+from numbanet.cuda.memory import dlpack
+from numbanet.cuda.memory.arrays import DeviceArray, empty, to_device, zeros
+from numbanet.cuda.memory.dlpack import BFLOAT16, Imported
+from numbanet.cuda.memory.inputs import as_device_matrix, as_device_vector, to_host
 
 X = np.arange(24, dtype=np.float32).reshape(6, 4)
 

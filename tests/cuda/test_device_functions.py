@@ -16,13 +16,13 @@ from numba import cuda, float32
 from test_fused import COMPOSITE, IDENTITY, ONE_BLOB, ROUNDING, emulated, grid
 
 import numbanet
-from numbanet.cuda import compiler
-from numbanet.cuda.arrays import empty, to_device
-from numbanet.cuda.assembler import assemble
-from numbanet.cuda.compile_only import CompileOnlyDevice
-from numbanet.cuda.dlpack import BFLOAT16, Imported
-from numbanet.cuda.inputs import is_c_order
-from numbanet.cuda.user_kernel import parameter
+from numbanet.cuda.driver.compile_only import CompileOnlyDevice
+from numbanet.cuda.in_kernels.user_kernel import parameter
+from numbanet.cuda.memory.arrays import empty, to_device
+from numbanet.cuda.memory.dlpack import BFLOAT16, Imported
+from numbanet.cuda.memory.inputs import is_c_order
+from numbanet.cuda.toolchain import compiler
+from numbanet.cuda.toolchain.assembler import assemble
 
 N = 257
 GARBAGE = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, -3, 5e9], np.float32)

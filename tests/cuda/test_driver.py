@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from numbanet.cuda import errors
-from numbanet.cuda.arguments import pack
-from numbanet.cuda.arrays import Memory
-from numbanet.cuda.assembler import assemble
-from numbanet.cuda.compiler import compile_ptx
-from numbanet.cuda.driver import CudaDevice, LoadedKernel, why_not
-from numbanet.cuda.machine_code import PTX
-from numbanet.cuda.spare_memory import LARGEST, MOST
+from numbanet.cuda.driver.arguments import pack
+from numbanet.cuda.driver.device import CudaDevice, LoadedKernel, why_not
+from numbanet.cuda.driver.spare_memory import LARGEST, MOST
+from numbanet.cuda.memory.arrays import Memory
+from numbanet.cuda.toolchain.assembler import assemble
+from numbanet.cuda.toolchain.compiler import compile_ptx
+from numbanet.cuda.toolchain.machine_code import PTX
 from numbanet.storage.views import float_vector
 
 
@@ -210,7 +210,7 @@ def test_a_gpu_that_is_too_old(fake_driver):
 
 
 def test_a_driver_that_is_too_old(fake_driver, monkeypatch):
-    monkeypatch.setattr("numbanet.cuda.toolkit.bindings_version", lambda: (13, 0))
+    monkeypatch.setattr("numbanet.cuda.toolchain.toolkit.bindings_version", lambda: (13, 0))
     fake_driver.answers["cuDriverGetVersion"] = (12040,)
     with pytest.raises(
         errors.DriverTooOldError, match=r'12\.4.*13.*pip install "numbanet\[cu12\]"'

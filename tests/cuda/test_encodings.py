@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
-from numbanet.cuda.compiler import compile_ptx
+from numbanet.cuda.toolchain.compiler import compile_ptx
 from numbanet.device import device, local_array
 from numbanet.storage.views import float_vector
 

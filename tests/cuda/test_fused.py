@@ -22,13 +22,14 @@ from models import HASH, batch_of, create_lively, make_config, mlp
 
 import numbanet
 from numbanet.activations import activation
-from numbanet.cuda import fused_engine, network_engine
-from numbanet.cuda.arrays import to_device
-from numbanet.cuda.driver import RESERVED
-from numbanet.cuda.fused_engine import FusedEngine
-from numbanet.cuda.fused_layout import MOST_SHARED, SCALE, FusedLayout, fits
-from numbanet.cuda.fused_shapes import FusedShape
-from numbanet.cuda.network_engine import NetworkEngine
+from numbanet.cuda import engine as fused_engine
+from numbanet.cuda.block.layout import MOST_SHARED, SCALE, FusedLayout, fits
+from numbanet.cuda.chain import engine as network_engine
+from numbanet.cuda.chain.engine import NetworkEngine
+from numbanet.cuda.driver.device import RESERVED
+from numbanet.cuda.engine import FusedEngine
+from numbanet.cuda.fused.shapes import FusedShape
+from numbanet.cuda.memory.arrays import to_device
 from numbanet.cuda.target import CudaTarget
 
 N = 257

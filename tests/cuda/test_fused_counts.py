@@ -15,7 +15,7 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 import numbanet
 from emulator.device import EmulatedDevice
-from numbanet.cuda.fused_shapes import TRAINING_GROUPS
+from numbanet.cuda.fused.shapes import TRAINING_GROUPS
 
 CONFIG = Path(__file__).parents[2] / "samples" / "configs" / "config_hash.json"
 N_LEVELS, N_CORNERS = 16, 4

@@ -22,8 +22,8 @@ from test_fused import (
 from test_user_components import ENCODING, run, user_registry  # noqa: F401 (applies here too)
 
 import numbanet
-from numbanet.cuda.arrays import to_device
-from numbanet.cuda.network_engine import NetworkEngine
+from numbanet.cuda.chain.engine import NetworkEngine
+from numbanet.cuda.memory.arrays import to_device
 
 BLOB = {**ONE_BLOB, "n_dims_to_encode": 1}
 MIXED = {**COMPOSITE, "nested": [BLOB, *COMPOSITE["nested"]]}

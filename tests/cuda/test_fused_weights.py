@@ -12,9 +12,9 @@ from models import mlp
 from test_fused import CASES, ONE_BLOB, ROUNDING, Case, emulated
 from test_wide import WIDE, assert_wide
 
-from numbanet.cuda.fused_engine import FusedEngine
-from numbanet.cuda.fused_layout import MOST_SHARED
-from numbanet.cuda.network_engine import NetworkEngine
+from numbanet.cuda.block.layout import MOST_SHARED
+from numbanet.cuda.chain.engine import NetworkEngine
+from numbanet.cuda.engine import FusedEngine
 
 DEEP = {
     "deepest": (2, 3, "float16", ONE_BLOB, mlp("FullyFusedMLP", 128, 9, "Tanh"), "L2"),

@@ -17,9 +17,9 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 import numbanet
 from numbanet.app.compile_kernels import run_everything
-from numbanet.cuda.compile_only import CompileOnlyDevice
-from numbanet.cuda.kernel import BLOCK
-from numbanet.cuda.loss_kernels import LOSS, loss_kernel
+from numbanet.cuda.chain.loss_kernels import LOSS, loss_kernel
+from numbanet.cuda.driver.compile_only import CompileOnlyDevice
+from numbanet.cuda.launch.kernel import BLOCK
 from numbanet.cuda.target import CudaTarget
 from numbanet.optimizers.base import ParamLayout
 from numbanet.target import Batch

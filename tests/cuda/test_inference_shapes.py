@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 import numbanet
-from numbanet.cuda.compile_only import CompileOnlyDevice
-from numbanet.cuda.driver import RESERVED
+from numbanet.cuda.driver.compile_only import CompileOnlyDevice
+from numbanet.cuda.driver.device import RESERVED
 
 REGISTERS = 65536  # of a multiprocessor
 MOST_SAMPLES = 2**22

@@ -14,11 +14,11 @@ from naive import activation, second_derivative
 
 from emulator.ptx import Counters, EmulatedMemory, Module
 from numbanet.activations import activation as act
-from numbanet.cuda import matrix_product
-from numbanet.cuda.assembler import assemble
-from numbanet.cuda.compiler import compile_ptx
-from numbanet.cuda.matrix_product import ACTIVATION_TYPES, MatrixProduct, products_for
-from numbanet.cuda.products import Product
+from numbanet.cuda.chain import matrix_product
+from numbanet.cuda.chain.matrix_product import ACTIVATION_TYPES, MatrixProduct, products_for
+from numbanet.cuda.chain.products import Product
+from numbanet.cuda.toolchain.assembler import assemble
+from numbanet.cuda.toolchain.compiler import compile_ptx
 from numbanet.registry import registered
 
 TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}

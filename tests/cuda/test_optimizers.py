@@ -14,11 +14,11 @@ from test_laws import LAYOUT, of_kind
 
 from emulator.device import EmulatedDevice
 from numbanet.cpu import operations
-from numbanet.cuda.compiler import compile_ptx
-from numbanet.cuda.kernel import Kernel
-from numbanet.cuda.optimizer_kernels import N_CONTROL, OPTIMIZE, RUNS, optimize_kernel
-from numbanet.cuda.parameter_groups import MOST_ROWS, group_size
+from numbanet.cuda.launch.kernel import Kernel
+from numbanet.cuda.optimizer.kernels import N_CONTROL, OPTIMIZE, RUNS, optimize_kernel
+from numbanet.cuda.optimizer.parameter_groups import MOST_ROWS, group_size
 from numbanet.cuda.target import CudaTarget
+from numbanet.cuda.toolchain.compiler import compile_ptx
 from numbanet.device import local_array
 from numbanet.optimizers import EMA, Adam, Average, Shampoo
 from numbanet.optimizers.base import ParamLayout

@@ -39,7 +39,7 @@ def loaded(array, storage):
 def emulated(kernel, types, capability):
     pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
     from emulator.ptx import EmulatedMemory, Module
-    from numbanet.cuda.compiler import compile_ptx
+    from numbanet.cuda.toolchain.compiler import compile_ptx
 
     ptx = compile_ptx(kernel, types, capability)
     return Module(ptx.text, EmulatedMemory()), ptx.name

@@ -17,10 +17,12 @@ import numbanet
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 from emulator.device import EmulatedDevice
-from numbanet.cuda import encoding_engine, network_engine, optimizer_kernels
-from numbanet.cuda.arrays import empty, to_device
+from numbanet.cuda.chain import encoding_engine
+from numbanet.cuda.chain import engine as network_engine
 from numbanet.cuda.errors import DeviceMemoryError
-from numbanet.cuda.optimizer_kernels import HISTORY
+from numbanet.cuda.memory.arrays import empty, to_device
+from numbanet.cuda.optimizer import kernels as optimizer_kernels
+from numbanet.cuda.optimizer.kernels import HISTORY
 
 # Largest error of outputs and gradients, relative to their largest magnitude.
 TOLERANCE = {"float32": 2e-5, "float16": 5e-3, "bfloat16": 4e-2}

@@ -20,11 +20,11 @@ from test_fused import (
 )
 
 import numbanet
-from numbanet.cuda import wide_engine
-from numbanet.cuda.arrays import to_device
-from numbanet.cuda.network_engine import NetworkEngine
-from numbanet.cuda.wide_gradients import N_WARPS, Tile
-from numbanet.cuda.wide_layout import WideLayout, trains_wide
+from numbanet.cuda.chain.engine import NetworkEngine
+from numbanet.cuda.memory.arrays import to_device
+from numbanet.cuda.wide import engine as wide_engine
+from numbanet.cuda.wide.layout import WideLayout, trains_wide
+from numbanet.cuda.wide.weights_kernel import N_WARPS, Tile
 
 # name -> n_input_dims, n_output_dims, precision, encoding, network, loss
 WIDE = {

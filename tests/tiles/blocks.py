@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 from emulator.ptx import Counters, EmulatedMemory, Module
-from numbanet.cuda.compiler import compile_ptx
-from numbanet.cuda.threads import barrier, thread_index
+from numbanet.cuda.launch.threads import barrier, thread_index
+from numbanet.cuda.toolchain.compiler import compile_ptx
 from numbanet.storage.views import uint32_vector
 from numbanet.tiles.instructions import load_word, shared_memory, store_word
 

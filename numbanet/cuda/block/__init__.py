@@ -1,0 +1,1 @@
+"""What a block of threads does with a network: shared by fused, wide and users' kernels."""

@@ -1,0 +1,142 @@
+"""How a fused kernel divides its block of threads and its shared memory.
+
+A warp takes 32 samples, one for each lane where features are computed, and multiplies them as two
+fragments of 16 rows. The block keeps all weights in shared memory, or has two matrices there at a
+time, and for training the features and the hidden activations of its samples. Its warps form
+groups, which wait for each other only to load the weights and to write what the block has added up.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+
+from numbanet.cuda.launch.threads import WARP
+from numbanet.encoded_network import EncodedNetwork
+from numbanet.tiles.fragments import ROWS, row_pitch
+
+FRAGMENTS = WARP // ROWS  # of a warp's samples
+SCALE = 16  # bytes beside private gradients
+MOST_SUMS = 80  # registers of a thread that may hold gradients of weights
+MOST_SHARED = 227 * 1024  # bytes; a GPU may have less
+MOST_HIDDEN = 128  # neurons: both fragments and their sums fit the registers of 8 warps
+MOST_NARROW = 64  # neurons, so that they fit those of 16
+
+
+@dataclass(frozen=True)
+class FusedLayout:
+    """Sizes and places of a fused kernel; `model` has its encoding padded."""
+
+    model: EncodedNetwork
+    n_warps: int  # of a group
+    trains: bool
+    n_groups: int = 1
+    n_private: int = 0  # partitions of the encoding whose gradients are added up in shared memory
+    streams: bool = False  # matrices of weights come one after the other; only without gradients
+
+    @property
+    def group_threads(self) -> int:
+        """Threads of a group, and samples that it takes at a time."""
+        return WARP * self.n_warps
+
+    @property
+    def n_threads(self) -> int:
+        """Of a block, and samples that it takes at a time."""
+        return self.group_threads * self.n_groups
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Of the features, the hidden layers and the padded output."""
+        return self.model.network.widths
+
+    @cached_property
+    def pitches(self) -> tuple[int, ...]:
+        """Bytes of a row of each of these."""
+        return tuple(map(row_pitch, self.widths))
+
+    @cached_property
+    def weights(self) -> tuple[int, ...]:
+        """Where each matrix begins in shared memory, if all of them stay there."""
+        return tuple(accumulate(self._matrix_bytes[:-1], initial=0))
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Of each of the two places where matrices come one after the other."""
+        return max(self._matrix_bytes)
+
+    @property
+    def weights_bytes(self) -> int:
+        """Of all matrices, or of two."""
+        return 2 * self.buffer_bytes if self.streams else sum(self._matrix_bytes)
+
+    @cached_property
+    def _matrix_bytes(self) -> tuple[int, ...]:
+        shapes = self.model.network.shapes
+        pairs = zip(shapes, self.pitches, strict=False)
+        return tuple(fan_out * pitch for (fan_out, _), pitch in pairs)
+
+    @cached_property
+    def rows(self) -> tuple[int, ...]:
+        """Where the rows of the features begin, of the hidden layers, of the output, and the end.
+
+        Gradients replace the values that they are of.
+        """
+        pitches = self.pitches if self.trains else self.pitches[:1]
+        sizes = [self.n_threads * pitch for pitch in pitches]
+        return tuple(accumulate(sizes, initial=self.weights_bytes))
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of weights, rows and the private gradients of parameters."""
+        return self.rows[-1] + 4 * self.n_private_params + (SCALE if self.n_private else 0)
+
+    @cached_property
+    def n_private_params(self) -> int:
+        """Parameters of the encoding, the first ones, whose gradients a block adds up by itself."""
+        return self.model.encoding.partition_param_ends[self.n_private - 1] if self.n_private else 0
+
+    def with_private(self, shared_bytes: int) -> "FusedLayout":
+        """With as many private partitions as fit into so much shared memory."""
+        rest = (shared_bytes - SCALE - self.rows[-1]) // 4
+        ends = self.model.encoding.partition_param_ends
+        return replace(self, n_private=sum(end <= rest for end in ends))
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[int, int], ...]:
+        """Blocks of 16 x 16 gradients of each matrix: along the outputs, and the inputs."""
+        return tuple((rows // ROWS, columns // ROWS) for rows, columns in self.model.network.shapes)
+
+    @cached_property
+    def blocks_per_warp(self) -> tuple[int, ...]:
+        """How many of these a warp adds up."""
+        return tuple(-(-m * n // self.n_warps) for m, n in self.blocks)
+
+    @cached_property
+    def first_sums(self) -> tuple[int, ...]:
+        """Where a thread's sums of each matrix begin among all of its sums, and the end."""
+        return tuple(accumulate((8 * n for n in self.blocks_per_warp), initial=0))
+
+
+def is_narrow(layout: FusedLayout) -> bool:
+    """Whether a warp can multiply 16 samples through all layers.
+
+    Widths are multiples of 16, so that fragments are whole; at most 128, so that a fragment and its
+    sums stay in registers; and there is a hidden layer.
+    """
+    aligned = all(width % ROWS == 0 for width in layout.widths)
+    narrow = max(layout.widths) <= MOST_HIDDEN
+    return aligned and narrow and layout.model.network.n_hidden_layers > 0
+
+
+def fits(layout: FusedLayout, max_shared_bytes: int = MOST_SHARED) -> bool:
+    """Whether a kernel can be fused: the one place that decides it.
+
+    The network is narrow, and weights and rows fit the shared memory of a block. For training, the
+    gradients of all weights also stay in registers until the end, and the hidden activation is
+    differentiated at its output. Gradients of the inputs ask for nothing more.
+    """
+    if not is_narrow(layout) or layout.shared_bytes > max_shared_bytes:
+        return False
+    if not layout.trains:
+        return True
+    from_output = not layout.model.network.activations[0].from_input
+    return layout.first_sums[-1] <= MOST_SUMS and from_output

@@ -1,0 +1,1 @@
+"""One kernel for each part of the encoding and each layer; serves every model."""

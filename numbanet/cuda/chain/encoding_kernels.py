@@ -1,0 +1,260 @@
+"""CUDA kernels of an encoding: one thread per sample, one partition per blockIdx.y.
+
+Features are read and written with two strides, so that one kernel serves rows of samples (the
+public interface) and rows of features (what the networks read: neighbouring threads then touch
+neighbouring numbers). `n_columns` is the width of a row of inputs, of which x starts at its first
+dimension; addresses point at the encoding's own first input, feature and parameter.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from numbanet.cuda.launch.threads import block_index_y, thread_number
+from numbanet.device import device, local_array
+from numbanet.encodings.base import AbstractEncoding, Part
+from numbanet.encodings.finite_inputs import spoil, zero_or_nan
+from numbanet.storage.access import load, reduce_one, store
+from numbanet.storage.views import VECTORS, float_vector
+
+FORWARD = ("uint64", "uint32", "uint64", "uint64", "uint32", "uint32")
+BACKWARD_PARAMS = (
+    *("uint64", "uint32", "uint32", "uint32", "uint32", "uint64"),
+    *("uint64", "uint32", "uint32", "float32", "uint64"),
+)
+BACKWARD_INPUT = (
+    *("uint64", "uint32", "uint32", "uint64"),
+    *("uint64", "uint32", "uint32", "float32", "uint64"),
+)
+DOUBLE_BACKWARD_INPUT = (
+    *("uint64", "uint32", "uint32", "uint64"),
+    *("uint64", "uint32", "uint32", "float32", "uint64", "uint64", "uint64"),
+)
+DOUBLE_BACKWARD_PARAMS = (
+    *("uint64", "uint32", "uint32", "uint64"),
+    *("uint64", "uint32", "uint32", "float32", "uint64", "uint64"),
+)
+
+
+@cache
+def read_row(n: int):
+    """Device function (address, start, row): n float32 from number `start` on."""
+
+    @device
+    def read_row(address, start, row):
+        numbers = float_vector(address, n)
+        for d in range(n):
+            row[d] = numbers[np.uint32(start + np.uint32(d))]
+
+    return read_row
+
+
+@cache
+def read_features(n: int, storage: str):
+    """Device function (address, start, step, features): n features, `step` numbers apart."""
+    vector = VECTORS[storage]
+
+    @device
+    def read_features(address, start, step, features):
+        numbers = vector(address, n)
+        for k in range(n):
+            features[k] = load(numbers, np.uint32(start + np.uint32(k) * step))
+
+    return read_features
+
+
+@cache
+def write_features(n: int, storage: str):
+    """Device function (address, start, step, features), the inverse of read_features."""
+    vector = VECTORS[storage]
+
+    @device
+    def write_features(address, start, step, features):
+        numbers = vector(address, n)
+        for k in range(n):
+            store(numbers, np.uint32(start + np.uint32(k) * step), features[k])
+
+    return write_features
+
+
+@cache
+def add_to_row(n: int):
+    """Device function (address, start, row, factor): add factor * row to n float32."""
+
+    @device
+    def add_to_row(address, start, row, factor):
+        numbers = float_vector(address, n)
+        for d in range(n):
+            reduce_one(numbers, np.uint32(start + np.uint32(d)), factor * row[d])
+
+    return add_to_row
+
+
+def partition_width(encoding: AbstractEncoding) -> int:
+    """Features of each partition."""
+    (width,) = {stop - start for start, stop in encoding.partition_columns}
+    return width
+
+
+@cache
+def forward_kernel(part: Part, n_columns: int, params_storage: str, features_storage: str):
+    """(x, n, params, y, sample_step, feature_step): write the features of a part.
+
+    They are NaN where one of the n_columns inputs of the whole encoding is not finite. x is all of
+    these.
+    """
+    encoding, first_dim = part.encoding, part.first_dim
+    n_dims, width, n_params = encoding.n_dims, partition_width(encoding), encoding.n_params
+    partition_forward, params_vector = encoding.partition_forward, VECTORS[params_storage]
+    read, write = read_row(n_columns), write_features(width, features_storage)
+    check = zero_or_nan(n_columns)
+
+    def encoding_forward(px, n, pparams, py, sample_step, feature_step):
+        i, partition = thread_number(), block_index_y()
+        if i < n:
+            x, y = local_array(n_columns), local_array(width)
+            read(px, np.uint32(i * np.uint32(n_columns)), x)
+            mine = x[first_dim : first_dim + n_dims]
+            partition_forward(partition, mine, params_vector(pparams, n_params), y)
+            spoil(check(x), y)
+            start = np.uint32(i * sample_step + np.uint32(partition * width) * feature_step)
+            write(py, start, feature_step, y)
+
+    encoding_forward.__qualname__ = f"{name_of(encoding)}_forward"
+    return encoding_forward
+
+
+@cache
+def backward_params_kernel(
+    encoding: AbstractEncoding, params_storage: str, features_storage: str, storage: str
+):
+    """(x, n, n_columns, first, n_all, params, dl_dy, two steps, factor, dl_dparams).
+
+    Adds factor times the gradient of the parameters. Samples are numbers `first` ... of n_all.
+    """
+    n_dims, width, n_params = encoding.n_dims, partition_width(encoding), encoding.n_params
+    backward, gradients_vector = encoding.partition_backward_params, VECTORS[storage]
+    params_vector = VECTORS[params_storage]
+    read, read_dl_dy = read_row(n_dims), read_features(width, features_storage)
+
+    def encoding_backward_params(
+        px, n, n_columns, first, n_all, pparams,
+        pdl_dy, sample_step, feature_step, factor, pdl_dparams,
+    ):  # fmt: skip
+        i, partition = thread_number(), block_index_y()
+        if i < n:
+            x, dl_dy = local_array(n_dims), local_array(width)
+            read(px, np.uint32(i * n_columns), x)
+            start = np.uint32(i * sample_step + np.uint32(partition * width) * feature_step)
+            read_dl_dy(pdl_dy, start, feature_step, dl_dy)
+            for k in range(width):
+                dl_dy[k] *= factor
+            params = params_vector(pparams, n_params)
+            dl_dparams = gradients_vector(pdl_dparams, n_params)
+            backward(partition, np.uint32(first + i), n_all, x, params, dl_dy, dl_dparams)
+
+    encoding_backward_params.__qualname__ = f"{name_of(encoding)}_backward_params"
+    return encoding_backward_params
+
+
+@cache
+def backward_input_kernel(encoding: AbstractEncoding, params_storage: str, features_storage: str):
+    """(x, n, n_columns, params, dl_dy, sample_step, feature_step, factor, dl_dx).
+
+    Adds factor times the gradient of the inputs.
+    """
+    n_dims, width, n_params = encoding.n_dims, partition_width(encoding), encoding.n_params
+    backward, params_vector = encoding.partition_backward_input, VECTORS[params_storage]
+    read, read_dl_dy = read_row(n_dims), read_features(width, features_storage)
+    add = add_to_row(n_dims)
+
+    def encoding_backward_input(
+        px, n, n_columns, pparams, pdl_dy, sample_step, feature_step, factor, pdl_dx
+    ):
+        i, partition = thread_number(), block_index_y()
+        if i < n:
+            x, dl_dx, dl_dy = local_array(n_dims), local_array(n_dims), local_array(width)
+            read(px, np.uint32(i * n_columns), x)
+            start = np.uint32(i * sample_step + np.uint32(partition * width) * feature_step)
+            read_dl_dy(pdl_dy, start, feature_step, dl_dy)
+            backward(partition, x, params_vector(pparams, n_params), dl_dy, dl_dx)
+            add(pdl_dx, np.uint32(i * n_columns), dl_dx, factor)
+
+    encoding_backward_input.__qualname__ = f"{name_of(encoding)}_backward_input"
+    return encoding_backward_input
+
+
+@cache
+def double_backward_input_kernel(
+    encoding: AbstractEncoding, params_storage: str, features_storage: str
+):
+    """(x, n, n_columns, params, dl_dy, two steps, factor, dl_ddx, dl_ddy, dl_dx).
+
+    Writes dl_ddy and adds factor times what comes through backward_input to dl_dx.
+    """
+    n_dims, width, n_params = encoding.n_dims, partition_width(encoding), encoding.n_params
+    backward, params_vector = encoding.partition_double_backward_input, VECTORS[params_storage]
+    read, add = read_row(n_dims), add_to_row(n_dims)
+    read_dl_dy = read_features(width, features_storage)
+    write = write_features(width, features_storage)
+
+    def encoding_double_backward_input(
+        px, n, n_columns, pparams,
+        pdl_dy, sample_step, feature_step, factor, pdl_ddx, pdl_ddy, pdl_dx,
+    ):  # fmt: skip
+        i, partition = thread_number(), block_index_y()
+        if i < n:
+            x, dl_ddx, dl_dx = local_array(n_dims), local_array(n_dims), local_array(n_dims)
+            dl_dy, dl_ddy = local_array(width), local_array(width)
+            row = np.uint32(i * n_columns)
+            read(px, row, x)
+            read(pdl_ddx, row, dl_ddx)
+            start = np.uint32(i * sample_step + np.uint32(partition * width) * feature_step)
+            read_dl_dy(pdl_dy, start, feature_step, dl_dy)
+            params = params_vector(pparams, n_params)
+            backward(partition, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx)
+            write(pdl_ddy, start, feature_step, dl_ddy)
+            add(pdl_dx, row, dl_dx, factor)
+
+    encoding_double_backward_input.__qualname__ = f"{name_of(encoding)}_double_backward_input"
+    return encoding_double_backward_input
+
+
+@cache
+def double_backward_params_kernel(
+    encoding: AbstractEncoding, params_storage: str, features_storage: str
+):
+    """(x, n, n_columns, params, dl_dy, two steps, factor, dl_ddx, dl_dparams).
+
+    Adds factor times the gradient to float32 dl_dparams.
+    """
+    n_dims, width, n_params = encoding.n_dims, partition_width(encoding), encoding.n_params
+    backward, params_vector = encoding.partition_double_backward_params, VECTORS[params_storage]
+    read, read_dl_dy = read_row(n_dims), read_features(width, features_storage)
+
+    def encoding_double_backward_params(
+        px, n, n_columns, pparams,
+        pdl_dy, sample_step, feature_step, factor, pdl_ddx, pdl_dparams,
+    ):  # fmt: skip
+        i, partition = thread_number(), block_index_y()
+        if i < n:
+            x, dl_ddx, dl_dy = local_array(n_dims), local_array(n_dims), local_array(width)
+            row = np.uint32(i * n_columns)
+            read(px, row, x)
+            read(pdl_ddx, row, dl_ddx)
+            start = np.uint32(i * sample_step + np.uint32(partition * width) * feature_step)
+            read_dl_dy(pdl_dy, start, feature_step, dl_dy)
+            for k in range(width):
+                dl_dy[k] *= factor
+            params, dl_dparams = (
+                params_vector(pparams, n_params),
+                float_vector(pdl_dparams, n_params),
+            )
+            backward(partition, x, params, dl_dy, dl_ddx, dl_dparams)
+
+    encoding_double_backward_params.__qualname__ = f"{name_of(encoding)}_double_backward_params"
+    return encoding_double_backward_params
+
+
+def name_of(encoding: AbstractEncoding) -> str:
+    return type(encoding).__name__

@@ -1,0 +1,358 @@
+"""An encoded network on a CUDA device, one kernel per layer: the chain that serves every model.
+
+What lies between the kernels is feature-major: element (i, k) of sample i at k * pitch + i, in the
+precision of the parameters. Batches are taken in slabs of at most MOST_ROWS samples, so that the
+memory between the kernels is bounded.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from numbanet.activations import activation
+from numbanet.cuda.chain import loss_kernels
+from numbanet.cuda.chain.encoding_engine import FLOAT_BYTES, MOST_ROWS, EncodingPart, Rows
+from numbanet.cuda.chain.layers import Layers
+from numbanet.cuda.chain.matrix_product import MatrixProduct
+from numbanet.cuda.launch.kernel import BLOCK, Kernel, exclusive
+from numbanet.cuda.memory.arrays import DeviceArray, empty
+from numbanet.cuda.memory.parameter_kernels import FILL, fill_kernel
+from numbanet.cuda.memory.parameters import Collector
+from numbanet.encoded_network import EncodedNetwork
+from numbanet.losses.base import AbstractLoss
+from numbanet.networks.base import next_multiple
+from numbanet.storage.views import ITEM_SIZES
+from numbanet.target import Gradients
+
+NONE = activation("None")
+LOSS_SCALES = {"float32": 1.0, "float16": 128.0, "bfloat16": 128.0}
+PITCH = 64  # samples lie a multiple of this apart
+MOST_PLANS = 16  # launches for so many sizes are kept
+OUTPUTS_BLOCK = 512  # threads: 16 samples of 32 outputs, which share 32 bytes of halves
+LOSS_BLOCKS = 256  # at most, of a slab
+SUMS_PER_BLOCK = BLOCK // 32
+
+
+class NetworkEngine:
+    """Evaluates an encoded network, forward and backward."""
+
+    def __init__(self, device: Any, model: EncodedNetwork, precision: str):
+        self.device, self.model, self.precision = device, model, precision
+        self._device = device
+        self.loss_scale = LOSS_SCALES[precision]
+        self._unscaled = 1.0 / self.loss_scale
+        encoding, network = model.encoding, model.network
+        self._parts = [
+            EncodingPart(device, part, encoding.n_dims, precision, precision)
+            for part in encoding.parts
+        ]
+        self._product = MatrixProduct(device, precision)
+        self.generation = 0  # changes when buffers have moved
+        self._layers = None
+        self._tangents = None
+        self._sums = None
+        self._activations = network.layer_activations
+        rows = [
+            *(rows for rows, _ in network.shapes[:-1]),
+            network.n_output_dims,
+        ]  # without padding
+        self._shapes = list(zip(rows, (columns for _, columns in network.shapes), strict=True))
+        sizes = [rows * columns for rows, columns in network.shapes]
+        self._offsets = [sum(sizes[:k]) for k in range(len(sizes))]
+        self._losses = {}
+        self._plans = OrderedDict()  # (method, sizes) -> launches
+
+    # Kernels, each compiled when it is first needed
+
+    @cached_property
+    def _outputs_in_rows(self) -> Kernel:
+        function = loss_kernels.outputs_kernel(self.model.network.n_output_dims, self.precision)
+        return Kernel(self.device, function, loss_kernels.OUTPUTS, OUTPUTS_BLOCK)
+
+    @cached_property
+    def _external(self) -> Kernel:
+        function = loss_kernels.external_kernel(self.model.network.n_output_dims, self.precision)
+        return Kernel(self.device, function, loss_kernels.EXTERNAL)
+
+    @cached_property
+    def _collect(self) -> Collector:
+        return Collector(self.device, self.precision, self._unscaled)
+
+    def _loss(self, loss: AbstractLoss, has_pdf: bool) -> Kernel:
+        key = loss, has_pdf
+        if key not in self._losses:
+            n_outputs = self.model.network.n_output_dims
+            function = loss_kernels.loss_kernel(loss, n_outputs, has_pdf, self.precision)
+            self._losses[key] = Kernel(self.device, function, loss_kernels.LOSS)
+        return self._losses[key]
+
+    def _planned(self, make: Callable, n: int, pitch: int) -> tuple:
+        """What `make` returns for these sizes, of which the last few are kept."""
+        key = make.__name__, n, pitch
+        if key not in self._plans:
+            self._plans[key] = make(n, pitch)
+            if len(self._plans) > MOST_PLANS:
+                self._plans.popitem(last=False)
+        return self._plans[key]
+
+    def _launches(self, n: int, pitch: int):
+        """Launches for slabs of n samples: forward, backward, weight gradients, output."""
+        product, activations = self._product, self._activations
+        forward, backward, weights = [], [], []
+        for k, (fan_out, fan_in) in enumerate(self._shapes):
+            below = activations[k - 1] if k else NONE
+            forward.append(product.forward(activations[k], fan_out, fan_in, n, pitch))
+            backward.append(product.backward(below, fan_out, fan_in, n, pitch))
+            weights.append(product.weight_gradients(fan_out, fan_in, n, pitch))
+        n_outputs = self.model.network.n_output_dims
+        output = product.activation_backward(activations[-1], n_outputs, n, pitch)
+        return forward, backward, weights, output
+
+    def _tangent_launches(self, n: int, pitch: int):
+        """Launches for n samples of products alone, forward and backward, and of activations."""
+        product = self._product
+        forward, backward, activate, activate_backward = [], [], [], []
+        for act, (fan_out, fan_in) in zip(self._activations, self._shapes, strict=True):
+            forward.append(product.forward(NONE, fan_out, fan_in, n, pitch))
+            backward.append(product.backward(NONE, fan_out, fan_in, n, pitch))
+            activate.append(product.activate_tangents(act, fan_out, n, pitch))
+            activate_backward.append(product.activate_tangents_backward(act, fan_out, n, pitch))
+        return forward, backward, activate, activate_backward
+
+    # Memory
+
+    def _buffers(self, n: int) -> Layers:
+        """The buffers between the kernels, for a batch of n; made anew where it is larger."""
+        pitch = next_multiple(min(n, MOST_ROWS), PITCH)
+        if self._layers is None or self._layers.pitch < pitch:
+            self._layers = None  # frees the old ones before the new ones are made
+            self.generation += 1
+            layers = Layers(self.device, self.model.network, self.precision, pitch)
+            self._fill_constants(layers)
+            self._layers = layers
+        return self._layers
+
+    def _tangent_buffers(self, pitch: int) -> Layers:
+        """The buffers of tangents and their gradients; those of constant features stay 0."""
+        if self._tangents is None or self._tangents.pitch != pitch:
+            self._tangents = None
+            network = self.model.network
+            self._tangents = Layers(self.device, network, self.precision, pitch, keeps_inputs=True)
+            memory = self._tangents.memory
+            self.device.zero(memory.address, memory.nbytes)
+        return self._tangents
+
+    def _fill_constants(self, layers: Layers) -> None:
+        """Write the features that are the same for all inputs; no kernel touches them again."""
+        rows = self._rows(layers.values[0], layers)
+        for first, stop, value in self.model.encoding.constants:
+            fill = Kernel(self.device, fill_kernel(self.precision), FILL)
+            n = (stop - first) * layers.pitch
+            fill(min(-(-n // BLOCK), 1024), rows.column(first), value, n)
+
+    def partial_sums(self, n: int) -> DeviceArray:
+        """Room for n partial sums of the loss."""
+        if self._sums is None or self._sums.size < n:
+            self._sums = empty((max(n, 1),), "f4", self.device)
+            self.generation += 1
+        return self._sums
+
+    def _rows(self, address: int, layers: Layers) -> Rows:
+        return Rows(address, 1, layers.pitch, self.precision)
+
+    def _weights(self, k: int, params: DeviceArray) -> int:
+        return params.address + self._offsets[k] * params.dtype.itemsize
+
+    def _encoding_params(self, params: DeviceArray) -> int:
+        return params.address + self.model.network.n_params * params.dtype.itemsize
+
+    def _weight_gradients(self, k: int, gradients: Gradients) -> int:
+        return gradients.flat.address + self._offsets[k] * FLOAT_BYTES
+
+    def _encoding_gradients(self, gradients: Gradients) -> int:
+        return gradients.flat.address + self.model.network.n_params * FLOAT_BYTES
+
+    # Passes over a slab
+
+    def _forward(self, x: int, n: int, params: DeviceArray, layers: Layers) -> None:
+        encoded = self._rows(layers.values[0], layers)
+        for part in self._parts:
+            part.forward(x, n, self._encoding_params(params), encoded)
+        forward, *_ = self._planned(self._launches, n, layers.pitch)
+        for k, launch in enumerate(forward):
+            weights = self._weights(k, params)
+            launch(weights, layers.values[k], layers.values[k + 1], layers.kept[k])
+
+    def _backward(self, x, n, first, n_all, params, layers, gradients, dl_dx) -> None:
+        _, backward, weight_gradients, output = self._planned(self._launches, n, layers.pitch)
+        wants_encoded = dl_dx is not None or (
+            gradients is not None and self.model.encoding.n_params > 0
+        )
+        if self._activations[-1] != NONE:
+            output(layers.dl_dvalues[-1], layers.kept[-1])
+        for k in reversed(range(len(self._shapes))):
+            dl_dy = layers.dl_dvalues[k + 1]
+            if gradients is not None:
+                to = self._weight_gradients(k, gradients)
+                weight_gradients[k](dl_dy, layers.values[k], to, self._unscaled)
+            if k > 0 or wants_encoded:
+                kept = layers.kept[k - 1] if k else layers.values[0]
+                backward[k](self._weights(k, params), dl_dy, layers.dl_dvalues[k], kept)
+        self._encoding_backward(x, n, first, n_all, params, layers, gradients, dl_dx)
+
+    def _encoding_backward(self, x, n, first, n_all, params, layers, gradients, dl_dx) -> None:
+        encoding_params = self._encoding_params(params)
+        rows = self._rows(layers.dl_dvalues[0], layers)
+        for part in self._parts:
+            if gradients is not None:
+                factor, to = self._unscaled, self._encoding_gradients(gradients)
+                if gradients.in_halves:  # scaled until they are collected
+                    factor, to = 1.0, gradients.scatter.address
+                part.backward_params(
+                    x, n, first, n_all, encoding_params, rows, factor, to, gradients.in_halves
+                )
+            if dl_dx is not None:
+                part.backward_input(x, n, encoding_params, rows, self._unscaled, dl_dx)
+
+    def _tangents_forward(self, x, n, params, layers, tangents, direction, dl_dx) -> None:
+        """After _forward: the tangents of all layers; zeroes dl_dx."""
+        encoding_params = self._encoding_params(params)
+        features, to = (self._rows(each.values[0], layers) for each in (layers, tangents))
+        for part in self._parts:
+            # Tangents do not depend on the gradient, for which the features stand in here.
+            part.double_backward_input(x, n, encoding_params, features, 1.0, direction, to, dl_dx)
+        self.device.zero(dl_dx, n * self.model.encoding.n_dims * FLOAT_BYTES)
+        forward, _, activate, _ = self._planned(self._tangent_launches, n, layers.pitch)
+        for k in range(len(self._shapes)):
+            before, after = tangents.kept[k], tangents.values[k + 1]
+            forward[k](self._weights(k, params), tangents.values[k], before, before)
+            activate[k](before, layers.kept[k], after)
+
+    def _tangents_backward(
+        self, x, n, first, n_all, params, layers, tangents, direction, gradients, dl_dx
+    ) -> None:
+        """From the gradients of the outputs and of their tangents to those of all else."""
+        _, backward, _, activate_backward = self._planned(self._tangent_launches, n, layers.pitch)
+        _, _, weight_gradients, _ = self._planned(self._launches, n, layers.pitch)
+        for k in reversed(range(len(self._shapes))):
+            dl_dvalues, dl_dtangents = layers.dl_dvalues[k + 1], tangents.dl_dvalues[k + 1]
+            activate_backward[k](dl_dvalues, dl_dtangents, tangents.kept[k], layers.kept[k])
+            for half in (layers, tangents):
+                dl_dy, x_k = half.dl_dvalues[k + 1], half.values[k]
+                if gradients is not None:
+                    to = self._weight_gradients(k, gradients)
+                    weight_gradients[k](dl_dy, x_k, to, self._unscaled)
+                backward[k](self._weights(k, params), dl_dy, half.dl_dvalues[k], x_k)
+        self._encoding_backward(x, n, first, n_all, params, layers, gradients, dl_dx)
+        encoding_params = self._encoding_params(params)
+        rows = self._rows(tangents.dl_dvalues[0], layers)
+        unchanged = self._rows(tangents.values[0], layers)
+        for part in self._parts:
+            part.double_backward_input(
+                x, n, encoding_params, rows, self._unscaled, direction, unchanged, dl_dx
+            )
+            if gradients is not None:
+                to = self._encoding_gradients(gradients)
+                part.double_backward_params(
+                    x, n, encoding_params, rows, self._unscaled, direction, to
+                )
+
+    def _slabs(self, inputs: DeviceArray):
+        n_columns = self.model.encoding.n_dims
+        for first in range(0, inputs.shape[0], MOST_ROWS):
+            n = min(MOST_ROWS, inputs.shape[0] - first)
+            yield first, n, inputs.address + first * n_columns * FLOAT_BYTES
+
+    # What models and trainers call
+
+    @exclusive
+    def inference(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
+        """The outputs, float32 [n, n_output_dims]."""
+        n_outputs = self.model.network.n_output_dims
+        outputs = empty((inputs.shape[0], n_outputs), "f4", self.device)
+        layers = self._buffers(inputs.shape[0])
+        for first, n, x in self._slabs(inputs):
+            self._forward(x, n, params, layers)
+            to = outputs.address + first * n_outputs * FLOAT_BYTES
+            self._outputs_in_rows.over(n * n_outputs, layers.values[-1], n, layers.pitch, to)
+        return outputs
+
+    @exclusive
+    def forward_backward(
+        self,
+        inputs: DeviceArray,
+        params: DeviceArray,
+        *,
+        loss: AbstractLoss | None = None,
+        targets: DeviceArray | None = None,
+        pdf: DeviceArray | None = None,
+        external: DeviceArray | None = None,
+        gradients: Gradients | None = None,
+        dl_dinput: DeviceArray | None = None,
+    ) -> int:
+        """Add to `gradients`, overwrite `dl_dinput`; returns how many partial sums the loss has.
+
+        The gradient of the output is that of the loss, or `external` where it is given.
+        """
+        n_outputs = self.model.network.n_output_dims
+        layers = self._buffers(inputs.shape[0])
+        n_slabs = -(-inputs.shape[0] // MOST_ROWS)
+        sums = self.partial_sums(n_slabs * LOSS_BLOCKS * SUMS_PER_BLOCK)
+        n_elements = max(inputs.shape[0] * n_outputs, 1)
+        n_sums = 0
+        if dl_dinput is not None:
+            self.device.zero(dl_dinput.address, dl_dinput.nbytes)
+        for first, n, x in self._slabs(inputs):
+            self._forward(x, n, params, layers)
+            offset = first * n_outputs * FLOAT_BYTES
+            y, dl_dy = layers.values[-1], layers.dl_dvalues[-1]
+            if loss is not None:
+                grid = min(-(-n // BLOCK), LOSS_BLOCKS)
+                density = 0 if pdf is None else pdf.address + offset
+                self._loss(loss, pdf is not None)(
+                    grid,
+                    *(y, n, layers.pitch, targets.address + offset, density, dl_dy),
+                    *(self.loss_scale / n_elements, sums.address + n_sums * FLOAT_BYTES),
+                )
+                n_sums += grid * SUMS_PER_BLOCK
+            if external is not None:
+                at = external.address + offset
+                self._external.over(n, at, n, layers.pitch, self.loss_scale, dl_dy)
+            to = None if dl_dinput is None else dl_dinput.address + x - inputs.address
+            self._backward(x, n, first, inputs.shape[0], params, layers, gradients, to)
+        if gradients is not None and gradients.in_halves:
+            self._collect(gradients)
+        return n_sums
+
+    @exclusive
+    def double_backward(
+        self,
+        inputs: DeviceArray,
+        params: DeviceArray,
+        dl_dy: DeviceArray,
+        dl_ddl_dx: DeviceArray,
+        gradients: Gradients | None,
+    ) -> tuple[DeviceArray, DeviceArray]:
+        """The gradients with respect to dl_dy and the inputs; adds to `gradients`."""
+        layers, n_outputs = self._buffers(inputs.shape[0]), self.model.network.n_output_dims
+        pitch, n_all = layers.pitch, inputs.shape[0]
+        tangents = self._tangent_buffers(pitch)
+        n_bytes = self.model.network.padded_output_dims * pitch * ITEM_SIZES[self.precision]
+        dl_ddl_dy, dl_dx = (empty(like.shape, "f4", self.device) for like in (dl_dy, inputs))
+        for first, n, x in self._slabs(inputs):
+            self._forward(x, n, params, layers)
+            place, offset = x - inputs.address, first * n_outputs * FLOAT_BYTES
+            direction, to = dl_ddl_dx.address + place, dl_dx.address + place
+            self._tangents_forward(x, n, params, layers, tangents, direction, to)
+            at = dl_ddl_dy.address + offset
+            self._outputs_in_rows.over(n * n_outputs, tangents.values[-1], n, pitch, at)
+            at, start = dl_dy.address + offset, tangents.dl_dvalues[-1]
+            self._external.over(n, at, n, pitch, self.loss_scale, start)
+            self.device.zero(layers.dl_dvalues[-1], n_bytes)
+            self._tangents_backward(
+                x, n, first, n_all, params, layers, tangents, direction, gradients, to
+            )
+        if gradients is not None and gradients.in_halves:
+            self._collect(gradients)
+        return dl_ddl_dy, dl_dx

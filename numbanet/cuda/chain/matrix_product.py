@@ -1,0 +1,212 @@
+"""Matrix products of a network's layers, of any width, each for given sizes.
+
+Activations are stored feature-major, element (i, k) of sample i at k * pitch + i; weights row-major
+[fan_out, fan_in] in the same precision. Sums are float32.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from numbanet.activations import Activation
+from numbanet.cuda.chain import fma, tensor
+from numbanet.cuda.chain.fma import finish_backward
+from numbanet.cuda.chain.products import Product
+from numbanet.cuda.driver.arguments import Arguments, pack
+from numbanet.cuda.launch.threads import block_index, thread_index
+from numbanet.device import device
+from numbanet.storage.access import load, load_pair, store
+from numbanet.storage.views import VECTORS
+
+ONE, TWO = np.uint32(1), np.uint32(2)
+N_THREADS = 256  # of the activation of the output
+
+
+@device
+def row_and_column(i, pitch):
+    return np.uint32(i // pitch), np.uint32(i % pitch)
+
+
+@cache
+def activation_backward(precision: str, activation: Activation):
+    """Kernel (dl_dy, kept, n_rows, n, pitch): the chain rule through an activation, in place."""
+    vector, finish = VECTORS[precision], finish_backward(activation)
+    n_threads = np.uint32(N_THREADS)
+
+    def activation_backward(pdy, pkept, n_rows, n, pitch):
+        dl_dy, kept = vector(pdy, n_rows * pitch), vector(pkept, n_rows * pitch)
+        i = np.uint32(TWO * (block_index() * n_threads + thread_index()))
+        row, column = row_and_column(i, pitch)
+        if (row < n_rows) & (column < n):
+            low, high = load_pair(dl_dy, i)
+            finish(dl_dy, kept, i, low, high, np.uint32(column + ONE) < n)
+
+    activation_backward.__qualname__ = f"activation_backward_{activation.name}_{precision}"
+    return activation_backward
+
+
+@cache
+def activate_tangents(precision: str, activation: Activation):
+    """Kernel (before, kept, after, n_rows, n, pitch): tangents of x to those of y."""
+    vector, backward = VECTORS[precision], activation.backward
+    n_threads = np.uint32(N_THREADS)
+
+    def activate_tangents(pbefore, pkept, pafter, n_rows, n, pitch):
+        n_all = n_rows * pitch
+        before, kept, after = vector(pbefore, n_all), vector(pkept, n_all), vector(pafter, n_all)
+        i = np.uint32(block_index() * n_threads + thread_index())
+        row, column = row_and_column(i, pitch)
+        if (row < n_rows) & (column < n):
+            store(after, i, backward(load(before, i), load(kept, i)))
+
+    activate_tangents.__qualname__ = f"activate_tangents_{activation.name}_{precision}"
+    return activate_tangents
+
+
+@cache
+def activate_tangents_backward(precision: str, activation: Activation):
+    """Kernel (dl_dvalues, dl_dtangents, tangents, kept, n_rows, n, pitch).
+
+    The chain rule in place, for the gradients of y and of its tangents; `tangents` are those of x.
+    """
+    vector, backward, second = VECTORS[precision], activation.backward, activation.second
+    n_threads = np.uint32(N_THREADS)
+
+    def activate_tangents_backward(pvalues, ptangents, pbefore, pkept, n_rows, n, pitch):
+        n_all = n_rows * pitch
+        dl_dvalues, dl_dtangents = vector(pvalues, n_all), vector(ptangents, n_all)
+        before, kept = vector(pbefore, n_all), vector(pkept, n_all)
+        i = np.uint32(block_index() * n_threads + thread_index())
+        row, column = row_and_column(i, pitch)
+        if (row < n_rows) & (column < n):
+            x, dl_dtangent = load(kept, i), load(dl_dtangents, i)
+            bend = second(x) * load(before, i)
+            store(dl_dvalues, i, backward(load(dl_dvalues, i), x) + bend * dl_dtangent)
+            store(dl_dtangents, i, backward(dl_dtangent, x))
+
+    name = f"activate_tangents_backward_{activation.name}_{precision}"
+    activate_tangents_backward.__qualname__ = name
+    return activate_tangents_backward
+
+
+SIZES = ("uint32",) * 4  # rows, depth, n, pitch
+SAMPLE_TYPES = (*("uint64",) * 4, *SIZES)
+WEIGHT_TYPES = (*("uint64",) * 3, "float32", *SIZES, "uint32")
+ACTIVATION_TYPES = (*("uint64",) * 2, *("uint32",) * 3)
+TANGENT_TYPES = (*("uint64",) * 3, *("uint32",) * 3)
+TANGENT_BACKWARD_TYPES = (*("uint64",) * 4, *("uint32",) * 3)
+FEWEST_SAMPLES = 256  # of a block of weight gradients, beside which its reductions are cheap
+MOST_NUMBERS = 2**31
+AMPERE = (8, 0)  # has tensor cores for these instructions
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel with its grid and its arguments; what comes first among them may change."""
+
+    device: object
+    kernel: object
+    grid: tuple[int, ...]
+    block: int
+    shared_bytes: int
+    arguments: Arguments
+
+    def __call__(self, *values: float) -> None:
+        """Queue the kernel with new values of its first arguments."""
+        for i, value in enumerate(values):
+            self.arguments[i] = value
+        self.device.launch(self.kernel, self.grid, self.block, self.shared_bytes, self.arguments)
+
+
+class MatrixProduct:
+    """Launches of a layer's products on a device, each for given sizes.
+
+    Rows of `n` samples lie `pitch` apart, a multiple of 8; addresses of activations are multiples
+    of 16, those of gradients of 8, and those of weights of a number. A batch for which a matrix
+    has more than 2^31 numbers is a ValueError.
+    """
+
+    def __init__(self, device, precision: str):
+        self.device, self.precision = device, precision
+        self._products = products_for(device, precision)
+
+    def forward(
+        self, activation: Activation, fan_out: int, fan_in: int, n: int, pitch: int
+    ) -> Launch:
+        """Called with (weights, x, y, kept)."""
+        product = self._products.forward(self.precision, activation, fan_out)
+        return self._sample_launch(product, (fan_out, fan_in, n, pitch))
+
+    def backward(
+        self, activation: Activation, fan_out: int, fan_in: int, n: int, pitch: int
+    ) -> Launch:
+        """Called with (weights, dl_dy, dl_dx, kept); the activation is that of the layer below."""
+        product = self._products.backward(self.precision, activation, fan_in)
+        return self._sample_launch(product, (fan_in, fan_out, n, pitch))
+
+    def weight_gradients(self, fan_out: int, fan_in: int, n: int, pitch: int) -> Launch:
+        """Called with (dl_dy, x, dl_dweights, factor)."""
+        product = self._products.weight_gradients(self.precision, fan_out, fan_in)
+        tiles = n_tiles(fan_out, product.rows) * n_tiles(fan_in, product.columns)
+        n_blocks = max(product.n_resident * self.device.n_multiprocessors // tiles, 1)
+        n_each = max(product.depth * n_tiles(n, product.depth * n_blocks), FEWEST_SAMPLES)
+        grid = (tiles, 1, n_tiles(n, n_each))
+        return self._launch(product, WEIGHT_TYPES, grid, (fan_out, fan_in, n, pitch), n_each)
+
+    def _sample_launch(self, product: Product, sizes) -> Launch:
+        n_rows, _, n, _ = sizes
+        grid = (n_tiles(n_rows, product.rows) * n_tiles(n, product.columns),)
+        return self._launch(product, SAMPLE_TYPES, grid, sizes)
+
+    def activation_backward(
+        self, activation: Activation, n_rows: int, n: int, pitch: int
+    ) -> Launch:
+        """Called with (dl_dy, kept)."""
+        grid = (n_tiles(n_rows * pitch, 2 * N_THREADS),)
+        kernel = activation_backward(self.precision, activation)
+        product = Product(kernel, n_rows, pitch, 1, N_THREADS, 1)
+        return self._launch(product, ACTIVATION_TYPES, grid, (n_rows, n, pitch))
+
+    def activate_tangents(self, activation: Activation, n_rows: int, n: int, pitch: int) -> Launch:
+        """Called with (before, kept, after)."""
+        grid = (n_tiles(n_rows * pitch, N_THREADS),)
+        product = Product(
+            activate_tangents(self.precision, activation), n_rows, pitch, 1, N_THREADS, 1
+        )
+        return self._launch(product, TANGENT_TYPES, grid, (n_rows, n, pitch))
+
+    def activate_tangents_backward(
+        self, activation: Activation, n_rows: int, n: int, pitch: int
+    ) -> Launch:
+        """Called with (dl_dvalues, dl_dtangents, tangents, kept)."""
+        grid = (n_tiles(n_rows * pitch, N_THREADS),)
+        kernel = activate_tangents_backward(self.precision, activation)
+        product = Product(kernel, n_rows, pitch, 1, N_THREADS, 1)
+        return self._launch(product, TANGENT_BACKWARD_TYPES, grid, (n_rows, n, pitch))
+
+    def _launch(self, product: Product, types, grid, sizes, *more) -> Launch:
+        *widths, _, pitch = sizes
+        n_numbers = max(max(widths) * pitch, math.prod(widths))
+        if n_numbers > MOST_NUMBERS:
+            raise ValueError(
+                f"a matrix of {n_numbers} numbers is beyond 32-bit indices; {MOST_NUMBERS} are "
+                "possible, so use smaller batches"
+            )
+        block, shared_bytes = product.n_threads, product.shared_bytes
+        kernel = self.device.build(product.kernel, types, block, product.max_registers)
+        last = *sizes, *more
+        arguments = pack(types, (*(0 for _ in types[len(last) :]), *last))
+        return Launch(self.device, kernel, grid, block, shared_bytes, arguments)
+
+
+def products_for(device, precision: str):
+    """The module with the kernels for a device and a precision."""
+    if precision != "float32" and device.compute_capability >= AMPERE:
+        return tensor
+    return fma
+
+
+def n_tiles(size: int, tile: int) -> int:
+    return -(-size // tile)

@@ -1,0 +1,247 @@
+"""One block's part of a matrix product on tensor cores: a tile of the result, of halves.
+
+Operands pass through shared memory in stages of the depth, of which two are there or on their way.
+Each of the block's warps, two side by side, keeps 32 rows of the result in registers: of 16 rows m
+and 8 columns q, sums 4 (m n + q) to 4 (m n + q) + 3, where n is how many 8 columns a warp has; see
+numbanet/tiles/instructions.py for whose they are.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from numbanet.cuda.chain.tensor_tiles import TileLayout, address_in, tile_loader
+from numbanet.cuda.launch.threads import barrier, thread_index
+from numbanet.device import ZERO, device, local_array, uint32_view, unrolled
+from numbanet.tiles.instructions import (
+    MULTIPLY_ADD,
+    close_group,
+    ldmatrix,
+    ldmatrix_transposed,
+    shared_memory,
+    wait_for_older_groups,
+)
+
+WARP_ROWS, WARPS_ACROSS = 32, 2
+N_STAGES = 2
+NOTHING, TWO, THREE, FOUR = np.uint32(0), np.uint32(2), np.uint32(3), np.uint32(4)
+FIVE, SEVEN, EIGHT, THIRTY_ONE = np.uint32(5), np.uint32(7), np.uint32(8), np.uint32(31)
+
+
+def n_threads_of(n_rows: int) -> int:
+    """Threads of a block whose tile has n_rows rows."""
+    return 32 * WARPS_ACROSS * n_rows // WARP_ROWS
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tile of one operand: `size` rows of the left or columns of the right one, and the depth.
+
+    In global memory, and so in shared memory, it is contiguous along the depth, or else along the
+    other side.
+    """
+
+    size: int
+    depth: int
+    along_depth: bool
+    is_left: bool
+    any_address: bool = False
+
+    @property
+    def layout(self) -> TileLayout:
+        if self.along_depth:
+            return TileLayout(self.size, self.depth)
+        return TileLayout(self.depth, self.size)
+
+
+@cache
+def operand_loader(operand: Operand, n_threads: int):
+    """Device function (tile, operand, depth, end): start the copy of what begins at a depth.
+
+    operand is a tuple of an address, the pitch, and the first and the end of the rows or columns.
+    """
+    load = tile_loader(operand.layout, n_threads, operand.any_address)
+    along_depth = operand.along_depth
+
+    @device
+    def operand_loader(tile, operand, depth, end):
+        source, pitch, first_side, side_end = operand
+        side, depths = (first_side, side_end), (depth, end)
+        if along_depth:
+            load(tile, source, pitch, side, depths)
+        else:
+            load(tile, source, pitch, depths, side)
+
+    return operand_loader
+
+
+@cache
+def fragments(operand: Operand):
+    """Device functions (lane_address, load) for fragments of an operand.
+
+    lane_address(side): where a warp whose part begins at `side` has a lane's rows of matrices.
+    load(address, k, s): four words, of 16 depths from 16 k and 16 rows or columns from 16 s. They
+    are a fragment of the left operand, or two of the right one.
+    """
+    address, along_depth = address_in(operand.layout), operand.along_depth
+    sixteen_rows = operand.layout.offset(16)
+    depth_step, side_step = (32, sixteen_rows) if along_depth else (sixteen_rows, 32)
+    # The second of the four matrices lies beyond the first in rows of the left operand, and in
+    # depth of the right one; what lies so in memory depends on the layout too.
+    second_is_outer = along_depth == operand.is_left
+    load_four = ldmatrix if along_depth else ldmatrix_transposed
+
+    @device
+    def lane_address(side):
+        lane = np.uint32(thread_index() & THIRTY_ONE)
+        second, third = np.uint32(lane & EIGHT), np.uint32(np.uint32(lane >> FOUR) << THREE)
+        outer = np.uint32(np.uint32(lane & SEVEN) + (second if second_is_outer else third))
+        inner = third if second_is_outer else second
+        if along_depth:
+            return address(np.uint32(outer + side), inner)
+        return address(outer, np.uint32(inner + side))
+
+    @device
+    def load(address, k, s):
+        return load_four(np.uint32(address + np.uint32(k * depth_step + s * side_step)))
+
+    return lane_address, load
+
+
+@cache
+def stage_product(precision: str, left: Operand, right: Operand):
+    """Device function (left_address, right_address, sums): add a stage's product, for one warp."""
+    multiply_add = MULTIPLY_ADD[precision]
+    _, load_left = fragments(left)
+    _, load_right = fragments(right)
+    n_columns = right.size // WARPS_ACROSS // 8  # of the result, in eights
+    n_pairs, n_steps, n_rows = n_columns // 2, left.depth // 16, WARP_ROWS // 16
+    n_multiplications, n_words = 2 * n_rows, 4 * n_rows
+
+    @device
+    def load_rows(m, k, address, a):
+        a[4 * m], a[4 * m + 1], a[4 * m + 2], a[4 * m + 3] = load_left(address, k, m)
+
+    @device
+    def multiply(j, pair, b, a, sums):
+        m, half = j // 2, j % 2
+        i = 4 * (m * n_columns + 2 * pair + half)
+        rows = a[4 * m], a[4 * m + 1], a[4 * m + 2], a[4 * m + 3]
+        before = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
+        after = multiply_add(rows, b[2 * half], b[2 * half + 1], before)
+        sums[i], sums[i + 1], sums[i + 2], sums[i + 3] = after
+
+    @device
+    def multiply_pair(pair, k, address, a, sums):
+        b = load_right(address, k, pair)
+        unrolled(n_multiplications, multiply, pair, b, a, sums)
+
+    @device
+    def step(k, left_address, right_address, sums):
+        a = uint32_view(local_array(n_words))
+        unrolled(n_rows, load_rows, k, left_address, a)
+        unrolled(n_pairs, multiply_pair, k, right_address, a, sums)
+
+    @device
+    def stage_product(left_address, right_address, sums):
+        unrolled(n_steps, step, left_address, right_address, sums)
+
+    return stage_product
+
+
+@device
+def set_zero(k, sums):
+    sums[k] = ZERO
+
+
+@cache
+def warp_position(n_columns: int):
+    """Device function (): the first row and column of a warp in its block's tile."""
+    warp_columns, warps_across = np.uint32(n_columns // WARPS_ACROSS), np.uint32(WARPS_ACROSS)
+    warp_rows = np.uint32(WARP_ROWS)
+
+    @device
+    def warp_position():
+        warp = np.uint32(thread_index() >> FIVE)
+        row, column = np.uint32(warp // warps_across), np.uint32(warp % warps_across)
+        return np.uint32(row * warp_rows), np.uint32(column * warp_columns)
+
+    return warp_position
+
+
+@device
+def lane_position():  # the row and column of a lane's first sum in a tile of 16 x 8
+    t = thread_index()
+    return np.uint32(np.uint32(t & THIRTY_ONE) >> TWO), np.uint32(TWO * np.uint32(t & THREE))
+
+
+@cache
+def pair_of_sums(n_columns: int):
+    """Device function (j): the first sum of a lane's j-th pair, and the pair's row and column.
+
+    Those are in eights, from lane_position; there are n_columns / 4 pairs in a tile of n_columns.
+    """
+    n_eights = n_columns // WARPS_ACROSS // 8
+
+    @device
+    def pair_of_sums(j):
+        row, column = j // n_eights, j % n_eights
+        return 4 * (row // 2 * n_eights + column) + 2 * (row % 2), row, column
+
+    return pair_of_sums
+
+
+def stage_bytes(left: Operand, right: Operand) -> int:
+    """Bytes of shared memory that a block's product takes, from the start."""
+    return N_STAGES * (left.layout.n_bytes + right.layout.n_bytes)
+
+
+@cache
+def tensor_product(precision: str, left: Operand, right: Operand):
+    """Device function (a, b, depths, sums): the product of a's rows and b's columns.
+
+    a and b are tuples of an address, the pitch, and the first and the end of the rows or columns;
+    depths are the first one and the end, which lies beyond it. Copies that were started before have
+    arrived, and nobody needs the stages any more, when it returns.
+    """
+    n_threads = n_threads_of(left.size)
+    load_left, load_right = operand_loader(left, n_threads), operand_loader(right, n_threads)
+    left_lane, _ = fragments(left)
+    right_lane, _ = fragments(right)
+    multiply, position = stage_product(precision, left, right), warp_position(right.size)
+    n_sums = left.size * right.size // n_threads
+    right_offset = np.uint32(left.layout.n_bytes)
+    second_stage = np.uint32(left.layout.n_bytes + right.layout.n_bytes)
+    step = np.uint32(left.depth)
+
+    @device
+    def tensor_product(a, b, depths, sums):
+        depth, end = depths
+        stages = shared_memory()
+        unrolled(n_sums, set_zero, sums)
+        load_left(stages, a, depth, end)
+        load_right(np.uint32(stages + right_offset), b, depth, end)
+        close_group()
+        if np.uint32(depth + step) < end:
+            stage = np.uint32(stages + second_stage)
+            load_left(stage, a, np.uint32(depth + step), end)
+            load_right(np.uint32(stage + right_offset), b, np.uint32(depth + step), end)
+        close_group()
+        row, column = position()
+        left_address, right_address = left_lane(row), np.uint32(right_lane(column) + right_offset)
+        offset = NOTHING
+        while depth < end:
+            wait_for_older_groups()
+            barrier()
+            stage = np.uint32(stages + offset)
+            multiply(np.uint32(stage + left_address), np.uint32(stage + right_address), sums)
+            barrier()
+            depth = np.uint32(depth + step)
+            if np.uint32(depth + step) < end:
+                load_left(stage, a, np.uint32(depth + step), end)
+                load_right(np.uint32(stage + right_offset), b, np.uint32(depth + step), end)
+            close_group()
+            offset = np.uint32(second_stage - offset)
+
+    return tensor_product

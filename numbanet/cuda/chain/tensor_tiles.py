@@ -1,0 +1,182 @@
+"""Tiles of halves in shared memory: where their elements are, how they come and go.
+
+The threads of a block copy 16 bytes of a row each, a chunk, in as many passes as it takes.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from numbanet.cuda.launch.threads import thread_index
+from numbanet.device import device, unrolled
+from numbanet.storage.views import bfloat_vector
+from numbanet.tiles.instructions import copy_bytes, load_words, store_words, store_words_to
+
+CHUNK = 8  # halves
+LINE_BYTES, PAD_BYTES = 128, 16
+NOTHING, ONE, TWO, FOUR = np.uint32(0), np.uint32(1), np.uint32(2), np.uint32(4)
+SIX, EIGHT, SIXTEEN = np.uint32(6), np.uint32(8), np.uint32(16)
+HALF_BYTES, ALIGNMENT_MASK = np.uint64(2), np.uint64(15)
+
+
+@dataclass(frozen=True)
+class TileLayout:
+    """Halves [n_outer, n_inner] in shared memory.
+
+    A line is a row or, of short rows, 128 bytes of them; 16 bytes lie between lines, so that eight
+    neighbours in either direction are in different banks, 16 bytes each.
+    """
+
+    n_outer: int
+    n_inner: int
+
+    @property
+    def rows_per_line(self) -> int:
+        return max(LINE_BYTES // (2 * self.n_inner), 1)
+
+    def offset(self, n_rows: int) -> int:
+        """The distance in bytes of n_rows rows, a multiple of those of a line."""
+        return n_rows // self.rows_per_line * (max(LINE_BYTES, 2 * self.n_inner) + PAD_BYTES)
+
+    @property
+    def n_bytes(self) -> int:
+        return self.offset(self.n_outer)
+
+
+@cache
+def address_in(layout: TileLayout):
+    """Device function (outer, inner): the bytes from the start of the tile to an element."""
+    per_line = np.uint32(layout.rows_per_line)
+    line_bytes = np.uint32(layout.offset(layout.rows_per_line))
+    row_bytes = np.uint32(2 * layout.n_inner)
+
+    @device
+    def address_in(outer, inner):
+        line, row = np.uint32(outer // per_line), np.uint32(outer % per_line)
+        return np.uint32(line * line_bytes + row * row_bytes + TWO * inner)
+
+    return address_in
+
+
+@cache
+def chunk_position(layout: TileLayout):
+    """Device function (): the row and column of a thread's first chunk in a tile."""
+    n_lanes = np.uint32(layout.n_inner // CHUNK)
+
+    @device
+    def chunk_position():
+        t = thread_index()
+        return np.uint32(t // n_lanes), np.uint32(EIGHT * np.uint32(t % n_lanes))
+
+    return chunk_position
+
+
+def passes(layout: TileLayout, n_threads: int) -> tuple[int, int, int]:
+    """How often a block's threads go over a tile, the rows of one time, and their bytes."""
+    n_rows = n_threads * CHUNK // layout.n_inner
+    return layout.n_outer // n_rows, n_rows, layout.offset(n_rows)
+
+
+@device
+def load_half(source, i, is_there):  # 16 bits, in a word
+    word = NOTHING
+    if is_there:
+        word = np.uint32(bfloat_vector(source, i + ONE)[i])
+    return word
+
+
+@device
+def load_two_halves(source, i, n_left, k):
+    low = load_half(source, np.uint32(i + k), n_left > k)
+    high = load_half(source, np.uint32(i + k + ONE), n_left > np.uint32(k + ONE))
+    return np.uint32(low | np.uint32(high << SIXTEEN))
+
+
+@cache
+def tile_loader(layout: TileLayout, n_threads: int, any_address: bool = False):
+    """Device function (tile, source, pitch, outer, inner): start the copy of a tile.
+
+    outer and inner are tuples of the first row or column of the source and the end, from which on
+    there are zeros. Addresses of rows are multiples of 16, or else any_address is to be said; then
+    a source for which they are not is loaded one by one.
+    """
+    position, address = chunk_position(layout), address_in(layout)
+    n_passes, n_rows, offset = passes(layout, n_threads)
+
+    @device
+    def load_chunk(j, source, places, row, end, n_left, is_aligned):
+        target, first, row_numbers = places
+        n_here = n_left if np.uint32(row + np.uint32(j * n_rows)) < end else NOTHING
+        there = np.uint32(target + np.uint32(j * offset))
+        i = np.uint32(first + np.uint32(j) * row_numbers)
+        if is_aligned:
+            copy_bytes(there, source + HALF_BYTES * np.uint64(i), np.uint32(TWO * n_here))
+        else:
+            words = (
+                load_two_halves(source, i, n_here, NOTHING),
+                load_two_halves(source, i, n_here, TWO),
+                load_two_halves(source, i, n_here, FOUR),
+                load_two_halves(source, i, n_here, SIX),
+            )
+            store_words(there, words)
+
+    @device
+    def tile_loader(tile, source, pitch, outer_range, inner_range):
+        first_outer, outer_end = outer_range
+        first_inner, inner_end = inner_range
+        outer, inner = position()
+        target = np.uint32(tile + address(outer, inner))
+        outer, inner = np.uint32(outer + first_outer), np.uint32(inner + first_inner)
+        n_left = min(np.uint32(inner_end - inner), EIGHT) if inner < inner_end else NOTHING
+        first, row_numbers = np.uint32(outer * pitch + inner), np.uint32(np.uint32(n_rows) * pitch)
+        is_aligned = True
+        if any_address:
+            is_aligned = (np.uint32(pitch % EIGHT) == NOTHING) & (
+                np.uint64(source & ALIGNMENT_MASK) == np.uint64(0)
+            )
+        places = target, first, row_numbers
+        unrolled(n_passes, load_chunk, source, places, outer, outer_end, n_left, is_aligned)
+
+    return tile_loader
+
+
+@device
+def half_of(words, j):  # the j-th of eight, as 16 bits
+    return np.uint16(np.uint32(words[j // 2] >> (SIXTEEN * np.uint32(j % 2))))
+
+
+@cache
+def tile_storer(layout: TileLayout, n_threads: int):
+    """Device function (tile, target, pitch, rows, columns): write a tile to global memory.
+
+    rows and columns are tuples of the first one there and the end.
+    """
+    position, address = chunk_position(layout), address_in(layout)
+    n_passes, n_rows, offset = passes(layout, n_threads)
+
+    @device
+    def store_half(j, target, i, words, n_left):
+        if np.uint32(j) < n_left:
+            bfloat_vector(target, i + EIGHT)[np.uint32(i + np.uint32(j))] = half_of(words, j)
+
+    @device
+    def tile_storer(tile, target, pitch, rows, columns):
+        first_row, row_end = rows
+        first_column, column_end = columns
+        row, column = position()
+        source = np.uint32(tile + address(row, column))
+        row, column = np.uint32(row + first_row), np.uint32(column + first_column)
+        first, row_numbers = np.uint32(row * pitch + column), np.uint32(np.uint32(n_rows) * pitch)
+        if column < column_end:
+            n_left = np.uint32(column_end - column)
+            for j in range(n_passes):
+                if np.uint32(row + np.uint32(j * n_rows)) < row_end:
+                    words = load_words(np.uint32(source + np.uint32(j * offset)))
+                    i = np.uint32(first + np.uint32(j) * row_numbers)
+                    if n_left >= EIGHT:
+                        store_words_to(target + HALF_BYTES * np.uint64(i), words)
+                    else:
+                        unrolled(8, store_half, target, i, words, n_left)
+
+    return tile_storer

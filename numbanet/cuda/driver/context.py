@@ -1,0 +1,76 @@
+"""The driver's context of one GPU, which all libraries of a process share, and its streams."""
+
+from numbanet.cuda.driver.calls import bindings, checked
+
+DEFAULT_STREAM = 1  # CU_STREAM_LEGACY, in __cuda_array_interface__ and DLPack too
+
+
+class Context:
+    """Calls the driver in the context of one GPU, and leaves the thread's own one as it was.
+
+    Work is queued on one stream. It is CUDA's default stream at first, on which PyTorch and CuPy
+    queue too unless told otherwise, so that arrays pass between them without waiting.
+    """
+
+    def __init__(self, handle):
+        self._driver = bindings()
+        self._context = checked(self._driver.cuDevicePrimaryCtxRetain(handle))
+        self._context_number = int(self._context)
+        self._stream = self._driver.CUstream(DEFAULT_STREAM)
+
+    def _enter(self) -> bool:
+        """Make the context current for this thread; whether it was not."""
+        _, current = self._driver.cuCtxGetCurrent()
+        if int(current) == self._context_number:
+            return False
+        checked(self._driver.cuCtxPushCurrent(self._context))
+        return True
+
+    def _leave(self) -> None:
+        self._driver.cuCtxPopCurrent()
+
+    def _call(self, name: str, *arguments, doing: str = ""):
+        """The value of a driver function that works in the current context."""
+        entered = self._enter()
+        try:
+            return checked(getattr(self._driver, name)(*arguments), doing)
+        finally:
+            if entered:
+                self._leave()
+
+    @property
+    def stream(self) -> int:
+        """The address of the stream on which work is queued; 1 for CUDA's default stream.
+
+        With another library's stream set here, work for both is done in the order it was queued.
+        """
+        return int(self._stream)
+
+    @stream.setter
+    def stream(self, address: int) -> None:
+        address = address or DEFAULT_STREAM
+        self.order(self.stream, address)
+        self._stream = self._driver.CUstream(address)
+
+    def order(self, first: int, second: int) -> None:
+        """Let what is queued on the second stream from now on wait for the first one's work."""
+        first, second = first or DEFAULT_STREAM, second or DEFAULT_STREAM
+        if first == second:
+            return
+        driver = self._driver
+        event = self._call("cuEventCreate", driver.CUevent_flags.CU_EVENT_DISABLE_TIMING)
+        self._call("cuEventRecord", event, driver.CUstream(first))
+        self._call("cuStreamWaitEvent", driver.CUstream(second), event, 0)
+        self._call("cuEventDestroy", event)  # which takes effect when it has happened
+
+    def synchronize(self) -> None:
+        """Wait until all that was queued is done.
+
+        Raises:
+            LaunchError: a kernel failed.
+        """
+        self._call("cuStreamSynchronize", self._stream)
+
+    def synchronize_all(self) -> None:
+        """Wait for all streams, those of other libraries included."""
+        self._call("cuCtxSynchronize")

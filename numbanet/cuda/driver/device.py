@@ -1,0 +1,352 @@
+"""One GPU through NVIDIA's driver: memory, copies, kernels."""
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from numbanet.cuda.driver.arguments import Arguments
+from numbanet.cuda.driver.calls import checked, compute_capability_of, error_of, handle_of
+from numbanet.cuda.driver.context import Context
+from numbanet.cuda.driver.spare_memory import SpareMemory
+from numbanet.cuda.errors import CudaError, DeviceMemoryError, LaunchError, ToolkitMissingError
+from numbanet.cuda.toolchain.assembler import assemble
+from numbanet.cuda.toolchain.compiler import compile_ptx
+from numbanet.cuda.toolchain.machine_code import PTX, Cubin
+
+CAPTURE_STREAM = 1  # CU_STREAM_NON_BLOCKING
+ALWAYS_THERE = 48 * 1024  # bytes of shared memory that a launch gets without asking before
+RESERVED = 1024  # bytes of shared memory that each block has beside its own
+
+
+def why_not(ordinal: int = 0) -> str | None:
+    """Why the GPU cannot be used, in one line; None if it can."""
+    try:
+        compute_capability_of(handle_of(ordinal))
+    except CudaError as error:
+        return str(error)
+    return None
+
+
+def is_available(ordinal: int = 0) -> bool:
+    return why_not(ordinal) is None
+
+
+@dataclass
+class LoadedKernel:
+    """A kernel on the GPU, ready to be launched."""
+
+    name: str
+    function: object  # the driver's handle
+    dynamic_limit: int = ALWAYS_THERE  # bytes of shared memory that launches may ask for
+
+
+class Graph:
+    """Kernels and copies that are queued together."""
+
+    def __init__(self, device: "CudaDevice", executable):
+        self.executable = executable
+        weakref.finalize(self, device.destroy_graph, executable).atexit = False
+
+
+def assembled(ptx: PTX, compute_capability: tuple[int, int]) -> Cubin | PTX:
+    """Machine code, or the PTX itself where no assembler is installed: the driver has one."""
+    try:
+        return assemble(ptx, compute_capability)
+    except ToolkitMissingError:
+        return ptx
+
+
+class CudaDevice(Context):
+    """One GPU: its memory, its kernels and its stream."""
+
+    def __init__(self, ordinal: int = 0):
+        """Start using a GPU.
+
+        Raises:
+            NoDriverError, DriverTooOldError, NoSuchDeviceError, DeviceTooOldError: what is wrong.
+        """
+        handle = handle_of(ordinal)
+        self.ordinal = ordinal
+        self.compute_capability = compute_capability_of(handle)
+        super().__init__(handle)
+        driver = self._driver
+        self.name = checked(driver.cuDeviceGetName(128, handle)).split(b"\0")[0].decode()
+        attribute = driver.CUdevice_attribute
+        self.n_multiprocessors, self.max_shared_bytes, self._shared_bytes = (
+            checked(driver.cuDeviceGetAttribute(which, handle))
+            for which in (
+                attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+                attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+                attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
+            )
+        )
+        self.total_memory = checked(driver.cuDeviceTotalMem(handle))
+        self._pool = self._create_pool(handle)
+        self._spare = SpareMemory()
+        self._built = {}
+        self.lock = threading.RLock()  # of whoever queues work
+        self._frees = None  # addresses to free after the capture that is under way
+
+    def __repr__(self) -> str:
+        return f"<cuda:{self.ordinal}, {self.name}>"
+
+    @property
+    def dlpack_device(self) -> tuple[int, int]:
+        """The type (2 for CUDA) and number of the device in DLPack."""
+        return 2, self.ordinal
+
+    # Memory
+
+    def _create_pool(self, handle):
+        """A pool that keeps what is freed; None where the driver has none."""
+        driver = self._driver
+        attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED
+        if not checked(driver.cuDeviceGetAttribute(attribute, handle)):
+            return None
+        properties = driver.CUmemPoolProps()
+        properties.allocType = driver.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
+        properties.location.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
+        properties.location.id = self.ordinal
+        pool = self._call("cuMemPoolCreate", properties)
+        threshold = driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+        self._call("cuMemPoolSetAttribute", pool, threshold, driver.cuuint64_t(2**64 - 1))
+        return pool
+
+    def allocate(self, n_bytes: int) -> int:
+        """The address of new memory, uninitialised, aligned to 256 bytes; 0 for no bytes.
+
+        Raises:
+            DeviceMemoryError: there is not enough.
+        """
+        if n_bytes == 0:
+            return 0
+        size = self._spare.size(n_bytes)
+        address = self._spare.take(size)
+        if address is None:
+            address = self._allocate(size)
+            self._spare.lend(address, size)
+        return address
+
+    def _allocate(self, n_bytes: int) -> int:
+        try:
+            return self._take(n_bytes)
+        except DeviceMemoryError:
+            self.synchronize()
+        gc.collect()  # what is garbage may hold memory
+        self.trim()  # freed pieces may have become one
+        free, total = (f"{amount / 2**20:,.0f} MiB" for amount in self.memory_info())
+        wanted = f"{n_bytes / 2**20:,.1f} MiB"
+        doing = f"{self!r}: no {wanted} of memory, {free} of {total} are free"
+        try:
+            return self._take(n_bytes, doing)
+        except DeviceMemoryError:
+            self.trim()  # the pool may have grown as far as it could, and others need memory too
+            raise
+
+    def trim(self) -> None:
+        """Give what is not needed back to the GPU."""
+        for address in self._spare.clear():
+            self._give_back(address)
+        if self._pool is not None:
+            self._call("cuMemPoolTrimTo", self._pool, 0)
+
+    def _take(self, n_bytes: int, doing: str = "") -> int:
+        if self._pool is None:
+            return int(self._call("cuMemAlloc", n_bytes, doing=doing))
+        arguments = n_bytes, self._pool, self._stream
+        return int(self._call("cuMemAllocFromPoolAsync", *arguments, doing=doing))
+
+    def free(self, address: int) -> None:
+        """Give memory back, once what is queued is done with it."""
+        if address == 0:
+            return
+        if self._frees is not None:
+            self._frees.append(address)
+        elif not self._spare.keep(address):
+            self._give_back(address)
+
+    def _give_back(self, address: int) -> None:
+        """Nothing is raised: what fails here has failed before, and was reported there."""
+        entered = self._enter()
+        if self._pool is None:
+            self._driver.cuMemFree(address)
+        else:
+            self._driver.cuMemFreeAsync(address, self._stream)
+        if entered:
+            self._leave()
+
+    def memory_info(self) -> tuple[int, int]:
+        """Free and total bytes of memory."""
+        return self._call("cuMemGetInfo")
+
+    def zero(self, address: int, n_bytes: int) -> None:
+        if n_bytes:
+            self._call("cuMemsetD8Async", address, 0, n_bytes, self._stream)
+
+    def copy(self, target: int, source: int, n_bytes: int) -> None:
+        """Copy within this GPU, or from another one."""
+        if n_bytes:
+            self._call("cuMemcpyAsync", target, source, n_bytes, self._stream)
+
+    def copy_to_device(self, address: int, host: np.ndarray) -> None:
+        """Copy an array in C order; it may be changed as soon as this returns."""
+        if host.nbytes:
+            source = host.ctypes.data
+            self._call("cuMemcpyHtoDAsync", address, source, host.nbytes, self._stream)
+            if self._attribute_of(source, "MEMORY_TYPE") is not None:  # page-locked, so not staged
+                self.synchronize()
+
+    def copy_to_host(self, host: np.ndarray, address: int) -> None:
+        """Fill an array in C order, after waiting for what is queued."""
+        if host.nbytes:
+            self._call("cuMemcpyDtoHAsync", host.ctypes.data, address, host.nbytes, self._stream)
+        self.synchronize()
+
+    def ordinal_of(self, address: int) -> int | None:
+        """The number of the GPU that memory belongs to; None for the host's."""
+        return self._attribute_of(address, "DEVICE_ORDINAL")
+
+    def _attribute_of(self, address: int, name: str):
+        which = getattr(self._driver.CUpointer_attribute, f"CU_POINTER_ATTRIBUTE_{name}")
+        error, value = self._driver.cuPointerGetAttribute(which, address)
+        return None if error else value  # memory that the driver does not know is an error
+
+    # Kernels
+
+    def build(
+        self,
+        function: Callable,
+        argument_types: tuple[str, ...],
+        block: int | None = None,
+        max_registers: int | None = None,
+    ) -> LoadedKernel:
+        """Compile a kernel, or find it, and load it; see compile_ptx.
+
+        Raises:
+            DeviceCodeError, ToolkitMissingError: as there.
+            DriverTooOldError, LaunchError: as load.
+        """
+        key = function, argument_types, block, max_registers
+        if key not in self._built:
+            ptx = compile_ptx(
+                function, argument_types, self.compute_capability, max_registers, block
+            )
+            self._built[key] = self.load(assembled(ptx, self.compute_capability))
+        return self._built[key]
+
+    def load(self, code: Cubin | PTX) -> LoadedKernel:
+        """Bring a kernel to the GPU; PTX is assembled by the driver.
+
+        Raises:
+            DriverTooOldError: the driver does not know this version of PTX.
+            LaunchError: the code is for another GPU.
+        """
+        image = code.image if isinstance(code, Cubin) else code.text.encode() + b"\0"
+        module = self._call("cuModuleLoadData", image, doing=f"loading {code.name}")
+        function = self._call("cuModuleGetFunction", module, code.name.encode())
+        attribute = self._driver.CUfunction_attribute
+        limit = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        # Asking also loads the function now, and not in the middle of the first step.
+        return LoadedKernel(code.name, function, self._call("cuFuncGetAttribute", limit, function))
+
+    def share_cache(self, kernel: LoadedKernel, n_blocks: int, shared_bytes: int) -> None:
+        """Let a multiprocessor have shared memory for so many blocks, and the rest as cache."""
+        percent = -(-100 * n_blocks * (shared_bytes + RESERVED) // self._shared_bytes)
+        attribute = self._driver.CUfunction_attribute
+        carveout = attribute.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
+        self._call("cuFuncSetAttribute", kernel.function, carveout, min(percent, 100))
+
+    def launch(
+        self,
+        kernel: LoadedKernel,
+        grid: int | tuple[int, ...],
+        block: int | tuple[int, ...],
+        shared_bytes: int,
+        arguments: Arguments,
+    ) -> None:
+        """Queue a kernel; nothing happens for an empty grid.
+
+        Raises:
+            LaunchError: the grid, the block or the shared memory is too large, or an earlier
+                kernel has failed.
+        """
+        grid = (grid, 1, 1) if type(grid) is int else (*grid, 1, 1)[:3]
+        block = (block, 1, 1) if type(block) is int else (*block, 1, 1)[:3]
+        if 0 in grid:
+            return
+        if shared_bytes > kernel.dynamic_limit:
+            self._allow_shared_memory(kernel, shared_bytes)
+        entered = self._enter()
+        try:
+            (error,) = self._driver.cuLaunchKernel(
+                kernel.function, *grid, *block, shared_bytes, self._stream, arguments.address, 0
+            )
+        finally:
+            if entered:
+                self._leave()
+        if error:
+            doing = f"launching {kernel.name}: grid {grid}, block {block}, {shared_bytes} bytes"
+            raise error_of(error, doing, LaunchError)
+
+    # Graphs
+
+    def capture(self, queue: Callable[[], None]) -> "Graph":
+        """What a function queues, as a graph, instead of doing it.
+
+        The function allocates nothing, waits for nothing and compiles nothing.
+        """
+        driver, stream = self._driver, self._stream
+        self._stream = self._call("cuStreamCreate", CAPTURE_STREAM)
+        self._frees = []
+        try:
+            mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+            self._call("cuStreamBeginCapture", self._stream, mode)
+            try:
+                queue()
+            finally:
+                graph = self._call("cuStreamEndCapture", self._stream)
+            executable = self._call("cuGraphInstantiate", graph, 0)
+            self._call("cuGraphDestroy", graph)
+        finally:
+            self._call("cuStreamDestroy", self._stream)
+            self._stream, frees, self._frees = stream, self._frees, None
+            for address in frees:
+                self.free(address)
+        return Graph(self, executable)
+
+    def replay(self, graph: "Graph") -> None:
+        """Queue all that a graph holds.
+
+        Raises:
+            LaunchError: an earlier kernel has failed.
+        """
+        entered = self._enter()
+        try:
+            (error,) = self._driver.cuGraphLaunch(graph.executable, self._stream)
+        finally:
+            if entered:
+                self._leave()
+        if error:
+            raise error_of(error, "launching a graph", LaunchError)
+
+    def destroy_graph(self, executable) -> None:
+        """Nothing is raised: the process may be ending."""
+        entered = self._enter()
+        self._driver.cuGraphExecDestroy(executable)
+        if entered:
+            self._leave()
+
+    def _allow_shared_memory(self, kernel: LoadedKernel, n_bytes: int) -> None:
+        if n_bytes > self.max_shared_bytes:
+            raise LaunchError(
+                f"{kernel.name} needs {n_bytes} bytes of shared memory, "
+                f"{self.name} has {self.max_shared_bytes} for a block"
+            )
+        attribute = self._driver.CUfunction_attribute
+        limit = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        self._call("cuFuncSetAttribute", kernel.function, limit, n_bytes)
+        kernel.dynamic_limit = n_bytes

@@ -1,0 +1,1 @@
+"""Encoding, network and training in one kernel."""

@@ -1,0 +1,331 @@
+"""Kernels that evaluate a whole network, or train it, in one launch.
+
+A block keeps the weights in shared memory and takes one tile of samples after the other. Of each
+tile: every lane writes the features of its sample to shared memory; the warps multiply their rows
+through all layers; for training, the loss, the way back, the gradients of the weights, which stay
+in registers until the last tile, and the gradients of the features, which each lane scatters, or
+takes back to its inputs.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from numbanet.cuda.block.layout import FRAGMENTS, FusedLayout
+from numbanet.cuda.block.network import (
+    features_backward,
+    flush_gradients,
+    forward,
+    hidden_backward,
+    weight_gradients,
+)
+from numbanet.cuda.block.outputs import beyond, first_output, for_each_output, output_gradient
+from numbanet.cuda.block.samples import (
+    encode,
+    encode_backward,
+    encode_backward_input,
+    load_pairs,
+)
+from numbanet.cuda.block.weights import end_turns, load_weights
+from numbanet.cuda.chain.encoding_kernels import read_row
+from numbanet.cuda.fused.private_sums import PrivateSums, clear, flush, most_bits, scale_of_warp
+from numbanet.cuda.launch.threads import (
+    barrier,
+    block_index,
+    blocks_per_grid,
+    group_barrier,
+    thread_index,
+    warp_sum,
+)
+from numbanet.device import (
+    ZERO,
+    device,
+    lane_number,
+    local_array,
+    nothing,
+    thread_index_for,
+    uint32_view,
+    unrolled,
+)
+from numbanet.losses.base import AbstractLoss
+from numbanet.storage.views import float_vector
+from numbanet.tiles.fragments import ROWS, store_rows
+from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
+
+# inputs, n, weights, parameters of the encoding
+SOURCE = ("uint64", "uint32", "uint64", "uint64")
+INFERENCE = (*SOURCE, "uint64")
+TRAINING = (
+    *SOURCE,
+    *("uint64", "uint64", "uint64", "float32", "float32"),
+    *("uint64", "uint64", "float32", "uint64", "uint64"),
+)
+NOISE = np.uint32(0x85EBCA6B)  # odd, so that all samples differ
+LANES, LOG2_LANES = np.uint32(32), np.uint32(5)
+
+
+@cache
+def features_of_lane(layout: FusedLayout, precision: str):
+    """Device function (inputs, i, n, params, address): write the features of sample i of n.
+
+    Beyond the last sample it is the last one again, whose results nobody writes.
+    """
+    n_dims = layout.model.encoding.n_dims
+    encode_sample, read = encode(layout.model.encoding, precision), read_row(n_dims)
+
+    @device
+    def features_of_lane(inputs, i, n, params, address):
+        x, row = local_array(n_dims), min(i, np.uint32(n - np.uint32(1)))
+        read(inputs, np.uint32(row * np.uint32(n_dims)), x)
+        encode_sample(x, params, address)
+
+    return features_of_lane
+
+
+@cache
+def inference_kernel(layout: FusedLayout, precision: str):
+    """(inputs, n, weights, encoding's parameters, outputs)."""
+    network = layout.model.network
+    n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
+    act = network.activations[1].forward
+    load, source = load_weights(layout), features_of_lane(layout, precision)
+    multiply, n_all_sums = forward(layout, precision, FRAGMENTS), FRAGMENTS * n_sums
+    features_rows, pitch_0, tile_rows = layout.rows[0], layout.pitches[0], layout.n_threads
+    end = end_turns(layout, network.n_hidden_layers + 1)
+
+    @device
+    def write(e, i, column, context):
+        n, sums, outputs = context
+        if i < n:
+            outputs[place(e)] = act(sums[e])
+
+    write_outputs = for_each_output(n_outputs, write)
+    first_of, place = first_output(n_outputs), beyond(n_outputs)
+
+    @device
+    def write_fragment(k, lane, row, n, sums, poutputs):
+        first, mine = np.uint32(row + np.uint32(ROWS * k)), sums[n_sums * k : n_sums * (k + 1)]
+        outputs = float_vector(first_of(poutputs, lane, first), n)
+        write_outputs(lane, first, (n, mine, outputs))
+
+    def fused_inference(pinputs, n, pweights, pparams, poutputs):
+        thread, shared = thread_index(), shared_memory()
+        load(thread, pweights, shared)
+        wait_for_copies()
+        barrier()
+        warp, tile = (
+            np.uint32(thread >> LOG2_LANES),
+            np.uint32(block_index() * np.uint32(tile_rows)),
+        )
+        while tile < n:
+            lane = lane_number(tile)
+            first = np.uint32(warp * LANES)
+            row = np.uint32(first + lane)
+            address = np.uint32(shared + np.uint32(features_rows) + row * np.uint32(pitch_0))
+            source(pinputs, np.uint32(tile + row), n, pparams, address)
+            warp_barrier()
+            sums = local_array(n_all_sums)
+            multiply(shared, first, lane, sums, pweights)
+            first = np.uint32(tile + first)
+            unrolled(FRAGMENTS, write_fragment, lane, first, n, sums, poutputs)
+            end(shared, pweights)
+            warp_barrier()
+            tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(tile_rows)))
+
+    kind = type(layout.model.encoding).__name__
+    fused_inference.__qualname__ = f"fused_inference_{kind}_{precision}"
+    return fused_inference
+
+
+@cache
+def training_kernel(
+    layout: FusedLayout,
+    precision: str,
+    loss: AbstractLoss | None,
+    *,
+    has_pdf: bool = False,
+    external: bool = False,
+    param_gradients: bool = True,
+    storage: str = "float32",
+    input_gradients: bool = False,
+):
+    """(inputs, n, weights, encoding's parameters, targets, pdf, given, scale, unscaled,
+    gradients, scatter, factor, partial sums, inputs' gradients).
+
+    Weights' gradients are multiplied by `unscaled`, the encoding's by `factor`, and added; the
+    inputs' are multiplied by `unscaled` and written.
+    """
+    network = layout.model.network
+    n_hidden = network.n_hidden_layers
+    n_dims, n_params = layout.model.encoding.n_dims, layout.model.encoding.n_params
+    load, source = load_weights(layout), features_of_lane(layout, precision)
+    multiply = forward(layout, precision)
+    gradient = output_gradient(layout, precision, loss, has_pdf, external)
+    steps, flushes = steps_back(layout, precision, param_gradients)
+    to_features = features_backward(layout, precision)
+    scatters = param_gradients and n_params > 0
+    encoding, n_private = layout.model.encoding, layout.n_private
+    scatter = encode_backward(encoding, precision, storage, n_private) if scatters else nothing
+    to_inputs = encode_backward_input(encoding, precision) if input_gradients else nothing
+    wants_features = scatters or input_gradients
+    is_private, private = scatters and n_private > 0, layout.rows[-1]
+    read, load_row, n_words = (
+        read_row(n_dims),
+        load_pairs(encoding.n_outputs),
+        layout.widths[0] // 2,
+    )
+    clear_sums = bits_of_numbers = scale_of_sums = flush_sums = nothing
+    if is_private:
+        sums_of_block = PrivateSums(layout, precision, storage)
+        clear_sums, flush_sums = clear(sums_of_block), flush(sums_of_block)
+        bits_of_numbers, scale_of_sums = most_bits(sums_of_block), scale_of_warp(sums_of_block)
+    n_all_sums, n_sums = max(layout.first_sums[-1], 1), layout.widths[-1] // 2
+    features_rows, pitch_0 = layout.rows[0], layout.pitches[0]
+    group_threads, step = np.uint32(layout.group_threads), layout.n_threads
+    outputs_rows, out_pitch = layout.rows[n_hidden + 1], layout.pitches[-1]
+    store, n_output_words = store_rows(layout.widths[-1] // ROWS, out_pitch), n_sums // 2
+    n_network_params = network.n_params
+
+    @device
+    def forth(k, shared, warp, lane, tile, n, targets, pdf, given, scale, total):
+        row = np.uint32(warp * LANES + np.uint32(ROWS * k))
+        sums, words = local_array(n_sums), uint32_view(local_array(n_output_words))
+        multiply(shared, row, lane, sums, np.uint64(0))
+        i = np.uint32(tile + row)
+        total[0] += gradient(lane, i, n, sums, targets, pdf, given, scale, words)
+        place = np.uint32(outputs_rows) + row * np.uint32(out_pitch)
+        store(np.uint32(shared + place), lane, words)
+
+    @device
+    def back(k, shared, warp, lane):
+        to_features(shared, np.uint32(warp * LANES + np.uint32(ROWS * k)), lane)
+
+    @device
+    def set_zero(k, sums):
+        sums[k] = ZERO
+
+    @device
+    def unscale(k, sums, factor):
+        sums[k] *= factor
+
+    def fused_training(
+        pinputs, n, pweights, pparams, ptargets, ppdf, pgiven, scale, unscaled,
+        pgradients, pscatter, factor, psums, pdl_dinput,
+    ):  # fmt: skip
+        thread, shared = thread_index(), shared_memory()
+        warp, lane = np.uint32(thread >> LOG2_LANES), np.uint32(thread & np.uint32(31))
+        load(thread, pweights, shared)
+        table = np.uint32(shared + np.uint32(private))
+        if is_private:
+            clear_sums(thread, shared)
+        dl_dweights, total = local_array(n_all_sums), local_array(1)
+        unrolled(n_all_sums, set_zero, dl_dweights)
+        total[0] = ZERO
+        address = np.uint32(
+            shared + np.uint32(features_rows) + np.uint32(thread * np.uint32(pitch_0))
+        )
+        wait_for_copies()
+        barrier()
+        # Each group has its own tiles. Of these, `tile` is the first sample, less the group's first
+        # row: adding the number of a row gives that of its sample.
+        first_row = np.uint32(thread // group_threads * group_threads)
+        tile = np.uint32(block_index() * group_threads)
+        tile = np.uint32(tile + first_row * np.uint32(blocks_per_grid() - np.uint32(1)))
+        n_bits = np.int32(0)
+        if is_private:
+            n_tiles = np.uint32(n // np.uint32(blocks_per_grid() * np.uint32(step))) + np.uint32(1)
+            n_bits = bits_of_numbers(np.uint32(n_tiles * np.uint32(step)))
+        has_tiles = np.uint32(tile + first_row) < n
+        while np.uint32(tile + first_row) < n:
+            i = np.uint32(tile + thread)
+            source(pinputs, i, n, pparams, address)
+            warp_barrier()
+            for k in range(FRAGMENTS):
+                forth(k, shared, warp, lane, tile, n, ptargets, ppdf, pgiven, scale, total)
+            steps(shared, warp, lane, dl_dweights)
+            if wants_features:
+                for k in range(FRAGMENTS):
+                    back(k, shared, warp, lane)
+                warp_barrier()
+                words, sums_scale = uint32_view(local_array(n_words)), ZERO
+                load_row(address, words)
+                if is_private:
+                    sums_scale = scale_of_sums(words, factor, n_bits, lane, shared)
+                if i < n:
+                    # Reads the inputs by itself, lest all that is computed of them stays in use.
+                    to_inputs(pinputs, pparams, words, unscaled, i, pdl_dinput)
+                    x = local_array(n_dims)
+                    read(pinputs, np.uint32(i * np.uint32(n_dims)), x)
+                    noise = np.uint32(words[0] ^ np.uint32(i * NOISE))
+                    to = table, noise
+                    scatter(x, pparams, words, factor, i, n, pscatter, to, sums_scale)
+                warp_barrier()
+            tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(step)))
+        thread = thread_index_for(tile)  # anew, as it holds no register in the meantime then
+        warp, lane = np.uint32(thread >> LOG2_LANES), np.uint32(thread & np.uint32(31))
+        if param_gradients and has_tiles:
+            unrolled(n_all_sums, unscale, dl_dweights, unscaled)
+            flushes(warp, lane, dl_dweights, float_vector(pgradients, n_network_params))
+        if is_private:
+            barrier()
+            flush_sums(thread, shared, pscatter)
+        sums = float_vector(psums, n)
+        of_warp = warp_sum(total[0])
+        if lane == np.uint32(0):
+            number = np.uint32(thread + block_index() * np.uint32(step))
+            sums[np.uint32(number >> LOG2_LANES)] = of_warp
+
+    what = "training_to_inputs" if input_gradients else "training"
+    fused_training.__qualname__ = f"fused_{what}_{type(encoding).__name__}_{precision}"
+    return fused_training
+
+
+def steps_back(layout: FusedLayout, precision: str, param_gradients: bool):
+    """Device functions (shared, warp, lane, sums): the way back to the first layer's gradients.
+
+    And (warp, lane, sums, gradients): add the gradients of all weights to global memory.
+    """
+
+    def then(before, k):
+        gradients = weight_gradients(layout, precision, k) if param_gradients else nothing
+        through = hidden_backward(layout, precision, k) if k > 0 else nothing
+
+        @device
+        def fragment(j, shared, warp, lane):
+            through(shared, np.uint32(warp * LANES + np.uint32(ROWS * j)), lane)
+
+        @device
+        def step(shared, warp, lane, sums):
+            before(shared, warp, lane, sums)
+            wait(warp)  # the gradients of layer k + 1 are there
+            gradients(shared, warp, lane, sums)
+            wait(warp)  # now those of layer k may replace its activations
+            for j in range(FRAGMENTS):
+                fragment(j, shared, warp, lane)
+
+        return step
+
+    def then_flush(before, k):
+        flush = flush_gradients(layout, k)
+
+        @device
+        def flush_all(warp, lane, sums, gradients):
+            before(warp, lane, sums, gradients)
+            flush(warp, lane, sums, gradients)
+
+        return flush_all
+
+    group_threads, n_warps = np.uint32(layout.group_threads), np.uint32(layout.n_warps)
+    in_groups = layout.n_groups > 1
+
+    @device
+    def wait(warp):
+        if in_groups:
+            group_barrier(np.uint32(warp // n_warps + np.uint32(1)), group_threads)
+        else:
+            barrier()
+
+    steps, flushes = nothing, nothing
+    for k in reversed(range(layout.model.network.n_hidden_layers + 1)):
+        steps, flushes = then(steps, k), then_flush(flushes, k)
+    return steps, flushes

@@ -1,0 +1,77 @@
+"""How inference and training in one kernel are divided among warps and blocks.
+
+See docs/design/fused_mlp.md for the measurements behind it.
+"""
+
+from dataclasses import dataclass, replace
+
+from numbanet.cuda.block.layout import MOST_NARROW, FusedLayout, fits
+from numbanet.cuda.driver.device import RESERVED
+from numbanet.encoded_network import EncodedNetwork
+
+# Inference: warps of a block, blocks of a multiprocessor, and whether matrices of weights come one
+# after the other; the first of these that fits.
+INFERENCE_SHAPES = (
+    *((8, 2, False), (4, 2, False), (8, 1, False)),
+    *((n_warps, 1, True) for n_warps in range(8, 0, -1)),
+)
+# Warps of a multiprocessor: enough for gathers, which find more in the first-level cache then; and
+# the most that have registers for networks over MOST_NARROW wide.
+FEW_WARPS = 8
+WARPS = 4  # of a group that trains
+TRAINING_GROUPS = 2  # of a multiprocessor, in one block where they fit
+REGISTERS, MOST_REGISTERS = 65536, 255  # of a multiprocessor, and of a thread
+COARSEST = 16 * 1024  # bytes of private gradients, which pay most
+FIRST_LEVEL_CACHE = 64 * 1024  # bytes for gathers, of the memory that it has with shared memory
+
+
+@dataclass(frozen=True)
+class FusedShape:
+    """A block, and how many of them a multiprocessor has.
+
+    Registers and shared memory are left for n_blocks, and n_started of these are launched.
+    """
+
+    layout: FusedLayout
+    n_blocks: int
+    n_started: int
+
+    @property
+    def max_registers(self) -> int:
+        """Of a thread; they are given in eights."""
+        return min(REGISTERS // (self.n_blocks * self.layout.n_threads) // 8 * 8, MOST_REGISTERS)
+
+
+def half_of(max_shared_bytes: int) -> int:
+    """Shared memory of a block where a multiprocessor has two of them."""
+    return (max_shared_bytes + RESERVED) // 2 - RESERVED
+
+
+def inference_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
+    """Of blocks that may have so much shared memory; it still may not fit."""
+    for n_warps, n_blocks, streams in INFERENCE_SHAPES:
+        layout = FusedLayout(model, n_warps, trains=False, streams=streams)
+        has_registers = n_blocks * n_warps <= FEW_WARPS or max(layout.widths) <= MOST_NARROW
+        most = max_shared_bytes if n_blocks == 1 else half_of(max_shared_bytes)
+        if has_registers and fits(layout, most):
+            break
+    reads_grid = model.encoding.n_params > 0
+    n_started = min(n_blocks, FEW_WARPS // n_warps) if reads_grid else n_blocks
+    return FusedShape(layout, n_blocks, n_started)
+
+
+def training_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
+    """Of blocks that may have so much shared memory; it still may not fit.
+
+    In one block groups share its weights and private gradients, of which more fit then.
+    """
+    layout = FusedLayout(model, WARPS, trains=True)
+    together = replace(layout, n_groups=TRAINING_GROUPS)
+    if together.shared_bytes <= max_shared_bytes:
+        wanted = min(together.shared_bytes + COARSEST, max_shared_bytes)
+        layout = together.with_private(max(max_shared_bytes - FIRST_LEVEL_CACHE, wanted))
+        return FusedShape(layout, 1, 1)
+    half = half_of(max_shared_bytes)
+    if layout.shared_bytes <= half:
+        return FusedShape(layout.with_private(half), 2, 2)
+    return FusedShape(layout.with_private(max_shared_bytes), 1, 1)

@@ -1,0 +1,1 @@
+"""What every kernel needs: who a thread is, rows of numbers, packed arguments."""

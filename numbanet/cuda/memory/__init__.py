@@ -1,0 +1,1 @@
+"""Arrays in device memory, what can become one, and the parameters of a model."""

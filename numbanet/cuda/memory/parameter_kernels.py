@@ -1,0 +1,63 @@
+"""CUDA kernels on flat vectors: copies of the parameters in another precision, and fills."""
+
+from functools import cache
+
+import numpy as np
+
+from numbanet.cuda.launch.threads import n_threads, thread_number
+from numbanet.device import ZERO
+from numbanet.storage.access import load, reduce_one, store
+from numbanet.storage.views import VECTORS, float_vector
+
+CONVERT = ("uint64", "uint64", "uint32")
+COLLECT = ("uint64", "float32", "uint64", "uint32")
+FILL = ("uint64", "float32", "uint32")
+FILL_COLUMNS = ("uint64", "float32", "uint32", "uint32", "uint32")
+
+
+@cache
+def convert_kernel(precision: str):
+    """(x, y, n): y = x, rounded from float32 to the precision."""
+    vector = VECTORS[precision]
+
+    def convert(px, py, n):
+        x, y, i = float_vector(px, n), vector(py, n), thread_number()
+        if i < n:
+            store(y, i, x[i])
+
+    return convert
+
+
+@cache
+def collect_kernel(precision: str):
+    """(x, factor, y, n): y += factor * x, and x is zeroed."""
+    vector = VECTORS[precision]
+
+    def collect(px, factor, py, n):
+        x, y, i = vector(px, n), float_vector(py, n), thread_number()
+        if i < n:
+            reduce_one(y, i, factor * load(x, i))
+            store(x, i, ZERO)
+
+    return collect
+
+
+@cache
+def fill_kernel(precision: str):
+    """(x, value, n): x = value."""
+    vector = VECTORS[precision]
+
+    def fill(px, value, n):
+        x, i = vector(px, n), thread_number()
+        while i < n:
+            store(x, i, value)
+            i = np.uint32(i + n_threads())
+
+    return fill
+
+
+def fill_columns_kernel(px, value, n_rows, n_columns, pitch):
+    """(x, value, n_rows, n_columns, pitch): the first columns of rows of float32 = value."""
+    x, k = float_vector(px, pitch), thread_number()
+    if k < np.uint32(n_rows * n_columns):
+        x[np.uint32(np.uint32(k // n_columns) * pitch + k % n_columns)] = value

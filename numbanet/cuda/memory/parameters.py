@@ -1,0 +1,103 @@
+"""Parameters and gradients on a CUDA device: what the user sees, and what the kernels touch."""
+
+import weakref
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from numbanet.cuda.launch.kernel import Kernel
+from numbanet.cuda.memory.arrays import DeviceArray, Memory
+from numbanet.cuda.memory.parameter_kernels import COLLECT, CONVERT, collect_kernel, convert_kernel
+from numbanet.storage.views import DTYPES, ITEM_SIZES
+from numbanet.target import AbstractParameters, Gradients
+
+ALIGNMENT = 16  # bytes: the widest access
+
+
+def aligned(device: Any, n: int, storage: str, boundary: int) -> DeviceArray:
+    """An uninitialised vector whose element `boundary` is aligned: the first one of the encoding.
+
+    There is room for one element more, since halves are added to in pairs.
+    """
+    item_size = ITEM_SIZES[storage]
+    shift = -boundary * item_size % ALIGNMENT
+    memory = Memory(device, shift + (n + 1) * item_size)
+    dtype = np.dtype(DTYPES[storage])
+    return DeviceArray((n,), dtype, memory.address + shift, memory, device)
+
+
+class Lease:
+    """Keeps memory alive for somebody who may write to it."""
+
+    def __init__(self, memory: Memory):
+        self.memory = memory
+
+
+class CudaParameters(AbstractParameters):
+    """Master values in float32, and a copy in the precision that the kernels read.
+
+    As long as somebody holds `array`, or a part of it, its values may change at any time: then the
+    copy is made anew whenever the kernels are about to read it.
+    """
+
+    def __init__(self, device: Any, values: np.ndarray, n_matrix_params: int, precision: str):
+        self._device, self._precision = device, precision
+        self._boundary = n_matrix_params
+        self.master = aligned(device, values.size, "float32", n_matrix_params)
+        device.copy_to_device(self.master.address, np.ascontiguousarray(values, np.float32))
+        self._lease = None
+        self._is_stale = False
+        self.copy = self.converted(self.master)
+
+    @cached_property
+    def _convert(self) -> Kernel:
+        return Kernel(self._device, convert_kernel(self._precision), CONVERT)
+
+    @property
+    def array(self) -> DeviceArray:
+        lease = self._lease and self._lease()
+        if lease is None:
+            lease = Lease(self.master.owner)
+            self._lease = weakref.ref(lease)
+        master = self.master
+        return DeviceArray(master.shape, master.dtype, master.address, lease, self._device)
+
+    def assign(self, values: DeviceArray) -> None:
+        self._device.copy(self.master.address, values.address, self.master.nbytes)
+        self._is_stale = True
+
+    def current(self) -> DeviceArray:
+        if self._lease is not None:
+            self._is_stale = True
+            if self._lease() is None:
+                self._lease = None
+        if self._is_stale and self.copy is not self.master:
+            n = self.master.size
+            self._convert.over(n, self.master.address, self.copy.address, n)
+        self._is_stale = False
+        return self.copy
+
+    def converted(self, values: DeviceArray) -> DeviceArray:
+        if self._precision == "float32":
+            if (values.address + self._boundary * ITEM_SIZES["float32"]) % ALIGNMENT == 0:
+                return values
+            copy = aligned(self._device, values.size, "float32", self._boundary)
+            self._device.copy(copy.address, values.address, values.nbytes)
+            return copy
+        copy = aligned(self._device, values.size, self._precision, self._boundary)
+        self._convert.over(values.size, values.address, copy.address, values.size)
+        return copy
+
+
+class Collector:
+    """Adds what was added up in halves to gradients in float32."""
+
+    def __init__(self, device: Any, precision: str, factor: float):
+        self._kernel = Kernel(device, collect_kernel(precision), COLLECT)
+        self._factor = factor
+
+    def __call__(self, gradients: Gradients) -> None:
+        halves, flat = gradients.scatter, gradients.flat
+        to = flat.address + (flat.size - halves.size) * ITEM_SIZES["float32"]
+        self._kernel.over(halves.size, halves.address, self._factor, to, halves.size)

@@ -1,0 +1,21 @@
+"""The CUDA kernel that fills arrays with pcg32's numbers, the same ones as on the CPU."""
+
+import numpy as np
+
+from numbanet.cuda.launch.threads import thread_number
+from numbanet.random import pcg32_advance, pcg32_float, pcg32_next, pcg32_output
+from numbanet.storage.views import float_vector
+
+FILL_UNIFORM = ("uint64", "uint64", "uint64", "uint32", "uint32")
+
+
+def fill_uniform(py, n, state, n_draws, n_threads):
+    """y [n], as AbstractTarget.uniform describes it."""
+    y, t = float_vector(py, n), thread_number()
+    if t < n_threads:
+        draw_state = pcg32_advance(state, np.uint64(n_draws) * np.uint64(t))
+        for j in range(n_draws):
+            i = np.uint64(np.uint64(t) + np.uint64(j) * np.uint64(n_threads))
+            if i < n:
+                y[i] = pcg32_float(pcg32_output(draw_state))
+            draw_state = pcg32_next(draw_state)

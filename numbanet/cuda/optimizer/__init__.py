@@ -1,0 +1,1 @@
+"""Steps of the optimizer, queued behind the gradients."""

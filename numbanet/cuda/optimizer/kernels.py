@@ -1,0 +1,225 @@
+"""CUDA kernels of an optimizer's step, which the host queues without knowing whether it will run.
+
+What a step decides on lies in device memory: `control` has the number of steps made and of steps
+skipped, the blocks that looked for what is not finite, whether this step runs, and how many results
+were written. So nothing is read back, and the kernels can be captured in a CUDA graph.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from numbanet.cuda.launch.threads import (
+    WARP,
+    barrier_or,
+    block_index,
+    block_index_y,
+    blocks_per_grid,
+    n_threads,
+    thread_index,
+    thread_number,
+    warp_sum,
+)
+from numbanet.cuda.optimizer.parameter_groups import clear_group, group_size, step_group
+from numbanet.device import ZERO, device, float_bits, select
+from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.storage.memory_access import add_to_word
+from numbanet.storage.views import float_matrix, float_vector, uint32_vector
+
+# Numbers in `control`, uint32.
+N_STEPS, N_SKIPPED, ARRIVED, RUNS, N_RESULTS = (np.uint32(k) for k in range(5))
+N_CONTROL = 8
+HISTORY = 4096  # results that are kept, each the bits of a loss and whether the step was skipped
+
+FINISH = (
+    *("uint64", "uint32") * 3,
+    *("float32", "uint64", "uint64", "uint64", "uint64", "uint32"),
+)
+SUMMANDS = ("uint64",) * 6
+MATRIX_STEP = ("uint64",) * 4
+OPTIMIZE = (*("uint64",) * 7, "uint32")
+
+EXPONENT = np.uint32(0x7F800000)  # all ones for infinity and NaN
+NOTHING, BIT = np.uint32(0), np.uint32(1)
+FOUND = np.uint32(1 << 16)  # in ARRIVED: below are blocks that came, above are those that found
+MOST_BLOCKS = 1024  # of finish_step
+AT_ONCE = 4  # loads of a thread that is waiting for memory
+SUM_LANES = np.uint32(1024)  # threads that add up a matrix, whatever its size
+
+
+@device
+def is_not_finite(bits):  # fast-math would drop a test on floats
+    return np.uint32(bits & EXPONENT) == EXPONENT
+
+
+@device
+def has_not_finite(address, n):  # a thread's part of n float32
+    bits, i, found, step = uint32_vector(address, n), thread_number(), False, n_threads()
+    while i < n:
+        for _ in range(AT_ONCE):
+            found |= is_not_finite(bits[min(i, np.uint32(n - BIT))])
+            i = np.uint32(i + step)
+    return found
+
+
+@device
+def arrive(found, control):
+    """Whether this is the last block to come here; its thread 0 hears if any block has found.
+
+    The counter tells it all, so that blocks need not see what others wrote.
+    """
+    is_last, found = False, barrier_or(found)
+    if thread_index() == NOTHING:
+        mine = np.uint32(BIT + (FOUND if found else NOTHING))
+        arrived = np.uint32(add_to_word(control, ARRIVED, mine) + mine)
+        found = arrived >= FOUND
+        is_last = np.uint32(arrived % FOUND) == blocks_per_grid()
+        if is_last:
+            add_to_word(control, ARRIVED, np.uint32(NOTHING - arrived))  # for the next step
+    return barrier_or(is_last), found
+
+
+@cache
+def finish_kernel(optimizer: AbstractOptimizer):
+    """(inputs, n_inputs, gradients, n_gradients, partial_sums, n_sums, factor, control, history,
+    hyperparams, scalars, wants_step).
+
+    All blocks look for inputs and gradients that are infinite or NaN. The last one to be done adds
+    up the loss, writes it to the history, and decides whether the step runs; for one that does, it
+    counts it and computes its scalars.
+    """
+    schedule = optimizer.schedule
+    n_hyperparams, n_scalars = optimizer.n_hyperparams, optimizer.n_scalars
+
+    def finish_step(
+        pinputs, n_inputs, pgradients, n_gradients, psums, n_sums, factor,
+        pcontrol, phistory, phyperparams, pscalars, wants_step,
+    ):  # fmt: skip
+        sums, control = float_vector(psums, n_sums), uint32_vector(pcontrol, N_CONTROL)
+        history = uint32_vector(phistory, 2 * HISTORY)
+        hyperparams = float_vector(phyperparams, n_hyperparams)
+        scalars = float_vector(pscalars, n_scalars)
+        bad = has_not_finite(pinputs, n_inputs) | has_not_finite(pgradients, n_gradients)
+        is_last, bad = arrive(bad, control)
+        if not is_last or thread_index() >= np.uint32(WARP):
+            return
+        k, total = thread_index(), ZERO
+        while k < n_sums:
+            for _ in range(AT_ONCE):
+                total += select(k < n_sums, sums[min(k, np.uint32(n_sums - BIT))], ZERO)
+                k = np.uint32(k + np.uint32(WARP))
+        loss = float_bits(warp_sum(total) * factor)
+        if thread_index() == NOTHING:
+            bad |= is_not_finite(loss)
+            skipped, runs = NOTHING, NOTHING
+            if wants_step != NOTHING:
+                if bad:
+                    skipped = BIT
+                    control[N_SKIPPED] = np.uint32(control[N_SKIPPED] + BIT)
+                else:
+                    runs = BIT
+                    t = np.uint32(control[N_STEPS] + BIT)
+                    control[N_STEPS] = t
+                    schedule(np.int32(t), hyperparams, scalars)
+            control[RUNS] = runs
+            serial = control[N_RESULTS]
+            place = np.uint32(serial % np.uint32(HISTORY) * np.uint32(2))
+            history[place], history[np.uint32(place + BIT)] = loss, skipped
+            control[N_RESULTS] = np.uint32(serial + BIT)
+
+    return finish_step
+
+
+@cache
+def range_of_matrix(optimizer: AbstractOptimizer, layout: ParamLayout):
+    """Device function m -> the first parameter of matrix m, and the end."""
+    ranges = tuple(
+        (np.uint32(start), np.uint32(stop)) for start, stop in optimizer.matrix_ranges(layout)
+    )
+
+    @device
+    def range_of_matrix(m):
+        return ranges[m]
+
+    return range_of_matrix
+
+
+@cache
+def summands_kernel(optimizer: AbstractOptimizer, layout: ParamLayout):
+    """(weights, gradients, state, scalars, partial_sums, control); SUM_LANES threads per matrix.
+
+    Block y is a matrix; each warp of it writes a partial sum.
+    """
+    summand, range_of = optimizer.summand(layout), range_of_matrix(optimizer, layout)
+    n, n_state, n_scalars = layout.n_params, optimizer.n_state, optimizer.n_scalars
+
+    def matrix_summands(pweights, pgradients, pstate, pscalars, psums, pcontrol):
+        weights, gradients = float_vector(pweights, n), float_vector(pgradients, n)
+        state, scalars = float_matrix(pstate, n_state, n), float_vector(pscalars, n_scalars)
+        sums, control = float_vector(psums, n), uint32_vector(pcontrol, N_CONTROL)
+        if control[RUNS] == NOTHING:
+            return
+        m = block_index_y()
+        first, end = range_of(m)
+        i, total = np.uint32(first + thread_number()), ZERO
+        while i < end:
+            total += summand(i, weights[i], gradients[i], state, scalars)
+            i = np.uint32(i + SUM_LANES)
+        total = warp_sum(total)
+        if np.uint32(thread_index() % np.uint32(WARP)) == NOTHING:
+            lane = np.uint32(m * SUM_LANES + thread_number())
+            sums[np.uint32(lane // np.uint32(WARP))] = total
+
+    return matrix_summands
+
+
+@cache
+def matrix_step_kernel(optimizer: AbstractOptimizer, layout: ParamLayout):
+    """(partial_sums, matrices, scalars, control); a block of one warp for each matrix."""
+    step = optimizer.matrix_step(layout)
+    n_state, n_matrices, n_scalars = (
+        optimizer.n_matrix_state, len(optimizer.matrix_ranges(layout)), optimizer.n_scalars,
+    )  # fmt: skip
+
+    def matrix_step(psums, pmatrices, pscalars, pcontrol):
+        sums = float_vector(psums, n_matrices)
+        matrices = float_matrix(pmatrices, n_state, n_matrices)
+        scalars, control = float_vector(pscalars, n_scalars), uint32_vector(pcontrol, N_CONTROL)
+        if control[RUNS] == NOTHING:
+            return
+        m, lane = block_index(), thread_index()
+        total = warp_sum(sums[np.uint32(m * (SUM_LANES // np.uint32(WARP)) + lane)])
+        if lane == NOTHING:
+            step(m, total, matrices, scalars)
+
+    return matrix_step
+
+
+@cache
+def optimize_kernel(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str):
+    """(weights, gradients, state, scalars, matrices, copy, control, n): step all n parameters.
+
+    A thread has group_size of them. Where the step does not run, the gradients are zeroed.
+    """
+    step, clear = step_group(optimizer, layout, precision), clear_group(optimizer, layout)
+    size = group_size(optimizer, layout)
+    n_matrix_state, n_matrices, n_scalars = (
+        optimizer.n_matrix_state, len(optimizer.matrix_ranges(layout)), optimizer.n_scalars,
+    )  # fmt: skip
+
+    def optimize(pweights, pgradients, pstate, pscalars, pmatrices, pcopy, pcontrol, n):
+        weights, gradients = float_vector(pweights, n), float_vector(pgradients, n)
+        scalars, matrices = (
+            float_vector(pscalars, n_scalars),
+            float_matrix(pmatrices, n_matrix_state, n_matrices),
+        )
+        control, i = uint32_vector(pcontrol, N_CONTROL), np.uintp(thread_number()) * np.uintp(size)
+        if i < n:
+            if control[RUNS] != NOTHING:
+                step(i, weights, gradients, pstate, scalars, matrices, pcopy)
+            else:
+                clear(i, gradients)
+
+    name = type(optimizer).__name__
+    optimize.__qualname__ = f"{name}.step.<locals>.{name}_optimize"
+    return optimize

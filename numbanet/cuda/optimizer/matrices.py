@@ -1,0 +1,73 @@
+"""What optimizers do with whole matrices, on CUDA: the functions of cpu/operations.py.
+
+Matrices are those of a network's layers and their covariances, so that a thread for each element
+of a product is enough. `when` reads a number back, and so waits for the device.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from numbanet.cuda.launch.kernel import Kernel
+from numbanet.cuda.memory import arrays
+from numbanet.cuda.memory.arrays import DeviceArray
+from numbanet.cuda.optimizer.matrix_kernels import (
+    NORM,
+    PRODUCT,
+    apply_kernel,
+    apply_types,
+    norm_squared_kernel,
+    product_kernel,
+)
+
+
+class Operations:
+    """Queues operations on float32 arrays of a device in the order of the calls."""
+
+    def __init__(self, device: Any):
+        self._device = device
+        self._kernels = {}
+        self._norm = Kernel(device, norm_squared_kernel, NORM)
+
+    def _kernel(self, function: Callable, types: tuple[str, ...]) -> Kernel:
+        if function not in self._kernels:
+            self._kernels[function] = Kernel(self._device, function, types)
+        return self._kernels[function]
+
+    def view(self, array: DeviceArray, first: int, shape: tuple[int, ...]) -> DeviceArray:
+        """The elements from `first` on, counted through all of the array, in another shape."""
+        n = int(np.prod(shape))
+        return array.reshape(array.size)[first : first + n].reshape(*shape)
+
+    def empty(self, shape: tuple[int, ...]) -> DeviceArray:
+        """An array for results in between."""
+        return arrays.empty(shape, np.float32, self._device)
+
+    def product(
+        self,
+        a: DeviceArray,
+        b: DeviceArray,
+        c: DeviceArray,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+    ) -> None:
+        """c <- a b, each of them transposed first where that is wanted."""
+        depth = a.shape[0] if transpose_a else a.shape[1]
+        kernel = self._kernel(product_kernel(transpose_a, transpose_b), PRODUCT)
+        kernel.over(c.size, a.address, b.address, c.address, *c.shape, depth)
+
+    def norm_squared(self, array: DeviceArray, out: DeviceArray) -> None:
+        """The sum of squares, to out [1, 1]."""
+        self._norm(1, array.address, array.size, out.address)
+
+    def apply(self, function: Callable, *matrices: DeviceArray) -> None:
+        """Call the device function (i, j, *arrays) for each row and column of the first array."""
+        shapes = tuple(matrix.shape for matrix in matrices)
+        kernel = self._kernel(apply_kernel(function, shapes), apply_types(shapes))
+        kernel.over(matrices[0].size, *(matrix.address for matrix in matrices))
+
+    def when(self, flags: DeviceArray, index: int, body: Callable[[], None]) -> None:
+        """Do the operations of `body` if flags[index] is not 0."""
+        if flags[index : index + 1].numpy()[0] != 0:
+            body()

@@ -1,0 +1,115 @@
+"""CUDA kernels behind operations.py, on float32 matrices in C order."""
+
+from collections.abc import Callable
+from functools import cache, reduce
+
+import numpy as np
+
+from numbanet.cuda.launch.kernel import BLOCK
+from numbanet.cuda.launch.threads import (
+    WARP,
+    barrier,
+    shared_array,
+    thread_index,
+    thread_number,
+    warp_sum,
+)
+from numbanet.device import ZERO, device
+from numbanet.storage.views import float_matrix, float_vector
+
+PRODUCT = (*("uint64",) * 3, *("uint32",) * 3)
+NORM = ("uint64", "uint32", "uint64")
+N_WARPS = BLOCK // WARP
+
+
+@cache
+def product_kernel(transpose_a: bool, transpose_b: bool):
+    """(a, b, c, n_rows, n_columns, depth): c = a b, a thread for each element."""
+
+    def product(pa, pb, pc, n_rows, n_columns, depth):
+        a, b, c = float_vector(pa, depth), float_vector(pb, depth), float_vector(pc, n_rows)
+        k = thread_number()
+        if k < np.uint32(n_rows * n_columns):
+            i, j, total = np.uint32(k // n_columns), np.uint32(k % n_columns), ZERO
+            d = np.uint32(0)
+            while d < depth:
+                left = np.uint32(d * n_rows + i) if transpose_a else np.uint32(i * depth + d)
+                right = np.uint32(j * depth + d) if transpose_b else np.uint32(d * n_columns + j)
+                total += a[left] * b[right]
+                d = np.uint32(d + np.uint32(1))
+            c[k] = total
+
+    return product
+
+
+def norm_squared_kernel(px, n, pout):
+    """(x, n, out): the sum of squares, by one block."""
+    x, out, warps = float_vector(px, n), float_vector(pout, 1), shared_array(N_WARPS)
+    i, total = thread_index(), ZERO
+    while i < n:
+        total += x[i] * x[i]
+        i = np.uint32(i + np.uint32(BLOCK))
+    total = warp_sum(total)
+    if np.uint32(thread_index() % np.uint32(WARP)) == np.uint32(0):
+        warps[np.uint32(thread_index() // np.uint32(WARP))] = total
+    barrier()
+    if thread_index() == np.uint32(0):
+        total = ZERO
+        for k in range(N_WARPS):
+            total += warps[k]
+        out[np.uint32(0)] = total
+
+
+def apply_types(shapes: tuple[tuple[int, ...], ...]) -> tuple[str, ...]:
+    return ("uint64",) * len(shapes)
+
+
+@cache
+def apply_kernel(function: Callable, shapes: tuple[tuple[int, ...], ...]):
+    """(addresses of the arrays): call function(i, j, *arrays) for each element of the first."""
+    n_rows, n_columns = shapes[0]
+    n_elements = np.uint32(n_rows * n_columns)
+
+    @device
+    def with_all(i, j, addresses, *arrays):
+        function(i, j, *arrays)
+
+    call = reduce(with_array, enumerate(shapes), with_all)
+
+    @device
+    def apply(addresses):
+        k = thread_number()
+        if k < n_elements:
+            i, j = np.uint32(k // np.uint32(n_columns)), np.uint32(k % np.uint32(n_columns))
+            call(i, j, addresses)
+
+    def apply_1(p):
+        apply((p,))
+
+    def apply_2(p, q):
+        apply((p, q))
+
+    def apply_3(p, q, r):
+        apply((p, q, r))
+
+    def apply_4(p, q, r, s):
+        apply((p, q, r, s))
+
+    return (apply_1, apply_2, apply_3, apply_4)[len(shapes) - 1]  # kernels have no *arguments
+
+
+def with_array(call, numbered):
+    """The device function `call`, with the array that has this number and shape supplied."""
+    number, shape = numbered
+    n_rows, n_columns = shape if len(shape) == 2 else (0, shape[0])
+    is_matrix = len(shape) == 2
+
+    @device
+    def with_matrix(i, j, addresses, *arrays):
+        call(i, j, addresses, float_matrix(addresses[number], n_rows, n_columns), *arrays)
+
+    @device
+    def with_vector(i, j, addresses, *arrays):
+        call(i, j, addresses, float_vector(addresses[number], n_columns), *arrays)
+
+    return with_matrix if is_matrix else with_vector

@@ -1,0 +1,242 @@
+"""Training steps on a CUDA device: queued as a whole, with nothing read back."""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from numbanet.cuda.chain.engine import NetworkEngine
+from numbanet.cuda.driver.graphs import Graphs
+from numbanet.cuda.errors import CudaError
+from numbanet.cuda.launch.kernel import BLOCK, Kernel
+from numbanet.cuda.launch.threads import WARP
+from numbanet.cuda.memory.arrays import DeviceArray, address_of, empty, to_device, zeros
+from numbanet.cuda.memory.parameters import CudaParameters
+from numbanet.cuda.optimizer import kernels
+from numbanet.cuda.optimizer.matrices import Operations
+from numbanet.cuda.optimizer.parameter_groups import group_size
+from numbanet.cuda.optimizer.results import PendingResult, Results
+from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.target import AbstractTraining, Batch, Gradients
+
+
+class OptimizerKernels:
+    """The kernels of one optimizer, and its scalars in device memory."""
+
+    def __init__(
+        self, device: Any, optimizer: AbstractOptimizer, layout: ParamLayout, precision: str
+    ):
+        self._device, self._layout = device, layout
+        self._optimizer = optimizer.kernel_key()
+        self._precision = precision
+        self.group_size = group_size(optimizer, layout)  # parameters to a thread
+        self.hyperparams = zeros((max(optimizer.n_hyperparams, 1),), np.float32, device)
+        self.scalars = zeros((max(optimizer.n_scalars, 1),), np.float32, device)
+        self._values = None
+
+    def prepare(self, run_optimizer: bool) -> None:
+        """Compile what a step ends with, before it begins."""
+        assert self.finish
+        if run_optimizer:
+            assert self.optimize
+
+    def set_hyperparams(self, optimizer: AbstractOptimizer) -> None:
+        values = optimizer.hyperparams()
+        if values != self._values:
+            self._values = values
+            host = np.array(values, np.float32)
+            self._device.copy_to_device(self.hyperparams.address, host)
+
+    @cached_property
+    def finish(self) -> Kernel:
+        function = kernels.finish_kernel(self._optimizer)
+        return Kernel(self._device, function, kernels.FINISH)
+
+    @cached_property
+    def optimize(self) -> Kernel:
+        function = kernels.optimize_kernel(self._optimizer, self._layout, self._precision)
+        return Kernel(self._device, function, kernels.OPTIMIZE)
+
+    @cached_property
+    def summands(self) -> Kernel:
+        function = kernels.summands_kernel(self._optimizer, self._layout)
+        return Kernel(self._device, function, kernels.SUMMANDS)
+
+    @cached_property
+    def matrix_step(self) -> Kernel:
+        function = kernels.matrix_step_kernel(self._optimizer, self._layout)
+        return Kernel(self._device, function, kernels.MATRIX_STEP, WARP)
+
+
+class CudaTraining(AbstractTraining):
+    """Steps whose results are known when the device has made them."""
+
+    def __init__(
+        self,
+        device: Any,
+        engine: NetworkEngine,
+        parameters: CudaParameters,
+        optimizer: AbstractOptimizer,
+        layout: ParamLayout,
+    ):
+        self._device, self._engine = device, engine
+        self._parameters, self._layout = parameters, layout
+        self.state = to_device(optimizer.initial_state(parameters.master.numpy()), device)
+        self._n_matrices = len(optimizer.matrix_ranges(layout))
+        shape = optimizer.n_matrix_state, self._n_matrices
+        self.matrices = zeros(shape, np.float32, device)
+        self.statistics = zeros((optimizer.n_statistics(layout),), np.float32, device)
+        self._has_statistics = self.statistics.size > 0
+        self.is_fresh = True
+        self._control = zeros((kernels.N_CONTROL,), np.uint32, device)
+        self._results = Results(device)
+        self._kernels = {}
+        self._latest = None, None  # optimizer, and its kernels
+        self._graphs = Graphs(device)
+
+    def _kernels_of(self, optimizer: AbstractOptimizer) -> OptimizerKernels:
+        latest, found = self._latest
+        if optimizer is latest:  # a value that does not change
+            return found
+        key = optimizer.kernel_key()
+        if key not in self._kernels:
+            precision = self._engine.precision
+            self._kernels[key] = OptimizerKernels(self._device, optimizer, self._layout, precision)
+        found = self._kernels[key]
+        found.set_hyperparams(optimizer)
+        self._latest = optimizer, found
+        return found
+
+    @cached_property
+    def _matrix_sums(self) -> DeviceArray:
+        per_matrix = int(kernels.SUM_LANES) // WARP
+        return empty((self._n_matrices * per_matrix,), np.float32, self._device)
+
+    @cached_property
+    def _operations(self) -> Operations:
+        return Operations(self._device)
+
+    def _counter(self, k: int) -> int:
+        return int(self._control.numpy()[int(k)])
+
+    def _set_counter(self, k: int, value: int) -> None:
+        host = np.array([value], np.uint32)
+        self._device.copy_to_device(self._control.address + 4 * int(k), host)
+
+    @property
+    def n_steps(self) -> int:
+        """Steps made; asking waits for the device."""
+        return self._counter(kernels.N_STEPS)
+
+    @n_steps.setter
+    def n_steps(self, value: int) -> None:
+        self.is_fresh = value == 0
+        self._set_counter(kernels.N_STEPS, value)
+
+    @property
+    def n_skipped_steps(self) -> int:
+        """Steps skipped; asking waits for the device."""
+        return self._counter(kernels.N_SKIPPED)
+
+    @n_skipped_steps.setter
+    def n_skipped_steps(self, value: int) -> None:
+        self._set_counter(kernels.N_SKIPPED, value)
+
+    def step(
+        self, batch: Batch, params, loss, optimizer, gradients, dl_dinput, *, overwrite,
+        run_optimizer,
+    ) -> PendingResult:  # fmt: skip
+        with self._device.lock:
+            found = self._kernels_of(optimizer)
+            found.prepare(run_optimizer)
+            if run_optimizer and self.is_fresh:
+                self._begin(optimizer)
+            result = self._results.next()
+            key = (
+                *(found, loss, len(batch), overwrite, run_optimizer, gradients is None),
+                *(address_of(batch.inputs), address_of(batch.targets), address_of(batch.pdf)),
+                *(address_of(batch.external), address_of(params), address_of(dl_dinput)),
+                self._engine.generation,
+            )
+            work = (
+                found, batch, params, loss, optimizer, gradients, dl_dinput, overwrite,
+                run_optimizer,
+            )  # fmt: skip
+            try:
+                if self._has_statistics:  # the host takes part in such a step
+                    self._queue(*work)
+                else:
+                    self._graphs.run(key, self._queue, *work)
+            except BaseException:
+                self._recover()
+                raise
+            self.is_fresh = self.is_fresh and not run_optimizer
+            return result
+
+    def _recover(self) -> None:
+        """After a step that was not queued to its end: agree with the device about what was."""
+        try:
+            self._results.resume(self._counter(kernels.N_RESULTS))
+        except CudaError:
+            return  # the device is lost, which the exception under way says
+
+    def _queue(
+        self, found, batch, params, loss, optimizer, gradients, dl_dinput, overwrite, run_optimizer
+    ) -> None:
+        """Queue the kernels of a step; whatever they need is there after the first time."""
+        if overwrite:
+            self._device.zero(gradients.flat.address, gradients.flat.nbytes)
+        n_sums = self._engine.forward_backward(
+            batch.inputs,
+            params,
+            loss=None if batch.targets is None else loss,
+            targets=batch.targets,
+            pdf=batch.pdf,
+            external=batch.external,
+            gradients=gradients,
+            dl_dinput=dl_dinput,
+        )
+        self._finish(found, batch, gradients, n_sums, run_optimizer)
+        if run_optimizer:
+            self._optimize(found, optimizer, gradients)
+
+    def _begin(self, optimizer: AbstractOptimizer) -> None:
+        """Before the first step: what the optimizer starts from are the parameters of now."""
+        if optimizer.inference_row is not None:
+            values = optimizer.initial_state(self._parameters.master.numpy())
+            self._device.copy_to_device(self.state.address, values)
+
+    def _finish(
+        self, found: OptimizerKernels, batch: Batch, gradients: Gradients, n_sums: int,
+        run_optimizer: bool,
+    ) -> None:  # fmt: skip
+        n_elements = max(len(batch) * self._engine.model.network.n_output_dims, 1)
+        checked = (batch.inputs, gradients.flat) if run_optimizer else ()
+        most = max((array.size for array in checked), default=1)
+        found.finish(
+            min(-(-most // BLOCK), kernels.MOST_BLOCKS),
+            *(number for array in checked for number in (array.address, array.size)),
+            *((0, 0) * (2 - len(checked))),
+            *(self._engine.partial_sums(n_sums).address, n_sums, 1.0 / n_elements),
+            *(self._control.address, self._results.history.address),
+            *(found.hyperparams.address, found.scalars.address, int(run_optimizer)),
+        )
+
+    def _optimize(
+        self, found: OptimizerKernels, optimizer: AbstractOptimizer, gradients: Gradients
+    ) -> None:
+        weights, copy = self._parameters.master, self._parameters.copy
+        control, scalars = self._control.address, found.scalars.address
+        arrays = weights.address, gradients.flat.address, self.state.address, scalars
+        matrices, n = self.matrices.address, weights.size
+        if optimizer.n_matrix_state:
+            sums, n_matrices = self._matrix_sums.address, self._n_matrices
+            grid = int(kernels.SUM_LANES) // BLOCK, n_matrices
+            found.summands(grid, *arrays, sums, control)
+            found.matrix_step(n_matrices, sums, matrices, scalars, control)
+        if self._has_statistics and self._counter(kernels.RUNS):  # which waits for the device
+            optimizer.precondition(
+                self._operations, self._layout, self.state, self.matrices, self.statistics,
+                found.scalars,
+            )  # fmt: skip
+        found.optimize.over(n // found.group_size, *arrays, matrices, copy.address, control, n)

@@ -1,0 +1,189 @@
+"""From a Python function to PTX, on any machine: no GPU and no driver are needed.
+
+The only module that imports numba-cuda, so that a successor has one place to go to.
+"""
+
+import contextlib
+import re
+import threading
+import types as python_types
+from collections.abc import Callable, Iterator
+
+from numbanet.cuda.toolchain import code_store, toolkit
+from numbanet.cuda.toolchain.machine_code import PTX
+from numbanet.fingerprint import NotCacheable, fingerprint, source_digest
+from numbanet.inline_compiler import explained_failures, noted_failure
+from numbanet.kernel_cache import environment
+
+SMALL_FUNCTION = 25_000  # characters of LLVM IR
+NEWEST_PTX = (9, 0)  # the first version that all drivers and assemblers for CUDA 13 understand
+
+_one_at_a_time = threading.RLock()
+
+
+def compile_ptx(
+    function: Callable,
+    argument_types: tuple[str, ...],
+    compute_capability: tuple[int, int],
+    max_registers: int | None = None,
+    block: int | None = None,
+) -> PTX:
+    """Compile a kernel; found on disk if it was compiled before, by whichever process.
+
+    Args:
+        function: what one thread does.
+        argument_types: names of Numba's types, such as "uint64", "float32" and "float32[:, ::1]".
+        max_registers: the most registers that a thread may use.
+        block: the most threads that the kernel is launched with, which bounds the registers.
+
+    Raises:
+        ToolkitMissingError: numba-cuda or NVVM is not installed.
+        DeviceTooOldError: the compute capability is not supported.
+        DeviceCodeError: the function, or one that it calls, is not valid device code.
+    """
+    toolkit.check_compute_capability(compute_capability)
+    name = readable_name(function)
+    try:
+        digest = fingerprint(function, "cuda")
+    except NotCacheable:  # it captures what does not compile, or what has no digest
+        return PTX(
+            compiled(function, argument_types, compute_capability, max_registers, block), name
+        )
+    key = (
+        *("ptx", digest, source_digest(__name__), environment(), toolkit.compiler_version()),
+        *(name, tuple(argument_types), tuple(compute_capability), max_registers, block, NEWEST_PTX),
+    )
+    path = code_store.path_of(name, "ptx", key)
+    found = code_store.read(path)
+    if found is not None:
+        return PTX(found[1].decode(), name)
+    text = compiled(function, argument_types, compute_capability, max_registers, block)
+    code_store.write(path, {"kernel": name}, text.encode())
+    return PTX(text, name)
+
+
+def compiled(function, argument_types, compute_capability, max_registers, block) -> str:
+    """The PTX of a kernel under its readable name."""
+    text = translate(function, argument_types, compute_capability, block)
+    text = lower_version(rename(drop_environments(text), readable_name(function)))
+    return limit_registers(text, max_registers)
+
+
+def readable_name(function: Callable) -> str:
+    """The innermost part of a function's qualified name, which profilers are to show."""
+    innermost = function.__qualname__.rpartition("<locals>.")[2]
+    name = re.sub(r"\W", "_", innermost, flags=re.ASCII).strip("_")
+    return name if name and not name[0].isdigit() else f"kernel_{name}"
+
+
+def translate(function, argument_types, compute_capability, block) -> str:
+    """The PTX as numba-cuda and NVVM write it."""
+    toolkit.require_compiler()
+    with _one_at_a_time, pretend_device(compute_capability):
+        from numba import cuda
+        from numba.cuda import types
+
+        signature = types.void(*(numba_type(types, name) for name in argument_types))
+        # Numba raises all kinds for code that it cannot compile.
+        with explained_failures(function, "CUDA", Exception):
+            text, _ = cuda.compile(
+                function,
+                signature,
+                device=False,
+                fastmath=True,
+                cc=compute_capability,
+                abi="numba",
+                output="ptx",
+                launch_bounds=block,
+            )
+    return text
+
+
+def numba_type(types, name: str):
+    """The type with a name such as "float32", or "float32[:, ::1]" for an array in C order."""
+    element, bracket, dims = name.partition("[")
+    element = getattr(types, element)
+    return types.Array(element, dims.count(",") + 1, "C") if bracket else element
+
+
+@contextlib.contextmanager
+def pretend_device(compute_capability: tuple[int, int]) -> Iterator[None]:
+    """Stand between numba-cuda and what it asks when it compiles a nested function.
+
+    It asks the current GPU, where there may be none; a function that fails is to be remembered; and
+    large functions are to be simplified before they are inlined.
+    """
+    from numba.cuda import dispatcher
+    from numba.cuda.cudadrv import nvvm
+
+    dispatchers = dispatcher.CUDADispatcher
+    asked, looked_at = dispatcher.get_current_device, dispatchers.get_call_template
+    compile_ir = nvvm.compile_ir
+    device = python_types.SimpleNamespace(compute_capability=compute_capability)
+
+    def get_call_template(self, args, kws):
+        with noted_failure(self.py_func):
+            return looked_at(self, args, kws)
+
+    dispatcher.get_current_device = lambda: device
+    dispatchers.get_call_template = get_call_template
+    nvvm.compile_ir = simplify_before_inlining(compile_ir)
+    try:
+        yield
+    finally:
+        nvvm.compile_ir = compile_ir
+        dispatcher.get_current_device = asked
+        dispatchers.get_call_template = looked_at
+
+
+def simplify_before_inlining(compile_ir: Callable) -> Callable:
+    """Let large functions be simplified before they are inlined, if NVVM still inlines them all.
+
+    What it is told to inline always, it inlines before it simplifies anything: a large function
+    that is called in ten places is then simplified ten times. Functions that are inlined because it
+    pays are simplified first, which halves the time that NVVM takes for the fused kernels. The
+    small ones stay as they are, for without that the fused kernels have 1 % more instructions.
+    """
+
+    def compile_simplified(modules, **options):
+        text = compile_ir(list(map(hinted, modules)), **options)
+        return compile_ir(modules, **options) if b".func" in text else text
+
+    def hinted(module):
+        small = len(module) <= SMALL_FUNCTION
+        return module if small else module.replace(" alwaysinline", " inlinehint")
+
+    return compile_simplified
+
+
+def drop_environments(text: str) -> str:
+    """Leave out Numba's variables for each function, which nothing uses and whose names vary."""
+    return re.sub(r"^\.common \.global \.align 8 \.u64 _ZN08NumbaEnv\S+;\n", "", text, flags=re.M)
+
+
+def rename(text: str, name: str) -> str:
+    """Give the kernel its name in place of the mangled one, and number shared arrays from 0.
+
+    Numba counts the arrays of all kernels of the process; equal kernels are to have equal text.
+    """
+    (mangled,) = re.findall(r"\.entry\s+([\w$]+)", text)
+    text = re.sub(rf"(?<![\w$]){re.escape(mangled)}", name, text)
+    counted = dict.fromkeys(re.findall(r"\b_cudapy_[a-z]+_\d+\b", text))
+    numbers = {old: f"{old.rpartition('_')[0]}_{number}" for number, old in enumerate(counted)}
+    return re.sub(r"\b_cudapy_[a-z]+_\d+\b", lambda found: numbers[found[0]], text)
+
+
+def lower_version(text: str) -> str:
+    """Declare no newer PTX than `NEWEST_PTX`, which has all that we use."""
+    found = re.search(r"^\.version (\d+)\.(\d+)$", text, re.MULTILINE)
+    if found and (int(found[1]), int(found[2])) > NEWEST_PTX:
+        version = ".version {}.{}".format(*NEWEST_PTX)
+        return text[: found.start()] + version + text[found.end() :]
+    return text
+
+
+def limit_registers(text: str, max_registers: int | None) -> str:
+    if max_registers is None:
+        return text
+    start = text.index("{", text.index(".entry"))
+    return f"{text[:start]}.maxnreg {max_registers}\n{text[start:]}"

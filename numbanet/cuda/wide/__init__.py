@@ -1,0 +1,1 @@
+"""Training of wide networks in two kernels for each slab of samples."""

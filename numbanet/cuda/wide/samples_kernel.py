@@ -1,0 +1,205 @@
+"""The first kernel of wide training: forward, loss, backward; all but the gradients of weights.
+
+A block has the weights in shared memory, and each of its warps takes one unit of 32 samples after
+the other, waiting for no other warp if all weights are there: a lane encodes its sample, the warp
+multiplies both fragments through all layers, forth and back, and a lane scatters the gradients of
+its features, or takes them back to its inputs.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from numbanet.cuda.block.layout import FRAGMENTS
+from numbanet.cuda.block.outputs import output_gradient
+from numbanet.cuda.block.samples import (
+    PIECE,
+    encode_backward,
+    encode_backward_input,
+    encode_in_words,
+)
+from numbanet.cuda.block.weights import end_turns, load_weights
+from numbanet.cuda.chain.encoding_kernels import read_row
+from numbanet.cuda.launch.threads import (
+    WARP,
+    barrier,
+    block_index,
+    blocks_per_grid,
+    thread_index,
+    warp_sum,
+)
+from numbanet.cuda.wide.layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, WideLayout
+from numbanet.cuda.wide.network import backward, forward
+from numbanet.device import (
+    ZERO,
+    device,
+    lane_number,
+    local_array,
+    nothing,
+    opaque,
+    thread_index_for,
+    uint32_view,
+    unrolled,
+)
+from numbanet.losses.base import AbstractLoss
+from numbanet.storage.views import float_vector
+from numbanet.tiles.fragments import ROWS
+from numbanet.tiles.instructions import (
+    load_words_from,
+    shared_memory,
+    store_words_to,
+    wait_for_copies,
+    warp_barrier,
+)
+
+# inputs, n, first, n of all slabs, weights, the encoding's parameters
+SOURCE = ("uint64", "uint32", "uint32", "uint32", "uint64", "uint64")
+# targets, pdf, given, scale, units, scatter, factor, partial sums, inputs' gradients, unscaled
+WIDE_TRAINING = (
+    *SOURCE,
+    *("uint64", "uint64", "uint64", "float32", "uint64", "uint64", "float32", "uint64"),
+    *("uint64", "float32"),
+)
+LANES = np.uint32(WARP)
+
+
+@cache
+def lane_row(width: int):
+    """Device function lane -> where its sample's row begins in a matrix of a unit.
+
+    Pieces of 8 halves follow each other at every second of a block's 8 x 8 matrices.
+    """
+    fragment_bytes = np.uint32(BLOCK_BYTES * (width // ROWS))
+    rows, eight = np.uint32(ROWS), np.uint32(8)
+
+    @device
+    def lane_row(lane):
+        of_16 = np.uint32(lane % rows)
+        place = np.uint32(lane // rows) * fragment_bytes + of_16 // eight * np.uint32(MATRIX_BYTES)
+        return np.uint64(np.uint32(place + of_16 % eight * np.uint32(ROW_BYTES)))
+
+    return lane_row
+
+
+@device
+def store_piece(k, address, words):
+    i = 4 * k
+    piece = words[i], words[i + 1], words[i + 2], words[i + 3]
+    store_words_to(np.uint64(address + np.uint64(2 * MATRIX_BYTES * k)), piece)
+
+
+@device
+def load_piece(k, address, words):
+    piece, i = load_words_from(np.uint64(address + np.uint64(2 * MATRIX_BYTES * k))), 4 * k
+    words[i], words[i + 1], words[i + 2], words[i + 3] = piece
+
+
+@cache
+def wide_training_kernel(
+    layout: WideLayout,
+    precision: str,
+    loss: AbstractLoss | None,
+    *,
+    has_pdf: bool = False,
+    external: bool = False,
+    param_gradients: bool = True,
+    storage: str = "float32",
+    input_gradients: bool = False,
+):
+    """(inputs, n, first, n_all, weights, encoding's parameters, targets, pdf, given, scale, units,
+    scatter, factor, partial sums, inputs' gradients, unscaled).
+
+    For samples `first` ... of n_all. The encoding's gradients are multiplied by `factor` and added,
+    the inputs' are multiplied by `unscaled` and written; without either nothing goes back.
+    """
+    encoding, network = layout.model.encoding, layout.model.network
+    n_dims, n_features = encoding.n_dims, layout.widths[0]
+    read, features_row = read_row(n_dims), lane_row(n_features)
+    n_feature_words, n_pieces = n_features // 2, n_features // PIECE
+    load, encode = load_weights(layout.block), encode_in_words(encoding, precision)
+    scatters = param_gradients and encoding.n_params > 0
+    wants_features, goes_back = scatters or input_gradients, param_gradients or input_gradients
+    multiply = forward(layout, precision, keeps=goes_back)
+    back = nothing
+    if goes_back:
+        back = backward(layout, precision, wants_features, keeps=param_gradients)
+    scatter = encode_backward(encoding, precision, storage, 0) if scatters else nothing
+    to_inputs = encode_backward_input(encoding, precision) if input_gradients else nothing
+    gradient = output_gradient(layout, precision, loss, has_pdf, external)
+    n_sums = network.padded_output_dims // 2  # of a fragment
+    n_words, n_all_sums, n_all_words = n_sums // 2, FRAGMENTS * n_sums, FRAGMENTS * n_sums // 2
+    n_warps, unit_bytes = np.uint32(layout.n_warps), np.uint64(layout.unit_bytes)
+    of_gradients, whole = np.uint64(layout.gradients[0]), np.uint32(layout.whole // WARP)
+    whole_samples = np.uint32(layout.whole)
+    n_turns = layout.n_hidden + 1 + (layout.n_hidden if goes_back else 0) + wants_features
+    end = end_turns(layout.block, n_turns)
+
+    @device
+    def of_fragment(k, lane, i, n, sums, targets, pdf, given, scale, words, total):
+        mine, to = sums[n_sums * k : n_sums * (k + 1)], words[n_words * k : n_words * (k + 1)]
+        row = np.uint32(i + np.uint32(ROWS * k))
+        total[0] += gradient(lane, row, n, mine, targets, pdf, given, scale, to)
+
+    # A lane's sample and its number; where the unit is, and in it the row of its features. Opaque,
+    # so that they are computed anew each time and hold no registers in between.
+    @device
+    def places(unit, units):
+        sample = opaque(np.uint32(unit * LANES + lane_number(unit)))
+        lane = np.uint32(sample % LANES)
+        here = np.uint64(units + np.uint64(sample // LANES) * unit_bytes)
+        return sample, lane, here, np.uint64(here + features_row(lane))
+
+    @device
+    def add_to_sum(address, thread, n, value):  # the warp's, of the loss: a register is worth more
+        of_warp, sums = warp_sum(value), float_vector(address, n)
+        if thread % LANES == np.uint32(0):
+            sums[np.uint32(block_index() * n_warps + thread // LANES)] += of_warp
+
+    def wide_training(
+        pinputs, n, first, n_all, pweights, pparams, ptargets, ppdf, pgiven, scale,
+        punits, pscatter, factor, psums, pdl_dinput, unscaled,
+    ):  # fmt: skip
+        thread, shared = thread_index(), shared_memory()
+        load(thread, pweights, shared)
+        if thread % LANES == np.uint32(0):
+            float_vector(psums, n)[np.uint32(block_index() * n_warps + thread // LANES)] = ZERO
+        wait_for_copies()
+        barrier()
+        # Beyond the last sample it is the last one again, with a gradient of zero.
+        unit = np.uint32(block_index() * n_warps + thread // LANES)
+        while np.uint32(unit // whole * whole_samples) < n:
+            i = np.uint32(unit * LANES)
+            sample, lane, here, row = places(unit, punits)
+            mine = np.uint64(here + np.uint64(np.uint32(4) * lane))
+            x, words = local_array(n_dims), uint32_view(local_array(n_feature_words))
+            known = min(sample, np.uint32(n - np.uint32(1)))
+            read(pinputs, np.uint32(known * np.uint32(n_dims)), x)
+            encode(x, pparams, words)
+            unrolled(n_pieces, store_piece, row, words)
+            warp_barrier()
+            total = local_array(1)
+            total[0] = ZERO
+            sums, dl_doutputs = local_array(n_all_sums), uint32_view(local_array(n_all_words))
+            multiply(shared, mine, sums, pweights)
+            unrolled(
+                FRAGMENTS, of_fragment, lane, i, n, sums, ptargets, ppdf, pgiven, scale,
+                dl_doutputs, total,
+            )  # fmt: skip
+            add_to_sum(psums, thread_index_for(unit), n, total[0])
+            back(shared, mine, dl_doutputs, pweights)
+            end(shared, pweights)
+            if wants_features:
+                warp_barrier()
+                sample, _, _, row = places(unit, punits)
+                if sample < n:
+                    dl_dfeatures = uint32_view(local_array(n_feature_words))
+                    unrolled(n_pieces, load_piece, np.uint64(row + of_gradients), dl_dfeatures)
+                    to_inputs(pinputs, pparams, dl_dfeatures, unscaled, sample, pdl_dinput)
+                    read(pinputs, np.uint32(sample * np.uint32(n_dims)), x)
+                    number, none = np.uint32(first + sample), np.uint32(0)
+                    scatter(x, pparams, dl_dfeatures, factor, number, n_all, pscatter, none, ZERO)
+            unit = np.uint32(unit + blocks_per_grid() * n_warps)
+
+    what = "training_to_inputs" if input_gradients else "training"
+    wide_training.__qualname__ = f"wide_{what}_{type(encoding).__name__}_{precision}"
+    return wide_training

@@ -1,0 +1,283 @@
+"""The second kernel of wide training: the gradients of all weights, dW[k] = G[k]^T A[k].
+
+G are the gradients of a layer before its activation, A the layer's inputs, both in units of 32
+samples; see wide_layout.py. A block adds up one matrix in registers, over every so many stages of
+two units, of which one is on its way to shared memory while another one is multiplied.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from numbanet.cuda.block.layout import FRAGMENTS
+from numbanet.cuda.launch.threads import (
+    WARP,
+    barrier,
+    block_index,
+    block_index_y,
+    blocks_per_grid,
+    thread_index,
+)
+from numbanet.cuda.wide.layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, UNITS, WideLayout
+from numbanet.device import ZERO, device, local_array, nothing, uint32_view, unrolled
+from numbanet.storage.access import reduce_pair
+from numbanet.storage.views import float_vector
+from numbanet.tiles.copies import PIECE
+from numbanet.tiles.fragments import ROWS, add_outer_product
+from numbanet.tiles.instructions import (
+    close_group,
+    copy_words,
+    ldmatrix_transposed,
+    shared_memory,
+    wait_for_older_groups,
+)
+
+# units, stages, factor, gradients
+WIDE_GRADIENTS = ("uint64", "uint32", "float32", "uint64")
+N_WARPS, N_STAGES = 8, 2  # of a block, and stages in shared memory
+N_THREADS = WARP * N_WARPS
+LANES = np.uint32(WARP)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A matrix of m x n blocks of 16 x 16, and how a block's warps divide it."""
+
+    m: int
+    n: int
+
+    @property
+    def across(self) -> int:
+        """Warps side by side: as many as leave each one the fewest blocks, and then loads."""
+
+        def cost(across):
+            rows, columns = -(-self.m * across // N_WARPS), -(-self.n // across)
+            return rows * columns, rows + columns
+
+        return min((1, 2, 4, 8), key=cost)
+
+    @property
+    def rows(self) -> int:
+        """Of blocks, that a warp has."""
+        return -(-self.m * self.across // N_WARPS)
+
+    @property
+    def columns(self) -> int:
+        return -(-self.n // self.across)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every warp has that many blocks."""
+        return self.rows * self.columns * N_WARPS == self.m * self.n
+
+    @property
+    def n_bytes(self) -> int:
+        """Of a stage."""
+        return UNITS * FRAGMENTS * BLOCK_BYTES * (self.m + self.n)
+
+
+def tile_of(layout: WideLayout, k: int) -> Tile:
+    n, m = (width // ROWS for width in layout.widths[k : k + 2])
+    return Tile(m, n)
+
+
+def gradients_shared_bytes(layout: WideLayout) -> int:
+    """Of the largest matrix' stages."""
+    return N_STAGES * max(tile_of(layout, k).n_bytes for k in range(layout.n_hidden + 1))
+
+
+@cache
+def copy_units(n_unit_bytes: int, unit_bytes: int):
+    """Device function (thread, source, target): start the copy of a layer's part of a stage.
+
+    The source is that of its first unit.
+    """
+    per_unit = n_unit_bytes // PIECE
+    n_pieces = UNITS * per_unit
+    n_each = -(-n_pieces // N_THREADS)
+    whole = n_pieces % N_THREADS == 0
+    step = np.uint64(unit_bytes)
+
+    @device
+    def copy_piece(j, thread, source, target):
+        k = np.uint32(thread + np.uint32(N_THREADS * j))
+        if whole or k < np.uint32(n_pieces):
+            unit, piece = np.uint32(k // np.uint32(per_unit)), np.uint32(k % np.uint32(per_unit))
+            offset = np.uint64(unit) * step + np.uint64(np.uint32(piece * np.uint32(PIECE)))
+            copy_words(np.uint32(target + k * np.uint32(PIECE)), np.uint64(source + offset))
+
+    @device
+    def copy_units(thread, source, target):
+        unrolled(n_each, copy_piece, thread, source, target)
+
+    return copy_units
+
+
+@cache
+def add_stage(precision: str, tile: Tile):
+    """Device function (row, column, a_address, b_address, sums): add a stage's product, for a warp.
+
+    From the warp's first row and column of blocks; the addresses are the lane's.
+    """
+    m, n, n_rows, n_columns, whole = tile.m, tile.n, tile.rows, tile.columns, tile.is_whole
+    add, n_words, n_fragments = add_outer_product(precision), 4 * n_rows, UNITS * FRAGMENTS
+
+    @device
+    def load_rows(j, row, address, a):
+        if whole or np.uint32(row + np.uint32(j)) < np.uint32(m):
+            block = ldmatrix_transposed(np.uint32(address + np.uint32(BLOCK_BYTES * j)))
+            a[4 * j], a[4 * j + 1], a[4 * j + 2], a[4 * j + 3] = block
+
+    @device
+    def add_block(j, k, row, a, b, sums):
+        if whole or np.uint32(row + np.uint32(j)) < np.uint32(m):
+            block = a[4 * j], a[4 * j + 1], a[4 * j + 2], a[4 * j + 3]
+            add(block, b, sums, 8 * (n_columns * j + k))
+
+    @device
+    def add_column(k, row, column, address, a, sums):
+        if whole or np.uint32(column + np.uint32(k)) < np.uint32(n):
+            b = ldmatrix_transposed(np.uint32(address + np.uint32(BLOCK_BYTES * k)))
+            unrolled(n_rows, add_block, k, row, a, b, sums)
+
+    @device
+    def add_fragment(k, row, column, a_address, b_address, sums):
+        a = uint32_view(local_array(n_words))
+        a_address = np.uint32(a_address + np.uint32(BLOCK_BYTES * m * k))
+        b_address = np.uint32(b_address + np.uint32(BLOCK_BYTES * n * k))
+        unrolled(n_rows, load_rows, row, a_address, a)
+        unrolled(n_columns, add_column, row, column, b_address, a, sums)
+
+    @device
+    def add_stage(row, column, a_address, b_address, sums):
+        unrolled(n_fragments, add_fragment, row, column, a_address, b_address, sums)
+
+    return add_stage
+
+
+@cache
+def flush(tile: Tile):
+    """Device function (first, row, column, lane, sums, factor, gradients): add to global memory.
+
+    The matrix' gradients begin at `first`.
+    """
+    m, n, n_columns = tile.m, tile.n, tile.columns
+    n_pairs, fan_in = 4 * tile.rows * n_columns, np.uint32(ROWS * n)
+
+    @device
+    def flush_pair(q, first, row, column, lane, sums, factor, gradients):
+        j, part = q // 4, q % 4
+        row = np.uint32(row + np.uint32(j // n_columns))
+        column = np.uint32(column + np.uint32(j % n_columns))
+        if (row < np.uint32(m)) & (column < np.uint32(n)):
+            row = row * np.uint32(ROWS) + lane // np.uint32(4) + np.uint32(8 * (part % 2))
+            column = column * np.uint32(ROWS) + lane % np.uint32(4) * np.uint32(2)
+            column = np.uint32(column + np.uint32(8 * (part // 2)))
+            i = np.uint32(first + np.uint32(row) * fan_in + column)
+            reduce_pair(gradients, i, factor * sums[2 * q], factor * sums[2 * q + 1])
+
+    @device
+    def flush(first, row, column, lane, sums, factor, gradients):
+        unrolled(n_pairs, flush_pair, first, row, column, lane, sums, factor, gradients)
+
+    return flush
+
+
+@device
+def clear(k, sums):
+    sums[k] = ZERO
+
+
+@device
+def lane_of_a(lane):
+    """Where a lane's row lies in a block, for add_outer_product: at columns + 8, then rows + 8."""
+    second, third = (lane >> np.uint32(3)) & np.uint32(1), lane >> np.uint32(4)
+    place = second * np.uint32(2 * MATRIX_BYTES) + third * np.uint32(MATRIX_BYTES)
+    return np.uint32(place + (lane & np.uint32(7)) * np.uint32(ROW_BYTES))
+
+
+@cache
+def matrix_gradients(layout: WideLayout, precision: str, k: int):
+    """Device function (past, thread, units, n_stages, factor, gradients): of matrix k + past.
+
+    That one has the same shape.
+    """
+    tile, (fan_out, fan_in) = tile_of(layout, k), layout.model.network.shapes[k]
+    n_rows, n_columns, across = tile.rows, tile.columns, np.uint32(tile.across)
+    n_sums, stage_bytes = 8 * n_rows * n_columns, np.uint32(tile.n_bytes)
+    copy_a = copy_units(layout.sizes[k + 1], layout.unit_bytes)
+    copy_b = copy_units(layout.sizes[k], layout.unit_bytes)
+    a_place, b_place = np.uint64(layout.gradients[k + 1]), np.uint64(layout.values[k])
+    b_of_stage, layer_bytes = np.uint32(UNITS * layout.sizes[k + 1]), np.uint64(layout.sizes[k])
+    per_stage, n_weights = np.uint64(UNITS * layout.unit_bytes), np.uint32(fan_out * fan_in)
+    start = np.uint32(sum(rows * columns for rows, columns in layout.model.network.shapes[:k]))
+    add, add_to_memory = add_stage(precision, tile), flush(tile)
+
+    @device
+    def copy(stage, thread, layer, target):
+        source = np.uint64(layer + np.uint64(stage) * per_stage)
+        copy_a(thread, np.uint64(source + a_place), target)
+        copy_b(thread, np.uint64(source + b_place), np.uint32(target + b_of_stage))
+
+    @device
+    def matrix_gradients(past, thread, units, n_stages, factor, gradients):
+        shared = shared_memory()
+        warp, lane = np.uint32(thread // LANES), np.uint32(thread % LANES)
+        row = np.uint32(np.uint32(warp // across) * np.uint32(n_rows))
+        column = np.uint32(np.uint32(warp % across) * np.uint32(n_columns))
+        a_address = np.uint32(shared + row * np.uint32(BLOCK_BYTES) + lane_of_a(lane))
+        b_address = np.uint32(
+            shared + column * np.uint32(BLOCK_BYTES) + lane * np.uint32(ROW_BYTES)
+        )
+        b_address = np.uint32(b_address + b_of_stage)
+        layer = np.uint64(units + np.uint64(past) * layer_bytes)
+        stage, step = block_index(), blocks_per_grid()
+        sums = local_array(n_sums)
+        unrolled(n_sums, clear, sums)
+        copy(stage, thread, layer, shared)
+        close_group()
+        if np.uint32(stage + step) < n_stages:
+            copy(np.uint32(stage + step), thread, layer, np.uint32(shared + stage_bytes))
+        close_group()
+        offset = np.uint32(0)
+        while stage < n_stages:
+            wait_for_older_groups()
+            barrier()
+            here = np.uint32(a_address + offset), np.uint32(b_address + offset)
+            add(row, column, here[0], here[1], sums)
+            barrier()
+            after_next = np.uint32(stage + np.uint32(2) * step)
+            if after_next < n_stages:
+                copy(after_next, thread, layer, np.uint32(shared + offset))
+            close_group()
+            stage, offset = np.uint32(stage + step), np.uint32(stage_bytes - offset)
+        first = np.uint32(start + past * n_weights)
+        add_to_memory(first, row, column, lane, sums, factor, gradients)
+
+    return matrix_gradients
+
+
+@cache
+def wide_gradients_kernel(layout: WideLayout, precision: str):
+    """(units, n_stages, factor, gradients), on a grid of (at most n_stages, matrices) blocks.
+
+    Adds factor times the gradients of all weights.
+    """
+    n_hidden, n_params = layout.n_hidden, layout.model.network.n_params
+    of_first, of_last = (matrix_gradients(layout, precision, k) for k in (0, n_hidden))
+    of_middle = matrix_gradients(layout, precision, 1) if n_hidden > 1 else nothing
+
+    def wide_gradients(punits, n_stages, factor, pgradients):
+        k, thread, none = block_index_y(), thread_index(), np.uint32(0)
+        gradients = float_vector(pgradients, n_params)
+        if k == none:
+            of_first(none, thread, punits, n_stages, factor, gradients)
+        elif k < np.uint32(n_hidden):
+            past = np.uint32(k - np.uint32(1))
+            of_middle(past, thread, punits, n_stages, factor, gradients)
+        else:
+            of_last(none, thread, punits, n_stages, factor, gradients)
+
+    wide_gradients.__qualname__ = f"wide_gradients_{layout.widths[1]}_{precision}"
+    return wide_gradients
