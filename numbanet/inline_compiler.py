@@ -14,10 +14,13 @@ import re
 import threading
 from contextlib import contextmanager
 
+from llvmlite.binding import Linkage
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.errors import NumbaError
 from numba.core.registry import CPUDispatcher
+
+SHARED = {Linkage.linkonce_odr, Linkage.weak_odr}  # of functions that other libraries have too
 
 
 class _NoEnvironment:
@@ -53,6 +56,31 @@ class InlineCompiler(Compiler):
         state.flags.no_cfunc_wrapper = True
         codegen = state.targetctx.codegen()
         state.library = InlineLibrary(codegen, state.func_id.func_qualname)
+        return super().define_pipelines()
+
+
+class KernelLibrary(JITCodeLibrary):
+    """The machine code of one kernel, which calls no code but its own.
+
+    Numba also compiles the body of a parallel loop, and each jitted function, by itself. The kernel
+    has a copy, optimised once more and perhaps rounded otherwise. Were it not internal, the linker
+    would take whichever it meets first: in a process that compiles, the other one.
+    """
+
+    def _optimize_final_module(self):
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage in SHARED:
+                function.linkage = Linkage.internal
+        super()._optimize_final_module()
+
+
+class KernelCompiler(Compiler):
+    """Numba's compiler with a KernelLibrary to put its result in."""
+
+    def define_pipelines(self):
+        state = self.state
+        state.library = KernelLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library.enable_object_caching()
         return super().define_pipelines()
 
 

@@ -26,6 +26,7 @@ from numba.misc.appdirs import user_cache_dir
 
 from numbanet.atomic_file import replace_file
 from numbanet.fingerprint import NotCacheable, digest, fingerprint
+from numbanet.inline_compiler import KernelCompiler
 
 # Of Numba's settings, those that change the code.
 SETTINGS = (
@@ -47,7 +48,8 @@ def environment() -> str:
 
 def compile_cached(function, **options):
     """Numba's njit with this cache: compiled at the first call, found again in every process."""
-    dispatcher = njit(error_model="numpy", **options)(function)
+    compiled = njit(error_model="numpy", pipeline_class=KernelCompiler, **options)
+    dispatcher = compiled(function)
     dispatcher._cache = KernelCache(function, options)
     return dispatcher
 

@@ -1,5 +1,6 @@
 """Compiled code on disk: found by every process, whatever ran before in it, and never relied on."""
 
+import json
 import math
 import os
 import subprocess
@@ -151,3 +152,20 @@ def test_what_has_no_key_is_refused():
 
     with pytest.raises(NotCacheable):
         fingerprint(names_unknown)
+
+
+def test_training_gives_the_same_bits_from_cold_and_from_warm_caches(cache):
+    """With every optimizer: a process that compiles on two threads, one that loads on one."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    cold, warm = (
+        subprocess.run(
+            [sys.executable, str(ROOT / "tests" / "train_with_optimizers.py"), str(n_threads)],
+            env={**os.environ, "PYTHONPATH": path, "NUMBA_NUM_THREADS": "2"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for n_threads in (2, 1)
+    )
+    assert cold.returncode == 0, cold.stderr
+    assert json.loads(cold.stdout) == json.loads(warm.stdout)
