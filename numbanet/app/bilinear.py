@@ -7,20 +7,33 @@ targets that have those round alike.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numba import prange
 
+from numbanet.app.photograph import LINEAR, Photograph, to_linear
 from numbanet.cpu.launch import ParallelKernel
 from numbanet.cpu.target import CpuTarget
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.launch.threads import thread_number
 from numbanet.device import HALF, exact, floor_to_int
-from numbanet.storage.views import float_matrix, float_vector
+from numbanet.storage.views import float_matrix, float_vector, uint32_vector
 from numbanet.target import AbstractTarget
 
-LOOK_UP = ("uint64", "int64", "int64", "uint64", "uint64", "uint32")
+LOOK_UP = ("uint64", "uint64", "int64", "int64", "uint64", "uint64", "uint32")
+
+
+# The linear light of channel c of pixel i, from the two kinds of pixels that a Photograph has.
+@exact
+def colour(pixels, table, i, c):  # pixels uint32 [height * width], table [256]
+    return table[(pixels[i] >> np.uint32(8 * c)) & np.uint32(255)]
+
+
+@exact
+def grey(pixels, table, i, c):  # pixels float32 [height * width], in linear light
+    return pixels[i]
 
 
 @exact
@@ -28,62 +41,93 @@ def mix(a, b, s):
     return a + s * (b - a)
 
 
-@exact
-def bilinear(image, height, width, x, y, rgb):  # image [height * width * 3], rgb [3]
-    u, v = x * np.float32(width) - HALF, y * np.float32(height) - HALF
-    column, row = floor_to_int(u), floor_to_int(v)
-    s, t = u - np.float32(column), v - np.float32(row)
-    left, right = min(max(column, 0), width - 1), min(max(column + 1, 0), width - 1)
-    top, bottom = min(max(row, 0), height - 1), min(max(row + 1, 0), height - 1)
-    top_left, top_right = (top * width + left) * 3, (top * width + right) * 3
-    bottom_left, bottom_right = (bottom * width + left) * 3, (bottom * width + right) * 3
-    for c in range(3):
-        upper = mix(image[top_left + c], image[top_right + c], s)
-        lower = mix(image[bottom_left + c], image[bottom_right + c], s)
-        rgb[c] = mix(upper, lower, t)
+@cache
+def bilinear(value: Callable) -> Callable:
+    """Device function for a kind of pixels: the colour at a position."""
+
+    @exact
+    def look_up(pixels, table, height, width, x, y, rgb):  # rgb [3]
+        u, v = x * np.float32(width) - HALF, y * np.float32(height) - HALF
+        column, row = floor_to_int(u), floor_to_int(v)
+        s, t = u - np.float32(column), v - np.float32(row)
+        left, right = min(max(column, 0), width - 1), min(max(column + 1, 0), width - 1)
+        top, bottom = min(max(row, 0), height - 1), min(max(row + 1, 0), height - 1)
+        top_left, top_right = top * width + left, top * width + right
+        bottom_left, bottom_right = bottom * width + left, bottom * width + right
+        for c in range(3):
+            upper = mix(value(pixels, table, top_left, c), value(pixels, table, top_right, c), s)
+            lower = mix(
+                value(pixels, table, bottom_left, c), value(pixels, table, bottom_right, c), s
+            )
+            rgb[c] = mix(upper, lower, t)
+
+    return look_up
 
 
-@ParallelKernel
-def look_up_rows(image, height, width, positions, colours):
-    for i in prange(positions.shape[0]):
-        bilinear(image, height, width, positions[i, 0], positions[i, 1], colours[i])
+@cache
+def host_kernel(value: Callable) -> ParallelKernel:
+    look_up = bilinear(value)
+
+    @ParallelKernel
+    def look_up_rows(pixels, table, height, width, positions, colours):
+        for i in prange(positions.shape[0]):
+            look_up(pixels, table, height, width, positions[i, 0], positions[i, 1], colours[i])
+
+    return look_up_rows
 
 
-def look_up(pimage, height, width, ppositions, pcolours, n):
-    """The CUDA kernel, one thread per position."""
-    image = float_vector(pimage, height * width * 3)
-    positions, colours = float_matrix(ppositions, n, 2), float_matrix(pcolours, n, 3)
-    i = thread_number()
-    if i < n:
-        bilinear(image, height, width, positions[i, 0], positions[i, 1], colours[i])
+@cache
+def device_kernel(value: Callable) -> Callable:
+    """What one thread does on a GPU: one position."""
+    look_up = bilinear(value)
+    vector = uint32_vector if value is colour else float_vector
+
+    def look_up_position(ppixels, ptable, height, width, ppositions, pcolours, n):
+        pixels, table = vector(ppixels, height * width), float_vector(ptable, 256)
+        positions, colours = float_matrix(ppositions, n, 2), float_matrix(pcolours, n, 3)
+        i = thread_number()
+        if i < n:
+            look_up(pixels, table, height, width, positions[i, 0], positions[i, 1], colours[i])
+
+    return look_up_position
 
 
-def launcher(device: Any) -> Callable:
-    """Function like look_up_rows, for arrays on a GPU."""
-    kernel = Kernel(device, look_up, LOOK_UP)
+def launcher(device: Any, value: Callable) -> Callable:
+    """Function like host_kernel(value), for arrays on a GPU."""
+    kernel = Kernel(device, device_kernel(value), LOOK_UP)
 
-    def launch(image, height, width, positions, colours):
+    def launch(pixels, table, height, width, positions, colours):
         n = len(positions)
         arrays = positions.address, colours.address
-        kernel.over(n, image.address, height, width, *arrays, n)
+        kernel.over(n, pixels.address, table.address, height, width, *arrays, n)
 
     return launch
 
 
-def colours_of(image: np.ndarray, target: AbstractTarget) -> Callable[[Any], Any]:
-    """Function from positions [n, 2] (x, y) to the colours [n, 3] of an image there.
+def pixels_of(photograph: Photograph) -> np.ndarray:
+    """What the kernels read: the photograph's own pixels, or grey in linear light."""
+    if photograph.in_colour:
+        return photograph.pixels.reshape(-1)
+    linear = np.empty_like(photograph.pixels)
+    for first, last in photograph.strips():
+        linear[first:last] = to_linear(photograph.pixels[first:last])
+    return linear.reshape(-1)
 
-    Args:
-        image: float32 [height, width, 3].
-        target: where the positions and the colours are.
-    """
-    height, width, _ = image.shape
-    pixels = target.vector(image.reshape(-1), "image", image.size)
-    run = look_up_rows if isinstance(target, CpuTarget) else launcher(target.device)
+
+def colours_of(photograph: Photograph, target: AbstractTarget) -> Callable[[Any], Any]:
+    """Function from positions [n, 2] (x, y), on a target, to the photograph's colours [n, 3]."""
+    value = colour if photograph.in_colour else grey
+    height, width = photograph.height, photograph.width
+    pixels = pixels_of(photograph)
+    if isinstance(target, CpuTarget):
+        table, run = LINEAR, host_kernel(value)
+    else:
+        pixels, table = target.from_host(pixels), target.from_host(LINEAR)
+        run = launcher(target.device, value)
 
     def colours_at(positions):
         colours = target.empty(len(positions), 3)
-        run(pixels, height, width, positions, colours)
+        run(pixels, table, height, width, positions, colours)
         return colours
 
     return colours_at

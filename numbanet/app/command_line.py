@@ -43,7 +43,11 @@ def parser() -> argparse.ArgumentParser:
         "report and a snapshot. Ctrl-C ends the training early and keeps what there is.",
         epilog="example: numbanet learn-image photo.jpg --steps 2000 --output learned",
     )
-    learn.add_argument("image", metavar="IMAGE", help="any image that Pillow reads")
+    learn.add_argument(
+        "image",
+        metavar="IMAGE",
+        help="PNG, JPEG, TIFF, WebP or any other that Pillow reads by itself",
+    )
     learn.add_argument(
         "config",
         metavar="CONFIG",
@@ -74,6 +78,19 @@ def parser() -> argparse.ArgumentParser:
     )
     learn.add_argument(
         "--resume", metavar="FILE", help="continue a snapshot.safetensors up to --steps"
+    )
+    learn.add_argument(
+        "--max-pixels",
+        metavar="N",
+        type=int,
+        help="refuse larger images; N pixels take up to 24 N bytes (default: 100000000)",
+    )
+    learn.add_argument(
+        "--white",
+        metavar="VALUE",
+        type=float,
+        help="which value is white in an image with more than 8 bits a value (default: told from "
+        "the file and its largest value)",
     )
     learn.set_defaults(run=run_learn_image)
 
@@ -204,6 +221,8 @@ def run_learn_image(arguments: argparse.Namespace) -> int:
             precision=None if arguments.precision == "auto" else arguments.precision,
             output=arguments.output,
             resume=arguments.resume,
+            max_pixels=arguments.max_pixels,
+            white=arguments.white,
             progress=progress,
             interrupted=lambda: bool(interrupt),
         )
@@ -217,8 +236,15 @@ def run_learn_image(arguments: argparse.Namespace) -> int:
         return 0
     again = ["numbanet", "learn-image", arguments.image]
     again += [arguments.config] if arguments.config else []
-    again += ["--steps", str(arguments.steps), "--output", arguments.output]
-    again += ["--resume", str(result.snapshot)]
+    options = {
+        "--max-pixels": arguments.max_pixels,
+        "--white": arguments.white,
+        "--steps": arguments.steps,
+        "--output": arguments.output,
+        "--resume": result.snapshot,
+    }
+    for option, value in options.items():
+        again += [] if value is None else [option, str(value)]
     print(
         f"interrupted at step {result.step} of {arguments.steps}; "
         f"continue with: {shlex.join(again)}",

@@ -1,6 +1,7 @@
 """The course of a training as one picture."""
 
 import io
+import os
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -14,9 +15,13 @@ LOSS, PSNR = "#0072b2", "#d55e00"
 def write_curves(
     path: Path, losses: list[tuple[int, float]], psnrs: list[tuple[int, float]], title: str
 ) -> None:
-    """Draw loss and PSNR over the training steps, the steps on a logarithmic axis."""
+    """Draw loss and PSNR over the training steps, the steps on a logarithmic axis.
+
+    The title may hold the name of a file, with dollar signs or bytes that are not UTF-8.
+    """
     figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
-    figure.suptitle(title)
+    printable = os.fsencode(title).decode("utf-8", "replace")
+    figure.suptitle(printable, parse_math=False)
     left, right = figure.subplots(1, 2)
     draw(left, losses, LOSS, "loss of a batch")
     left.set_yscale("log")

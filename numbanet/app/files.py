@@ -17,7 +17,7 @@ def writing(path: Path) -> Iterator[None]:
         raise AppError(f"cannot write '{path}': {error.strerror or error}") from error
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes | memoryview) -> None:
     """Put all of `content` into the place of a file, or raise an AppError and change nothing."""
     with writing(path):
         replace_file(path, content)

@@ -29,13 +29,13 @@ from numbanet.app.curves import write_curves
 from numbanet.app.environment import environment, processor
 from numbanet.app.errors import AppError
 from numbanet.app.files import write_file, writing
-from numbanet.app.pictures import Photograph, contact_sheet, psnr, to_encoded, write_picture
+from numbanet.app.photograph import Photograph, to_encoded
+from numbanet.app.pictures import Picture, contact_sheet, psnr, squared_error, write_picture
 from numbanet.app.progress import SilentProgress, Status
 from numbanet.random import Pcg32
 from numbanet.target import AbstractTarget
 
 METADATA_KEY = "learn_image"
-ROWS_AT_ONCE = 1 << 18  # positions evaluated together, so that large photographs fit in memory
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class ImageTraining:
     @cached_property
     def colours_at(self) -> Callable[[Any], Any]:
         """Function from positions to the photograph's colours, on the target."""
-        return colours_of(self.photograph.linear, self.target)
+        return colours_of(self.photograph, self.target)
 
     def run(
         self, n_steps: int, progress: SilentProgress, interrupted: Callable[[], bool]
@@ -190,30 +190,32 @@ class ImageTraining:
         """Count time from here on; called where no work is queued."""
         self.lap_start = time.perf_counter(), self.course.step
 
-    def render(self) -> np.ndarray:
-        """The network's picture in linear light, [height, width, 3]."""
-        photograph = self.photograph
-        rows = max(1, ROWS_AT_ONCE // photograph.width)
-        picture = np.empty_like(photograph.linear)
-        for first in range(0, photograph.height, rows):
-            last = min(first + rows, photograph.height)
-            colours = self.model.trainer.inference(photograph.centres(first, last))
-            colours = self.target.to_host(colours)  # waits for a GPU
-            picture[first:last] = colours.reshape(last - first, photograph.width, 3)
-        return picture
+    def strip(self, first: int, last: int) -> np.ndarray:
+        """The network's picture in linear light, some rows of it, [rows, width, 3]."""
+        colours = self.model.trainer.inference(self.photograph.centres(first, last))
+        colours = self.target.to_host(colours)  # waits for a GPU
+        return colours.reshape(last - first, self.photograph.width, 3)
 
     def evaluate(self, keep: bool = False) -> None:
         """Measure the PSNR; at powers of ten, or to `keep`, write picture and snapshot too."""
         course, photograph = self.course, self.photograph
         if self.loss is not None and course.losses[-1][0] != course.step:
             self.note_loss()
-        linear = self.render()
-        encoded = to_encoded(linear)
-        linear_psnr = psnr(np.clip(linear, 0, 1), photograph.linear)
-        course.psnrs.append((course.step, psnr(encoded, photograph.encoded), linear_psnr))
-        if keep or picture_due(course.step):
+        keep = keep or picture_due(course.step)
+        picture = Picture(photograph.width, photograph.height) if keep else None
+        displayed = in_light = 0.0
+        for first, last in photograph.strips():
+            linear = self.strip(first, last)
+            encoded = to_encoded(linear)
+            displayed += squared_error(encoded, photograph.encoded(first, last))
+            in_light += squared_error(np.clip(linear, 0, 1), photograph.linear(first, last))
+            if picture is not None:
+                picture.draw(first, encoded)
+        n = 3 * photograph.height * photograph.width
+        course.psnrs.append((course.step, psnr(displayed, n), psnr(in_light, n)))
+        if picture is not None:
             name = f"step_{course.step:06}.png"
-            write_picture(self.output / name, encoded)
+            write_picture(self.output / name, picture.image)
             course.pictures.append((course.step, name))
             self.save()
 
@@ -237,7 +239,7 @@ class ImageTraining:
 
     def finish(self, n_steps: int, total_seconds: float) -> Result:
         """Write what shows the whole course, and name all files."""
-        course, output = self.course, self.output
+        course, output, photograph = self.course, self.output, self.photograph
         pictures = [(output / name, step) for step, name in course.pictures]
         pictures = [(path, step) for path, step in pictures if path.exists()]
         displayed = {step: value for step, value, _ in course.psnrs}
@@ -255,8 +257,9 @@ class ImageTraining:
             report=output / "report.json",
             snapshot=output / "snapshot.safetensors",
         )
-        write_picture(result.contact_sheet, contact_sheet(labelled))
-        title = f"{self.photograph.path.name}: {course.step} steps of {self.job.batch_size} samples"
+        most = photograph.width * photograph.height
+        write_picture(result.contact_sheet, contact_sheet(labelled, max_pixels=most))
+        title = f"{photograph.path.name}: {course.step} steps of {self.job.batch_size} samples"
         write_curves(result.curves, course.losses, list(displayed.items()), title)
         report = self.report(result, n_steps, total_seconds)
         write_file(result.report, json.dumps(report, indent=2).encode())
@@ -271,6 +274,7 @@ class ImageTraining:
                 "path": str(photograph.path),
                 "width": photograph.width,
                 "height": photograph.height,
+                "white": photograph.white,
             },
             "model": {
                 "n_params": network.n_params,

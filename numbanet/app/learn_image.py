@@ -1,5 +1,6 @@
 """Learn a photograph: a network that maps a position in the image to its colour."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import numbanet
 from numbanet.app.arguments import check_number, read_config
 from numbanet.app.errors import AppError, UsageError
 from numbanet.app.files import writing
+from numbanet.app.image_file import MOST_PIXELS, read_photograph
 from numbanet.app.image_training import Course, ImageTraining, Job, Result, read_metadata
-from numbanet.app.pictures import read_photograph, write_picture
+from numbanet.app.photograph import Photograph
+from numbanet.app.pictures import Picture, write_picture
 from numbanet.app.progress import SilentProgress
 from numbanet.cuda.errors import CudaError
 from numbanet.random import Pcg32
@@ -55,6 +58,8 @@ def learn_image(
     precision: str | None = None,
     output: str | Path = "learned",
     resume: str | Path | None = None,
+    max_pixels: int | None = None,
+    white: float | None = None,
     progress: SilentProgress | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Result:
@@ -68,6 +73,9 @@ def learn_image(
         seed: of the initial parameters and of the positions; 1337 by default.
         output: directory to write to; it is created.
         resume: a snapshot of the same job to continue; gives the defaults of the other options.
+        max_pixels: larger images are refused before they take memory; 100 million by default.
+        white: the value of white in an image with more than 8 bits a value; by default it is told
+            from the file and its largest value.
         interrupted: asked after each step; when true, the training ends early as if finished.
 
     Raises:
@@ -77,7 +85,11 @@ def learn_image(
     check_number("steps", n_steps, 0)
     check_number("batch size", 1 if batch_size is None else batch_size, 1)
     check_number("seed", 0 if seed is None else seed, 0, 2**32)
-    photograph = read_photograph(image)
+    max_pixels = MOST_PIXELS if max_pixels is None else max_pixels
+    check_number("max pixels", max_pixels, 1, 2**40)
+    if white is not None and not 0 < white < math.inf:
+        raise UsageError(f"white: {white!r} is not allowed; use a positive number")
+    photograph = read_photograph(image, max_pixels, white)
     if config is not None:
         config = read_config(config)
     if resume is None:
@@ -91,12 +103,22 @@ def learn_image(
     training.output = Path(output)
     with writing(training.output):
         training.output.mkdir(parents=True, exist_ok=True)
-    write_picture(training.output / "reference.png", photograph.encoded)
+    write_reference(training.output / "reference.png", photograph)
     try:
         with progress or SilentProgress() as shown:
+            if photograph.note:
+                shown.say(photograph.note)
             return training.run(n_steps, shown, interrupted)
     except CudaError as error:
         raise AppError(str(error)) from error
+
+
+def write_reference(path: Path, photograph: Photograph) -> None:
+    """Write the photograph as it was read."""
+    picture = Picture(photograph.width, photograph.height)
+    for first, last in photograph.strips():
+        picture.draw(first, photograph.encoded(first, last))
+    write_picture(path, picture.image)
 
 
 def started(photograph, config, batch_size, seed, device, precision) -> ImageTraining:

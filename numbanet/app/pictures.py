@@ -1,107 +1,58 @@
-"""Photographs in and out: files, linear light, labels.
-
-Networks learn linear light. As in tiny-cuda-nn, a stored value c becomes (c / 255)^2.2 and comes
-back by the power 1 / 2.2: a pure power, not the piecewise sRGB curve, in both directions.
-"""
+"""Pictures that are written: what a network knows, and many of them on one sheet."""
 
 import io
-from dataclasses import dataclass
-from functools import cached_property
-from hashlib import sha256
+import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from numbanet.app.errors import AppError, UsageError
 from numbanet.app.files import write_file
-
-GAMMA = np.float32(2.2)
-
-
-def to_linear(encoded: np.ndarray) -> np.ndarray:
-    """Linear light of displayed values in [0, 1]."""
-    return encoded**GAMMA
+from numbanet.app.image_file import MOST_PIXELS, open_image
 
 
-def to_encoded(linear: np.ndarray) -> np.ndarray:
-    """Displayed values in [0, 1] of linear light, which may lie outside."""
-    return np.clip(np.nan_to_num(linear), 0, 1) ** (1 / GAMMA)
+def squared_error(picture: np.ndarray, reference: np.ndarray) -> float:
+    """The sum of the squared differences of all values."""
+    difference = picture.astype(np.float64)
+    difference -= reference
+    return float(np.vdot(difference, difference))
 
 
-def psnr(picture: np.ndarray, reference: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in decibels of values in [0, 1]."""
-    error = np.mean(np.square(picture.astype(np.float64) - reference))
-    return float(-10 * np.log10(max(error, 1e-20)))
+def psnr(squares: float, n: int) -> float:
+    """Peak signal-to-noise ratio in decibels of n values in [0, 1], from their squared_error."""
+    return -10 * math.log10(max(squares / n, 1e-20))
 
 
-@dataclass(frozen=True)
-class Photograph:
-    """An image as displayed values, float32 [height, width, 3] in [0, 1]."""
+class Picture:
+    """A picture that is made strip by strip.
 
-    path: Path
-    encoded: np.ndarray
-
-    @cached_property
-    def linear(self) -> np.ndarray:
-        return to_linear(self.encoded)
-
-    @property
-    def height(self) -> int:
-        return self.encoded.shape[0]
-
-    @property
-    def width(self) -> int:
-        return self.encoded.shape[1]
-
-    @cached_property
-    def digest(self) -> str:
-        """Identifies the pixels, whatever the file format."""
-        size = np.array([self.height, self.width]).astype("<i8").tobytes()
-        return sha256(size + self.encoded.astype("<f4").tobytes()).hexdigest()
-
-    def centres(self, first_row: int, last_row: int) -> np.ndarray:
-        """Positions (x, y) of the pixel centres of some rows, [n, 2]."""
-        x = (np.arange(self.width, dtype=np.float32) + 0.5) / np.float32(self.width)
-        y = (np.arange(first_row, last_row, dtype=np.float32) + 0.5) / np.float32(self.height)
-        return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-
-
-def read_photograph(path: str | Path) -> Photograph:
-    """Read any image that Pillow knows as RGB; transparency is ignored, rotation is applied.
-
-    Raises:
-        UsageError: there is no such file, or it is not an image.
+    Args:
+        width, height: in pixels.
     """
-    path = Path(path)
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):  # 16 bits a value, which convert("RGB") would cut off
-                grey = np.asarray(image, np.float32)[..., None] / np.float32(65535)
-                encoded = np.repeat(np.clip(grey, 0, 1), 3, axis=-1)
-            else:
-                encoded = np.asarray(image.convert("RGB"), np.float32) / np.float32(255)
-    except Image.UnidentifiedImageError as error:
-        raise UsageError(f"'{path}' is not an image that can be read") from error
-    except OSError as error:
-        raise UsageError(f"cannot read '{path}': {error.strerror or error}") from error
-    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UsageError(f"cannot read '{path}': {error}") from error
-    return Photograph(path, encoded)
+
+    def __init__(self, width: int, height: int):
+        self.image = Image.new("RGB", (width, height))
+
+    def draw(self, first_row: int, encoded: np.ndarray) -> None:
+        """Put displayed values [rows, width, 3] in [0, 1] there."""
+        strip = Image.fromarray((encoded * 255 + 0.5).astype(np.uint8))
+        self.image.paste(strip, (0, first_row))
 
 
-def write_picture(path: Path, image: np.ndarray | Image.Image) -> None:
-    """Write an image, or displayed values [height, width, 3] in [0, 1], as PNG."""
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray((image * 255 + 0.5).astype(np.uint8))
+def write_picture(path: Path, image: Image.Image) -> None:
+    """Write an image as PNG."""
     content = io.BytesIO()
     image.save(content, "png")
-    write_file(path, content.getvalue())
+    write_file(path, content.getbuffer())
 
 
 def contact_sheet(
-    pictures: list[tuple[Path, str]], *, largest: int = 512, columns: int = 6
+    pictures: list[tuple[Path, str]],
+    *,
+    largest: int = 512,
+    columns: int = 6,
+    max_pixels: int = MOST_PIXELS,
 ) -> Image.Image:
     """Labelled pictures of one size side by side, each at most `largest` pixels wide and high.
 
@@ -111,12 +62,11 @@ def contact_sheet(
     tiles = []
     for path, label in pictures:
         try:
-            with Image.open(path) as file:
-                tile = file.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise AppError(f"cannot read '{path}' for the contact sheet: {error}") from error
-        tile.thumbnail((largest, largest), Image.Resampling.LANCZOS)
-        tiles.append((tile, label))
+            with open_image(path, max_pixels) as file:
+                file.thumbnail((largest, largest), Image.Resampling.LANCZOS)
+                tiles.append((file.convert("RGB"), label))
+        except UsageError as error:
+            raise AppError(f"for the contact sheet: {error}") from error
     width, height = tiles[0][0].size
     gap = 12
     columns = min(columns, len(tiles))

@@ -1,10 +1,13 @@
 """Look-ups between pixel centres."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from emulator.device import shared_device
 from numbanet.app.bilinear import colours_of
+from numbanet.app.photograph import Photograph
 from numbanet.targets import target_for
 
 TARGETS = {"cpu": lambda: target_for("cpu"), "emulated": lambda: target_for(shared_device())}
@@ -15,8 +18,17 @@ def target(request):
     return TARGETS[request.param]()
 
 
-def look_up(image, positions, target):
-    colours = colours_of(image, target)(target.from_host(positions))
+def photograph_of(rng, kind, height, width):
+    """Random pixels of one of the two kinds; the fourth byte of colours means nothing."""
+    if kind == "colour":
+        pixels = rng.integers(0, 1 << 32, (height, width), np.uint32)
+    else:
+        pixels = rng.random((height, width), dtype=np.float32)
+    return Photograph(Path("photograph"), pixels)
+
+
+def look_up(photograph, positions, target):
+    colours = colours_of(photograph, target)(target.from_host(positions))
     return target.to_host(colours)
 
 
@@ -33,24 +45,25 @@ def naive(image, positions):
     return colours
 
 
-def test_agrees_with_tent_weights_over_all_pixels(target):
+@pytest.mark.parametrize("kind", ["colour", "grey"])
+def test_agrees_with_tent_weights_over_all_pixels(target, kind):
     rng = np.random.default_rng(1)
-    for shape in [(5, 7, 3), (1, 4, 3), (3, 1, 3), (1, 1, 3)]:
-        image = rng.random(shape, dtype=np.float32)
+    for size in [(5, 7), (1, 4), (3, 1), (1, 1)]:
+        photograph = photograph_of(rng, kind, *size)
         borders = np.array([[0, 0], [0.999999, 0.999999], [0.5, 0], [0, 0.5]], np.float32)
         positions = np.concatenate([rng.random((50, 2), dtype=np.float32), borders])
-        expected = naive(image, positions.astype(np.float64))
-        np.testing.assert_allclose(look_up(image, positions, target), expected, atol=3e-6)
+        expected = naive(photograph.linear(), positions.astype(np.float64))
+        found = look_up(photograph, positions, target)
+        np.testing.assert_allclose(found, expected, atol=3e-6)
 
 
-def test_pixel_centres_give_the_pixels(target):
-    rng = np.random.default_rng(2)
-    image = rng.random((8, 16, 3), dtype=np.float32)
-    x, y = np.meshgrid((np.arange(16) + 0.5) / 16, (np.arange(8) + 0.5) / 8)
-    positions = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
-    np.testing.assert_array_equal(look_up(image, positions, target), image.reshape(-1, 3))
+@pytest.mark.parametrize("kind", ["colour", "grey"])
+def test_pixel_centres_give_the_pixels(target, kind):
+    photograph = photograph_of(np.random.default_rng(2), kind, 8, 16)
+    found = look_up(photograph, photograph.centres(0, 8), target)
+    np.testing.assert_array_equal(found, photograph.linear().reshape(-1, 3))
 
 
 def test_no_positions(target):
-    image, positions = np.zeros((2, 2, 3), np.float32), np.zeros((0, 2), np.float32)
-    assert look_up(image, positions, target).shape == (0, 3)
+    photograph = Photograph(Path("photograph"), np.zeros((2, 2), np.uint32))
+    assert look_up(photograph, np.zeros((0, 2), np.float32), target).shape == (0, 3)

@@ -65,7 +65,8 @@ def test_the_report_says_what_happened(photograph, config, tmp_path):
     assert report["job"]["seed"] == 7
     assert report["job"]["config"]["encoding"]["n_levels"] == 4
     assert report["steps"] == {"asked": 120, "made": 120, "finished": True}
-    assert report["image"] == {"path": str(photograph), "width": 40, "height": 30}
+    size = {"width": 40, "height": 30, "white": 255}
+    assert report["image"] == {"path": str(photograph), **size}
     assert report["psnr"] == result.psnr > 20
     assert report["loss"] == result.loss
     assert [entry["step"] for entry in report["psnrs"]] == [1, 2, 5, 10, 20, 50, 100, 120]

@@ -11,8 +11,8 @@ import numbanet
 from emulator.device import shared_device
 from numbanet.app import image_training
 from numbanet.app.errors import AppError
+from numbanet.app.image_file import read_photograph
 from numbanet.app.learn_image import learn_image, started
-from numbanet.app.pictures import read_photograph
 from numbanet.random import Pcg32
 
 BATCH_SIZE, SEED = 256, 7
