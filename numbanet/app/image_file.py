@@ -65,7 +65,7 @@ def check_size(shown: str, image: Image.Image, max_pixels: int) -> None:
         raise UsageError(f"{shown} has {width} x {height} pixels, which are none to learn")
     if width * height > max_pixels:
         raise UsageError(
-            f"{shown} has {width} x {height} = {width * height} pixels and would take "
+            f"{shown} has {width} x {height} = {width * height} pixels and would take up to "
             f"{width * height * 24 / 1e9:.1f} GB; to allow it: --max-pixels {width * height}"
         )
 

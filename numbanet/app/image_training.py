@@ -36,6 +36,12 @@ from numbanet.random import Pcg32
 from numbanet.target import AbstractTarget
 
 METADATA_KEY = "learn_image"
+FILES = {  # fields of Result; the pictures come on top
+    "contact_sheet": "contact_sheet.png",
+    "curves": "curves.png",
+    "report": "report.json",
+    "snapshot": "snapshot.safetensors",
+}
 
 
 @dataclass(frozen=True)
@@ -222,7 +228,7 @@ class ImageTraining:
     def save(self) -> None:
         self.course.rng_state = self.rng.state
         saved = {"job": asdict(self.job), "course": asdict(self.course)}
-        path = self.output / "snapshot.safetensors"
+        path = self.output / FILES["snapshot"]
         with writing(path):
             self.model.trainer.save(path, metadata={METADATA_KEY: saved})
 
@@ -252,10 +258,7 @@ class ImageTraining:
             psnr=course.psnr,
             samples_per_second=self.samples_per_second,
             pictures=tuple(path for path, _ in labelled),
-            contact_sheet=output / "contact_sheet.png",
-            curves=output / "curves.png",
-            report=output / "report.json",
-            snapshot=output / "snapshot.safetensors",
+            **{name: output / file for name, file in FILES.items()},
         )
         most = photograph.width * photograph.height
         write_picture(result.contact_sheet, contact_sheet(labelled, max_pixels=most))

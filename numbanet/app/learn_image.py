@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,20 @@ from numbanet.app.arguments import check_number, read_config
 from numbanet.app.errors import AppError, UsageError
 from numbanet.app.files import writing
 from numbanet.app.image_file import MOST_PIXELS, read_photograph
-from numbanet.app.image_training import Course, ImageTraining, Job, Result, read_metadata
+from numbanet.app.image_training import (
+    FILES,
+    Course,
+    ImageTraining,
+    Job,
+    Result,
+    read_metadata,
+)
 from numbanet.app.photograph import Photograph
 from numbanet.app.pictures import Picture, write_picture
 from numbanet.app.progress import SilentProgress
 from numbanet.cuda.errors import CudaError
 from numbanet.random import Pcg32
+from numbanet.regular_file import check_regular
 
 DEFAULT_CONFIG = {
     "loss": {"otype": "RelativeL2"},
@@ -103,6 +112,7 @@ def learn_image(
     training.output = Path(output)
     with writing(training.output):
         training.output.mkdir(parents=True, exist_ok=True)
+    check_places(training.output)
     write_reference(training.output / "reference.png", photograph)
     try:
         with progress or SilentProgress() as shown:
@@ -111,6 +121,14 @@ def learn_image(
             return training.run(n_steps, shown, interrupted)
     except CudaError as error:
         raise AppError(str(error)) from error
+
+
+def check_places(output: Path) -> None:
+    """Raise AppError, before the training, where something is in the way of a file of its end."""
+    for name in FILES.values():
+        path = output / name
+        with writing(path), suppress(FileNotFoundError):
+            check_regular(path.stat().st_mode, str(path))
 
 
 def write_reference(path: Path, photograph: Photograph) -> None:

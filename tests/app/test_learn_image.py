@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -206,3 +209,68 @@ def test_the_other_sample_config():
     config = numbanet.load_config(SAMPLES / "configs" / "config_oneblob.json")
     model = numbanet.create_from_config(2, 3, config)
     assert model.network.n_params == 128 * 128 + 4 * 128 * 128 + 16 * 128
+
+
+def peak_memory(program, image, output):
+    """Bytes that a process takes to learn an image."""
+    command, environment = program
+    options = ["--output", output, "--steps", "1", "--batch-size", "256", "--seed", "7"]
+    process = subprocess.Popen(
+        [*command, "learn-image", image, image.with_name("config.json"), *options],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def test_a_large_image_takes_few_bytes_a_pixel(program, config, tmp_path):
+    peaks, sizes = [], [(512, 512), (2048, 2048)]  # a strip, and sixteen
+    for width, height in sizes:
+        path = tmp_path / f"{width}.png"
+        Image.linear_gradient("L").resize((width, height)).convert("RGB").save(path)
+        peaks.append(peak_memory(program, path, tmp_path / "out"))
+    assert peaks[1] - peaks[0] < 24 * (2048**2 - 512**2)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"$a_{$.png", "\u00e9t\u00e9.png".encode()])
+def test_names_of_images(command, photograph, config, tmp_path, name):
+    path = os.fsdecode(os.path.join(os.fsencode(tmp_path), name))
+    os.rename(photograph, path)
+    output = tmp_path / os.fsdecode(b"out \xff")
+    code, out, err = command("learn-image", path, config, "--steps", 1, "--output", output)
+    assert code == 0, err
+    assert "report.json" in out
+    assert json.loads((output / "report.json").read_text())["image"]["path"] == path
+    assert size(output / "curves.png") == (1200, 480)
+    with pytest.raises(UsageError, match="1 steps already"):
+        learn_image(path, n_steps=1, output=output, resume=output / "snapshot.safetensors")
+
+
+def test_an_output_that_has_folders_in_its_place(photograph, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(numbanet.Trainer, "training_step", lambda *_: pytest.fail("it trains"))
+    for name in ("snapshot.safetensors", "curves.png", "report.json", "contact_sheet.png"):
+        output = tmp_path / name
+        (output / name).mkdir(parents=True)
+        with pytest.raises(AppError, match=rf"cannot write '.*{name}/{name}': Is a directory"):
+            learn_image(photograph, config, n_steps=3, output=output, **SMALL)
+
+
+def test_what_was_assumed_is_said_and_reported(command, config, tmp_path):
+    path = tmp_path / "dark.tif"
+    Image.fromarray(np.array([[0, 3000], [1, 4000]], np.uint16)).save(path)
+    arguments = ["learn-image", path, config, "--steps", 1, "--output", tmp_path / "out"]
+    code, _, err = command(*arguments)
+    assert code == 0
+    assert "white is taken to be 4095; for another: --white VALUE" in err
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["image"]["white"] == 4095
+    assert command(*arguments, "--white", 65535)[2].count("white") == 0
+    for wrong in ("0", "nan", "-1"):
+        assert f"white: {float(wrong)!r} is not allowed" in command(*arguments, "--white", wrong)[2]
+    code, _, err = command(*arguments, "--max-pixels", 3)
+    assert code == 2
+    assert "2 x 2 = 4 pixels" in err
+    assert "--max-pixels 4" in err
