@@ -52,7 +52,7 @@ lint: $(READY)
 	@$(BIN)/ruff format --check
 
 docs: $(READY)
-	@$(BIN)/python -m numbanet.app.config_page docs/config.md
+	@$(BIN)/python docs/config_page.py docs/config.md
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks.scripts.cpu_training $(BENCH_ARGS)

@@ -1,6 +1,6 @@
 """docs/config.md, generated from the registry: every component, its options and its sizes.
 
-python -m numbanet.app.config_page docs/config.md
+python docs/config_page.py docs/config.md
 """
 
 import dataclasses

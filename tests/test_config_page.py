@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from docs import config_page
 from numbanet import registry
-from numbanet.app import config_page
 from numbanet.registry import register
 
-PAGE = Path(__file__).parents[2] / "docs" / "config.md"
+PAGE = Path(__file__).parents[1] / "docs" / "config.md"
 
 
 def sections(page, kind):
