@@ -1,5 +1,6 @@
 """The GPU architecture that code is compiled for, as a constant in the code itself."""
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -19,6 +20,16 @@ def emit_compute_capability(builder):
     )
     answer = builder.call(reflect, [builder.bitcast(text, ir.IntType(8).as_pointer())])
     return builder.sdiv(answer, integer(10))
+
+
+# The first with tensor cores as we use them, and the first that adds two float32 to memory at once.
+AMPERE, HOPPER = np.int32(80), np.int32(90)  # as `compute_capability` counts
+
+
+def reaches(device, architecture) -> bool:
+    """Whether a device is of an architecture, or newer."""
+    major, minor = device.compute_capability
+    return 10 * major + minor >= architecture
 
 
 @intrinsic

@@ -15,7 +15,7 @@ from numba.core.errors import RequireLiteralValue, TypingError
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-from numbanet.architecture import emit_compute_capability
+from numbanet.architecture import AMPERE, emit_compute_capability
 from numbanet.inline_compiler import InlineDispatcher
 
 
@@ -315,7 +315,9 @@ def bound(comparison, ptx):
             one = builder.call(
                 ir.InlineAsm(ir.FunctionType(real, [real] * 2), text, "=f,f,f"), args
             )
-            has_it = builder.icmp_signed(">=", emit_compute_capability(builder), ir.IntType(32)(80))
+            has_it = builder.icmp_signed(
+                ">=", emit_compute_capability(builder), ir.IntType(32)(int(AMPERE))
+            )
             return builder.select(has_it, one, bounded)
 
         return types.float32(types.float32, types.float32), codegen

@@ -70,7 +70,7 @@ def open_saved_training(path: str | os.PathLike) -> Iterator[tuple[SavedTraining
         try:
             with UnknownOptions():
                 saved = _described(file.header)
-            assert saved.tensor_shapes  # fails where the optimizer does not fit the parameters
+            _ = saved.tensor_shapes  # fails where the optimizer does not fit the parameters
         except Exception as error:  # components may fail in any way on what nobody checked
             raise SnapshotError(
                 f"{file.name}: the snapshot cannot be used ({error!s:.200})"

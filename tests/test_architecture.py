@@ -49,6 +49,11 @@ LAYERS = (
     ("app",),
     ("__main__",),
 )
+# The same within numbanet/cuda.
+ROOMS = (
+    *("errors", "toolchain", "driver", "launch", "memory", "block"),
+    *("chain", "fused", "wide", "optimizer", "in_kernels", "engine", "target"),
+)
 COMPONENTS = ("activations", "encodings", "losses", "networks", "optimizers")
 GRAB_BAGS = {"common", "core", "helpers", "misc", "util", "utils"}
 
@@ -131,6 +136,21 @@ def test_houses_import_one_way(house):
             path = imported_file(name)
             there = house_of(path) if path else None
             assert there in (None, house, *HOUSES[house]), f"{file} imports {name}"
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "cuda").glob("**/*.py")), ids=identity)
+def test_rooms_of_the_cuda_target_import_in_one_direction(file):
+    here = file.relative_to(PACKAGE / "cuda").with_suffix("").parts[0]
+    for name in imported(tree_of(file)):
+        if here != "__init__" and name.startswith("numbanet.cuda."):
+            there = name.split(".")[2]
+            assert here == there or ROOMS.index(there) < ROOMS.index(here), f"{here}: {name}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=identity)
+def test_nothing_is_asserted(file):
+    """Assertions vanish under python -O, and what they compute or check with them."""
+    assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree_of(file)))
 
 
 @pytest.mark.parametrize("file", FILES, ids=identity)

@@ -15,7 +15,6 @@ PACKAGES = (
     "llvmlite",
     "numba-cuda",
     "cuda-bindings",
-    "cuda-core",
     "safetensors",
 )
 

@@ -12,7 +12,7 @@ from numba import prange
 from numbanet.cpu.launch import ParallelKernel
 from numbanet.cpu.mlp import (
     TILE,
-    TileLayout,
+    BufferLayout,
     pack_weights,
     tile_backward,
     tile_forward,
@@ -31,7 +31,7 @@ def double_backward_kernel(network: AbstractMLP, param_gradients: bool) -> Paral
     Takes the features' tangents and the gradient of the outputs' tangents, and replaces features
     and tangents by their gradients; adds to the gradients of the network's parameters.
     """
-    layout = TileLayout(network, with_tangents=True)
+    layout = BufferLayout(network, with_tangents=True)
     n_encoded, n_outputs = network.n_input_dims, network.n_output_dims
     n_weights, scratch_size = layout.n_weights, layout.scratch_size
     output, pitch = layout.output, layout.pitches[-1]

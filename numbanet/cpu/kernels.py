@@ -15,7 +15,7 @@ from numba import prange
 from numbanet.cpu.launch import ParallelKernel
 from numbanet.cpu.mlp import (
     TILE,
-    TileLayout,
+    BufferLayout,
     pack_weights,
     tile_backward,
     tile_forward,
@@ -52,7 +52,7 @@ class TrainingPlan:
         There are fewer groups where their gradients would need much memory: more than the
         parameters and 160 bytes per sample.
         """
-        n_affordable = (self.model.n_params + 40 * n) // TileLayout(self.model.network).n_weights
+        n_affordable = (self.model.n_params + 40 * n) // BufferLayout(self.model.network).n_weights
         n_groups = min(N_GROUPS, max(2, n_affordable // 2 * 2))
         return max(TILE, next_multiple(-(-min(n, self.slab_rows) // n_groups), TILE))
 
@@ -67,7 +67,7 @@ class TrainingPlan:
 def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> ParallelKernel:
     """(xs, params, ys, features): evaluate the model for every row; features may be empty."""
     layout, n_encoded, n_outputs = (
-        TileLayout(model.network),
+        BufferLayout(model.network),
         model.n_encoded,
         model.network.n_output_dims,
     )
@@ -117,7 +117,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
     does not need is passed as an empty array.
     """
     model, loss = plan.model, plan.loss
-    encoding, network, layout = model.encoding, model.network, TileLayout(model.network)
+    encoding, network, layout = model.encoding, model.network, BufferLayout(model.network)
     n_encoded, n_outputs = model.n_encoded, network.n_output_dims
     n_network_params, n_weights = network.n_params, layout.n_weights
     scratch_size = layout.scratch_size

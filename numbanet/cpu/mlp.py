@@ -27,7 +27,7 @@ TILE = 128
 
 
 @dataclass(frozen=True)
-class TileLayout:
+class BufferLayout:
     """Where a network's weights and activations lie in the flat buffers of the CPU kernels.
 
     Widths are padded to a multiple of 16, which every vector length divides. Rows of weights are
@@ -100,7 +100,7 @@ def pack_weights(network: AbstractMLP):
 
     Both buffers are zero where no weight belongs.
     """
-    layout = TileLayout(network)
+    layout = BufferLayout(network)
     shapes, pitches, offsets = network.shapes, layout.pitches, layout.weight_offsets
     n_matrices = len(shapes)
 
@@ -128,7 +128,7 @@ def unpack_gradients(network: AbstractMLP):
 
     Groups are added in their order, so the result does not depend on the number of threads.
     """
-    layout = TileLayout(network)
+    layout = BufferLayout(network)
     shapes, pitches, offsets = network.shapes, layout.pitches, layout.weight_offsets
     n_matrices = len(shapes)
 
@@ -152,7 +152,7 @@ def unpack_gradients(network: AbstractMLP):
 
 
 @cache
-def tile_forward(layout: TileLayout):
+def tile_forward(layout: BufferLayout):
     """Device function (x, x_start, n_rows, transposed, scratch): outputs go to layout.output."""
     network = layout.network
     n_hidden_layers, n_neurons = network.n_hidden_layers, network.n_neurons
@@ -199,11 +199,11 @@ def tile_forward(layout: TileLayout):
 
 @cache
 def matrix_backward(weight_gradients: bool):
-    """Device function for one matrix: (sizes, y, x, weights, dl_dweights, target, wants_target).
+    """Device function (sizes, y, x, weights, dl_dweights, start, target, wants_target): one matrix.
 
     sizes = (n_rows, n_outputs, output_pitch, input_pitch); y, x and target are tuples of an array
     and where the gradient of the outputs, the inputs, and the gradient of the inputs start in it;
-    weights and dl_dweights start at the same place of their arrays.
+    weights and dl_dweights both start at `start` of their arrays.
     """
     product = matrix_product()
 
@@ -227,7 +227,7 @@ def matrix_backward(weight_gradients: bool):
 
 
 @cache
-def tile_backward(layout: TileLayout, weight_gradients: bool, input_gradients: bool):
+def tile_backward(layout: BufferLayout, weight_gradients: bool, input_gradients: bool):
     """Device function (x, x_start, n_rows, weights, scratch, dl_dweights).
 
     The gradient of the output is expected at layout.output + 2 * layout.output_size. The gradient

@@ -13,11 +13,10 @@ from numbanet.cuda.memory.arrays import DeviceArray, address_of, empty
 from numbanet.cuda.wide.engine import WideTraining
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.losses.base import AbstractLoss
-from numbanet.storage.views import ITEM_SIZES
+from numbanet.storage.views import FLOAT_BYTES
 from numbanet.target import Gradients
 
 MOST_NUMBERS = 2**31  # of all inputs or outputs, whose places have 32 bits
-AMPERE = (8, 0)  # the first with these matrix instructions
 
 
 class FusedEngine(NetworkEngine):
@@ -138,7 +137,7 @@ class FusedEngine(NetworkEngine):
         flat = scatter = 0
         if gradients is not None:
             flat = gradients.flat.address
-            scatter = flat + network.n_params * ITEM_SIZES["float32"]
+            scatter = flat + network.n_params * FLOAT_BYTES
             if in_halves:
                 scatter = gradients.scatter.address
         scale = self.loss_scale / max(n * network.n_output_dims, 1) if loss is not None else 1.0

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from numbanet.architecture import AMPERE, HOPPER, reaches
 from numbanet.cuda.chain.encoding_engine import EncodingEngine
 from numbanet.cuda.chain.engine import NetworkEngine
-from numbanet.cuda.engine import AMPERE, FusedEngine
+from numbanet.cuda.engine import FusedEngine
 from numbanet.cuda.in_kernels.device_functions import device_functions
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.memory import arrays, uniform
@@ -16,8 +17,6 @@ from numbanet.cuda.memory.parameters import CudaParameters, aligned
 from numbanet.cuda.optimizer.training import CudaTraining
 from numbanet.storage.views import DTYPES
 from numbanet.target import AbstractTarget, Gradients
-
-HOPPER = (9, 0)  # adds two float32 to memory in one instruction
 
 
 class CudaTarget(AbstractTarget):
@@ -83,14 +82,14 @@ class CudaTarget(AbstractTarget):
         flat = aligned(self.device, n_params, "float32", n_matrix_params)
         self.device.zero(flat.address, flat.nbytes)
         n_scattered = n_params - n_matrix_params
-        in_halves = self.precision != "float32" and self.device.compute_capability < HOPPER
+        in_halves = self.precision != "float32" and not reaches(self.device, HOPPER)
         if not in_halves or n_scattered == 0:
             return Gradients(flat)
         scatter = arrays.zeros((n_scattered + 1,), DTYPES[self.precision], self.device)
         return Gradients(flat, scatter[:n_scattered])
 
     def network_engine(self, model):
-        can = self.precision != "float32" and self.device.compute_capability >= AMPERE
+        can = self.precision != "float32" and reaches(self.device, AMPERE)
         if self.fused and not can:
             raise ValueError(
                 "fused=True: float32, and GPUs before Ampere, have only the chain of kernels; use "

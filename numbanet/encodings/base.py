@@ -120,6 +120,12 @@ class AbstractEncoding(ABC):
         return ((0, self.n_outputs),)
 
     @property
+    def partition_width(self) -> int:
+        """Features of each partition, as many for all."""
+        (width,) = {stop - start for start, stop in self.partition_columns}
+        return width
+
+    @property
     def partition_param_ends(self) -> tuple[int, ...]:
         """Where the parameters of the first, second ... partition end, if they lie in order.
 

@@ -28,7 +28,7 @@ class OneBlobFrequency(AbstractWrapper):
 
     def __post_init__(self):
         check(self.n_dims >= N_WAVES + N_BLOBS, "n_dims", self.n_dims, "8 or more")
-        assert self.encoding  # raises where an option is wrong
+        _ = self.encoding  # raises where an option is wrong
 
     @cached_property
     def encoding(self):

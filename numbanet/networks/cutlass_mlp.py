@@ -9,7 +9,10 @@ from numbanet.registry import check, derived, register
 @register("network", "CutlassMLP", "MLP")
 @dataclass(frozen=True)
 class CutlassMLP(AbstractMLP):
-    """One kernel per layer; without hidden layers it is one matrix and the output activation."""
+    """Any width and depth; without hidden layers it is one matrix and the output activation.
+
+    Which kernels run does not depend on the otype: see FullyFusedMLP.
+    """
 
     n_input_dims: int = derived()
     n_output_dims: int = derived()

@@ -14,7 +14,11 @@ MOST_NEURONS = 128
 @register("network", "FullyFusedMLP", "MegakernelMLP")
 @dataclass(frozen=True)
 class FullyFusedMLP(AbstractMLP):
-    """All layers in one kernel; the hidden ones are a multiple of 16 wide, up to 128."""
+    """Hidden layers are a multiple of 16 wide, up to 128.
+
+    The otype asks for nothing more than such widths: a CutlassMLP that has them runs in the same
+    kernels.
+    """
 
     n_input_dims: int = derived()
     n_output_dims: int = derived()

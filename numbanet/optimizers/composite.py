@@ -24,7 +24,7 @@ MOST_PARTS = 64  # each is compiled
 
 
 @dataclass(frozen=True)
-class Part:
+class Share:
     """How many parameters, and what optimizes them."""
 
     n_params_to_optimize: int
@@ -35,7 +35,7 @@ class Part:
         return {**own, "n_params_to_optimize": self.n_params_to_optimize}
 
 
-def create_parts(value: Any, path: str) -> tuple[Part, ...]:
+def create_parts(value: Any, path: str) -> tuple[Share, ...]:
     if not isinstance(value, (list, tuple)):
         raise ConfigError(f"{path}: expected a list of optimizers, got {shown(value)}")
     if len(value) > MOST_PARTS:
@@ -43,15 +43,15 @@ def create_parts(value: Any, path: str) -> tuple[Part, ...]:
     return tuple(create_part(each, f"{path}[{k}]") for k, each in enumerate(value))
 
 
-def create_part(value: Any, path: str) -> Part:
+def create_part(value: Any, path: str) -> Share:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path}: expected a JSON object, got {shown(value)}")
     options = dict(value)
-    (field,) = (each for each in dataclasses.fields(Part) if each.type in (int, "int"))
+    (field,) = (each for each in dataclasses.fields(Share) if each.type in (int, "int"))
     n_params = registry.convert(field, options.pop(field.name, 0), f"{path}.{field.name}")
     if n_params < 1:
         raise ConfigError(f"{path}.{field.name}: {n_params} is not allowed; use an integer from 1")
-    return Part(n_params, create_nested(options, path))
+    return Share(n_params, create_nested(options, path))
 
 
 @register("optimizer", "Composite")
@@ -64,7 +64,7 @@ class Composite(AbstractOptimizer):
     """
 
     learning_rate: float = 1.0
-    nested: tuple[Part, ...] = dataclasses.field(default=(), metadata={"convert": create_parts})
+    nested: tuple[Share, ...] = dataclasses.field(default=(), metadata={"convert": create_parts})
 
     def __post_init__(self):
         rate = self.learning_rate

@@ -11,7 +11,7 @@ from numba import types
 from numba.core.errors import TypingError
 from numba.extending import overload
 
-from numbanet.architecture import compute_capability
+from numbanet.architecture import HOPPER, compute_capability
 from numbanet.device import ZERO, device, select
 from numbanet.storage.halves import (
     bfloat16_pair_to_floats,
@@ -23,19 +23,18 @@ from numbanet.storage.halves import (
 )
 from numbanet.storage.memory_access import (
     add_shared_int32,
+    load_halves,
     load_two_floats,
-    load_word,
     reduce_bfloat16x2,
     reduce_float16x2,
     reduce_float32,
     reduce_two_float32,
     round_to_int32,
+    store_halves,
     store_two_floats,
-    store_word,
     swap_word_if_equal,
 )
 
-HOPPER = np.int32(90)
 FRACTION_BITS = 8  # of numbers that are rounded at random to integers
 FRACTION = np.uint32(2**FRACTION_BITS - 1)
 GOLDEN = np.uint32(
@@ -164,11 +163,11 @@ def load_float_pair(array, i):
 
 
 def load_half_pair(array, i):
-    return float16_pair_to_floats(load_word(array, i))
+    return float16_pair_to_floats(load_halves(array, i))
 
 
 def load_bfloat_pair(array, i):
-    return bfloat16_pair_to_floats(load_word(array, i))
+    return bfloat16_pair_to_floats(load_halves(array, i))
 
 
 def store_float_pair(array, i, low, high):
@@ -176,11 +175,11 @@ def store_float_pair(array, i, low, high):
 
 
 def store_half_pair(array, i, low, high):
-    store_word(array, i, floats_to_float16_pair(low, high))
+    store_halves(array, i, floats_to_float16_pair(low, high))
 
 
 def store_bfloat_pair(array, i, low, high):
-    store_word(array, i, floats_to_bfloat16_pair(low, high))
+    store_halves(array, i, floats_to_bfloat16_pair(low, high))
 
 
 def add_float(array, i, value):
@@ -222,7 +221,7 @@ def add_bfloat_pair(array, i, low, high):
     if compute_capability() >= HOPPER:
         reduce_bfloat16x2(array, i, floats_to_bfloat16_pair(low, high))
     else:
-        before = load_word(array, i)
+        before = load_halves(array, i)
         expected = ~before
         while before != expected:
             expected = before

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbanet.architecture import compute_capability
+from numbanet.architecture import AMPERE, compute_capability
 from numbanet.device import device, float_bits, float_from_bits, select, unrolled
 
 HIGH_HALF = np.uint32(0xFFFF0000)
@@ -18,7 +18,6 @@ MAGNITUDE, INFINITY = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
 BFLOAT_NAN = np.uint32(0x7FFF)
 BELOW_HALF_UNIT = np.uint32(0x7FFF)
 BIT, WIDTH = np.uint32(1), np.uint32(16)
-AMPERE = np.int32(80)
 
 
 def ptx_function(text, result, arguments, constraints):

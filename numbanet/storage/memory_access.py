@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 from numbanet.storage.views import GLOBAL_MEMORY
 
 
-def address_of(context, builder, signature, args, element):
+def pointer_to(context, builder, signature, args, element):
     """A pointer into global memory to `element`s, at the array and the index that come first."""
     array = context.make_array(signature.args[0])(context, builder, args[0])
     index = context.cast(builder, args[1], signature.args[1], types.intp)
@@ -26,11 +26,11 @@ TWO_WORDS = ir.VectorType(WORD, 2)
 
 
 @intrinsic
-def load_word(typingctx, array, i):
+def load_halves(typingctx, array, i):
     """Two neighbouring halves as the 32-bit word that they are."""
 
     def codegen(context, builder, signature, args):
-        loaded = builder.load(address_of(context, builder, signature, args, WORD))
+        loaded = builder.load(pointer_to(context, builder, signature, args, WORD))
         loaded.align = 4
         return loaded
 
@@ -38,9 +38,9 @@ def load_word(typingctx, array, i):
 
 
 @intrinsic
-def store_word(typingctx, array, i, word):
+def store_halves(typingctx, array, i, word):
     def codegen(context, builder, signature, args):
-        pointer = address_of(context, builder, signature, args, WORD)
+        pointer = pointer_to(context, builder, signature, args, WORD)
         builder.store(args[2], pointer).align = 4
         return context.get_dummy_value()
 
@@ -52,7 +52,7 @@ def swap_word_if_equal(typingctx, array, i, expected, word):
     """What the word was; it is replaced if it was the expected one, in one step."""
 
     def codegen(context, builder, signature, args):
-        pointer = address_of(context, builder, signature, args, WORD)
+        pointer = pointer_to(context, builder, signature, args, WORD)
         swapped = builder.cmpxchg(pointer, args[2], args[3], "monotonic", "monotonic")
         return builder.extract_value(swapped, 0)
 
@@ -64,7 +64,7 @@ def add_to_word(typingctx, array, i, value):
     """array[i] += value, in one step; returns what was there."""
 
     def codegen(context, builder, signature, args):
-        pointer = address_of(context, builder, signature, args, WORD)
+        pointer = pointer_to(context, builder, signature, args, WORD)
         return builder.atomic_rmw("add", pointer, args[2], "monotonic")
 
     return types.uint32(array, i, types.uint32), codegen
@@ -76,7 +76,7 @@ def vector_load(vector, array, i):
     result = types.UniTuple(types.float32, n)
 
     def codegen(context, builder, signature, args):
-        loaded = builder.load(address_of(context, builder, signature, args, vector))
+        loaded = builder.load(pointer_to(context, builder, signature, args, vector))
         loaded.align = 4 * n
         values = [builder.extract_element(loaded, WORD(k)) for k in range(n)]
         return context.make_tuple(builder, result, values)
@@ -92,7 +92,7 @@ def vector_store(vector, array, i, *values):
         whole = ir.Constant(vector, ir.Undefined)
         for k in range(n):
             whole = builder.insert_element(whole, args[2 + k], WORD(k))
-        pointer = address_of(context, builder, signature, args, vector)
+        pointer = pointer_to(context, builder, signature, args, vector)
         builder.store(whole, pointer).align = 4 * n
         return context.get_dummy_value()
 
@@ -155,7 +155,7 @@ def reduction(text, constraints, array, i, *values):
     """
 
     def codegen(context, builder, signature, args):
-        pointer = address_of(context, builder, signature, args, ir.IntType(8))
+        pointer = pointer_to(context, builder, signature, args, ir.IntType(8))
         operands = [builder.ptrtoint(pointer, ir.IntType(64)), *args[2:]]
         function = ir.FunctionType(ir.VoidType(), [operand.type for operand in operands])
         instruction = ir.InlineAsm(function, text, constraints + ",~{memory}", side_effect=True)

@@ -100,13 +100,12 @@ def columns_from(typingctx, array, first, n_rows, n_columns):
 
 
 float_vector, float_matrix = vector_view("float32"), matrix_view("float32")
-half_vector, half_matrix = vector_view("float16"), matrix_view("float16")
-bfloat_vector, bfloat_matrix = vector_view("bfloat16"), matrix_view("bfloat16")
+half_vector, bfloat_vector = vector_view("float16"), vector_view("bfloat16")
 uint32_vector = vector_view("uint32")
 
-ITEM_SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
+ITEM_SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes
+FLOAT_BYTES = ITEM_SIZES["float32"]
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}  # on the host
 
 # By the precision of a model's compute copy of its parameters.
 VECTORS = {"float32": float_vector, "float16": half_vector, "bfloat16": bfloat_vector}
-MATRICES = {"float32": float_matrix, "float16": half_matrix, "bfloat16": bfloat_matrix}

@@ -10,11 +10,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbanet.activations import Activation, ReLU
-from numbanet.architecture import compute_capability
+from numbanet.architecture import HOPPER, compute_capability
 from numbanet.device import belongs_to, device
 from numbanet.storage.halves import TO_FLOATS, TO_PAIR, ptx_function
-
-HOPPER = np.int32(90)
 
 
 @cache

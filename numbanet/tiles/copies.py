@@ -7,7 +7,8 @@ import numpy as np
 from numbanet.device import device, unrolled
 from numbanet.tiles.instructions import copy_words
 
-PIECE = 16  # bytes
+PIECE = 16  # bytes of the widest access
+PIECE_HALVES = PIECE // 2
 
 
 @cache

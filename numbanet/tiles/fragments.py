@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from numbanet.architecture import compute_capability
+from numbanet.architecture import HOPPER, compute_capability
 from numbanet.device import ZERO, device, unrolled
 from numbanet.tiles.instructions import (
     MULTIPLY_ADD,
@@ -24,7 +24,6 @@ from numbanet.tiles.instructions import (
 )
 
 ROWS = 16  # of a fragment
-HOPPER = np.int32(90)
 
 
 def row_pitch(width: int) -> int:

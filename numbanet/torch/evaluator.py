@@ -184,7 +184,7 @@ class Evaluator:
                 )
             else:
                 self._engine.backward(inputs, read, dl_dy, gradients, dl_dx)
-            return self._tensor(dl_dx, x), self._gradient_tensor(gradients, wants_params, params)
+            return self._tensor(dl_dx, x), self._gradient_tensor(gradients, params)
 
     def double_backward(
         self, dl_dy: torch.Tensor, x: torch.Tensor, params: torch.Tensor, dl_ddx: torch.Tensor,
@@ -203,7 +203,7 @@ class Evaluator:
             dl_ddx = self.target.matrix(array_of(dl_ddx), "dl_ddx", self.n_inputs, len(x))
             gradients = self._gradients(wants_params)
             dl_ddy, dl_dx = self._engine.double_backward(inputs, read, dl_dy, dl_ddx, gradients)
-            dl_dparams = self._gradient_tensor(gradients, wants_params, params)
+            dl_dparams = self._gradient_tensor(gradients, params)
             return tensor_of(dl_ddy), tensor_of(dl_dx), dl_dparams
 
     def loss(
@@ -232,7 +232,7 @@ class Evaluator:
             else:  # on a GPU, how many partial sums there are
                 sums = tensor_of(self._engine.partial_sums(found)[:found])
                 value = sums.sum() / max(targets.numel(), 1)
-            dl_dparams = self._gradient_tensor(gradients, wants_params, params)
+            dl_dparams = self._gradient_tensor(gradients, params)
             return value, self._tensor(dl_dx, x), dl_dparams
 
     def _arrays(self, x: torch.Tensor, params: torch.Tensor) -> tuple[Any, Any]:
@@ -251,7 +251,7 @@ class Evaluator:
     def _tensor(self, array: Any, like: torch.Tensor) -> torch.Tensor:
         return like.new_empty(0) if array is None else tensor_of(array)
 
-    def _gradient_tensor(self, gradients, wanted: bool, like: torch.Tensor) -> torch.Tensor:
+    def _gradient_tensor(self, gradients, like: torch.Tensor) -> torch.Tensor:
         return self._tensor(gradients and gradients.flat, like)
 
 

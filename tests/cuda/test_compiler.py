@@ -20,7 +20,7 @@ from numbanet.cuda.toolchain.compiler import compile_ptx
 from numbanet.device import device
 from numbanet.inline_compiler import DeviceCodeError, complaint, line_of
 from numbanet.storage.access import load, load_pair, reduce_one, reduce_pair, store, store_pair
-from numbanet.storage.views import MATRICES, VECTORS, float_vector
+from numbanet.storage.views import VECTORS, float_matrix, float_vector
 
 TYPES = "uint64", "int32"
 ARCHITECTURES = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]
@@ -50,10 +50,10 @@ def scaled_by(factor):
 
 
 def all_accesses(storage):
-    vector, matrix = VECTORS[storage], MATRICES[storage]
+    vector = VECTORS[storage]
 
     def accesses(px, n, py):
-        x, y = vector(px, n), matrix(py, n // 8, 8)
+        x, y = vector(px, n), float_matrix(py, n // 8, 8)
         i = np.uint32(2 * cuda.grid(1))
         if i < np.uint32(n):
             low, high = load_pair(x, i)

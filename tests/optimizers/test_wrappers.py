@@ -11,7 +11,7 @@ from laws import compiles_nothing
 import numbanet
 from numbanet.optimizers import EMA, SGD, Adam, Composite
 from numbanet.optimizers.base import ParamLayout
-from numbanet.optimizers.composite import Part
+from numbanet.optimizers.composite import Share
 from numbanet.registry import ConfigError, create, to_config
 from numbanet.unknown_options import UnknownOptionWarning
 
@@ -268,7 +268,7 @@ def test_wrong_values(otype, option, values):
 
 @pytest.mark.parametrize("sizes", [(40, 19), (40, 21), (60, 1)])
 def test_parts_that_do_not_add_up_are_refused(sizes):
-    optimizer = Composite(nested=tuple(Part(n, Adam()) for n in sizes))
+    optimizer = Composite(nested=tuple(Share(n, Adam()) for n in sizes))
     with pytest.raises(ConfigError, match=rf"add up to {sum(sizes)}, and there are 60 parameters"):
         EMA(nested=optimizer).matrix_ranges(ParamLayout(60, ((4, 8), (2, 4))))
 
@@ -281,7 +281,7 @@ def test_a_trainer_refuses_parts_that_do_not_add_up():
 
 def test_parts_get_their_matrices():
     layout = ParamLayout(60, ((4, 8), (2, 4)))
-    parts = Composite(nested=tuple(Part(n, SGD()) for n in (32, 18, 10))).layouts(layout)
+    parts = Composite(nested=tuple(Share(n, SGD()) for n in (32, 18, 10))).layouts(layout)
     assert [part.shapes for part in parts] == [((4, 8),), ((2, 4),), ()]
     ranges = [part.matrix_ranges for part in parts]
     assert ranges == [((0, 32),), ((32, 40), (40, 50)), ((50, 60),)]
@@ -290,6 +290,6 @@ def test_parts_get_their_matrices():
 
 @pytest.mark.parametrize("first", [1, 31, 33, 39])
 def test_no_matrix_is_divided(first):
-    optimizer = Composite(nested=(Part(first, SGD()), Part(60 - first, SGD())))
+    optimizer = Composite(nested=(Share(first, SGD()), Share(60 - first, SGD())))
     with pytest.raises(ConfigError, match="are one matrix"):
         optimizer.layouts(ParamLayout(60, ((4, 8), (2, 4))))

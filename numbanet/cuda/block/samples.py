@@ -7,7 +7,7 @@ from functools import cache, reduce
 
 import numpy as np
 
-from numbanet.cuda.chain.encoding_kernels import partition_width, read_row
+from numbanet.cuda.launch.rows import read_row
 from numbanet.device import (
     ONE,
     ZERO,
@@ -22,15 +22,14 @@ from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.finite_inputs import nan_bits, zero_or_nan
 from numbanet.storage.halves import TO_FLOATS, TO_PAIR
 from numbanet.storage.views import VECTORS, float_vector
+from numbanet.tiles.copies import PIECE_HALVES
 from numbanet.tiles.instructions import load_words, store_words, warp_barrier
-
-PIECE = 8  # halves of a 16-byte access
 
 
 @cache
 def store_pairs(n: int):
     """Device function (address, words): write a row of n halves, two in a word."""
-    n_pieces = n // PIECE
+    n_pieces = n // PIECE_HALVES
 
     @device
     def store_piece(k, address, words):
@@ -48,7 +47,7 @@ def store_pairs(n: int):
 @cache
 def load_pairs(n: int):
     """Device function (address, words): read a row of n halves, two in a word."""
-    n_pieces = n // PIECE
+    n_pieces = n // PIECE_HALVES
 
     @device
     def load_piece(k, address, words):
@@ -105,7 +104,7 @@ def encode_in_words(encoding: AbstractEncoding, precision: str):
     n, vector, constants = encoding.n_outputs, VECTORS[precision], encoding.constants
     n_words, to_pair = n // 2, TO_PAIR[precision]
     in_pairs = all(
-        part.first_column % 2 == 0 and partition_width(part.encoding) % 2 == 0
+        part.first_column % 2 == 0 and part.encoding.partition_width % 2 == 0
         for part in encoding.parts
     )
     n_floats, n_constants = 1 if in_pairs else n, len(constants)
@@ -118,7 +117,7 @@ def encode_in_words(encoding: AbstractEncoding, precision: str):
         words[first + k] = to_pair(y[2 * k], y[2 * k + 1])
 
     def make(part):
-        n_dims, width = part.encoding.n_dims, partition_width(part.encoding)
+        n_dims, width = part.encoding.n_dims, part.encoding.partition_width
         n_partitions, n_params = len(part.encoding.partition_columns), part.encoding.n_params
         first_dim, first_column = part.first_dim, part.first_column
         first_param, partition_forward = part.first_param, part.encoding.partition_forward
@@ -198,7 +197,7 @@ def encode_backward(encoding: AbstractEncoding, precision: str, storage: str, n_
     to_float = unpack(precision)
 
     def make(part):
-        n_dims, width = part.encoding.n_dims, partition_width(part.encoding)
+        n_dims, width = part.encoding.n_dims, part.encoding.partition_width
         n_partitions, n_params = len(part.encoding.partition_columns), part.encoding.n_params
         first_dim, first_column = part.first_dim, part.first_column
         first_param, backward = part.first_param, part.encoding.partition_backward_params
@@ -249,7 +248,7 @@ def encode_backward_input(encoding: AbstractEncoding, precision: str):
     read = read_row(n_all_dims)
 
     def make(part):
-        n_dims, width = part.encoding.n_dims, partition_width(part.encoding)
+        n_dims, width = part.encoding.n_dims, part.encoding.partition_width
         n_partitions, n_params = len(part.encoding.partition_columns), part.encoding.n_params
         first_dim, first_column = part.first_dim, part.first_column
         first_param, backward = part.first_param, part.encoding.partition_backward_input

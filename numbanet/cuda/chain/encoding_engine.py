@@ -5,14 +5,12 @@ from typing import Any
 
 from numbanet.cuda.chain import encoding_kernels as kernels
 from numbanet.cuda.launch.kernel import Kernel, exclusive
+from numbanet.cuda.launch.rows import MOST_ROWS
 from numbanet.cuda.memory.arrays import DeviceArray, empty, zeros
 from numbanet.cuda.memory.parameter_kernels import FILL_COLUMNS, fill_columns_kernel
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.storage.views import ITEM_SIZES
+from numbanet.storage.views import FLOAT_BYTES, ITEM_SIZES
 from numbanet.target import Gradients
-
-FLOAT_BYTES = 4
-MOST_ROWS = 1 << 18  # of one launch, so that places fit into 32 bits
 
 
 class Rows:

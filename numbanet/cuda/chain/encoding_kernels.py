@@ -10,11 +10,11 @@ from functools import cache
 
 import numpy as np
 
+from numbanet.cuda.launch.rows import add_to_row, read_features, read_row, write_features
 from numbanet.cuda.launch.threads import block_index_y, thread_number
-from numbanet.device import device, local_array
+from numbanet.device import local_array
 from numbanet.encodings.base import AbstractEncoding, Part
 from numbanet.encodings.finite_inputs import spoil, zero_or_nan
-from numbanet.storage.access import load, reduce_one, store
 from numbanet.storage.views import VECTORS, float_vector
 
 FORWARD = ("uint64", "uint32", "uint64", "uint64", "uint32", "uint32")
@@ -37,66 +37,6 @@ DOUBLE_BACKWARD_PARAMS = (
 
 
 @cache
-def read_row(n: int):
-    """Device function (address, start, row): n float32 from number `start` on."""
-
-    @device
-    def read_row(address, start, row):
-        numbers = float_vector(address, n)
-        for d in range(n):
-            row[d] = numbers[np.uint32(start + np.uint32(d))]
-
-    return read_row
-
-
-@cache
-def read_features(n: int, storage: str):
-    """Device function (address, start, step, features): n features, `step` numbers apart."""
-    vector = VECTORS[storage]
-
-    @device
-    def read_features(address, start, step, features):
-        numbers = vector(address, n)
-        for k in range(n):
-            features[k] = load(numbers, np.uint32(start + np.uint32(k) * step))
-
-    return read_features
-
-
-@cache
-def write_features(n: int, storage: str):
-    """Device function (address, start, step, features), the inverse of read_features."""
-    vector = VECTORS[storage]
-
-    @device
-    def write_features(address, start, step, features):
-        numbers = vector(address, n)
-        for k in range(n):
-            store(numbers, np.uint32(start + np.uint32(k) * step), features[k])
-
-    return write_features
-
-
-@cache
-def add_to_row(n: int):
-    """Device function (address, start, row, factor): add factor * row to n float32."""
-
-    @device
-    def add_to_row(address, start, row, factor):
-        numbers = float_vector(address, n)
-        for d in range(n):
-            reduce_one(numbers, np.uint32(start + np.uint32(d)), factor * row[d])
-
-    return add_to_row
-
-
-def partition_width(encoding: AbstractEncoding) -> int:
-    """Features of each partition."""
-    (width,) = {stop - start for start, stop in encoding.partition_columns}
-    return width
-
-
-@cache
 def forward_kernel(part: Part, n_columns: int, params_storage: str, features_storage: str):
     """(x, n, params, y, sample_step, feature_step): write the features of a part.
 
@@ -104,7 +44,7 @@ def forward_kernel(part: Part, n_columns: int, params_storage: str, features_sto
     these.
     """
     encoding, first_dim = part.encoding, part.first_dim
-    n_dims, width, n_params = encoding.n_dims, partition_width(encoding), encoding.n_params
+    n_dims, width, n_params = encoding.n_dims, encoding.partition_width, encoding.n_params
     partition_forward, params_vector = encoding.partition_forward, VECTORS[params_storage]
     read, write = read_row(n_columns), write_features(width, features_storage)
     check = zero_or_nan(n_columns)
@@ -132,7 +72,7 @@ def backward_params_kernel(
 
     Adds factor times the gradient of the parameters. Samples are numbers `first` ... of n_all.
     """
-    n_dims, width, n_params = encoding.n_dims, partition_width(encoding), encoding.n_params
+    n_dims, width, n_params = encoding.n_dims, encoding.partition_width, encoding.n_params
     backward, gradients_vector = encoding.partition_backward_params, VECTORS[storage]
     params_vector = VECTORS[params_storage]
     read, read_dl_dy = read_row(n_dims), read_features(width, features_storage)
@@ -163,7 +103,7 @@ def backward_input_kernel(encoding: AbstractEncoding, params_storage: str, featu
 
     Adds factor times the gradient of the inputs.
     """
-    n_dims, width, n_params = encoding.n_dims, partition_width(encoding), encoding.n_params
+    n_dims, width, n_params = encoding.n_dims, encoding.partition_width, encoding.n_params
     backward, params_vector = encoding.partition_backward_input, VECTORS[params_storage]
     read, read_dl_dy = read_row(n_dims), read_features(width, features_storage)
     add = add_to_row(n_dims)
@@ -192,7 +132,7 @@ def double_backward_input_kernel(
 
     Writes dl_ddy and adds factor times what comes through backward_input to dl_dx.
     """
-    n_dims, width, n_params = encoding.n_dims, partition_width(encoding), encoding.n_params
+    n_dims, width, n_params = encoding.n_dims, encoding.partition_width, encoding.n_params
     backward, params_vector = encoding.partition_double_backward_input, VECTORS[params_storage]
     read, add = read_row(n_dims), add_to_row(n_dims)
     read_dl_dy = read_features(width, features_storage)
@@ -228,7 +168,7 @@ def double_backward_params_kernel(
 
     Adds factor times the gradient to float32 dl_dparams.
     """
-    n_dims, width, n_params = encoding.n_dims, partition_width(encoding), encoding.n_params
+    n_dims, width, n_params = encoding.n_dims, encoding.partition_width, encoding.n_params
     backward, params_vector = encoding.partition_double_backward_params, VECTORS[params_storage]
     read, read_dl_dy = read_row(n_dims), read_features(width, features_storage)
 

@@ -12,17 +12,18 @@ from typing import Any
 
 from numbanet.activations import activation
 from numbanet.cuda.chain import loss_kernels
-from numbanet.cuda.chain.encoding_engine import FLOAT_BYTES, MOST_ROWS, EncodingPart, Rows
+from numbanet.cuda.chain.encoding_engine import EncodingPart, Rows
 from numbanet.cuda.chain.layers import Layers
 from numbanet.cuda.chain.matrix_product import MatrixProduct
 from numbanet.cuda.launch.kernel import BLOCK, Kernel, exclusive
+from numbanet.cuda.launch.rows import MOST_ROWS
 from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.memory.parameter_kernels import FILL, fill_kernel
 from numbanet.cuda.memory.parameters import Collector
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.losses.base import AbstractLoss
 from numbanet.networks.base import next_multiple
-from numbanet.storage.views import ITEM_SIZES
+from numbanet.storage.views import FLOAT_BYTES, ITEM_SIZES
 from numbanet.target import Gradients
 
 NONE = activation("None")

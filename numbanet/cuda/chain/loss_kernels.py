@@ -52,7 +52,7 @@ def loss_of_elements(loss: ElementwiseLoss, n_outputs: int, has_pdf: bool, n: in
 
 
 @cache
-def loss_row(loss: AbstractLoss, n_outputs: int, has_pdf: bool, precision: str):
+def loss_row(loss: AbstractLoss, n_outputs: int, has_pdf: bool):
     """Device function (y, i, pitch, targets, pdf, scale, dl_dy) -> the loss of sample i.
 
     Writes scale times the gradient.
@@ -97,7 +97,7 @@ def loss_kernel(loss: AbstractLoss, n_outputs: int, has_pdf: bool, precision: st
     Each warp writes the sum of the loss of its samples to its place among the partial sums, so
     that the total does not depend on the order in which warps run.
     """
-    vector, row = VECTORS[precision], loss_row(loss, n_outputs, has_pdf, precision)
+    vector, row = VECTORS[precision], loss_row(loss, n_outputs, has_pdf)
 
     def loss_and_gradient(py, n, pitch, ptargets, ppdf, pdl_dy, scale, psums):
         y, dl_dy = vector(py, n), vector(pdl_dy, n)

@@ -11,6 +11,7 @@ from functools import cache
 import numpy as np
 
 from numbanet.activations import Activation
+from numbanet.architecture import AMPERE, reaches
 from numbanet.cuda.chain import fma, tensor
 from numbanet.cuda.chain.fma import finish_backward
 from numbanet.cuda.chain.products import Product
@@ -99,7 +100,6 @@ TANGENT_TYPES = (*("uint64",) * 3, *("uint32",) * 3)
 TANGENT_BACKWARD_TYPES = (*("uint64",) * 4, *("uint32",) * 3)
 FEWEST_SAMPLES = 256  # of a block of weight gradients, beside which its reductions are cheap
 MOST_NUMBERS = 2**31
-AMPERE = (8, 0)  # has tensor cores for these instructions
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class MatrixProduct:
 
 def products_for(device, precision: str):
     """The module with the kernels for a device and a precision."""
-    if precision != "float32" and device.compute_capability >= AMPERE:
+    if precision != "float32" and reaches(device, AMPERE):
         return tensor
     return fma
 

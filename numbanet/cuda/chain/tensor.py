@@ -25,7 +25,7 @@ from numbanet.cuda.chain.tensor_block import (
     tensor_product,
     warp_position,
 )
-from numbanet.cuda.chain.tensor_tiles import TileLayout, address_in, tile_loader, tile_storer
+from numbanet.cuda.chain.tensor_tiles import TileLayout, place_in_tile, tile_loader, tile_storer
 from numbanet.cuda.launch.threads import barrier, block_index_z
 from numbanet.device import belongs_to, device, local_array, unrolled
 from numbanet.storage.access import reduce_one, reduce_pair
@@ -59,7 +59,7 @@ def through_tile(precision: str, layout: TileLayout, value):
 
     Low and high are neighbouring sums, and place is the address of theirs in the tile.
     """
-    to_word, address = TO_WORD[precision], address_in(layout)
+    to_word, address = TO_WORD[precision], place_in_tile(layout)
     position, pair_of = warp_position(layout.n_inner), pair_of_sums(layout.n_inner)
     n_pairs, eight_rows = layout.n_inner // 4, layout.offset(8)
 

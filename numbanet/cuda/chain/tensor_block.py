@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from numbanet.cuda.chain.tensor_tiles import TileLayout, address_in, tile_loader
+from numbanet.cuda.chain.tensor_tiles import TileLayout, place_in_tile, tile_loader
 from numbanet.cuda.launch.threads import barrier, thread_index
 from numbanet.device import ZERO, device, local_array, uint32_view, unrolled
 from numbanet.tiles.instructions import (
@@ -84,7 +84,7 @@ def fragments(operand: Operand):
     load(address, k, s): four words, of 16 depths from 16 k and 16 rows or columns from 16 s. They
     are a fragment of the left operand, or two of the right one.
     """
-    address, along_depth = address_in(operand.layout), operand.along_depth
+    address, along_depth = place_in_tile(operand.layout), operand.along_depth
     sixteen_rows = operand.layout.offset(16)
     depth_step, side_step = (32, sixteen_rows) if along_depth else (sixteen_rows, 32)
     # The second of the four matrices lies beyond the first in rows of the left operand, and in

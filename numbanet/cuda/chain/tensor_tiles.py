@@ -45,18 +45,18 @@ class TileLayout:
 
 
 @cache
-def address_in(layout: TileLayout):
+def place_in_tile(layout: TileLayout):
     """Device function (outer, inner): the bytes from the start of the tile to an element."""
     per_line = np.uint32(layout.rows_per_line)
     line_bytes = np.uint32(layout.offset(layout.rows_per_line))
     row_bytes = np.uint32(2 * layout.n_inner)
 
     @device
-    def address_in(outer, inner):
+    def place_in_tile(outer, inner):
         line, row = np.uint32(outer // per_line), np.uint32(outer % per_line)
         return np.uint32(line * line_bytes + row * row_bytes + TWO * inner)
 
-    return address_in
+    return place_in_tile
 
 
 @cache
@@ -101,7 +101,7 @@ def tile_loader(layout: TileLayout, n_threads: int, any_address: bool = False):
     there are zeros. Addresses of rows are multiples of 16, or else any_address is to be said; then
     a source for which they are not is loaded one by one.
     """
-    position, address = chunk_position(layout), address_in(layout)
+    position, address = chunk_position(layout), place_in_tile(layout)
     n_passes, n_rows, offset = passes(layout, n_threads)
 
     @device
@@ -152,7 +152,7 @@ def tile_storer(layout: TileLayout, n_threads: int):
 
     rows and columns are tuples of the first one there and the end.
     """
-    position, address = chunk_position(layout), address_in(layout)
+    position, address = chunk_position(layout), place_in_tile(layout)
     n_passes, n_rows, offset = passes(layout, n_threads)
 
     @device

@@ -5,7 +5,7 @@ from numbanet.cuda.driver.calls import bindings, checked
 DEFAULT_STREAM = 1  # CU_STREAM_LEGACY, in __cuda_array_interface__ and DLPack too
 
 
-class Context:
+class DriverContext:
     """Calls the driver in the context of one GPU, and leaves the thread's own one as it was.
 
     Work is queued on one stream. It is CUDA's default stream at first, on which PyTorch and CuPy

@@ -10,7 +10,7 @@ import numpy as np
 
 from numbanet.cuda.driver.arguments import Arguments
 from numbanet.cuda.driver.calls import checked, compute_capability_of, error_of, handle_of
-from numbanet.cuda.driver.context import Context
+from numbanet.cuda.driver.context import DriverContext
 from numbanet.cuda.driver.spare_memory import SpareMemory
 from numbanet.cuda.errors import CudaError, DeviceMemoryError, LaunchError, ToolkitMissingError
 from numbanet.cuda.toolchain.assembler import assemble
@@ -60,7 +60,7 @@ def assembled(ptx: PTX, compute_capability: tuple[int, int]) -> Cubin | PTX:
         return ptx
 
 
-class CudaDevice(Context):
+class CudaDevice(DriverContext):
     """One GPU: its memory, its kernels and its stream."""
 
     def __init__(self, ordinal: int = 0):

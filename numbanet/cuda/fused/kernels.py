@@ -27,8 +27,8 @@ from numbanet.cuda.block.samples import (
     load_pairs,
 )
 from numbanet.cuda.block.weights import end_turns, load_weights
-from numbanet.cuda.chain.encoding_kernels import read_row
 from numbanet.cuda.fused.private_sums import PrivateSums, clear, flush, most_bits, scale_of_warp
+from numbanet.cuda.launch.rows import read_row
 from numbanet.cuda.launch.threads import (
     barrier,
     block_index,

@@ -17,12 +17,12 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
+from numbanet.architecture import AMPERE, reaches
 from numbanet.cuda.block.layout import FRAGMENTS, MOST_HIDDEN, FusedLayout, fits
 from numbanet.cuda.block.network import forward
 from numbanet.cuda.block.outputs import for_each_output
 from numbanet.cuda.block.samples import encode
 from numbanet.cuda.block.weights import load_weights
-from numbanet.cuda.engine import AMPERE
 from numbanet.cuda.in_kernels.lane_network import evaluate
 from numbanet.cuda.in_kernels.user_kernel import UserKernel
 from numbanet.cuda.launch.threads import WARP, barrier, stop, thread_in_block, threads_in_block
@@ -44,19 +44,19 @@ LANES, LAST_LANE, LOG2_LANES = np.uint32(WARP), np.uint32(WARP - 1), np.uint32(5
 
 
 @cache
-def address_in(precision: str):
+def params_address(precision: str):
     """Function array -> the address of its first element, uint64; an address is taken as it is."""
     dtype = from_dtype(np.dtype(DTYPES[precision]))
 
     @intrinsic
-    def address_of(typingctx, array):
+    def address_of_params(typingctx, array):
         return address_code(array, dtype)
 
-    return address_of
+    return address_of_params
 
 
 def address_code(array, dtype):
-    """Typing and code of address_of."""
+    """Typing and code of address_of_params."""
     if isinstance(array, types.Integer):
 
         def widened(context, builder, signature, args):
@@ -103,14 +103,14 @@ class UserLayout:
 def load(layout: UserLayout, precision: str):
     """Device function (params): the block copies the weights to its shared memory."""
     copy, n_threads = load_weights(layout.fused), np.uint32(layout.fused.n_threads)
-    offset, address_of = np.uint32(layout.offset), address_in(precision)
+    offset, address_of_params = np.uint32(layout.offset), params_address(precision)
 
     @device
     def load(params):
         if threads_in_block() != n_threads:  # what follows would compute nonsense
             stop()
         barrier()  # nobody needs any more what was loaded before
-        copy(thread_in_block(), address_of(params), np.uint32(shared_memory() + offset))
+        copy(thread_in_block(), address_of_params(params), np.uint32(shared_memory() + offset))
         wait_for_copies()
         barrier()
 
@@ -127,7 +127,7 @@ def infer(layout: UserLayout, precision: str):
     n_weight_bytes = np.uint64(network.n_params * ITEM_SIZES[precision])
     offset, outputs = np.uint32(layout.offset), np.uint32(layout.outputs)
     features, feature_pitch = np.uint32(layout.fused.rows[0]), np.uint32(layout.fused.pitches[0])
-    output_pitch, address_of = np.uint32(layout.output_pitch), address_in(precision)
+    output_pitch, address_of_params = np.uint32(layout.output_pitch), params_address(precision)
 
     @device
     def write(e, i, column, context):
@@ -153,7 +153,7 @@ def infer(layout: UserLayout, precision: str):
         warp, lane = np.uint32(thread >> LOG2_LANES), np.uint32(thread & LAST_LANE)
         shared, address = np.uint32(memory + offset), np.uint32(memory + outputs)
         row = np.uint32(shared + features + np.uint32(thread * feature_pitch))
-        encode_sample(x, np.uint64(address_of(params) + n_weight_bytes), row)
+        encode_sample(x, np.uint64(address_of_params(params) + n_weight_bytes), row)
         warp_barrier()
         unrolled(FRAGMENTS, fragment, shared, address, warp, lane)
         warp_barrier()
@@ -165,11 +165,11 @@ def infer(layout: UserLayout, precision: str):
 @cache
 def infer_alone(model: EncodedNetwork, precision: str):
     """Device function (params, x, y): as infer, by each lane for itself."""
-    compute, address_of = evaluate(model, precision), address_in(precision)
+    compute, address_of_params = evaluate(model, precision), params_address(precision)
 
     @device
     def infer_alone(params, x, y):
-        compute(address_of(params), x, y)
+        compute(address_of_params(params), x, y)
 
     return infer_alone
 
@@ -227,7 +227,7 @@ class DeviceFunctions:
 
 def why_not_fused(layout: UserLayout, precision: str, device: Any) -> str | None:
     """What keeps the lanes of a warp from working together on a model, for an error message."""
-    if precision == "float32" or device.compute_capability < AMPERE:
+    if precision == "float32" or not reaches(device, AMPERE):
         return "float32, and GPUs before Ampere, have no matrix instructions"
     if not fits(layout.fused, layout.fused.shared_bytes):
         return (

@@ -4,7 +4,6 @@ import re
 import struct
 from dataclasses import dataclass, field
 
-INSTRUCTION_BYTES = 16  # since Volta
 OPCODE, NOP = 0xFFF, 0x918  # the lowest bits of an instruction say what it is
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.cuda.chain.encoding_engine import FLOAT_BYTES, MOST_ROWS
 from numbanet.cuda.launch.kernel import Kernel
+from numbanet.cuda.launch.rows import MOST_ROWS
 from numbanet.cuda.launch.threads import WARP
 from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.wide.layout import UNITS, WideLayout, trains_wide
@@ -20,7 +20,7 @@ from numbanet.cuda.wide.weights_kernel import (
 )
 from numbanet.losses.base import AbstractLoss
 from numbanet.networks.base import next_multiple
-from numbanet.storage.views import ITEM_SIZES
+from numbanet.storage.views import FLOAT_BYTES
 from numbanet.target import Gradients
 
 N_WARPS = 8  # of a block, which has a multiprocessor for itself
@@ -113,7 +113,7 @@ class WideTraining:
         unscaled, flat, scatter = 1.0 / engine.loss_scale, 0, 0
         if gradients is not None:
             flat = gradients.flat.address
-            scatter = flat + network.n_params * ITEM_SIZES["float32"]
+            scatter = flat + network.n_params * FLOAT_BYTES
             if in_halves:
                 scatter = gradients.scatter.address
         n_slab = self._slab(layout)

@@ -13,13 +13,12 @@ import numpy as np
 from numbanet.cuda.block.layout import FRAGMENTS
 from numbanet.cuda.block.outputs import output_gradient
 from numbanet.cuda.block.samples import (
-    PIECE,
     encode_backward,
     encode_backward_input,
     encode_in_words,
 )
 from numbanet.cuda.block.weights import end_turns, load_weights
-from numbanet.cuda.chain.encoding_kernels import read_row
+from numbanet.cuda.launch.rows import read_row
 from numbanet.cuda.launch.threads import (
     WARP,
     barrier,
@@ -43,6 +42,7 @@ from numbanet.device import (
 )
 from numbanet.losses.base import AbstractLoss
 from numbanet.storage.views import float_vector
+from numbanet.tiles.copies import PIECE_HALVES
 from numbanet.tiles.fragments import ROWS
 from numbanet.tiles.instructions import (
     load_words_from,
@@ -115,7 +115,7 @@ def wide_training_kernel(
     encoding, network = layout.model.encoding, layout.model.network
     n_dims, n_features = encoding.n_dims, layout.widths[0]
     read, features_row = read_row(n_dims), lane_row(n_features)
-    n_feature_words, n_pieces = n_features // 2, n_features // PIECE
+    n_feature_words, n_pieces = n_features // 2, n_features // PIECE_HALVES
     load, encode = load_weights(layout.block), encode_in_words(encoding, precision)
     scatters = param_gradients and encoding.n_params > 0
     wants_features, goes_back = scatters or input_gradients, param_gradients or input_gradients

@@ -71,7 +71,7 @@ class Grid(AbstractEncoding):
             self._resolve("per_level_scale", tables.default_growth(self))
         growth = self.per_level_scale
         check(0 < growth < math.inf, "per_level_scale", growth, "a positive number")
-        assert self.levels  # raises where the tables are too large
+        _ = self.levels  # raises where the tables are too large
 
     def _resolve(self, option, value):
         object.__setattr__(self, option, value)

@@ -19,7 +19,7 @@ from numbanet.encodings.grid.interpolation import (
 )
 from numbanet.storage.access import load, load_pair, reduce_one, reduce_pair
 from numbanet.storage.halves import TO_PAIR
-from numbanet.storage.memory_access import load_word as load_halves
+from numbanet.storage.memory_access import load_halves
 from numbanet.storage.warp_halves import floats_and_differences, units
 
 MOST_BLENDED_CORNERS = 16  # whose features are in registers at the same time

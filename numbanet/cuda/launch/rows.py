@@ -1,0 +1,65 @@
+"""Numbers of one sample in global memory: rows, and features that lie a step apart."""
+
+from functools import cache
+
+import numpy as np
+
+from numbanet.device import device
+from numbanet.storage.access import load, reduce_one, store
+from numbanet.storage.views import VECTORS, float_vector
+
+MOST_ROWS = 1 << 18  # of one launch, so that places fit into 32 bits
+
+
+@cache
+def read_row(n: int):
+    """Device function (address, start, row): n float32 from number `start` on."""
+
+    @device
+    def read_row(address, start, row):
+        numbers = float_vector(address, n)
+        for d in range(n):
+            row[d] = numbers[np.uint32(start + np.uint32(d))]
+
+    return read_row
+
+
+@cache
+def read_features(n: int, storage: str):
+    """Device function (address, start, step, features): n features, `step` numbers apart."""
+    vector = VECTORS[storage]
+
+    @device
+    def read_features(address, start, step, features):
+        numbers = vector(address, n)
+        for k in range(n):
+            features[k] = load(numbers, np.uint32(start + np.uint32(k) * step))
+
+    return read_features
+
+
+@cache
+def write_features(n: int, storage: str):
+    """Device function (address, start, step, features), the inverse of read_features."""
+    vector = VECTORS[storage]
+
+    @device
+    def write_features(address, start, step, features):
+        numbers = vector(address, n)
+        for k in range(n):
+            store(numbers, np.uint32(start + np.uint32(k) * step), features[k])
+
+    return write_features
+
+
+@cache
+def add_to_row(n: int):
+    """Device function (address, start, row, factor): add factor * row to n float32."""
+
+    @device
+    def add_to_row(address, start, row, factor):
+        numbers = float_vector(address, n)
+        for d in range(n):
+            reduce_one(numbers, np.uint32(start + np.uint32(d)), factor * row[d])
+
+    return add_to_row
