@@ -96,7 +96,13 @@ class AbstractModel(ABC):
 
     @property
     def params(self) -> Any:
-        """All parameters, float32 [n_params]; writing to it changes the model."""
+        """All parameters, float32 [n_params]; writing to it changes the model.
+
+        Assigning it (`model.params = values`) sets all copies, as in tiny-cuda-nn: what a trainer
+        averages of the weights, such as those for inference, becomes the new values too, while
+        moments and the number of steps stay. Writing to the array, or to a view of it, changes the
+        trained weights; averages that have begun follow with the next steps.
+        """
         return self.parameters.array
 
     @params.setter

@@ -20,6 +20,8 @@ from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 class AbstractParameters(ABC):
     """The parameters of a model: float32, and what the kernels read of them."""
 
+    n_assigned = 0  # calls of `assign`
+
     @property
     @abstractmethod
     def array(self) -> Any:
@@ -89,7 +91,28 @@ class AbstractTraining(ABC):
     state: Any  # float32 [n_state, n_params]
     matrices: Any  # float32 [n_matrix_state, n_matrices]
     statistics: Any  # float32 [n_statistics]
-    is_fresh: bool  # no step was asked for yet
+
+    def __init__(self, parameters: AbstractParameters, optimizer: AbstractOptimizer, n_params: int):
+        self._parameters = parameters
+        self._weight_rows = optimizer.weight_rows(n_params)
+        self._n_assigned = parameters.n_assigned
+
+    def follow(self) -> None:
+        """Take over parameters that were assigned since the last call."""
+        if self._n_assigned != self._parameters.n_assigned:
+            self._n_assigned = self._parameters.n_assigned
+            self._take_weights()
+
+    @abstractmethod
+    def _take_weights(self) -> None:
+        """Write the parameters to those rows of the state that hold weights."""
+
+    @abstractmethod
+    def is_begun(self, optimizer: AbstractOptimizer) -> bool:
+        """Whether the optimizer has weights of its own for inference, if it ever has.
+
+        Until then these are the parameters, to which its state is set when it begins.
+        """
 
     @abstractmethod
     def step(

@@ -22,7 +22,7 @@ from numbanet.saved_training import (
 )
 from numbanet.shown import joined, shown
 from numbanet.snapshot import SnapshotError, write_snapshot
-from numbanet.target import Batch
+from numbanet.target import AbstractTraining, Batch
 from numbanet.unknown_options import UnknownOptions
 
 SKIPPED = "the inputs, the loss or a gradient are infinite or NaN; the step was skipped"
@@ -89,12 +89,17 @@ class Trainer:
         self.loss = loss
         self.on_nonfinite = on_nonfinite
         self.layout = ParamLayout(model.n_params, model.network.shapes)
-        self._training = model.target.training(
+        self._own_training = model.target.training(
             model.engine, model.parameters, optimizer, self.layout
         )
 
     def __repr__(self) -> str:
         return f"Trainer({self.model!r}, {self.optimizer}, {self.loss}, n_steps={self.n_steps})"
+
+    @property
+    def _training(self) -> AbstractTraining:
+        self._own_training.follow()
+        return self._own_training
 
     @property
     def n_steps(self) -> int:
@@ -127,8 +132,10 @@ class Trainer:
 
     def _params_for_inference(self) -> Any:
         """As inference_params; None for the model's own."""
-        row = self.optimizer.inference_row
-        return None if row is None or self._training.is_fresh else self._training.state[row]
+        row, training = self.optimizer.inference_row, self._training
+        if row is None or not training.is_begun(self.optimizer):
+            return None
+        return training.state[row]
 
     @property
     def optimizer_state(self) -> Any:

@@ -117,9 +117,9 @@ class CpuEngine:
         return dl_ddl_dy, dl_dx
 
 
-def all_finite(values: np.ndarray) -> bool:
-    """Whether no value of a float32 vector is infinite or NaN."""
-    return kernels.n_not_finite(values.view(np.int32)) == 0
+def all_below(values: np.ndarray, limit: float = np.inf) -> bool:
+    """Whether all of a float32 vector are below a limit in size; NaN is not."""
+    return kernels.n_beyond(values.view(np.int32), np.float32(limit).view(np.int32)) == 0
 
 
 def optimize(

@@ -246,18 +246,18 @@ def no_backward(partition, xs, params, dl_dys, dl_dparams):
     return
 
 
-EXPONENT = np.int32(0x7F800000)
+MAGNITUDE = np.int32(0x7FFFFFFF)
 
 
 @compile_cached
-def n_not_finite(bits):
-    """How many float32, seen as int32, are infinite or NaN: their exponent is all ones.
+def n_beyond(bits, limit):
+    """How many float32 are NaN or at least `limit` in size; both are given as int32.
 
     Fast-math would drop a test on floats. One thread reads faster than a second one wakes up.
     """
     n = 0
     for i in range(bits.shape[0]):
-        n += (bits[i] & EXPONENT) == EXPONENT
+        n += (bits[i] & MAGNITUDE) >= limit
     return n
 
 

@@ -30,7 +30,8 @@ def product(
     transpose_b: bool = False,
 ) -> None:
     """c <- a b, each of them transposed first where that is wanted."""
-    np.matmul(a.T if transpose_a else a, b.T if transpose_b else b, out=c)
+    with np.errstate(over="ignore", invalid="ignore"):  # a step that overflows is taken back
+        np.matmul(a.T if transpose_a else a, b.T if transpose_b else b, out=c)
 
 
 def norm_squared(array: np.ndarray, out: np.ndarray) -> None:

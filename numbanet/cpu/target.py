@@ -7,7 +7,7 @@ import numpy as np
 
 from numbanet.arrays import as_host_matrix, as_host_output, as_host_vector
 from numbanet.cpu.encoding_engine import EncodingEngine
-from numbanet.cpu.engine import CpuEngine, all_finite, optimize
+from numbanet.cpu.engine import CpuEngine, all_below, optimize
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.random import host_uniform
 from numbanet.target import (
@@ -18,6 +18,8 @@ from numbanet.target import (
     Gradients,
     StepResult,
 )
+
+LARGE = 2.0**100  # parameters below stay finite in a tame optimizer's step
 
 
 class CpuParameters(AbstractParameters):
@@ -32,6 +34,7 @@ class CpuParameters(AbstractParameters):
 
     def assign(self, values: np.ndarray) -> None:
         self._array[:] = values
+        self.n_assigned += 1
 
     def current(self) -> np.ndarray:
         return self._array
@@ -44,9 +47,11 @@ class CpuTraining(AbstractTraining):
     """Steps whose results are known when they return."""
 
     def __init__(
-        self, engine: CpuEngine, params: np.ndarray, optimizer: AbstractOptimizer,
+        self, engine: CpuEngine, parameters: CpuParameters, optimizer: AbstractOptimizer,
         layout: ParamLayout,
     ):  # fmt: skip
+        super().__init__(parameters, optimizer, layout.n_params)
+        params = parameters.array
         self._engine, self._params, self._layout = engine, params, layout
         self.n_steps = self.n_skipped_steps = 0
         self.state = optimizer.initial_state(params)
@@ -54,9 +59,12 @@ class CpuTraining(AbstractTraining):
         self.matrices = np.zeros((optimizer.n_matrix_state, n_matrices), np.float32)
         self.statistics = np.zeros(optimizer.n_statistics(layout), np.float32)
 
-    @property
-    def is_fresh(self) -> bool:
-        return self.n_steps == 0
+    def is_begun(self, optimizer):
+        return self.n_steps >= optimizer.n_calls_to_begin
+
+    def _take_weights(self) -> None:
+        for row, first, last in self._weight_rows:
+            self.state[row, first:last] = self._params[first:last]
 
     def step(
         self, batch: Batch, params, loss, optimizer, gradients, dl_dinput, *, overwrite,
@@ -76,15 +84,29 @@ class CpuTraining(AbstractTraining):
         )
         if not run_optimizer:
             return StepResult(value)
-        is_finite = all_finite(batch.inputs.reshape(-1)) and math.isfinite(value)
-        if not (is_finite and all_finite(gradients.flat)):
+        is_finite = all_below(batch.inputs.reshape(-1)) and math.isfinite(value)
+        is_finite = is_finite and all_below(gradients.flat, optimizer.least_bad_gradient)
+        if not (is_finite and self._optimize(optimizer, gradients.flat)):
             self.n_skipped_steps += 1
             gradients.flat[:] = 0  # so that what is accumulated next starts anew
             return StepResult(value, skipped=True)
-        arrays = self._params, gradients.flat, self.state, self.matrices, self.statistics
-        optimize(optimizer, self._layout, self.n_steps + 1, *arrays)
         self.n_steps += 1
         return StepResult(value)
+
+    def _optimize(self, optimizer: AbstractOptimizer, gradients: np.ndarray) -> bool:
+        """Step, and whether all is finite afterwards; if not, all is as it was before."""
+        changed = self._params, self.state, self.matrices, self.statistics
+        is_safe = optimizer.is_tame and all_below(self._params, LARGE)
+        before = () if is_safe else tuple(array.copy() for array in changed)
+        if self.n_steps + 1 == optimizer.n_calls_to_begin:
+            self._take_weights()
+        params, *others = changed
+        optimize(optimizer, self._layout, self.n_steps + 1, params, gradients, *others)
+        if is_safe or all(all_below(array.reshape(-1)) for array in changed):
+            return True
+        for array, values in zip(changed, before, strict=True):
+            array[...] = values
+        return False
 
 
 class CpuTarget(AbstractTarget):
@@ -144,4 +166,4 @@ class CpuTarget(AbstractTarget):
         )
 
     def training(self, engine: Any, parameters, optimizer, layout):
-        return CpuTraining(engine, parameters.array, optimizer, layout)
+        return CpuTraining(engine, parameters, optimizer, layout)

@@ -13,7 +13,13 @@ from functools import cached_property
 import numpy as np
 
 from numbanet.device import ONE, ZERO, device, exp_minus_one, select
-from numbanet.optimizers.base import AbstractOptimizer, ParamLayout, log_decay
+from numbanet.optimizers.base import (
+    BOLD,
+    AbstractOptimizer,
+    ParamLayout,
+    bounded_square,
+    log_decay,
+)
 from numbanet.registry import check, register
 
 TINY = np.float32(1e-30)  # the least epsilon, for 0 / 0 where v is 0; less than any other root of v
@@ -79,6 +85,14 @@ class Adam(AbstractOptimizer):
 
         return schedule
 
+    @property
+    def is_tame(self):
+        rate = self.learning_rate * max(self.non_matrix_learning_rate_factor, 1)
+        decay = max(self.relative_decay, self.absolute_decay)
+        is_normalized = self.adabound or self.beta1**2 <= self.beta2
+        l2_reg = max(self.l2_reg, self.non_matrix_l2_reg)
+        return rate <= BOLD and rate * decay <= 1 and l2_reg <= 1 and is_normalized
+
     def moves(self, layout: ParamLayout):
         matrix_end = np.uintp(layout.first + layout.n_matrix_params)
         matrix_moves, other_moves = self.optimize_matrix_params, self.optimize_non_matrix_params
@@ -118,7 +132,7 @@ class Adam(AbstractOptimizer):
             if clips_g:
                 g = min(max(g, -g_max), g_max)
             m = beta1 * m_before + rest1 * g
-            v = beta2 * v_before + rest2 * g * g
+            v = beta2 * v_before + rest2 * bounded_square(g)
             k = k_before + ONE
             rate = scalars[0] * select(is_matrix, ONE, factor)
             rate *= math.sqrt(-exp_minus_one(log_beta2 * k)) / -exp_minus_one(log_beta1 * k)

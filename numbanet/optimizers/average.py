@@ -20,6 +20,7 @@ class Average(AbstractWrapper):
     n_samples: int = 128
     nested: AbstractOptimizer = field(default=Adam(), metadata=NESTED)
 
+    keeps_weights = True
     touches_all_state = False  # of the samples, one
     n_own_scalars = 3  # the sample to replace, 1 / number of samples, whether it replaces one
 

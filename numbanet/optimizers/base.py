@@ -78,6 +78,17 @@ class ParamLayout:
         return ParamLayout(n_params, shapes, first, first_matrix)
 
 
+HUGE = 2.0**63  # the square of a float32 below is finite, and leaves room for decay
+LARGEST_SQUARE = np.float32(HUGE**2)
+BOLD = 2.0**20  # learning rates above make parameters overflow within a training
+
+
+@device
+def bounded_square(x):
+    """x^2, but no more than LARGEST_SQUARE, so that moving averages of it stay finite."""
+    return min(x * x, LARGEST_SQUARE)
+
+
 class AbstractOptimizer(ABC):
     """Updates parameters from gradients.
 
@@ -100,6 +111,7 @@ class AbstractOptimizer(ABC):
     n_scalars = 1
     n_matrix_state = 0
     rates: tuple[int, ...] = (0,)  # which scalars are learning rates
+    least_bad_gradient = HUGE  # this and larger ones count as infinite
     inference_row: int | None = None  # row of the state that holds the weights for inference
     touches_all_state = True  # whether `step` uses most rows of the state, known before it runs
 
@@ -120,9 +132,25 @@ class AbstractOptimizer(ABC):
         """
         return layout.matrix_ranges
 
+    def weight_rows(self, n_params: int) -> list[tuple[int, int, int]]:
+        """Where the state holds weights, such as an average of them.
+
+        A row, the first parameter, and the last one + 1. There, parameters that are assigned become
+        the state, as at the beginning.
+        """
+        return []
+
+    @property
+    def n_calls_to_begin(self) -> int:
+        """The number of the step that first writes the weights for inference."""
+        return 1
+
     def initial_state(self, params: np.ndarray) -> np.ndarray:
         """The state before the first step, float32 [n_state, n_params]."""
-        return np.zeros((self.n_state, len(params)), np.float32)
+        state = np.zeros((self.n_state, len(params)), np.float32)
+        for row, first, last in self.weight_rows(len(params)):
+            state[row, first:last] = params[first:last]
+        return state
 
     def hyperparams(self) -> tuple[float, ...]:
         """What may change between steps: here, the learning rate."""
@@ -131,6 +159,15 @@ class AbstractOptimizer(ABC):
     @property
     def n_hyperparams(self) -> int:
         return len(self.hyperparams())
+
+    @property
+    def is_tame(self) -> bool:
+        """Whether no step that begins with numbers of usual size can overflow.
+
+        These are parameters below 2^100 and gradients below least_bad_gradient. A step of an
+        optimizer that is not tame, which takes absurd options, is tried and may be taken back.
+        """
+        return False
 
     @property
     def schedule(self):

@@ -28,6 +28,10 @@ class Batched(AbstractWrapper):
         option = "batch_size_multiplier"
         check(getattr(self, option) >= 1, option, getattr(self, option), "an integer from 1")
 
+    @property
+    def n_calls_to_begin(self) -> int:
+        return self.batch_size_multiplier * self.nested.n_calls_to_begin
+
     @cached_property
     def schedule(self):
         nested, first = self.nested.schedule, self.nested.n_scalars

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,14 @@ class Composite(AbstractOptimizer):
         return max(each.n_matrix_state for each in self.optimizers)
 
     @property
+    def least_bad_gradient(self):
+        return min(each.least_bad_gradient for each in self.optimizers)
+
+    @property
+    def is_tame(self):
+        return self.learning_rate <= 1 and all(each.is_tame for each in self.optimizers)
+
+    @property
     def rates(self):
         firsts = self.first_scalars
         return tuple(
@@ -137,14 +145,19 @@ class Composite(AbstractOptimizer):
         pairs = zip(self.optimizers, self.layouts(layout), strict=True)
         return tuple(chain.from_iterable(each.matrix_ranges(part) for each, part in pairs))
 
-    def initial_state(self, params: np.ndarray) -> np.ndarray:
-        state = np.zeros((self.n_state, len(params)), np.float32)
-        ends = accumulate((part.n_params_to_optimize for part in self.nested), initial=0)
-        for optimizer, (first, last) in zip(self.optimizers, pairwise(ends), strict=True):
-            state[: optimizer.n_state, first:last] = optimizer.initial_state(params[first:last])
-        if self.inference_row is not None:
-            state[self.inference_row] = params
-        return state
+    def weight_rows(self, n_params: int) -> list[tuple[int, int, int]]:
+        rows, shift = [], 0
+        for part in self.nested:
+            for row, first, last in part.optimizer.weight_rows(part.n_params_to_optimize):
+                rows.append((row, shift + first, shift + last))
+            shift += part.n_params_to_optimize
+        own = self.inference_row
+        return rows if own is None else [*rows, (own, 0, n_params)]
+
+    @property
+    def n_calls_to_begin(self) -> int:
+        own = (each for each in self.optimizers if each.inference_row is not None)
+        return min((each.n_calls_to_begin for each in own), default=1)
 
     @cached_property
     def schedule(self):

@@ -23,6 +23,7 @@ class EMA(AbstractWrapper):
     nested: AbstractOptimizer = field(default=Adam(), metadata=NESTED)
 
     n_own_state = 1
+    keeps_weights = True
     n_own_scalars = 2  # weights of the average and of w
 
     def __post_init__(self):

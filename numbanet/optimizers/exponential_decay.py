@@ -51,5 +51,9 @@ class ExponentialDecay(AbstractWrapper):
 
         return schedule
 
+    @property
+    def is_tame(self):
+        return self.nested.is_tame and self.decay_base <= 1
+
     def moves(self, layout: ParamLayout):
         return self.nested.moves(layout)

@@ -17,6 +17,7 @@ N_ITERATIONS = 30
 
 SQRT2 = np.float32(math.sqrt(2))
 QUARTER, FIVE_QUARTERS = np.float32(0.25), np.float32(1.25)
+ZERO_BITS = np.uint32(0)
 INFINITY = np.uint32(0x7F800000)  # the bits of float32 numbers below are those of finite ones
 
 
@@ -65,4 +66,5 @@ def newton_factor(i, j, t, m):
 
 @device
 def keep_if_finite(i, j, root, x, norm):
-    root[i, j] = select(float_bits(norm[0, 0]) < INFINITY, x[i, j], root[i, j])
+    bits = float_bits(norm[0, 0])
+    root[i, j] = select((bits > ZERO_BITS) & (bits < INFINITY), x[i, j], root[i, j])

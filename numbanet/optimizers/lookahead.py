@@ -25,6 +25,7 @@ class Lookahead(AbstractWrapper):
     nested: AbstractOptimizer = field(default=Adam(), metadata=NESTED)
 
     n_own_state = 1
+    keeps_weights = True
     n_own_scalars = 2  # whether the slow weights move, and alpha
 
     def __post_init__(self):

@@ -13,7 +13,7 @@ import numpy as np
 
 from numbanet.device import ONE, ZERO, device, select
 from numbanet.optimizers.adam import TINY
-from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.optimizers.base import BOLD, LARGEST_SQUARE, AbstractOptimizer, ParamLayout
 from numbanet.registry import check, register
 
 
@@ -53,6 +53,11 @@ class Novograd(AbstractOptimizer):
 
         return schedule
 
+    @property
+    def is_tame(self):
+        decay = max(self.relative_decay, self.absolute_decay)
+        return self.learning_rate <= BOLD and self.learning_rate * decay <= 1
+
     def summand(self, layout: ParamLayout):
         return squared_gradient
 
@@ -62,7 +67,7 @@ class Novograd(AbstractOptimizer):
         @device
         def matrix_step(m, total, matrices, scalars):
             beta2 = scalars[2]
-            v = beta2 * matrices[0, m] + (ONE - beta2) * total
+            v = beta2 * matrices[0, m] + (ONE - beta2) * min(total, LARGEST_SQUARE)
             matrices[0, m] = v
             matrices[1, m] = ONE / (math.sqrt(v) + epsilon)
 

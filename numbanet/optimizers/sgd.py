@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from numbanet.device import device
-from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.optimizers.base import BOLD, AbstractOptimizer, ParamLayout
 from numbanet.registry import check, register
 
 
@@ -22,6 +22,10 @@ class SGD(AbstractOptimizer):
         for option in ("learning_rate", "l2_reg"):
             value = getattr(self, option)
             check(0 <= value < math.inf, option, value, "a finite number that is not negative")
+
+    @property
+    def is_tame(self):
+        return self.learning_rate <= BOLD and self.learning_rate * self.l2_reg <= 1
 
     def step(self, layout: ParamLayout):
         l2_reg = np.float32(self.l2_reg)

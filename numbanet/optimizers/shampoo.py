@@ -14,12 +14,20 @@ import numpy as np
 
 from numbanet.device import ONE, ZERO, device, select
 from numbanet.optimizers.adam import TINY
-from numbanet.optimizers.base import AbstractOptimizer, ParamLayout, debiased_average
+from numbanet.optimizers.base import (
+    BOLD,
+    HUGE,
+    AbstractOptimizer,
+    ParamLayout,
+    bounded_square,
+    debiased_average,
+)
 from numbanet.optimizers.inverse_root import inverse_fourth_root
 from numbanet.registry import check, register
 
 M1, M2, M, S, G = range(5)  # rows of the state
 RATE, KEEP_M1, ADD_M1, KEEP_M2, ADD_M2, KEEP_L, ADD_L, KEEP_S, ADD_S, IS_DUE = range(10)  # scalars
+LARGEST_FACTOR = 2.0**50  # of products of matrices that are to be finite
 NORM_M, NORM_S = range(2)  # rows of the matrices: squared norms
 
 
@@ -58,6 +66,17 @@ class Shampoo(AbstractOptimizer):
             check(0 <= value < math.inf, option, value, "a finite number that is not negative")
 
     @property
+    def least_bad_gradient(self):
+        return HUGE if self.cg_on_momentum else LARGEST_FACTOR
+
+    @property
+    def is_tame(self):
+        decay = max(self.relative_decay, self.absolute_decay)
+        is_normalized = self.beta1**2 <= self.beta2 and self.l2_reg <= 1
+        rate = self.learning_rate
+        return rate <= BOLD and rate * decay <= 1 and is_normalized
+
+    @property
     def n_state(self):
         return 4 if self.cg_on_momentum else 5
 
@@ -90,7 +109,7 @@ class Shampoo(AbstractOptimizer):
                 state[G, i] = g
             g += l2_reg * w
             m1 = scalars[KEEP_M1] * state[M1, i] + scalars[ADD_M1] * g
-            m2 = scalars[KEEP_M2] * state[M2, i] + scalars[ADD_M2] * g * g
+            m2 = scalars[KEEP_M2] * state[M2, i] + scalars[ADD_M2] * bounded_square(g)
             m = m1 / (math.sqrt(m2) + epsilon)
             state[M1, i] = m1
             state[M2, i] = m2

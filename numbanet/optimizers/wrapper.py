@@ -4,8 +4,6 @@ import dataclasses
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from numbanet import registry
 from numbanet.device import device
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
@@ -27,6 +25,7 @@ class AbstractWrapper(AbstractOptimizer):
 
     nested: AbstractOptimizer
     n_own_state = 0
+    keeps_weights = False  # in its own rows
     n_own_scalars = 0
 
     @property
@@ -54,6 +53,14 @@ class AbstractWrapper(AbstractOptimizer):
         return self.nested.rates
 
     @property
+    def least_bad_gradient(self):
+        return self.nested.least_bad_gradient
+
+    @property
+    def is_tame(self):
+        return self.nested.is_tame
+
+    @property
     def inference_row(self):
         return self.nested.inference_row
 
@@ -67,12 +74,13 @@ class AbstractWrapper(AbstractOptimizer):
     def matrix_ranges(self, layout: ParamLayout) -> tuple[tuple[int, int], ...]:
         return self.nested.matrix_ranges(layout)
 
-    def initial_state(self, params: np.ndarray) -> np.ndarray:
-        state = np.zeros((self.n_state, len(params)), np.float32)
-        state[: self.nested.n_state] = self.nested.initial_state(params)
-        if self.inference_row is not None:
-            state[self.inference_row] = params
-        return state
+    def weight_rows(self, n_params: int) -> list[tuple[int, int, int]]:
+        own = range(self.nested.n_state, self.n_state) if self.keeps_weights else ()
+        return [*self.nested.weight_rows(n_params), *((row, 0, n_params) for row in own)]
+
+    @property
+    def n_calls_to_begin(self) -> int:
+        return 1 if self.keeps_weights else self.nested.n_calls_to_begin
 
     def hyperparams(self) -> tuple[float, ...]:
         return self.nested.hyperparams()

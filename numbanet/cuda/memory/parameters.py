@@ -66,6 +66,7 @@ class CudaParameters(AbstractParameters):
     def assign(self, values: DeviceArray) -> None:
         self._device.copy(self.master.address, values.address, self.master.nbytes)
         self._is_stale = True
+        self.n_assigned += 1
 
     def current(self) -> DeviceArray:
         if self._lease is not None:

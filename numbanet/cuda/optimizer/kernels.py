@@ -39,7 +39,7 @@ SUMMANDS = ("uint64",) * 6
 MATRIX_STEP = ("uint64",) * 4
 OPTIMIZE = (*("uint64",) * 7, "uint32")
 
-EXPONENT = np.uint32(0x7F800000)  # all ones for infinity and NaN
+MAGNITUDE, INFINITY = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)  # of the bits of a float32
 NOTHING, BIT = np.uint32(0), np.uint32(1)
 FOUND = np.uint32(1 << 16)  # in ARRIVED: below are blocks that came, above are those that found
 MOST_BLOCKS = 1024  # of finish_step
@@ -48,16 +48,16 @@ SUM_LANES = np.uint32(1024)  # threads that add up a matrix, whatever its size
 
 
 @device
-def is_not_finite(bits):  # fast-math would drop a test on floats
-    return np.uint32(bits & EXPONENT) == EXPONENT
+def is_beyond(limit, bits):  # or NaN; fast-math would drop a test on floats
+    return np.uint32(bits & MAGNITUDE) >= limit
 
 
 @device
-def has_not_finite(address, n):  # a thread's part of n float32
+def has_beyond(limit, address, n):  # a thread's part of n float32
     bits, i, found, step = uint32_vector(address, n), thread_number(), False, n_threads()
     while i < n:
         for _ in range(AT_ONCE):
-            found |= is_not_finite(bits[min(i, np.uint32(n - BIT))])
+            found |= is_beyond(limit, bits[min(i, np.uint32(n - BIT))])
             i = np.uint32(i + step)
     return found
 
@@ -84,12 +84,13 @@ def finish_kernel(optimizer: AbstractOptimizer):
     """(inputs, n_inputs, gradients, n_gradients, partial_sums, n_sums, factor, control, history,
     hyperparams, scalars, wants_step).
 
-    All blocks look for inputs and gradients that are infinite or NaN. The last one to be done adds
-    up the loss, writes it to the history, and decides whether the step runs; for one that does, it
-    counts it and computes its scalars.
+    All blocks look for inputs and gradients that are infinite, or count as such, or NaN. The last
+    one to be done adds up the loss, writes it to the history, and decides whether the step runs;
+    for one that does, it counts it and computes its scalars.
     """
     schedule = optimizer.schedule
     n_hyperparams, n_scalars = optimizer.n_hyperparams, optimizer.n_scalars
+    least_bad = np.float32(optimizer.least_bad_gradient).view(np.uint32)
 
     def finish_step(
         pinputs, n_inputs, pgradients, n_gradients, psums, n_sums, factor,
@@ -99,7 +100,8 @@ def finish_kernel(optimizer: AbstractOptimizer):
         history = uint32_vector(phistory, 2 * HISTORY)
         hyperparams = float_vector(phyperparams, n_hyperparams)
         scalars = float_vector(pscalars, n_scalars)
-        bad = has_not_finite(pinputs, n_inputs) | has_not_finite(pgradients, n_gradients)
+        bad = has_beyond(INFINITY, pinputs, n_inputs)
+        bad |= has_beyond(least_bad, pgradients, n_gradients)
         is_last, bad = arrive(bad, control)
         if not is_last or thread_index() >= np.uint32(WARP):
             return
@@ -110,7 +112,7 @@ def finish_kernel(optimizer: AbstractOptimizer):
                 k = np.uint32(k + np.uint32(WARP))
         loss = float_bits(warp_sum(total) * factor)
         if thread_index() == NOTHING:
-            bad |= is_not_finite(loss)
+            bad |= is_beyond(INFINITY, loss)
             skipped, runs = NOTHING, NOTHING
             if wants_step != NOTHING:
                 if bad:

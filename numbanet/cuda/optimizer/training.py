@@ -19,6 +19,8 @@ from numbanet.cuda.optimizer.results import PendingResult, Results
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.target import AbstractTraining, Batch, Gradients
 
+FLOAT_BYTES = 4
+
 
 class OptimizerKernels:
     """The kernels of one optimizer, and its scalars in device memory."""
@@ -80,14 +82,16 @@ class CudaTraining(AbstractTraining):
         layout: ParamLayout,
     ):
         self._device, self._engine = device, engine
-        self._parameters, self._layout = parameters, layout
+        super().__init__(parameters, optimizer, layout.n_params)
+        self._layout = layout
         self.state = to_device(optimizer.initial_state(parameters.master.numpy()), device)
         self._n_matrices = len(optimizer.matrix_ranges(layout))
         shape = optimizer.n_matrix_state, self._n_matrices
         self.matrices = zeros(shape, np.float32, device)
         self.statistics = zeros((optimizer.n_statistics(layout),), np.float32, device)
         self._has_statistics = self.statistics.size > 0
-        self.is_fresh = True
+        self._n_known = 0  # steps that were made, for all that the host knows
+        self._n_asked = 0  # steps that were asked for since, of which some may be skipped
         self._control = zeros((kernels.N_CONTROL,), np.uint32, device)
         self._results = Results(device)
         self._kernels = {}
@@ -126,11 +130,12 @@ class CudaTraining(AbstractTraining):
     @property
     def n_steps(self) -> int:
         """Steps made; asking waits for the device."""
-        return self._counter(kernels.N_STEPS)
+        self._n_known, self._n_asked = self._counter(kernels.N_STEPS), 0
+        return self._n_known
 
     @n_steps.setter
     def n_steps(self, value: int) -> None:
-        self.is_fresh = value == 0
+        self._n_known, self._n_asked = value, 0
         self._set_counter(kernels.N_STEPS, value)
 
     @property
@@ -149,8 +154,8 @@ class CudaTraining(AbstractTraining):
         with self._device.lock:
             found = self._kernels_of(optimizer)
             found.prepare(run_optimizer)
-            if run_optimizer and self.is_fresh:
-                self._begin(optimizer)
+            if run_optimizer and self._may_begin(optimizer) and not self.is_begun(optimizer):
+                self._take_weights()
             result = self._results.next()
             key = (
                 *(found, loss, len(batch), overwrite, run_optimizer, gradients is None),
@@ -170,7 +175,7 @@ class CudaTraining(AbstractTraining):
             except BaseException:
                 self._recover()
                 raise
-            self.is_fresh = self.is_fresh and not run_optimizer
+            self._n_asked += int(run_optimizer)
             return result
 
     def _recover(self) -> None:
@@ -200,11 +205,21 @@ class CudaTraining(AbstractTraining):
         if run_optimizer:
             self._optimize(found, optimizer, gradients)
 
-    def _begin(self, optimizer: AbstractOptimizer) -> None:
-        """Before the first step: what the optimizer starts from are the parameters of now."""
-        if optimizer.inference_row is not None:
-            values = optimizer.initial_state(self._parameters.master.numpy())
-            self._device.copy_to_device(self.state.address, values)
+    def is_begun(self, optimizer):
+        n = optimizer.n_calls_to_begin
+        # Waits for the device once, unless steps are skipped.
+        return self._n_known >= n or (self._n_known + self._n_asked >= n and self.n_steps >= n)
+
+    def _may_begin(self, optimizer: AbstractOptimizer) -> bool:
+        """Whether the step that is asked for may be the one that begins."""
+        n = optimizer.n_calls_to_begin
+        return bool(self._weight_rows) and self._n_known < n <= self._n_known + self._n_asked + 1
+
+    def _take_weights(self) -> None:
+        master, n = self._parameters.master.address, self._layout.n_params
+        for row, first, last in self._weight_rows:
+            to = self.state.address + (row * n + first) * FLOAT_BYTES
+            self._device.copy(to, master + first * FLOAT_BYTES, (last - first) * FLOAT_BYTES)
 
     def _finish(
         self, found: OptimizerKernels, batch: Batch, gradients: Gradients, n_sums: int,
