@@ -60,4 +60,6 @@ def current_assembler(assembler):
 def pytest_configure(config):
     os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0")
     if hasattr(config, "cache"):  # keeps compiled code beside pytest's cache, not in the user's
-        os.environ.setdefault("NUMBANET_CACHE_DIR", str(config.cache.mkdir("kernels")))
+        kernels = config.cache.mkdir("kernels")
+        kernels.chmod(0o700)  # a cache that others can write to is not used
+        os.environ.setdefault("NUMBANET_CACHE_DIR", str(kernels))

@@ -17,7 +17,7 @@ from pathlib import Path
 from numbanet.regular_file import check_regular, impossible_name
 
 
-def replace_file(path: str | os.PathLike, *parts) -> None:
+def replace_file(path: str | os.PathLike, *parts, mode: int = 0o666) -> None:
     """Write a file so that `path` holds either all of the parts or what it held before.
 
     A symbolic link stays one, and what it leads to is replaced; a file that is replaced leaves its
@@ -27,6 +27,7 @@ def replace_file(path: str | os.PathLike, *parts) -> None:
     Args:
         path: a regular file, a link to one, or nothing yet.
         parts: bytes, or arrays in C order, one after the other.
+        mode: the permissions of a new file, before the umask.
 
     Raises:
         RefusedFileError: there is something else, such as a FIFO or a device.
@@ -38,7 +39,7 @@ def replace_file(path: str | os.PathLike, *parts) -> None:
         old = _status(target, name)
         prefix = f".numbanet-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}-"
         _remove_abandoned(target.parent, prefix)
-        with _part_file(target.parent, prefix, 0o666 if old is None else 0o600) as (part, file):
+        with _part_file(target.parent, prefix, mode if old is None else 0o600) as (part, file):
             if old is not None:
                 _take_after(file, old)
             with os.fdopen(file, "wb", closefd=False) as stream:

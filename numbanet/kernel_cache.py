@@ -5,13 +5,10 @@ captures, and compiled functions pickle differently in each process. Here the ke
 of what the function does, with its signature, the processor, and the versions of Python, Numba,
 llvmlite and NumPy.
 
-Entries are written atomically and a damaged entry is compiled anew. They hold machine code, like
-Numba's own cache, so the directory must belong to the user alone.
+Numba would pickle a compiled function. Here its object code is kept with a few names, in a file of
+`code_store.py`, and no object is made from what is read.
 """
 
-import hashlib
-import os
-import pickle
 import sys
 from functools import cache
 from pathlib import Path
@@ -19,24 +16,23 @@ from pathlib import Path
 import llvmlite
 import numba
 import numpy as np
-from numba import njit
-from numba.core import serialize
+from numba import njit, types
+from numba.core import sigutils
 from numba.core.compiler import CompileResult
-from numba.misc.appdirs import user_cache_dir
+from numba.core.environment import Environment, lookup_environment
+from numba.core.funcdesc import PythonFunctionDescriptor
+from numba.core.typed_passes import _reload_parfors
+from numba.core.typing import signature as typing_signature
 
-from numbanet.atomic_file import replace_file
+from numbanet import code_store
 from numbanet.fingerprint import NotCacheable, digest, fingerprint
 from numbanet.inline_compiler import KernelCompiler
 
+FORMAT = 1  # of what taken_apart returns
 # Of Numba's settings, those that change the code.
 SETTINGS = (
     "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "USING_SVML", "BOUNDSCHECK", "DEBUGINFO_DEFAULT",
 )  # fmt: skip
-
-
-def directory() -> Path:
-    """Where compiled kernels are kept: NUMBANET_CACHE_DIR, or the user's cache directory."""
-    return Path(os.environ.get("NUMBANET_CACHE_DIR") or user_cache_dir("numbanet", False))
 
 
 @cache
@@ -63,7 +59,7 @@ class KernelCache:
 
     @property
     def cache_path(self) -> str:
-        return str(directory())
+        return str(code_store.directory())
 
     def enable(self):
         """Numba's protocol; this cache is always on."""
@@ -74,28 +70,115 @@ class KernelCache:
     def flush(self):
         """Numba's protocol; entries are never stale, because the key says what they are."""
 
-    def _path(self, signature, codegen) -> Path:
+    def _path(self, arguments, codegen) -> Path:
         key = (
-            fingerprint(self._function), self._options, environment(), str(signature),
+            FORMAT, fingerprint(self._function), self._options, environment(), str(arguments),
             codegen.magic_tuple(),
         )  # fmt: skip
-        name = hashlib.sha256(repr(key).encode()).hexdigest()[:32]
-        return directory() / f"{self._function.__name__}-{name}.cpu"
+        return code_store.path_of(self._function.__name__, "cpu", key)
 
     def load_overload(self, signature, target_context):
         """The compiled function for a signature, or None."""
         target_context.refresh()
+        arguments, _ = sigutils.normalize_signature(signature)
         try:
-            payload = pickle.loads(self._path(signature, target_context.codegen()).read_bytes())
-            return CompileResult._rebuild(target_context, *payload)
-        except Exception:  # absent, damaged, not cacheable, or of a build that this cannot read
+            found = code_store.read(self._path(arguments, target_context.codegen()))
+        except NotCacheable:
             return None
+        return (
+            None if found is None else restored(self._function, arguments, target_context, *found)
+        )
 
     def save_overload(self, signature, result):
         """Keep a compiled function; a cache that cannot be written is no error."""
+        arguments, _ = sigutils.normalize_signature(signature)
         try:
-            path = self._path(signature, result.target_context.codegen())
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            replace_file(path, serialize.dumps(result._reduce()))
-        except (NotCacheable, OSError):
+            path = self._path(arguments, result.target_context.codegen())
+            code_store.write(path, *taken_apart(result))
+        except NotCacheable:
             return
+
+
+def taken_apart(result: CompileResult) -> tuple[dict, bytes]:
+    """What tells a compiled function from others, and its object code with the symbols in it.
+
+    Raises:
+        NotCacheable: it needs Python objects, or returns what has no name.
+    """
+    environments = [result.environment, *result._find_referenced_environments()]
+    returned = result.signature.return_type
+    if any(each.consts for each in environments) or result.lifted or result.objectmode:
+        raise NotCacheable("it needs Python objects")
+    if getattr(types, str(returned), None) != returned:
+        raise NotCacheable(f"it returns {returned}")
+    if not set(result.reload_init) <= {_reload_parfors}:
+        raise NotCacheable("it needs more than threads to be started")
+    name, _, (machine_code, symbols) = result.library.serialize_using_object_code()
+    description = {
+        "library": name,
+        "unique": result.fndesc.unique_name,
+        "mangled": result.fndesc.mangled_name,
+        "arguments": list(result.fndesc.args),
+        "returns": str(returned),
+        "parallel": bool(result.reload_init),
+        "environments": list(dict.fromkeys(each.env_name for each in environments)),
+        "bytes": len(machine_code),
+    }
+    return description, machine_code + symbols
+
+
+def restored(function, arguments, target_context, description, content) -> CompileResult:
+    """The reverse of taken_apart, for the function that was compiled."""
+    if description["parallel"]:
+        _reload_parfors()
+    own, *others = description["environments"]
+    returned = getattr(types, description["returns"])
+    descriptor = PythonFunctionDescriptor(
+        native=True,
+        modname=function.__module__,
+        qualname=function.__qualname__,
+        unique_name=description["unique"],
+        doc=None,
+        typemap=None,
+        restype=returned,
+        calltypes=None,
+        args=description["arguments"],
+        kws=(),
+        mangler=lambda *names, **options: description["mangled"],
+        argtypes=tuple(arguments),
+        env_name=own,
+    )
+    codegen, n = target_context.codegen(), description["bytes"]
+    code = description["library"], "object", (content[:n], content[n:])
+    library = codegen.unserialize_library(code)
+    environment, *nested = (environment_named(name, function) for name in (own, *others))
+    entry_point = target_context.get_executable(library, descriptor, environment)
+    for name, each in zip(others, nested, strict=True):
+        codegen.set_env(name, each)
+    return CompileResult(
+        target_context=target_context,
+        typing_context=target_context.typing_context,
+        library=library,
+        environment=environment,
+        entry_point=entry_point,
+        fndesc=descriptor,
+        type_annotation="",
+        signature=typing_signature(returned, *arguments),
+        objectmode=False,
+        lifted=(),
+        typing_error=None,
+        call_helper=None,
+        metadata=None,
+        reload_init=[_reload_parfors] if description["parallel"] else [],
+        referenced_envs=tuple(nested),
+    )
+
+
+def environment_named(name: str, function) -> Environment:
+    """What Numba's code asks for Python objects; no kernel that is kept has any."""
+    found = lookup_environment(name)
+    if found is None:
+        found = Environment(function.__globals__)
+        found.env_name = name
+        Environment._memo[name] = found
+    return found

@@ -10,9 +10,10 @@ import numpy as np
 from numba.core.registry import cpu_target
 
 import numbanet
+from numbanet import code_store
 from numbanet.cpu.launch import ParallelKernel
 from numbanet.cuda.driver.compile_only import CompileOnlyDevice
-from numbanet.cuda.toolchain import code_store, compiler
+from numbanet.cuda.toolchain import compiler
 
 ENCODINGS = {
     "frequency": {"otype": "Frequency", "n_frequencies": 2},

@@ -31,6 +31,7 @@ LAYERS = (
     ("unknown_options",),
     ("arrays", "ctrl_c", "fingerprint", "inline_compiler", "registry", "regular_file"),
     ("atomic_file", "device"),
+    ("code_store",),
     ("kernel_cache",),
     ("activations", "random", "storage"),
     ("encodings", "losses", "networks", "optimizers"),

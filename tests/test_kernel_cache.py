@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pickle
 import subprocess
 import sys
 import types
@@ -77,20 +78,20 @@ def product(factor):
 
 def test_an_entry_is_found_again(cache):
     assert product(3)(5) == 15
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(cache.glob("*.cpu"))) == 1
     with compiles_nothing():
         assert product(3)(5) == 15
     with compilations() as names:
         assert product(4)(5) == 20
         assert product(3)(np.float32(5)) == 15
     assert names.count("product") == 4  # start and end of each
-    assert len(list(cache.iterdir())) == 3
+    assert len(list(cache.glob("*.cpu"))) == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80" * 999, "half"])
 def test_a_damaged_entry_is_compiled_anew(cache, content):
     product(3)(5)
-    (entry,) = cache.iterdir()
+    (entry,) = cache.glob("*.cpu")
     whole = entry.read_bytes()
     entry.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
     with compilations() as names:
@@ -98,6 +99,26 @@ def test_a_damaged_entry_is_compiled_anew(cache, content):
     assert "product" in names
     with compiles_nothing():
         assert product(3)(5) == 15
+
+
+def test_nothing_in_an_entry_is_executed(cache, tmp_path):
+    class Planted:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    product(3)(5)
+    (entry,) = cache.glob("*.cpu")
+    planted = pickle.dumps(Planted())
+    for content in (planted, entry.read_bytes() + planted, entry.read_bytes()[:65] + planted):
+        entry.write_bytes(content)
+        assert product(3)(5) == 15
+    assert not (tmp_path / "executed").exists()
+
+
+def test_what_returns_no_plain_number_works_and_is_not_kept(cache):
+    pair = compile_cached(lambda x: (x, np.ones(2)))
+    assert pair(3)[0] == 3
+    assert not list(cache.glob("*.cpu"))
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(cache):

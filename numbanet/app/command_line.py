@@ -130,6 +130,17 @@ def parser() -> argparse.ArgumentParser:
     )
     compiling.set_defaults(run=run_compile)
 
+    kept = commands.add_parser(
+        "cache",
+        help="show or clear the cache of compiled kernels",
+        description="Show where compiled kernels are kept and how much they take, or remove them; "
+        "they are compiled again when they are needed. NUMBANET_CACHE_DIR moves the cache.",
+    )
+    kept.add_argument(
+        "action", nargs="?", default="show", choices=("show", "clear"), help="default: show"
+    )
+    kept.set_defaults(run=run_cache)
+
     doctor = commands.add_parser(
         "doctor",
         help="show what was found on this machine and what can run",
@@ -267,6 +278,16 @@ def run_compile(arguments: argparse.Namespace) -> int:
     with cleaning_up():
         for line in lines:
             print(line, flush=True)
+    return 0
+
+
+def run_cache(arguments: argparse.Namespace) -> int:
+    from numbanet.app import kernel_files
+
+    if arguments.action == "clear":
+        print(kernel_files.remove_all())
+    else:
+        print(*kernel_files.show(), sep="\n")
     return 0
 
 

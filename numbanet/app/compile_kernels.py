@@ -11,9 +11,9 @@ import numpy as np
 import numbanet
 from numbanet.app.arguments import check_number, read_config
 from numbanet.app.errors import AppError, UsageError
+from numbanet.code_store import directory, why_not_used
 from numbanet.cuda.driver.compile_only import CompiledKernel, CompileOnlyDevice
 from numbanet.cuda.errors import CudaError
-from numbanet.kernel_cache import directory
 
 HEADINGS = ("registers", "shared", "spills", "local", "PTX", "machine", "seconds")
 LEGEND = (
@@ -82,12 +82,14 @@ def check_cache() -> None:
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=path):
-            return
+            reason = why_not_used(path)
     except OSError as error:
+        reason = error.strerror or str(error)
+    if reason is not None:
         raise AppError(
-            f"cannot keep kernels in '{path}': {error.strerror or error}; "
+            f"cannot keep kernels in '{path}': {reason}; "
             "name another directory in NUMBANET_CACHE_DIR"
-        ) from error
+        )
 
 
 def table(kernels: list[CompiledKernel]) -> Iterator[str]:

@@ -77,18 +77,20 @@ def blas() -> str:
 
 
 def cache() -> str:
-    from numbanet.kernel_cache import directory
+    from numbanet.app.kernel_files import summary
+    from numbanet.code_store import directory, why_not_used
 
     path = directory()
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    advice = "every start compiles anew; name another directory in NUMBANET_CACHE_DIR"
+    reason = why_not_used(path)
+    if reason is not None:
+        return f"{path} (not used: {reason}; {advice})"
     try:
         with tempfile.TemporaryFile(dir=existing):
-            return f"{path} (writable)"
+            return f"{path} (writable; {summary(path)})"
     except OSError as error:
-        return (
-            f"{path} (not writable: {error.strerror}; every start compiles anew; "
-            "name another directory in NUMBANET_CACHE_DIR)"
-        )
+        return f"{path} (not writable: {error.strerror}; {advice})"
 
 
 def cuda_driver() -> str:

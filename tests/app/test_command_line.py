@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import numbanet
+from numbanet import code_store
 from numbanet.app import command_line
 
 SMALL = ["--batch-size", 256, "--seed", 7]
@@ -230,3 +231,18 @@ def test_a_second_ctrl_c_aborts(program, tmp_path, config):
     assert "Traceback" not in err
     assert not (output / "contact_sheet.png").exists()
     numbanet.load(output / "snapshot.safetensors")  # that of step 10, whole
+
+
+def test_the_cache_is_shown_and_cleared(command, monkeypatch, tmp_path):
+    monkeypatch.setenv("NUMBANET_CACHE_DIR", str(tmp_path))
+    tmp_path.chmod(0o700)
+    code_store.write(code_store.path_of("kernel", "ptx", ("key",)), {}, bytes(10**6))
+    (tmp_path / "notes").write_text("not compiled code")
+    code, shown, _ = command("cache")
+    assert code == 0
+    assert f"{tmp_path}: 1 kernel, 1.0 MB\n" in shown
+    assert command("cache", "clear") == (0, f"{tmp_path}: removed 1 kernel, 1.0 MB\n", "")
+    code, shown, _ = command("cache", "show")
+    assert code == 0
+    assert f"{tmp_path}: 0 kernels, 0.0 MB\n" in shown
+    assert (tmp_path / "notes").exists()

@@ -59,7 +59,7 @@ def test_a_machine_with_nothing(monkeypatch):
 
 def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
     monkeypatch.setenv("NUMBANET_CACHE_DIR", str(tmp_path / "cache"))
-    assert findings()["compiled code"] == f"{tmp_path / 'cache'} (writable)"
+    assert findings()["compiled code"] == f"{tmp_path / 'cache'} (writable; 0 kernels, 0.0 MB)"
 
     def refuse(**options):
         raise PermissionError(13, "Permission denied")

@@ -7,8 +7,9 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from numbanet import code_store
 from numbanet.cuda.errors import CompilationError, ToolkitMissingError
-from numbanet.cuda.toolchain import code_store, toolkit
+from numbanet.cuda.toolchain import toolkit
 from numbanet.cuda.toolchain.machine_code import PTX, Cubin, Resources
 
 

@@ -9,7 +9,8 @@ import threading
 import types as python_types
 from collections.abc import Callable, Iterator
 
-from numbanet.cuda.toolchain import code_store, toolkit
+from numbanet import code_store
+from numbanet.cuda.toolchain import toolkit
 from numbanet.cuda.toolchain.machine_code import PTX
 from numbanet.fingerprint import NotCacheable, fingerprint, source_digest
 from numbanet.inline_compiler import explained_failures, noted_failure

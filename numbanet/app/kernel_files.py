@@ -1,0 +1,60 @@
+"""`numbanet cache`: what the cache of compiled kernels holds, and how to be rid of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from numbanet.app.errors import AppError
+from numbanet.code_store import (
+    MOST_BYTES,
+    UNUSED_DAYS,
+    clear,
+    directory,
+    size,
+    sizes_by_kind,
+    why_not_used,
+)
+
+KINDS = {"cpu": "kernels for the CPU", "ptx": "kernels for CUDA", "cubin": "the same, assembled"}
+
+
+def show() -> Iterator[str]:
+    """Where compiled code is, what there is of it, and when it goes."""
+    path = directory()
+    yield f"{path}: {summary(path)}"
+    reason = why_not_used(path)
+    if reason is not None:
+        yield f"not used: {reason}"
+    for kind, meaning in KINDS.items():
+        n, n_bytes = sizes_by_kind(path).get(kind, (0, 0))
+        yield f"{n:8}  {megabytes(n_bytes):>10}  {meaning}"
+    yield (
+        f"removed after {UNUSED_DAYS} days without use, and above {megabytes(MOST_BYTES)} in all, "
+        "those first that were not used for longest"
+    )
+
+
+def remove_all() -> str:
+    """Remove all compiled code, and say how much that was.
+
+    Raises:
+        AppError: some of it cannot be removed.
+    """
+    path = directory()
+    n, n_bytes = clear(path)
+    remaining, _ = size(path)
+    if remaining:
+        raise AppError(f"{remaining} kernels in '{path}' could not be removed")
+    return f"{path}: removed {counted(n)}, {megabytes(n_bytes)}"
+
+
+def summary(path: Path) -> str:
+    n, n_bytes = size(path)
+    return f"{counted(n)}, {megabytes(n_bytes)}"
+
+
+def counted(n: int) -> str:
+    return f"{n} kernel{'' if n == 1 else 's'}"
+
+
+def megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.1f} MB"

@@ -1,0 +1,183 @@
+"""Files of compiled code in the cache directory: which ones are trusted, kept and removed.
+
+A file is a checksum, a line of JSON and what that describes; the checksum covers both and the
+file's name. Nothing in it is executed by reading it, and what is damaged counts as absent. It is
+machine code, though, so it is taken only from a directory and a file that belong to the user and
+that nobody else can write to.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from platformdirs import user_cache_dir
+
+from numbanet.atomic_file import replace_file
+from numbanet.regular_file import open_regular
+
+ENTRY = re.compile(r"\w+-[0-9a-f]{32}\.(cpu|ptx|cubin)")
+DAY = 24 * 3600
+UNUSED_DAYS = 60  # after which an entry is removed
+MOST_BYTES = 1 << 30  # of all entries; above it, those that were used last stay
+MOST_ENTRY_BYTES = 1 << 28
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+_log = logging.getLogger("numbanet")
+_one_at_a_time = threading.Lock()
+
+
+def directory() -> Path:
+    """Where compiled code is kept: NUMBANET_CACHE_DIR, or the user's cache directory."""
+    return _directory(os.environ.get("NUMBANET_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME"))
+
+
+@cache
+def _directory(chosen: str | None, cache_home: str | None) -> Path:
+    if chosen:
+        return Path(os.path.abspath(os.path.expanduser(chosen)))
+    path = Path(user_cache_dir("numbanet", False))
+    if not path.is_absolute():  # XDG asks to ignore such a cache home
+        path = Path(os.path.expanduser("~"), ".cache", "numbanet")
+    return path
+
+
+def why_not_trusted(status: os.stat_result) -> str | None:
+    """Why somebody else may have written to a file or a directory; None if nobody can have."""
+    if not hasattr(os, "geteuid"):  # not a system of POSIX's
+        return None
+    if status.st_uid != os.geteuid():
+        return f"it belongs to user {status.st_uid}"
+    if status.st_mode & OTHERS_WRITE:
+        return "others can write to it; chmod go-w makes it yours alone"
+    return None
+
+
+def why_not_used(path: Path) -> str | None:
+    """Why nothing is read from or written to a directory, or None; one that is absent is fine."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return why_not_trusted(status) if stat.S_ISDIR(status.st_mode) else "it is no directory"
+
+
+@cache
+def _say(message: str) -> None:
+    _log.warning(message)
+
+
+def _is_used(path: Path) -> bool:
+    """Whether a directory serves as cache; if not, one line says so."""
+    reason = why_not_used(path)
+    if reason is not None:
+        _say(f"numbanet compiles without its cache '{path}': {reason}")
+    return reason is None
+
+
+def path_of(name: str, suffix: str, key: tuple) -> Path:
+    """Where the code with this key is kept; the key is all that determines the code."""
+    digest = hashlib.sha256(repr(key).encode()).hexdigest()[:32]
+    return directory() / f"{re.sub(r'[^0-9A-Za-z_]', '_', name)[:80]}-{digest}.{suffix}"
+
+
+def checksum(path: Path, content: bytes) -> bytes:
+    return hashlib.sha256(path.name.encode() + b"\0" + content).hexdigest().encode()
+
+
+def read(path: Path) -> tuple[dict, bytes] | None:
+    """The description and the content of a file, or None if it is absent, damaged or refused."""
+    if not _is_used(path.parent):
+        return None
+    try:
+        with open_regular(path, MOST_ENTRY_BYTES) as file:
+            status = os.fstat(file.fileno())
+            reason = why_not_trusted(status)
+            if reason is not None:
+                _say(f"numbanet does not use '{path}': {reason}")
+                return None
+            found, _, content = file.read().partition(b"\n")
+        if found != checksum(path, content):
+            return None
+        if time.time() - status.st_mtime > DAY:
+            os.utime(path)
+        head, _, content = content.partition(b"\n")
+        return json.loads(head), content
+    except (OSError, ValueError):
+        return None
+
+
+def write(path: Path, description: dict, content: bytes) -> None:
+    """Keep content; a directory that cannot be written is no error."""
+    content = json.dumps(description).encode() + b"\n" + content
+    with _one_at_a_time, suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not _is_used(path.parent):
+            return
+        remove(path)  # it is damaged, or was refused and would leave its owner and mode
+        replace_file(path, checksum(path, content) + b"\n" + content, mode=0o600)
+        sweep(path.parent)
+
+
+def entries(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The files of compiled code in a directory; other files there are nobody's business."""
+    with suppress(OSError), os.scandir(path) as found:
+        for entry in found:
+            if ENTRY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with suppress(OSError):
+                    yield Path(entry.path), entry.stat(follow_symlinks=False)
+
+
+def remove(path: Path) -> bool:
+    """Remove a file if it is there; returns whether it was."""
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def sweep(path: Path) -> None:
+    """Once a day, remove what nobody asked for in UNUSED_DAYS, and the oldest above MOST_BYTES."""
+    stamp, now = path / "swept", time.time()
+    with suppress(OSError):
+        if now - stamp.stat().st_mtime < DAY:
+            return
+    with suppress(OSError):
+        stamp.touch(mode=0o600)
+    total = 0
+    for entry, status in sorted(entries(path), key=lambda each: -each[1].st_mtime):
+        total += status.st_size
+        if total > MOST_BYTES or now - status.st_mtime > UNUSED_DAYS * DAY:
+            remove(entry)
+
+
+def clear(path: Path) -> tuple[int, int]:
+    """Remove all entries; returns how many there were, and their bytes."""
+    removed = [status.st_size for entry, status in list(entries(path)) if remove(entry)]
+    return len(removed), sum(removed)
+
+
+def sizes_by_kind(path: Path) -> dict[str, tuple[int, int]]:
+    """How many entries there are of each kind, "cpu", "ptx" and "cubin", and their bytes."""
+    found = {}
+    for entry, status in entries(path):
+        n, n_bytes = found.get(entry.suffix[1:], (0, 0))
+        found[entry.suffix[1:]] = n + 1, n_bytes + status.st_size
+    return found
+
+
+def size(path: Path) -> tuple[int, int]:
+    """How many entries there are, and their bytes."""
+    sizes = sizes_by_kind(path).values()
+    return sum(n for n, _ in sizes), sum(n_bytes for _, n_bytes in sizes)
