@@ -2,11 +2,11 @@
 
 import argparse
 import importlib.util
-import re
 import shlex
 import sys
 import warnings
 
+from numbanet.app import commands
 from numbanet.app.environment import version
 from numbanet.app.errors import AppError, UsageError
 from numbanet.app.streams import lossy_streams
@@ -33,130 +33,13 @@ def parser() -> argparse.ArgumentParser:
     )
     number = version("numbanet") or "(not installed)"
     top.add_argument("--version", action="version", version=f"numbanet {number}")
-    commands = top.add_subparsers(metavar="COMMAND")
-
-    learn = commands.add_parser(
-        "learn-image",
-        help="learn a photograph",
-        description="Learn a photograph: train a network that maps positions to colours, and write "
-        "pictures of what it knows after 10, 100, 1000, ... steps, a contact sheet, curves, a "
-        "report and a snapshot. Ctrl-C ends the training early and keeps what there is.",
-        epilog="example: numbanet learn-image photo.jpg --steps 2000 --output learned",
-    )
-    learn.add_argument(
-        "image",
-        metavar="IMAGE",
-        help="PNG, JPEG, TIFF, WebP or any other that Pillow reads by itself",
-    )
-    learn.add_argument(
-        "config",
-        metavar="CONFIG",
-        nargs="?",
-        help="loss, optimizer, encoding and network as JSON with comments, as for tiny-cuda-nn "
-        "(default: a hash grid and a small network)",
-    )
-    learn.add_argument(
-        "--steps", metavar="N", type=int, default=1000, help="steps in all (default: 1000)"
-    )
-    learn.add_argument(
-        "--batch-size", metavar="N", type=int, help="positions per step (default: 16384)"
-    )
-    learn.add_argument(
-        "--device", default="auto", help="auto, cpu or cuda (default: auto, a GPU where it can run)"
-    )
-    learn.add_argument(
-        "--precision",
-        default="auto",
-        choices=("auto", "float32", "float16", "bfloat16"),
-        help="of parameters and activations (default: auto, float32 on the CPU, float16 on a GPU)",
-    )
-    learn.add_argument(
-        "--seed", metavar="N", type=int, help="of parameters and positions (default: 1337)"
-    )
-    learn.add_argument(
-        "--output", metavar="DIR", default="learned", help="where files go (default: learned)"
-    )
-    learn.add_argument(
-        "--resume", metavar="FILE", help="continue a snapshot.safetensors up to --steps"
-    )
-    learn.add_argument(
-        "--max-pixels",
-        metavar="N",
-        type=int,
-        help="refuse larger images; N pixels take up to 24 N bytes (default: 100000000)",
-    )
-    learn.add_argument(
-        "--white",
-        metavar="VALUE",
-        type=float,
-        help="which value is white in an image with more than 8 bits a value (default: told from "
-        "the file and its largest value)",
-    )
-    learn.set_defaults(run=run_learn_image)
-
-    compiling = commands.add_parser(
-        "compile",
-        help="compile the CUDA kernels of a model ahead of time, with or without a GPU",
-        description="Compile every CUDA kernel that training and inference with this config need, "
-        "and keep them in the kernel cache (numbanet doctor shows where it is; NUMBANET_CACHE_DIR "
-        "moves it). They are found by the same versions of Python, numbanet and NVIDIA's toolkit.",
-        epilog="example: numbanet compile config.json --arch sm_80 --arch sm_90",
-    )
-    compiling.add_argument("config", metavar="CONFIG", help="as for learn-image")
-    compiling.add_argument(
-        "--arch",
-        metavar="ARCH",
-        type=compute_capability,
-        action="append",
-        required=True,
-        help="of the GPU, such as sm_80 or sm_90; may be given more than once",
-    )
-    compiling.add_argument(
-        "--precision",
-        default="float16",
-        choices=("float32", "float16", "bfloat16"),
-        help="of parameters and activations (default: float16)",
-    )
-    compiling.add_argument(
-        "--dims",
-        metavar=("IN", "OUT"),
-        type=int,
-        nargs=2,
-        default=(2, 3),
-        help="widths of inputs and outputs (default: 2 3, an image)",
-    )
-    compiling.add_argument(
-        "--batch-size", metavar="N", type=int, default=1 << 14, help="default: 16384"
-    )
-    compiling.set_defaults(run=run_compile)
-
-    kept = commands.add_parser(
-        "cache",
-        help="show or clear the cache of compiled kernels",
-        description="Show where compiled kernels are kept and how much they take, or remove them; "
-        "they are compiled again when they are needed. NUMBANET_CACHE_DIR moves the cache.",
-    )
-    kept.add_argument(
-        "action", nargs="?", default="show", choices=("show", "clear"), help="default: show"
-    )
-    kept.set_defaults(run=run_cache)
-
-    doctor = commands.add_parser(
-        "doctor",
-        help="show what was found on this machine and what can run",
-        description="Show versions, processor, GPUs, CUDA parts and, for each target, whether it "
-        "can run and what to do if not.",
-    )
-    doctor.set_defaults(run=run_doctor)
+    subparsers = top.add_subparsers(metavar="COMMAND")
+    for name, (command, run_it) in COMMANDS.items():
+        texts = {"help": command.help, "description": command.description}
+        added = subparsers.add_parser(name, **texts, epilog=command.epilog)
+        command.add_to(added)
+        added.set_defaults(run=run_it)
     return top
-
-
-def compute_capability(architecture: str) -> tuple[int, int]:
-    """(9, 0) for sm_90."""
-    found = re.fullmatch(r"sm_(\d+)(\d)", architecture)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{architecture!r} is no architecture; one is sm_90")
-    return int(found[1]), int(found[2])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -297,3 +180,11 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     for subject, finding in doctor():
         print(f"{subject:>14}  {finding}" if subject else f"\n{finding}")
     return 0
+
+
+COMMANDS = {
+    "learn-image": (commands.LEARN_IMAGE, run_learn_image),
+    "compile": (commands.COMPILE, run_compile),
+    "cache": (commands.CACHE, run_cache),
+    "doctor": (commands.DOCTOR, run_doctor),
+}

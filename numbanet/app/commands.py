@@ -1,0 +1,156 @@
+"""What the commands of `numbanet` are called with: a table for each."""
+
+import argparse
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command's texts, and its arguments as argparse takes them: names, and what belongs to each.
+
+    Args:
+        help: a line for the list of commands.
+        description: what it does.
+        epilog: an example.
+        arguments: options of ArgumentParser.add_argument by the argument's name.
+    """
+
+    help: str
+    description: str
+    epilog: str | None = None
+    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def add_to(self, parser: argparse.ArgumentParser) -> None:
+        """Let a parser take the arguments."""
+        for name, options in self.arguments.items():
+            parser.add_argument(name, **options)
+
+
+def compute_capability(architecture: str) -> tuple[int, int]:
+    """(9, 0) for sm_90."""
+    found = re.fullmatch(r"sm_(\d+)(\d)", architecture)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{architecture!r} is no architecture; one is sm_90")
+    return int(found[1]), int(found[2])
+
+
+LEARN_IMAGE = Command(
+    help="learn a photograph",
+    description="Learn a photograph: train a network that maps positions to colours, and write "
+    "pictures of what it knows after 10, 100, 1000, ... steps, a contact sheet, curves, a "
+    "report and a snapshot. Ctrl-C ends the training early and keeps what there is.",
+    epilog="example: numbanet learn-image photo.jpg --steps 2000 --output learned",
+    arguments={
+        "image": {
+            "metavar": "IMAGE",
+            "help": "PNG, JPEG, TIFF, WebP or any other that Pillow reads by itself",
+        },
+        "config": {
+            "metavar": "CONFIG",
+            "nargs": "?",
+            "help": "loss, optimizer, encoding and network as JSON with comments, as for "
+            "tiny-cuda-nn (default: a hash grid and a small network)",
+        },
+        "--steps": {
+            "metavar": "N",
+            "type": int,
+            "default": 1000,
+            "help": "steps in all (default: 1000)",
+        },
+        "--batch-size": {
+            "metavar": "N",
+            "type": int,
+            "help": "positions per step (default: 16384)",
+        },
+        "--device": {
+            "default": "auto",
+            "help": "auto, cpu or cuda (default: auto, a GPU where it can run)",
+        },
+        "--precision": {
+            "default": "auto",
+            "choices": ("auto", "float32", "float16", "bfloat16"),
+            "help": "of parameters and activations (default: auto, float32 on the CPU, float16 on "
+            "a GPU)",
+        },
+        "--seed": {
+            "metavar": "N",
+            "type": int,
+            "help": "of parameters and positions (default: 1337)",
+        },
+        "--output": {
+            "metavar": "DIR",
+            "default": "learned",
+            "help": "where files go (default: learned)",
+        },
+        "--resume": {"metavar": "FILE", "help": "continue a snapshot.safetensors up to --steps"},
+        "--max-pixels": {
+            "metavar": "N",
+            "type": int,
+            "help": "refuse larger images; N pixels take up to 24 N bytes (default: 100000000)",
+        },
+        "--white": {
+            "metavar": "VALUE",
+            "type": float,
+            "help": "which value is white in an image with more than 8 bits a value (default: told "
+            "from the file and its largest value)",
+        },
+    },
+)
+
+
+COMPILE = Command(
+    help="compile the CUDA kernels of a model ahead of time, with or without a GPU",
+    description="Compile every CUDA kernel that training and inference with this config need, "
+    "and keep them in the kernel cache (numbanet doctor shows where it is; NUMBANET_CACHE_DIR "
+    "moves it). They are found by the same versions of Python, numbanet and NVIDIA's toolkit.",
+    epilog="example: numbanet compile config.json --arch sm_80 --arch sm_90",
+    arguments={
+        "config": {"metavar": "CONFIG", "help": "as for learn-image"},
+        "--arch": {
+            "metavar": "ARCH",
+            "type": compute_capability,
+            "action": "append",
+            "required": True,
+            "help": "of the GPU, such as sm_80 or sm_90; may be given more than once",
+        },
+        "--precision": {
+            "default": "float16",
+            "choices": ("float32", "float16", "bfloat16"),
+            "help": "of parameters and activations (default: float16)",
+        },
+        "--dims": {
+            "metavar": ("IN", "OUT"),
+            "type": int,
+            "nargs": 2,
+            "default": (2, 3),
+            "help": "widths of inputs and outputs (default: 2 3, an image)",
+        },
+        "--batch-size": {"metavar": "N", "type": int, "default": 1 << 14, "help": "default: 16384"},
+    },
+)
+
+
+CACHE = Command(
+    help="show or clear the cache of compiled kernels",
+    description="Show where compiled kernels are kept and how much they take, or remove them; "
+    "they are compiled again when they are needed. NUMBANET_CACHE_DIR moves the cache.",
+    arguments={
+        "action": {
+            "nargs": "?",
+            "default": "show",
+            "choices": ("show", "clear"),
+            "help": "default: show",
+        },
+    },
+)
+
+
+DOCTOR = Command(
+    help="show what was found on this machine and what can run",
+    description="Show versions, processor, GPUs, CUDA parts and, for each target, whether it "
+    "can run and what to do if not.",
+    arguments={},
+)
