@@ -6,7 +6,6 @@ runs this module first; in other programs it does nothing.
 """
 
 import os
-import re
 import signal
 import sys
 
@@ -17,7 +16,9 @@ def is_command() -> bool:
     """Whether this process is `numbanet` or `python -m numbanet`."""
     program = next(iter(getattr(sys, "argv", ())), "")
     if program == "-m":  # Python is looking for the module, which makes it import the package
-        return re.search(r"\0-m\0?numbanet(\0|$)", "\0".join(sys.orig_argv)) is not None
+        # without regular expressions, whose import would leave more time for a traceback
+        words = "\0".join(["", *sys.orig_argv, ""])
+        return "\0-m\0numbanet\0" in words or "\0-mnumbanet\0" in words
     folder, name = os.path.split(program)
     is_module = name == "__main__.py" and os.path.basename(folder) == "numbanet"
     return is_module or os.path.splitext(name)[0] == "numbanet"

@@ -39,6 +39,7 @@ def test_after_an_import(program, photograph, config, tmp_path, module):
         ("-m", ["python", "-X", "dev", "-m", "numbanet", "doctor"], True),
         ("-m", ["python", "-mnumbanet"], True),
         ("-m", ["python", "-m", "numbanet_viewer"], False),
+        ("-m", ["python", "-mviewer"], False),
         ("-m", ["python", "-m", "viewer", "numbanet"], False),
         ("train.py", ["python", "train.py", "-m", "numbanet"], False),
         ("", [], False),
