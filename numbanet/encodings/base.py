@@ -68,6 +68,13 @@ class AbstractEncoding(ABC):
 
         return self if n_columns == self.n_outputs else Padded(self, n_columns)
 
+    def placed(self, first_param: int) -> AbstractEncoding:
+        """The same encoding for parameters that begin at this place among those of a model.
+
+        Only those at even places can be accessed in pairs.
+        """
+        return self
+
     @property
     def parts(self) -> tuple[Part, ...]:
         """Encodings that together compute all features that are not constant.

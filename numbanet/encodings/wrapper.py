@@ -1,5 +1,6 @@
 """An encoding made of another one; subclasses change what differs."""
 
+import dataclasses
 from functools import cached_property
 
 from numbanet.encodings.base import AbstractEncoding
@@ -48,6 +49,11 @@ class AbstractWrapper(AbstractEncoding):
 
     def padded(self, n_columns):
         return self.encoding.padded(n_columns)
+
+    def placed(self, first_param):
+        placed = self.encoding.placed(first_param)
+        is_same = placed == self.encoding  # also where `encoding` is no field
+        return self if is_same else dataclasses.replace(self, encoding=placed)
 
     def initial_params(self, rng):
         return self.encoding.initial_params(rng)

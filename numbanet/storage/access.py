@@ -74,6 +74,11 @@ def reduce_one(array, i, value):
     array[i] += value
 
 
+def reduce_one_of_odd(array, i, value):
+    """As reduce_one, for an array that begins with the second number of a pair."""
+    array[i] += value
+
+
 def reduce_pair(array, i, low, high):
     """array[i] += low and array[i + 1] += high: each atomic on CUDA, plain on the CPU.
 
@@ -90,6 +95,7 @@ overload(load_pair, target="cpu", **INLINED)(lambda array, i: load_pair)
 overload(store, target="cpu", **INLINED)(lambda array, i, value: store)
 overload(store_pair, target="cpu", **INLINED)(lambda array, i, low, high: store_pair)
 overload(reduce_one, target="cpu", **INLINED)(lambda array, i, value: reduce_one)
+overload(reduce_one_of_odd, target="cpu", **INLINED)(lambda array, i, value: reduce_one_of_odd)
 overload(reduce_pair, target="cpu", **INLINED)(lambda array, i, low, high: reduce_pair)
 
 
@@ -117,6 +123,11 @@ def _(array, i, low, high):
 @overload(reduce_one, target="cuda", **INLINED)
 def _(array, i, value):
     return by_storage(array, add_float, add_half, add_half)
+
+
+@overload(reduce_one_of_odd, target="cuda", **INLINED)
+def _(array, i, value):
+    return by_storage(array, add_float, add_half_of_odd, add_half_of_odd)
 
 
 @overload(reduce_pair, target="cuda", **INLINED)
@@ -189,6 +200,13 @@ def add_float(array, i, value):
 def add_half(array, i, value):
     is_high = np.int32(i) & np.int32(1) != np.int32(0)
     reduce_pair(array, i - (i & 1), select(is_high, ZERO, value), select(is_high, value, ZERO))
+
+
+def add_half_of_odd(array, i, value):
+    number = np.int64(i)
+    is_high = number & np.int64(1) == np.int64(0)
+    first = number - np.int64(is_high)  # may be -1, a number that belongs to others
+    reduce_pair(array, first, select(is_high, ZERO, value), select(is_high, value, ZERO))
 
 
 def add_float_pair(array, i, low, high):

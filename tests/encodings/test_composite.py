@@ -244,16 +244,16 @@ class Shifts(AbstractEncoding):
     forward = backward_input = double_backward_input = None
 
 
-def test_parameters_begin_at_an_even_place():
-    """Grids read pairs of them."""
+def test_grids_at_odd_places_are_not_accessed_in_pairs():
     grid = create("encoding", {"n_levels": 1, "log2_hashmap_size": 3}, default="Grid", n_dims=1)
     shifts, plain = Shifts(), create("encoding", {}, default="Identity", n_dims=1)
-    for encodings in ([grid, shifts], [grid, shifts, plain], [shifts]):
-        nested = tuple(Nested(encoding, 0) for encoding in encodings)
-        assert Composite(n_dims=1, nested=nested).n_params % 2 == 1
-    nested = Nested(plain, 0), Nested(shifts, 0), Nested(grid, 0)
-    with pytest.raises(ValueError, match=r"nested\[2\]: 'Grid' .* an even number .* instead of 3"):
-        Composite(n_dims=1, nested=nested)
+    inner = Composite(n_dims=1, nested=(Nested(grid, 0), Nested(shifts, 0), Nested(grid, 0)))
+    for before, is_even in (([], True), ([plain], True), ([shifts], False), ([shifts] * 2, True)):
+        nested = tuple(Nested(encoding, 0) for encoding in (*before, inner))
+        made = Composite(n_dims=1, nested=nested)
+        found = [part.encoding.begins_even for part in made.parts if part.encoding.n_params > 3]
+        assert found == [is_even, not is_even]
+        assert made.n_params == sum(each.encoding.n_params for each in nested)
 
 
 def test_unknown_options_of_nested_encodings_warn():

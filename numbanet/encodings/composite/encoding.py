@@ -110,19 +110,6 @@ def resolve(ranges: list[Range], path: str, n_dims: int) -> list[tuple[int, int]
     return found
 
 
-def check_places(nested: tuple[Nested, ...]) -> None:
-    """Parameters begin at an even place, since kernels for CUDA read them in pairs."""
-    n_before = 0
-    for k, each in enumerate(nested):
-        n_params, name = each.encoding.n_params, type(each.encoding).__name__
-        allowed = (
-            f"an even number of parameters before it instead of {n_before}: put encodings with an "
-            "odd number behind it, or give them one more"
-        )
-        check(n_params == 0 or n_before % 2 == 0, f"nested[{k}]", name, allowed)
-        n_before += n_params
-
-
 @register("encoding", "Composite")
 @dataclass(frozen=True)
 class Composite(AbstractWrapper):
@@ -139,7 +126,6 @@ class Composite(AbstractWrapper):
         check(known, "reduction", given, f"one of {', '.join(REDUCTIONS)}")
         object.__setattr__(self, "reduction", spellings[given.lower()])
         check(len(self.nested) > 0, "nested", [], "at least one encoding that has inputs")
-        check_places(self.nested)
         if self.reduction != "Concatenation":
             widths = {encoding.n_outputs for encoding in self._aligned()}
             allowed = f"nested encodings of equal width, or Concatenation: these have {widths}"
@@ -171,7 +157,10 @@ class Composite(AbstractWrapper):
             else Selection(encoding, nested.dims_to_encode_begin, self.n_dims)
             for encoding, nested in zip(self._aligned(), self.nested, strict=True)
         ]
-        return functools.reduce(REDUCTIONS[self.reduction], selected)
+        return functools.reduce(REDUCTIONS[self.reduction], selected).placed(0)
+
+    def placed(self, first_param):
+        return self.encoding.placed(first_param)
 
     @property
     def param_shapes(self):

@@ -28,6 +28,10 @@ class AbstractPair(AbstractEncoding):
     def required_output_alignment(self):
         return math.lcm(self.left.required_output_alignment, self.right.required_output_alignment)
 
+    def placed(self, first_param):
+        right = self.right.placed(first_param + self.left.n_params)
+        return type(self)(self.left.placed(first_param), right)
+
     def initial_params(self, rng):
         return np.concatenate([self.left.initial_params(rng), self.right.initial_params(rng)])
 

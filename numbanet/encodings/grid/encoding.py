@@ -7,6 +7,7 @@ takes the features of the lattice cell around scale_l * x + 1/2, interpolated. M
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +55,7 @@ class Grid(AbstractEncoding):
     fixed_point_pos: bool = False  # the bits of an input are an integer, in units of 2^-32
 
     padding_value = 0.0
+    begins_even = True  # among the parameters of a model
 
     def __post_init__(self):
         n_dims, n_features = self.n_dims, self.n_features_per_level
@@ -112,7 +114,7 @@ class Grid(AbstractEncoding):
 
     @property
     def partition_param_ends(self) -> tuple[int, ...]:
-        if self.n_pairs == 0:
+        if self.n_accessed_pairs == 0:
             return ()  # tables in fast memory hold pairs
         ends = (int(level.offset) + int(level.size) for level in self.levels)
         return tuple(end * self.n_features_per_level for end in ends)
@@ -140,9 +142,20 @@ class Grid(AbstractEncoding):
         return self.n_features_per_level // 2
 
     @property
+    def n_accessed_pairs(self) -> int:
+        """Pairs that are read and added to at once."""
+        return self.n_pairs if self.begins_even else 0
+
+    @property
     def n_factors(self) -> int:
         """Numbers from which the weights of the corners are made, see interpolation.py."""
         return 6 * self.n_dims
+
+    def placed(self, first_param):
+        if (first_param % 2 == 0) == self.begins_even:
+            return self
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return (OddGrid if self.begins_even else Grid)(**values)
 
     def initial_params(self, rng) -> np.ndarray:
         """Uniform values in [-1e-4, 1e-4), in the order of tiny-cuda-nn's device fill."""
@@ -307,7 +320,7 @@ class Grid(AbstractEncoding):
 
     @cached_property
     def partition_forward_pairs(self):
-        if self.n_pairs == 0 or self.n_corners > level.MOST_BLENDED_CORNERS:
+        if self.n_accessed_pairs == 0 or self.n_corners > level.MOST_BLENDED_CORNERS:
             return {}
         return {each: partitions.forward_pairs(self, each) for each in ("float16", "bfloat16")}
 
@@ -331,6 +344,13 @@ class Grid(AbstractEncoding):
     @cached_property
     def double_backward_params_rows(self):
         return rows.double_backward_params_rows(self)
+
+
+@dataclass(frozen=True)
+class OddGrid(Grid):
+    """A grid whose parameters begin at an odd place: features are accessed one by one."""
+
+    begins_even = False
 
 
 @register("encoding", "HashGrid", "TiledGrid", "DenseGrid")

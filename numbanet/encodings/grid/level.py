@@ -17,7 +17,7 @@ from numbanet.encodings.grid.interpolation import (
     weights_along,
     write_factors,
 )
-from numbanet.storage.access import load, load_pair, reduce_one, reduce_pair
+from numbanet.storage.access import load, load_pair, reduce_one, reduce_one_of_odd, reduce_pair
 from numbanet.storage.halves import TO_PAIR
 from numbanet.storage.memory_access import load_halves
 from numbanet.storage.warp_halves import floats_and_differences, units
@@ -40,7 +40,8 @@ def locate(grid):
     return locate
 
 
-# Features of an entry are accessed in pairs: one 32-bit word of halves. Indices are unsigned, so
+# Features of an entry are accessed in pairs, one 32-bit word of halves, unless an odd number of
+# parameters comes before them. Indices are unsigned, so
 # that no test for counting from the end is made, and 64 bits wide, for tables of 2^32 numbers and
 # so that what is constant in them becomes part of the instruction.
 
@@ -62,7 +63,7 @@ def first_feature(grid):
 def load_entry(grid):
     """Device function (level, cell, corner, params, features): read the entry of a corner."""
     n_features, n_pairs, first_feature_ = (
-        grid.n_features_per_level, grid.n_pairs, first_feature(grid),
+        grid.n_features_per_level, grid.n_accessed_pairs, first_feature(grid),
     )  # fmt: skip
 
     @device
@@ -70,8 +71,8 @@ def load_entry(grid):
         j = first_feature_(level, cell, corner)
         for k in range(n_pairs):
             features[2 * k], features[2 * k + 1] = load_pair(params, j + np.uint64(2 * k))
-        if n_features == 1:
-            features[0] = load(params, j)
+        for f in range(2 * n_pairs, n_features):
+            features[f] = load(params, j + np.uint64(f))
 
     return load_entry
 
@@ -80,8 +81,9 @@ def load_entry(grid):
 def add_to_entry(grid):
     """Device function (level, cell, corner, weight, dl_dy, dl_dparams): add weight dl_dy."""
     n_features, n_pairs, first_feature_ = (
-        grid.n_features_per_level, grid.n_pairs, first_feature(grid),
+        grid.n_features_per_level, grid.n_accessed_pairs, first_feature(grid),
     )  # fmt: skip
+    add_one = reduce_one if grid.begins_even else reduce_one_of_odd
 
     @device
     def add_to_entry(level, cell, corner, weight, dl_dy, dl_dparams):  # dl_dy [n_features]
@@ -89,8 +91,8 @@ def add_to_entry(grid):
         for k in range(n_pairs):
             low, high = weight * dl_dy[2 * k], weight * dl_dy[2 * k + 1]
             reduce_pair(dl_dparams, j + np.uint64(2 * k), low, high)
-        if n_features == 1:
-            reduce_one(dl_dparams, j, weight * dl_dy[0])
+        for f in range(2 * n_pairs, n_features):
+            add_one(dl_dparams, j + np.uint64(f), weight * dl_dy[f])
 
     return add_to_entry
 
