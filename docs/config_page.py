@@ -34,9 +34,12 @@ HEAD = """# Configs
 
 A config is a JSON object with the sections "loss", "optimizer", "encoding" and "network". In each,
 "otype" names a component; every other option has the default below. Names are compared without
-regard to case. An option that a component does not have is ignored with a warning. Files may hold
-comments and trailing commas, and "parent" names a file whose options hold where this one says
-nothing.
+regard to case. Options that a component does not have are ignored, with one warning for a config.
+
+Files are JSON in UTF-8, up to 1 MiB, with `//`, `#` and `/* */` comments and trailing commas.
+"parent" names a file whose options hold where this one says nothing. A key given twice is an error,
+and so are more than 32 objects and lists within each other, numbers that float32 or 32 bits cannot
+hold, and networks of more than 2^31 - 1 parameters or 256 hidden layers.
 """
 
 

@@ -64,7 +64,7 @@ def create_from_config(
     """Make loss, optimizer, network and trainer from a config with a section for each.
 
     Args:
-        n_input_dims: width of the inputs.
+        n_input_dims: width of the inputs; those of a grid are to be in [0, 1].
         n_output_dims: width of the outputs.
         config: "loss", "optimizer", "encoding" and "network"; each may be missing.
         seed: of the initial parameters.

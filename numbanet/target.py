@@ -16,6 +16,8 @@ from numbanet.encodings.base import AbstractEncoding
 from numbanet.losses.base import AbstractLoss
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 
+SAMPLE = 1024
+
 
 class AbstractParameters(ABC):
     """The parameters of a model: float32, and what the kernels read of them."""
@@ -176,6 +178,10 @@ class AbstractTarget(ABC):
     @abstractmethod
     def from_host(self, array: np.ndarray) -> Any:
         """A copy of a NumPy array."""
+
+    @abstractmethod
+    def sampled(self, array: Any) -> Any:
+        """A copy of up to about SAMPLE rows, spread over all; nothing is waited for."""
 
     @abstractmethod
     def to_host(self, array: Any) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from numbanet import registry
 from numbanet.caller import warn_caller
+from numbanet.grid_range import GridRange
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import NetworkWithInputEncoding, check_gradient_mode
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
@@ -34,12 +35,13 @@ class Loss:
     On a GPU that is when the host waits for the step, and learns whether it was skipped.
     """
 
-    def __init__(self, result: Any):
-        self._result = result
+    def __init__(self, result: Any, grid_range: GridRange):
+        self._result, self._grid_range = result, grid_range
         self._warns = not result.is_known
 
     def __float__(self) -> float:
         result = self._result.read()
+        self._grid_range.check()
         if result.skipped and self._warns:
             self._warns = False
             warn_caller(SKIPPED, RuntimeWarning)
@@ -89,6 +91,7 @@ class Trainer:
         self.loss = loss
         self.on_nonfinite = on_nonfinite
         self.layout = ParamLayout(model.n_params, model.network.shapes)
+        self._grid_range = GridRange(model.encoding, model.target)
         self._own_training = model.target.training(
             model.engine, model.parameters, optimizer, self.layout
         )
@@ -109,6 +112,8 @@ class Trainer:
     @n_steps.setter
     def n_steps(self, value: int) -> None:
         self._training.n_steps = check_count("n_steps", value)
+        if value:
+            self._grid_range.close()
 
     @property
     def n_skipped_steps(self) -> int:
@@ -165,7 +170,8 @@ class Trainer:
         """Evaluate the loss of a batch, its gradients, and make a step of the optimizer.
 
         Args:
-            inputs: [n, n_input_dims], any batch size.
+            inputs: [n, n_input_dims], any batch size. Grids cover [0, 1]: a warning says if most
+                inputs of the first step lie outside (on a GPU when a loss is read).
             targets: [n, n_output_dims]; may be None if external_dl_dy is given.
             pdf: the density with which each target was sampled, [n, n_output_dims].
             run_optimizer: False to leave the parameters as they are.
@@ -204,6 +210,7 @@ class Trainer:
                     raise ValueError(f"dl_dinput: shares memory with {name}; use another array")
         gradients = None if gradient_mode == "ignore" else model.target_gradients
         own = self._params_for_inference() if use_inference_params else None
+        self._grid_range.take(inputs)
         result = self._training.step(
             Batch(inputs, targets, pdf if targets is not None else None, external),
             model.parameters.current() if own is None else model.parameters.converted(own),
@@ -219,7 +226,9 @@ class Trainer:
                 raise FloatingPointError(f"{SKIPPED}, the parameters are as they were")
         elif result.is_known and result.read().skipped:
             warn_caller(SKIPPED, RuntimeWarning)
-        return Loss(result)
+        if result.is_known:
+            self._grid_range.check()
+        return Loss(result, self._grid_range)
 
     def inference(self, inputs) -> Any:
         """Evaluate the model with the parameters for inference."""

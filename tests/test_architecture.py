@@ -42,7 +42,7 @@ LAYERS = (
     ("config", "snapshot"),
     ("targets",),
     ("model",),
-    ("matrices", "saved_training"),
+    ("grid_range", "matrices", "saved_training"),
     ("trainer",),
     ("create", "tcnn_snapshot"),
     ("params_file",),

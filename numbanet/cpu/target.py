@@ -11,6 +11,7 @@ from numbanet.cpu.engine import CpuEngine, all_below, optimize
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.random import host_uniform
 from numbanet.target import (
+    SAMPLE,
     AbstractParameters,
     AbstractTarget,
     AbstractTraining,
@@ -137,6 +138,9 @@ class CpuTarget(AbstractTarget):
 
     def from_host(self, array):
         return array.copy()
+
+    def sampled(self, array):
+        return array[:: -(-len(array) // SAMPLE)].copy()
 
     def to_host(self, array):
         return array

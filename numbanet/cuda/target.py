@@ -16,7 +16,9 @@ from numbanet.cuda.memory.inputs import as_device_matrix, as_device_output, as_d
 from numbanet.cuda.memory.parameters import CudaParameters, aligned
 from numbanet.cuda.optimizer.training import CudaTraining
 from numbanet.storage.views import DTYPES
-from numbanet.target import AbstractTarget, Gradients
+from numbanet.target import SAMPLE, AbstractTarget, Gradients
+
+N_RUNS = 16  # of neighbouring rows, in a sample
 
 
 class CudaTarget(AbstractTarget):
@@ -58,6 +60,19 @@ class CudaTarget(AbstractTarget):
 
     def from_host(self, array):
         return arrays.to_device(array, self.device)
+
+    def sampled(self, array):
+        if len(array) <= SAMPLE:
+            pieces = [array]
+        else:  # runs of rows, because each is a copy of its own
+            starts = range(0, len(array) - SAMPLE // N_RUNS, len(array) // N_RUNS)
+            pieces = [array[start : start + SAMPLE // N_RUNS] for start in starts]
+        copy = self.empty(sum(map(len, pieces)), *array.shape[1:])
+        address = copy.address
+        for piece in pieces:
+            self.device.copy(address, piece.address, piece.nbytes)
+            address += piece.nbytes
+        return copy
 
     def to_host(self, array):
         return array.numpy()

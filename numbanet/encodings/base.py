@@ -76,6 +76,11 @@ class AbstractEncoding(ABC):
         return self
 
     @property
+    def grid_dims(self) -> tuple[int, ...]:
+        """The inputs that are read by a grid, which covers [0, 1] in each of them."""
+        return ()
+
+    @property
     def parts(self) -> tuple[Part, ...]:
         """Encodings that together compute all features that are not constant.
 

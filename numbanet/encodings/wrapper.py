@@ -36,6 +36,10 @@ class AbstractWrapper(AbstractEncoding):
         return self.encoding.partition_columns
 
     @property
+    def grid_dims(self):
+        return self.encoding.grid_dims
+
+    @property
     def parts(self):
         return self.encoding.parts
 

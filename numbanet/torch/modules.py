@@ -57,8 +57,8 @@ class Module(torch.nn.Module):
         """Evaluate the model: [n, n_input_dims] -> [n, n_output_dims] of type `dtype`.
 
         Args:
-            x: any real numbers, any batch size; computed with as float32. Inputs on another device
-                are moved to that of the parameters, with a warning.
+            x: any real numbers, any batch size; computed with as float32. Grids cover [0, 1].
+                Inputs on another device are moved to that of the parameters, with a warning.
 
         Raises:
             ValueError: the inputs are no tensor, or have another shape.

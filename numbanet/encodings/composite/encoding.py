@@ -163,6 +163,14 @@ class Composite(AbstractWrapper):
         return self.encoding.placed(first_param)
 
     @property
+    def grid_dims(self):
+        return tuple(
+            nested.dims_to_encode_begin + dim
+            for nested in self.nested
+            for dim in nested.encoding.grid_dims
+        )
+
+    @property
     def param_shapes(self):
         return {
             f"{k}.{name}": shape

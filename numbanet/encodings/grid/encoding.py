@@ -1,8 +1,10 @@
 """Multiresolution grids of trainable features: hashed, dense or tiled.
 
 Level l is a lattice of resolution ceil(scale_l) + 1 with scale_l = base * growth^l - 1; a sample
-takes the features of the lattice cell around scale_l * x + 1/2, interpolated. Müller et al. 2022,
-"Instant neural graphics primitives with a multiresolution hash encoding".
+takes the features of the lattice cell around scale_l * x + 1/2, interpolated. A grid covers [0, 1]
+in every dimension: inputs of another range are to be scaled to it, because beyond it places far
+apart share entries. Müller et al. 2022, "Instant neural graphics primitives with a multiresolution
+hash encoding".
 """
 
 from __future__ import annotations
@@ -96,6 +98,10 @@ class Grid(AbstractEncoding):
     @cached_property
     def levels(self) -> tuple[Level, ...]:
         return tables.levels(self)
+
+    @property
+    def grid_dims(self) -> tuple[int, ...]:
+        return () if self.fixed_point_pos else tuple(range(self.n_dims))
 
     @property
     def n_outputs(self) -> int:
