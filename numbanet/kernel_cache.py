@@ -44,10 +44,25 @@ def environment() -> str:
 
 def compile_cached(function, **options):
     """Numba's njit with this cache: compiled at the first call, found again in every process."""
+    if numba.config.DISABLE_JIT:
+        return refused(function)
     compiled = njit(error_model="numpy", pipeline_class=KernelCompiler, **options)
     dispatcher = compiled(function)
     dispatcher._cache = KernelCache(function, options)
     return dispatcher
+
+
+def refused(function):
+    """What stands for a kernel where Numba is told to compile nothing."""
+
+    def refuse(*arguments):
+        raise RuntimeError(
+            "numbanet computes with compiled code alone, and NUMBA_DISABLE_JIT forbids to compile; "
+            "unset it, or set it to 0"
+        )
+
+    refuse.py_func = function
+    return refuse
 
 
 class KernelCache:

@@ -80,6 +80,16 @@ class AbstractModel(ABC):
         self.target_gradients = target.gradients(params.size, n_matrix_params)
         self._n_params = params.size
 
+    def __reduce__(self):
+        """Pickled are the components, the device's name and the parameters; no gradients."""
+        target = self.target
+        place = target.name, target.precision, target.fused
+        return restored, (type(self), self._components(), place, target.to_host(self.params))
+
+    @abstractmethod
+    def _components(self) -> dict[str, Any]:
+        """What a model is made of: arguments of its class, beside `rng` and `target`."""
+
     @property
     def device(self) -> str:
         """Where the model lies, such as "cpu" or "cuda:0"."""
@@ -212,6 +222,9 @@ class NetworkWithInputEncoding(AbstractModel):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.encoding}, {self.network}, device={self.device!r})"
 
+    def _components(self):
+        return {"encoding": self.encoding, "network": self.network}
+
     def _named_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = {f"network.{k}": shape for k, shape in enumerate(self.network.shapes)}
         for name, shape in self.encoding.param_shapes.items():
@@ -331,7 +344,7 @@ class Encoding(AbstractModel):
         self, encoding: AbstractEncoding, rng: Pcg32, target: AbstractTarget, alignment: int = 0
     ):
         super().__init__(encoding.initial_params(rng), 0, target)
-        self.encoding = encoding
+        self.encoding, self.alignment = encoding, alignment
         self.n_input_dims = encoding.n_dims
         self.n_output_dims = encoding.n_outputs
         if alignment:
@@ -341,6 +354,9 @@ class Encoding(AbstractModel):
 
     def __repr__(self) -> str:
         return f"Encoding({self.encoding}, device={self.device!r})"
+
+    def _components(self):
+        return {"encoding": self.encoding, "alignment": self.alignment}
 
     def _named_shapes(self) -> dict[str, tuple[int, ...]]:
         return dict(self.encoding.param_shapes)
@@ -364,6 +380,13 @@ class Encoding(AbstractModel):
         dl_dx = self.target.empty(*inputs.shape) if input_gradient else None
         self.engine.backward(inputs, context.params, dl_dy, gradients, dl_dx)
         return dl_dx
+
+
+def restored(kind: type, components: Mapping[str, Any], place: tuple, params) -> AbstractModel:
+    """The model that was pickled, on the device of the same name; raises as target_for."""
+    model = kind(rng=Pcg32(0), target=target_for(*place), **components)
+    model.params = params
+    return model
 
 
 def padded_encoding_width(encoding: AbstractEncoding, alignment: int) -> int:

@@ -69,9 +69,16 @@ def register(kind: str, *names: str) -> Callable:
             _components[kind, name.lower()] = component
         if "otype" not in vars(component):
             component.otype = names[0]
+        if dataclasses.is_dataclass(component):
+            component.__getstate__ = option_values
         return component
 
     return add
+
+
+def option_values(component: Any) -> dict[str, Any]:
+    """What is pickled of a component: not the device functions that it has made by now."""
+    return {field.name: getattr(component, field.name) for field in dataclasses.fields(component)}
 
 
 def registered(kind: str) -> dict[str, Callable]:

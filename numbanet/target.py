@@ -144,6 +144,7 @@ class AbstractTarget(ABC):
 
     name: str  # such as "cpu" or "cuda:0"
     precision: str
+    fused: bool | None = None  # see create_from_config
 
     # Arrays
 

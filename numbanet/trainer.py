@@ -99,6 +99,16 @@ class Trainer:
     def __repr__(self) -> str:
         return f"Trainer({self.model!r}, {self.optimizer}, {self.loss}, n_steps={self.n_steps})"
 
+    def __reduce__(self):
+        """Pickled is what a snapshot holds, with the model."""
+        saved = SavedTraining(
+            self.model.encoding, self.model.network, self.loss, self.optimizer,
+            self.n_steps, self.n_skipped_steps, {},
+        )  # fmt: skip
+        to_host = self.model.target.to_host
+        tensors = {name: to_host(array) for name, array in self._tensors().items()}
+        return restored, (type(self), self.model, saved, tensors, self.on_nonfinite)
+
     @property
     def _training(self) -> AbstractTraining:
         self._own_training.follow()
@@ -349,6 +359,13 @@ class Trainer:
             self.model.target.copy_from_host(array, tensors[name])
         self.optimizer, self.loss = saved.optimizer, saved.loss
         self.n_steps, self.n_skipped_steps = saved.n_steps, saved.n_skipped_steps
+
+
+def restored(kind: type, model, saved: SavedTraining, tensors, on_nonfinite: str) -> Trainer:
+    """The trainer that was pickled, of a model that was."""
+    trainer = kind(model, saved.optimizer, saved.loss, on_nonfinite=on_nonfinite)
+    trainer.restore(saved, tensors)
+    return trainer
 
 
 def meaning_of_state(optimizer: AbstractOptimizer, layout: ParamLayout) -> tuple:

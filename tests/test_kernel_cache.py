@@ -190,3 +190,16 @@ def test_training_gives_the_same_bits_from_cold_and_from_warm_caches(cache):
     )
     assert cold.returncode == 0, cold.stderr
     assert json.loads(cold.stdout) == json.loads(warm.stdout)
+
+
+def test_numba_without_its_compiler_is_explained():
+    done = subprocess.run(
+        [sys.executable, "-c", "import numbanet; numbanet.create_from_config(1, 1, {})"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    *_, line = done.stderr.splitlines()
+    assert line.startswith("RuntimeError: numbanet computes with compiled code alone")
+    assert "NUMBA_DISABLE_JIT" in line

@@ -330,3 +330,28 @@ def test_half_makes_a_module_of_half_parameters():
     expected = module(x).detach()
     assert_close(copy.deepcopy(module).half()(x).detach(), expected, 2e-3)
     assert_close(copy.deepcopy(module).double()(x).detach(), expected, 1e-6)
+
+
+class Evaluated(torch.utils.data.Dataset):
+    """Samples that a model of the core and a module compute."""
+
+    def __init__(self):
+        encoding = {"otype": "Identity"}
+        self.model = numbanet.create_encoding(2, encoding, device="cpu")
+        self.module = tcnn.Encoding(2, encoding, device="cpu")
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, k):
+        x = np.full((1, 2), k, np.float32)
+        module = self.module(torch.from_numpy(x)).detach()
+        return self.model.inference(x).sum() + float(module.sum())
+
+
+def test_a_spawned_worker_of_a_data_loader_has_the_models():
+    samples = torch.utils.data.DataLoader(
+        Evaluated(), batch_size=2, num_workers=1, multiprocessing_context="spawn"
+    )
+    (values,) = samples
+    np.testing.assert_allclose(values, [0, 4])
