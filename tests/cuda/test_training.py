@@ -3,6 +3,7 @@
 import gc
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import models
@@ -194,6 +195,49 @@ def test_what_was_accumulated_is_looked_at(cuda_device, place):
     assert (gradients.numpy() == 0).all()
     model.trainer.training_step(x, targets, gradient_mode="accumulate")
     assert (model.trainer.n_steps, model.trainer.n_skipped_steps) == (1, 2)
+
+
+BOLD = {
+    "SGD": {"otype": "SGD", "learning_rate": 1e38},
+    "EMA": {"otype": "EMA", "nested": {"otype": "Adam", "learning_rate": 3e38}},
+}
+
+
+@pytest.mark.parametrize("name", BOLD)
+def test_a_step_that_overflows_is_taken_back(cuda_device, name):
+    config = models.make_config({"otype": "Identity"}, models.mlp("CutlassMLP", 16, 1), "L2")
+    config["optimizer"] = BOLD[name]
+    model = numbanet.create_from_config(2, 1, config, device=cuda_device, precision="float16")
+    trainer, to_host = model.trainer, model.network.target.to_host
+    x, external = np.ones((16, 2), np.float32), np.full((16, 1), 100, np.float32)
+    was_skipped = False
+    for _ in range(6):
+        arrays = model.network.params, trainer.optimizer_state
+        before, n_skipped = [np.array(to_host(a)) for a in arrays], trainer.n_skipped_steps
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            float(trainer.training_step(x, None, external_dl_dy=external))
+        after = [np.array(to_host(a)) for a in arrays]
+        assert all(np.isfinite(a).all() for a in after)
+        if trainer.n_skipped_steps > n_skipped:
+            was_skipped = True
+            for old, new in zip(before, after, strict=True):
+                np.testing.assert_array_equal(old, new)
+    assert was_skipped
+    assert trainer.n_steps + trainer.n_skipped_steps == 6
+
+
+@pytest.mark.parametrize("size", [2e19, 3e38])
+def test_a_gradient_whose_square_overflows_is_skipped(cuda_device, size):
+    config = models.make_config({"otype": "Identity"}, models.mlp("CutlassMLP", 16, 1), "L2")
+    model = numbanet.create_from_config(2, 1, config, device=cuda_device, precision="float32")
+    external = np.full((16, 1), size, np.float32)
+    before = np.array(model.network.target.to_host(model.network.params))
+    loss = model.trainer.training_step(np.ones((16, 2)), None, external_dl_dy=external)
+    with pytest.warns(RuntimeWarning, match="skipped"):
+        float(loss)
+    assert model.trainer.n_skipped_steps == 1
+    np.testing.assert_array_equal(model.network.target.to_host(model.network.params), before)
 
 
 def test_a_step_that_is_not_finite_can_raise(cuda_device):

@@ -68,6 +68,10 @@ class CudaParameters(AbstractParameters):
         self._is_stale = True
         self.n_assigned += 1
 
+    def touch(self) -> None:
+        """Have the copy made anew before the kernels read it."""
+        self._is_stale = True
+
     def current(self) -> DeviceArray:
         if self._lease is not None:
             self._is_stale = True

@@ -35,6 +35,8 @@ FINISH = (
     *("uint64", "uint32") * 3,
     *("float32", "uint64", "uint64", "uint64", "uint64", "uint32"),
 )
+VERIFY = ("uint64", "uint32", "uint64", "uint32", "uint64", "uint64")
+RESTORE = ("uint64", "uint64", "uint32", "uint64")
 SUMMANDS = ("uint64",) * 6
 MATRIX_STEP = ("uint64",) * 4
 OPTIMIZE = (*("uint64",) * 7, "uint32")
@@ -130,6 +132,32 @@ def finish_kernel(optimizer: AbstractOptimizer):
             control[N_RESULTS] = np.uint32(serial + BIT)
 
     return finish_step
+
+
+def verify_step(pweights, n_weights, pstate, n_state, pcontrol, phistory):
+    """(weights, n_weights, state, n_state, control, history), after a step of a bold optimizer.
+
+    If it made something infinite or NaN, it counts as skipped from now on, and `restore` works.
+    """
+    control = uint32_vector(pcontrol, N_CONTROL)
+    if control[RUNS] == NOTHING:
+        return
+    bad = has_beyond(INFINITY, pweights, n_weights) | has_beyond(INFINITY, pstate, n_state)
+    is_last, bad = arrive(bad, control)
+    if is_last and thread_index() == NOTHING and bad:
+        control[RUNS] = NOTHING
+        control[N_STEPS] = np.uint32(control[N_STEPS] - BIT)
+        control[N_SKIPPED] = np.uint32(control[N_SKIPPED] + BIT)
+        serial = np.uint32(control[N_RESULTS] - BIT)
+        history = uint32_vector(phistory, 2 * HISTORY)
+        history[np.uint32(serial % np.uint32(HISTORY) * np.uint32(2) + BIT)] = BIT
+
+
+def restore(pbefore, pafter, n, pcontrol):
+    """(before, after, n, control): after = before, if the step does not count."""
+    i, control = thread_number(), uint32_vector(pcontrol, N_CONTROL)
+    if i < n and control[RUNS] == NOTHING:
+        uint32_vector(pafter, n)[i] = uint32_vector(pbefore, n)[i]
 
 
 @cache

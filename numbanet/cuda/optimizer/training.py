@@ -168,7 +168,8 @@ class CudaTraining(AbstractTraining):
                 run_optimizer,
             )  # fmt: skip
             try:
-                if self._has_statistics:  # the host takes part in such a step
+                # The host takes part in such a step, or it is rare.
+                if self._has_statistics or (run_optimizer and not optimizer.is_tame):
                     self._queue(*work)
                 else:
                     self._graphs.run(key, self._queue, *work)
@@ -203,7 +204,10 @@ class CudaTraining(AbstractTraining):
         )
         self._finish(found, batch, gradients, n_sums, run_optimizer)
         if run_optimizer:
-            self._optimize(found, optimizer, gradients)
+            if optimizer.is_tame:
+                self._optimize(found, optimizer, gradients)
+            else:
+                self._try_to_optimize(found, optimizer, gradients)
 
     def is_begun(self, optimizer):
         n = optimizer.n_calls_to_begin
@@ -236,6 +240,37 @@ class CudaTraining(AbstractTraining):
             *(self._control.address, self._results.history.address),
             *(found.hyperparams.address, found.scalars.address, int(run_optimizer)),
         )
+
+    @cached_property
+    def _verify(self) -> Kernel:
+        return Kernel(self._device, kernels.verify_step, kernels.VERIFY)
+
+    @cached_property
+    def _restore(self) -> Kernel:
+        return Kernel(self._device, kernels.restore, kernels.RESTORE)
+
+    def _try_to_optimize(
+        self, found: OptimizerKernels, optimizer: AbstractOptimizer, gradients: Gradients
+    ) -> None:
+        """Step, and take it back if something is infinite or NaN afterwards; see is_tame."""
+        weights, control = self._parameters.master, self._control.address
+        changed = [weights, self.state, self.matrices, self.statistics]
+        before = [empty((array.size,), np.float32, self._device) for array in changed]
+        for array, copy in zip(changed, before, strict=True):
+            self._device.copy(copy.address, array.address, array.nbytes)
+        self._optimize(found, optimizer, gradients)
+        most = max(weights.size, self.state.size)
+        self._verify(
+            min(-(-most // BLOCK), kernels.MOST_BLOCKS),
+            *(weights.address, weights.size, self.state.address, self.state.size),
+            *(control, self._results.history.address),
+        )
+        changed.append(gradients.flat)
+        before.append(zeros((gradients.flat.size,), np.float32, self._device))
+        for array, copy in zip(changed, before, strict=True):
+            if array.size:
+                self._restore.over(array.size, copy.address, array.address, array.size, control)
+        self._parameters.touch()
 
     def _optimize(
         self, found: OptimizerKernels, optimizer: AbstractOptimizer, gradients: Gradients
