@@ -71,8 +71,9 @@ def load_entry(grid):
         j = first_feature_(level, cell, corner)
         for k in range(n_pairs):
             features[2 * k], features[2 * k + 1] = load_pair(params, j + np.uint64(2 * k))
-        for f in range(2 * n_pairs, n_features):
-            features[f] = load(params, j + np.uint64(f))
+        if n_pairs == 0:
+            for f in range(n_features):
+                features[f] = load(params, j + np.uint64(f))
 
     return load_entry
 
@@ -91,8 +92,9 @@ def add_to_entry(grid):
         for k in range(n_pairs):
             low, high = weight * dl_dy[2 * k], weight * dl_dy[2 * k + 1]
             reduce_pair(dl_dparams, j + np.uint64(2 * k), low, high)
-        for f in range(2 * n_pairs, n_features):
-            add_one(dl_dparams, j + np.uint64(f), weight * dl_dy[f])
+        if n_pairs == 0:  # seen while it compiles: a table in shared memory takes pairs alone
+            for f in range(n_features):
+                add_one(dl_dparams, j + np.uint64(f), weight * dl_dy[f])
 
     return add_to_entry
 
