@@ -54,11 +54,14 @@ class Program:
         local = [v for v in kernel.variables if v.space == "local"]
         self.local_offsets, self.local_bytes = lay_out(local)
         shared = {v: None for v in kernel.variables if v.space == "shared"}
+        self.uses_module_variables = False
         for instruction in self.instructions:
             for operand in instruction.operands:
                 for part in leaves(operand):
-                    if isinstance(part, Symbol) and part.variable.space == "shared":
-                        shared[part.variable] = None
+                    if isinstance(part, Symbol):
+                        self.uses_module_variables |= part.variable.space in ("global", "const")
+                        if part.variable.space == "shared":
+                            shared[part.variable] = None
         dynamic = [v for v in shared if v.n_bytes == 0]
         offsets, self.static_shared_bytes = lay_out([v for v in shared if v.n_bytes])
         alignment = max([16, *(v.alignment for v in dynamic)])

@@ -1,5 +1,7 @@
 """A PTX module on the emulated device: its variables in memory, its kernels to launch."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from emulator.ptx.compiler import CompiledKernel
@@ -21,22 +23,44 @@ SHARED_KIB = {75: 64, 80: 163, 86: 99, 87: 163, 89: 99, 120: 99, 121: 99}  # oth
 RESIDENT_LANES = 16384
 
 
+class Code:
+    """What PTX says, whatever memory it is loaded into: its kernels, and what they become."""
+
+    def __init__(self, ptx):
+        self.kernels, self.variables, target = parse(ptx)
+        self.capability = int("".join(c for c in target if c.isdigit()) or 0)
+        self.programs, self.compiled = {}, {}
+
+    def program(self, name):
+        if name not in self.kernels:
+            raise LaunchError(f"no kernel {name!r}; there are {', '.join(self.kernels)}")
+        if name not in self.programs:
+            self.programs[name] = Program(self.kernels[name])
+        return self.programs[name]
+
+
+code_of = lru_cache(maxsize=128)(Code)
+
+
 class Module:
-    """Parsed once; the code of a basic block is generated when it first runs."""
+    """Parsed once; the code of a basic block is generated when it first runs.
+
+    Modules of the same text share all that does not depend on where their variables lie.
+    """
 
     def __init__(self, ptx, memory=None):
         self.memory = memory or EmulatedMemory()
-        self._kernels, variables, target = parse(ptx)
-        self.capability = int("".join(c for c in target if c.isdigit()) or 0)
+        self._code = code_of(ptx)
+        self.capability = self._code.capability
         self.addresses = {}  # Variable: address
-        for variable in variables.values():
+        for variable in self._code.variables.values():
             if variable.space in ("global", "const"):
                 self._place(variable)
         self._compiled = {}
 
     @property
     def kernel_names(self):
-        return list(self._kernels)
+        return list(self._code.kernels)
 
     def symbol(self, name):
         """The address of a module variable."""
@@ -117,11 +141,11 @@ class Module:
             counters.add(Counters(launches=1))
 
     def _compile(self, name):
-        if name not in self._kernels:
-            raise LaunchError(f"no kernel {name!r}; there are {', '.join(self._kernels)}")
-        if name not in self._compiled:
-            self._compiled[name] = CompiledKernel(Program(self._kernels[name]), self.addresses)
-        return self._compiled[name]
+        program = self._code.program(name)
+        compiled = self._compiled if program.uses_module_variables else self._code.compiled
+        if name not in compiled:
+            compiled[name] = CompiledKernel(program, self.addresses)
+        return compiled[name]
 
     def _check(self, program, grid, block, shared_bytes):
         n_threads = block[0] * block[1] * block[2]

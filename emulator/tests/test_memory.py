@@ -300,3 +300,19 @@ def test_module_variables():
     assert memory.view(module.symbol("scale"), np.float32, 1)[0] == 1
     assert memory.view(module.symbol("pointer"), np.uint64, 1)[0] == module.symbol("scale")
     assert not memory.view(module.symbol("unset"), np.uint8, 8).any()
+
+
+def test_modules_of_the_same_text_have_variables_of_their_own():
+    body = """
+        mov.u64 %rd2, cells;
+        st.global.u32 [%rd2], %a0;
+        mov.u32 %d0, %a0;
+    """
+    memory, text = EmulatedMemory(1 << 20), kernel(body, ["u4"], ["u4"])
+    modules = [Module(text, memory) for _ in range(2)]
+    for number, module in enumerate(modules):
+        address = memory.allocate(8)
+        memory.view(address, "u4", 1)[:] = 7 + number
+        module.launch("test", 1, 1, [address, address + 4])
+    cells = [memory.view(module.symbol("cells"), "u4", 1)[0] for module in modules]
+    assert cells == [7, 8]
