@@ -58,7 +58,7 @@ def test_they_are_as_exact_as_halves_allow(cuda_device, name):
     """And what the chain and the CPU compute, beside gradients of parameters as without them."""
     case = case_of(name, cuda_device)
     (dl_dx, gradients), launches = case.launched(case.fused, case.input_gradients)
-    assert_fused(launches, "training_to_inputs", cuda_device)
+    assert_fused(launches, "training_to_inputs")
     case.assert_input_gradients(dl_dx, lambda y: case.loss_of(y)[1])
     case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
     tolerance = 8 * ROUNDING[case.precision]

@@ -46,20 +46,19 @@ def case_of(name, device, n=257, precision=None):
     return Case(name, device, n, precision, cases=WIDE | INFERRED, n_candidates=20)
 
 
-def assert_wide(launches, device, times=1, gradients=True):
+def assert_wide(launches, times=1, gradients=True):
     """Two kernels have done it all; beside them are only conversions and sums of halves."""
-    if hasattr(device, "launches"):
-        names = KERNELS if gradients else KERNELS[:1]
-        found = ["_".join(name.split("_")[:2]) for name in launches]
-        assert [name for name in found if "wide" in name] == names * times
-        assert not any("product" in name or "forward" in name for name in found)
+    names = KERNELS if gradients else KERNELS[:1]
+    found = ["_".join(name.split("_")[:2]) for name in launches]
+    assert [name for name in found if "wide" in name] == names * times
+    assert not any("product" in name or "forward" in name for name in found)
 
 
 @pytest.mark.parametrize("name", WIDE)
 def test_training_is_as_exact_as_halves_allow(cuda_device, name):
     case = case_of(name, cuda_device, 33 if name == "one_blob" else 257)
     (loss, gradients), launches = case.launched(case.fused, case.train)
-    assert_wide(launches, cuda_device)
+    assert_wide(launches)
     case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
     expected = case.loss_of(case.reference.inference(case.x))[0]
     assert loss == pytest.approx(expected, rel=ROUNDING[case.precision])
@@ -70,7 +69,7 @@ def test_the_chain_of_kernels_computes_the_same(cuda_device, name):
     """Among others for activations that are differentiated at their inputs."""
     case = case_of(name, cuda_device, 65)
     (loss, gradients), launches = case.launched(case.fused, case.train)
-    assert_wide(launches, cuda_device)
+    assert_wide(launches)
     expected, of_chain = case.train(case.engine(NetworkEngine))
     tolerance = 4 * ROUNDING[case.precision]
     assert loss == pytest.approx(expected, rel=tolerance)
@@ -142,7 +141,7 @@ def test_a_pass_for_the_loss_alone(cuda_device):
         return engine.partial_sums(n_sums).numpy()[:n_sums].sum()
 
     loss, launches = case.launched(case.fused, evaluate)
-    assert_wide(launches, cuda_device, gradients=False)
+    assert_wide(launches, gradients=False)
     assert loss == pytest.approx(case.train(case.fused)[0], rel=1e-6)
 
 
@@ -154,7 +153,7 @@ def test_gradients_of_inputs(cuda_device, name, with_params):
     (dl_dx, gradients), launches = case.launched(
         case.fused, lambda engine: case.input_gradients(engine, with_params=with_params)
     )
-    assert_wide(launches, cuda_device, gradients=with_params)
+    assert_wide(launches, gradients=with_params)
     case.assert_input_gradients(dl_dx, lambda y: case.loss_of(y)[1])
     if with_params:
         case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
@@ -167,7 +166,7 @@ def test_gradients_of_inputs_alone(cuda_device, name):
     (dl_dx, _), launches = case.launched(
         case.fused, lambda engine: case.input_gradients(engine, with_params=False)
     )
-    assert_wide(launches, cuda_device, gradients=False)
+    assert_wide(launches, gradients=False)
     of_chain, _ = case.input_gradients(case.engine(NetworkEngine), with_params=False)
     assert_close(dl_dx, of_chain, 8 * ROUNDING[case.precision])
 
@@ -193,7 +192,7 @@ def test_compute_capability_8_0(pytestconfig, precision):
     """Gradients of tables in halves."""
     case = case_of("thin", emulated(pytestconfig, (8, 0)), precision=precision)
     (_, gradients), launches = case.launched(case.fused, case.train)
-    assert_wide(launches, case.device)
+    assert_wide(launches)
     case.assert_gradients_in_halves(gradients, 2 * HALF_SUMS[precision])
 
 
@@ -211,7 +210,7 @@ def test_slabs(cuda_device, monkeypatch):
     expected, of_whole = case.train(case.fused)
     monkeypatch.setattr(wide_engine, "MOST_ROWS", 128)
     (loss, gradients), launches = case.launched(case.engine(type(case.fused)), case.train)
-    assert_wide(launches, cuda_device, times=3)
+    assert_wide(launches, times=3)
     assert loss == pytest.approx(expected, rel=1e-6)
     assert_close(gradients, of_whole, 1e-5)
 
@@ -240,7 +239,7 @@ def test_later_steps_allocate_nothing(pytestconfig):
     before, generation = device.allocations, model.network.engine.generation
     losses += [float(model.trainer.training_step(x, targets)) for _ in range(2)]
     assert device.allocations == before
-    assert_wide(device.launches, device, times=4)
+    assert_wide(device.launches, times=4)
     assert losses[3] < losses[2] < losses[1] < losses[0]
     more = np.tile(x.numpy(), (2, 1)), np.tile(targets.numpy(), (2, 1))
     model.trainer.training_step(*more)
