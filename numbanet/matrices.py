@@ -7,29 +7,64 @@ columns stay: they are the network's biases, and whoever evaluates the matrices 
 number to the features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import singledispatch
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from numbanet.arrays import as_host_matrix, as_host_vector
+from numbanet.encodings.base import AbstractEncoding
 from numbanet.model import NetworkWithInputEncoding
+from numbanet.networks.base import AbstractMLP
 
 
-def to_matrices(model: NetworkWithInputEncoding, params=None) -> list[np.ndarray]:
+class Held(NamedTuple):
+    """What a model holds: its components, its parameters, and how it is given others."""
+
+    encoding: AbstractEncoding
+    network: AbstractMLP
+    params: np.ndarray
+    assign: Callable[[np.ndarray], None]
+
+
+@singledispatch
+def held_by(model: Any) -> Held:
+    """What a model holds; numbanet.torch adds its modules.
+
+    Raises:
+        TypeError: it is no network.
+    """
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    raise TypeError(f"model: expected a network, got a {kind} (of a trainer: trainer.model)")
+
+
+@held_by.register
+def _(model: NetworkWithInputEncoding) -> Held:
+    def assign(flat):
+        model.params = flat
+
+    params = np.array(model.target.to_host(model.params))
+    return Held(model.encoding, model.network, params, assign)
+
+
+def to_matrices(model: Any, params=None) -> list[np.ndarray]:
     """Copies of the network's weights, one float32 array [fan_out, fan_in] per layer.
 
     Args:
-        model: a network, with or without encoding.
+        model: a network, with or without encoding, of numbanet or of numbanet.torch.
         params: use these instead of the model's own, float32 [n_params]; for example a trainer's
             inference_params.
+
+    Raises:
+        TypeError, ValueError: the model is no network, or the parameters do not fit.
     """
-    _check(model)
-    own = model.target.to_host(model.params) if params is None else params
-    flat = as_host_vector(own, "params", model.n_params)
-    return [view.copy() for view in _views(model, flat)]
+    held = held_by(model)
+    given = held.params if params is None else as_host_vector(params, "params", held.params.size)
+    return [view.copy() for view in _views(held, given)]
 
 
-def from_matrices(model: NetworkWithInputEncoding, matrices: Sequence) -> None:
+def from_matrices(model: Any, matrices: Sequence) -> None:
     """Give a network the weights that to_matrices returned, or others of the same shapes.
 
     What to_matrices cuts, and the encoding's parameters, stay as they are.
@@ -37,9 +72,8 @@ def from_matrices(model: NetworkWithInputEncoding, matrices: Sequence) -> None:
     Raises:
         TypeError, ValueError: the matrices do not fit; nothing has changed then.
     """
-    _check(model)
-    flat = np.array(model.target.to_host(model.params))
-    views = _views(model, flat)
+    held = held_by(model)
+    views = _views(held, held.params)
     if len(matrices) != len(views):
         raise ValueError(f"matrices: expected {len(views)}, got {len(matrices)}")
     for k, (view, matrix) in enumerate(zip(views, matrices, strict=True)):
@@ -49,25 +83,19 @@ def from_matrices(model: NetworkWithInputEncoding, matrices: Sequence) -> None:
                 f"matrices[{k}]: expected shape {list(view.shape)}, got {list(values.shape)}"
             )
         view[:] = values
-    model.params = flat
+    held.assign(held.params)
 
 
-def _check(model) -> None:
-    if not isinstance(model, NetworkWithInputEncoding):
-        kind = type(model).__name__
-        raise TypeError(f"model: expected a network, got {kind} (of a trainer: trainer.model)")
-
-
-def _views(model: NetworkWithInputEncoding, flat: np.ndarray) -> list[np.ndarray]:
+def _views(held: Held, flat: np.ndarray) -> list[np.ndarray]:
     """The parts of a parameter vector that matter for the outputs."""
+    encoding, network = held.encoding, held.network
     views, start = [], 0
-    for rows, columns in model.network.shapes:
+    for rows, columns in network.shapes:
         views.append(flat[start : start + rows * columns].reshape(rows, columns))
         start += rows * columns
-    encoding = model.encoding
     if encoding.padding_value == 0:
-        padding = model.network.n_input_dims - encoding.n_outputs
+        padding = network.n_input_dims - encoding.n_outputs
         first = padding if encoding.padding_first else 0
         views[0] = views[0][:, first : first + encoding.n_outputs]
-    views[-1] = views[-1][: model.n_output_dims]
+    views[-1] = views[-1][: network.n_output_dims]
     return views

@@ -211,6 +211,10 @@ class AbstractTarget(ABC):
         """Zeros that the engines can add to."""
 
     @abstractmethod
+    def gradients_in(self, flat: Any, n_matrix_params: int) -> Gradients:
+        """The same in an array of zeros [n_params] that is there already."""
+
+    @abstractmethod
     def network_engine(self, model: EncodedNetwork) -> Any:
         """An engine: `inference`, `forward_backward`, `double_backward`; see the CPU's."""
 

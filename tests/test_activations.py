@@ -1,5 +1,6 @@
 """Activations and the functions below them against float64 NumPy."""
 
+import dataclasses
 import pickle
 import re
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
+import numbanet
 from numbanet import device
 from numbanet.activations import activation
 from numbanet.registry import registered
@@ -240,3 +242,20 @@ def test_select_is_a_conditional_expression(a, b, condition):
 @device.device
 def select(condition, a, b):
     return device.select(condition, a, b)
+
+
+@pytest.mark.parametrize("otype", ["FullyFusedMLP", "CutlassMLP"])
+def test_none_is_a_name_of_no_activation(otype):
+    """As Python and JSON write it."""
+    config = {"otype": otype, "n_neurons": 16, "n_hidden_layers": 1}
+    plain = numbanet.create_network(2, 3, config, device="cpu").network
+    config |= {"activation": None, "output_activation": None}
+    network = numbanet.create_network(2, 3, config, device="cpu").network
+    assert network.output_activation == network.activation == "None"
+    assert plain == dataclasses.replace(network, activation="ReLU")
+    expected = r"^network\.output_activation: expected str"
+    for value in (7, ["ReLU"], True):
+        with pytest.raises(numbanet.ConfigError, match=expected):
+            numbanet.create_network(2, 3, {**config, "output_activation": value}, device="cpu")
+    with pytest.raises(numbanet.ConfigError, match=r"^network.*activation: ''"):
+        numbanet.create_network(2, 3, {**config, "activation": ""}, device="cpu")

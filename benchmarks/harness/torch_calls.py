@@ -49,14 +49,18 @@ class Way:
         library: numbanet.torch or tinycudann.
         name: of the model.
         device: where it runs.
+        dtype: of numbanet's outputs and, on a GPU, of what the kernels read; None for the default.
         options: attributes of the module.
         graph: whether training steps are captured in a CUDA graph and played again.
     """
 
-    def __init__(self, library, name, device, graph=False, **options):
+    def __init__(self, library, name, device, dtype=None, graph=False, **options):
         n_inputs, n_outputs, encoding, config = MODELS[name]
+        more = {"dtype": dtype} if library is numbanet_torch else {}
         with torch.device(device):
-            self.module = library.NetworkWithInputEncoding(n_inputs, n_outputs, encoding, config)
+            self.module = library.NetworkWithInputEncoding(
+                n_inputs, n_outputs, encoding, config, **more
+            )
         for option, value in options.items():
             setattr(self.module, option, value)
         self.module.to(device)
@@ -113,11 +117,11 @@ def capture(step):
     return graph
 
 
-def ways(name, device, left_out, graphs):
+def ways(name, device, dtype, left_out, graphs):
     """What is timed of a model, and by which method."""
     made = {
-        "numbanet": (Way(numbanet_torch, name, device), ("call", "step")),
-        "numbanet, module.loss": (ModuleLoss(numbanet_torch, name, device), ("step",)),
+        "numbanet": (Way(numbanet_torch, name, device, dtype), ("call", "step")),
+        "numbanet, module.loss": (ModuleLoss(numbanet_torch, name, device, dtype), ("step",)),
     }
     if device.type != "cuda":
         left_out["tinycudann"] = left_out["CUDA graphs"] = "needs CUDA"
@@ -234,23 +238,26 @@ def measure(made, name, n, n_rounds, device, left_out):
     return rows
 
 
-def run(names, batch_sizes, n_rounds, device, graphs, report, write):
+def run(names, options, device, report, write):
     """Measure all models; `write` is called with the report whenever there is more in it."""
+    host_alone, graphs = options.device == "none", not options.no_graphs
+    dtype = torch.float16 if host_alone else None
     report["results"], report["left_out"] = [], {}
     print(f"{'model':20} {'batch':>7} {'task':6} {'way':24} {'total us':>9} {'host us':>9}")
     for name in names:
         begun = time.perf_counter()
         try:
-            made = ways(name, device, report["left_out"], graphs)
-            check(made, name, device, report["left_out"])
+            made = ways(name, device, dtype, report["left_out"], graphs)
+            if not host_alone:
+                check(made, name, device, report["left_out"])
         except (RuntimeError, ValueError, TypeError, ImportError) as error:
             leave_out({}, name, name, error, report["left_out"])
             continue
         prepared = round(time.perf_counter() - begun, 1)
         report.setdefault("first_calls_s", {})[name] = prepared
         print(f"{name}: modules and first calls took {prepared} s", flush=True)
-        for n in batch_sizes:
-            rows = measure(made, name, n, n_rounds, device, report["left_out"])
+        for n in options.batch_sizes:
+            rows = measure(made, name, n, options.rounds, device, report["left_out"])
             report["results"] += rows
             for row in sorted(rows, key=lambda row: row["task"]):
                 host = "" if row["host_us"] is None else f"{row['host_us']:9.1f}"

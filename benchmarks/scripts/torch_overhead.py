@@ -4,9 +4,10 @@
 
 On a GPU: `model(x)` under no_grad, a training step with mse_loss and fused Adam, one with
 `model.loss`, and one in a CUDA graph; for each the time in all and that of the host. On a CPU the
-same, and the job of cpu_training.py, with its verification and its timing, beside the Trainer and
-compiled PyTorch. OpenMP's threads wait passively in all processes, unless OMP_WAIT_POLICY says
-otherwise. Needs the `torch` extra.
+same, and with --trainer the job of cpu_training.py, with its verification and its timing, beside
+the Trainer and compiled PyTorch. With `--device none` the host's part of a GPU's work: there is
+nothing behind the device, and PyTorch's own work is done by the CPU. OpenMP's threads wait
+passively in all processes, unless OMP_WAIT_POLICY says otherwise. Needs the `torch` extra.
 """
 
 import argparse
@@ -21,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before OpenMP is loaded
 
 import numpy as np
 
-from benchmarks.harness import torch_calls
+from benchmarks.harness import recording_device, torch_calls
 from benchmarks.harness.machine import machine
 from benchmarks.harness.options import RESULTS, batch_sizes, chosen_from
 from benchmarks.harness.run import Run
@@ -31,13 +32,13 @@ from benchmarks.scripts.cpu_training import CEILINGS, JOB
 import torch  # isort: skip (after numbanet.torch)
 
 RIVAL = "torch-compiled"
-SIZES = {"cuda": "2^12,2^16,2^18", "cpu": "2^12,2^16"}
+SIZES = {"cuda": "2^12,2^16,2^18", "cpu": "2^12,2^16", "none": "2^6"}
 N_PROFILED, N_LINES = 200, 30
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "none"), default="auto")
     parser.add_argument("--models", default=",".join(torch_calls.MODELS))
     parser.add_argument("--batch-sizes", help="such as 2^12,2^16")
     parser.add_argument("--rounds", type=int, default=7)
@@ -51,6 +52,8 @@ def main():
     kind = options.device
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "none":
+        recording_device.stand_in()
     options.batch_sizes = batch_sizes(options.batch_sizes or SIZES[kind])
     options.json.parent.mkdir(parents=True, exist_ok=True)
 
@@ -60,10 +63,10 @@ def main():
     device = torch.device("cuda", 0) if kind == "cuda" else torch.device("cpu")
     report = describe(device)
     names = options.models.split(",")
-    sizes, graphs = options.batch_sizes, not options.no_graphs
-    torch_calls.run(names, sizes, options.rounds, device, graphs, report, write)
+    torch_calls.run(names, options, device, report, write)
     if options.profile:
-        profile(names[0], options.batch_sizes[0], device)
+        dtype = torch.float16 if kind == "none" else None
+        profile(names[0], options.batch_sizes[0], device, dtype)
     if options.trainer:
         report["beside the Trainer"] = beside_the_trainer(options)
     write(report)
@@ -88,9 +91,9 @@ def describe(device):
     return described
 
 
-def profile(name, n, device):
+def profile(name, n, device, dtype):
     """Print where the time of calls and steps goes, function by function."""
-    way = torch_calls.Way(torch_calls.numbanet_torch, name, device)
+    way = torch_calls.Way(torch_calls.numbanet_torch, name, device, dtype)
     x, y = torch_calls.batch(name, n, device)
     for method in ("call", "step"):
         work = getattr(way, method)

@@ -13,9 +13,12 @@ class EncodingEngine:
     def __init__(self, encoding: AbstractEncoding):
         self._encoding = encoding
 
-    def forward(self, inputs: np.ndarray, params: np.ndarray) -> np.ndarray:
-        """The features [n, n_outputs]."""
-        outputs = np.empty((inputs.shape[0], self._encoding.n_outputs), np.float32)
+    def forward(
+        self, inputs: np.ndarray, params: np.ndarray, outputs: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The features [n, n_outputs], in an array that is given or in a new one."""
+        if outputs is None:
+            outputs = np.empty((inputs.shape[0], self._encoding.n_outputs), np.float32)
         kernels.forward_kernel(self._encoding)(inputs, params, outputs)
         return outputs
 

@@ -22,18 +22,21 @@ class CpuEngine:
         self.model = model
         self._encoding = EncodingEngine(model.encoding)
 
-    def inference(self, inputs: np.ndarray, params: np.ndarray) -> np.ndarray:
-        outputs = np.empty((inputs.shape[0], self.model.network.n_output_dims), np.float32)
+    def inference(
+        self, inputs: np.ndarray, params: np.ndarray, outputs: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The outputs [n, n_output_dims], in an array that is given or in a new one."""
+        if outputs is None:
+            outputs = np.empty((inputs.shape[0], self.model.network.n_output_dims), np.float32)
         kernels.inference_kernel(self.model)(inputs, params, outputs, NO_MATRIX)
         return outputs
 
-    def forward(self, inputs: np.ndarray, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The outputs and the features, [n, n_encoded], for `forward_backward`."""
-        outputs = np.empty((inputs.shape[0], self.model.network.n_output_dims), np.float32)
-        features = np.empty((inputs.shape[0], self.model.n_encoded), np.float32)
+    def forward(
+        self, inputs: np.ndarray, params: np.ndarray, outputs: np.ndarray, features: np.ndarray
+    ) -> None:
+        """Write the outputs and the features, [n, n_encoded], for `forward_backward`."""
         kernel = kernels.inference_kernel(self.model, keeps_features=True)
         kernel(inputs, params, outputs, features)
-        return outputs, features
 
     def forward_backward(
         self,

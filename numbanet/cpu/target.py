@@ -157,6 +157,9 @@ class CpuTarget(AbstractTarget):
     def gradients(self, n_params, n_matrix_params):
         return Gradients(self.zeros(n_params))
 
+    def gradients_in(self, flat, n_matrix_params):
+        return Gradients(flat)
+
     def network_engine(self, model):
         return CpuEngine(model)
 

@@ -58,18 +58,25 @@ class FusedEngine(NetworkEngine):
             )
         return self._fused[key]
 
+    def release(self) -> None:
+        super().release()
+        self.wide.release()
+
     def _grid(self, shape: FusedShape, n: int) -> int:
         most = shape.n_started * self.device.n_multiprocessors
         return min(-(-n // shape.layout.group_threads), most)
 
     @exclusive
-    def inference(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
+    def inference(
+        self, inputs: DeviceArray, params: DeviceArray, outputs: DeviceArray | None = None
+    ) -> DeviceArray:
         shape, n = self._inference_shape, inputs.shape[0]
         can = self._fuses_inference and n <= self._most_samples
         self._require(can, "inference")
         if not can:
-            return super().inference(inputs, params)
-        outputs = empty((n, self.model.network.n_output_dims), "f4", self.device)
+            return super().inference(inputs, params, outputs)
+        if outputs is None:
+            outputs = empty((n, self.model.network.n_output_dims), "f4", self.device)
         kernel = self._kernel(
             "inference",
             lambda: kernels.inference_kernel(shape.layout, self.precision),

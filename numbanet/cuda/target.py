@@ -96,7 +96,10 @@ class CudaTarget(AbstractTarget):
     def gradients(self, n_params, n_matrix_params):
         flat = aligned(self.device, n_params, "float32", n_matrix_params)
         self.device.zero(flat.address, flat.nbytes)
-        n_scattered = n_params - n_matrix_params
+        return self.gradients_in(flat, n_matrix_params)
+
+    def gradients_in(self, flat, n_matrix_params):
+        n_scattered = flat.size - n_matrix_params
         in_halves = self.precision != "float32" and not reaches(self.device, HOPPER)
         if not in_halves or n_scattered == 0:
             return Gradients(flat)

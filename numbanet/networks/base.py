@@ -6,17 +6,32 @@ at the end. `n_hidden_layers` counts hidden activations, so there is one matrix 
 
 import math
 from abc import ABC
+from dataclasses import field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from numbanet.activations import Activation, activation
 from numbanet.arrays import next_multiple
-from numbanet.registry import check
+from numbanet.registry import ConfigError, check
+from numbanet.shown import shown
 
 MAX_PARAMS = 2**31 - 1
 MOST_HIDDEN_LAYERS = 256
 ALIGNMENT = 16  # inputs and outputs are padded to a multiple of this, as in tiny-cuda-nn
+
+
+def activation_name(value: Any, path: str, **extra: Any) -> str:
+    """The name of an activation; None, as Python and JSON write it, is that of none."""
+    if value is None or isinstance(value, str):
+        return "None" if value is None else value
+    raise ConfigError(f"{path}: expected str, got {shown(value)}")
+
+
+def activation_option(default: str) -> Any:
+    """A field that names an activation."""
+    return field(default=default, metadata={"convert": activation_name})
 
 
 class AbstractMLP(ABC):

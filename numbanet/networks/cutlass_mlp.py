@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from numbanet.networks.base import AbstractMLP
+from numbanet.networks.base import AbstractMLP, activation_option
 from numbanet.registry import check, derived, register
 
 
@@ -18,8 +18,8 @@ class CutlassMLP(AbstractMLP):
     n_output_dims: int = derived()
     n_neurons: int = 128
     n_hidden_layers: int = 5
-    activation: str = "ReLU"
-    output_activation: str = "None"
+    activation: str = activation_option("ReLU")
+    output_activation: str = activation_option("None")
     activations: tuple = derived(init=False, repr=False)
 
     def __post_init__(self):

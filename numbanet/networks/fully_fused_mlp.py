@@ -5,7 +5,7 @@ Mueller et al. 2021, Real-time Neural Radiance Caching for Path Tracing.
 
 from dataclasses import dataclass
 
-from numbanet.networks.base import ALIGNMENT, AbstractMLP
+from numbanet.networks.base import ALIGNMENT, AbstractMLP, activation_option
 from numbanet.registry import check, derived, register
 
 MOST_NEURONS = 128
@@ -24,8 +24,8 @@ class FullyFusedMLP(AbstractMLP):
     n_output_dims: int = derived()
     n_neurons: int = 128
     n_hidden_layers: int = 5
-    activation: str = "ReLU"
-    output_activation: str = "None"
+    activation: str = activation_option("ReLU")
+    output_activation: str = activation_option("None")
     activations: tuple = derived(init=False, repr=False)
 
     def __post_init__(self):

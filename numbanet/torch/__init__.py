@@ -1,6 +1,7 @@
 """tinycudann's PyTorch interface: `import numbanet.torch as tcnn`."""
 
 from numbanet.cpu import launch as _launch  # noqa: F401 (before PyTorch: how OpenMP waits)
+from numbanet.torch import matrices as _matrices  # noqa: F401 (for numbanet.to_matrices)
 from numbanet.torch.bindings import rtc_set_cache_dir as rtc_set_cache_dir
 from numbanet.torch.bindings import supports_jit_fusion as supports_jit_fusion
 from numbanet.torch.drop_in import install_as_tinycudann as install_as_tinycudann

@@ -1,5 +1,6 @@
 """The layer below the modules that some programs call: tinycudann's `_C`."""
 
+import os
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
@@ -9,7 +10,8 @@ from torch.nn import functional
 
 from numbanet import registry
 from numbanet.networks.base import ALIGNMENT, next_multiple
-from numbanet.torch import evaluator, operators
+from numbanet.shown import shown
+from numbanet.torch import evaluator, passes
 
 free_temporary_memory = evaluator.free_temporary_memory
 
@@ -37,6 +39,9 @@ DTYPES = {
     Precision.Fp16: torch.float16,
     Precision.Bf16: torch.bfloat16,
 }
+
+
+VARIABLE = "NUMBANET_TORCH_DTYPE"
 
 
 def batch_size_granularity() -> int:
@@ -70,9 +75,54 @@ def default_device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+_chosen = {}  # by install_as_tinycudann
+
+
+def set_default_dtype(dtype: torch.dtype | None) -> None:
+    """Let modules that are made without `dtype` have this one; None changes nothing.
+
+    Raises:
+        ValueError: the type cannot be used.
+    """
+    if dtype is not None:
+        _chosen["dtype"] = allowed_dtype(dtype)
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """Of modules that are made there without `dtype`.
+
+    That is what install_as_tinycudann was told, else NUMBANET_TORCH_DTYPE, else float16 on a GPU
+    and float32 on the CPU.
+
+    Raises:
+        ValueError: the environment variable names no type that can be used.
+    """
+    if "dtype" in _chosen:
+        return _chosen["dtype"]
+    name = os.environ.get(VARIABLE)
+    if not name:
+        return torch.float16 if device.type == "cuda" else torch.float32
+    names = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
+    if name not in names:
+        raise ValueError(f"{VARIABLE}={shown(name)} is not allowed; use one of {', '.join(names)}")
+    return names[name]
+
+
+def allowed_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type itself, if modules can have it.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if dtype not in DTYPES.values():
+        allowed = ", ".join(map(str, DTYPES.values()))
+        raise ValueError(f"dtype: {shown(dtype)} is not allowed; use one of {allowed}")
+    return dtype
+
+
 def preferred_precision() -> Precision:
     """What modules use unless told otherwise."""
-    return Precision.Fp16 if torch.cuda.is_available() else Precision.Fp32
+    return precision_of(default_dtype(default_device()))
 
 
 def default_loss_scale(precision: Precision) -> float:
@@ -168,15 +218,11 @@ class NativeModule:
 
     def outputs(self, x: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
         """The padded outputs, which autograd can differentiate."""
-        return self._padded(self.evaluate(x.float(), params.float()).to(self._dtype))
+        return self._padded(self.evaluate(x.float(), params).to(self._dtype))
 
     def evaluate(self, x: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
-        """The outputs, float32 and without padding, which autograd can differentiate.
-
-        Nothing is kept for gradients of the inputs, which so are numbanet's to the last bit.
-        """
-        keeps = torch.is_grad_enabled() and params.requires_grad and not x.requires_grad
-        return operators.forward(x, params, self.description, self.precision, keeps)[0]
+        """The outputs, float32 and without padding, which autograd can differentiate."""
+        return passes.forward(x, params, self.description, self.precision)
 
     def bwd(self, context, x, params, y, dl_dy) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """The gradients of inputs and parameters, each None if it was not to be differentiated.
@@ -186,13 +232,10 @@ class NativeModule:
         """
         check_context(context)
         with torch.no_grad():
-            gradients = operators.backward(
-                self._unpadded(dl_dy), x.float(), params.float(), x.new_empty(0), self.description,
-                self.precision, *context,
+            dl_dx, dl_dparams = passes.backward(
+                self._unpadded(dl_dy), x.float(), params, None, self.description, self.precision,
+                *context,
             )  # fmt: skip
-        dl_dx, dl_dparams = (
-            g if wanted else None for g, wanted in zip(gradients, context, strict=True)
-        )
         return dl_dx, None if dl_dparams is None else dl_dparams.to(params.dtype)
 
     def bwd_bwd_input(self, context, x, params, dl_ddx, dl_dy) -> tuple[torch.Tensor | None, ...]:
@@ -203,8 +246,8 @@ class NativeModule:
         """
         check_context(context)
         with torch.no_grad():
-            dl_ddy, dl_dx, dl_dparams = operators.double_backward(
-                self._unpadded(dl_dy), x.float(), params.float(), dl_ddx.float(),
+            dl_ddy, dl_dx, dl_dparams = passes.double_backward(
+                self._unpadded(dl_dy), x.float(), params, dl_ddx.float(),
                 self.description, self.precision, context[1],
             )  # fmt: skip
         dl_ddy = self._padded(dl_ddy.to(dl_dy.dtype))

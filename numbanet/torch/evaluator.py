@@ -1,8 +1,9 @@
 """What evaluates models on tensors: the engines of a target, without parameters of their own.
 
 Everything is a function of a model's description (JSON text), of the inputs and of the parameters,
-so that nothing has to be kept between a forward and a backward pass. On the CPU the features of the
-encoding are kept all the same, because to read them is faster than to encode again.
+so that nothing has to be kept between a forward and a backward pass. All the same, what is made in
+the one and read in the other is kept: on the CPU the features of the encoding, because to read them
+is faster than to encode again, and on a GPU the parameters in halves.
 """
 
 import json
@@ -20,12 +21,12 @@ from numbanet.encodings.identity import Identity
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import create_encoding_component, create_network_component, initial_rng
 from numbanet.networks.base import AbstractMLP
-from numbanet.target import AbstractTarget, Gradients
+from numbanet.target import AbstractTarget
 from numbanet.targets import target_for
-from numbanet.torch.tensors import array_of, current_stream, tensor_of
+from numbanet.torch.tensors import DeviceTensors, HostTensors
 from numbanet.unknown_options import UnknownOptions
 
-MOST_EVALUATORS = 64  # kept; on a GPU each has buffers as large as its largest batch
+MOST_EVALUATORS = 64  # kept
 
 
 ABSENT = object()  # for what a model has not; a mistaken None is not to pass for it
@@ -106,9 +107,6 @@ def initial_params(description: str, seed: int) -> np.ndarray:
     return np.concatenate([*parts, encoding.initial_params(rng)]).astype(np.float32, copy=False)
 
 
-_gpus = set()  # that evaluators were made for
-
-
 def target_of(device: torch.device, precision: str) -> AbstractTarget:
     """The target for tensors of a device; the CPU has float32 only.
 
@@ -119,14 +117,14 @@ def target_of(device: torch.device, precision: str) -> AbstractTarget:
     if device.type == "cpu":
         return target_for("cpu")
     if device.type == "cuda":
-        target = target_for(str(device), precision)
-        _gpus.add(target.device)
-        return target
+        from numbanet.torch.device import tensor_device  # which needs NVIDIA's driver
+
+        return target_for(tensor_device(device.index), precision)
     raise ValueError(f"device {str(device)!r} is not supported; move the module to 'cpu' or 'cuda'")
 
 
 class Evaluator:
-    """Evaluates a model for tensors of one device; all of them are float32.
+    """Evaluates a model for tensors of one device; inputs, outputs and gradients are float32.
 
     Args:
         description: see `describe`.
@@ -143,53 +141,71 @@ class Evaluator:
         self._n_matrix_params = 0 if network is None else network.n_params
         if network is None:
             self._engine = target.encoding_engine(encoding)
+            self._evaluate = self._engine.forward
         else:
             padded = encoding.padded(network.n_input_dims)
             self._engine = target.network_engine(EncodedNetwork(padded, network))
-        # of no values, because it serves to convert those of others
-        self._parameters = target.parameters(np.empty(0, np.float32), self._n_matrix_params)
+            self._evaluate = self._engine.inference
+        self._tensors = HostTensors()
+        if target.name != "cpu":
+            self._tensors = DeviceTensors(target.device, getattr(torch, target.precision))
 
     def forward(
         self, x: torch.Tensor, params: torch.Tensor, keeps: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The outputs [n, n_outputs] for inputs [n, n_inputs], and what `backward` can do with.
 
-        That is [n, n_kept], or [n, 0] where nothing is to be kept or can be.
+        That is None unless it `keeps` something: on the CPU the features [n, n_kept], elsewhere the
+        parameters as the kernels read them, where these are of another type.
         """
-        with current_stream(self.target, x):
-            inputs, read = self._arrays(x, params)
+        tensors = self._tensors
+        x, read = self._given(x, params)
+        y = tensors.empty(len(x), self.n_outputs)
+        with tensors.lock:
+            tensors.begin()
+            arrays = tensors.array(x), tensors.array(read), tensors.array(y)
             if keeps and self._n_kept:
-                y, features = self._engine.forward(inputs, read)
-                return tensor_of(y), tensor_of(features)
-            evaluate = self._engine.forward if self._network is None else self._engine.inference
-            return tensor_of(evaluate(inputs, read)), x.new_empty(len(x), 0)
+                kept = tensors.empty(len(x), self._n_kept)
+                self._engine.forward(*arrays, tensors.array(kept))
+                return y, kept
+            self._evaluate(*arrays)
+            tensors.end(self._engine)
+        return y, read if keeps and read.dtype != params.dtype else None
 
     def backward(
-        self, dl_dy: torch.Tensor, x: torch.Tensor, params: torch.Tensor, kept: torch.Tensor,
-        wants_x: bool, wants_params: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        """The gradients of inputs and parameters, each empty if it is not wanted.
+        self, dl_dy: torch.Tensor, x: torch.Tensor, params: torch.Tensor,
+        kept: torch.Tensor | None, wants_x: bool, wants_params: bool,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:  # fmt: skip
+        """The gradients of inputs and parameters, each None if it is not wanted.
 
-        `kept` is from `forward`; what is empty is computed anew.
+        `kept` is from `forward`; what is absent or empty is computed anew.
         """
-        with current_stream(self.target, x):
-            inputs, read = self._arrays(x, params)
-            dl_dy = self.target.matrix(array_of(dl_dy), "dl_dy", self.n_outputs, len(x))
-            gradients = self._gradients(wants_params)
-            dl_dx = self.target.empty(*inputs.shape) if wants_x else None
-            if self._network is not None:
-                features = {"features": array_of(kept)} if kept.numel() else {}
-                self._engine.forward_backward(
-                    inputs, read, external=dl_dy, gradients=gradients, dl_dinput=dl_dx, **features
-                )
+        tensors, features = self._tensors, {}
+        if kept is not None and kept.numel() and self._n_kept:
+            features["features"] = tensors.array(kept)
+        elif kept is not None and kept.numel():
+            params = kept
+        x, read = self._given(x, params)
+        dl_dy = self._matrix(dl_dy, "dl_dy", self.n_outputs, len(x))
+        with tensors.lock:
+            tensors.begin()
+            dl_dx, dl_dparams, gradients = self._wanted(x, wants_x, wants_params)
+            inputs, to = tensors.array(x), None if dl_dx is None else tensors.array(dl_dx)
+            given = tensors.array(dl_dy)
+            if self._network is None:
+                self._engine.backward(inputs, tensors.array(read), given, gradients, to)
             else:
-                self._engine.backward(inputs, read, dl_dy, gradients, dl_dx)
-            return self._tensor(dl_dx, x), self._gradient_tensor(gradients, params)
+                self._engine.forward_backward(
+                    inputs, tensors.array(read), external=given, gradients=gradients,
+                    dl_dinput=to, **features,
+                )  # fmt: skip
+            tensors.end(self._engine)
+        return dl_dx, dl_dparams
 
     def double_backward(
         self, dl_dy: torch.Tensor, x: torch.Tensor, params: torch.Tensor, dl_ddx: torch.Tensor,
         wants_params: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:  # fmt: skip
         """The gradients of dl_dy, inputs and parameters, given that of `backward`'s dl_dx."""
         for activation in () if self._network is None else self._network.activations:
             if activation.second is None:
@@ -197,62 +213,80 @@ class Evaluator:
                     f"activation {activation.name} has no `second`, the second derivative that "
                     "create_graph=True needs"
                 )
-        with current_stream(self.target, x):
-            inputs, read = self._arrays(x, params)
-            dl_dy = self.target.matrix(array_of(dl_dy), "dl_dy", self.n_outputs, len(x))
-            dl_ddx = self.target.matrix(array_of(dl_ddx), "dl_ddx", self.n_inputs, len(x))
-            gradients = self._gradients(wants_params)
-            dl_ddy, dl_dx = self._engine.double_backward(inputs, read, dl_dy, dl_ddx, gradients)
-            dl_dparams = self._gradient_tensor(gradients, params)
-            return tensor_of(dl_ddy), tensor_of(dl_dx), dl_dparams
+        tensors = self._tensors
+        x, read = self._given(x, params)
+        dl_dy = self._matrix(dl_dy, "dl_dy", self.n_outputs, len(x))
+        dl_ddx = self._matrix(dl_ddx, "dl_ddx", self.n_inputs, len(x))
+        with tensors.lock:
+            tensors.begin()
+            _, dl_dparams, gradients = self._wanted(x, False, wants_params)
+            given = (tensors.array(each) for each in (x, read, dl_dy, dl_ddx))
+            dl_ddy, dl_dx = self._engine.double_backward(*given, gradients)
+            tensors.end(self._engine)
+            return tensors.tensor(dl_ddy), tensors.tensor(dl_dx), dl_dparams
 
     def loss(
         self, x: torch.Tensor, params: torch.Tensor, targets: torch.Tensor,
         pdf: torch.Tensor | None, loss: AbstractLoss, wants_x: bool, wants_params: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:  # fmt: skip
         """The mean loss [] and its gradients, as `backward` returns them, in one pass.
 
         Raises:
             ConfigError: the loss cannot take so many outputs.
         """
         loss.row(self.n_outputs, pdf is not None)  # which raises it
-        with current_stream(self.target, x):
-            inputs, read = self._arrays(x, params)
-            wanted = self.target.matrix(array_of(targets), "targets", self.n_outputs, len(x))
-            if pdf is not None:
-                pdf = self.target.matrix(array_of(pdf), "pdf", self.n_outputs, len(x))
-            gradients = self._gradients(wants_params)
-            dl_dx = self.target.empty(*inputs.shape) if wants_x else None
+        tensors = self._tensors
+        x, read = self._given(x, params)
+        targets = self._matrix(targets, "targets", self.n_outputs, len(x))
+        if pdf is not None:
+            pdf = self._matrix(pdf, "pdf", self.n_outputs, len(x))
+        with tensors.lock:
+            tensors.begin()
+            dl_dx, dl_dparams, gradients = self._wanted(x, wants_x, wants_params)
             found = self._engine.forward_backward(
-                inputs, read, loss=loss, targets=wanted, pdf=pdf, gradients=gradients,
-                dl_dinput=dl_dx,
+                tensors.array(x), tensors.array(read), loss=loss, targets=tensors.array(targets),
+                pdf=None if pdf is None else tensors.array(pdf), gradients=gradients,
+                dl_dinput=None if dl_dx is None else tensors.array(dl_dx),
             )  # fmt: skip
             if isinstance(found, float):
                 value = x.new_tensor(found)
             else:  # on a GPU, how many partial sums there are
-                sums = tensor_of(self._engine.partial_sums(found)[:found])
+                sums = tensors.tensor(self._engine.partial_sums(found)[:found])
                 value = sums.sum() / max(targets.numel(), 1)
-            dl_dparams = self._gradient_tensor(gradients, params)
-            return value, self._tensor(dl_dx, x), dl_dparams
+            tensors.end(self._engine)
+        return value, dl_dx, dl_dparams
 
-    def _arrays(self, x: torch.Tensor, params: torch.Tensor) -> tuple[Any, Any]:
+    def _given(self, x: torch.Tensor, params: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and parameters as the engines read them."""
         if params.shape != (self.n_params,):
             raise ValueError(f"params: expected shape [{self.n_params}], got {list(params.shape)}")
-        inputs = self.target.matrix(array_of(x), "inputs", self.n_inputs)
-        vector = self.target.vector(array_of(params), "params", self.n_params)
-        return inputs, self._parameters.converted(vector)
+        if params.device != x.device:
+            raise ValueError(
+                f"params: expected them on {x.device} as the inputs, got {params.device}"
+            )
+        read = self._tensors.read(params, self._n_matrix_params)
+        return self._matrix(x, "inputs", self.n_inputs), read
 
-    def _gradients(self, wanted: bool) -> Gradients | None:
-        if not wanted or self.n_params == 0:
-            return None
-        return self.target.gradients(self.n_params, self._n_matrix_params)
+    def _matrix(
+        self, tensor: torch.Tensor, name: str, n_columns: int, n_rows: int | None = None
+    ) -> torch.Tensor:
+        """The tensor as float32 in C order."""
+        shape = tensor.shape
+        if len(shape) != 2 or shape[1] != n_columns or n_rows not in (None, shape[0]):
+            expected = f"[{'batch' if n_rows is None else n_rows}, {n_columns}]"
+            raise ValueError(f"{name}: expected shape {expected}, got {list(shape)}")
+        return tensor.to(torch.float32).contiguous()
 
-    def _tensor(self, array: Any, like: torch.Tensor) -> torch.Tensor:
-        return like.new_empty(0) if array is None else tensor_of(array)
-
-    def _gradient_tensor(self, gradients, like: torch.Tensor) -> torch.Tensor:
-        return self._tensor(gradients and gradients.flat, like)
+    def _wanted(self, x, wants_x: bool, wants_params: bool):
+        """Room for the gradients of inputs and parameters, and the latter as an engine's."""
+        dl_dx = self._tensors.empty(*x.shape) if wants_x else None
+        if not wants_params:
+            return dl_dx, None, None
+        dl_dparams = self._tensors.zeros(self.n_params, self._n_matrix_params)
+        if self.n_params == 0:
+            return dl_dx, dl_dparams, None
+        flat = self._tensors.array(dl_dparams)
+        return dl_dx, dl_dparams, self.target.gradients_in(flat, self._n_matrix_params)
 
 
 @lru_cache(maxsize=MOST_EVALUATORS)
@@ -262,11 +296,9 @@ def evaluator_for(description: str, device: torch.device, precision: str) -> Eva
 
 
 def free_temporary_memory() -> None:
-    """Give back the memory that lies between the kernels of all models; it is made anew when used.
+    """Forget how models are evaluated, which is found out anew when they are.
 
-    Tensors, parameters among them, are not touched. Without a GPU there is nothing to give back.
+    There is no memory to give back: what lies between kernels is PyTorch's again when a call
+    returns, and torch.cuda.empty_cache() gives PyTorch's back.
     """
     evaluator_for.cache_clear()
-    for gpu in _gpus:
-        gpu.synchronize()
-        gpu.trim()

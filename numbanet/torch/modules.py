@@ -13,11 +13,12 @@ import torch
 from numbanet import registry
 from numbanet.caller import warn_caller
 from numbanet.create import create_loss
-from numbanet.torch import evaluator, operators
+from numbanet.torch import evaluator, passes
 from numbanet.torch.bindings import (
-    DTYPES,
     NativeModule,
+    allowed_dtype,
     default_device,
+    default_dtype,
     default_loss_scale,
     precision_of,
 )
@@ -30,7 +31,8 @@ class Module(torch.nn.Module):
         description: of the model, see evaluator.py.
         seed: of the initial parameters, which are tinycudann's for the same seed.
         dtype: of the outputs and, on a GPU, of the parameters that the kernels read; None for
-            float16 on a GPU and float32 on the CPU.
+            float16 on a GPU and float32 on the CPU, unless NUMBANET_TORCH_DTYPE or
+            install_as_tinycudann says otherwise.
         device: where the parameters lie; None for PyTorch's current GPU, or the CPU without one.
 
     Raises:
@@ -40,11 +42,7 @@ class Module(torch.nn.Module):
     def __init__(self, description: str, seed: int, dtype: torch.dtype | None, device: Any):
         super().__init__()
         device = default_device() if device is None else torch.device(device)
-        if dtype is None:
-            dtype = torch.float16 if device.type == "cuda" else torch.float32
-        if dtype not in DTYPES.values():
-            allowed = ", ".join(map(str, DTYPES.values()))
-            raise ValueError(f"dtype: {dtype} is not allowed; use one of {allowed}")
+        dtype = default_dtype(device) if dtype is None else allowed_dtype(dtype)
         self.native_tcnn_module = NativeModule(description, dtype)
         self.dtype = dtype
         self.seed = seed
@@ -63,17 +61,14 @@ class Module(torch.nn.Module):
         Raises:
             ValueError: the inputs are no tensor, or have another shape.
         """
-        x, params = self._inputs(x, "inputs", self.n_input_dims), self._params()
-        return self.native_tcnn_module.evaluate(x, params).to(self.dtype)
-
-    def _params(self) -> torch.Tensor:
-        return self.params.to(torch.float32)
+        x = self._inputs(x, "inputs", self.n_input_dims)
+        return self.native_tcnn_module.evaluate(x, self.params).to(self.dtype)
 
     def _inputs(self, x: torch.Tensor, name: str, n_columns: int) -> torch.Tensor:
         """A batch as the operators take it: float32, where the parameters are."""
         if not isinstance(x, torch.Tensor):
             raise ValueError(f"{name}: expected a tensor, got {type(x).__name__}")
-        if x.dim() != 2 or x.shape[1] != n_columns:
+        if not torch.jit.is_tracing() and (x.dim() != 2 or x.shape[1] != n_columns):
             expected = f"[batch, {n_columns}]"
             hint = "" if x.dim() == 2 else f"; reshape it to {expected}"
             raise ValueError(f"{name}: expected shape {expected}, got {list(x.shape)}{hint}")
@@ -142,13 +137,11 @@ class TrainableModule(Module):
                 raise ValueError(f"{name}: must not require a gradient; detach it")
             if len(tensor) != len(x):
                 raise ValueError(f"{name}: expected {len(x)} rows as x has, got {len(tensor)}")
-        native, enabled, params = self.native_tcnn_module, torch.is_grad_enabled(), self._params()
-        wants = enabled and x.requires_grad, enabled and params.requires_grad
-        value, _, _ = operators.loss(
-            x, params, given["targets"], given.get("pdf"), native.description, native.precision,
-            config, *wants,
+        native = self.native_tcnn_module
+        return passes.loss(
+            x, self.params, given["targets"], given.get("pdf"), native.description,
+            native.precision, config,
         )  # fmt: skip
-        return value
 
 
 class NetworkWithInputEncoding(TrainableModule):
@@ -229,3 +222,4 @@ class Encoding(Module):
             device,
         )
         self.encoding_config = encoding_config
+        self.precision = precision_of(self.dtype)

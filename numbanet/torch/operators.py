@@ -1,4 +1,4 @@
-"""The operators that PyTorch sees: forward, backward and double backward of a model.
+"""The operators that PyTorch's compiler sees: forward, backward and double backward of a model.
 
 Each is opaque to torch.compile, which does not break its graph for them. A model is named by its
 description, the text that evaluator.py explains, and by the precision of its kernels on a GPU.
@@ -14,7 +14,8 @@ from torch.library import custom_op
 
 from numbanet.create import create_loss
 from numbanet.losses.base import AbstractLoss
-from numbanet.torch.evaluator import evaluator_for, n_kept, n_params, sizes
+from numbanet.torch import derivatives
+from numbanet.torch.evaluator import evaluator_for, n_kept, sizes
 
 OPTIONS = {"mutates_args": ()}
 # They allocate, and compile when they are first called: PyTorch is not to capture them in graphs.
@@ -31,7 +32,8 @@ def forward(
 
     The second tensor is what `backward` may be given, see Evaluator; empty unless `keeps`.
     """
-    return evaluator_for(description, x.device, precision).forward(x, params, keeps)
+    y, kept = evaluator_for(description, x.device, precision).forward(x, params, keeps)
+    return y, x.new_empty(len(x), 0) if kept is None else kept
 
 
 @custom_op("numbanet::backward", **OPTIONS)
@@ -41,7 +43,7 @@ def backward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The gradients of x and params, given that of the outputs; empty where not wanted."""
     evaluator = evaluator_for(description, x.device, precision)
-    return evaluator.backward(dl_dy, x, params, kept, wants_x, wants_params)
+    return filled(x, evaluator.backward(dl_dy, x, params, kept, wants_x, wants_params))
 
 
 @custom_op("numbanet::double_backward", **OPTIONS)
@@ -51,7 +53,7 @@ def double_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of dl_dy, x and params, given that of what `backward` returned for x."""
     evaluator = evaluator_for(description, x.device, precision)
-    return evaluator.double_backward(dl_dy, x, params, dl_ddx, wants_params)
+    return filled(x, evaluator.double_backward(dl_dy, x, params, dl_ddx, wants_params))
 
 
 @custom_op("numbanet::loss", **OPTIONS)
@@ -61,7 +63,13 @@ def loss(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The mean loss [] and, where wanted, its gradients with respect to x and params."""
     evaluator = evaluator_for(description, x.device, precision)
-    return evaluator.loss(x, params, targets, pdf, find_loss(config), wants_x, wants_params)
+    wanted = wants_x, wants_params
+    return filled(x, evaluator.loss(x, params, targets, pdf, find_loss(config), *wanted))
+
+
+def filled(like: Tensor, results: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+    """Results of an operator, which has to return a tensor where nothing is wanted."""
+    return tuple(like.new_empty(0) if each is None else each for each in results)
 
 
 @cache
@@ -74,14 +82,16 @@ def find_loss(config: str) -> AbstractLoss:
 
 
 def _vector(params, description, wanted):
-    return torch.empty_like(params) if wanted and n_params(description) else params.new_empty(0)
+    return torch.empty_like(params) if wanted else params.new_empty(0)
 
 
 @forward.register_fake
 def _(x, params, description, precision, keeps):
-    width = n_kept(description, x.device.type) if keeps else 0
     y = x.new_empty(x.shape[0], sizes(description)[1])
-    return y, x.new_empty(x.shape[0], width)
+    dtype = torch.float32 if x.device.type == "cpu" else getattr(torch, precision)
+    if keeps and dtype != params.dtype:
+        return y, torch.empty_like(params, dtype=dtype)
+    return y, x.new_empty(x.shape[0], n_kept(description, x.device.type) if keeps else 0)
 
 
 @backward.register_fake
@@ -104,78 +114,11 @@ def _(x, params, targets, pdf, description, precision, config, wants_x, wants_pa
 
 # Derivatives
 
-
-def _keep_forward(ctx, inputs, output):
-    x, params, *ctx.model, _ = inputs
-    ctx.save_for_backward(x, params, output[1])
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-
-
-def _forward_backward(ctx, dl_dy, _):
-    nothing = (None,) * 3
-    if dl_dy is None:
-        return None, None, *nothing
-    wants_x, wants_params, *_ = ctx.needs_input_grad
-    dl_dx, dl_dparams = backward(dl_dy, *ctx.saved_tensors, *ctx.model, wants_x, wants_params)
-    return dl_dx if wants_x else None, dl_dparams if wants_params else None, *nothing
-
-
-def _keep_backward(ctx, inputs, output):
-    dl_dy, x, params, _, *ctx.model, _, _ = inputs
-    ctx.save_for_backward(dl_dy, x, params)
-    ctx.set_materialize_grads(False)
-
-
-def _backward_backward(ctx, dl_ddx, dl_ddparams):
-    nothing = (None,) * 5
-    if dl_ddparams is not None:
-        raise RuntimeError(
-            "the gradient of the parameters cannot be differentiated once more, only that of the "
-            "inputs can; detach it"
-        )
-    if dl_ddx is None:
-        return None, None, None, *nothing
-    dl_dy, x, params = ctx.saved_tensors
-    wanted = ctx.needs_input_grad[:3]
-    found = double_backward(dl_dy, x, params, dl_ddx, *ctx.model, wanted[2])
-    return *(value if want else None for value, want in zip(found, wanted, strict=True)), *nothing
-
-
-def _keep_nothing(ctx, inputs, output):
-    ctx.set_materialize_grads(False)
-
-
-def _double_backward_backward(ctx, *of_gradients):
-    if any(gradient is not None for gradient in of_gradients):
-        raise RuntimeError(
-            "second derivatives cannot be differentiated once more; leave create_graph=True out "
-            "where they are computed, or detach them"
-        )
-    return (None,) * 7
-
-
-def _keep_loss(ctx, inputs, output):
-    _, *gradients = output
-    ctx.save_for_backward(*gradients)
-    ctx.set_materialize_grads(False)
-
-
-def _loss_backward(ctx, dl_dvalue, *of_gradients):
-    if any(gradient is not None for gradient in of_gradients):
-        raise RuntimeError(
-            "the gradient of `loss` cannot be differentiated once more; evaluate the model by "
-            "itself, with a loss of PyTorch's"
-        )
-    found = [None, None]
-    if dl_dvalue is not None:
-        wanted = ctx.needs_input_grad[:2]
-        pairs = zip(ctx.saved_tensors, wanted, strict=True)
-        found = [dl_dvalue * gradient if want else None for gradient, want in pairs]
-    return *found, *(None,) * 7
-
-
-forward.register_autograd(_forward_backward, setup_context=_keep_forward)
-backward.register_autograd(_backward_backward, setup_context=_keep_backward)
-double_backward.register_autograd(_double_backward_backward, setup_context=_keep_nothing)
-loss.register_autograd(_loss_backward, setup_context=_keep_loss)
+forward.register_autograd(derivatives.of_forward(backward), setup_context=derivatives.keep_forward)
+backward.register_autograd(
+    derivatives.of_backward(double_backward), setup_context=derivatives.keep_backward
+)
+double_backward.register_autograd(
+    derivatives.of_double_backward, setup_context=derivatives.keep_nothing
+)
+loss.register_autograd(derivatives.of_loss, setup_context=derivatives.keep_loss)

@@ -10,6 +10,8 @@ from models import HASH, MODELS, mlp
 torch = pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
+from emulated_tensors import EmulatedTensorDevice  # noqa: E402
+
 import numbanet.torch as tcnn  # noqa: E402
 from numbanet.cuda.target import CudaTarget  # noqa: E402
 from numbanet.torch import evaluator  # noqa: E402
@@ -19,17 +21,23 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 N = 65
 
 
+@pytest.fixture(scope="module")
+def emulator():
+    return EmulatedTensorDevice()
+
+
 @pytest.fixture
-def where(cuda_device, monkeypatch):
+def where(pytestconfig, request, monkeypatch):
     """The device of the tensors. The emulator is behind those of the CPU."""
-    if cuda_device.dlpack_device is not None:
+    if pytestconfig.getoption("device") == "cuda":
         if not torch.cuda.is_available():
             pytest.skip("needs a CUDA build of PyTorch, and a GPU")
         yield torch.device("cuda", 0)
         return
+    emulator = request.getfixturevalue("emulator")
 
     def emulated(device, precision):
-        return CudaTarget(cuda_device, precision)
+        return CudaTarget(emulator, precision)
 
     monkeypatch.setattr(evaluator, "target_of", emulated)
     tcnn.free_temporary_memory()  # evaluators of the CPU among it
@@ -243,3 +251,85 @@ def test_training_learns_on_a_gpu(gpu):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.02 * losses[0]
+
+
+def test_several_streams_share_nothing(gpu):
+    """Two steps that are under way at once give what they give one after the other."""
+    modules = [tcnn.NetworkWithInputEncoding(*MODELS["one_blob"][:2], *parts_of("one_blob"))] * 2
+    inputs = [torch.rand(1 << 16, 2, device=gpu) for _ in modules]
+    expected = [
+        module(x).float().square().mean() for module, x in zip(modules, inputs, strict=True)
+    ]
+    torch.cuda.synchronize()
+    streams = [torch.cuda.Stream() for _ in modules]
+    for _ in range(5):
+        found = []
+        for module, x, stream in zip(modules, inputs, streams, strict=True):
+            with torch.cuda.stream(stream):
+                found.append(module(x).float().square().mean())
+        torch.cuda.synchronize()
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+
+
+def parts_of(name):
+    config = MODELS[name][2]
+    return config["encoding"], config["network"]
+
+
+@pytest.mark.parametrize("name", ["hash", "one_blob"])
+@pytest.mark.parametrize("in_one_pass", [False, True])
+def test_a_training_step_is_captured_in_a_graph(gpu, name, in_one_pass):
+    """Replays read the inputs and the parameters of their time, and eager calls what they made."""
+    n_inputs, n_outputs, _ = MODELS[name]
+    module, twin = (
+        tcnn.NetworkWithInputEncoding(n_inputs, n_outputs, *parts_of(name)) for _ in range(2)
+    )
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    x, targets = torch.rand(300, n_inputs, device=gpu), torch.rand(300, n_outputs, device=gpu)
+
+    def loss_of(model):
+        if in_one_pass:
+            return model.loss(x, targets, "L2")
+        return (model(x).float() - targets).square().mean()
+
+    def step():
+        optimizer.zero_grad()
+        loss = loss_of(module)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        value = step()
+    for _ in range(3):
+        x.copy_(torch.rand_like(x))
+        with torch.no_grad():
+            twin.params.copy_(module.params)
+        twin.params.grad = None
+        expected = loss_of(twin)
+        expected.backward()
+        graph.replay()
+        torch.testing.assert_close(value, expected, rtol=1e-2, atol=1e-5)
+        change = (twin.params - module.params).detach() / 0.5
+        assert correlation(on_host(change), on_host(twin.params.grad)) > 0.98
+        with torch.no_grad():
+            after, before = module(x), twin(x)
+            twin.params.copy_(module.params)
+            torch.testing.assert_close(after, twin(x))
+            assert not torch.equal(after, before)
+
+
+def test_parameters_written_through_data_are_read(gpu):
+    module = small()
+    x = torch.rand(65, 2, device=gpu)
+    with torch.no_grad():
+        before = module(x)
+        module.params.data.mul_(-2)
+        assert not torch.allclose(module(x), before)

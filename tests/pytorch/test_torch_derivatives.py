@@ -15,7 +15,7 @@ from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 from twin_evaluator import TwinEvaluator  # noqa: E402
 
 import numbanet.torch as tcnn  # noqa: E402
-from numbanet.torch import operators  # noqa: E402
+from numbanet.torch import operators, passes  # noqa: E402
 
 TOLERANCE = {
     "first": 2e-4,
@@ -74,30 +74,33 @@ def arguments_of(name, n, seed=0):
 
 @pytest.fixture(params=CASES)
 def reference(request, monkeypatch):
-    """The name of a case; PyTorch's operators compute in float64 with its twin."""
+    """The name of a case; the passes compute in float64 with its twin."""
     twin = TwinEvaluator(*CASES[request.param])
-    monkeypatch.setattr(operators, "evaluator_for", lambda description, device, precision: twin)
+    for module in (operators, passes):
+        monkeypatch.setattr(module, "evaluator_for", lambda description, device, precision: twin)
     return request.param
 
 
-def operator(x, params):
-    return operators.forward(x, params, "reference", "float64", True)[0]
+@pytest.fixture(params=["operators", "functions"])
+def evaluate(request):
+    """The forward pass, as compiled programs call it and as eager ones do."""
+    forward = operators.forward if request.param == "operators" else passes.Forward.apply
+    return lambda x, params: forward(x, params, "reference", "float64", True)[0]
 
 
-def input_gradient(x, params, dl_dy):
-    return torch.autograd.grad(operator(x, params), x, dl_dy, create_graph=True)[0]
-
-
-def test_first_derivatives_of_the_reference(reference):
+def test_first_derivatives_of_the_reference(reference, evaluate):
     x, params, _ = arguments_of(reference, 2)
-    assert gradcheck(operator, (x, params), fast_mode=True)  # along random directions
-    assert gradcheck(lambda x: operator(x, params.detach()), x)
-    assert gradcheck(lambda params: operator(x.detach(), params), params, fast_mode=True)
+    assert gradcheck(evaluate, (x, params), fast_mode=True)  # along random directions
+    assert gradcheck(lambda x: evaluate(x, params.detach()), x)
+    assert gradcheck(lambda params: evaluate(x.detach(), params), params, fast_mode=True)
 
 
-def test_second_derivatives_of_the_reference(reference):
+def test_second_derivatives_of_the_reference(reference, evaluate):
+    def input_gradient(x, params, dl_dy):
+        return torch.autograd.grad(evaluate(x, params), x, dl_dy, create_graph=True)[0]
+
     x, params, dl_dy = arguments_of(reference, 2)
-    assert gradgradcheck(lambda x: operator(x, params.detach()), x, dl_dy)
+    assert gradgradcheck(lambda x: evaluate(x, params.detach()), x, dl_dy)
     # mixed ones, with the parameters
     assert gradcheck(input_gradient, (x, params, dl_dy), fast_mode=True)
 

@@ -3,9 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from models import HASH, mlp
+from models import HASH, SMOOTH, mlp
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
 
@@ -58,6 +59,121 @@ def test_import_tinycudann_finds_it():
     done = run(PROGRAM)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "done\n"
+
+
+PROGRAM_IN_HALVES = """
+import torch
+import tinycudann as tcnn
+grid = tcnn.Encoding(3, {"otype": "Identity"}, device="cpu")
+d = torch.zeros(4, 3, dtype=torch.float16)
+mask = torch.tensor([True, False, True, False])
+d[mask] = grid(torch.ones(2, 3))
+assert grid.dtype == torch.float16 and grid.precision == tcnn.modules._C.Precision.Fp16
+assert tcnn.modules._C.preferred_precision() == tcnn.modules._C.Precision.Fp16
+assert tcnn.Encoding(3, {"otype": "Identity"}, dtype=torch.float32, device="cpu").precision == 0
+print(d.sum().item())
+"""
+
+
+def test_programs_that_expect_halves():
+    """What they write outputs into may be a half tensor, on a CPU too."""
+    done = run(
+        "import torch, numbanet.torch\n"
+        "numbanet.torch.install_as_tinycudann(dtype=torch.float16)\n"
+        "numbanet.torch.install_as_tinycudann()  # which leaves that as it is\n" + PROGRAM_IN_HALVES
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "6.0\n"
+
+
+def test_programs_that_cannot_be_edited_at_all(tmp_path, monkeypatch):
+    program = tmp_path / "train.py"
+    (tmp_path / "beside.py").write_text("")
+    program.write_text(
+        f"import sys, beside\nassert sys.argv[1:] == ['--fast']\n{PROGRAM_IN_HALVES}"
+    )
+    monkeypatch.setenv("NUMBANET_TORCH_DTYPE", "float16")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "numbanet.torch", str(program), "--fast"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "6.0\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "numbanet.torch"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "usage: python -m numbanet.torch PROGRAM [ARGUMENTS]\n"
+
+
+@pytest.mark.parametrize("name", ["half", "float64", "0" * 1000])
+def test_a_type_that_does_not_exist(name, monkeypatch):
+    monkeypatch.setenv("NUMBANET_TORCH_DTYPE", name)
+    with pytest.raises(
+        ValueError, match=r"^NUMBANET_TORCH_DTYPE=.* use one of float32, "
+    ) as caught:
+        tcnn.Encoding(3, {"otype": "Identity"}, device="cpu")
+    assert len(str(caught.value)) < 200
+    with pytest.raises(ValueError, match=r"dtype: torch\.float64 is not allowed; use one of"):
+        tcnn.install_as_tinycudann(dtype=torch.float64)
+    assert "tinycudann" not in sys.modules
+
+
+def test_the_variable_is_for_modules_without_a_type(monkeypatch):
+    monkeypatch.setenv("NUMBANET_TORCH_DTYPE", "bfloat16")
+    config = {"otype": "Identity"}
+    assert tcnn.Encoding(3, config, device="cpu").dtype == torch.bfloat16
+    assert tcnn.Encoding(3, config, dtype=torch.float16, device="cpu").dtype == torch.float16
+    monkeypatch.setenv("NUMBANET_TORCH_DTYPE", "")
+    assert tcnn.Encoding(3, config, device="cpu").dtype == torch.float32
+
+
+def test_what_official_scripts_import():
+    done = run(
+        "import importlib.metadata, numbanet.torch\n"
+        "numbanet.torch.install_as_tinycudann()\n"
+        "from tinycudann.modules import ALL_COMPUTE_CAPABILITIES, system_compute_capability\n"
+        "from tinycudann.modules import null_tensor_like, null_tensor_to_none\n"
+        "import torch\n"
+        "assert importlib.metadata.version('tinycudann') == '2.0'\n"
+        "assert importlib.metadata.version('numbanet')\n"
+        "assert 'tinycudann' in {each.name for each in importlib.metadata.distributions()}\n"
+        "assert system_compute_capability in ALL_COMPUTE_CAPABILITIES\n"
+        "x = torch.ones(3, dtype=torch.float16)\n"
+        "assert null_tensor_to_none(x) is x\n"
+        "null = null_tensor_like(x)\n"
+        "assert null.dtype == x.dtype and null_tensor_to_none(null) is None\n"
+        "try:\n"
+        "    importlib.metadata.version('no-such-package')\n"
+        "except importlib.metadata.PackageNotFoundError:\n"
+        "    print('done')"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "done\n"
+
+
+def test_the_backward_function_that_scripts_call():
+    """With a namespace in the place of the forward pass's context; it is differentiable."""
+    encoding = tcnn.Encoding(2, SMOOTH, device="cpu")
+    native = encoding.native_tcnn_module
+    x, dl_dy = torch.rand(9, 2, requires_grad=True), torch.rand(9, 3)
+    context, y = native.fwd(x, encoding.params)
+    of_forward = SimpleNamespace(native_tcnn_module=native, loss_scale=1.0, native_ctx=context)
+    dl_dy.requires_grad_()
+    apply = drop_in.ModuleFunctionBackward.apply
+    dl_dx, dl_dparams = apply(of_forward, dl_dy, x, encoding.params, y)
+    wanted = torch.autograd.grad(encoding(x), (x, encoding.params), dl_dy, create_graph=True)
+    torch.testing.assert_close((dl_dx, dl_dparams), wanted)
+    along, of = torch.rand(9, 2), (dl_dy, x, encoding.params)
+    found = torch.autograd.grad(dl_dx, of, along)
+    torch.testing.assert_close(found, torch.autograd.grad(wanted[0], of, along))
+    assert found[2].abs().max() > 0
+    x = x.detach()
+    context, y = native.fwd(x, encoding.params)
+    of_forward.native_ctx = context
+    dl_dx, dl_dparams = apply(of_forward, dl_dy, x, encoding.params, y)
+    assert drop_in.null_tensor_to_none(dl_dx) is None
+    torch.testing.assert_close(dl_dparams, wanted[1])
 
 
 def test_another_tinycudann_is_not_replaced():

@@ -201,12 +201,56 @@ def test_the_backward_pass_reads_kept_features(name, n):
     assert n == 0 or (first - second).norm() > 0.1 * first.norm()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit itself
+def test_traced_modules_train(module):
+    """The trace holds the operator, for batches of any size."""
+    traced = torch.jit.trace(module, torch.rand(3, 2))
+    x = torch.rand(33, 2, requires_grad=True)
+    found, wanted = (
+        (y, *torch.autograd.grad(y.square().sum(), (x, module.params)))
+        for y in (traced(x), module(x))
+    )
+    torch.testing.assert_close(found, wanted)
+    assert wanted[2].abs().max() > 0
+
+
+def test_eager_calls_are_no_operators(module):
+    """Which cost the host more than a small kernel takes."""
+    x = torch.rand(33, 2, requires_grad=True)
+    with torch.profiler.profile() as profile:
+        (dl_dx,) = torch.autograd.grad(module(x).sum(), x, create_graph=True)
+        dl_dx.sum().backward()
+        module.loss(x, torch.rand(33, 3), "L2").backward()
+        with torch.no_grad():
+            module(x)
+    names = {event.key for event in profile.key_averages()}
+    assert "numbanet_evaluated" in names
+    assert not [name for name in names if name.startswith("numbanet::")]
+
+
+def test_modes_that_look_at_operators_see_them(module):
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = []
+
+    class Noted(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    x = torch.rand(33, 2)
+    expected = module(x)
+    with Noted():
+        torch.testing.assert_close(module(x), expected)
+    assert "numbanet.forward.default" in seen
+
+
 def test_features_are_kept_for_gradients_of_parameters_alone(module, monkeypatch):
     kept, plain = [], tcnn.evaluator.Evaluator.forward
 
     def noted(self, *arguments):
         found = plain(self, *arguments)
-        kept.append(found[1].shape)
+        kept.append(found[1] if found[1] is None else found[1].shape)
         return found
 
     monkeypatch.setattr(tcnn.evaluator.Evaluator, "forward", noted)
@@ -218,7 +262,7 @@ def test_features_are_kept_for_gradients_of_parameters_alone(module, monkeypatch
     module.params.requires_grad_(False)
     module(x)
     width = naive.Model(*MODELS["hash"]).encoding.n_outputs
-    assert kept == [(33, width), (33, 0), (33, 0), (33, 0)]
+    assert kept == [(33, width), None, None, None]
 
 
 def test_pytorch_that_has_no_tags_for_operators():

@@ -355,3 +355,21 @@ def test_a_spawned_worker_of_a_data_loader_has_the_models():
     )
     (values,) = samples
     np.testing.assert_allclose(values, [0, 4])
+
+
+@pytest.mark.parametrize("name", ["hash", "one_blob", "linear"])
+def test_matrices_of_a_module(name):
+    """Those of numbanet's own model with the same parameters; what they are given, it computes."""
+    module, _ = make_lively(name)
+    network = models.create(name).network
+    network.params = module.params.detach().numpy()
+    found = numbanet.to_matrices(module)
+    for matrix, expected in zip(found, numbanet.to_matrices(network), strict=True):
+        np.testing.assert_array_equal(matrix, expected)
+    other = [2 * matrix for matrix in found]
+    for model in (module, network):
+        numbanet.from_matrices(model, other)
+    np.testing.assert_array_equal(module.params.detach().numpy(), network.params)
+    encoding = tcnn.Encoding(2, HASH, device="cpu")
+    with pytest.raises(TypeError, match=r"got a numbanet\.torch\.modules\.Encoding"):
+        numbanet.to_matrices(encoding)

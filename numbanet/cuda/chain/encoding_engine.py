@@ -171,6 +171,9 @@ class EncodingEngine:
     def _fill_columns(self) -> Kernel:
         return Kernel(self._device, fill_columns_kernel, FILL_COLUMNS)
 
+    def release(self) -> None:
+        """There is no memory between the kernels."""
+
     def _rows(self, features: DeviceArray, first: int) -> Rows:
         address = features.address + first * self._width * FLOAT_BYTES
         return Rows(address, self._width, 1, "float32")
@@ -183,9 +186,12 @@ class EncodingEngine:
             yield first, n, first * n_columns * FLOAT_BYTES
 
     @exclusive
-    def forward(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
-        """The features [n, n_outputs]."""
-        outputs = empty((inputs.shape[0], self._width), "f4", self._device)
+    def forward(
+        self, inputs: DeviceArray, params: DeviceArray, outputs: DeviceArray | None = None
+    ) -> DeviceArray:
+        """The features [n, n_outputs], in an array that is given or in a new one."""
+        if outputs is None:
+            outputs = empty((inputs.shape[0], self._width), "f4", self._device)
         for first, n, place in self._slabs(inputs):
             for column, stop, value in self._encoding.constants:
                 start = outputs.address + (first * self._width + column) * FLOAT_BYTES

@@ -159,6 +159,10 @@ class NetworkEngine:
             self.generation += 1
         return self._sums
 
+    def release(self) -> None:
+        """Give the memory between the kernels back; it is made anew when it is needed."""
+        self._layers = self._tangents = self._sums = None
+
     def _rows(self, address: int, layers: Layers) -> Rows:
         return Rows(address, 1, layers.pitch, self.precision)
 
@@ -268,10 +272,13 @@ class NetworkEngine:
     # What models and trainers call
 
     @exclusive
-    def inference(self, inputs: DeviceArray, params: DeviceArray) -> DeviceArray:
-        """The outputs, float32 [n, n_output_dims]."""
+    def inference(
+        self, inputs: DeviceArray, params: DeviceArray, outputs: DeviceArray | None = None
+    ) -> DeviceArray:
+        """The outputs, float32 [n, n_output_dims], in an array that is given or in a new one."""
         n_outputs = self.model.network.n_output_dims
-        outputs = empty((inputs.shape[0], n_outputs), "f4", self.device)
+        if outputs is None:
+            outputs = empty((inputs.shape[0], n_outputs), "f4", self.device)
         layers = self._buffers(inputs.shape[0])
         for first, n, x in self._slabs(inputs):
             self._forward(x, n, params, layers)

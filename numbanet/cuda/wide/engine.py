@@ -66,6 +66,10 @@ class WideTraining:
             self._units = empty((n_bytes,), np.uint8, self._device)
         return self._units.address
 
+    def release(self) -> None:
+        """Give the memory between the kernels back."""
+        self._units = None
+
     def _training(
         self, layout: WideLayout, loss: AbstractLoss | None, options: dict[str, Any]
     ) -> Kernel:

@@ -1,0 +1,74 @@
+"""A GPU whose memory comes from PyTorch's allocator and whose work is on PyTorch's streams."""
+
+from functools import cache
+
+import torch
+
+from numbanet.cuda.driver.device import CudaDevice
+from numbanet.cuda.memory.arrays import DeviceArray
+
+
+def raw_stream(ordinal: int) -> int:
+    """The address of PyTorch's current stream of a GPU."""
+    return torch.cuda.current_stream(ordinal).cuda_stream
+
+
+if hasattr(torch._C, "_cuda_getCurrentRawStream"):  # takes 0.1 us instead of 6
+    raw_stream = torch._C._cuda_getCurrentRawStream
+
+
+class TensorDevice(CudaDevice):
+    """Beside what engines ask of a CudaDevice: tensors, their addresses, the current stream.
+
+    Nothing waits for what is queued elsewhere: all memory that a call needs is allocated for its
+    stream, and given back when the call returns.
+    """
+
+    def __init__(self, ordinal: int):
+        self._where = torch.device("cuda", ordinal)
+        self._tensors = {}  # by address, for as long as an engine needs them
+        super().__init__(ordinal)
+        self._raw_stream = None
+        self.use_current_stream()
+
+    def _create_pool(self, handle) -> None:
+        """There is no pool beside PyTorch's."""
+
+    def use_current_stream(self) -> None:
+        """Queue on PyTorch's current stream from now on."""
+        raw = raw_stream(self.ordinal)
+        if raw != self._raw_stream:
+            self._raw_stream, self._stream = raw, self._driver.CUstream(raw)
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """An uninitialised tensor."""
+        return torch.empty(shape, dtype=dtype, device=self._where)
+
+    def address_of(self, tensor: torch.Tensor) -> int:
+        """Of the tensor's first element."""
+        return tensor.data_ptr()
+
+    def tensor_of(self, array: DeviceArray) -> torch.Tensor:
+        """The float32 array, whose memory was allocated here, as a tensor."""
+        if array.size == 0:
+            return self.empty(array.shape, torch.float32)
+        start = array.owner.address
+        part = self._tensors[start][array.address - start :][: array.nbytes]
+        return part.view(torch.float32).view(array.shape)
+
+    def allocate(self, n_bytes: int) -> int:
+        if n_bytes == 0:
+            return 0
+        tensor = self.empty((n_bytes,), torch.uint8)
+        address = tensor.data_ptr()
+        self._tensors[address] = tensor
+        return address
+
+    def free(self, address: int) -> None:
+        self._tensors.pop(address, None)
+
+
+@cache
+def tensor_device(ordinal: int) -> TensorDevice:
+    """The one object of a process for this GPU."""
+    return TensorDevice(ordinal)
