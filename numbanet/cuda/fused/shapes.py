@@ -1,6 +1,6 @@
 """How inference and training in one kernel are divided among warps and blocks.
 
-See docs/design/fused_mlp.md for the measurements behind it.
+See docs/design/fused_mlp_notebook.md for the measurements behind it.
 """
 
 from dataclasses import dataclass, replace
