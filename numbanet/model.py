@@ -20,7 +20,7 @@ from numbanet.encodings.identity import Identity
 from numbanet.networks.base import ALIGNMENT, AbstractMLP, next_multiple
 from numbanet.random import Pcg32, seed_sequence
 from numbanet.shown import shown
-from numbanet.target import AbstractTarget, Gradients
+from numbanet.target import AbstractTarget, Batch, Gradients
 from numbanet.targets import target_for
 from numbanet.unknown_options import UnknownOptions
 
@@ -304,9 +304,8 @@ class NetworkWithInputEncoding(AbstractModel):
         dl_dy = self.target.matrix(dl_dy, "dl_dy", self.n_output_dims, n)
         gradients = self._gradients_for(gradient_mode)
         dl_dx = self.target.zeros(*context.inputs.shape) if input_gradient else None
-        self.engine.forward_backward(
-            context.inputs, context.params, external=dl_dy, gradients=gradients, dl_dinput=dl_dx
-        )
+        batch = Batch(context.inputs, external_dl_dy=dl_dy)
+        self.engine.forward_backward(batch, context.params, None, gradients, dl_dx)
         return dl_dx
 
     def input_gradient(self, dim: int, inputs, params=None) -> Any:

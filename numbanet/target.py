@@ -7,7 +7,7 @@ DeviceArrays on a GPU.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -56,15 +56,28 @@ class Gradients:
 
 @dataclass(slots=True)  # not frozen, which would take three times as long to make
 class Batch:
-    """What one training step is given, checked, on the target."""
+    """What a pass forward and backward is given, checked, on the target.
+
+    With targets the loss is computed, and its gradient unless there is an external one.
+    """
 
     inputs: Any
     targets: Any = None
     pdf: Any = None
-    external: Any = None  # gradient of the outputs, in the place of the loss's
+    external_dl_dy: Any = None  # the gradient of the outputs, in the place of the loss's
+    features: Any = None  # of the engine's `forward`; None to compute them anew
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
+
+
+@dataclass(slots=True)
+class LossSums:
+    """The loss of a batch in parts: the sum of the first n of `sums`, divided by n_elements."""
+
+    sums: Any  # in the target's memory until the engine's next pass
+    n: int
+    n_elements: int
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,61 @@ class StepResult:
     def read(self) -> "StepResult":
         """This; a step under way on a GPU has to be waited for."""
         return self
+
+
+class Result(Protocol):
+    """What a training step will come to."""
+
+    is_known: bool
+
+    def read(self) -> StepResult:
+        """Wait until it is known."""
+
+
+class Engine(Protocol):
+    """Runs the passes of one encoded network; arrays are the target's, float32 in rows."""
+
+    model: EncodedNetwork
+    precision: str
+
+    def inference(self, inputs: Any, params: Any, outputs: Any = None) -> Any:
+        """The outputs [n, n_output_dims], in an array that is given or in a new one.
+
+        Args:
+            params: as AbstractParameters gives them.
+        """
+
+    def forward_backward(
+        self, batch: Batch, params: Any, loss: AbstractLoss | None = None,
+        gradients: Gradients | None = None, dl_dinput: Any = None,
+    ) -> LossSums:  # fmt: skip
+        """Add to `gradients` and overwrite `dl_dinput`, where they are given.
+
+        Args:
+            loss: of the batch's targets; None where it has none.
+        """
+
+    def double_backward(
+        self, inputs: Any, params: Any, dl_dy: Any, dl_ddl_dx: Any, gradients: Gradients | None
+    ) -> tuple[Any, Any]:
+        """The gradients with respect to dl_dy and the inputs; adds to `gradients`."""
+
+
+class EncodingEngine(Protocol):
+    """Runs an encoding by itself."""
+
+    def forward(self, inputs: Any, params: Any, outputs: Any = None) -> Any:
+        """The features [n, n_outputs], in an array that is given or in a new one."""
+
+    def backward(
+        self, inputs: Any, params: Any, dl_dy: Any, gradients: Gradients | None, dl_dx: Any
+    ) -> None:
+        """Add to `gradients` and overwrite `dl_dx`, where they are given."""
+
+    def double_backward(
+        self, inputs: Any, params: Any, dl_dy: Any, dl_ddl_dx: Any, gradients: Gradients | None
+    ) -> tuple[Any, Any]:
+        """The gradients with respect to dl_dy and the inputs; adds to `gradients`."""
 
 
 class AbstractTraining(ABC):
@@ -128,14 +196,12 @@ class AbstractTraining(ABC):
         *,
         overwrite: bool,
         run_optimizer: bool,
-    ) -> Any:
+    ) -> Result:
         """Compute `gradients` and `dl_dinput`, where they are given, and step the optimizer.
 
         Args:
+            loss: of the batch's targets, if it has some.
             overwrite: zero the gradients before; otherwise what is there is added to.
-
-        Returns:
-            A StepResult, or what will be one when it is `read`.
         """
 
 
@@ -215,12 +281,12 @@ class AbstractTarget(ABC):
         """The same in an array of zeros [n_params] that is there already."""
 
     @abstractmethod
-    def network_engine(self, model: EncodedNetwork) -> Any:
-        """An engine: `inference`, `forward_backward`, `double_backward`; see the CPU's."""
+    def network_engine(self, model: EncodedNetwork) -> Engine:
+        """The engine of a model; raises ValueError where it cannot be as it was asked for."""
 
     @abstractmethod
-    def encoding_engine(self, encoding: AbstractEncoding) -> Any:
-        """An engine for an encoding by itself, padded already; see the CPU's."""
+    def encoding_engine(self, encoding: AbstractEncoding) -> EncodingEngine:
+        """The engine of an encoding by itself, padded already."""
 
     @abstractmethod
     def device_functions(self, model: EncodedNetwork, **options: Any) -> Any:
@@ -228,7 +294,7 @@ class AbstractTarget(ABC):
 
     @abstractmethod
     def training(
-        self, engine: Any, parameters: AbstractParameters, optimizer: AbstractOptimizer,
+        self, engine: Engine, parameters: AbstractParameters, optimizer: AbstractOptimizer,
         layout: ParamLayout,
     ) -> AbstractTraining:  # fmt: skip
         """The optimizer's state, and what makes steps."""

@@ -210,11 +210,13 @@ class Trainer:
             raise ValueError("targets: None is allowed only if external_dl_dy is given")
         targets = of_outputs(targets, "targets")
         pdf = of_outputs(pdf, "pdf")
-        external = of_outputs(external_dl_dy, "external_dl_dy")
+        external_dl_dy = of_outputs(external_dl_dy, "external_dl_dy")
         check_gradient_mode(gradient_mode)
         if dl_dinput is not None:
             dl_dinput = target.output(dl_dinput, "dl_dinput", inputs.shape)
-            given = {"inputs": inputs, "targets": targets, "pdf": pdf, "external_dl_dy": external}
+            given = {
+                "inputs": inputs, "targets": targets, "pdf": pdf, "external_dl_dy": external_dl_dy,
+            }  # fmt: skip
             for name, array in given.items():
                 if array is not None and target.overlap(dl_dinput, array):
                     raise ValueError(f"dl_dinput: shares memory with {name}; use another array")
@@ -222,9 +224,9 @@ class Trainer:
         own = self._params_for_inference() if use_inference_params else None
         self._grid_range.take(inputs)
         result = self._training.step(
-            Batch(inputs, targets, pdf if targets is not None else None, external),
+            Batch(inputs, targets, pdf if targets is not None else None, external_dl_dy),
             model.parameters.current() if own is None else model.parameters.converted(own),
-            self.loss,
+            None if targets is None else self.loss,
             self.optimizer,
             gradients,
             dl_dinput,

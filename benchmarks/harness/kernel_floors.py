@@ -119,7 +119,7 @@ def fused_training_floor(model, layers):
     network = model.network
     forward = fused_inference_floor(model, layers)
     _, numbers = encoding_work(network.encoding)
-    n_private = network.engine._training_shape.layout.n_private
+    n_private = network.engine.fused.training_shape.layout.n_private
     shared = numbers * n_private / max(len(network.encoding.partition_param_ends), 1)
     operations = 2 * forward.operations + 6 * network.n_output_dims
     return sample(operations, forward.n_bytes + (numbers - shared) * FLOAT)

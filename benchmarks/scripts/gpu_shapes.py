@@ -75,10 +75,10 @@ def with_shape(job, n_warps, n_blocks, n_started, streams):
     """A model whose inference has this shape, or None if that does not fit."""
     model = create(job)
     engine, device = model.network.engine, model.network.target.device
-    layout = replace(engine._inference_shape.layout, n_warps=n_warps, streams=streams)
+    layout = replace(engine.fused.inference_shape.layout, n_warps=n_warps, streams=streams)
     if n_blocks * (layout.shared_bytes + RESERVED) > device.max_shared_bytes + RESERVED:
         return None
-    engine._inference_shape = FusedShape(layout, n_blocks, n_started)
+    engine.fused.inference_shape = FusedShape(layout, n_blocks, n_started)
     device._built.clear()  # shapes that share their code would share its share of the cache too
     model.trainer.inference(np.zeros((1, job[1]), np.float32))
     return model
@@ -151,7 +151,7 @@ def step(x, y):
 def compare_deep(name, job, n):
     models = {"streamed": create(job), "chain": create(job, fused=False)}
     engine = models["streamed"].network.engine
-    if not (engine._inference_shape.layout.streams and engine.wide.layout.streams):
+    if not (engine.fused.inference_shape.layout.streams and engine.wide.layout.streams):
         print(f"{name}: left out, because all weights fit the shared memory of this GPU")
         return
     x, y = batch_of(job, n, models["chain"])

@@ -9,7 +9,7 @@ from numbanet.cpu.kernels import TrainingPlan
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.losses.base import AbstractLoss
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
-from numbanet.target import Gradients
+from numbanet.target import Batch, Gradients, LossSums
 
 NO_MATRIX = np.empty((0, 0), np.float32)
 OPTIMIZER_CHUNK = 4096  # parameters
@@ -18,6 +18,8 @@ OPTIMIZER_CHUNK = 4096  # parameters
 class CpuEngine:
     """Runs one encoded network on all cores; arrays are float32 NumPy arrays."""
 
+    precision = "float32"
+
     def __init__(self, model: EncodedNetwork):
         self.model = model
         self._encoding = EncodingEngine(model.encoding)
@@ -25,7 +27,6 @@ class CpuEngine:
     def inference(
         self, inputs: np.ndarray, params: np.ndarray, outputs: np.ndarray | None = None
     ) -> np.ndarray:
-        """The outputs [n, n_output_dims], in an array that is given or in a new one."""
         if outputs is None:
             outputs = np.empty((inputs.shape[0], self.model.network.n_output_dims), np.float32)
         kernels.inference_kernel(self.model)(inputs, params, outputs, NO_MATRIX)
@@ -34,57 +35,45 @@ class CpuEngine:
     def forward(
         self, inputs: np.ndarray, params: np.ndarray, outputs: np.ndarray, features: np.ndarray
     ) -> None:
-        """Write the outputs and the features, [n, n_encoded], for `forward_backward`."""
+        """Write the outputs and the features [n, n_encoded], for a Batch."""
         kernel = kernels.inference_kernel(self.model, keeps_features=True)
         kernel(inputs, params, outputs, features)
 
     def forward_backward(
         self,
-        inputs: np.ndarray,
+        batch: Batch,
         params: np.ndarray,
-        *,
         loss: AbstractLoss | None = None,
-        targets: np.ndarray | None = None,
-        pdf: np.ndarray | None = None,
-        external: np.ndarray | None = None,
         gradients: Gradients | None = None,
         dl_dinput: np.ndarray | None = None,
-        features: np.ndarray | None = None,
-    ) -> float:
-        """Add to `gradients`, overwrite `dl_dinput`, and return the mean loss.
-
-        The gradient of the output is that of the loss, or `external` where it is given. `features`
-        are those of `forward`, or computed anew.
-        """
+    ) -> LossSums:
         plan = TrainingPlan(
             self.model,
             loss,
-            has_pdf=pdf is not None,
-            external=external is not None,
+            has_pdf=batch.pdf is not None,
+            has_external_dl_dy=batch.external_dl_dy is not None,
             param_gradients=gradients is not None,
             input_gradients=dl_dinput is not None,
-            encoded=features is not None,
+            encoded=batch.features is not None,
         )
-        n = inputs.shape[0]
-        if n == 0:
-            return 0.0
-        n_elements = n * self.model.network.n_output_dims
+        n = len(batch)
+        n_elements = max(n * self.model.network.n_output_dims, 1)
         group_rows = plan.group_rows(n)
         losses = np.zeros(-(-min(n, plan.slab_rows) // group_rows))
+        if n == 0:
+            return LossSums(losses, 0, n_elements)
+        of_samples = batch.features, batch.targets, batch.pdf, batch.external_dl_dy
         kernels.training_kernel(plan)(
-            inputs,
-            NO_MATRIX if features is None else features,
-            NO_MATRIX if targets is None else targets,
-            NO_MATRIX if pdf is None else pdf,
-            NO_MATRIX if external is None else external,
+            batch.inputs,
+            *(NO_MATRIX if each is None else each for each in of_samples),
             params,
             group_rows,
             np.float32(1.0 / n_elements),
-            NO_MATRIX[0:0].reshape(-1) if gradients is None else gradients.flat,
+            NO_MATRIX.reshape(-1) if gradients is None else gradients.flat,
             NO_MATRIX if dl_dinput is None else dl_dinput,
             losses,
         )
-        return float(losses.sum() / n_elements)
+        return LossSums(losses, len(losses), n_elements)
 
     def double_backward(
         self,

@@ -41,7 +41,7 @@ class TrainingPlan:
     model: EncodedNetwork
     loss: AbstractLoss | None
     has_pdf: bool = False
-    external: bool = False  # the gradient of the output is given
+    has_external_dl_dy: bool = False
     param_gradients: bool = True
     input_gradients: bool = False
     encoded: bool = False  # the features are given
@@ -112,9 +112,9 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
 def training_kernel(plan: TrainingPlan) -> ParallelKernel:
     """One pass forward and backward over a batch.
 
-    (xs, features, targets, pdf, external, params, group_rows, scale, gradients, dl_dxs, losses):
-    adds to gradients, writes dl_dxs, adds the sum of the loss of each group to losses. What a plan
-    does not need is passed as an empty array.
+    (xs, features, targets, pdf, external_dl_dy, params, group_rows, scale, gradients, dl_dxs,
+    losses): adds to gradients, writes dl_dxs, adds the sum of the loss of each group to losses.
+    What a plan does not need is passed as an empty array.
     """
     model, loss = plan.model, plan.loss
     encoding, network, layout = model.encoding, model.network, BufferLayout(model.network)
@@ -126,7 +126,8 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
     slab_rows, is_encoded = plan.slab_rows, plan.encoded
     param_gradients, input_gradients = plan.param_gradients, plan.input_gradients
     encoding_gradients = param_gradients and encoding.n_params > 0
-    has_pdf, external_gradient, has_loss = plan.has_pdf, plan.external, loss is not None
+    has_pdf, has_loss = plan.has_pdf, loss is not None
+    has_external_dl_dy = plan.has_external_dl_dy
     partitions = encoding.partition_columns
     n_partitions = len(partitions)
 
@@ -139,7 +140,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
     backward_params_rows = encoding.backward_params_rows if encoding_gradients else no_backward
 
     @device
-    def output_gradient(row, n_rows, targets, pdf, external, scale, scratch, packed):
+    def output_gradient(row, n_rows, targets, pdf, external_dl_dy, scale, scratch, packed):
         total = ZERO
         if has_loss:
             first, n = row * n_outputs, n_rows * n_outputs
@@ -153,8 +154,8 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
         for i in range(n_rows):
             start = dl_doutput + i * output_pitch
             for k in range(n_outputs):
-                if external_gradient:
-                    scratch[start + k] = external[row + i, k]
+                if has_external_dl_dy:
+                    scratch[start + k] = external_dl_dy[row + i, k]
                 else:
                     scratch[start + k] = scale * packed[1, i * n_outputs + k]
             for k in range(n_outputs, output_pitch):
@@ -174,7 +175,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
 
     @device
     def train_rows(
-        xs, features, targets, pdf, external, params, scale, first, last, weights, transposed,
+        xs, features, targets, pdf, external_dl_dy, params, scale, first, last, weights, transposed,
         kept, n_kept, kept_row, dl_dweights, dl_dxs,
     ):  # fmt: skip
         scratch = np.empty(scratch_size, np.float32)
@@ -193,7 +194,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
                 spoil(xs, row, row + n_rows, encoded, 0)
             forward(flat, 0, n_rows, transposed, scratch)
             total += output_gradient(
-                row, n_rows, flat_targets, flat_pdf, external, scale, scratch, packed
+                row, n_rows, flat_targets, flat_pdf, external_dl_dy, scale, scratch, packed
             )
             backward(flat, 0, n_rows, weights, scratch, dl_dweights)
             if input_gradients:
@@ -204,7 +205,8 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
         return total
 
     def training(
-        xs, features, targets, pdf, external, params, group_rows, scale, gradients, dl_dxs, losses
+        xs, features, targets, pdf, external_dl_dy, params, group_rows, scale, gradients, dl_dxs,
+        losses,
     ):  # fmt: skip
         n = xs.shape[0]
         weights = np.empty(n_weights, np.float32)
@@ -219,7 +221,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
                 first = slab + group * group_rows
                 last = min(slab_end, first + group_rows)
                 losses[group] += train_rows(
-                    xs, features, targets, pdf, external, params, scale, first, last, weights,
+                    xs, features, targets, pdf, external_dl_dy, params, scale, first, last, weights,
                     transposed, kept, n_kept, first - slab, partials[group], dl_dxs,
                 )  # fmt: skip
             if encoding_gradients:

@@ -73,16 +73,8 @@ class CpuTraining(AbstractTraining):
     ) -> StepResult:  # fmt: skip
         if overwrite:
             gradients.flat[:] = 0
-        value = self._engine.forward_backward(
-            batch.inputs,
-            params,
-            loss=None if batch.targets is None else loss,
-            targets=batch.targets,
-            pdf=batch.pdf,
-            external=batch.external,
-            gradients=gradients,
-            dl_dinput=dl_dinput,
-        )
+        found = self._engine.forward_backward(batch, params, loss, gradients, dl_dinput)
+        value = float(found.sums.sum() / found.n_elements)
         if not run_optimizer:
             return StepResult(value)
         is_finite = all_below(batch.inputs.reshape(-1)) and math.isfinite(value)

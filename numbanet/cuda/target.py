@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.architecture import AMPERE, HOPPER, reaches
+from numbanet.architecture import HOPPER, reaches
 from numbanet.cuda.chain.encoding_engine import EncodingEngine
-from numbanet.cuda.chain.engine import NetworkEngine
-from numbanet.cuda.engine import FusedEngine
+from numbanet.cuda.engine import CudaEngine
 from numbanet.cuda.in_kernels.device_functions import device_functions
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.memory import arrays, uniform
@@ -107,15 +106,7 @@ class CudaTarget(AbstractTarget):
         return Gradients(flat, scatter[:n_scattered])
 
     def network_engine(self, model):
-        can = self.precision != "float32" and reaches(self.device, AMPERE)
-        if self.fused and not can:
-            raise ValueError(
-                "fused=True: float32, and GPUs before Ampere, have only the chain of kernels; use "
-                "'float16' or 'bfloat16' on a newer GPU, or fused=None"
-            )
-        if self.fused is False or not can:
-            return NetworkEngine(self.device, model, self.precision)
-        return FusedEngine(self.device, model, self.precision, required=bool(self.fused))
+        return CudaEngine(self.device, model, self.precision, self.fused)
 
     def encoding_engine(self, encoding):
         return EncodingEngine(self.device, encoding, self.precision)

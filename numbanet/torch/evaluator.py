@@ -21,7 +21,7 @@ from numbanet.encodings.identity import Identity
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import create_encoding_component, create_network_component, initial_rng
 from numbanet.networks.base import AbstractMLP
-from numbanet.target import AbstractTarget
+from numbanet.target import AbstractTarget, Batch
 from numbanet.targets import target_for
 from numbanet.torch.tensors import DeviceTensors, HostTensors
 from numbanet.unknown_options import UnknownOptions
@@ -195,10 +195,8 @@ class Evaluator:
             if self._network is None:
                 self._engine.backward(inputs, tensors.array(read), given, gradients, to)
             else:
-                self._engine.forward_backward(
-                    inputs, tensors.array(read), external=given, gradients=gradients,
-                    dl_dinput=to, **features,
-                )  # fmt: skip
+                batch = Batch(inputs, external_dl_dy=given, **features)
+                self._engine.forward_backward(batch, tensors.array(read), None, gradients, to)
             tensors.end(self._engine)
         return dl_dx, dl_dparams
 
@@ -243,18 +241,12 @@ class Evaluator:
         with tensors.lock:
             tensors.begin()
             dl_dx, dl_dparams, gradients = self._wanted(x, wants_x, wants_params)
-            found = self._engine.forward_backward(
-                tensors.array(x), tensors.array(read), loss=loss, targets=tensors.array(targets),
-                pdf=None if pdf is None else tensors.array(pdf), gradients=gradients,
-                dl_dinput=None if dl_dx is None else tensors.array(dl_dx),
-            )  # fmt: skip
-            if isinstance(found, float):
-                value = x.new_tensor(found)
-            else:  # on a GPU, how many partial sums there are
-                sums = tensors.tensor(self._engine.partial_sums(found)[:found])
-                value = sums.sum() / max(targets.numel(), 1)
+            density, to = (each if each is None else tensors.array(each) for each in (pdf, dl_dx))
+            batch = Batch(tensors.array(x), tensors.array(targets), density)
+            found = self._engine.forward_backward(batch, tensors.array(read), loss, gradients, to)
+            value = tensors.tensor(found.sums[: found.n]).sum() / found.n_elements
             tensors.end(self._engine)
-        return value, dl_dx, dl_dparams
+        return value.to(x.dtype), dl_dx, dl_dparams
 
     def _given(self, x: torch.Tensor, params: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and parameters as the engines read them."""

@@ -22,7 +22,7 @@ from numbanet.cuda.target import CudaTarget
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.identity import Identity
 from numbanet.optimizers.base import ParamLayout
-from numbanet.target import Batch
+from numbanet.target import Batch, LossSums
 
 PRECISIONS = ("float32", "float16", "bfloat16")
 # The error of rounding to a precision, relative to the number.
@@ -141,7 +141,7 @@ def test_network_matches_its_twin(cuda_device, precision, otype, config, sizes):
     for n in (0, 1, 33, 257):
         x = rounded(rng.normal(size=(n, network.n_input_dims)), precision)
         dl_dy = rounded(rng.normal(size=(n, network.n_output_dims)), precision)
-        inputs, external = to_device(x, cuda_device), to_device(dl_dy, cuda_device)
+        inputs, given = to_device(x, cuda_device), to_device(dl_dy, cuda_device)
         y = engine.inference(inputs, params.current()).numpy()
         double = weights.astype(np.float64)
         expected = twin.forward(x.astype(np.float64), double)
@@ -149,9 +149,8 @@ def test_network_matches_its_twin(cuda_device, precision, otype, config, sizes):
         assert_close(y, expected, tolerance)
         gradients = target.gradients(network.n_params, network.n_params)
         dl_dx = empty(x.shape, np.float32, cuda_device)
-        engine.forward_backward(
-            inputs, params.current(), external=external, gradients=gradients, dl_dinput=dl_dx
-        )
+        batch = Batch(inputs, external_dl_dy=given)
+        engine.forward_backward(batch, params.current(), None, gradients, dl_dx)
         found = twin.backward(x.astype(np.float64), double, dl_dy.astype(np.float64))
         assert_close(dl_dx.numpy(), found[0], 10 * tolerance)
         assert_close(gradients.flat.numpy(), found[1], 10 * tolerance)
@@ -198,14 +197,10 @@ class NoPass:
     precision, generation = "float16", 0
 
     def __init__(self, device):
-        self.model = type("Model", (), {"network": type("Network", (), {"n_output_dims": 1})})
-        self._sums = zeros((1,), np.float32, device)
+        self._loss = LossSums(zeros((1,), np.float32, device), 0, 1)
 
-    def forward_backward(self, *arguments, **options):
-        return 0
-
-    def partial_sums(self, n):
-        return self._sums
+    def forward_backward(self, *arguments):
+        return self._loss
 
 
 @of_kind("optimizer")

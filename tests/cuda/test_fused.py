@@ -23,15 +23,15 @@ from models import HASH, batch_of, create_lively, make_config, mlp
 
 import numbanet
 from numbanet.activations import activation
-from numbanet.cuda import engine as fused_engine
 from numbanet.cuda.block.layout import MOST_SHARED, SCALE, FusedLayout, fits
-from numbanet.cuda.chain import engine as network_engine
-from numbanet.cuda.chain.engine import NetworkEngine
+from numbanet.cuda.chain import engine as chain_engine
 from numbanet.cuda.driver.device import RESERVED
-from numbanet.cuda.engine import FusedEngine
+from numbanet.cuda.engine import CudaEngine
+from numbanet.cuda.fused import engine as fused_engine
 from numbanet.cuda.fused.shapes import FusedShape
 from numbanet.cuda.memory.arrays import to_device
 from numbanet.cuda.target import CudaTarget
+from numbanet.target import Batch
 
 N = 257
 LOSS_SCALE = 128  # of gradients in halves
@@ -169,6 +169,11 @@ class Reference:
 # The engines
 
 
+def total(loss):
+    """The sum of the loss of a pass."""
+    return loss.sums.numpy()[: loss.n].sum(dtype=np.float64)
+
+
 class Case:
     """A model of some cases on a device: its engines, its references, and a batch."""
 
@@ -190,7 +195,7 @@ class Case:
         self.stored = self.target.parameters(
             self.params.astype(np.float32), self.model.network.n_params
         )
-        self.fused = self.engine(FusedEngine, required=True)
+        self.fused = self.engine(fused=True)
 
     def _inputs(self, n, n_candidates, seed):
         """Some for which halves and float64 agree about which ReLUs are open."""
@@ -204,8 +209,8 @@ class Case:
         assert len(x) >= n
         return x[:n]
 
-    def engine(self, kind, **options):
-        return kind(self.device, self.model, self.precision, **options)
+    def engine(self, fused=None):
+        return CudaEngine(self.device, self.model, self.precision, fused)
 
     def launched(self, engine, function):
         """What a function returns, and the names of the kernels that it launched."""
@@ -225,24 +230,24 @@ class Case:
     def train(self, engine, times=1, **options):
         """(sum of the loss, gradients) of so many passes."""
         gradients = self.target.gradients(self.twin.n_params, self.model.network.n_params)
-        arrays = {"targets": self.targets, **options}
-        given = {key: to_device(each, self.device) for key, each in arrays.items()}
-        given |= {"loss": self.loss, "gradients": gradients}
-        x, params = to_device(self.x, self.device), self.stored.current()
+        batch = self.batch(targets=self.targets, **options)
         for _ in range(times):
-            n_sums = engine.forward_backward(x, params, **given)
-        sums = engine.partial_sums(n_sums).numpy()[:n_sums]
-        return sums.sum(dtype=np.float64), gradients.flat.numpy()
+            loss = engine.forward_backward(batch, self.stored.current(), self.loss, gradients)
+        return total(loss), gradients.flat.numpy()
 
-    def input_gradients(self, engine, external=None, with_params=True):
+    def batch(self, **arrays):
+        given = {"inputs": self.x, **arrays}
+        return Batch(**{name: to_device(each, self.device) for name, each in given.items()})
+
+    def input_gradients(self, engine, external_dl_dy=None, with_params=True):
         """Those of the inputs and, where wanted, of the parameters; of the loss or of dl_dy."""
         dl_dx = self.target.empty(*self.x.shape)
         gradients = self.target.gradients(self.twin.n_params, self.model.network.n_params)
-        given = {"loss": self.loss, "targets": to_device(self.targets, self.device)}
-        if external is not None:
-            given = {"external": to_device(external, self.device)}
-        given |= {"gradients": gradients if with_params else None, "dl_dinput": dl_dx}
-        engine.forward_backward(to_device(self.x, self.device), self.stored.current(), **given)
+        batch, loss = self.batch(targets=self.targets), self.loss
+        if external_dl_dy is not None:
+            batch, loss = self.batch(external_dl_dy=external_dl_dy), None
+        wanted = gradients if with_params else None
+        engine.forward_backward(batch, self.stored.current(), loss, wanted, dl_dx)
         return dl_dx.numpy(), gradients.flat.numpy() if with_params else None
 
     def loss_of(self, y, pdf=None):
@@ -349,7 +354,7 @@ def test_any_table_is_interpolated_as_exactly_as_halves_allow(cuda_device, name,
 @pytest.mark.parametrize("name", ["hash", "composite", "dense_3d"])
 def test_the_chain_of_kernels_computes_the_same(cuda_device, name):
     case = Case(name, cuda_device)
-    chain, tolerance = case.engine(NetworkEngine), 4 * ROUNDING[case.precision]
+    chain, tolerance = case.engine(fused=False), 4 * ROUNDING[case.precision]
     y, launches = case.launched(chain, case.inference)
     assert not any("fused" in launch for launch in launches)
     assert_close(case.inference(case.fused), y, tolerance)
@@ -409,11 +414,9 @@ def test_densities_weigh_the_loss(cuda_device, name):
 
 def gradients_of(case, dl_dy):
     """Those of the parameters for gradients of the outputs."""
-    x, external = (to_device(each, case.device) for each in (case.x, dl_dy))
     gradients = case.target.gradients(case.twin.n_params, case.twin.mlp.n_params)
-    params = case.stored.current()
-    n_sums = case.fused.forward_backward(x, params, external=external, gradients=gradients)
-    assert n_sums == 0
+    batch, params = case.batch(external_dl_dy=dl_dy), case.stored.current()
+    assert case.fused.forward_backward(batch, params, None, gradients).n == 0
     return gradients.flat.numpy()
 
 
@@ -439,7 +442,7 @@ def test_gradients_of_very_different_sizes(pytestconfig, first, last):
 def test_small_gradients_do_not_vanish(pytestconfig, ratio, tolerance):
     """Those of entries that have no others: on an average they are what they should be."""
     case = Case("hash", emulated(pytestconfig, n_multiprocessors=1), 2000)
-    assert case.fused._training_shape.layout.n_private == HASH["n_levels"]
+    assert case.fused.fused.training_shape.layout.n_private == HASH["n_levels"]
     is_large = case.x[:, :1] < 0.5
     normal = np.random.default_rng(3).normal(1, 0.3, case.targets.shape)
     dl_dy = (np.where(is_large, 1, ratio) * normal).astype(np.float32)
@@ -476,12 +479,8 @@ def test_gradients_are_added(cuda_device):
 
 def test_a_pass_for_the_loss_alone(cuda_device):
     case = Case("hash", cuda_device)
-    (x, targets), params = (
-        (to_device(array, cuda_device) for array in (case.x, case.targets)),
-        case.stored.current(),
-    )
-    n_sums = case.fused.forward_backward(x, params, loss=case.loss, targets=targets)
-    loss = case.fused.partial_sums(n_sums).numpy()[:n_sums].sum()
+    batch, params = case.batch(targets=case.targets), case.stored.current()
+    loss = total(case.fused.forward_backward(batch, params, case.loss))
     assert loss == pytest.approx(case.train(case.fused)[0], rel=1e-6)
 
 
@@ -492,16 +491,16 @@ def test_a_pass_for_the_loss_alone(cuda_device):
 def test_levels_may_be_private_to_a_block(cuda_device, n_private):
     """None, or some of them; where memory allows, all are."""
     case = Case("hash", cuda_device)
-    shape = case.fused._training_shape
+    shape = case.fused.fused.training_shape
     assert shape.layout.n_private == HASH["n_levels"]
     layout = replace(shape.layout, n_private=n_private)
-    case.fused._training_shape = replace(shape, layout=layout)
+    case.fused.fused.training_shape = replace(shape, layout=layout)
     _, gradients = case.train(case.fused)
     case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
 
 
 def test_private_levels_are_those_that_fit(cuda_device):
-    layout = Case("hash", cuda_device).fused._training_shape.layout
+    layout = Case("hash", cuda_device).fused.fused.training_shape.layout
     ends = layout.model.encoding.partition_param_ends
     base = layout.rows[-1] + SCALE
     assert layout.with_private(base).n_private == 0
@@ -513,15 +512,16 @@ def test_private_levels_are_those_that_fit(cuda_device):
 
 @pytest.mark.parametrize("n_blocks", [1, 2])
 def test_one_group_where_two_do_not_fit(pytestconfig, n_blocks):
-    alone = replace(Case("hash", emulated(pytestconfig)).fused._training_shape.layout, n_groups=1)
+    usual = Case("hash", emulated(pytestconfig)).fused.fused.training_shape.layout
+    alone = replace(usual, n_groups=1)
     shared_bytes = n_blocks * (replace(alone, n_private=0).shared_bytes + RESERVED + 300)
     device = emulated(pytestconfig, n_multiprocessors=1, max_shared_bytes=shared_bytes - RESERVED)
     case = Case("hash", device, 1000)
     if n_blocks == 1:
-        assert case.fused._training_shape.layout.n_groups == 1
+        assert case.fused.fused.training_shape.layout.n_groups == 1
     else:  # two groups need the weights only once
-        assert case.fused._training_shape.layout.n_groups == 2
-        case.fused._training_shape = FusedShape(replace(alone, n_private=1), 2, 2)
+        assert case.fused.fused.training_shape.layout.n_groups == 2
+        case.fused.fused.training_shape = FusedShape(replace(alone, n_private=1), 2, 2)
     loss, gradients = case.train(case.fused)
     case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
     assert loss == pytest.approx(case.loss_of(case.reference.inference(case.x))[0], rel=1e-3)
@@ -549,15 +549,14 @@ def test_a_block_takes_one_tile_after_another(pytestconfig):
 
 def test_more_sums_of_the_loss_than_a_slab_has(pytestconfig):
     """A slab of the chain has a bounded number of blocks; the GPU may be big."""
-    n_most, times = network_engine.LOSS_BLOCKS * network_engine.SUMS_PER_BLOCK, 33
+    n_most, times = chain_engine.LOSS_BLOCKS * chain_engine.SUMS_PER_BLOCK, 33
     case = Case("hash", emulated(pytestconfig, n_multiprocessors=1000), n_most)
     x, targets = (np.tile(array, (times, 1)) for array in (case.x, case.targets))
-    x, targets = (to_device(array, case.device) for array in (x, targets))
-    n_sums = case.fused.forward_backward(x, case.stored.current(), loss=case.loss, targets=targets)
-    assert n_sums > n_most
-    sums = case.fused.partial_sums(n_sums).numpy()[:n_sums]
+    batch = case.batch(inputs=x, targets=targets)
+    loss = case.fused.forward_backward(batch, case.stored.current(), case.loss)
+    assert loss.n > n_most
     expected = times * case.loss_of(case.reference.inference(case.x))[0]
-    assert sums.sum(dtype=np.float64) == pytest.approx(expected, rel=1e-3)
+    assert total(loss) == pytest.approx(expected, rel=1e-3)
 
 
 def layout_of(n_neurons, n_hidden_layers, trains, activation="ReLU", n_outputs=3):
@@ -588,9 +587,9 @@ def test_what_fits():
 @pytest.mark.parametrize("name", ["hash", "smooth"])
 def test_what_does_not_fit_is_left_to_the_chain(pytestconfig, name):
     case = Case(name, emulated(pytestconfig, max_shared_bytes=1024), 33)
-    (_, gradients), launches = case.launched(case.engine(FusedEngine), case.train)
+    (_, gradients), launches = case.launched(case.engine(), case.train)
     assert not any("fused" in launch or "wide" in launch for launch in launches)
-    _, expected = case.train(case.engine(NetworkEngine))
+    _, expected = case.train(case.engine(fused=False))
     assert_close(gradients, expected, 1e-6)
 
 
@@ -599,8 +598,8 @@ def test_what_has_places_beyond_32_bits_is_left_to_the_chain(cuda_device, monkey
     case = Case("hash", cuda_device)
     for run, kind in ((case.inference, "inference"), (case.train, "training")):
         monkeypatch.setattr(fused_engine, "MOST_NUMBERS", 3 * N - 1)
-        _, launches = case.launched(case.engine(FusedEngine), run)
+        _, launches = case.launched(case.engine(), run)
         assert not any("fused" in launch for launch in launches)
         monkeypatch.setattr(fused_engine, "MOST_NUMBERS", 3 * N)
-        _, launches = case.launched(case.engine(FusedEngine), run)
+        _, launches = case.launched(case.engine(), run)
         assert_fused(launches, kind)

@@ -61,12 +61,12 @@ def model():
 
 @cache
 def counted(what):
-    engine = model().network.engine
-    shape = {"inference": engine._inference_shape, "training": engine._training_shape}[what]
+    fused = model().network.engine.fused
+    shape = {"inference": fused.inference_shape, "training": fused.training_shape}[what]
     n_samples = shape.layout.n_threads * shape.n_started
     rng = np.random.default_rng(0)
     x, y = rng.random((n_samples, 2), np.float32), rng.random((n_samples, 3), np.float32)
-    found, device = [], engine.device
+    found, device = [], model().network.target.device
     for times in (1, 2):
         device.counters = {}
         inputs, targets = np.tile(x, (times, 1)), np.tile(y, (times, 1))
@@ -113,7 +113,7 @@ def test_activations_stay_on_the_chip(what):
 def test_reductions_to_global_memory():
     """One for each corner of a level whose gradients do not fit the block's memory."""
     engine = model().network.engine
-    n_private = engine._training_shape.layout.n_private
+    n_private = engine.fused.training_shape.layout.n_private
     assert n_private == 4
     assert 0 < counted("training").per_sample("red.global") <= (N_LEVELS - n_private) * N_CORNERS
     assert counted("inference").per_sample("red") == 0

@@ -13,8 +13,6 @@ from test_fused import CASES, ONE_BLOB, ROUNDING, Case, emulated
 from test_wide import WIDE, assert_wide
 
 from numbanet.cuda.block.layout import MOST_SHARED
-from numbanet.cuda.chain.engine import NetworkEngine
-from numbanet.cuda.engine import FusedEngine
 
 DEEP = {
     "deepest": (2, 3, "float16", ONE_BLOB, mlp("FullyFusedMLP", 128, 9, "Tanh"), "L2"),
@@ -22,20 +20,18 @@ DEEP = {
 }
 
 
-class Streamed(FusedEngine):
+def streamed(engine):
     """As on a GPU with too little shared memory."""
-
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        shape = self._inference_shape
-        self._inference_shape = replace(shape, layout=replace(shape.layout, streams=True))
-        self.wide.layout = replace(self.wide.layout, streams=True)
-        self._fuses_training = False
+    shape = engine.fused.inference_shape
+    engine.fused.inference_shape = replace(shape, layout=replace(shape.layout, streams=True))
+    engine.fused._can_train = False
+    engine.wide.layout = replace(engine.wide.layout, streams=True)
+    return engine
 
 
 def case_of(name, device, n=65):
     case = Case(name, device, n, cases=CASES | WIDE | DEEP, n_candidates=40)
-    case.streamed = case.engine(Streamed)
+    case.streamed = streamed(case.engine())
     return case
 
 
@@ -53,7 +49,7 @@ def test_training_computes_what_the_chain_does(cuda_device, name):
     case = case_of(name, cuda_device)
     (loss, gradients), launches = case.launched(case.streamed, case.train)
     assert_wide(launches)
-    expected, of_chain = case.train(case.engine(NetworkEngine))
+    expected, of_chain = case.train(case.engine(fused=False))
     tolerance = 4 * ROUNDING[case.precision]
     assert loss == pytest.approx(expected, rel=tolerance)
     for part in case.parts:
@@ -96,14 +92,14 @@ def test_a_block_takes_one_tile_after_another(pytestconfig, name):
 def test_matrices_that_do_not_fit(cuda_device):
     """Nine hidden layers of 128 have 256 KiB of them."""
     case = case_of("deepest", cuda_device, 33)
-    assert case.fused._inference_shape.layout.streams
+    assert case.fused.fused.inference_shape.layout.streams
     assert case.fused.wide.layout.streams
     y, launches = case.launched(case.fused, case.inference)
     assert [name.startswith("fused_inference") for name in launches] == [True]
     assert_close(y, case.twin.inference(case.x, case.params), 16 * ROUNDING["float16"])
     (_, gradients), launches = case.launched(case.fused, case.train)
     assert_wide(launches)
-    _, of_chain = case.train(case.engine(NetworkEngine))
+    _, of_chain = case.train(case.engine(fused=False))
     assert_close(gradients, of_chain, 16 * ROUNDING["float16"])
 
 
@@ -115,8 +111,8 @@ def test_what_streams(pytestconfig, max_shared_bytes, streams, n_warps):
     """OneBlob with 64 bins, five hidden layers of 128; on capabilities 9.0, 8.0 and 8.6."""
     device = emulated(pytestconfig, max_shared_bytes=max_shared_bytes)
     case = Case("one_blob", device, 1, cases=WIDE)
-    inference, wide = case.fused._inference_shape.layout, case.fused.wide
+    inference, wide = case.fused.fused.inference_shape.layout, case.fused.wide
     assert (inference.streams, wide.layout.streams) == streams
     assert inference.n_warps == n_warps
-    assert wide.fits
+    assert wide.can_train
     assert max(inference.shared_bytes, wide.layout.shared_bytes) <= max_shared_bytes

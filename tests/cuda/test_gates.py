@@ -22,7 +22,7 @@ from numbanet.cuda.driver.compile_only import CompileOnlyDevice
 from numbanet.cuda.launch.kernel import BLOCK
 from numbanet.cuda.target import CudaTarget
 from numbanet.optimizers.base import ParamLayout
-from numbanet.target import Batch
+from numbanet.target import Batch, LossSums
 
 CONFIGS = Path(__file__).parents[2] / "samples" / "configs"
 SAMPLES = "config_hash", "config_oneblob"
@@ -122,9 +122,7 @@ def test_optimizers(name, config, sizes):
     target, optimizer = CudaTarget(device, precision), numbanet.create_optimizer(config)
     engine = SimpleNamespace(
         precision=precision,
-        model=SimpleNamespace(network=SimpleNamespace(n_output_dims=1)),
-        forward_backward=lambda *arguments, **options: 1,
-        partial_sums=target.empty,
+        forward_backward=lambda *arguments: LossSums(target.empty(1), 1, 1),
         generation=0,
     )
     layout = ParamLayout(60, ((4, 8), (2, 4)))

@@ -19,7 +19,7 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 from emulator.device import EmulatedDevice
 from numbanet.cuda.chain import encoding_engine
-from numbanet.cuda.chain import engine as network_engine
+from numbanet.cuda.chain import engine as chain_engine
 from numbanet.cuda.errors import DeviceMemoryError
 from numbanet.cuda.memory.arrays import empty, to_device
 from numbanet.cuda.optimizer import kernels as optimizer_kernels
@@ -337,7 +337,7 @@ def test_who_writes_to_the_parameters_changes_the_model(cuda_device, precision):
 
 def test_batches_are_cut_into_slabs(cuda_device, monkeypatch):
     """A batch larger than one launch gives what a small one gives, also where samples count."""
-    for module in (encoding_engine, network_engine):
+    for module in (encoding_engine, chain_engine):
         monkeypatch.setattr(module, "MOST_ROWS", 100)
     for name in ("hash", "smooth"):
         cpu, gpu, _ = pair(name, cuda_device)
@@ -370,7 +370,7 @@ def test_second_derivatives_are_the_cpus(cuda_device, precision, name):
 
 
 def test_second_derivatives_in_slabs(cuda_device, monkeypatch):
-    for module in (encoding_engine, network_engine):
+    for module in (encoding_engine, chain_engine):
         monkeypatch.setattr(module, "MOST_ROWS", 100)
     cpu, gpu, _ = pair("smooth", cuda_device)
     second_derivatives(gpu.network, "smooth", 30)  # the buffers are made anew for more
@@ -499,7 +499,7 @@ def test_a_model_survives_running_out_of_memory(cuda_device, monkeypatch):
         raise DeviceMemoryError("no memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(network_engine, "Layers", refuse)
+        patch.setattr(chain_engine, "Layers", refuse)
         with pytest.raises(DeviceMemoryError):
             model.trainer.inference(batch_of("hash", N)[0])
     losses = [float(model.trainer.training_step(x, targets)) for _ in range(3)]

@@ -17,10 +17,10 @@ from test_fused import (
     ROUNDING,
     Case,
     emulated,
+    total,
 )
 
 import numbanet
-from numbanet.cuda.chain.engine import NetworkEngine
 from numbanet.cuda.memory.arrays import to_device
 from numbanet.cuda.wide import engine as wide_engine
 from numbanet.cuda.wide.layout import WideLayout, trains_wide
@@ -70,7 +70,7 @@ def test_the_chain_of_kernels_computes_the_same(cuda_device, name):
     case = case_of(name, cuda_device, 65)
     (loss, gradients), launches = case.launched(case.fused, case.train)
     assert_wide(launches)
-    expected, of_chain = case.train(case.engine(NetworkEngine))
+    expected, of_chain = case.train(case.engine(fused=False))
     tolerance = 4 * ROUNDING[case.precision]
     assert loss == pytest.approx(expected, rel=tolerance)
     assert_close(gradients, of_chain, 2 * tolerance)
@@ -117,10 +117,9 @@ def test_densities_weigh_the_loss(cuda_device):
 def test_gradients_from_outside(cuda_device):
     case = case_of("thin", cuda_device)
     dl_dy = np.random.default_rng(3).normal(size=case.targets.shape).astype(np.float32)
-    x, external = (to_device(array, cuda_device) for array in (case.x, dl_dy))
     gradients = case.target.gradients(case.twin.n_params, case.twin.mlp.n_params)
-    params = case.stored.current()
-    assert case.fused.forward_backward(x, params, external=external, gradients=gradients) == 0
+    batch, params = case.batch(external_dl_dy=dl_dy), case.stored.current()
+    assert case.fused.forward_backward(batch, params, None, gradients).n == 0
     case.assert_gradients(gradients.flat.numpy(), lambda y: dl_dy.astype(np.float64))
 
 
@@ -133,12 +132,10 @@ def test_gradients_are_added(cuda_device):
 
 def test_a_pass_for_the_loss_alone(cuda_device):
     case = case_of("thin", cuda_device)
-    x, targets = (to_device(array, cuda_device) for array in (case.x, case.targets))
+    batch = case.batch(targets=case.targets)
 
     def evaluate(engine):
-        params = case.stored.current()
-        n_sums = engine.forward_backward(x, params, loss=case.loss, targets=targets)
-        return engine.partial_sums(n_sums).numpy()[:n_sums].sum()
+        return total(engine.forward_backward(batch, case.stored.current(), case.loss))
 
     loss, launches = case.launched(case.fused, evaluate)
     assert_wide(launches, gradients=False)
@@ -167,7 +164,7 @@ def test_gradients_of_inputs_alone(cuda_device, name):
         case.fused, lambda engine: case.input_gradients(engine, with_params=False)
     )
     assert_wide(launches, gradients=False)
-    of_chain, _ = case.input_gradients(case.engine(NetworkEngine), with_params=False)
+    of_chain, _ = case.input_gradients(case.engine(fused=False), with_params=False)
     assert_close(dl_dx, of_chain, 8 * ROUNDING[case.precision])
 
 
@@ -209,7 +206,7 @@ def test_slabs(cuda_device, monkeypatch):
     case = case_of("thin", cuda_device)
     expected, of_whole = case.train(case.fused)
     monkeypatch.setattr(wide_engine, "MOST_ROWS", 128)
-    (loss, gradients), launches = case.launched(case.engine(type(case.fused)), case.train)
+    (loss, gradients), launches = case.launched(case.engine(), case.train)
     assert_wide(launches, times=3)
     assert loss == pytest.approx(expected, rel=1e-6)
     assert_close(gradients, of_whole, 1e-5)

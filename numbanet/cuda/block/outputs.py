@@ -12,6 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbanet.cuda.block.layout import FusedLayout
+from numbanet.cuda.memory.workspace import PassOptions
 from numbanet.device import ONE, ZERO, belongs_to, device, local_array, nothing, opaque, unrolled
 from numbanet.losses.base import AbstractLoss, ElementwiseLoss
 from numbanet.storage.halves import to_pairs
@@ -135,14 +136,15 @@ def loss_of_rows(loss: AbstractLoss, n_outputs: int, act, has_pdf: bool):
 
 @cache
 def output_gradient(
-    layout: FusedLayout, precision: str, loss: AbstractLoss | None, has_pdf: bool, external: bool
+    layout: FusedLayout, precision: str, loss: AbstractLoss | None, options: PassOptions
 ):
     """Device function (lane, i, n, sums, targets, pdf, given, scale, words) -> sum of the loss.
 
     For a fragment whose first sample is i: the gradient of the outputs before their activation, as
     words of halves. Targets, pdf and given are addresses. All lanes of a warp take part.
     """
-    network = layout.model.network
+    network, has_pdf = layout.model.network, options.has_pdf
+    has_external_dl_dy = options.has_external_dl_dy
     n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
     output, convert = network.activations[1], to_pairs(precision, n_sums // 2)
     act, act_backward, from_input = output.forward, output.backward, output.from_input
@@ -164,7 +166,7 @@ def output_gradient(
                 dl_dy = scale * gradient
             if of_rows:
                 dl_dy = scale * gradients[e]
-            if external:
+            if has_external_dl_dy:
                 dl_dy = scale * given[there]
             kept = sums[e] if from_input else y
             gradients[e] = act_backward(dl_dy, kept)

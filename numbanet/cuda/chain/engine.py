@@ -8,26 +8,24 @@ memory between the kernels is bounded.
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from itertools import accumulate
 
 from numbanet.activations import activation
 from numbanet.cuda.chain import loss_kernels
 from numbanet.cuda.chain.encoding_engine import EncodingPart, Rows
 from numbanet.cuda.chain.layers import Layers
 from numbanet.cuda.chain.matrix_product import MatrixProduct
-from numbanet.cuda.launch.kernel import BLOCK, Kernel, exclusive
+from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.launch.rows import MOST_ROWS
 from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.memory.parameter_kernels import FILL, fill_kernel
-from numbanet.cuda.memory.parameters import Collector
-from numbanet.encoded_network import EncodedNetwork
+from numbanet.cuda.memory.workspace import Workspace
 from numbanet.losses.base import AbstractLoss
 from numbanet.networks.base import next_multiple
 from numbanet.storage.views import FLOAT_BYTES, ITEM_SIZES
-from numbanet.target import Gradients
+from numbanet.target import Batch, Gradients
 
 NONE = activation("None")
-LOSS_SCALES = {"float32": 1.0, "float16": 128.0, "bfloat16": 128.0}
 PITCH = 64  # samples lie a multiple of this apart
 MOST_PLANS = 16  # launches for so many sizes are kept
 OUTPUTS_BLOCK = 512  # threads: 16 samples of 32 outputs, which share 32 bytes of halves
@@ -35,32 +33,27 @@ LOSS_BLOCKS = 256  # at most, of a slab
 SUMS_PER_BLOCK = BLOCK // 32
 
 
-class NetworkEngine:
-    """Evaluates an encoded network, forward and backward."""
+class Chain:
+    """Evaluates an encoded network, forward and backward; all methods only queue kernels."""
 
-    def __init__(self, device: Any, model: EncodedNetwork, precision: str):
-        self.device, self.model, self.precision = device, model, precision
-        self._device = device
-        self.loss_scale = LOSS_SCALES[precision]
-        self._unscaled = 1.0 / self.loss_scale
-        encoding, network = model.encoding, model.network
+    def __init__(self, workspace: Workspace):
+        self._workspace = workspace
+        self.device, self.model = workspace.device, workspace.model
+        self.precision = workspace.precision
+        encoding, network = self.model.encoding, self.model.network
         self._parts = [
-            EncodingPart(device, part, encoding.n_dims, precision, precision)
+            EncodingPart(self.device, part, encoding.n_dims, self.precision, self.precision)
             for part in encoding.parts
         ]
-        self._product = MatrixProduct(device, precision)
-        self.generation = 0  # changes when buffers have moved
+        self._product = MatrixProduct(self.device, self.precision)
         self._layers = None
         self._tangents = None
-        self._sums = None
         self._activations = network.layer_activations
-        rows = [
-            *(rows for rows, _ in network.shapes[:-1]),
-            network.n_output_dims,
-        ]  # without padding
+        # Rows without padding; weights begin where those with padding end.
+        rows = *(rows for rows, _ in network.shapes[:-1]), network.n_output_dims
         self._shapes = list(zip(rows, (columns for _, columns in network.shapes), strict=True))
-        sizes = [rows * columns for rows, columns in network.shapes]
-        self._offsets = [sum(sizes[:k]) for k in range(len(sizes))]
+        sizes = (rows * columns for rows, columns in network.shapes)
+        self._offsets = tuple(accumulate(sizes, initial=0))[:-1]
         self._losses = {}
         self._plans = OrderedDict()  # (method, sizes) -> launches
 
@@ -72,13 +65,9 @@ class NetworkEngine:
         return Kernel(self.device, function, loss_kernels.OUTPUTS, OUTPUTS_BLOCK)
 
     @cached_property
-    def _external(self) -> Kernel:
+    def _scaled(self) -> Kernel:
         function = loss_kernels.external_kernel(self.model.network.n_output_dims, self.precision)
         return Kernel(self.device, function, loss_kernels.EXTERNAL)
-
-    @cached_property
-    def _collect(self) -> Collector:
-        return Collector(self.device, self.precision, self._unscaled)
 
     def _loss(self, loss: AbstractLoss, has_pdf: bool) -> Kernel:
         key = loss, has_pdf
@@ -128,7 +117,7 @@ class NetworkEngine:
         pitch = next_multiple(min(n, MOST_ROWS), PITCH)
         if self._layers is None or self._layers.pitch < pitch:
             self._layers = None  # frees the old ones before the new ones are made
-            self.generation += 1
+            self._workspace.generation += 1
             layers = Layers(self.device, self.model.network, self.precision, pitch)
             self._fill_constants(layers)
             self._layers = layers
@@ -152,16 +141,9 @@ class NetworkEngine:
             n = (stop - first) * layers.pitch
             fill(min(-(-n // BLOCK), 1024), rows.column(first), value, n)
 
-    def partial_sums(self, n: int) -> DeviceArray:
-        """Room for n partial sums of the loss."""
-        if self._sums is None or self._sums.size < n:
-            self._sums = empty((max(n, 1),), "f4", self.device)
-            self.generation += 1
-        return self._sums
-
     def release(self) -> None:
         """Give the memory between the kernels back; it is made anew when it is needed."""
-        self._layers = self._tangents = self._sums = None
+        self._layers = self._tangents = None
 
     def _rows(self, address: int, layers: Layers) -> Rows:
         return Rows(address, 1, layers.pitch, self.precision)
@@ -169,21 +151,15 @@ class NetworkEngine:
     def _weights(self, k: int, params: DeviceArray) -> int:
         return params.address + self._offsets[k] * params.dtype.itemsize
 
-    def _encoding_params(self, params: DeviceArray) -> int:
-        return params.address + self.model.network.n_params * params.dtype.itemsize
-
     def _weight_gradients(self, k: int, gradients: Gradients) -> int:
         return gradients.flat.address + self._offsets[k] * FLOAT_BYTES
-
-    def _encoding_gradients(self, gradients: Gradients) -> int:
-        return gradients.flat.address + self.model.network.n_params * FLOAT_BYTES
 
     # Passes over a slab
 
     def _forward(self, x: int, n: int, params: DeviceArray, layers: Layers) -> None:
         encoded = self._rows(layers.values[0], layers)
         for part in self._parts:
-            part.forward(x, n, self._encoding_params(params), encoded)
+            part.forward(x, n, self._workspace.encoding_params(params), encoded)
         forward, *_ = self._planned(self._launches, n, layers.pitch)
         for k, launch in enumerate(forward):
             weights = self._weights(k, params)
@@ -200,29 +176,27 @@ class NetworkEngine:
             dl_dy = layers.dl_dvalues[k + 1]
             if gradients is not None:
                 to = self._weight_gradients(k, gradients)
-                weight_gradients[k](dl_dy, layers.values[k], to, self._unscaled)
+                weight_gradients[k](dl_dy, layers.values[k], to, self._workspace.unscaled)
             if k > 0 or wants_encoded:
                 kept = layers.kept[k - 1] if k else layers.values[0]
                 backward[k](self._weights(k, params), dl_dy, layers.dl_dvalues[k], kept)
         self._encoding_backward(x, n, first, n_all, params, layers, gradients, dl_dx)
 
     def _encoding_backward(self, x, n, first, n_all, params, layers, gradients, dl_dx) -> None:
-        encoding_params = self._encoding_params(params)
+        encoding_params = self._workspace.encoding_params(params)
         rows = self._rows(layers.dl_dvalues[0], layers)
         for part in self._parts:
             if gradients is not None:
-                factor, to = self._unscaled, self._encoding_gradients(gradients)
-                if gradients.in_halves:  # scaled until they are collected
-                    factor, to = 1.0, gradients.scatter.address
+                to, factor = self._workspace.encoding_gradients(gradients)
                 part.backward_params(
                     x, n, first, n_all, encoding_params, rows, factor, to, gradients.in_halves
                 )
             if dl_dx is not None:
-                part.backward_input(x, n, encoding_params, rows, self._unscaled, dl_dx)
+                part.backward_input(x, n, encoding_params, rows, self._workspace.unscaled, dl_dx)
 
     def _tangents_forward(self, x, n, params, layers, tangents, direction, dl_dx) -> None:
         """After _forward: the tangents of all layers; zeroes dl_dx."""
-        encoding_params = self._encoding_params(params)
+        encoding_params = self._workspace.encoding_params(params)
         features, to = (self._rows(each.values[0], layers) for each in (layers, tangents))
         for part in self._parts:
             # Tangents do not depend on the gradient, for which the features stand in here.
@@ -247,20 +221,20 @@ class NetworkEngine:
                 dl_dy, x_k = half.dl_dvalues[k + 1], half.values[k]
                 if gradients is not None:
                     to = self._weight_gradients(k, gradients)
-                    weight_gradients[k](dl_dy, x_k, to, self._unscaled)
+                    weight_gradients[k](dl_dy, x_k, to, self._workspace.unscaled)
                 backward[k](self._weights(k, params), dl_dy, half.dl_dvalues[k], x_k)
         self._encoding_backward(x, n, first, n_all, params, layers, gradients, dl_dx)
-        encoding_params = self._encoding_params(params)
+        encoding_params = self._workspace.encoding_params(params)
         rows = self._rows(tangents.dl_dvalues[0], layers)
         unchanged = self._rows(tangents.values[0], layers)
         for part in self._parts:
             part.double_backward_input(
-                x, n, encoding_params, rows, self._unscaled, direction, unchanged, dl_dx
+                x, n, encoding_params, rows, self._workspace.unscaled, direction, unchanged, dl_dx
             )
             if gradients is not None:
-                to = self._encoding_gradients(gradients)
+                to = self._workspace.float_gradients(gradients)
                 part.double_backward_params(
-                    x, n, encoding_params, rows, self._unscaled, direction, to
+                    x, n, encoding_params, rows, self._workspace.unscaled, direction, to
                 )
 
     def _slabs(self, inputs: DeviceArray):
@@ -271,69 +245,56 @@ class NetworkEngine:
 
     # What models and trainers call
 
-    @exclusive
-    def inference(
-        self, inputs: DeviceArray, params: DeviceArray, outputs: DeviceArray | None = None
-    ) -> DeviceArray:
-        """The outputs, float32 [n, n_output_dims], in an array that is given or in a new one."""
+    def inference(self, inputs: DeviceArray, params: DeviceArray, outputs: DeviceArray) -> None:
+        """Write the outputs, float32 [n, n_output_dims]."""
         n_outputs = self.model.network.n_output_dims
-        if outputs is None:
-            outputs = empty((inputs.shape[0], n_outputs), "f4", self.device)
         layers = self._buffers(inputs.shape[0])
         for first, n, x in self._slabs(inputs):
             self._forward(x, n, params, layers)
             to = outputs.address + first * n_outputs * FLOAT_BYTES
             self._outputs_in_rows.over(n * n_outputs, layers.values[-1], n, layers.pitch, to)
-        return outputs
 
-    @exclusive
     def forward_backward(
         self,
-        inputs: DeviceArray,
+        batch: Batch,
         params: DeviceArray,
-        *,
-        loss: AbstractLoss | None = None,
-        targets: DeviceArray | None = None,
-        pdf: DeviceArray | None = None,
-        external: DeviceArray | None = None,
-        gradients: Gradients | None = None,
-        dl_dinput: DeviceArray | None = None,
+        loss: AbstractLoss | None,
+        gradients: Gradients | None,
+        dl_dinput: DeviceArray | None,
     ) -> int:
-        """Add to `gradients`, overwrite `dl_dinput`; returns how many partial sums the loss has.
-
-        The gradient of the output is that of the loss, or `external` where it is given.
-        """
-        n_outputs = self.model.network.n_output_dims
-        layers = self._buffers(inputs.shape[0])
-        n_slabs = -(-inputs.shape[0] // MOST_ROWS)
-        sums = self.partial_sums(n_slabs * LOSS_BLOCKS * SUMS_PER_BLOCK)
-        n_elements = max(inputs.shape[0] * n_outputs, 1)
+        """Add to `gradients`, overwrite `dl_dinput`; returns how many partial sums the loss has."""
+        layers, inputs = self._buffers(len(batch)), batch.inputs
+        n_slabs = -(-len(batch) // MOST_ROWS)
+        self._workspace.partial_sums(n_slabs * LOSS_BLOCKS * SUMS_PER_BLOCK)
         n_sums = 0
         if dl_dinput is not None:
             self.device.zero(dl_dinput.address, dl_dinput.nbytes)
         for first, n, x in self._slabs(inputs):
             self._forward(x, n, params, layers)
-            offset = first * n_outputs * FLOAT_BYTES
-            y, dl_dy = layers.values[-1], layers.dl_dvalues[-1]
-            if loss is not None:
-                grid = min(-(-n // BLOCK), LOSS_BLOCKS)
-                density = 0 if pdf is None else pdf.address + offset
-                self._loss(loss, pdf is not None)(
-                    grid,
-                    *(y, n, layers.pitch, targets.address + offset, density, dl_dy),
-                    *(self.loss_scale / n_elements, sums.address + n_sums * FLOAT_BYTES),
-                )
-                n_sums += grid * SUMS_PER_BLOCK
-            if external is not None:
-                at = external.address + offset
-                self._external.over(n, at, n, layers.pitch, self.loss_scale, dl_dy)
+            n_sums += self._output_gradients(batch, first, n, loss, layers, n_sums)
             to = None if dl_dinput is None else dl_dinput.address + x - inputs.address
-            self._backward(x, n, first, inputs.shape[0], params, layers, gradients, to)
-        if gradients is not None and gradients.in_halves:
-            self._collect(gradients)
+            self._backward(x, n, first, len(batch), params, layers, gradients, to)
         return n_sums
 
-    @exclusive
+    def _output_gradients(self, batch, first, n, loss, layers, n_sums) -> int:
+        """Those of a slab, and partial sums of the loss behind n_sums others; returns how many."""
+        own, start = self._workspace, slice(first, first + n)
+        dl_dy, n_more = layers.dl_dvalues[-1], 0
+        if loss is not None:
+            grid = min(-(-n // BLOCK), LOSS_BLOCKS)
+            pdf = 0 if batch.pdf is None else batch.pdf[start].address
+            sums = own.partial_sums(0).address + n_sums * FLOAT_BYTES
+            self._loss(loss, batch.pdf is not None)(
+                grid,
+                *(layers.values[-1], n, layers.pitch, batch.targets[start].address, pdf),
+                *(dl_dy, own.loss_scale / own.n_elements(batch), sums),
+            )
+            n_more = grid * SUMS_PER_BLOCK
+        if batch.external_dl_dy is not None:
+            given = batch.external_dl_dy[start].address
+            self._scaled.over(n, given, n, layers.pitch, own.loss_scale, dl_dy)
+        return n_more
+
     def double_backward(
         self,
         inputs: DeviceArray,
@@ -356,11 +317,9 @@ class NetworkEngine:
             at = dl_ddl_dy.address + offset
             self._outputs_in_rows.over(n * n_outputs, tangents.values[-1], n, pitch, at)
             at, start = dl_dy.address + offset, tangents.dl_dvalues[-1]
-            self._external.over(n, at, n, pitch, self.loss_scale, start)
+            self._scaled.over(n, at, n, pitch, self._workspace.loss_scale, start)
             self.device.zero(layers.dl_dvalues[-1], n_bytes)
             self._tangents_backward(
                 x, n, first, n_all, params, layers, tangents, direction, gradients, to
             )
-        if gradients is not None and gradients.in_halves:
-            self._collect(gradients)
         return dl_ddl_dy, dl_dx

@@ -123,13 +123,13 @@ def external_kernel(n_outputs: int, precision: str):
     """(dl_dy of the user, n, pitch, scale, dl_dy): scale times the user's gradient."""
     vector = VECTORS[precision]
 
-    def external_gradient(pexternal, n, pitch, scale, pdl_dy):
-        external, dl_dy = float_vector(pexternal, n), vector(pdl_dy, n)
+    def external_gradient(pexternal_dl_dy, n, pitch, scale, pdl_dy):
+        external_dl_dy, dl_dy = float_vector(pexternal_dl_dy, n), vector(pdl_dy, n)
         i = thread_number()
         if i < n:
             for k in range(n_outputs):
                 there = np.uint32(i * np.uint32(n_outputs) + np.uint32(k))
-                store(dl_dy, np.uint32(np.uint32(k) * pitch + i), scale * external[there])
+                store(dl_dy, np.uint32(np.uint32(k) * pitch + i), scale * external_dl_dy[there])
 
     return external_gradient
 

@@ -37,6 +37,7 @@ from numbanet.cuda.launch.threads import (
     thread_index,
     warp_sum,
 )
+from numbanet.cuda.memory.workspace import PassOptions
 from numbanet.device import (
     ZERO,
     device,
@@ -142,12 +143,7 @@ def training_kernel(
     layout: FusedLayout,
     precision: str,
     loss: AbstractLoss | None,
-    *,
-    has_pdf: bool = False,
-    external: bool = False,
-    param_gradients: bool = True,
-    storage: str = "float32",
-    input_gradients: bool = False,
+    options: PassOptions,
 ):
     """(inputs, n, weights, encoding's parameters, targets, pdf, given, scale, unscaled,
     gradients, scatter, factor, partial sums, inputs' gradients).
@@ -156,11 +152,12 @@ def training_kernel(
     inputs' are multiplied by `unscaled` and written.
     """
     network = layout.model.network
-    n_hidden = network.n_hidden_layers
+    param_gradients, input_gradients = options.param_gradients, options.input_gradients
+    n_hidden, storage = network.n_hidden_layers, options.storage
     n_dims, n_params = layout.model.encoding.n_dims, layout.model.encoding.n_params
     load, source = load_weights(layout), features_of_lane(layout, precision)
     multiply = forward(layout, precision)
-    gradient = output_gradient(layout, precision, loss, has_pdf, external)
+    gradient = output_gradient(layout, precision, loss, options)
     steps, flushes = steps_back(layout, precision, param_gradients)
     to_features = features_backward(layout, precision)
     scatters = param_gradients and n_params > 0

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.cuda.chain.engine import NetworkEngine
 from numbanet.cuda.driver.graphs import Graphs
 from numbanet.cuda.errors import CudaError
 from numbanet.cuda.launch.kernel import BLOCK, Kernel
@@ -17,7 +16,7 @@ from numbanet.cuda.optimizer.matrices import Operations
 from numbanet.cuda.optimizer.parameter_groups import group_size
 from numbanet.cuda.optimizer.results import PendingResult, Results
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
-from numbanet.target import AbstractTraining, Batch, Gradients
+from numbanet.target import AbstractTraining, Batch, Engine, Gradients, LossSums
 
 FLOAT_BYTES = 4
 
@@ -76,7 +75,7 @@ class CudaTraining(AbstractTraining):
     def __init__(
         self,
         device: Any,
-        engine: NetworkEngine,
+        engine: Engine,
         parameters: CudaParameters,
         optimizer: AbstractOptimizer,
         layout: ParamLayout,
@@ -160,7 +159,7 @@ class CudaTraining(AbstractTraining):
             key = (
                 *(found, loss, len(batch), overwrite, run_optimizer, gradients is None),
                 *(address_of(batch.inputs), address_of(batch.targets), address_of(batch.pdf)),
-                *(address_of(batch.external), address_of(params), address_of(dl_dinput)),
+                *(address_of(batch.external_dl_dy), address_of(params), address_of(dl_dinput)),
                 self._engine.generation,
             )
             work = (
@@ -192,17 +191,8 @@ class CudaTraining(AbstractTraining):
         """Queue the kernels of a step; whatever they need is there after the first time."""
         if overwrite:
             self._device.zero(gradients.flat.address, gradients.flat.nbytes)
-        n_sums = self._engine.forward_backward(
-            batch.inputs,
-            params,
-            loss=None if batch.targets is None else loss,
-            targets=batch.targets,
-            pdf=batch.pdf,
-            external=batch.external,
-            gradients=gradients,
-            dl_dinput=dl_dinput,
-        )
-        self._finish(found, batch, gradients, n_sums, run_optimizer)
+        sums = self._engine.forward_backward(batch, params, loss, gradients, dl_dinput)
+        self._finish(found, batch, gradients, sums, run_optimizer)
         if run_optimizer:
             if optimizer.is_tame:
                 self._optimize(found, optimizer, gradients)
@@ -226,17 +216,16 @@ class CudaTraining(AbstractTraining):
             self._device.copy(to, master + first * FLOAT_BYTES, (last - first) * FLOAT_BYTES)
 
     def _finish(
-        self, found: OptimizerKernels, batch: Batch, gradients: Gradients, n_sums: int,
+        self, found: OptimizerKernels, batch: Batch, gradients: Gradients, loss: LossSums,
         run_optimizer: bool,
     ) -> None:  # fmt: skip
-        n_elements = max(len(batch) * self._engine.model.network.n_output_dims, 1)
         checked = (batch.inputs, gradients.flat) if run_optimizer else ()
         most = max((array.size for array in checked), default=1)
         found.finish(
             min(-(-most // BLOCK), kernels.MOST_BLOCKS),
             *(number for array in checked for number in (array.address, array.size)),
             *((0, 0) * (2 - len(checked))),
-            *(self._engine.partial_sums(n_sums).address, n_sums, 1.0 / n_elements),
+            *(loss.sums.address, loss.n, 1.0 / loss.n_elements),
             *(self._control.address, self._results.history.address),
             *(found.hyperparams.address, found.scalars.address, int(run_optimizer)),
         )

@@ -27,6 +27,7 @@ from numbanet.cuda.launch.threads import (
     thread_index,
     warp_sum,
 )
+from numbanet.cuda.memory.workspace import PassOptions
 from numbanet.cuda.wide.layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, WideLayout
 from numbanet.cuda.wide.network import backward, forward
 from numbanet.device import (
@@ -99,12 +100,7 @@ def wide_training_kernel(
     layout: WideLayout,
     precision: str,
     loss: AbstractLoss | None,
-    *,
-    has_pdf: bool = False,
-    external: bool = False,
-    param_gradients: bool = True,
-    storage: str = "float32",
-    input_gradients: bool = False,
+    options: PassOptions,
 ):
     """(inputs, n, first, n_all, weights, encoding's parameters, targets, pdf, given, scale, units,
     scatter, factor, partial sums, inputs' gradients, unscaled).
@@ -113,7 +109,8 @@ def wide_training_kernel(
     the inputs' are multiplied by `unscaled` and written; without either nothing goes back.
     """
     encoding, network = layout.model.encoding, layout.model.network
-    n_dims, n_features = encoding.n_dims, layout.widths[0]
+    param_gradients, input_gradients = options.param_gradients, options.input_gradients
+    n_dims, n_features, storage = encoding.n_dims, layout.widths[0], options.storage
     read, features_row = read_row(n_dims), lane_row(n_features)
     n_feature_words, n_pieces = n_features // 2, n_features // PIECE_HALVES
     load, encode = load_weights(layout.block), encode_in_words(encoding, precision)
@@ -125,7 +122,7 @@ def wide_training_kernel(
         back = backward(layout, precision, wants_features, keeps=param_gradients)
     scatter = encode_backward(encoding, precision, storage, 0) if scatters else nothing
     to_inputs = encode_backward_input(encoding, precision) if input_gradients else nothing
-    gradient = output_gradient(layout, precision, loss, has_pdf, external)
+    gradient = output_gradient(layout, precision, loss, options)
     n_sums = network.padded_output_dims // 2  # of a fragment
     n_words, n_all_sums, n_all_words = n_sums // 2, FRAGMENTS * n_sums, FRAGMENTS * n_sums // 2
     n_warps, unit_bytes = np.uint32(layout.n_warps), np.uint64(layout.unit_bytes)

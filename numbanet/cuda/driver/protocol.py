@@ -1,0 +1,66 @@
+"""What the CUDA target asks of a device: a GPU, an emulated one, or one that only compiles."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Device(Protocol):
+    """A GPU, or what stands in for one: memory by addresses, kernels, graphs.
+
+    Work is queued on `stream` in the order of the calls; copies to and from the host wait for it.
+    """
+
+    ordinal: int
+    name: str
+    compute_capability: tuple[int, int]
+    n_multiprocessors: int
+    max_shared_bytes: int  # of a block
+    stream: int
+    dlpack_device: tuple[int, int] | None  # None where other libraries cannot use the addresses
+    lock: Any  # re-entrant; of whoever queues work
+
+    def allocate(self, n_bytes: int) -> int:
+        """The address of new memory, uninitialised, aligned to 256 bytes; 0 for no bytes."""
+
+    def free(self, address: int) -> None: ...
+
+    def memory_info(self) -> tuple[int, int]:
+        """Bytes that are free, and all bytes."""
+
+    def zero(self, address: int, n_bytes: int) -> None: ...
+
+    def copy(self, target: int, source: int, n_bytes: int) -> None: ...
+
+    def copy_to_device(self, address: int, host: np.ndarray) -> None: ...
+
+    def copy_to_host(self, host: np.ndarray, address: int) -> None: ...
+
+    def ordinal_of(self, address: int) -> int | None:
+        """The GPU that an address belongs to; None for an address of the host."""
+
+    def order(self, first: int, second: int) -> None:
+        """Let work queued from now on on the second stream wait for that on the first."""
+
+    def synchronize(self) -> None: ...
+
+    def synchronize_all(self) -> None: ...
+
+    def build(
+        self, function: Callable, argument_types: tuple[str, ...], block: int | None = None,
+        max_registers: int | None = None,
+    ) -> Any:  # fmt: skip
+        """A kernel that can be launched, compiled once."""
+
+    def share_cache(self, kernel: Any, n_blocks: int, shared_bytes: int) -> None:
+        """Divide the first-level cache so that n_blocks have room for their shared memory."""
+
+    def launch(
+        self, kernel: Any, grid: int | tuple, block: int | tuple, shared_bytes: int, arguments: Any
+    ) -> None: ...
+
+    def capture(self, queue: Callable[[], None]) -> Any:
+        """What `queue` queues, as a graph, without running it."""
+
+    def replay(self, graph: Any) -> None: ...

@@ -1,0 +1,94 @@
+"""Passes of a model in one kernel each, where its layout allows that."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from numbanet.cuda.block.layout import fits
+from numbanet.cuda.fused import kernels
+from numbanet.cuda.fused.shapes import FusedShape, inference_shape, training_shape
+from numbanet.cuda.launch.kernel import Kernel
+from numbanet.cuda.launch.threads import WARP
+from numbanet.cuda.memory.arrays import DeviceArray, address_of
+from numbanet.cuda.memory.workspace import Workspace
+from numbanet.losses.base import AbstractLoss
+from numbanet.target import Batch, Gradients
+
+MOST_NUMBERS = 2**31  # of all inputs or outputs, whose places have 32 bits
+
+
+class Fused:
+    """Evaluates a model, and trains it, with a kernel for the whole pass."""
+
+    def __init__(self, workspace: Workspace):
+        self._workspace = workspace
+        model, most = workspace.model, workspace.device.max_shared_bytes
+        self.inference_shape = inference_shape(model, most)
+        self.training_shape = training_shape(model, most)
+        self._can_infer = fits(self.inference_shape.layout, most)
+        self._can_train = fits(self.training_shape.layout, most)
+        self._most_samples = MOST_NUMBERS // max(model.encoding.n_dims, model.network.n_output_dims)
+        self._kernels = {}
+
+    def can_infer(self, n: int) -> bool:
+        """Whether it evaluates batches of n."""
+        return self._can_infer and n <= self._most_samples
+
+    def can_train(self, n: int) -> bool:
+        """Whether it trains with batches of n."""
+        return self._can_train and n <= self._most_samples
+
+    def _kernel(self, key, make: Callable, types: tuple[str, ...], shape: FusedShape) -> Kernel:
+        if key not in self._kernels:
+            sizes = shape.layout.n_threads, shape.layout.shared_bytes
+            self._kernels[key] = Kernel(
+                self._workspace.device, make(), types, *sizes, shape.max_registers, shape.n_started
+            )
+        return self._kernels[key]
+
+    def _grid(self, shape: FusedShape, n: int) -> int:
+        most = shape.n_started * self._workspace.device.n_multiprocessors
+        return min(-(-n // shape.layout.group_threads), most)
+
+    def inference(self, inputs: DeviceArray, params: DeviceArray, outputs: DeviceArray) -> None:
+        """As Chain.inference."""
+        own, shape, n = self._workspace, self.inference_shape, inputs.shape[0]
+        kernel = self._kernel(
+            "inference",
+            lambda: kernels.inference_kernel(shape.layout, own.precision),
+            kernels.INFERENCE,
+            shape,
+        )
+        addresses = params.address, own.encoding_params(params), outputs.address
+        kernel(self._grid(shape, n), inputs.address, n, *addresses)
+
+    def forward_backward(
+        self,
+        batch: Batch,
+        params: DeviceArray,
+        loss: AbstractLoss | None,
+        gradients: Gradients | None,
+        dl_dinput: DeviceArray | None,
+    ) -> int:
+        """As Chain.forward_backward."""
+        own, shape, n = self._workspace, self.training_shape, len(batch)
+        options = own.options(batch, gradients, dl_dinput)
+        if gradients is None:  # there is nothing to keep in the block
+            shape = replace(shape, layout=replace(shape.layout, n_private=0))
+        kernel = self._kernel(
+            (loss, options),
+            lambda: kernels.training_kernel(shape.layout, own.precision, loss, options),
+            kernels.TRAINING,
+            shape,
+        )
+        grid = self._grid(shape, n)
+        n_sums = grid * shape.layout.n_threads // WARP
+        scatter, factor = own.encoding_gradients(gradients)
+        flat = 0 if gradients is None else gradients.flat.address
+        kernel(
+            grid,
+            *(batch.inputs.address, n, params.address, own.encoding_params(params)),
+            *map(address_of, (batch.targets, batch.pdf, batch.external_dl_dy)),
+            *(own.scale(batch), own.unscaled, flat, scatter, factor),
+            *(own.partial_sums(n_sums).address, address_of(dl_dinput)),
+        )
+        return n_sums if loss is not None else 0

@@ -1,0 +1,94 @@
+"""What the parts of an engine share: sizes, the scale of gradients, room for sums of the loss."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from numbanet.cuda.memory.arrays import DeviceArray, address_of, empty
+from numbanet.cuda.memory.parameters import Collector
+from numbanet.encoded_network import EncodedNetwork
+from numbanet.storage.views import FLOAT_BYTES
+from numbanet.target import Batch, Gradients
+
+LOSS_SCALES = {"float32": 1.0, "float16": 128.0, "bfloat16": 128.0}
+
+
+@dataclass(frozen=True)
+class PassOptions:
+    """What a training kernel computes: each combination is compiled on its own."""
+
+    has_pdf: bool = False
+    has_external_dl_dy: bool = False
+    param_gradients: bool = True
+    storage: str = "float32"  # of the gradients of the encoding
+    input_gradients: bool = False
+
+
+class Workspace:
+    """The model and what is common to its passes; `generation` changes when memory has moved.
+
+    Args:
+        device: a CudaDevice, or anything with its methods.
+        model: with a padded encoding.
+        precision: of the parameters that the kernels read.
+    """
+
+    def __init__(self, device: Any, model: EncodedNetwork, precision: str):
+        self.device, self.model, self.precision = device, model, precision
+        self.loss_scale = LOSS_SCALES[precision]
+        self.unscaled = 1.0 / self.loss_scale
+        self.generation = 0
+        self._sums = None
+
+    def partial_sums(self, n: int) -> DeviceArray:
+        """Room for n partial sums of the loss."""
+        if self._sums is None or self._sums.size < n:
+            self._sums = empty((max(n, 1),), "f4", self.device)
+            self.generation += 1
+        return self._sums
+
+    def release(self) -> None:
+        """Give the memory back; it is made anew when it is needed."""
+        self._sums = None
+
+    @cached_property
+    def collect(self) -> Collector:
+        return Collector(self.device, self.precision, self.unscaled)
+
+    def options(
+        self, batch: Batch, gradients: Gradients | None, dl_dinput: DeviceArray | None
+    ) -> PassOptions:
+        in_halves = gradients is not None and gradients.in_halves
+        return PassOptions(
+            batch.pdf is not None,
+            batch.external_dl_dy is not None,
+            gradients is not None,
+            self.precision if in_halves else "float32",
+            dl_dinput is not None,
+        )
+
+    def scale(self, batch: Batch) -> float:
+        """The factor of the gradient of the outputs: of the mean loss, or of external_dl_dy."""
+        if batch.external_dl_dy is not None:
+            return self.loss_scale
+        return self.loss_scale / self.n_elements(batch)
+
+    def n_elements(self, batch: Batch) -> int:
+        """Numbers that the loss is the mean of; 1 of an empty batch."""
+        return max(len(batch) * self.model.network.n_output_dims, 1)
+
+    def encoding_params(self, params: DeviceArray) -> int:
+        """The address of the encoding's parameters."""
+        return params.address + self.model.network.n_params * params.dtype.itemsize
+
+    def encoding_gradients(self, gradients: Gradients | None) -> tuple[int, float]:
+        """Where the encoding's gradients are added up, and the factor that they are added with."""
+        if gradients is None:
+            return 0, self.unscaled
+        if gradients.in_halves:  # scaled until they are collected
+            return gradients.scatter.address, 1.0
+        return self.float_gradients(gradients), self.unscaled
+
+    def float_gradients(self, gradients: Gradients) -> int:
+        """The address of the encoding's gradients in float32."""
+        return address_of(gradients.flat) + self.model.network.n_params * FLOAT_BYTES
