@@ -36,10 +36,10 @@ A config is a JSON object with the sections "loss", "optimizer", "encoding" and 
 "otype" names a component; every other option has the default below. Names are compared without
 regard to case. Options that a component does not have are ignored, with one warning for a config.
 
-Files are JSON in UTF-8, up to 1 MiB, with `//`, `#` and `/* */` comments and trailing commas.
-"parent" names a file whose options hold where this one says nothing. A key given twice is an error,
-and so are more than 32 objects and lists within each other, numbers that float32 or 32 bits cannot
-hold, and networks of more than 2^31 - 1 parameters or 256 hidden layers.
+Files are JSON in UTF-8, up to 1 MiB; up to 256 KiB may have `//`, `#` and `/* */` comments and
+trailing commas. "parent" names a file whose options hold where this one says nothing. A key given
+twice is an error, and so are more than 32 objects and lists within each other, numbers that float32
+or 32 bits cannot hold, and networks of more than 2^31 - 1 parameters or 256 hidden layers.
 """
 
 
@@ -106,7 +106,7 @@ def escaped(text: str) -> str:
 
 def type_name(field: dataclasses.Field) -> str:
     name = registry.type_name(field).replace(" | None", "")
-    if "convert" in field.metadata:  # to nested components
+    if "convert" in field.metadata and name != "str":  # to nested components
         return "list of objects" if name.startswith("tuple") else "object"
     return name
 

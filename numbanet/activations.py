@@ -27,6 +27,7 @@ from numbanet.device import (
     sin,
 )
 from numbanet.registry import check, find, register, registered
+from numbanet.unknown_options import near_otype
 
 SLOPE = np.float32(0.01)  # of LeakyReLU below zero
 SHARPNESS = np.float32(10.0)
@@ -255,5 +256,7 @@ def activation(name: str, option: str = "activation") -> Activation:
     found = find("activation", name)
     if found is None and isinstance(name, str):
         found = find("activation", name.replace(" ", ""))
-    check(found is not None, option, name, ", ".join(registered("activation")))
+    names = registered("activation")
+    hint = near_otype("activation", name, names).replace("; ", ", ") if found is None else ""
+    check(found is not None, option, name, ", ".join(names) + hint)
     return record(found)

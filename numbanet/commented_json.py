@@ -11,6 +11,7 @@ from typing import Any
 from numbanet.registry import ConfigError
 from numbanet.shown import shown
 
+MOST_COMMENTED = 2**18  # characters; commentjson's parser takes seconds for them
 MOST_DIGITS = 4000  # that Python makes an integer of, whatever it is told
 
 # A string, a line comment or a block comment, each also where its end is missing, so that no text
@@ -42,8 +43,12 @@ def parse(text: str, name: str) -> Any:
     """
     try:
         return _decoded(text)
-    except json.JSONDecodeError:
-        pass
+    except json.JSONDecodeError as error:
+        if len(text) > MOST_COMMENTED:
+            raise ConfigError(
+                f"{name}:{error.lineno}:{error.colno}: {error.msg}; comments and trailing commas "
+                f"may be in up to {MOST_COMMENTED} characters"
+            ) from error
     except RecursionError as error:
         raise ConfigError(f"{name}: nested too deep") from error
     commentjson = _commentjson()

@@ -29,6 +29,8 @@ def load_config(config: str | os.PathLike | Mapping[str, Any]) -> dict[str, Any]
     """
     if isinstance(config, Mapping):
         return _with_parent(plain(config), Path.cwd(), ())
+    if not isinstance(config, str | os.PathLike):
+        raise TypeError(f"config: expected the name of a file or a dict, got {shown(config)}")
     return _load_file(Path(config), ())
 
 

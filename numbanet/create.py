@@ -14,9 +14,9 @@ from numbanet.model import (
 )
 from numbanet.optimizers.base import AbstractOptimizer
 from numbanet.registry import ConfigError
-from numbanet.saved_training import SECTIONS, check_finite, open_saved_training
+from numbanet.saved_training import SECTIONS, open_saved_training
 from numbanet.shown import joined, shown
-from numbanet.snapshot import SnapshotError
+from numbanet.snapshot import SnapshotError, check_finite
 from numbanet.targets import target_for
 from numbanet.trainer import Trainer
 from numbanet.unknown_options import UnknownOptions, note
@@ -122,7 +122,7 @@ def load(
     Args:
         path: a regular file that `Trainer.save` wrote.
         device, precision, on_nonfinite: see create_from_config.
-        allow_nonfinite: take parameters that are infinite or NaN.
+        allow_nonfinite: take numbers that are infinite or NaN.
 
     Raises:
         SnapshotError: the file is damaged, or something else.
@@ -133,7 +133,7 @@ def load(
     target = target_for(device, precision)
     with open_saved_training(path) as (saved, file):
         tensors = file.tensors(saved.tensor_shapes)
-        check_finite(file.name, saved, tensors, allow_nonfinite)
+        check_finite(file.name, tensors, allow_nonfinite)
     rng = initial_rng(1337, "bindings")  # its parameters are replaced
     try:
         network = NetworkWithInputEncoding(saved.encoding, saved.network, rng, target)

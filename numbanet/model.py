@@ -413,8 +413,11 @@ def create_encoding(
     """
     target = target_for(device, precision)
     component = create_encoding_component(n_input_dims, config)
-    if isinstance(alignment, bool) or not isinstance(alignment, (int, np.integer)) or alignment < 0:
-        raise ValueError(f"alignment: {shown(alignment)} is not allowed; use an integer from 0")
+    is_integer = isinstance(alignment, (int, np.integer)) and not isinstance(alignment, bool)
+    if not (is_integer and 0 <= alignment <= MOST_DIMS):
+        raise ValueError(
+            f"alignment: {shown(alignment)} is not allowed; use an integer from 0 to {MOST_DIMS}"
+        )
     return Encoding(component, initial_rng(seed, seed_convention), target, int(alignment))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from numbanet.arrays import as_host_vector
 from numbanet.atomic_file import replace_file
-from numbanet.snapshot import SnapshotError
+from numbanet.snapshot import SnapshotError, check_finite
 from numbanet.tcnn_snapshot import (
     DTYPES,
     Source,
@@ -25,16 +25,18 @@ NPY_HEADERS = {
 }
 
 
-def load_params(source: Source, dtype: str | None = None) -> np.ndarray:
+def load_params(
+    source: Source, dtype: str | None = None, *, allow_nonfinite: bool = False
+) -> np.ndarray:
     """Read a flat vector of parameters, float32 [n_params]; nothing in it is executed.
 
     Reads `.npy` files and snapshots of tiny-cuda-nn and instant-ngp, whatever their names are.
-    Numbers that are infinite or NaN are returned as such.
 
     Args:
         source: a path, or the bytes of a file.
         dtype: "float32" or "float16" if the source is raw little-endian numbers of that type,
             which nothing else tells.
+        allow_nonfinite: take numbers that are infinite or NaN.
 
     Raises:
         SnapshotError: the file is damaged, or something else.
@@ -42,6 +44,12 @@ def load_params(source: Source, dtype: str | None = None) -> np.ndarray:
         ImportError: the file is MessagePack, and msgpack is not installed.
     """
     content, name = content_of(source)
+    params = _params(content, dtype, name)
+    check_finite(name, {"params": params}, allow_nonfinite)
+    return params
+
+
+def _params(content: bytes, dtype: str | None, name: str) -> np.ndarray:
     if dtype is not None:
         return _raw(content, _stored(dtype), name)
     if content.startswith(np.lib.format.MAGIC_PREFIX):

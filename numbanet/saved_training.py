@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from numbanet import registry
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.losses.base import AbstractLoss
@@ -95,18 +93,3 @@ def _described(header: Mapping[str, Any]) -> SavedTraining:
     loss.row(network.n_output_dims, False)  # raises if it cannot take so many outputs
     optimizer = registry.create("optimizer", config["optimizer"], default="Adam")
     return SavedTraining(encoding, network, loss, optimizer, *counts, header["metadata"])
-
-
-def check_finite(
-    name: str, saved: SavedTraining, tensors: Mapping[str, np.ndarray], allowed: bool
-) -> None:
-    """Raise SnapshotError if parameters, or those for inference, are infinite or NaN."""
-    values = [tensors["params"]]
-    if saved.optimizer.inference_row is not None:
-        values.append(tensors["optimizer.state"][saved.optimizer.inference_row])
-    n = sum(each.size - np.count_nonzero(np.isfinite(each)) for each in values)
-    if n and not allowed:
-        raise SnapshotError(
-            f"{name}: {n} parameters are infinite or NaN; allow_nonfinite=True takes them as they "
-            "are"
-        )

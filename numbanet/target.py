@@ -14,7 +14,7 @@ import numpy as np
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.losses.base import AbstractLoss
-from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 
 SAMPLE = 1024
 
@@ -172,6 +172,14 @@ class AbstractTraining(ABC):
         if self._n_assigned != self._parameters.n_assigned:
             self._n_assigned = self._parameters.n_assigned
             self._take_weights()
+
+    def _check_count(self, n_steps: int) -> None:
+        """Raise a ValueError if no more steps can be counted."""
+        if n_steps >= MOST_STEPS:
+            raise ValueError(
+                f"n_steps: {n_steps} steps were made, and no more can be counted; set "
+                "trainer.n_steps to a smaller number"
+            )
 
     @abstractmethod
     def _take_weights(self) -> None:

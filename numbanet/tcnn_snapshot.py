@@ -20,9 +20,9 @@ from numbanet.optimizers.adam import Adam
 from numbanet.optimizers.base import MOST_STEPS
 from numbanet.registry import ConfigError
 from numbanet.regular_file import read_regular
-from numbanet.saved_training import SECTIONS, SavedTraining, check_finite
+from numbanet.saved_training import SECTIONS, SavedTraining
 from numbanet.shown import shown
-from numbanet.snapshot import SnapshotError
+from numbanet.snapshot import SnapshotError, check_finite
 from numbanet.trainer import Trainer, updated
 
 Source = str | os.PathLike | bytes | bytearray | memoryview
@@ -73,7 +73,7 @@ class TcnnSnapshot:
         )
         tensors = {name: np.zeros(shape, "f4") for name, shape in saved.tensor_shapes.items()}
         tensors |= {"params": self.params, "optimizer.state": state}
-        check_finite(self.name, saved, tensors, allow_nonfinite)
+        check_finite(self.name, {"params": self.params}, allow_nonfinite)
         trainer.restore(saved, tensors)
 
     def _optimizer_state(self, optimizer):
@@ -112,18 +112,21 @@ class TcnnSnapshot:
         warn_caller(f"{self.name}: {message}")
 
 
-def read_tcnn_snapshot(source: Source) -> TcnnSnapshot:
+def read_tcnn_snapshot(source: Source, *, allow_nonfinite: bool = False) -> TcnnSnapshot:
     """Read a snapshot of tiny-cuda-nn or instant-ngp; nothing in it is executed.
 
     Args:
         source: a path, or the bytes of a file: MessagePack or JSON, compressed (zlib, gzip) or not.
+        allow_nonfinite: take parameters that are infinite or NaN.
 
     Raises:
         SnapshotError: the file is damaged, or something else.
         OSError: the file cannot be read, is no regular file, or has more than 16 GiB.
         ImportError: the file is MessagePack, and msgpack is not installed.
     """
-    return snapshot_of(*content_of(source))
+    found = snapshot_of(*content_of(source))
+    check_finite(found.name, {"params": found.params}, allow_nonfinite)
+    return found
 
 
 def snapshot_of(content: bytes, name: str) -> TcnnSnapshot:

@@ -16,13 +16,12 @@ from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.registry import ConfigError
 from numbanet.saved_training import (
     SavedTraining,
-    check_finite,
     config_of,
     open_saved_training,
     tensor_shapes,
 )
 from numbanet.shown import joined, shown
-from numbanet.snapshot import SnapshotError, write_snapshot
+from numbanet.snapshot import SnapshotError, check_finite, write_snapshot
 from numbanet.target import AbstractTraining, Batch
 from numbanet.unknown_options import UnknownOptions
 
@@ -320,7 +319,7 @@ class Trainer:
         The options of the optimizer and the loss become those of the snapshot.
 
         Args:
-            allow_nonfinite: take parameters that are infinite or NaN.
+            allow_nonfinite: take numbers that are infinite or NaN.
 
         Raises:
             SnapshotError: damaged, no snapshot, or of another model; nothing changed then.
@@ -329,7 +328,7 @@ class Trainer:
         with open_saved_training(path) as (saved, file):
             self._check_same(file.name, saved)
             tensors = file.tensors(saved.tensor_shapes)
-            check_finite(file.name, saved, tensors, allow_nonfinite)
+            check_finite(file.name, tensors, allow_nonfinite)
         self.restore(saved, tensors)
         return saved.metadata
 

@@ -48,6 +48,15 @@ ELSEWHERE = {
         "FFMLP": "FullyFusedMLP",
         "FusedMLP": "FullyFusedMLP",
     },
+    "activation": {
+        "Identity": "None",
+        "Linear": "None",
+        "Exp": "Exponential",
+        "Sin": "Sine",
+        "Swish": "SiLU",
+        "GELU": "SiLU",
+        "ELU": "Softplus",
+    },
     "loss": {
         "MSE": "L2",
         "MSELoss": "L2",

@@ -131,6 +131,13 @@ def test_a_long_text_with_comments(write):
     assert load_config(write(text)) == {"a": '"' * 20_000}
 
 
+def test_comments_are_read_in_texts_up_to_a_size(write):
+    items = ",\n".join(["1"] * 100_000)
+    assert len(load_config(write(f'{{"a": [{items}]}}'))["a"]) == 100_000
+    with pytest.raises(ConfigError, match=r"config\.json:100001:1: .*; comments .* 262144 char"):
+        load_config(write(f'{{"a": [{items},\n// note\n]}}' + " " * 70_000))
+
+
 def test_plain_json_needs_no_second_parser(write):
     code = "import sys, numbanet; print(numbanet.load_config(sys.argv[1]), 'lark' in sys.modules)"
     for text, needed in (('{"a": 1}', False), ('{"a": 1,}', True)):
@@ -240,6 +247,12 @@ def test_an_error_in_a_parent_names_the_parent(write):
 
 
 # Dicts
+
+
+@pytest.mark.parametrize("config", [5, None, b"config.json", ["config.json"]], ids=repr)
+def test_other_things_are_no_config(config):
+    with pytest.raises(TypeError, match=r"^config: expected the name of a file or a dict, got"):
+        load_config(config)
 
 
 def test_a_dict_is_copied_in_plain_types():

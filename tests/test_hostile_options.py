@@ -176,3 +176,16 @@ def test_hyperparams_have_the_same_limits(changes, path):
     assert str(raised.value).startswith(path)
     assert len(str(raised.value)) < 1000
     assert model.trainer.config() == before
+
+
+@pytest.mark.parametrize("growth", [5e-324, 1e-46, 0.0, -1.0])
+def test_a_growth_that_is_nothing_in_float32_is_refused_by_name(growth):
+    with pytest.raises(ConfigError, match=r"^encoding\.per_level_scale: .* is not allowed"):
+        numbanet.create_encoding(2, {"otype": "Grid", "per_level_scale": growth}, device="cpu")
+
+
+@pytest.mark.parametrize("alignment", [-1, 2**62, 10**400, True, 1.5, "16"], ids=repr)
+def test_an_alignment_has_limits(alignment):
+    with pytest.raises(ValueError, match=r"^alignment: .* is not allowed") as raised:
+        numbanet.create_encoding(2, {"otype": "Identity"}, alignment=alignment, device="cpu")
+    assert len(str(raised.value)) < 200

@@ -209,6 +209,8 @@ def test_the_largest_number_of_steps_is_one_that_can_be_made(snapshot):
     model.trainer.training_step(np.zeros((4, 2)), np.zeros((4, 1)))
     assert model.trainer.n_steps == 2**31 - 2
     assert np.isfinite(model.trainer.inference_params).all()
+    with pytest.raises(ValueError, match="n_steps: 2147483646 steps were made, and no more"):
+        model.trainer.training_step(np.zeros((4, 2)), np.zeros((4, 1)))
     with pytest.raises(ValueError, match="n_steps"):
         model.trainer.n_steps = 2**31
 
@@ -244,13 +246,29 @@ def test_parameters_that_are_not_finite_are_refused_unless_asked_for(snapshot, n
     tensors = tensors_of()
     tensors[name].reshape(-1)[7] = value
     path = snapshot(tensors)
-    assert_refused(path, "1 parameters are infinite or NaN; allow_nonfinite=True")
+    assert_refused(path, f"1 numbers of {name} are infinite or NaN; allow_nonfinite=True")
     loaded = numbanet.load(path, device="cpu", allow_nonfinite=True)
     trainer = create().trainer
     trainer.load(path, allow_nonfinite=True)
     for each in (loaded.trainer, trainer):
         np.testing.assert_array_equal(each.params, tensors["params"])
         np.testing.assert_array_equal(each.optimizer_state, tensors["optimizer.state"])
+
+
+@pytest.mark.parametrize("otype", ["Adam", "Novograd", "Shampoo", "Lookahead", "Batched"])
+def test_so_is_every_state_that_is_not_finite(tmp_path, otype):
+    """Or the next step would make parameters of it."""
+    config = {**CONFIG, "optimizer": {"otype": otype}}
+    trainer = numbanet.create_from_config(2, 1, config, device="cpu").trainer
+    names = [name for name, array in trainer._tensors().items() if name != "params" and array.size]
+    assert names
+    for name in names:
+        array = trainer._tensors()[name].reshape(-1)
+        array[-1], before = np.nan, array[-1]
+        trainer.save(tmp_path / "snapshot")
+        array[-1] = before
+        with pytest.raises(SnapshotError, match=f"1 numbers of {name} are infinite or NaN"):
+            trainer.load(tmp_path / "snapshot")
 
 
 # The file

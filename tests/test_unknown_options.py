@@ -130,6 +130,16 @@ def test_a_strange_otype_has_none():
         registry.create("loss", {"otype": "Colour"}, default="none")
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("Linear", "None"), ("Swish", "SiLU"), ("relu6", "ReLU"), ("tahn", "Tanh")]
+)
+def test_so_has_a_mistaken_activation(name, meant):
+    with pytest.raises(ConfigError, match=rf"'{name}' is not .*, did you mean '{meant}'\?"):
+        registry.create(
+            "network", {"activation": name}, default="MLP", n_input_dims=16, n_output_dims=1
+        )
+
+
 def test_names_from_elsewhere_lead_to_what_exists():
     for kind, names in ELSEWHERE.items():
         for name, meant in names.items():

@@ -71,6 +71,8 @@ class CpuTraining(AbstractTraining):
         self, batch: Batch, params, loss, optimizer, gradients, dl_dinput, *, overwrite,
         run_optimizer,
     ) -> StepResult:  # fmt: skip
+        if run_optimizer:
+            self._check_count(self.n_steps)
         if overwrite:
             gradients.flat[:] = 0
         found = self._engine.forward_backward(batch, params, loss, gradients, dl_dinput)

@@ -15,7 +15,7 @@ from numbanet.cuda.optimizer import kernels
 from numbanet.cuda.optimizer.matrices import Operations
 from numbanet.cuda.optimizer.parameter_groups import group_size
 from numbanet.cuda.optimizer.results import PendingResult, Results
-from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.target import AbstractTraining, Batch, Engine, Gradients, LossSums
 
 FLOAT_BYTES = 4
@@ -151,6 +151,8 @@ class CudaTraining(AbstractTraining):
         run_optimizer,
     ) -> PendingResult:  # fmt: skip
         with self._device.lock:
+            if run_optimizer and self._n_known + self._n_asked >= MOST_STEPS:
+                self._check_count(self.n_steps)
             found = self._kernels_of(optimizer)
             found.prepare(run_optimizer)
             if run_optimizer and self._may_begin(optimizer) and not self.is_begun(optimizer):

@@ -74,7 +74,8 @@ class Grid(AbstractEncoding):
         if self.per_level_scale is None:
             self._resolve("per_level_scale", tables.default_growth(self))
         growth = self.per_level_scale
-        check(0 < growth < math.inf, "per_level_scale", growth, "a positive number")
+        is_positive = 0 < growth < math.inf and np.float32(growth) > 0
+        check(is_positive, "per_level_scale", growth, "a number that is positive in float32")
         _ = self.levels  # raises where the tables are too large
 
     def _resolve(self, option, value):
