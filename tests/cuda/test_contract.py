@@ -8,13 +8,12 @@ from emulator.device import EmulatedDevice
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
-from numbanet.cuda.driver.protocol import Device
-
 from numbanet.cpu.encoding_engine import EncodingEngine as CpuEncodingEngine
 from numbanet.cpu.engine import CpuEngine
 from numbanet.cuda.chain.encoding_engine import EncodingEngine as CudaEncodingEngine
 from numbanet.cuda.driver.compile_only import CompileOnlyDevice
 from numbanet.cuda.driver.device import CudaDevice
+from numbanet.cuda.driver.protocol import Device
 from numbanet.cuda.engine import CudaEngine
 from numbanet.target import EncodingEngine, Engine
 
