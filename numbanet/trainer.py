@@ -213,10 +213,8 @@ class Trainer:
         check_gradient_mode(gradient_mode)
         if dl_dinput is not None:
             dl_dinput = target.output(dl_dinput, "dl_dinput", inputs.shape)
-            given = {
-                "inputs": inputs, "targets": targets, "pdf": pdf, "external_dl_dy": external_dl_dy,
-            }  # fmt: skip
-            for name, array in given.items():
+            given = inputs, targets, pdf, external_dl_dy
+            for name, array in zip(Batch.__slots__, given, strict=False):
                 if array is not None and target.overlap(dl_dinput, array):
                     raise ValueError(f"dl_dinput: shares memory with {name}; use another array")
         gradients = None if gradient_mode == "ignore" else model.target_gradients

@@ -50,14 +50,14 @@ MUTATIONS = (
     ),
     Mutation(
         "fused inference: outputs are not activated",
-        "cuda/fused/kernels.py",
+        "cuda/fused/inference.py",
         "outputs[place(e)] = act(sums[e])",
         "outputs[place(e)] = sums[e]",
         "cuda/test_fused.py::test_inference_is_as_exact_as_halves_allow[pairs_3d]",
     ),
     Mutation(
         "fused training: activations are replaced while others read them",
-        "cuda/fused/kernels.py",
+        "cuda/fused/training.py",
         "wait(warp)  # now those of layer k may replace its activations",
         "pass",
         "cuda/test_fused.py::test_training_is_as_exact_as_halves_allow[hash]",

@@ -304,3 +304,22 @@ def test_a_dict_may_have_a_parent(write, monkeypatch):
     assert load_config({"parent": str(file), "a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}
     monkeypatch.chdir(file.parent)
     assert load_config({"parent": "base.json"}) == {"a": {"b": 1}}
+
+
+def test_options_are_checked_without_assertions():
+    """Under python -O, where a table that is too large would only be noticed in a kernel."""
+    code = """
+import numbanet
+assert False
+grid = {"otype": "HashGrid", "n_levels": 32, "log2_hashmap_size": 31, "base_resolution": 2**20}
+for n_dims, encoding in ((3, grid), (8, {"otype": "NRC", "n_bins": 0})):
+    try:
+        numbanet.create_encoding(n_dims, encoding, device="cpu")
+    except numbanet.ConfigError as error:
+        print(error)
+"""
+    command = [sys.executable, "-O", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first.startswith("encoding.n_levels: 32 is not allowed")
+    assert second.startswith("encoding.n_bins: 0 is not allowed")

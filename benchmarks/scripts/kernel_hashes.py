@@ -4,8 +4,9 @@
     (change the source)
     python -m benchmarks.scripts.kernel_hashes after.json --before before.json
 
-The second run names the kernels that differ; `--only config_hash,streamed` takes some models. Names of symbols do not count, instructions, their
-order and their registers do; so do the kernels that each pass launches. Needs no GPU.
+The second run names the kernels that differ; `--only config_hash,streamed` takes some models.
+Names of symbols do not count; instructions, their order and their registers do, and so do the
+kernels that each pass launches. Needs no GPU.
 """
 
 import argparse

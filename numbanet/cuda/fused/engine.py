@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from numbanet.cuda.block.layout import fits
-from numbanet.cuda.fused import kernels
+from numbanet.cuda.fused.inference import INFERENCE, inference_kernel
 from numbanet.cuda.fused.shapes import FusedShape, inference_shape, training_shape
+from numbanet.cuda.fused.training import TRAINING, training_kernel
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.launch.threads import WARP
 from numbanet.cuda.memory.arrays import DeviceArray, address_of
@@ -54,8 +55,8 @@ class Fused:
         own, shape, n = self._workspace, self.inference_shape, inputs.shape[0]
         kernel = self._kernel(
             "inference",
-            lambda: kernels.inference_kernel(shape.layout, own.precision),
-            kernels.INFERENCE,
+            lambda: inference_kernel(shape.layout, own.precision),
+            INFERENCE,
             shape,
         )
         addresses = params.address, own.encoding_params(params), outputs.address
@@ -76,8 +77,8 @@ class Fused:
             shape = replace(shape, layout=replace(shape.layout, n_private=0))
         kernel = self._kernel(
             (loss, options),
-            lambda: kernels.training_kernel(shape.layout, own.precision, loss, options),
-            kernels.TRAINING,
+            lambda: training_kernel(shape.layout, own.precision, loss, options),
+            TRAINING,
             shape,
         )
         grid = self._grid(shape, n)

@@ -1,8 +1,6 @@
-"""Kernels that evaluate a whole network, or train it, in one launch.
+"""The kernel that trains a whole network in one launch: as inference.py, and back.
 
-A block keeps the weights in shared memory and takes one tile of samples after the other. Of each
-tile: every lane writes the features of its sample to shared memory; the warps multiply their rows
-through all layers; for training, the loss, the way back, the gradients of the weights, which stay
+Behind the layers of each tile come the loss, the way back, the gradients of the weights, which stay
 in registers until the last tile, and the gradients of the features, which each lane scatters, or
 takes back to its inputs.
 """
@@ -19,14 +17,14 @@ from numbanet.cuda.block.network import (
     hidden_backward,
     weight_gradients,
 )
-from numbanet.cuda.block.outputs import beyond, first_output, for_each_output, output_gradient
+from numbanet.cuda.block.outputs import output_gradient
 from numbanet.cuda.block.samples import (
-    encode,
     encode_backward,
     encode_backward_input,
     load_pairs,
 )
-from numbanet.cuda.block.weights import end_turns, load_weights
+from numbanet.cuda.block.weights import load_weights
+from numbanet.cuda.fused.inference import LANES, LOG2_LANES, SOURCE, features_of_lane
 from numbanet.cuda.fused.private_sums import PrivateSums, clear, flush, most_bits, scale_of_warp
 from numbanet.cuda.launch.rows import read_row
 from numbanet.cuda.launch.threads import (
@@ -41,7 +39,6 @@ from numbanet.cuda.memory.workspace import PassOptions
 from numbanet.device import (
     ZERO,
     device,
-    lane_number,
     local_array,
     nothing,
     thread_index_for,
@@ -53,89 +50,12 @@ from numbanet.storage.views import float_vector
 from numbanet.tiles.fragments import ROWS, store_rows
 from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
 
-# inputs, n, weights, parameters of the encoding
-SOURCE = ("uint64", "uint32", "uint64", "uint64")
-INFERENCE = (*SOURCE, "uint64")
 TRAINING = (
     *SOURCE,
     *("uint64", "uint64", "uint64", "float32", "float32"),
     *("uint64", "uint64", "float32", "uint64", "uint64"),
 )
 NOISE = np.uint32(0x85EBCA6B)  # odd, so that all samples differ
-LANES, LOG2_LANES = np.uint32(32), np.uint32(5)
-
-
-@cache
-def features_of_lane(layout: FusedLayout, precision: str):
-    """Device function (inputs, i, n, params, address): write the features of sample i of n.
-
-    Beyond the last sample it is the last one again, whose results nobody writes.
-    """
-    n_dims = layout.model.encoding.n_dims
-    encode_sample, read = encode(layout.model.encoding, precision), read_row(n_dims)
-
-    @device
-    def features_of_lane(inputs, i, n, params, address):
-        x, row = local_array(n_dims), min(i, np.uint32(n - np.uint32(1)))
-        read(inputs, np.uint32(row * np.uint32(n_dims)), x)
-        encode_sample(x, params, address)
-
-    return features_of_lane
-
-
-@cache
-def inference_kernel(layout: FusedLayout, precision: str):
-    """(inputs, n, weights, encoding's parameters, outputs)."""
-    network = layout.model.network
-    n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
-    act = network.activations[1].forward
-    load, source = load_weights(layout), features_of_lane(layout, precision)
-    multiply, n_all_sums = forward(layout, precision, FRAGMENTS), FRAGMENTS * n_sums
-    features_rows, pitch_0, tile_rows = layout.rows[0], layout.pitches[0], layout.n_threads
-    end = end_turns(layout, network.n_hidden_layers + 1)
-
-    @device
-    def write(e, i, column, context):
-        n, sums, outputs = context
-        if i < n:
-            outputs[place(e)] = act(sums[e])
-
-    write_outputs = for_each_output(n_outputs, write)
-    first_of, place = first_output(n_outputs), beyond(n_outputs)
-
-    @device
-    def write_fragment(k, lane, row, n, sums, poutputs):
-        first, mine = np.uint32(row + np.uint32(ROWS * k)), sums[n_sums * k : n_sums * (k + 1)]
-        outputs = float_vector(first_of(poutputs, lane, first), n)
-        write_outputs(lane, first, (n, mine, outputs))
-
-    def fused_inference(pinputs, n, pweights, pparams, poutputs):
-        thread, shared = thread_index(), shared_memory()
-        load(thread, pweights, shared)
-        wait_for_copies()
-        barrier()
-        warp, tile = (
-            np.uint32(thread >> LOG2_LANES),
-            np.uint32(block_index() * np.uint32(tile_rows)),
-        )
-        while tile < n:
-            lane = lane_number(tile)
-            first = np.uint32(warp * LANES)
-            row = np.uint32(first + lane)
-            address = np.uint32(shared + np.uint32(features_rows) + row * np.uint32(pitch_0))
-            source(pinputs, np.uint32(tile + row), n, pparams, address)
-            warp_barrier()
-            sums = local_array(n_all_sums)
-            multiply(shared, first, lane, sums, pweights)
-            first = np.uint32(tile + first)
-            unrolled(FRAGMENTS, write_fragment, lane, first, n, sums, poutputs)
-            end(shared, pweights)
-            warp_barrier()
-            tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(tile_rows)))
-
-    kind = type(layout.model.encoding).__name__
-    fused_inference.__qualname__ = f"fused_inference_{kind}_{precision}"
-    return fused_inference
 
 
 @cache
@@ -258,7 +178,7 @@ def training_kernel(
                     scatter(x, pparams, words, factor, i, n, pscatter, to, sums_scale)
                 warp_barrier()
             tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(step)))
-        thread = thread_index_for(tile)  # anew, as it holds no register in the meantime then
+        thread = thread_index_for(tile)  # anew: it held no register while the loop ran
         warp, lane = np.uint32(thread >> LOG2_LANES), np.uint32(thread & np.uint32(31))
         if param_gradients and has_tiles:
             unrolled(n_all_sums, unscale, dl_dweights, unscaled)

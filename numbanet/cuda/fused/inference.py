@@ -1,0 +1,114 @@
+"""The kernel that evaluates a whole network in one launch.
+
+A block keeps the weights in shared memory and takes one tile of samples after the other: every lane
+writes the features of its sample to shared memory, and the warps multiply their rows through all
+layers.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from numbanet.cuda.block.layout import FRAGMENTS, FusedLayout
+from numbanet.cuda.block.network import (
+    forward,
+)
+from numbanet.cuda.block.outputs import beyond, first_output, for_each_output
+from numbanet.cuda.block.samples import (
+    encode,
+)
+from numbanet.cuda.block.weights import end_turns, load_weights
+from numbanet.cuda.launch.rows import read_row
+from numbanet.cuda.launch.threads import (
+    barrier,
+    block_index,
+    blocks_per_grid,
+    thread_index,
+)
+from numbanet.device import (
+    device,
+    lane_number,
+    local_array,
+    unrolled,
+)
+from numbanet.storage.views import float_vector
+from numbanet.tiles.fragments import ROWS
+from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
+
+# inputs, n, weights, parameters of the encoding
+SOURCE = ("uint64", "uint32", "uint64", "uint64")
+INFERENCE = (*SOURCE, "uint64")
+LANES, LOG2_LANES = np.uint32(32), np.uint32(5)
+
+
+@cache
+def features_of_lane(layout: FusedLayout, precision: str):
+    """Device function (inputs, i, n, params, address): write the features of sample i of n.
+
+    Beyond the last sample it is the last one again, whose results nobody writes.
+    """
+    n_dims = layout.model.encoding.n_dims
+    encode_sample, read = encode(layout.model.encoding, precision), read_row(n_dims)
+
+    @device
+    def features_of_lane(inputs, i, n, params, address):
+        x, row = local_array(n_dims), min(i, np.uint32(n - np.uint32(1)))
+        read(inputs, np.uint32(row * np.uint32(n_dims)), x)
+        encode_sample(x, params, address)
+
+    return features_of_lane
+
+
+@cache
+def inference_kernel(layout: FusedLayout, precision: str):
+    """(inputs, n, weights, encoding's parameters, outputs)."""
+    network = layout.model.network
+    n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
+    act = network.activations[1].forward
+    load, source = load_weights(layout), features_of_lane(layout, precision)
+    multiply, n_all_sums = forward(layout, precision, FRAGMENTS), FRAGMENTS * n_sums
+    features_rows, pitch_0, tile_rows = layout.rows[0], layout.pitches[0], layout.n_threads
+    end = end_turns(layout, network.n_hidden_layers + 1)
+
+    @device
+    def write(e, i, column, context):
+        n, sums, outputs = context
+        if i < n:
+            outputs[place(e)] = act(sums[e])
+
+    write_outputs = for_each_output(n_outputs, write)
+    first_of, place = first_output(n_outputs), beyond(n_outputs)
+
+    @device
+    def write_fragment(k, lane, row, n, sums, poutputs):
+        first, mine = np.uint32(row + np.uint32(ROWS * k)), sums[n_sums * k : n_sums * (k + 1)]
+        outputs = float_vector(first_of(poutputs, lane, first), n)
+        write_outputs(lane, first, (n, mine, outputs))
+
+    def fused_inference(pinputs, n, pweights, pparams, poutputs):
+        thread, shared = thread_index(), shared_memory()
+        load(thread, pweights, shared)
+        wait_for_copies()
+        barrier()
+        warp, tile = (
+            np.uint32(thread >> LOG2_LANES),
+            np.uint32(block_index() * np.uint32(tile_rows)),
+        )
+        while tile < n:
+            lane = lane_number(tile)
+            first = np.uint32(warp * LANES)
+            row = np.uint32(first + lane)
+            address = np.uint32(shared + np.uint32(features_rows) + row * np.uint32(pitch_0))
+            source(pinputs, np.uint32(tile + row), n, pparams, address)
+            warp_barrier()
+            sums = local_array(n_all_sums)
+            multiply(shared, first, lane, sums, pweights)
+            first = np.uint32(tile + first)
+            unrolled(FRAGMENTS, write_fragment, lane, first, n, sums, poutputs)
+            end(shared, pweights)
+            warp_barrier()
+            tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(tile_rows)))
+
+    kind = type(layout.model.encoding).__name__
+    fused_inference.__qualname__ = f"fused_inference_{kind}_{precision}"
+    return fused_inference
