@@ -17,10 +17,11 @@ from numbanet.activations import Activation
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.identity import Identity
+from numbanet.engine import Batch, Gradients
 from numbanet.networks.base import ALIGNMENT, AbstractMLP, next_multiple
 from numbanet.random import Pcg32, seed_sequence
 from numbanet.shown import shown
-from numbanet.target import AbstractTarget, Batch, Gradients
+from numbanet.target import AbstractTarget
 from numbanet.targets import target_for
 from numbanet.unknown_options import UnknownOptions
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
+from numbanet.engine import Batch, EncodingEngine, Engine, Gradients
 from numbanet.losses.base import AbstractLoss
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 
@@ -43,44 +44,6 @@ class AbstractParameters(ABC):
 
 
 @dataclass(frozen=True)
-class Gradients:
-    """The gradients of the parameters; those of the encoding may be added up elsewhere first."""
-
-    flat: Any  # float32 [n_params]
-    scatter: Any = None  # in the precision of the kernels, zero between the passes
-
-    @property
-    def in_halves(self) -> bool:
-        return self.scatter is not None
-
-
-@dataclass(slots=True)  # not frozen, which would take three times as long to make
-class Batch:
-    """What a pass forward and backward is given, checked, on the target.
-
-    With targets the loss is computed, and its gradient unless there is an external one.
-    """
-
-    inputs: Any
-    targets: Any = None
-    pdf: Any = None
-    external_dl_dy: Any = None  # the gradient of the outputs, in the place of the loss's
-    features: Any = None  # of the engine's `forward`; None to compute them anew
-
-    def __len__(self) -> int:
-        return self.inputs.shape[0]
-
-
-@dataclass(slots=True)
-class LossSums:
-    """The loss of a batch in parts: the sum of the first n of `sums`, divided by n_elements."""
-
-    sums: Any  # in the target's memory until the engine's next pass
-    n: int
-    n_elements: int
-
-
-@dataclass(frozen=True)
 class StepResult:
     """What a training step came to."""
 
@@ -101,52 +64,6 @@ class Result(Protocol):
 
     def read(self) -> StepResult:
         """Wait until it is known."""
-
-
-class Engine(Protocol):
-    """Runs the passes of one encoded network; arrays are the target's, float32 in rows."""
-
-    model: EncodedNetwork
-    precision: str
-
-    def inference(self, inputs: Any, params: Any, outputs: Any = None) -> Any:
-        """The outputs [n, n_output_dims], in an array that is given or in a new one.
-
-        Args:
-            params: as AbstractParameters gives them.
-        """
-
-    def forward_backward(
-        self, batch: Batch, params: Any, loss: AbstractLoss | None = None,
-        gradients: Gradients | None = None, dl_dinput: Any = None,
-    ) -> LossSums:  # fmt: skip
-        """Add to `gradients` and overwrite `dl_dinput`, where they are given.
-
-        Args:
-            loss: of the batch's targets; None where it has none.
-        """
-
-    def double_backward(
-        self, inputs: Any, params: Any, dl_dy: Any, dl_ddl_dx: Any, gradients: Gradients | None
-    ) -> tuple[Any, Any]:
-        """The gradients with respect to dl_dy and the inputs; adds to `gradients`."""
-
-
-class EncodingEngine(Protocol):
-    """Runs an encoding by itself."""
-
-    def forward(self, inputs: Any, params: Any, outputs: Any = None) -> Any:
-        """The features [n, n_outputs], in an array that is given or in a new one."""
-
-    def backward(
-        self, inputs: Any, params: Any, dl_dy: Any, gradients: Gradients | None, dl_dx: Any
-    ) -> None:
-        """Add to `gradients` and overwrite `dl_dx`, where they are given."""
-
-    def double_backward(
-        self, inputs: Any, params: Any, dl_dy: Any, dl_ddl_dx: Any, gradients: Gradients | None
-    ) -> tuple[Any, Any]:
-        """The gradients with respect to dl_dy and the inputs; adds to `gradients`."""
 
 
 class AbstractTraining(ABC):

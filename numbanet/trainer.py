@@ -9,6 +9,7 @@ import numpy as np
 
 from numbanet import registry
 from numbanet.caller import warn_caller
+from numbanet.engine import Batch
 from numbanet.grid_range import GridRange
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import NetworkWithInputEncoding, check_gradient_mode
@@ -22,7 +23,7 @@ from numbanet.saved_training import (
 )
 from numbanet.shown import joined, shown
 from numbanet.snapshot import SnapshotError, check_finite, write_snapshot
-from numbanet.target import AbstractTraining, Batch
+from numbanet.target import AbstractTraining
 from numbanet.unknown_options import UnknownOptions
 
 SKIPPED = "the inputs, the loss or a gradient are infinite or NaN; the step was skipped"

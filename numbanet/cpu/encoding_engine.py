@@ -4,7 +4,7 @@ import numpy as np
 
 from numbanet.cpu import encoding_kernels as kernels
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.target import Gradients
+from numbanet.engine import Gradients
 
 
 class EncodingEngine:

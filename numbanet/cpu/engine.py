@@ -7,9 +7,9 @@ from numbanet.cpu.double_backward import double_backward_kernel
 from numbanet.cpu.encoding_engine import EncodingEngine
 from numbanet.cpu.kernels import TrainingPlan
 from numbanet.encoded_network import EncodedNetwork
+from numbanet.engine import Batch, Gradients, LossSums
 from numbanet.losses.base import AbstractLoss
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
-from numbanet.target import Batch, Gradients, LossSums
 
 NO_MATRIX = np.empty((0, 0), np.float32)
 OPTIMIZER_CHUNK = 4096  # parameters

@@ -8,17 +8,10 @@ import numpy as np
 from numbanet.arrays import as_host_matrix, as_host_output, as_host_vector
 from numbanet.cpu.encoding_engine import EncodingEngine
 from numbanet.cpu.engine import CpuEngine, all_below, optimize
+from numbanet.engine import Batch, Gradients
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.random import host_uniform
-from numbanet.target import (
-    SAMPLE,
-    AbstractParameters,
-    AbstractTarget,
-    AbstractTraining,
-    Batch,
-    Gradients,
-    StepResult,
-)
+from numbanet.target import SAMPLE, AbstractParameters, AbstractTarget, AbstractTraining, StepResult
 
 LARGE = 2.0**100  # parameters below stay finite in a tame optimizer's step
 

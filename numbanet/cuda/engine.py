@@ -10,8 +10,8 @@ from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.memory.workspace import Workspace
 from numbanet.cuda.wide.engine import Wide
 from numbanet.encoded_network import EncodedNetwork
+from numbanet.engine import Batch, Gradients, LossSums
 from numbanet.losses.base import AbstractLoss
-from numbanet.target import Batch, Gradients, LossSums
 
 
 class CudaEngine:

@@ -14,8 +14,9 @@ from numbanet.cuda.memory import arrays, uniform
 from numbanet.cuda.memory.inputs import as_device_matrix, as_device_output, as_device_vector
 from numbanet.cuda.memory.parameters import CudaParameters, aligned
 from numbanet.cuda.optimizer.training import CudaTraining
+from numbanet.engine import Gradients
 from numbanet.storage.views import DTYPES
-from numbanet.target import SAMPLE, AbstractTarget, Gradients
+from numbanet.target import SAMPLE, AbstractTarget
 
 N_RUNS = 16  # of neighbouring rows, in a sample
 

@@ -18,10 +18,11 @@ from numbanet import registry
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.identity import Identity
+from numbanet.engine import Batch
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import create_encoding_component, create_network_component, initial_rng
 from numbanet.networks.base import AbstractMLP
-from numbanet.target import AbstractTarget, Batch
+from numbanet.target import AbstractTarget
 from numbanet.targets import target_for
 from numbanet.torch.tensors import DeviceTensors, HostTensors
 from numbanet.unknown_options import UnknownOptions

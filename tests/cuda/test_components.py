@@ -21,8 +21,8 @@ from numbanet.cuda.memory.arrays import empty, to_device, zeros
 from numbanet.cuda.target import CudaTarget
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.identity import Identity
+from numbanet.engine import Batch, LossSums
 from numbanet.optimizers.base import ParamLayout
-from numbanet.target import Batch, LossSums
 
 PRECISIONS = ("float32", "float16", "bfloat16")
 # The error of rounding to a precision, relative to the number.

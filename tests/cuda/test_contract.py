@@ -15,7 +15,7 @@ from numbanet.cuda.driver.compile_only import CompileOnlyDevice
 from numbanet.cuda.driver.device import CudaDevice
 from numbanet.cuda.driver.protocol import Device
 from numbanet.cuda.engine import CudaEngine
-from numbanet.target import EncodingEngine, Engine
+from numbanet.engine import EncodingEngine, Engine
 
 IMPLEMENTATIONS = (
     *((Device, each) for each in (CudaDevice, CompileOnlyDevice, EmulatedDevice)),

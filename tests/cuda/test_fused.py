@@ -31,7 +31,7 @@ from numbanet.cuda.fused import engine as fused_engine
 from numbanet.cuda.fused.shapes import FusedShape
 from numbanet.cuda.memory.arrays import to_device
 from numbanet.cuda.target import CudaTarget
-from numbanet.target import Batch
+from numbanet.engine import Batch
 
 N = 257
 LOSS_SCALE = 128  # of gradients in halves

@@ -21,8 +21,8 @@ from numbanet.cuda.chain.loss_kernels import LOSS, loss_kernel
 from numbanet.cuda.driver.compile_only import CompileOnlyDevice
 from numbanet.cuda.launch.kernel import BLOCK
 from numbanet.cuda.target import CudaTarget
+from numbanet.engine import Batch, LossSums
 from numbanet.optimizers.base import ParamLayout
-from numbanet.target import Batch, LossSums
 
 CONFIGS = Path(__file__).parents[2] / "samples" / "configs"
 SAMPLES = "config_hash", "config_oneblob"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from numbanet.cpu.target import CpuTraining
+from numbanet.engine import Batch, Gradients
 from numbanet.optimizers.base import ParamLayout
-from numbanet.target import Batch, Gradients
 
 LAYOUT = ParamLayout(60, ((8, 4), (2, 4)))
 OPTIMIZERS = {

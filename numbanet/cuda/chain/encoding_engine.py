@@ -9,8 +9,8 @@ from numbanet.cuda.launch.rows import MOST_ROWS
 from numbanet.cuda.memory.arrays import DeviceArray, empty, zeros
 from numbanet.cuda.memory.parameter_kernels import FILL_COLUMNS, fill_columns_kernel
 from numbanet.encodings.base import AbstractEncoding
+from numbanet.engine import Gradients
 from numbanet.storage.views import FLOAT_BYTES, ITEM_SIZES
-from numbanet.target import Gradients
 
 
 class Rows:

@@ -20,10 +20,10 @@ from numbanet.cuda.launch.rows import MOST_ROWS
 from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.memory.parameter_kernels import FILL, fill_kernel
 from numbanet.cuda.memory.workspace import Workspace
+from numbanet.engine import Batch, Gradients
 from numbanet.losses.base import AbstractLoss
 from numbanet.networks.base import next_multiple
 from numbanet.storage.views import FLOAT_BYTES, ITEM_SIZES
-from numbanet.target import Batch, Gradients
 
 NONE = activation("None")
 PITCH = 64  # samples lie a multiple of this apart

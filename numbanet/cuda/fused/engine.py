@@ -11,8 +11,8 @@ from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.launch.threads import WARP
 from numbanet.cuda.memory.arrays import DeviceArray, address_of
 from numbanet.cuda.memory.workspace import Workspace
+from numbanet.engine import Batch, Gradients
 from numbanet.losses.base import AbstractLoss
-from numbanet.target import Batch, Gradients
 
 MOST_NUMBERS = 2**31  # of all inputs or outputs, whose places have 32 bits
 

@@ -9,8 +9,9 @@ import numpy as np
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.memory.arrays import DeviceArray, Memory
 from numbanet.cuda.memory.parameter_kernels import COLLECT, CONVERT, collect_kernel, convert_kernel
+from numbanet.engine import Gradients
 from numbanet.storage.views import DTYPES, ITEM_SIZES
-from numbanet.target import AbstractParameters, Gradients
+from numbanet.target import AbstractParameters
 
 ALIGNMENT = 16  # bytes: the widest access
 

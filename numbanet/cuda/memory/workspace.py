@@ -7,8 +7,8 @@ from typing import Any
 from numbanet.cuda.memory.arrays import DeviceArray, address_of, empty
 from numbanet.cuda.memory.parameters import Collector
 from numbanet.encoded_network import EncodedNetwork
+from numbanet.engine import Batch, Gradients
 from numbanet.storage.views import FLOAT_BYTES
-from numbanet.target import Batch, Gradients
 
 LOSS_SCALES = {"float32": 1.0, "float16": 128.0, "bfloat16": 128.0}
 

@@ -15,8 +15,9 @@ from numbanet.cuda.optimizer import kernels
 from numbanet.cuda.optimizer.matrices import Operations
 from numbanet.cuda.optimizer.parameter_groups import group_size
 from numbanet.cuda.optimizer.results import PendingResult, Results
+from numbanet.engine import Batch, Engine, Gradients, LossSums
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
-from numbanet.target import AbstractTraining, Batch, Engine, Gradients, LossSums
+from numbanet.target import AbstractTraining
 
 FLOAT_BYTES = 4
 

@@ -17,10 +17,10 @@ from numbanet.cuda.wide.weights_kernel import (
     gradients_shared_bytes,
     wide_gradients_kernel,
 )
+from numbanet.engine import Batch, Gradients
 from numbanet.losses.base import AbstractLoss
 from numbanet.networks.base import next_multiple
 from numbanet.storage.views import FLOAT_BYTES
-from numbanet.target import Batch, Gradients
 
 N_WARPS = 8  # of a block, which has a multiprocessor for itself
 MOST_REGISTERS, GRADIENTS_REGISTERS = 255, 128  # of a thread
