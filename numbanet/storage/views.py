@@ -107,5 +107,7 @@ ITEM_SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes
 FLOAT_BYTES = ITEM_SIZES["float32"]
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}  # on the host
 
+STORAGES = {np.dtype(dtype): storage for storage, dtype in DTYPES.items()}
+
 # By the precision of a model's compute copy of its parameters.
 VECTORS = {"float32": float_vector, "float16": half_vector, "bfloat16": bfloat_vector}

@@ -218,10 +218,10 @@ class NativeModule:
 
     def outputs(self, x: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
         """The padded outputs, which autograd can differentiate."""
-        return self._padded(self.evaluate(x.float(), params).to(self._dtype))
+        return self._padded(self.evaluate(x.float(), params))
 
     def evaluate(self, x: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
-        """The outputs, float32 and without padding, which autograd can differentiate."""
+        """The outputs without padding, which autograd can differentiate."""
         return passes.forward(x, params, self.description, self.precision)
 
     def bwd(self, context, x, params, y, dl_dy) -> tuple[torch.Tensor | None, torch.Tensor | None]:

@@ -125,14 +125,15 @@ def target_of(device: torch.device, precision: str) -> AbstractTarget:
 
 
 class Evaluator:
-    """Evaluates a model for tensors of one device; inputs, outputs and gradients are float32.
+    """Evaluates a model for tensors of one device; inputs and gradients are float32.
 
     Args:
         description: see `describe`.
         target: what computes.
+        dtype: of the outputs.
     """
 
-    def __init__(self, description: str, target: AbstractTarget):
+    def __init__(self, description: str, target: AbstractTarget, dtype: torch.dtype):
         encoding, network = components(description)
         self.n_inputs, self.n_outputs = sizes(description)
         self.n_params = n_params(description)
@@ -147,9 +148,11 @@ class Evaluator:
             padded = encoding.padded(network.n_input_dims)
             self._engine = target.network_engine(EncodedNetwork(padded, network))
             self._evaluate = self._engine.inference
-        self._tensors = HostTensors()
+        self._tensors, self._dtype, self._written = HostTensors(), dtype, torch.float32
         if target.name != "cpu":
             self._tensors = DeviceTensors(target.device, getattr(torch, target.precision))
+            if network is not None:  # whose kernels convert
+                self._written = dtype
 
     def forward(
         self, x: torch.Tensor, params: torch.Tensor, keeps: bool
@@ -161,16 +164,18 @@ class Evaluator:
         """
         tensors = self._tensors
         x, read = self._given(x, params)
-        y = tensors.empty(len(x), self.n_outputs)
+        y = tensors.empty(len(x), self.n_outputs, dtype=self._written)
         with tensors.lock:
             tensors.begin()
             arrays = tensors.array(x), tensors.array(read), tensors.array(y)
             if keeps and self._n_kept:
                 kept = tensors.empty(len(x), self._n_kept)
                 self._engine.forward(*arrays, tensors.array(kept))
-                return y, kept
+                return y.to(self._dtype), kept
             self._evaluate(*arrays)
             tensors.end(self._engine)
+        if self._written != self._dtype:
+            y = y.to(self._dtype)
         return y, read if keeps and read.dtype != params.dtype else None
 
     def backward(
@@ -212,7 +217,7 @@ class Evaluator:
                     f"activation {activation.name} has no `second`, the second derivative that "
                     "create_graph=True needs"
                 )
-        tensors = self._tensors
+        tensors, dtype = self._tensors, dl_dy.dtype
         x, read = self._given(x, params)
         dl_dy = self._matrix(dl_dy, "dl_dy", self.n_outputs, len(x))
         dl_ddx = self._matrix(dl_ddx, "dl_ddx", self.n_inputs, len(x))
@@ -222,7 +227,8 @@ class Evaluator:
             given = (tensors.array(each) for each in (x, read, dl_dy, dl_ddx))
             dl_ddy, dl_dx = self._engine.double_backward(*given, gradients)
             tensors.end(self._engine)
-            return tensors.tensor(dl_ddy), tensors.tensor(dl_dx), dl_dparams
+            dl_ddy, dl_dx = tensors.tensor(dl_ddy), tensors.tensor(dl_dx)
+        return dl_ddy.to(dtype), dl_dx, dl_dparams
 
     def loss(
         self, x: torch.Tensor, params: torch.Tensor, targets: torch.Tensor,
@@ -285,7 +291,7 @@ class Evaluator:
 @lru_cache(maxsize=MOST_EVALUATORS)
 def evaluator_for(description: str, device: torch.device, precision: str) -> Evaluator:
     """The evaluator that serves all equal models on a device."""
-    return Evaluator(description, target_of(device, precision))
+    return Evaluator(description, target_of(device, precision), getattr(torch, precision))
 
 
 def free_temporary_memory() -> None:

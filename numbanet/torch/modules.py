@@ -62,7 +62,7 @@ class Module(torch.nn.Module):
             ValueError: the inputs are no tensor, or have another shape.
         """
         x = self._inputs(x, "inputs", self.n_input_dims)
-        return self.native_tcnn_module.evaluate(x, self.params).to(self.dtype)
+        return self.native_tcnn_module.evaluate(x, self.params)
 
     def _inputs(self, x: torch.Tensor, name: str, n_columns: int) -> torch.Tensor:
         """A batch as the operators take it: float32, where the parameters are."""

@@ -28,7 +28,7 @@ if "tags" in signature(custom_op).parameters and hasattr(torch.Tag, "cudagraph_u
 def forward(
     x: Tensor, params: Tensor, description: str, precision: str, keeps: bool
 ) -> tuple[Tensor, Tensor]:
-    """Outputs [n, n_output_dims] from inputs [n, n_input_dims]; all is float32.
+    """Outputs [n, n_output_dims] of type `precision` from inputs [n, n_input_dims]; else float32.
 
     The second tensor is what `backward` may be given, see Evaluator; empty unless `keeps`.
     """
@@ -87,7 +87,7 @@ def _vector(params, description, wanted):
 
 @forward.register_fake
 def _(x, params, description, precision, keeps):
-    y = x.new_empty(x.shape[0], sizes(description)[1])
+    y = x.new_empty(x.shape[0], sizes(description)[1], dtype=getattr(torch, precision))
     dtype = torch.float32 if x.device.type == "cpu" else getattr(torch, precision)
     if keeps and dtype != params.dtype:
         return y, torch.empty_like(params, dtype=dtype)

@@ -24,9 +24,9 @@ class HostTensors:
     dtype = torch.float32
     lock = nullcontext()
 
-    def empty(self, *shape: int) -> torch.Tensor:
-        """Uninitialised, float32."""
-        return torch.empty(shape, dtype=torch.float32, device="cpu")
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Uninitialised."""
+        return torch.empty(shape, dtype=dtype, device="cpu")
 
     def zeros(self, n: int, boundary: int) -> torch.Tensor:
         """A vector, float32."""
@@ -67,9 +67,9 @@ class DeviceTensors:
         self._device_array = DeviceArray
         self.device, self.dtype, self.lock = device, dtype, device.lock
 
-    def empty(self, *shape: int) -> torch.Tensor:
-        """Uninitialised, float32."""
-        return self.device.empty(shape, torch.float32)
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Uninitialised."""
+        return self.device.empty(shape, dtype)
 
     def zeros(self, n: int, boundary: int) -> torch.Tensor:
         """A vector, float32, whose element `boundary` is aligned: the first one of the encoding."""

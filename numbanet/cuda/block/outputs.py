@@ -49,17 +49,17 @@ def for_each_output(n_outputs: int, body):
 
 
 @cache
-def first_output(n_outputs: int):
+def first_output(n_outputs: int, item_size: int = 4):
     """Device function (address, lane, row): where a lane's first output of a fragment is.
 
     The address is that of all outputs, `row` the number of the fragment's first sample. Others are
-    `beyond`, at constant distances.
+    `beyond`, at constant distances. Each has `item_size` bytes.
     """
 
     @device
     def first_output(address, lane, row):
         place = np.uint32((row + (lane >> TWO)) * np.uint32(n_outputs) + TWO * (lane & THREE))
-        return opaque(np.uint64(address + np.uint64(place) * np.uint64(4)))
+        return opaque(np.uint64(address + np.uint64(place) * np.uint64(item_size)))
 
     return first_output
 

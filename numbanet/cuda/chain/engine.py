@@ -23,7 +23,7 @@ from numbanet.cuda.memory.workspace import Workspace
 from numbanet.engine import Batch, Gradients
 from numbanet.losses.base import AbstractLoss
 from numbanet.networks.base import next_multiple
-from numbanet.storage.views import FLOAT_BYTES, ITEM_SIZES
+from numbanet.storage.views import FLOAT_BYTES, ITEM_SIZES, STORAGES
 
 NONE = activation("None")
 PITCH = 64  # samples lie a multiple of this apart
@@ -54,15 +54,19 @@ class Chain:
         self._shapes = list(zip(rows, (columns for _, columns in network.shapes), strict=True))
         sizes = (rows * columns for rows, columns in network.shapes)
         self._offsets = tuple(accumulate(sizes, initial=0))[:-1]
-        self._losses = {}
+        self._losses, self._row_kernels = {}, {}
         self._plans = OrderedDict()  # (method, sizes) -> launches
 
     # Kernels, each compiled when it is first needed
 
-    @cached_property
-    def _outputs_in_rows(self) -> Kernel:
-        function = loss_kernels.outputs_kernel(self.model.network.n_output_dims, self.precision)
-        return Kernel(self.device, function, loss_kernels.OUTPUTS, OUTPUTS_BLOCK)
+    def _outputs_in_rows(self, storage: str = "float32") -> Kernel:
+        if storage not in self._row_kernels:
+            function = loss_kernels.outputs_kernel(
+                self.model.network.n_output_dims, self.precision, storage
+            )
+            kernel = Kernel(self.device, function, loss_kernels.OUTPUTS, OUTPUTS_BLOCK)
+            self._row_kernels[storage] = kernel
+        return self._row_kernels[storage]
 
     @cached_property
     def _scaled(self) -> Kernel:
@@ -251,8 +255,9 @@ class Chain:
         layers = self._buffers(inputs.shape[0])
         for first, n, x in self._slabs(inputs):
             self._forward(x, n, params, layers)
-            to = outputs.address + first * n_outputs * FLOAT_BYTES
-            self._outputs_in_rows.over(n * n_outputs, layers.values[-1], n, layers.pitch, to)
+            to = outputs.address + first * n_outputs * outputs.dtype.itemsize
+            in_rows = self._outputs_in_rows(STORAGES[outputs.dtype])
+            in_rows.over(n * n_outputs, layers.values[-1], n, layers.pitch, to)
 
     def forward_backward(
         self,
@@ -315,7 +320,7 @@ class Chain:
             direction, to = dl_ddl_dx.address + place, dl_dx.address + place
             self._tangents_forward(x, n, params, layers, tangents, direction, to)
             at = dl_ddl_dy.address + offset
-            self._outputs_in_rows.over(n * n_outputs, tangents.values[-1], n, pitch, at)
+            self._outputs_in_rows().over(n * n_outputs, tangents.values[-1], n, pitch, at)
             at, start = dl_dy.address + offset, tangents.dl_dvalues[-1]
             self._scaled.over(n, at, n, pitch, self._workspace.loss_scale, start)
             self.device.zero(layers.dl_dvalues[-1], n_bytes)

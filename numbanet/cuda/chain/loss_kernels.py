@@ -135,16 +135,16 @@ def external_kernel(n_outputs: int, precision: str):
 
 
 @cache
-def outputs_kernel(n_outputs: int, precision: str):
-    """(y, n, pitch, outputs): outputs as float32 in rows of samples; one thread for each."""
-    vector, width = VECTORS[precision], np.uint32(n_outputs)
+def outputs_kernel(n_outputs: int, precision: str, storage: str = "float32"):
+    """(y, n, pitch, outputs): outputs in rows of samples, stored so; one thread for each."""
+    vector, rows, width = VECTORS[precision], VECTORS[storage], np.uint32(n_outputs)
 
     def outputs_in_rows(py, n, pitch, poutputs):
-        y, outputs = vector(py, n), float_vector(poutputs, n)
+        y, outputs = vector(py, n), rows(poutputs, n)
         i = thread_number()
         if i < np.uint32(n * width):
             row = np.uint32(i // width)
             column = np.uint32(i - np.uint32(row * width))
-            outputs[i] = load(y, np.uint32(np.uint32(column * pitch) + row))
+            store(outputs, i, load(y, np.uint32(np.uint32(column * pitch) + row)))
 
     return outputs_in_rows

@@ -13,6 +13,7 @@ from numbanet.cuda.memory.arrays import DeviceArray, address_of
 from numbanet.cuda.memory.workspace import Workspace
 from numbanet.engine import Batch, Gradients
 from numbanet.losses.base import AbstractLoss
+from numbanet.storage.views import STORAGES
 
 MOST_NUMBERS = 2**31  # of all inputs or outputs, whose places have 32 bits
 
@@ -53,9 +54,10 @@ class Fused:
     def inference(self, inputs: DeviceArray, params: DeviceArray, outputs: DeviceArray) -> None:
         """As Chain.inference."""
         own, shape, n = self._workspace, self.inference_shape, inputs.shape[0]
+        storage = STORAGES[outputs.dtype]
         kernel = self._kernel(
-            "inference",
-            lambda: inference_kernel(shape.layout, own.precision),
+            storage,
+            lambda: inference_kernel(shape.layout, own.precision, storage),
             INFERENCE,
             shape,
         )

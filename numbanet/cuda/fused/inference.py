@@ -31,7 +31,8 @@ from numbanet.device import (
     local_array,
     unrolled,
 )
-from numbanet.storage.views import float_vector
+from numbanet.storage.access import store
+from numbanet.storage.views import ITEM_SIZES, VECTORS
 from numbanet.tiles.fragments import ROWS
 from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
 
@@ -60,8 +61,8 @@ def features_of_lane(layout: FusedLayout, precision: str):
 
 
 @cache
-def inference_kernel(layout: FusedLayout, precision: str):
-    """(inputs, n, weights, encoding's parameters, outputs)."""
+def inference_kernel(layout: FusedLayout, precision: str, storage: str = "float32"):
+    """(inputs, n, weights, encoding's parameters, outputs); `storage` is that of the outputs."""
     network = layout.model.network
     n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
     act = network.activations[1].forward
@@ -74,15 +75,16 @@ def inference_kernel(layout: FusedLayout, precision: str):
     def write(e, i, column, context):
         n, sums, outputs = context
         if i < n:
-            outputs[place(e)] = act(sums[e])
+            store(outputs, place(e), act(sums[e]))
 
     write_outputs = for_each_output(n_outputs, write)
-    first_of, place = first_output(n_outputs), beyond(n_outputs)
+    first_of, place = first_output(n_outputs, ITEM_SIZES[storage]), beyond(n_outputs)
+    vector = VECTORS[storage]
 
     @device
     def write_fragment(k, lane, row, n, sums, poutputs):
         first, mine = np.uint32(row + np.uint32(ROWS * k)), sums[n_sums * k : n_sums * (k + 1)]
-        outputs = float_vector(first_of(poutputs, lane, first), n)
+        outputs = vector(first_of(poutputs, lane, first), n)
         write_outputs(lane, first, (n, mine, outputs))
 
     def fused_inference(pinputs, n, pweights, pparams, poutputs):
