@@ -174,9 +174,7 @@ class Evaluator:
                 return y.to(self._dtype), kept
             self._evaluate(*arrays)
             tensors.end(self._engine)
-        if self._written != self._dtype:
-            y = y.to(self._dtype)
-        return y, read if keeps and read.dtype != params.dtype else None
+        return y.to(self._dtype), read if keeps and read.dtype != params.dtype else None
 
     def backward(
         self, dl_dy: torch.Tensor, x: torch.Tensor, params: torch.Tensor,
