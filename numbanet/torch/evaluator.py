@@ -29,7 +29,6 @@ from numbanet.unknown_options import UnknownOptions
 
 MOST_EVALUATORS = 64  # kept
 
-
 ABSENT = object()  # for what a model has not; a mistaken None is not to pass for it
 
 
