@@ -51,8 +51,8 @@ MUTATIONS = (
     Mutation(
         "fused inference: outputs are not activated",
         "cuda/fused/inference.py",
-        "outputs[place(e)] = act(sums[e])",
-        "outputs[place(e)] = sums[e]",
+        "store(outputs, place(e), act(sums[e]))",
+        "store(outputs, place(e), sums[e])",
         "cuda/test_fused.py::test_inference_is_as_exact_as_halves_allow[pairs_3d]",
     ),
     Mutation(
