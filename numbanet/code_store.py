@@ -43,7 +43,10 @@ def directory() -> Path:
 @cache
 def _directory(chosen: str | None, cache_home: str | None) -> Path:
     if chosen:
-        return Path(os.path.abspath(os.path.expanduser(chosen)))
+        found = os.path.expanduser(chosen)
+        if not found.startswith("~"):
+            return Path(os.path.abspath(found))
+        _say(f"NUMBANET_CACHE_DIR: '{chosen}' is the home of no user; numbanet uses its default")
     path = Path(user_cache_dir("numbanet", False))
     if not path.is_absolute():  # XDG asks to ignore such a cache home
         path = Path(os.path.expanduser("~"), ".cache", "numbanet")

@@ -163,3 +163,11 @@ def test_where_the_cache_is(monkeypatch, chosen, cache_home, expected):
         if value is not None:
             monkeypatch.setenv(name, value)
     assert code_store.directory() == Path(os.path.abspath(os.path.expanduser(expected)))
+
+
+def test_a_home_of_no_user_makes_no_folder_of_that_name(monkeypatch, caplog):
+    monkeypatch.delenv("NUMBANET_CACHE_DIR", raising=False)
+    default = code_store.directory()
+    monkeypatch.setenv("NUMBANET_CACHE_DIR", "~nobody_of_that_name/kernels")
+    assert code_store.directory() == default
+    assert "'~nobody_of_that_name/kernels' is the home of no user" in caplog.text

@@ -131,6 +131,8 @@ def run_learn_image(arguments: argparse.Namespace) -> int:
     again = ["numbanet", "learn-image", arguments.image]
     again += [arguments.config] if arguments.config else []
     options = {
+        "--device": None if arguments.device == "auto" else arguments.device,
+        "--precision": None if arguments.precision == "auto" else arguments.precision,
         "--max-pixels": arguments.max_pixels,
         "--white": arguments.white,
         "--steps": arguments.steps,

@@ -32,9 +32,11 @@ from numbanet.app.files import write_file, writing
 from numbanet.app.photograph import Photograph, to_encoded
 from numbanet.app.pictures import Picture, contact_sheet, psnr, squared_error, write_picture
 from numbanet.app.progress import SilentProgress, Status
+from numbanet.optimizers.base import MOST_STEPS
 from numbanet.random import Pcg32
 from numbanet.target import AbstractTarget
 
+PICTURE_STEPS = tuple(10**k for k in range(1, 10))
 METADATA_KEY = "learn_image"
 FILES = {  # fields of Result; the pictures come on top
     "contact_sheet": "contact_sheet.png",
@@ -98,7 +100,57 @@ class Result:
 def read_metadata(metadata: dict[str, Any]) -> tuple[Job, Course]:
     """What ImageTraining.save put into a snapshot; KeyError or TypeError if it did not."""
     saved = metadata[METADATA_KEY]
-    return Job(**saved["job"]), Course(**saved["course"])
+    job, course = Job(**saved["job"]), Course(**saved["course"])
+    if not (is_usable_job(job) and is_usable_course(course)):
+        raise TypeError("these are not what was saved")
+    return job, course
+
+
+def is_usable_job(job: Job) -> bool:
+    """Whether all is of its type and in its range, which nothing ensures in a file."""
+    are_numbers = is_count(job.batch_size, 2**31) and is_count(job.seed, 2**32)
+    are_others = isinstance(job.image_digest, str) and isinstance(job.config, dict)
+    return are_numbers and are_others and job.batch_size > 0
+
+
+def is_usable_course(course: Course) -> bool:
+    """As is_usable_job; a picture has the name that ImageTraining gives it."""
+    are_counts = (
+        is_count(course.step, MOST_STEPS)
+        and is_count(course.timed_steps, MOST_STEPS)
+        and is_count(course.rng_state, 2**64)
+    )
+    are_rows = all(
+        isinstance(table, list) and all(is_row(row, *kinds) for row in table)
+        for table, kinds in (
+            (course.losses, (int, float)),
+            (course.psnrs, (int, float, float)),
+            (course.pictures, (int, str)),
+        )
+    )
+    if not (are_counts and are_rows and course.psnrs and (course.losses or course.step == 0)):
+        return False
+    steps = [step for step, *_ in (*course.losses, *course.psnrs, *course.pictures)]
+    return (
+        all(is_count(step, course.step + 1) for step in steps)
+        and all(name == picture_name(step) for step, name in course.pictures)
+        and isinstance(course.training_seconds, float)
+        and course.timed_steps * 1e-12 <= course.training_seconds < math.inf
+    )
+
+
+def is_count(value: Any, limit: int) -> bool:
+    return type(value) is int and 0 <= value < limit
+
+
+def is_row(row: Any, *kinds: type) -> bool:
+    if not isinstance(row, list) or len(row) != len(kinds):
+        return False
+    return all(type(value) is kind for value, kind in zip(row, kinds, strict=True))
+
+
+def picture_name(step: int) -> str:
+    return f"step_{step:06}.png"
 
 
 @dataclass
@@ -220,7 +272,7 @@ class ImageTraining:
         n = 3 * photograph.height * photograph.width
         course.psnrs.append((course.step, psnr(displayed, n), psnr(in_light, n)))
         if picture is not None:
-            name = f"step_{course.step:06}.png"
+            name = picture_name(course.step)
             write_picture(self.output / name, picture.image)
             course.pictures.append((course.step, name))
             self.save()
@@ -319,5 +371,4 @@ def evaluation_due(step: int) -> bool:
 
 def picture_due(step: int) -> bool:
     """Steps 10, 100, 1000, ..."""
-    digits = str(step)
-    return step >= 10 and digits[0] == "1" and not digits[1:].strip("0")
+    return step in PICTURE_STEPS

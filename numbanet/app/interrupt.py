@@ -7,7 +7,10 @@ from contextlib import contextmanager, suppress
 
 
 class Interrupt:
-    """While active, the first SIGINT only makes the object true; the next raises as usual."""
+    """While active, the first SIGINT only makes the object true; the next raises as usual.
+
+    A process that ignores SIGINT, such as one behind `nohup` in a script, goes on ignoring it.
+    """
 
     def __init__(self, notice: Callable[[], None] = lambda: None):
         self.happened = False
@@ -17,13 +20,11 @@ class Interrupt:
         return self.happened
 
     def __enter__(self) -> "Interrupt":
-        if threading.current_thread() is threading.main_thread():
-            self.previous = signal.signal(signal.SIGINT, self.first)
+        self.previous = set_handler(self.first)
         return self
 
     def __exit__(self, *exception) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self.previous)
+        restore_handler(self.previous)
 
     def first(self, *_) -> None:
         self.happened = True
@@ -35,11 +36,24 @@ class Interrupt:
 @contextmanager
 def cleaning_up() -> Iterator[None]:
     """While active, SIGINT raises KeyboardInterrupt, so that half-made files are removed."""
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is threading.main_thread() and callable(previous):
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    previous = set_handler(signal.default_int_handler)
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, previous)
+        restore_handler(previous)
+
+
+def set_handler(handler: Callable) -> Callable | None:
+    """Handle SIGINT so; returns what did before, None where nothing changed: SIGINT is ignored, or
+    this is not the main thread.
+    """
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        return None
+    signal.signal(signal.SIGINT, handler)
+    return previous
+
+
+def restore_handler(previous: Callable | None) -> None:
+    if previous is not None:
+        signal.signal(signal.SIGINT, previous)

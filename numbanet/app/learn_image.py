@@ -13,10 +13,12 @@ from numbanet.app.files import writing
 from numbanet.app.image_file import MOST_PIXELS, read_photograph
 from numbanet.app.image_training import (
     FILES,
+    PICTURE_STEPS,
     Course,
     ImageTraining,
     Job,
     Result,
+    picture_name,
     read_metadata,
 )
 from numbanet.app.photograph import Photograph
@@ -53,6 +55,7 @@ DEFAULT_CONFIG = {
     },
 }
 DEFAULT_BATCH_SIZE = 1 << 14
+MOST_UNASKED = 1 << 24  # of a batch; a snapshot alone starts no larger ones, which take gigabytes
 DEFAULT_SEED = 1337
 
 
@@ -112,7 +115,7 @@ def learn_image(
     training.output = Path(output)
     with writing(training.output):
         training.output.mkdir(parents=True, exist_ok=True)
-    check_places(training.output)
+    check_places(training.output, n_steps)
     write_reference(training.output / "reference.png", photograph)
     try:
         with progress or SilentProgress() as shown:
@@ -123,9 +126,10 @@ def learn_image(
         raise AppError(str(error)) from error
 
 
-def check_places(output: Path) -> None:
-    """Raise AppError, before the training, where something is in the way of a file of its end."""
-    for name in FILES.values():
+def check_places(output: Path, n_steps: int) -> None:
+    """Raise AppError, before the training, where something is in the way of a file of it."""
+    pictures = [picture_name(step) for step in (*PICTURE_STEPS, n_steps) if step <= n_steps]
+    for name in (*FILES.values(), *pictures):
         path = output / name
         with writing(path), suppress(FileNotFoundError):
             check_regular(path.stat().st_mode, str(path))
@@ -167,6 +171,11 @@ def continued(photograph, config, batch_size, seed, device, precision, path) -> 
         raise UsageError(str(error)) from error
     except (KeyError, TypeError) as error:
         raise UsageError(f"'{path}' was not saved by learn-image and cannot be resumed") from error
+    if batch_size is None and job.batch_size > MOST_UNASKED:
+        raise UsageError(
+            f"'{path}' asks for {job.batch_size} positions per step; to allow it: "
+            f"--batch-size {job.batch_size}"
+        )
     if config is not None:
         config = create(config).trainer.config()
     pairs = {

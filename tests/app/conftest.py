@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,14 @@ CONFIG = {
     "encoding": {"otype": "HashGrid", "n_levels": 4, "log2_hashmap_size": 8, "base_resolution": 4},
     "network": {"otype": "FullyFusedMLP", "n_neurons": 16, "n_hidden_layers": 1},
 }
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_not_ignored():
+    """Or the programs that tests start would ignore it too, in a script's background say."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -190,7 +190,8 @@ def started(program, photograph, config, output, *more):
 
 def test_ctrl_c_saves_and_resumes(program, photograph, config, tmp_path, command):
     output = tmp_path / "out"
-    process = started(program, photograph, config, output, "--steps", 10**7)
+    options = ["--steps", 10**7, "--device", "cpu", "--precision", "float32"]
+    process = started(program, photograph, config, output, *options)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -199,6 +200,7 @@ def test_ctrl_c_saves_and_resumes(program, photograph, config, tmp_path, command
     last = err.splitlines()[-1]
     assert last.startswith(f"interrupted at step {step} of 10000000; continue with: numbanet ")
     assert last.endswith(f"--resume {output / 'snapshot.safetensors'}")
+    assert " --device cpu --precision float32 " in last
     assert (output / f"step_{step:06}.png").is_file()
     assert json.loads((output / "report.json").read_text())["steps"]["finished"] is False
     assert not [path for path in output.iterdir() if path.name.startswith(".")]

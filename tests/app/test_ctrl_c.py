@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from numbanet import ctrl_c
+from numbanet.app.interrupt import Interrupt, cleaning_up
 
 
 @pytest.mark.parametrize("module", ["numbanet.ctrl_c", "numba", "numbanet", "matplotlib"])
@@ -59,3 +60,13 @@ def test_other_programs_are_left_alone(monkeypatch, program, words, expected):
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_who_ignores_ctrl_c_goes_on_ignoring_it():
+    """As under nohup in a script."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for context in (Interrupt(), cleaning_up()):
+        with context as interrupt:
+            signal.raise_signal(signal.SIGINT)
+            assert not interrupt
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

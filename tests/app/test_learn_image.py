@@ -1,5 +1,6 @@
 """The main job, called from Python."""
 
+import copy
 import json
 import math
 import os
@@ -150,12 +151,62 @@ def test_only_the_same_job_is_resumed(photograph, config, tmp_path):
     assert result.snapshot.read_bytes() == before
 
 
+JOB = {"batch_size": [0, -1, 2**31, 1.5, "16", None, True, [16]], "seed": [-1, 2**32, "x", None]}
+COURSE = {
+    "step": [-1, math.nan, 1.5, "x", None, True, 10**40],
+    "rng_state": [-1, 2**64, "x", 1.5, None, [1]],
+    "losses": [None, {}, "xx", [], [1], [[1]], [["a", "b"]], [[1, 2.0, 3.0]], [[99, 1.0]]],
+    "psnrs": [None, [], [[1, 2.0]], [[1, None, None]], [["1", 2.0, 2.0]]],
+    "pictures": [3, [[1, 5]], [[2, "../../secret.png"]], [[2, "/dev/zero"]], [[2, "\0"]]],
+    "training_seconds": ["x", None, -1.0, 0.0, math.nan, math.inf, 10**400],
+    "timed_steps": ["x", -5, 1.5, None],
+}
+
+
+def test_what_a_snapshot_says_about_a_training_is_checked(photograph, config, tmp_path):
+    """A picture's name, for example, is a file that would be opened."""
+    output = tmp_path / "out"
+    snapshot = learn_image(photograph, config, n_steps=3, output=output, **SMALL).snapshot
+    model = numbanet.load(snapshot)
+    cases = [
+        (part, option, value)
+        for part, options in (("job", JOB), ("course", COURSE))
+        for option, values in options.items()
+        for value in values
+    ]
+    for part, option, value in cases:
+        metadata = copy.deepcopy(model.metadata)
+        metadata["learn_image"][part][option] = value
+        model.trainer.save(snapshot, metadata)
+        with pytest.raises(UsageError, match="was not saved by learn-image"):
+            learn_image(photograph, n_steps=9, output=output, resume=snapshot)
+    metadata = copy.deepcopy(model.metadata)
+    metadata["learn_image"]["job"]["batch_size"] = 2**30
+    model.trainer.save(snapshot, metadata)
+    with pytest.raises(UsageError, match="--batch-size 1073741824"):
+        learn_image(photograph, n_steps=9, output=output, resume=snapshot)
+    model.trainer.save(snapshot, model.metadata)
+    assert learn_image(photograph, n_steps=4, output=output, resume=snapshot).step == 4
+
+
+@pytest.mark.parametrize("name", ["step_000010.png", "step_000012.png", "report.json"])
+def test_what_is_in_the_way_of_a_file_is_known_before_the_training(
+    photograph, config, tmp_path, name
+):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(AppError, match=f"cannot write .*{name}': not a regular file but a FIFO"):
+        learn_image(photograph, config, n_steps=12, output=tmp_path, **SMALL)
+    assert not (tmp_path / "reference.png").exists()
+
+
 def test_no_steps_at_all(photograph, config, tmp_path):
     result = learn_image(photograph, config, n_steps=0, output=tmp_path / "out", **SMALL)
     assert [path.name for path in result.pictures] == ["step_000000.png", "reference.png"]
     report = json.loads(result.report.read_text(), parse_constant=pytest.fail)
     assert report["loss"] is None
     assert report["timings"]["samples_per_second"] == 0
+    output = tmp_path / "out"
+    assert learn_image(photograph, n_steps=2, output=output, resume=result.snapshot).step == 2
 
 
 def test_one_pixel_and_one_sample(config, tmp_path):
