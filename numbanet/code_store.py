@@ -55,8 +55,6 @@ def _directory(chosen: str | None, cache_home: str | None) -> Path:
 
 def why_not_trusted(status: os.stat_result) -> str | None:
     """Why somebody else may have written to a file or a directory; None if nobody can have."""
-    if not hasattr(os, "geteuid"):  # not a system of POSIX's
-        return None
     if status.st_uid != os.geteuid():
         return f"it belongs to user {status.st_uid}"
     if status.st_mode & OTHERS_WRITE:

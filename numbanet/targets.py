@@ -1,7 +1,6 @@
 """From the name of a device and a precision to the target that a model runs on."""
 
 import ctypes
-import os
 import re
 from functools import cache
 from typing import Any
@@ -70,7 +69,7 @@ def find_device(name: str) -> Any:
 def has_driver() -> bool:
     """Whether NVIDIA's driver is installed; asks without importing what speaks to it."""
     try:
-        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        ctypes.CDLL("libcuda.so.1")
     except OSError:
         return False
     return True
