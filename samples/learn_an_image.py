@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 import numbanet
+from numbanet.app.image_file import read_photograph
 
 HERE = Path(__file__).parent
 BATCH_SIZE = 1 << 14
@@ -25,7 +26,7 @@ n_steps = int(arguments.get(3, 300))
 
 # 1. Data. Displayed values are gamma-encoded; networks learn linear light, which is what averages
 #    and interpolates correctly. A pure power of 2.2 as in tiny-cuda-nn.
-photograph = np.asarray(Image.open(image_path).convert("RGB"), np.float32) / 255
+photograph = read_photograph(image_path).encoded()  # [height, width, 3] in [0, 1], of any image
 linear = photograph**2.2
 height, width = photograph.shape[:2]
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 import numbanet
+from numbanet.app.image_file import read_photograph
 
 import numbanet.torch as tcnn  # isort: skip (before PyTorch: see docs/migrating.md, speed)
 import torch
@@ -26,7 +27,7 @@ config_path = arguments.get(2, HERE / "configs/config_hash.json")
 n_steps = int(arguments.get(3, 300))
 
 # 1. Data: the photograph in linear light, looked up with bilinear interpolation.
-photograph = torch.from_numpy(np.asarray(Image.open(image_path).convert("RGB"), np.float32) / 255)
+photograph = torch.tensor(read_photograph(image_path).encoded())  # [height, width, 3] in [0, 1]
 linear = (photograph**2.2).permute(2, 0, 1)[None]
 
 

@@ -3,8 +3,16 @@
 import subprocess
 import sys
 
+import numpy as np
+import pytest
+from PIL import Image
 
-def test_learn_an_image(program, photograph, config, tmp_path):
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_learn_an_image(program, photograph, config, tmp_path, bits):
+    if bits == 16:  # which Pillow cuts off if it is asked for RGB
+        grey = np.asarray(Image.open(photograph).convert("L"), np.uint16) * 257
+        Image.fromarray(grey).save(photograph)
     _, environment = program
     sample = f"{environment['PYTHONPATH']}/samples/learn_an_image.py"
     done = subprocess.run(
@@ -20,3 +28,6 @@ def test_learn_an_image(program, photograph, config, tmp_path):
     assert (tmp_path / "learned.png").is_file()
     psnr = next(line for line in done.stdout.splitlines() if line.startswith("PSNR"))
     assert float(psnr.split()[1]) > 20
+    with Image.open(tmp_path / "learned.png") as learned, Image.open(photograph) as original:
+        means = np.mean(learned), np.mean(original) / (257 if bits == 16 else 1)
+    assert means[0] == pytest.approx(means[1], abs=4)
