@@ -43,6 +43,9 @@ class LossSums:
     sums: Any  # in the target's memory until the engine's next pass
     n: int
     n_elements: int
+    # One float32 in which gradients of the encoding that are large, or NaN, were noted; without it
+    # they are only where all gradients are.
+    noted: Any = None
 
 
 class Engine(Protocol):
@@ -60,12 +63,13 @@ class Engine(Protocol):
 
     def forward_backward(
         self, batch: Batch, params: Any, loss: AbstractLoss | None = None,
-        gradients: Gradients | None = None, dl_dinput: Any = None,
+        gradients: Gradients | None = None, dl_dinput: Any = None, *, overwrite: bool = False,
     ) -> LossSums:  # fmt: skip
         """Add to `gradients` and overwrite `dl_dinput`, where they are given.
 
         Args:
             loss: of the batch's targets; None where it has none.
+            overwrite: the gradients too.
         """
 
     def double_backward(

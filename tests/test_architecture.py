@@ -53,7 +53,7 @@ LAYERS = (
 )
 # The same within numbanet/cuda.
 ROOMS = (
-    *("errors", "toolchain", "driver", "launch", "memory", "block"),
+    *("errors", "toolchain", "driver", "launch", "memory", "block", "tables"),
     *("chain", "fused", "wide", "optimizer", "in_kernels", "engine", "target"),
 )
 # What may still be larger than MOST_LINES, MOST_LINES_OF_FUNCTION and MOST_ARGUMENTS allow. Take
@@ -112,6 +112,7 @@ KERNELS = {  # their arguments are what a launch packs
     "cuda/chain/tensor.py weight_gradients",
     "cuda/fused/training.py fused_training",
     "cuda/optimizer/kernels.py finish_step",
+    "cuda/tables/sums.py sum_records",
     "cuda/wide/samples_kernel.py wide_training",
 }
 MOST_LINES, MOST_LINES_OF_FUNCTION, MOST_ARGUMENTS = 300, 50, 8

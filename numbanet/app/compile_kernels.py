@@ -51,6 +51,8 @@ def compile_kernels(
         try:
             model = numbanet.create_from_config(*dims, content, device=device, precision=precision)
             run_everything(model, batch_size)
+            for size in model.network.engine.batch_sizes:
+                train_once(model, size)
         except CudaError as error:
             raise AppError(f"{device.name}, {precision}: {error}") from error
         except (ValueError, TypeError) as error:
@@ -74,6 +76,15 @@ def run_everything(model: numbanet.TrainableModel, n: int) -> None:
     trainer.training_step(inputs, None, external_dl_dy=outputs, use_inference_params=True)
     trainer.inference(inputs)
     trainer.input_gradient(0, inputs)
+
+
+def train_once(model: numbanet.TrainableModel, n: int) -> None:
+    """Ask for a training step with a batch of n."""
+    target = model.network.target
+    inputs, outputs = (
+        target.empty(n, k) for k in (model.network.n_input_dims, model.network.n_output_dims)
+    )
+    model.trainer.training_step(inputs, outputs)
 
 
 def check_cache() -> None:

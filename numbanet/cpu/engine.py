@@ -46,7 +46,11 @@ class CpuEngine:
         loss: AbstractLoss | None = None,
         gradients: Gradients | None = None,
         dl_dinput: np.ndarray | None = None,
+        *,
+        overwrite: bool = False,
     ) -> LossSums:
+        if overwrite:
+            gradients.flat[:] = 0
         plan = TrainingPlan(
             self.model,
             loss,

@@ -66,9 +66,9 @@ class CpuTraining(AbstractTraining):
     ) -> StepResult:  # fmt: skip
         if run_optimizer:
             self._check_count(self.n_steps)
-        if overwrite:
-            gradients.flat[:] = 0
-        found = self._engine.forward_backward(batch, params, loss, gradients, dl_dinput)
+        found = self._engine.forward_backward(
+            batch, params, loss, gradients, dl_dinput, overwrite=overwrite
+        )
         value = float(found.sums.sum() / found.n_elements)
         if not run_optimizer:
             return StepResult(value)

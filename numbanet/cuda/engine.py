@@ -8,10 +8,12 @@ from numbanet.cuda.fused.engine import Fused
 from numbanet.cuda.launch.kernel import exclusive
 from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.memory.workspace import Workspace
+from numbanet.cuda.tables.gradients import ModelTables, tables_of
 from numbanet.cuda.wide.engine import Wide
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.engine import Batch, Gradients, LossSums
 from numbanet.losses.base import AbstractLoss
+from numbanet.storage.views import FLOAT_BYTES
 
 
 class CudaEngine:
@@ -45,11 +47,13 @@ class CudaEngine:
         fuses = can and fused is not False
         self.fused = Fused(self.workspace) if fuses else None
         self.wide = Wide(self.workspace) if fuses else None
+        self.tables = tables_of(device, model.encoding, precision) if fuses else None
 
     @property
     def generation(self) -> int:
         """Changes when memory has moved that queued work knows."""
-        return self.workspace.generation
+        of_tables = 0 if self.tables is None else self.tables.generation
+        return self.workspace.generation + of_tables
 
     def release(self) -> None:
         """Give the memory between the kernels back; it is made anew when it is needed."""
@@ -57,6 +61,8 @@ class CudaEngine:
         self.chain.release()
         if self.wide is not None:
             self.wide.release()
+        if self.tables is not None:
+            self.tables.release()
 
     def _for_inference(self, n: int) -> Fused | Chain:
         """What evaluates a batch of n."""
@@ -71,6 +77,18 @@ class CudaEngine:
         if self.wide is not None and self.wide.can_train:
             return self.wide
         return self._chain("a step")
+
+    def _tables_for(self, serving, n: int, gradients: Gradients | None) -> ModelTables | None:
+        """What adds up the gradients of tables, if not the kernels that serve a batch of n."""
+        tables = self.tables if gradients is not None and serving is not self.chain else None
+        return tables if tables is not None and n >= tables.fewest else None
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Samples of a batch from which on other kernels serve a training step."""
+        if self.tables is None or self._for_training(1) is self.chain:
+            return ()
+        return (self.tables.fewest,)
 
     def _chain(self, what: str) -> Chain:
         if self._required:
@@ -98,13 +116,29 @@ class CudaEngine:
         loss: AbstractLoss | None = None,
         gradients: Gradients | None = None,
         dl_dinput: DeviceArray | None = None,
+        *,
+        overwrite: bool = False,
     ) -> LossSums:
-        serving = self._for_training(len(batch))
-        n_sums = serving.forward_backward(batch, params, loss, gradients, dl_dinput)
-        if gradients is not None and gradients.in_halves:
-            self.workspace.collect(gradients)
-        sums = self.workspace.partial_sums(n_sums)
-        return LossSums(sums, n_sums, self.workspace.n_elements(batch))
+        n, given = len(batch), (batch, params, loss, gradients, dl_dinput)
+        serving = self._for_training(n)
+        tables = self._tables_for(serving, n, gradients)
+        if overwrite:
+            self._clear(gradients, tables)
+        if tables is None:
+            n_sums = serving.forward_backward(*given)
+            if gradients is not None and gradients.in_halves:
+                self.workspace.collect(gradients)
+        else:
+            n_sums = serving.forward_backward(*given, tables.keep(n))
+            to = self.workspace.float_gradients(gradients)
+            tables(batch.inputs.address, n, to, self.workspace.unscaled, not overwrite)
+        sums, noted = self.workspace.partial_sums(n_sums), tables and tables.noted
+        return LossSums(sums, n_sums, self.workspace.n_elements(batch), noted)
+
+    def _clear(self, gradients: Gradients, tables: ModelTables | None) -> None:
+        """Zero the gradients that a pass adds to: tables' own are written as a whole."""
+        n = gradients.flat.size if tables is None else self.model.network.n_params
+        self._device.zero(gradients.flat.address, n * FLOAT_BYTES)
 
     @exclusive
     def double_backward(

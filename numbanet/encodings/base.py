@@ -153,6 +153,8 @@ class AbstractEncoding(ABC):
         """
         return (1,) * len(self.partition_columns)
 
+    has_edges = False  # whether its parameters are tables on grids, with the functions of `Grid`
+
     def initial_params(self, rng) -> np.ndarray:
         """Initial values, float32 [n_params]; advances `rng` by n_params draws."""
         return np.zeros(self.n_params, np.float32)

@@ -10,7 +10,7 @@ from numbanet.cuda.fused.training import TRAINING, training_kernel
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.launch.threads import WARP
 from numbanet.cuda.memory.arrays import DeviceArray, address_of
-from numbanet.cuda.memory.workspace import Workspace
+from numbanet.cuda.memory.workspace import Kept, Workspace
 from numbanet.engine import Batch, Gradients
 from numbanet.losses.base import AbstractLoss
 from numbanet.storage.views import STORAGES
@@ -71,11 +71,12 @@ class Fused:
         loss: AbstractLoss | None,
         gradients: Gradients | None,
         dl_dinput: DeviceArray | None,
+        kept: Kept | None = None,
     ) -> int:
-        """As Chain.forward_backward."""
+        """As Chain.forward_backward; gradients of features are kept where that is asked for."""
         own, shape, n = self._workspace, self.training_shape, len(batch)
-        options = own.options(batch, gradients, dl_dinput)
-        if gradients is None:  # there is nothing to keep in the block
+        options = own.options(batch, gradients, dl_dinput, kept)
+        if gradients is None or kept is not None:  # there is nothing to add up in the block
             shape = replace(shape, layout=replace(shape.layout, n_private=0))
         kernel = self._kernel(
             (loss, options),
@@ -85,7 +86,7 @@ class Fused:
         )
         grid = self._grid(shape, n)
         n_sums = grid * shape.layout.n_threads // WARP
-        scatter, factor = own.encoding_gradients(gradients)
+        scatter, factor = own.encoding_gradients(gradients, kept)
         flat = 0 if gradients is None else gradients.flat.address
         kernel(
             grid,

@@ -36,6 +36,7 @@ from numbanet.cuda.launch.threads import (
     warp_sum,
 )
 from numbanet.cuda.memory.workspace import PassOptions
+from numbanet.cuda.tables.keep import keep_words
 from numbanet.device import (
     ZERO,
     device,
@@ -69,7 +70,8 @@ def training_kernel(
     gradients, scatter, factor, partial sums, inputs' gradients).
 
     Weights' gradients are multiplied by `unscaled`, the encoding's by `factor`, and added; the
-    inputs' are multiplied by `unscaled` and written.
+    inputs' are multiplied by `unscaled` and written. Those of kept features are written to
+    `scatter`, and the encoding's are left to others.
     """
     network = layout.model.network
     param_gradients, input_gradients = options.param_gradients, options.input_gradients
@@ -80,11 +82,12 @@ def training_kernel(
     gradient = output_gradient(layout, precision, loss, options)
     steps, flushes = steps_back(layout, precision, param_gradients)
     to_features = features_backward(layout, precision)
-    scatters = param_gradients and n_params > 0
+    keep = keep_words(*options.kept) if options.kept else nothing
+    scatters = param_gradients and n_params > 0 and options.kept is None
     encoding, n_private = layout.model.encoding, layout.n_private
     scatter = encode_backward(encoding, precision, storage, n_private) if scatters else nothing
     to_inputs = encode_backward_input(encoding, precision) if input_gradients else nothing
-    wants_features = scatters or input_gradients
+    wants_features = scatters or options.kept is not None or input_gradients
     is_private, private = scatters and n_private > 0, layout.rows[-1]
     read, load_row, n_words = (
         read_row(n_dims),
@@ -171,6 +174,7 @@ def training_kernel(
                 if i < n:
                     # Reads the inputs by itself, lest all that is computed of them stays in use.
                     to_inputs(pinputs, pparams, words, unscaled, i, pdl_dinput)
+                    keep(words, i, n, pscatter)
                     x = local_array(n_dims)
                     read(pinputs, np.uint32(i * np.uint32(n_dims)), x)
                     noise = np.uint32(words[0] ^ np.uint32(i * NOISE))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from numbanet.cuda.memory.arrays import DeviceArray, address_of, empty
 from numbanet.cuda.memory.parameters import Collector
@@ -11,6 +11,18 @@ from numbanet.engine import Batch, Gradients
 from numbanet.storage.views import FLOAT_BYTES
 
 LOSS_SCALES = {"float32": 1.0, "float16": 128.0, "bfloat16": 128.0}
+
+
+class Kept(NamedTuple):
+    """Pairs of features whose gradients a pass leaves to others to add up, and where."""
+
+    first: int
+    stop: int
+    address: int  # of a row of all samples, padded to a multiple of 4, for each pair
+
+    @property
+    def pairs(self) -> tuple[int, int]:
+        return self.first, self.stop
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,7 @@ class PassOptions:
     param_gradients: bool = True
     storage: str = "float32"  # of the gradients of the encoding
     input_gradients: bool = False
+    kept: tuple[int, int] | None = None  # see Kept.pairs
 
 
 class Workspace:
@@ -56,15 +69,20 @@ class Workspace:
         return Collector(self.device, self.precision, self.unscaled)
 
     def options(
-        self, batch: Batch, gradients: Gradients | None, dl_dinput: DeviceArray | None
+        self,
+        batch: Batch,
+        gradients: Gradients | None,
+        dl_dinput: DeviceArray | None,
+        kept: Kept | None = None,
     ) -> PassOptions:
-        in_halves = gradients is not None and gradients.in_halves
+        in_halves = gradients is not None and gradients.in_halves and kept is None
         return PassOptions(
             batch.pdf is not None,
             batch.external_dl_dy is not None,
             gradients is not None,
             self.precision if in_halves else "float32",
             dl_dinput is not None,
+            None if kept is None else kept.pairs,
         )
 
     def scale(self, batch: Batch) -> float:
@@ -81,10 +99,17 @@ class Workspace:
         """The address of the encoding's parameters."""
         return params.address + self.model.network.n_params * params.dtype.itemsize
 
-    def encoding_gradients(self, gradients: Gradients | None) -> tuple[int, float]:
-        """Where the encoding's gradients are added up, and the factor that they are added with."""
+    def encoding_gradients(
+        self, gradients: Gradients | None, kept: Kept | None = None
+    ) -> tuple[int, float]:
+        """Where the encoding's gradients are added up, and the factor that they are added with.
+
+        Or where those of its features are kept.
+        """
         if gradients is None:
             return 0, self.unscaled
+        if kept is not None:
+            return kept.address, 1.0
         if gradients.in_halves:  # scaled until they are collected
             return gradients.scatter.address, 1.0
         return self.float_gradients(gradients), self.unscaled

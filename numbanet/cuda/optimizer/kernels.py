@@ -31,8 +31,9 @@ N_STEPS, N_SKIPPED, ARRIVED, RUNS, N_RESULTS = (np.uint32(k) for k in range(5))
 N_CONTROL = 8
 HISTORY = 4096  # results that are kept, each the bits of a loss and whether the step was skipped
 
+MOST_CHECKED = 3  # pieces of memory in which infinities are looked for
 FINISH = (
-    *("uint64", "uint32") * 3,
+    *("uint64", "uint32") * (MOST_CHECKED + 1),
     *("float32", "uint64", "uint64", "uint64", "uint64", "uint32"),
 )
 VERIFY = ("uint64", "uint32", "uint64", "uint32", "uint64", "uint64")
@@ -83,19 +84,19 @@ def arrive(found, control):
 
 @cache
 def finish_kernel(optimizer: AbstractOptimizer):
-    """(inputs, n_inputs, gradients, n_gradients, partial_sums, n_sums, factor, control, history,
-    hyperparams, scalars, wants_step).
+    """(inputs, n_inputs, gradients, n_gradients, others, n_others, partial_sums, n_sums, factor,
+    control, history, hyperparams, scalars, wants_step).
 
-    All blocks look for inputs and gradients that are infinite, or count as such, or NaN. The last
-    one to be done adds up the loss, writes it to the history, and decides whether the step runs;
-    for one that does, it counts it and computes its scalars.
+    All blocks look for inputs, gradients and others' largest ones that are infinite, or count as
+    such, or NaN. The last one to be done adds up the loss, writes it to the history, and decides
+    whether the step runs; for one that does, it counts it and computes its scalars.
     """
     schedule = optimizer.schedule
     n_hyperparams, n_scalars = optimizer.n_hyperparams, optimizer.n_scalars
     least_bad = np.float32(optimizer.least_bad_gradient).view(np.uint32)
 
     def finish_step(
-        pinputs, n_inputs, pgradients, n_gradients, psums, n_sums, factor,
+        pinputs, n_inputs, pgradients, n_gradients, pothers, n_others, psums, n_sums, factor,
         pcontrol, phistory, phyperparams, pscalars, wants_step,
     ):  # fmt: skip
         sums, control = float_vector(psums, n_sums), uint32_vector(pcontrol, N_CONTROL)
@@ -104,6 +105,7 @@ def finish_kernel(optimizer: AbstractOptimizer):
         scalars = float_vector(pscalars, n_scalars)
         bad = has_beyond(INFINITY, pinputs, n_inputs)
         bad |= has_beyond(least_bad, pgradients, n_gradients)
+        bad |= has_beyond(least_bad, pothers, n_others)
         is_last, bad = arrive(bad, control)
         if not is_last or thread_index() >= np.uint32(WARP):
             return

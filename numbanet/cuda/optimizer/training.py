@@ -192,9 +192,9 @@ class CudaTraining(AbstractTraining):
         self, found, batch, params, loss, optimizer, gradients, dl_dinput, overwrite, run_optimizer
     ) -> None:
         """Queue the kernels of a step; whatever they need is there after the first time."""
-        if overwrite:
-            self._device.zero(gradients.flat.address, gradients.flat.nbytes)
-        sums = self._engine.forward_backward(batch, params, loss, gradients, dl_dinput)
+        sums = self._engine.forward_backward(
+            batch, params, loss, gradients, dl_dinput, overwrite=overwrite
+        )
         self._finish(found, batch, gradients, sums, run_optimizer)
         if run_optimizer:
             if optimizer.is_tame:
@@ -222,12 +222,17 @@ class CudaTraining(AbstractTraining):
         self, found: OptimizerKernels, batch: Batch, gradients: Gradients, loss: LossSums,
         run_optimizer: bool,
     ) -> None:  # fmt: skip
-        checked = (batch.inputs, gradients.flat) if run_optimizer else ()
+        checked = ()
+        if run_optimizer:
+            checked = batch.inputs, gradients.flat
+            if loss.noted is not None:
+                n_network = self._engine.model.network.n_params
+                checked = batch.inputs, gradients.flat[:n_network], loss.noted
         most = max((array.size for array in checked), default=1)
         found.finish(
             min(-(-most // BLOCK), kernels.MOST_BLOCKS),
             *(number for array in checked for number in (array.address, array.size)),
-            *((0, 0) * (2 - len(checked))),
+            *((0, 0) * (kernels.MOST_CHECKED - len(checked))),
             *(loss.sums.address, loss.n, 1.0 / loss.n_elements),
             *(self._control.address, self._results.history.address),
             *(found.hyperparams.address, found.scalars.address, int(run_optimizer)),

@@ -8,7 +8,7 @@ from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.launch.rows import MOST_ROWS
 from numbanet.cuda.launch.threads import WARP
 from numbanet.cuda.memory.arrays import DeviceArray, empty
-from numbanet.cuda.memory.workspace import PassOptions, Workspace
+from numbanet.cuda.memory.workspace import Kept, PassOptions, Workspace
 from numbanet.cuda.wide.layout import UNITS, WideLayout, trains_wide
 from numbanet.cuda.wide.samples_kernel import WIDE_TRAINING, wide_training_kernel
 from numbanet.cuda.wide.weights_kernel import (
@@ -89,12 +89,13 @@ class Wide:
         loss: AbstractLoss | None,
         gradients: Gradients | None,
         dl_dinput: DeviceArray | None,
+        kept: Kept | None = None,
     ) -> int:
-        """As Chain.forward_backward."""
+        """As Fused.forward_backward."""
         own, n_all, n_blocks = self._workspace, len(batch), self._device.n_multiprocessors
         layout = self.layout if dl_dinput is None else self.layout.to_inputs
-        train = self._training(layout, loss, own.options(batch, gradients, dl_dinput))
-        scatter, factor = own.encoding_gradients(gradients)
+        train = self._training(layout, loss, own.options(batch, gradients, dl_dinput, kept))
+        scatter, factor = own.encoding_gradients(gradients, kept)
         n_slab = self._slab(layout)
         units = self._memory(layout, min(n_all, n_slab))
         sums = own.partial_sums(-(-n_all // n_slab) * n_blocks * N_WARPS)

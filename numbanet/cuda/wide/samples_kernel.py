@@ -28,6 +28,7 @@ from numbanet.cuda.launch.threads import (
     warp_sum,
 )
 from numbanet.cuda.memory.workspace import PassOptions
+from numbanet.cuda.tables.keep import keep_words
 from numbanet.cuda.wide.layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, WideLayout
 from numbanet.cuda.wide.network import backward, forward
 from numbanet.device import (
@@ -106,7 +107,8 @@ def wide_training_kernel(
     scatter, factor, partial sums, inputs' gradients, unscaled).
 
     For samples `first` ... of n_all. The encoding's gradients are multiplied by `factor` and added,
-    the inputs' are multiplied by `unscaled` and written; without either nothing goes back.
+    the inputs' are multiplied by `unscaled` and written; without either nothing goes back. Kept
+    features are as in the fused kernel.
     """
     encoding, network = layout.model.encoding, layout.model.network
     param_gradients, input_gradients = options.param_gradients, options.input_gradients
@@ -114,8 +116,10 @@ def wide_training_kernel(
     read, features_row = read_row(n_dims), lane_row(n_features)
     n_feature_words, n_pieces = n_features // 2, n_features // PIECE_HALVES
     load, encode = load_weights(layout.block), encode_in_words(encoding, precision)
-    scatters = param_gradients and encoding.n_params > 0
-    wants_features, goes_back = scatters or input_gradients, param_gradients or input_gradients
+    keep = keep_words(*options.kept) if options.kept else nothing
+    scatters = param_gradients and encoding.n_params > 0 and options.kept is None
+    wants_features = scatters or options.kept is not None or input_gradients
+    goes_back = param_gradients or input_gradients
     multiply = forward(layout, precision, keeps=goes_back)
     back = nothing
     if goes_back:
@@ -192,6 +196,7 @@ def wide_training_kernel(
                     dl_dfeatures = uint32_view(local_array(n_feature_words))
                     unrolled(n_pieces, load_piece, np.uint64(row + of_gradients), dl_dfeatures)
                     to_inputs(pinputs, pparams, dl_dfeatures, unscaled, sample, pdl_dinput)
+                    keep(dl_dfeatures, np.uint32(first + sample), n_all, pscatter)
                     read(pinputs, np.uint32(sample * np.uint32(n_dims)), x)
                     number, none = np.uint32(first + sample), np.uint32(0)
                     scatter(x, pparams, dl_dfeatures, factor, number, n_all, pscatter, none, ZERO)

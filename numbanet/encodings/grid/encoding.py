@@ -18,7 +18,7 @@ import numpy as np
 
 from numbanet.device import ZERO, device, local_array
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.encodings.grid import level, partitions, rows, tables
+from numbanet.encodings.grid import edges, level, partitions, rows, tables
 from numbanet.encodings.grid.indexing import (
     FAR,
     HASHES,
@@ -222,6 +222,21 @@ class Grid(AbstractEncoding):
     @cached_property
     def level_double_backward_params(self):
         return level.double_backward_params(self)
+
+    @cached_property
+    def locate(self):
+        """(level, x, cell, factors): the cell of x, and the factors of its corners."""
+        return level.locate(self)
+
+    @cached_property
+    def edge(self):
+        """(level, cell, factors, e) -> the entries of both ends of edge e, and its share."""
+        return edges.edge(self)
+
+    @property
+    def has_edges(self) -> bool:
+        """A random corner is no edge."""
+        return not self.stochastic_interpolation
 
     # All levels and one sample.
 

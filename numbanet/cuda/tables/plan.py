@@ -1,0 +1,129 @@
+"""How the gradient of a grid's tables is divided among blocks.
+
+A level whose table fits the shared memory of a block is `resident`: a block adds up all samples of
+a slice of the batch. A larger one is cut into bins of BIN entries: the edges of all samples are
+first written as records, sorted by bin, and a block then adds up the records of one bin.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from numbanet.encodings.base import Part
+
+LOG2_BIN = 13
+BIN = 1 << LOG2_BIN  # entries of a bin, of which a block has two features
+MOST_BINS = 512  # of a level
+JOBS = 128  # blocks for all resident levels, about as many as there are multiprocessors
+PIECES = 64  # into which a level's records are cut at least, by bins and by slices of the batch
+
+
+@dataclass(frozen=True)
+class Resident:
+    """A level, some of whose features a block has in its shared memory."""
+
+    level: int
+    first_feature: int
+    size: int  # entries
+    first_param: int  # of the level, among the grid's
+
+
+@dataclass(frozen=True)
+class Binned:
+    """Two features of a level whose entries are cut into bins."""
+
+    level: int
+    first_feature: int
+    size: int
+    first_param: int
+
+    @property
+    def n_bins(self) -> int:
+        return -(-self.size // BIN)
+
+    @property
+    def n_slices(self) -> int:
+        """Of the batch, so that coarse levels are no more work for a block than fine ones."""
+        return max(1, PIECES // self.n_bins)
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """Who adds up which gradients; `part` is a grid within the model's encoding."""
+
+    part: Part
+    max_shared_bytes: int
+
+    @property
+    def grid(self):
+        return self.part.encoding
+
+    @property
+    def n_features(self) -> int:
+        return self.grid.n_features_per_level
+
+    @cached_property
+    def _fits(self) -> tuple[bool, ...]:
+        return tuple(4 * int(level.size) <= self.max_shared_bytes for level in self.grid.levels)
+
+    def _first_param(self, k: int) -> int:
+        return int(self.grid.levels[k].offset) * self.n_features
+
+    @cached_property
+    def resident_features(self) -> int:
+        """Features that a block of a resident level has."""
+        sizes = [int(s.size) for s, fits in zip(self.grid.levels, self._fits, strict=True) if fits]
+        n = self.n_features
+        while n > 1 and 4 * n * max(sizes, default=0) > self.max_shared_bytes:
+            n //= 2
+        return n
+
+    @cached_property
+    def residents(self) -> tuple[Resident, ...]:
+        return tuple(
+            Resident(k, f, int(level.size), self._first_param(k))
+            for k, (level, fits) in enumerate(zip(self.grid.levels, self._fits, strict=True))
+            if fits
+            for f in range(0, self.n_features, self.resident_features)
+        )
+
+    @property
+    def n_slices(self) -> int:
+        """Of the batch, each of which has blocks for all resident levels."""
+        return max(1, JOBS // max(len(self.residents), 1))
+
+    @property
+    def resident_bytes(self) -> int:
+        """Of shared memory."""
+        return 4 * self.resident_features * max((job.size for job in self.residents), default=0)
+
+    @cached_property
+    def binned(self) -> tuple[Binned, ...]:
+        return tuple(
+            Binned(k, f, int(level.size), self._first_param(k))
+            for k, (level, fits) in enumerate(zip(self.grid.levels, self._fits, strict=True))
+            if not fits
+            for f in range(0, self.n_features, 2)
+        )
+
+    @property
+    def n_offsets(self) -> int:
+        """Where the bins of a level begin among sorted records, and the end, for every level."""
+        return max((job.n_bins for job in self.binned), default=0) + 1
+
+    @property
+    def n_edges(self) -> int:
+        """Of a cell, along the first dimension."""
+        return max(self.grid.n_corners // 2, 1)
+
+    @property
+    def n_reductions(self) -> int:
+        """Additions of two features to memory that a sample would need otherwise."""
+        return self.grid.n_levels * self.grid.n_corners * max(self.n_features // 2, 1)
+
+    @property
+    def n_binned_params(self) -> int:
+        return sum(job.size * min(self.n_features, 2) for job in self.binned)
+
+    @property
+    def is_possible(self) -> bool:
+        return all(each.n_bins <= MOST_BINS for each in self.binned)

@@ -1,0 +1,236 @@
+"""Gradients of tables that do not fit shared memory, first half: records, sorted by bin.
+
+A record is an edge of a sample's cell: the entry of its left end within a bin, how the right end
+follows from it, the place along the edge, and what the edge gets of the gradients of two features,
+as halves. Ends in two bins, or too far apart, are two records, of which the right ones are written
+in a second round. A block sorts its records in shared memory, so that whole lines are written.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from numbanet.cuda.launch.threads import (
+    barrier,
+    barrier_or,
+    block_index,
+    block_index_y,
+    blocks_per_grid,
+    thread_index,
+)
+from numbanet.cuda.tables.plan import BIN, LOG2_BIN, MOST_BINS, TablePlan
+from numbanet.cuda.tables.units import (
+    EXPONENT_OF_NAN,
+    bit_length,
+    count_up,
+    largest_exponent,
+    power,
+    raise_word,
+)
+from numbanet.device import ZERO, device, local_array, select, uint32_view, unrolled
+from numbanet.storage.halves import TO_FLOATS, floats_to_float16_pair
+from numbanet.storage.views import float_vector, uint32_vector
+from numbanet.tiles.instructions import (
+    load_word,
+    load_words,
+    shared_memory,
+    store_word,
+    store_word_to,
+    store_words_to,
+)
+
+# inputs, n, words, pitch, largest, records, offsets, levels with a second round
+RECORDS = ("uint64", "uint32", "uint64", "uint32", *("uint64",) * 4)
+N_THREADS = 512
+PER_THREAD = 8  # records of a round
+ROUND = N_THREADS * PER_THREAD  # records of a block
+COUNTS, STARTS = 0, 4 * MOST_BINS  # in shared memory
+STAGE = -(-(STARTS + 4 * (MOST_BINS + 1)) // 16) * 16
+SHARED_BYTES = STAGE + 8 * ROUND
+HALF_BITS = 14  # the largest gradient becomes a half of so many bits, less than 2^15
+FLIPS_SHIFT, PLACE_SHIFT = np.uint32(14), np.uint32(19)
+PLACES = 1 << 13  # along an edge
+NEXT = np.uint32(31)  # the right end follows the left one
+NO_PLACE, BIN_SHIFT, BIN_MASK = np.uint32(0xFFFFFFFF), np.uint32(LOG2_BIN), np.uint32(BIN - 1)
+
+
+def shape(plan: TablePlan) -> tuple[int, int, int]:
+    """Edges of a thread and sample, samples of a thread, and threads of a sample."""
+    edges = min(plan.n_edges, 4)
+    return edges, PER_THREAD // edges, plan.n_edges // edges
+
+
+def block_samples(plan: TablePlan) -> int:
+    """Samples of a block."""
+    _, samples, threads = shape(plan)
+    return samples * N_THREADS // threads
+
+
+@cache
+def offset_address(plan: TablePlan):
+    """Device function (address, number, k): of where bin k begins in that round of a block."""
+    row = np.uint64(4 * plan.n_offsets)
+
+    @device
+    def offset_address(address, number, k):
+        return np.uint64(address + row * number + np.uint64(4) * np.uint64(k))
+
+    return offset_address
+
+
+@cache
+def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: str):
+    """Write the records of a block's samples (block x) for a level (block y); see RECORDS."""
+    grid, part = plan.grid, plan.part
+    n_dims, n_features, n_factors = grid.n_dims, plan.n_features, grid.n_factors
+    n_edges, n_passes, n_groups = shape(plan)
+    of_pass, of_block = np.uint32(N_THREADS // n_groups), np.uint32(block_samples(plan))
+    levels = tuple(np.uint32(job.level) for job in plan.binned)
+    columns = tuple(
+        np.uint32(part.first_column + job.level * n_features + job.first_feature - 2 * first_word)
+        for job in plan.binned
+    )
+    first_dim, to_floats = np.uint32(part.first_dim), TO_FLOATS[precision]
+    level_constants, locate_, edge_ = grid.level_constants, grid.locate, grid.edge
+    exponent_of, is_single = largest_exponent(1), n_features == 1
+    n_storage, n_places = 2 * PER_THREAD, PER_THREAD + 1
+    offset_at, n_offsets = offset_address(plan), np.uint32(plan.n_offsets)
+    most_bins = np.uint32(max(plan.n_offsets - 1, 1))
+
+    @device
+    def make_record(k, p, group, place, values, known, to):
+        (level, cell, factors), (low, high), (turn, shared, words, places) = place, values, to
+        left, right, share = edge_(level, cell, factors, group * n_edges + k)
+        t, j = factors[1], p * n_edges + k
+        differs = np.uint32(left ^ right)
+        flips_low_bits = (differs & np.uint32(differs + np.uint32(1))) == np.uint32(0)
+        by_flips = flips_low_bits & (differs < np.uint32(BIN))
+        same_bin = np.uint32(left >> BIN_SHIFT) == np.uint32(right >> BIN_SHIFT)
+        pair = by_flips | ((right == np.uint32(left + np.uint32(1))) & same_bin)
+        is_first = turn == np.uint32(0)
+        of_end = select(pair, np.float32(1), select(is_first, np.float32(1) - t, t))
+        entry = select(is_first, left, right)
+        flips = select(by_flips, bit_length(differs), NEXT)
+        along = np.uint32(min(np.int32(t * np.float32(PLACES)), np.int32(PLACES - 1)))
+        how = np.uint32((flips << FLIPS_SHIFT) | (along << PLACE_SHIFT))
+        words[2 * j] = np.uint32((entry & BIN_MASK) | select(pair, how, np.uint32(0)))
+        share *= of_end
+        words[2 * j + 1] = floats_to_float16_pair(share * low, share * high)
+        places[j] = NO_PLACE
+        if known & (is_first | (not pair)):
+            owner = np.uint32(entry >> BIN_SHIFT)
+            rank = count_up(np.uint32(shared + owner * np.uint32(4)), np.uint32(1))
+            places[j] = np.uint32((owner << np.uint32(16)) | rank)
+            if not pair:
+                places[PER_THREAD] = np.uint32(1)
+
+    @device
+    def make_records(p, source, level, to):
+        inputs, n, words, q, pitch, is_high, scale = source
+        thread = thread_index()
+        within = np.uint32(thread % of_pass + np.uint32(p) * of_pass)
+        i, group = np.uint32(block_index() * of_block + within), np.int64(thread // of_pass)
+        known = i < n
+        i = min(i, np.uint32(n - np.uint32(1)))
+        x, cell, factors = (
+            local_array(n_dims), uint32_view(local_array(n_dims)), local_array(n_factors),
+        )  # fmt: skip
+        row = np.uint64(i) * np.uint64(n_columns) + np.uint64(first_dim)
+        for d in range(n_dims):
+            x[d] = inputs[row + np.uint64(d)]
+        low, high = to_floats(words[np.uint64(q) * np.uint64(pitch) + np.uint64(i)])
+        if is_single:
+            low, high = select(is_high, high, low), ZERO
+        locate_(level, x, cell, factors)
+        unrolled(
+            n_edges, make_record, p, group, (level, cell, factors), (scale * low, scale * high),
+            known, to,
+        )  # fmt: skip
+
+    @device
+    def stage_record(j, shared, words, places):
+        place = places[j]
+        if place != NO_PLACE:
+            start = load_word(
+                np.uint32(shared + np.uint32(STARTS) + (place >> np.uint32(16)) * np.uint32(4))
+            )
+            at = np.uint32(start + np.uint32(place & np.uint32(0xFFFF)))
+            to = np.uint32(shared + np.uint32(STAGE) + at * np.uint32(8))
+            store_word(to, words[2 * j])
+            store_word(np.uint32(to + np.uint32(4)), words[2 * j + 1])
+
+    @device
+    def find_starts(shared, thread):  # of each bin, and the end; by the first MOST_BINS threads
+        counts, starts = np.uint32(shared), np.uint32(shared + np.uint32(STARTS))
+        four = np.uint32(4)
+        mine = np.uint32(0)
+        if thread < most_bins:
+            mine = load_word(np.uint32(counts + thread * four))
+            store_word(np.uint32(starts + np.uint32(thread + np.uint32(1)) * four), mine)
+        if thread == np.uint32(0):
+            store_word(starts, np.uint32(0))
+        distance = np.uint32(1)
+        while distance < most_bins:
+            barrier()
+            other, here = np.uint32(0), np.uint32(starts + np.uint32(thread + np.uint32(1)) * four)
+            takes = (thread < most_bins) & (thread >= distance)
+            if takes:
+                other = load_word(np.uint32(here - distance * four))
+            barrier()
+            if takes:
+                mine = np.uint32(mine + other)
+                store_word(here, mine)
+            distance = np.uint32(distance * np.uint32(2))
+        barrier()
+
+    def write_records(pinputs, n, pwords, pitch, plargest, precords, poffsets, psecond):
+        thread, shared, job = thread_index(), shared_memory(), block_index_y()
+        column, level = columns[job], level_constants(levels[job])
+        q, is_high = np.uint32(column >> np.uint32(1)), (column & np.uint32(1)) != np.uint32(0)
+        e = exponent_of(plargest, q)
+        scale = power(np.int32(HALF_BITS + 1) - e) if e < EXPONENT_OF_NAN else ZERO
+        inputs, words = float_vector(pinputs, n), uint32_vector(pwords, n)
+        area = np.uint64(job) * np.uint64(blocks_per_grid()) + np.uint64(block_index())
+        turn = np.uint32(0)
+        while turn < np.uint32(2):
+            if thread < most_bins:
+                store_word(np.uint32(shared + thread * np.uint32(4)), np.uint32(0))
+            barrier()
+            storage = uint32_view(local_array(n_storage))
+            places = uint32_view(local_array(n_places))  # and whether there are single ends
+            places[PER_THREAD] = np.uint32(0)
+            source, to = (
+                (inputs, n, words, q, pitch, is_high, scale),
+                (turn, shared, storage, places),
+            )
+            unrolled(n_passes, make_records, source, level, to)
+            barrier()
+            find_starts(shared, thread)
+            n_records = load_word(np.uint32(shared + np.uint32(STARTS) + most_bins * np.uint32(4)))
+            unrolled(PER_THREAD, stage_record, shared, storage, places)
+            if thread == np.uint32(0) and np.uint32(n_records & np.uint32(1)) != np.uint32(0):
+                last = np.uint32(shared + np.uint32(STAGE) + n_records * np.uint32(8))
+                store_word(last, np.uint32(0))  # two records are copied at a time
+                store_word(np.uint32(last + np.uint32(4)), np.uint32(0))
+            barrier()
+            number = np.uint64(np.uint64(2) * area + np.uint64(turn))
+            if thread < n_offsets:
+                start = load_word(np.uint32(shared + np.uint32(STARTS) + thread * np.uint32(4)))
+                store_word_to(offset_at(poffsets, number, thread), start)
+            to, k = np.uint64(precords + np.uint64(8 * ROUND) * number), np.uint32(2 * thread)
+            while k < n_records:
+                piece = load_words(np.uint32(shared + np.uint32(STAGE) + k * np.uint32(8)))
+                store_words_to(np.uint64(to + np.uint64(k) * np.uint64(8)), piece)
+                k = np.uint32(k + np.uint32(2 * N_THREADS))
+            turn = np.uint32(turn + np.uint32(1))
+            splits = barrier_or(places[PER_THREAD] != np.uint32(0))
+            if turn == np.uint32(1) and not splits:
+                if thread < n_offsets:
+                    number = np.uint64(number + np.uint64(1))
+                    store_word_to(offset_at(poffsets, number, thread), np.uint32(0))
+                turn = np.uint32(2)
+            elif turn == np.uint32(1) and thread == np.uint32(0):
+                raise_word(np.uint64(psecond + np.uint64(4) * np.uint64(job)), np.uint32(1))
+
+    write_records.__qualname__ = f"write_records_{precision}"
+    return write_records

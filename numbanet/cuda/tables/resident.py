@@ -1,0 +1,189 @@
+"""Gradients of tables that fit shared memory: a block adds up a level for a slice of the batch."""
+
+from functools import cache
+
+import numpy as np
+
+from numbanet.cuda.launch.threads import (
+    barrier,
+    block_index,
+    block_index_y,
+    blocks_per_grid,
+    thread_index,
+    thread_number,
+)
+from numbanet.cuda.tables.plan import TablePlan
+from numbanet.cuda.tables.units import bits_for, largest_exponent, note, scale_of, unit_of
+from numbanet.device import device, local_array, select, uint32_view, unrolled
+from numbanet.storage.access import GOLDEN, rounded
+from numbanet.storage.halves import TO_FLOATS
+from numbanet.storage.memory_access import add_shared_int32
+from numbanet.storage.views import float_vector, uint32_vector
+from numbanet.tiles.instructions import load_word, shared_memory, store_word
+
+# inputs, n, number of the first sample, words, pitch, largest, partial sums
+RESIDENT = ("uint64", "uint32", "uint32", "uint64", "uint32", "uint64", "uint64")
+# partial sums, gradients, factor, 1 to add to what is there, where to note infinities
+COLLECT = ("uint64", "uint64", "float32", "uint32", "uint64")
+N_THREADS, COLLECT_THREADS = 1024, 256
+NOISE = np.uint32(0x85EBCA6B)  # odd, so that all samples differ
+MOST_UNROLLED = 8  # edges
+
+
+@cache
+def add_features(n: int):
+    """Device function (table, low, high, left, right, noise): n features of two entries.
+
+    In fractions of the unit, which are rounded at random.
+    """
+    width = np.uint32(n)
+
+    @device
+    def add(f, low, high, left, right, noise):
+        mixed = np.uint32(np.uint32((noise ^ np.uint32(f)) * GOLDEN) >> np.uint32(24))
+        place = np.uint32(4 * f)
+        add_shared_int32(np.uint32(low + place), rounded(left[f], mixed))
+        add_shared_int32(np.uint32(high + place), rounded(right[f], mixed))
+
+    @device
+    def add_features(table, low, high, left, right, noise):
+        noise = np.uint32(noise ^ np.uint32(low << np.uint32(3)))
+        low = np.uint32(table + np.uint32(low * width) * np.uint32(4))
+        high = np.uint32(table + np.uint32(high * width) * np.uint32(4))
+        unrolled(n, add, low, high, left, right, noise)
+
+    return add_features
+
+
+@cache
+def resident_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: str):
+    """Add up a slice of the batch (block x) for a job (block y); see RESIDENT.
+
+    Args:
+        n_columns: of a row of inputs.
+        first_word: pair of features that is the first one of `words`.
+    """
+    grid, part = plan.grid, plan.part
+    n_dims, n_edges, n_features = grid.n_dims, plan.n_edges, plan.n_features
+    n_mine = plan.resident_features
+    n_words, takes_half = max(n_mine // 2, 1), n_mine == 1
+    levels = tuple(np.uint32(job.level) for job in plan.residents)
+    columns = tuple(
+        np.uint32(part.first_column + job.level * n_features + job.first_feature - 2 * first_word)
+        for job in plan.residents
+    )
+    sizes = tuple(np.uint32(job.size * n_mine) for job in plan.residents)
+    params = tuple(np.uint32(job.first_param + job.first_feature) for job in plan.residents)
+    stride, first_dim = np.uint64(grid.n_params), np.uint32(part.first_dim)
+    level_constants, locate_, edge_ = grid.level_constants, grid.locate, grid.edge
+    n_factors, to_floats = grid.n_factors, TO_FLOATS[precision]
+    add, exponent_of = add_features(n_mine), largest_exponent(n_words)
+
+    @device
+    def read_word(k, words, q, pitch, i, out):
+        out[k] = words[np.uint64(q + np.uint32(k)) * np.uint64(pitch) + np.uint64(i)]
+
+    @device
+    def read(inputs, words, q, pitch, i, x, out):
+        row = np.uint64(i) * np.uint64(n_columns) + np.uint64(first_dim)
+        for d in range(n_dims):
+            x[d] = inputs[row + np.uint64(d)]
+        unrolled(n_words, read_word, words, q, pitch, i, out)
+
+    @device
+    def unpack(k, words, is_high, scale, g):
+        low, high = to_floats(words[k])
+        if takes_half:
+            g[0] = scale * select(is_high, high, low)
+        else:
+            g[2 * k], g[2 * k + 1] = scale * low, scale * high
+
+    @device
+    def share_out(f, share, t, g, left, right):
+        whole = share * g[f]
+        right[f] = t * whole
+        left[f] = whole - right[f]
+
+    @device
+    def add_edge(e, level, cell, factors, g, table, noise):
+        low, high, share = edge_(level, cell, factors, e)
+        left, right = local_array(n_mine), local_array(n_mine)
+        unrolled(n_mine, share_out, share, factors[1], g, left, right)
+        add(table, low, high, left, right, noise)
+
+    def resident_sums(pinputs, n, first, pwords, pitch, plargest, ppartial):
+        job, slice_, table = block_index_y(), block_index(), shared_memory()
+        size, k = sizes[job], thread_index()
+        while k < size:
+            store_word(np.uint32(table + k * np.uint32(4)), np.uint32(0))
+            k = np.uint32(k + np.uint32(N_THREADS))
+        column = columns[job]
+        q, is_high = np.uint32(column >> np.uint32(1)), (column & np.uint32(1)) != np.uint32(0)
+        n_slice = np.uint32((n + blocks_per_grid() - np.uint32(1)) // blocks_per_grid())
+        e, bits = exponent_of(plargest, q), bits_for(n_slice)
+        scale, level = scale_of(e, bits), level_constants(levels[job])
+        i = np.uint32(slice_ * n_slice)
+        end = min(n, np.uint32(i + n_slice))
+        i = np.uint32(i + thread_index())
+        inputs, words = float_vector(pinputs, n), uint32_vector(pwords, n)
+        barrier()
+        x, g = local_array(n_dims), local_array(n_mine)
+        next_x, next_words = local_array(n_dims), uint32_view(local_array(n_words))
+        last = np.uint32(max(end, np.uint32(1)) - np.uint32(1))
+        read(inputs, words, q, pitch, min(i, last), next_x, next_words)
+        while i < end:
+            cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
+            unrolled(n_words, unpack, next_words, is_high, scale, g)
+            for d in range(n_dims):
+                x[d] = next_x[d]
+            noise = np.uint32(np.uint32(first + i) * NOISE)
+            i = np.uint32(i + np.uint32(N_THREADS))
+            read(inputs, words, q, pitch, min(i, last), next_x, next_words)  # while the sums wait
+            locate_(level, x, cell, factors)
+            if n_edges <= MOST_UNROLLED:
+                unrolled(n_edges, add_edge, level, cell, factors, g, table, noise)
+            else:
+                for edge_number in range(n_edges):
+                    add_edge(edge_number, level, cell, factors, g, table, noise)
+        barrier()
+        unit, k = unit_of(e, bits), thread_index()
+        partial = float_vector(
+            np.uint64(
+                ppartial + np.uint64(4) * (np.uint64(slice_) * stride + np.uint64(params[job]))
+            ),
+            size,
+        )
+        while k < size:
+            value = np.float32(np.int32(load_word(np.uint32(table + k * np.uint32(4)))))
+            entry, f = np.uint32(k // np.uint32(n_mine)), np.uint32(k % np.uint32(n_mine))
+            partial[np.uint32(entry * np.uint32(n_features) + f)] = unit * value
+            k = np.uint32(k + np.uint32(N_THREADS))
+
+    resident_sums.__qualname__ = f"resident_sums_{precision}"
+    return resident_sums
+
+
+@cache
+def collect_residents_kernel(plan: TablePlan):
+    """Add up the slices of all resident levels, of which block y has one; see COLLECT."""
+    jobs = {job.level: job for job in plan.residents}
+    firsts = tuple(np.uint32(job.first_param) for job in jobs.values())
+    counts = tuple(np.uint32(job.size * plan.n_features) for job in jobs.values())
+    n_slices, stride = plan.n_slices, np.uint64(plan.grid.n_params)
+
+    def collect_residents(ppartial, pgradients, factor, accumulates, noted):
+        first, count = firsts[block_index_y()], counts[block_index_y()]
+        k = thread_number()
+        if k < count:
+            j = np.uint64(first) + np.uint64(k)
+            partial, gradients = float_vector(ppartial, count), float_vector(pgradients, count)
+            total = np.float32(0)
+            for s in range(n_slices):
+                total += partial[np.uint64(s) * stride + j]
+            total *= factor
+            if accumulates != np.uint32(0):
+                total += gradients[j]
+            gradients[j] = total
+            note(total, noted)
+
+    return collect_residents

@@ -1,0 +1,126 @@
+"""The unit in which gradients are added up as integers, and a few instructions for that.
+
+A unit is a power of two. It follows from the largest gradient of a level in the batch and from how
+many additions one sum can get at most, so that no sum overflows whatever the data. What is smaller
+than a unit is rounded up or down at random (Gupta et al. 2015, Deep Learning with Limited Numerical
+Precision), by a number that depends on the data alone: sums do not depend on the order in which
+they are made, and are the same bits in every run.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from numbanet.device import device, float_bits, float_from_bits
+from numbanet.storage.access import FRACTION_BITS
+from numbanet.storage.halves import TO_FLOATS
+from numbanet.storage.views import uint32_vector
+from numbanet.tiles.instructions import emit
+
+SUM_BITS = 30  # of a sum without its sign, less one for rounding
+MOST_BITS = 22  # of a number, so that it still fits int32 with its fraction
+EXPONENT_SHIFT, EXPONENT_OF_NAN = np.uint32(23), np.int32(255)
+SMALLEST = np.int32(64)  # exponents below count as this: sums of numbers near 2^-63 stay normal
+MAGNITUDE, NAN_BITS = np.uint32(0x7FFFFFFF), np.uint32(0x7FC00000)
+BIAS = np.int32(127)
+LARGE = np.float32(2.0**40).view(np.uint32)  # less than any optimizer calls infinite
+
+
+@intrinsic
+def raise_word(typingctx, address, word):
+    """A word of global memory becomes this one, if it is larger."""
+
+    def codegen(context, builder, signature, args):
+        text, kinds = "red.global.max.u32 [$0], $1;", (types.uint64, types.uint32)
+        return emit(builder, context, text, None, 0, args, kinds)
+
+    return types.void(types.uint64, types.uint32), codegen
+
+
+@intrinsic
+def count_up(typingctx, address, n):
+    """Add to a word in shared memory; returns what was there."""
+
+    def codegen(context, builder, signature, args):
+        text, kinds = "atom.shared.add.u32 $0, [$1], $2;", (types.uint32, types.uint32)
+        return emit(builder, context, text, types.uint32, 1, args, kinds)
+
+    return types.uint32(types.uint32, types.uint32), codegen
+
+
+@intrinsic
+def bit_length(typingctx, word):
+    """Bits of a word without leading zeros."""
+
+    def codegen(context, builder, signature, args):
+        text = "clz.b32 $0, $1;"
+        zeros = emit(builder, context, text, types.uint32, 1, args, (types.uint32,), pure=True)
+        return builder.sub(ir.IntType(32)(32), zeros)
+
+    return types.uint32(types.uint32), codegen
+
+
+@device
+def exponent(bits):  # of a float without sign, with its bias
+    return np.int32(bits >> EXPONENT_SHIFT)
+
+
+@device
+def power(k):  # 2^k for a whole number of usual size
+    return float_from_bits(np.uint32(np.uint32(np.int32(k + BIAS)) << EXPONENT_SHIFT))
+
+
+@device
+def bits_for(n):  # of a number, n of which are added up
+    n_bits = np.int32(exponent(float_bits(np.float32(n))) - BIAS + np.int32(1))
+    return min(np.int32(np.int32(SUM_BITS) - n_bits), np.int32(MOST_BITS))
+
+
+def largest_exponent(n_words: int):
+    """Device function (address, q) -> e: the numbers of words q ... are all below 2^e.
+
+    EXPONENT_OF_NAN where one of them is infinite or NaN.
+    """
+
+    @device
+    def largest_exponent(address, q):
+        largest, bits = uint32_vector(address, 1), np.uint32(0)
+        for k in range(n_words):
+            bits = max(bits, largest[np.uint32(q + np.uint32(k))])
+        found = exponent(bits)
+        above = np.int32(max(found, SMALLEST) - BIAS + np.int32(1))
+        return EXPONENT_OF_NAN if found == EXPONENT_OF_NAN else above
+
+    return largest_exponent
+
+
+@device
+def note(value, noted):  # remember the size of a gradient that an optimizer may not bear, or NaN
+    bits = np.uint32(float_bits(value) & MAGNITUDE)
+    if bits >= LARGE:
+        raise_word(noted, bits)
+
+
+@device
+def unit_of(e, bits):  # NaN for what is not finite
+    if e == EXPONENT_OF_NAN:
+        return float_from_bits(NAN_BITS)
+    return power(np.int32(e - bits))
+
+
+@device
+def scale_of(e, bits):  # what numbers below 2^e are multiplied with, fraction included
+    return power(np.int32(bits - e + np.int32(FRACTION_BITS))) if e < EXPONENT_OF_NAN else power(0)
+
+
+def magnitude_of_word(precision: str):
+    """Device function word -> bits of the larger of both numbers, as a float32 without sign."""
+    to_floats = TO_FLOATS[precision]
+
+    @device
+    def magnitude_of_word(word):
+        low, high = to_floats(word)
+        return max(np.uint32(float_bits(low) & MAGNITUDE), np.uint32(float_bits(high) & MAGNITUDE))
+
+    return magnitude_of_word
