@@ -5,6 +5,7 @@ import importlib.util
 import shlex
 import sys
 import warnings
+from pathlib import Path
 
 from numbanet.app import commands
 from numbanet.app.environment import version
@@ -128,8 +129,18 @@ def run_learn_image(arguments: argparse.Namespace) -> int:
         print(f"  {path}")
     if result.finished:
         return 0
-    again = ["numbanet", "learn-image", arguments.image]
-    again += [arguments.config] if arguments.config else []
+    print(
+        f"interrupted at step {result.step} of {arguments.steps}; "
+        f"continue with: {continuation(arguments, result.snapshot)}",
+        file=sys.stderr,
+    )
+    return INTERRUPTED
+
+
+def continuation(arguments: argparse.Namespace, snapshot: Path) -> str:
+    """The command that goes on with a snapshot of an interrupted training."""
+    words = ["numbanet", "learn-image", arguments.image]
+    words += [arguments.config] if arguments.config else []
     options = {
         "--device": None if arguments.device == "auto" else arguments.device,
         "--precision": None if arguments.precision == "auto" else arguments.precision,
@@ -137,16 +148,11 @@ def run_learn_image(arguments: argparse.Namespace) -> int:
         "--white": arguments.white,
         "--steps": arguments.steps,
         "--output": arguments.output,
-        "--resume": result.snapshot,
+        "--resume": snapshot,
     }
     for option, value in options.items():
-        again += [] if value is None else [option, str(value)]
-    print(
-        f"interrupted at step {result.step} of {arguments.steps}; "
-        f"continue with: {shlex.join(again)}",
-        file=sys.stderr,
-    )
-    return INTERRUPTED
+        words += [] if value is None else [option, str(value)]
+    return shlex.join(words)
 
 
 def run_compile(arguments: argparse.Namespace) -> int:
