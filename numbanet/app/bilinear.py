@@ -94,7 +94,7 @@ def device_kernel(value: Callable) -> Callable:
 
 def launcher(device: Any, value: Callable) -> Callable:
     """Function like host_kernel(value), for arrays on a GPU."""
-    kernel = Kernel(device, device_kernel(value), LOOK_UP)
+    kernel = Kernel(device, device_kernel(value), argument_types=LOOK_UP)
 
     def launch(pixels, table, height, width, positions, colours):
         n = len(positions)

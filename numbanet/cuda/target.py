@@ -83,7 +83,7 @@ class CudaTarget(AbstractTarget):
 
     @cached_property
     def _fill_uniform(self) -> Kernel:
-        return Kernel(self.device, uniform.fill_uniform, uniform.FILL_UNIFORM)
+        return Kernel(self.device, uniform.fill_uniform)
 
     def uniform(self, state, n, n_draws, n_threads):
         y = self.empty(n)

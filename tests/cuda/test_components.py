@@ -14,7 +14,7 @@ from laws import TOLERANCE, EncodingData, assert_close
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
-from numbanet.cuda.chain.loss_kernels import AT_ONCE, LOSS, loss_kernel
+from numbanet.cuda.chain.loss_kernels import AT_ONCE, loss_kernel
 from numbanet.cuda.driver.device import CudaDevice
 from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.memory.arrays import empty, to_device, zeros
@@ -165,7 +165,7 @@ def test_loss_matches_its_twin(cuda_device, precision, otype, config, sizes, has
     twin, rng = naive.loss({"otype": otype, **config}), np.random.default_rng(0)
     draw = laws.loss_arguments(otype).draw
     scale = 0.25
-    kernel = Kernel(cuda_device, loss_kernel(loss, n_outputs, has_pdf, precision), LOSS)
+    kernel = Kernel(cuda_device, loss_kernel(loss, n_outputs, has_pdf, precision))
     target = CudaTarget(cuda_device, precision)
     for n, pitch in ((1, 64), (257, 320)):
         drawn = (array.reshape(n, n_outputs) for array in draw(rng, n * n_outputs))

@@ -17,9 +17,9 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 import numbanet
 from numbanet.app.compile_kernels import run_everything
-from numbanet.cuda.chain.loss_kernels import LOSS, loss_kernel
+from numbanet.cuda.chain.loss_kernels import loss_kernel
 from numbanet.cuda.driver.compile_only import CompileOnlyDevice
-from numbanet.cuda.launch.kernel import BLOCK
+from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.target import CudaTarget
 from numbanet.engine import Batch, LossSums
 from numbanet.optimizers.base import ParamLayout
@@ -107,7 +107,7 @@ def test_losses(name, config, sizes, capability, precision):
     device = CompileOnlyDevice(capability, assembles=False)
     loss = numbanet.create_loss(config)
     for has_pdf in (False, True):
-        device.build(loss_kernel(loss, 3, has_pdf, precision), LOSS, BLOCK)
+        Kernel(device, loss_kernel(loss, 3, has_pdf, precision))
     assert found_in(device) == set()
 
 

@@ -15,7 +15,7 @@ from test_laws import LAYOUT, of_kind
 from emulator.device import EmulatedDevice
 from numbanet.cpu import operations
 from numbanet.cuda.launch.kernel import Kernel
-from numbanet.cuda.optimizer.kernels import N_CONTROL, OPTIMIZE, RUNS, optimize_kernel
+from numbanet.cuda.optimizer.kernels import N_CONTROL, RUNS, optimize_kernel
 from numbanet.cuda.optimizer.parameter_groups import MOST_ROWS, group_size
 from numbanet.cuda.target import CudaTarget
 from numbanet.cuda.toolchain.compiler import compile_ptx
@@ -154,7 +154,7 @@ class Optimized:
         control_host[RUNS] = runs
         device.copy_to_device(control.address, control_host)
         device.counters = {}
-        kernel = Kernel(device, optimize_kernel(optimizer, layout, "float16"), OPTIMIZE)
+        kernel = Kernel(device, optimize_kernel(optimizer, layout, "float16"))
         arrays = parameters.master, gradients.flat, state, scalars, scalars, parameters.copy
         addresses = (array.address for array in (*arrays, control))
         kernel.over(self.n_threads, *addresses, n)

@@ -7,7 +7,7 @@ from numbanet.cuda.chain import encoding_kernels as kernels
 from numbanet.cuda.launch.kernel import Kernel, exclusive
 from numbanet.cuda.launch.rows import MOST_ROWS
 from numbanet.cuda.memory.arrays import DeviceArray, empty, zeros
-from numbanet.cuda.memory.parameter_kernels import FILL_COLUMNS, fill_columns_kernel
+from numbanet.cuda.memory.parameter_kernels import fill_columns_kernel
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.engine import Gradients
 from numbanet.storage.views import FLOAT_BYTES, ITEM_SIZES
@@ -37,21 +37,18 @@ class EncodingPart:
         self._encoding, self._precision, self._features = part.encoding, precision, features
         self._n_partitions = len(part.encoding.partition_columns)
 
-    def _kernel(self, function, types):
-        return Kernel(self._device, function, types)
-
     @cached_property
     def _forward(self):
         seen = self._part._replace(first_column=0, first_param=0)  # all that the kernel depends on
         function = kernels.forward_kernel(seen, self._n_columns, self._precision, self._features)
-        return self._kernel(function, kernels.FORWARD)
+        return Kernel(self._device, function)
 
     @cached_property
     def _backward_params(self):
         function = kernels.backward_params_kernel(
             self._encoding, self._precision, self._features, "float32"
         )
-        return self._kernel(function, kernels.BACKWARD_PARAMS)
+        return Kernel(self._device, function)
 
     @cached_property
     def _backward_params_in_halves(self):
@@ -59,26 +56,26 @@ class EncodingPart:
         function = kernels.backward_params_kernel(
             self._encoding, precision, self._features, precision
         )
-        return self._kernel(function, kernels.BACKWARD_PARAMS)
+        return Kernel(self._device, function)
 
     @cached_property
     def _backward_input(self):
         function = kernels.backward_input_kernel(self._encoding, self._precision, self._features)
-        return self._kernel(function, kernels.BACKWARD_INPUT)
+        return Kernel(self._device, function)
 
     @cached_property
     def _double_backward_input(self):
         function = kernels.double_backward_input_kernel(
             self._encoding, self._precision, self._features
         )
-        return self._kernel(function, kernels.DOUBLE_BACKWARD_INPUT)
+        return Kernel(self._device, function)
 
     @cached_property
     def _double_backward_params(self):
         function = kernels.double_backward_params_kernel(
             self._encoding, self._precision, self._features
         )
-        return self._kernel(function, kernels.DOUBLE_BACKWARD_PARAMS)
+        return Kernel(self._device, function)
 
     def _grid(self, kernel, n):
         return -(-n // kernel.block), self._n_partitions
@@ -169,7 +166,7 @@ class EncodingEngine:
 
     @cached_property
     def _fill_columns(self) -> Kernel:
-        return Kernel(self._device, fill_columns_kernel, FILL_COLUMNS)
+        return Kernel(self._device, fill_columns_kernel)
 
     def release(self) -> None:
         """There is no memory between the kernels."""

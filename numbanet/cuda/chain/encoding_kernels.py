@@ -12,28 +12,11 @@ import numpy as np
 
 from numbanet.cuda.launch.rows import add_to_row, read_features, read_row, write_features
 from numbanet.cuda.launch.threads import block_index_y, thread_number
+from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.device import local_array
 from numbanet.encodings.base import AbstractEncoding, Part
 from numbanet.encodings.finite_inputs import spoil, zero_or_nan
 from numbanet.storage.views import VECTORS, float_vector
-
-FORWARD = ("uint64", "uint32", "uint64", "uint64", "uint32", "uint32")
-BACKWARD_PARAMS = (
-    *("uint64", "uint32", "uint32", "uint32", "uint32", "uint64"),
-    *("uint64", "uint32", "uint32", "float32", "uint64"),
-)
-BACKWARD_INPUT = (
-    *("uint64", "uint32", "uint32", "uint64"),
-    *("uint64", "uint32", "uint32", "float32", "uint64"),
-)
-DOUBLE_BACKWARD_INPUT = (
-    *("uint64", "uint32", "uint32", "uint64"),
-    *("uint64", "uint32", "uint32", "float32", "uint64", "uint64", "uint64"),
-)
-DOUBLE_BACKWARD_PARAMS = (
-    *("uint64", "uint32", "uint32", "uint64"),
-    *("uint64", "uint32", "uint32", "float32", "uint64", "uint64"),
-)
 
 
 @cache
@@ -49,7 +32,9 @@ def forward_kernel(part: Part, n_columns: int, params_storage: str, features_sto
     read, write = read_row(n_columns), write_features(width, features_storage)
     check = zero_or_nan(n_columns)
 
-    def encoding_forward(px, n, pparams, py, sample_step, feature_step):
+    def encoding_forward(
+        px: Address, n: UInt, pparams: Address, py: Address, sample_step: UInt, feature_step: UInt,
+    ):  # fmt: skip
         i, partition = thread_number(), block_index_y()
         if i < n:
             x, y = local_array(n_columns), local_array(width)
@@ -78,8 +63,8 @@ def backward_params_kernel(
     read, read_dl_dy = read_row(n_dims), read_features(width, features_storage)
 
     def encoding_backward_params(
-        px, n, n_columns, first, n_all, pparams,
-        pdl_dy, sample_step, feature_step, factor, pdl_dparams,
+        px: Address, n: UInt, n_columns: UInt, first: UInt, n_all: UInt, pparams: Address,
+        pdl_dy: Address, sample_step: UInt, feature_step: UInt, factor: Float, pdl_dparams: Address,
     ):  # fmt: skip
         i, partition = thread_number(), block_index_y()
         if i < n:
@@ -109,8 +94,9 @@ def backward_input_kernel(encoding: AbstractEncoding, params_storage: str, featu
     add = add_to_row(n_dims)
 
     def encoding_backward_input(
-        px, n, n_columns, pparams, pdl_dy, sample_step, feature_step, factor, pdl_dx
-    ):
+        px: Address, n: UInt, n_columns: UInt, pparams: Address, pdl_dy: Address, sample_step: UInt,
+        feature_step: UInt, factor: Float, pdl_dx: Address,
+    ):  # fmt: skip
         i, partition = thread_number(), block_index_y()
         if i < n:
             x, dl_dx, dl_dy = local_array(n_dims), local_array(n_dims), local_array(width)
@@ -139,8 +125,8 @@ def double_backward_input_kernel(
     write = write_features(width, features_storage)
 
     def encoding_double_backward_input(
-        px, n, n_columns, pparams,
-        pdl_dy, sample_step, feature_step, factor, pdl_ddx, pdl_ddy, pdl_dx,
+        px: Address, n: UInt, n_columns: UInt, pparams: Address, pdl_dy: Address, sample_step: UInt,
+        feature_step: UInt, factor: Float, pdl_ddx: Address, pdl_ddy: Address, pdl_dx: Address,
     ):  # fmt: skip
         i, partition = thread_number(), block_index_y()
         if i < n:
@@ -173,8 +159,8 @@ def double_backward_params_kernel(
     read, read_dl_dy = read_row(n_dims), read_features(width, features_storage)
 
     def encoding_double_backward_params(
-        px, n, n_columns, pparams,
-        pdl_dy, sample_step, feature_step, factor, pdl_ddx, pdl_dparams,
+        px: Address, n: UInt, n_columns: UInt, pparams: Address, pdl_dy: Address, sample_step: UInt,
+        feature_step: UInt, factor: Float, pdl_ddx: Address, pdl_dparams: Address,
     ):  # fmt: skip
         i, partition = thread_number(), block_index_y()
         if i < n:

@@ -18,7 +18,7 @@ from numbanet.cuda.chain.matrix_product import MatrixProduct
 from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.launch.rows import MOST_ROWS
 from numbanet.cuda.memory.arrays import DeviceArray, empty
-from numbanet.cuda.memory.parameter_kernels import FILL, fill_kernel
+from numbanet.cuda.memory.parameter_kernels import fill_kernel
 from numbanet.cuda.memory.workspace import Workspace
 from numbanet.engine import Batch, Gradients
 from numbanet.losses.base import AbstractLoss
@@ -64,21 +64,21 @@ class Chain:
             function = loss_kernels.outputs_kernel(
                 self.model.network.n_output_dims, self.precision, storage
             )
-            kernel = Kernel(self.device, function, loss_kernels.OUTPUTS, OUTPUTS_BLOCK)
+            kernel = Kernel(self.device, function, OUTPUTS_BLOCK)
             self._row_kernels[storage] = kernel
         return self._row_kernels[storage]
 
     @cached_property
     def _scaled(self) -> Kernel:
         function = loss_kernels.external_kernel(self.model.network.n_output_dims, self.precision)
-        return Kernel(self.device, function, loss_kernels.EXTERNAL)
+        return Kernel(self.device, function)
 
     def _loss(self, loss: AbstractLoss, has_pdf: bool) -> Kernel:
         key = loss, has_pdf
         if key not in self._losses:
             n_outputs = self.model.network.n_output_dims
             function = loss_kernels.loss_kernel(loss, n_outputs, has_pdf, self.precision)
-            self._losses[key] = Kernel(self.device, function, loss_kernels.LOSS)
+            self._losses[key] = Kernel(self.device, function)
         return self._losses[key]
 
     def _planned(self, make: Callable, n: int, pitch: int) -> tuple:
@@ -141,7 +141,7 @@ class Chain:
         """Write the features that are the same for all inputs; no kernel touches them again."""
         rows = self._rows(layers.values[0], layers)
         for first, stop, value in self.model.encoding.constants:
-            fill = Kernel(self.device, fill_kernel(self.precision), FILL)
+            fill = Kernel(self.device, fill_kernel(self.precision))
             n = (stop - first) * layers.pitch
             fill(min(-(-n // BLOCK), 1024), rows.column(first), value, n)
 

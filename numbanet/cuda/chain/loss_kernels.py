@@ -10,14 +10,12 @@ from functools import cache, partial
 import numpy as np
 
 from numbanet.cuda.launch.threads import n_threads, thread_index, thread_number, warp_sum
+from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.device import ONE, ZERO, belongs_to, device, local_array
 from numbanet.losses.base import AbstractLoss, ElementwiseLoss
 from numbanet.storage.access import load, store
 from numbanet.storage.views import VECTORS, float_vector
 
-LOSS = ("uint64", "uint32", "uint32", "uint64", "uint64", "uint64", "float32", "uint64")
-EXTERNAL = ("uint64", "uint32", "uint32", "float32", "uint64")
-OUTPUTS = ("uint64", "uint32", "uint32", "uint64")
 WARP_MASK = np.uint32(31)
 LOG2_WARP = np.uint32(5)
 AT_ONCE = 8  # outputs of a sample that a thread asks memory for
@@ -99,7 +97,10 @@ def loss_kernel(loss: AbstractLoss, n_outputs: int, has_pdf: bool, precision: st
     """
     vector, row = VECTORS[precision], loss_row(loss, n_outputs, has_pdf)
 
-    def loss_and_gradient(py, n, pitch, ptargets, ppdf, pdl_dy, scale, psums):
+    def loss_and_gradient(
+        py: Address, n: UInt, pitch: UInt, ptargets: Address, ppdf: Address, pdl_dy: Address,
+        scale: Float, psums: Address,
+    ):  # fmt: skip
         y, dl_dy = vector(py, n), vector(pdl_dy, n)
         targets, pdf, sums = (
             float_vector(ptargets, n),
@@ -123,7 +124,9 @@ def external_kernel(n_outputs: int, precision: str):
     """(dl_dy of the user, n, pitch, scale, dl_dy): scale times the user's gradient."""
     vector = VECTORS[precision]
 
-    def external_gradient(pexternal_dl_dy, n, pitch, scale, pdl_dy):
+    def external_gradient(
+        pexternal_dl_dy: Address, n: UInt, pitch: UInt, scale: Float, pdl_dy: Address,
+    ):  # fmt: skip
         external_dl_dy, dl_dy = float_vector(pexternal_dl_dy, n), vector(pdl_dy, n)
         i = thread_number()
         if i < n:
@@ -139,7 +142,7 @@ def outputs_kernel(n_outputs: int, precision: str, storage: str = "float32"):
     """(y, n, pitch, outputs): outputs in rows of samples, stored so; one thread for each."""
     vector, rows, width = VECTORS[precision], VECTORS[storage], np.uint32(n_outputs)
 
-    def outputs_in_rows(py, n, pitch, poutputs):
+    def outputs_in_rows(py: Address, n: UInt, pitch: UInt, poutputs: Address):
         y, outputs = vector(py, n), rows(poutputs, n)
         i = thread_number()
         if i < np.uint32(n * width):

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from numbanet.cuda.block.layout import fits
-from numbanet.cuda.fused.inference import INFERENCE, inference_kernel
+from numbanet.cuda.fused.inference import inference_kernel
 from numbanet.cuda.fused.shapes import FusedShape, inference_shape, training_shape
-from numbanet.cuda.fused.training import TRAINING, training_kernel
+from numbanet.cuda.fused.training import training_kernel
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.launch.threads import WARP
 from numbanet.cuda.memory.arrays import DeviceArray, address_of
@@ -39,11 +39,11 @@ class Fused:
         """Whether it trains with batches of n."""
         return self._can_train and n <= self._most_samples
 
-    def _kernel(self, key, make: Callable, types: tuple[str, ...], shape: FusedShape) -> Kernel:
+    def _kernel(self, key, make: Callable, shape: FusedShape) -> Kernel:
         if key not in self._kernels:
             sizes = shape.layout.n_threads, shape.layout.shared_bytes
             self._kernels[key] = Kernel(
-                self._workspace.device, make(), types, *sizes, shape.max_registers, shape.n_started
+                self._workspace.device, make(), *sizes, shape.max_registers, shape.n_started
             )
         return self._kernels[key]
 
@@ -58,7 +58,6 @@ class Fused:
         kernel = self._kernel(
             storage,
             lambda: inference_kernel(shape.layout, own.precision, storage),
-            INFERENCE,
             shape,
         )
         addresses = params.address, own.encoding_params(params), outputs.address
@@ -81,7 +80,6 @@ class Fused:
         kernel = self._kernel(
             (loss, options),
             lambda: training_kernel(shape.layout, own.precision, loss, options),
-            TRAINING,
             shape,
         )
         grid = self._grid(shape, n)

@@ -25,6 +25,7 @@ from numbanet.cuda.launch.threads import (
     blocks_per_grid,
     thread_index,
 )
+from numbanet.cuda.launch.types import Address, UInt
 from numbanet.device import (
     device,
     lane_number,
@@ -36,9 +37,6 @@ from numbanet.storage.views import ITEM_SIZES, VECTORS
 from numbanet.tiles.fragments import ROWS
 from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
 
-# inputs, n, weights, parameters of the encoding
-SOURCE = ("uint64", "uint32", "uint64", "uint64")
-INFERENCE = (*SOURCE, "uint64")
 LANES, LOG2_LANES = np.uint32(32), np.uint32(5)
 
 
@@ -87,7 +85,9 @@ def inference_kernel(layout: FusedLayout, precision: str, storage: str = "float3
         outputs = vector(first_of(poutputs, lane, first), n)
         write_outputs(lane, first, (n, mine, outputs))
 
-    def fused_inference(pinputs, n, pweights, pparams, poutputs):
+    def fused_inference(
+        pinputs: Address, n: UInt, pweights: Address, pparams: Address, poutputs: Address,
+    ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
         load(thread, pweights, shared)
         wait_for_copies()

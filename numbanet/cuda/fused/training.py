@@ -24,7 +24,7 @@ from numbanet.cuda.block.samples import (
     load_pairs,
 )
 from numbanet.cuda.block.weights import load_weights
-from numbanet.cuda.fused.inference import LANES, LOG2_LANES, SOURCE, features_of_lane
+from numbanet.cuda.fused.inference import LANES, LOG2_LANES, features_of_lane
 from numbanet.cuda.fused.private_sums import PrivateSums, clear, flush, most_bits, scale_of_warp
 from numbanet.cuda.launch.rows import read_row
 from numbanet.cuda.launch.threads import (
@@ -35,6 +35,7 @@ from numbanet.cuda.launch.threads import (
     thread_index,
     warp_sum,
 )
+from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.cuda.memory.workspace import PassOptions
 from numbanet.cuda.tables.keep import keep_words
 from numbanet.device import (
@@ -51,11 +52,6 @@ from numbanet.storage.views import float_vector
 from numbanet.tiles.fragments import ROWS, store_rows
 from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
 
-TRAINING = (
-    *SOURCE,
-    *("uint64", "uint64", "uint64", "float32", "float32"),
-    *("uint64", "uint64", "float32", "uint64", "uint64"),
-)
 NOISE = np.uint32(0x85EBCA6B)  # odd, so that all samples differ
 
 
@@ -129,8 +125,9 @@ def training_kernel(
         sums[k] *= factor
 
     def fused_training(
-        pinputs, n, pweights, pparams, ptargets, ppdf, pgiven, scale, unscaled,
-        pgradients, pscatter, factor, psums, pdl_dinput,
+        pinputs: Address, n: UInt, pweights: Address, pparams: Address, ptargets: Address,
+        ppdf: Address, pgiven: Address, scale: Float, unscaled: Float, pgradients: Address,
+        pscatter: Address, factor: Float, psums: Address, pdl_dinput: Address,
     ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
         warp, lane = np.uint32(thread >> LOG2_LANES), np.uint32(thread & np.uint32(31))

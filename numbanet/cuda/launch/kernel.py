@@ -1,10 +1,11 @@
 """A kernel with its packed arguments, ready to be launched."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 from numbanet.cuda.driver.arguments import pack
+from numbanet.cuda.launch.types import types_of
 
 
 def exclusive(method: Callable) -> Callable:
@@ -26,11 +27,11 @@ class Kernel:
 
     Args:
         device: a CudaDevice, or anything with its methods.
-        function: what one thread does.
-        argument_types: see arguments.py.
+        function: what one thread does, annotated with the types of its arguments; see types.py.
         block: threads per block.
         shared_bytes: shared memory that a block asks for.
         max_registers: the most that a thread may use.
+        argument_types: instead of annotations.
         n_resident: blocks that a multiprocessor is to run at a time; what memory these do not need
             becomes first-level cache.
     """
@@ -39,14 +40,15 @@ class Kernel:
         self,
         device: Any,
         function: Callable,
-        argument_types: Sequence[str],
         block: int = BLOCK,
         shared_bytes: int = 0,
         max_registers: int | None = None,
         n_resident: int | None = None,
+        argument_types: tuple[str, ...] = (),
     ):
         self._device = device
-        self._kernel = device.build(function, tuple(argument_types), block, max_registers)
+        argument_types = argument_types or types_of(function)
+        self._kernel = device.build(function, argument_types, block, max_registers)
         if n_resident is not None:
             device.share_cache(self._kernel, n_resident, shared_bytes)
         self._arguments = pack(argument_types, [0] * len(argument_types))

@@ -5,14 +5,10 @@ from functools import cache
 import numpy as np
 
 from numbanet.cuda.launch.threads import n_threads, thread_number
+from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.device import ZERO
 from numbanet.storage.access import load, reduce_one, store
 from numbanet.storage.views import VECTORS, float_vector
-
-CONVERT = ("uint64", "uint64", "uint32")
-COLLECT = ("uint64", "float32", "uint64", "uint32")
-FILL = ("uint64", "float32", "uint32")
-FILL_COLUMNS = ("uint64", "float32", "uint32", "uint32", "uint32")
 
 
 @cache
@@ -20,7 +16,7 @@ def convert_kernel(precision: str):
     """(x, y, n): y = x, rounded from float32 to the precision."""
     vector = VECTORS[precision]
 
-    def convert(px, py, n):
+    def convert(px: Address, py: Address, n: UInt):
         x, y, i = float_vector(px, n), vector(py, n), thread_number()
         if i < n:
             store(y, i, x[i])
@@ -33,7 +29,7 @@ def collect_kernel(precision: str):
     """(x, factor, y, n): y += factor * x, and x is zeroed."""
     vector = VECTORS[precision]
 
-    def collect(px, factor, py, n):
+    def collect(px: Address, factor: Float, py: Address, n: UInt):
         x, y, i = vector(px, n), float_vector(py, n), thread_number()
         if i < n:
             reduce_one(y, i, factor * load(x, i))
@@ -47,7 +43,7 @@ def fill_kernel(precision: str):
     """(x, value, n): x = value."""
     vector = VECTORS[precision]
 
-    def fill(px, value, n):
+    def fill(px: Address, value: Float, n: UInt):
         x, i = vector(px, n), thread_number()
         while i < n:
             store(x, i, value)
@@ -56,7 +52,7 @@ def fill_kernel(precision: str):
     return fill
 
 
-def fill_columns_kernel(px, value, n_rows, n_columns, pitch):
+def fill_columns_kernel(px: Address, value: Float, n_rows: UInt, n_columns: UInt, pitch: UInt):
     """(x, value, n_rows, n_columns, pitch): the first columns of rows of float32 = value."""
     x, k = float_vector(px, pitch), thread_number()
     if k < np.uint32(n_rows * n_columns):

@@ -8,7 +8,7 @@ import numpy as np
 
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.memory.arrays import DeviceArray, Memory
-from numbanet.cuda.memory.parameter_kernels import COLLECT, CONVERT, collect_kernel, convert_kernel
+from numbanet.cuda.memory.parameter_kernels import collect_kernel, convert_kernel
 from numbanet.engine import Gradients
 from numbanet.storage.views import DTYPES, ITEM_SIZES
 from numbanet.target import AbstractParameters
@@ -53,7 +53,7 @@ class CudaParameters(AbstractParameters):
 
     @cached_property
     def _convert(self) -> Kernel:
-        return Kernel(self._device, convert_kernel(self._precision), CONVERT)
+        return Kernel(self._device, convert_kernel(self._precision))
 
     @property
     def array(self) -> DeviceArray:
@@ -100,7 +100,7 @@ class Collector:
     """Adds what was added up in halves to gradients in float32."""
 
     def __init__(self, device: Any, precision: str, factor: float):
-        self._kernel = Kernel(device, collect_kernel(precision), COLLECT)
+        self._kernel = Kernel(device, collect_kernel(precision))
         self._factor = factor
 
     def __call__(self, gradients: Gradients) -> None:

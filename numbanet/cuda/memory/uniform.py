@@ -3,13 +3,12 @@
 import numpy as np
 
 from numbanet.cuda.launch.threads import thread_number
+from numbanet.cuda.launch.types import Address, UInt, UInt64
 from numbanet.random import pcg32_advance, pcg32_float, pcg32_next, pcg32_output
 from numbanet.storage.views import float_vector
 
-FILL_UNIFORM = ("uint64", "uint64", "uint64", "uint32", "uint32")
 
-
-def fill_uniform(py, n, state, n_draws, n_threads):
+def fill_uniform(py: Address, n: UInt64, state: UInt64, n_draws: UInt, n_threads: UInt):
     """y [n], as AbstractTarget.uniform describes it."""
     y, t = float_vector(py, n), thread_number()
     if t < n_threads:

@@ -20,6 +20,7 @@ from numbanet.cuda.launch.threads import (
     thread_number,
     warp_sum,
 )
+from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.cuda.optimizer.parameter_groups import clear_group, group_size, step_group
 from numbanet.device import ZERO, device, float_bits, select
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
@@ -32,15 +33,6 @@ N_CONTROL = 8
 HISTORY = 4096  # results that are kept, each the bits of a loss and whether the step was skipped
 
 MOST_CHECKED = 3  # pieces of memory in which infinities are looked for
-FINISH = (
-    *("uint64", "uint32") * (MOST_CHECKED + 1),
-    *("float32", "uint64", "uint64", "uint64", "uint64", "uint32"),
-)
-VERIFY = ("uint64", "uint32", "uint64", "uint32", "uint64", "uint64")
-RESTORE = ("uint64", "uint64", "uint32", "uint64")
-SUMMANDS = ("uint64",) * 6
-MATRIX_STEP = ("uint64",) * 4
-OPTIMIZE = (*("uint64",) * 7, "uint32")
 
 MAGNITUDE, INFINITY = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)  # of the bits of a float32
 NOTHING, BIT = np.uint32(0), np.uint32(1)
@@ -96,8 +88,10 @@ def finish_kernel(optimizer: AbstractOptimizer):
     least_bad = np.float32(optimizer.least_bad_gradient).view(np.uint32)
 
     def finish_step(
-        pinputs, n_inputs, pgradients, n_gradients, pothers, n_others, psums, n_sums, factor,
-        pcontrol, phistory, phyperparams, pscalars, wants_step,
+        pinputs: Address, n_inputs: UInt, pgradients: Address, n_gradients: UInt,
+        pothers: Address, n_others: UInt, psums: Address, n_sums: UInt, factor: Float,
+        pcontrol: Address, phistory: Address, phyperparams: Address, pscalars: Address,
+        wants_step: UInt,
     ):  # fmt: skip
         sums, control = float_vector(psums, n_sums), uint32_vector(pcontrol, N_CONTROL)
         history = uint32_vector(phistory, 2 * HISTORY)
@@ -136,7 +130,10 @@ def finish_kernel(optimizer: AbstractOptimizer):
     return finish_step
 
 
-def verify_step(pweights, n_weights, pstate, n_state, pcontrol, phistory):
+def verify_step(
+    pweights: Address, n_weights: UInt, pstate: Address, n_state: UInt, pcontrol: Address,
+    phistory: Address,
+):  # fmt: skip
     """(weights, n_weights, state, n_state, control, history), after a step of a bold optimizer.
 
     If it made something infinite or NaN, it counts as skipped from now on, and `restore` works.
@@ -155,7 +152,7 @@ def verify_step(pweights, n_weights, pstate, n_state, pcontrol, phistory):
         history[np.uint32(serial % np.uint32(HISTORY) * np.uint32(2) + BIT)] = BIT
 
 
-def restore(pbefore, pafter, n, pcontrol):
+def restore(pbefore: Address, pafter: Address, n: UInt, pcontrol: Address):
     """(before, after, n, control): after = before, if the step does not count."""
     i, control = thread_number(), uint32_vector(pcontrol, N_CONTROL)
     if i < n and control[RUNS] == NOTHING:
@@ -185,7 +182,10 @@ def summands_kernel(optimizer: AbstractOptimizer, layout: ParamLayout):
     summand, range_of = optimizer.summand(layout), range_of_matrix(optimizer, layout)
     n, n_state, n_scalars = layout.n_params, optimizer.n_state, optimizer.n_scalars
 
-    def matrix_summands(pweights, pgradients, pstate, pscalars, psums, pcontrol):
+    def matrix_summands(
+        pweights: Address, pgradients: Address, pstate: Address, pscalars: Address, psums: Address,
+        pcontrol: Address,
+    ):  # fmt: skip
         weights, gradients = float_vector(pweights, n), float_vector(pgradients, n)
         state, scalars = float_matrix(pstate, n_state, n), float_vector(pscalars, n_scalars)
         sums, control = float_vector(psums, n), uint32_vector(pcontrol, N_CONTROL)
@@ -213,7 +213,7 @@ def matrix_step_kernel(optimizer: AbstractOptimizer, layout: ParamLayout):
         optimizer.n_matrix_state, len(optimizer.matrix_ranges(layout)), optimizer.n_scalars,
     )  # fmt: skip
 
-    def matrix_step(psums, pmatrices, pscalars, pcontrol):
+    def matrix_step(psums: Address, pmatrices: Address, pscalars: Address, pcontrol: Address):
         sums = float_vector(psums, n_matrices)
         matrices = float_matrix(pmatrices, n_state, n_matrices)
         scalars, control = float_vector(pscalars, n_scalars), uint32_vector(pcontrol, N_CONTROL)
@@ -239,7 +239,10 @@ def optimize_kernel(optimizer: AbstractOptimizer, layout: ParamLayout, precision
         optimizer.n_matrix_state, len(optimizer.matrix_ranges(layout)), optimizer.n_scalars,
     )  # fmt: skip
 
-    def optimize(pweights, pgradients, pstate, pscalars, pmatrices, pcopy, pcontrol, n):
+    def optimize(
+        pweights: Address, pgradients: Address, pstate: Address, pscalars: Address,
+        pmatrices: Address, pcopy: Address, pcontrol: Address, n: UInt,
+    ):  # fmt: skip
         weights, gradients = float_vector(pweights, n), float_vector(pgradients, n)
         scalars, matrices = (
             float_vector(pscalars, n_scalars),

@@ -13,10 +13,7 @@ from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.memory import arrays
 from numbanet.cuda.memory.arrays import DeviceArray
 from numbanet.cuda.optimizer.matrix_kernels import (
-    NORM,
-    PRODUCT,
     apply_kernel,
-    apply_types,
     norm_squared_kernel,
     product_kernel,
 )
@@ -28,11 +25,11 @@ class Operations:
     def __init__(self, device: Any):
         self._device = device
         self._kernels = {}
-        self._norm = Kernel(device, norm_squared_kernel, NORM)
+        self._norm = Kernel(device, norm_squared_kernel)
 
-    def _kernel(self, function: Callable, types: tuple[str, ...]) -> Kernel:
+    def _kernel(self, function: Callable) -> Kernel:
         if function not in self._kernels:
-            self._kernels[function] = Kernel(self._device, function, types)
+            self._kernels[function] = Kernel(self._device, function)
         return self._kernels[function]
 
     def view(self, array: DeviceArray, first: int, shape: tuple[int, ...]) -> DeviceArray:
@@ -54,7 +51,7 @@ class Operations:
     ) -> None:
         """c <- a b, each of them transposed first where that is wanted."""
         depth = a.shape[0] if transpose_a else a.shape[1]
-        kernel = self._kernel(product_kernel(transpose_a, transpose_b), PRODUCT)
+        kernel = self._kernel(product_kernel(transpose_a, transpose_b))
         kernel.over(c.size, a.address, b.address, c.address, *c.shape, depth)
 
     def norm_squared(self, array: DeviceArray, out: DeviceArray) -> None:
@@ -64,7 +61,7 @@ class Operations:
     def apply(self, function: Callable, *matrices: DeviceArray) -> None:
         """Call the device function (i, j, *arrays) for each row and column of the first array."""
         shapes = tuple(matrix.shape for matrix in matrices)
-        kernel = self._kernel(apply_kernel(function, shapes), apply_types(shapes))
+        kernel = self._kernel(apply_kernel(function, shapes))
         kernel.over(matrices[0].size, *(matrix.address for matrix in matrices))
 
     def when(self, flags: DeviceArray, index: int, body: Callable[[], None]) -> None:

@@ -14,11 +14,10 @@ from numbanet.cuda.launch.threads import (
     thread_number,
     warp_sum,
 )
+from numbanet.cuda.launch.types import Address, UInt
 from numbanet.device import ZERO, device
 from numbanet.storage.views import float_matrix, float_vector
 
-PRODUCT = (*("uint64",) * 3, *("uint32",) * 3)
-NORM = ("uint64", "uint32", "uint64")
 N_WARPS = BLOCK // WARP
 
 
@@ -26,7 +25,7 @@ N_WARPS = BLOCK // WARP
 def product_kernel(transpose_a: bool, transpose_b: bool):
     """(a, b, c, n_rows, n_columns, depth): c = a b, a thread for each element."""
 
-    def product(pa, pb, pc, n_rows, n_columns, depth):
+    def product(pa: Address, pb: Address, pc: Address, n_rows: UInt, n_columns: UInt, depth: UInt):
         a, b, c = float_vector(pa, depth), float_vector(pb, depth), float_vector(pc, n_rows)
         k = thread_number()
         if k < np.uint32(n_rows * n_columns):
@@ -42,7 +41,7 @@ def product_kernel(transpose_a: bool, transpose_b: bool):
     return product
 
 
-def norm_squared_kernel(px, n, pout):
+def norm_squared_kernel(px: Address, n: UInt, pout: Address):
     """(x, n, out): the sum of squares, by one block."""
     x, out, warps = float_vector(px, n), float_vector(pout, 1), shared_array(N_WARPS)
     i, total = thread_index(), ZERO
@@ -58,10 +57,6 @@ def norm_squared_kernel(px, n, pout):
         for k in range(N_WARPS):
             total += warps[k]
         out[np.uint32(0)] = total
-
-
-def apply_types(shapes: tuple[tuple[int, ...], ...]) -> tuple[str, ...]:
-    return ("uint64",) * len(shapes)
 
 
 @cache
@@ -83,16 +78,16 @@ def apply_kernel(function: Callable, shapes: tuple[tuple[int, ...], ...]):
             i, j = np.uint32(k // np.uint32(n_columns)), np.uint32(k % np.uint32(n_columns))
             call(i, j, addresses)
 
-    def apply_1(p):
+    def apply_1(p: Address):
         apply((p,))
 
-    def apply_2(p, q):
+    def apply_2(p: Address, q: Address):
         apply((p, q))
 
-    def apply_3(p, q, r):
+    def apply_3(p: Address, q: Address, r: Address):
         apply((p, q, r))
 
-    def apply_4(p, q, r, s):
+    def apply_4(p: Address, q: Address, r: Address, s: Address):
         apply((p, q, r, s))
 
     return (apply_1, apply_2, apply_3, apply_4)[len(shapes) - 1]  # kernels have no *arguments

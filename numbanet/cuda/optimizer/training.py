@@ -52,22 +52,22 @@ class OptimizerKernels:
     @cached_property
     def finish(self) -> Kernel:
         function = kernels.finish_kernel(self._optimizer)
-        return Kernel(self._device, function, kernels.FINISH)
+        return Kernel(self._device, function)
 
     @cached_property
     def optimize(self) -> Kernel:
         function = kernels.optimize_kernel(self._optimizer, self._layout, self._precision)
-        return Kernel(self._device, function, kernels.OPTIMIZE)
+        return Kernel(self._device, function)
 
     @cached_property
     def summands(self) -> Kernel:
         function = kernels.summands_kernel(self._optimizer, self._layout)
-        return Kernel(self._device, function, kernels.SUMMANDS)
+        return Kernel(self._device, function)
 
     @cached_property
     def matrix_step(self) -> Kernel:
         function = kernels.matrix_step_kernel(self._optimizer, self._layout)
-        return Kernel(self._device, function, kernels.MATRIX_STEP, WARP)
+        return Kernel(self._device, function, WARP)
 
 
 class CudaTraining(AbstractTraining):
@@ -240,11 +240,11 @@ class CudaTraining(AbstractTraining):
 
     @cached_property
     def _verify(self) -> Kernel:
-        return Kernel(self._device, kernels.verify_step, kernels.VERIFY)
+        return Kernel(self._device, kernels.verify_step)
 
     @cached_property
     def _restore(self) -> Kernel:
-        return Kernel(self._device, kernels.restore, kernels.RESTORE)
+        return Kernel(self._device, kernels.restore)
 
     def _try_to_optimize(
         self, found: OptimizerKernels, optimizer: AbstractOptimizer, gradients: Gradients

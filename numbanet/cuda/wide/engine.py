@@ -10,10 +10,9 @@ from numbanet.cuda.launch.threads import WARP
 from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.memory.workspace import Kept, PassOptions, Workspace
 from numbanet.cuda.wide.layout import UNITS, WideLayout, trains_wide
-from numbanet.cuda.wide.samples_kernel import WIDE_TRAINING, wide_training_kernel
+from numbanet.cuda.wide.samples_kernel import wide_training_kernel
 from numbanet.cuda.wide.weights_kernel import (
     N_THREADS,
-    WIDE_GRADIENTS,
     gradients_shared_bytes,
     wide_gradients_kernel,
 )
@@ -71,7 +70,7 @@ class Wide:
         if key not in self._kernels:
             function = wide_training_kernel(layout, self._workspace.precision, loss, options)
             sizes = layout.n_threads, layout.shared_bytes, MOST_REGISTERS, 1
-            self._kernels[key] = Kernel(self._device, function, WIDE_TRAINING, *sizes)
+            self._kernels[key] = Kernel(self._device, function, *sizes)
         return self._kernels[key]
 
     def _weight_gradients(self, layout: WideLayout) -> Kernel:
@@ -79,7 +78,7 @@ class Wide:
             function = wide_gradients_kernel(layout, self._workspace.precision)
             shared_bytes = gradients_shared_bytes(layout)
             sizes = N_THREADS, shared_bytes, GRADIENTS_REGISTERS, GRADIENTS_BLOCKS
-            self._kernels[layout] = Kernel(self._device, function, WIDE_GRADIENTS, *sizes)
+            self._kernels[layout] = Kernel(self._device, function, *sizes)
         return self._kernels[layout]
 
     def forward_backward(

@@ -27,6 +27,7 @@ from numbanet.cuda.launch.threads import (
     thread_index,
     warp_sum,
 )
+from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.cuda.memory.workspace import PassOptions
 from numbanet.cuda.tables.keep import keep_words
 from numbanet.cuda.wide.layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, WideLayout
@@ -54,14 +55,7 @@ from numbanet.tiles.instructions import (
     warp_barrier,
 )
 
-# inputs, n, first, n of all slabs, weights, the encoding's parameters
-SOURCE = ("uint64", "uint32", "uint32", "uint32", "uint64", "uint64")
 # targets, pdf, given, scale, units, scatter, factor, partial sums, inputs' gradients, unscaled
-WIDE_TRAINING = (
-    *SOURCE,
-    *("uint64", "uint64", "uint64", "float32", "uint64", "uint64", "float32", "uint64"),
-    *("uint64", "float32"),
-)
 LANES = np.uint32(WARP)
 
 
@@ -157,8 +151,9 @@ def wide_training_kernel(
             sums[np.uint32(block_index() * n_warps + thread // LANES)] += of_warp
 
     def wide_training(
-        pinputs, n, first, n_all, pweights, pparams, ptargets, ppdf, pgiven, scale,
-        punits, pscatter, factor, psums, pdl_dinput, unscaled,
+        pinputs: Address, n: UInt, first: UInt, n_all: UInt, pweights: Address, pparams: Address,
+        ptargets: Address, ppdf: Address, pgiven: Address, scale: Float, punits: Address,
+        pscatter: Address, factor: Float, psums: Address, pdl_dinput: Address, unscaled: Float,
     ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
         load(thread, pweights, shared)

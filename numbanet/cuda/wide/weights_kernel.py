@@ -19,6 +19,7 @@ from numbanet.cuda.launch.threads import (
     blocks_per_grid,
     thread_index,
 )
+from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.cuda.wide.layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, UNITS, WideLayout
 from numbanet.device import ZERO, device, local_array, nothing, uint32_view, unrolled
 from numbanet.storage.access import reduce_pair
@@ -34,7 +35,6 @@ from numbanet.tiles.instructions import (
 )
 
 # units, stages, factor, gradients
-WIDE_GRADIENTS = ("uint64", "uint32", "float32", "uint64")
 N_WARPS, N_STAGES = 8, 2  # of a block, and stages in shared memory
 N_THREADS = WARP * N_WARPS
 LANES = np.uint32(WARP)
@@ -268,7 +268,7 @@ def wide_gradients_kernel(layout: WideLayout, precision: str):
     of_first, of_last = (matrix_gradients(layout, precision, k) for k in (0, n_hidden))
     of_middle = matrix_gradients(layout, precision, 1) if n_hidden > 1 else nothing
 
-    def wide_gradients(punits, n_stages, factor, pgradients):
+    def wide_gradients(punits: Address, n_stages: UInt, factor: Float, pgradients: Address):
         k, thread, none = block_index_y(), thread_index(), np.uint32(0)
         gradients = float_vector(pgradients, n_params)
         if k == none:
