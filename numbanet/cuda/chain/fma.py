@@ -21,7 +21,7 @@ from numbanet.cuda.chain.fma_block import (
 )
 from numbanet.cuda.chain.products import Product, block_position
 from numbanet.cuda.launch.threads import block_index_z
-from numbanet.device import belongs_to, device, local_array
+from numbanet.device import belongs_to, device, local_array, unrolled
 from numbanet.storage.access import load_pair, reduce_one, store, store_pair
 from numbanet.storage.views import VECTORS, float_vector
 
@@ -77,8 +77,20 @@ def sample_product(precision: str, finish: Callable, transposed: bool):
     vector, bits = VECTORS[precision], BITS[precision]
     product = block_product(precision, SAMPLE_COLUMNS, not transposed, False)
     n_sums = SAMPLE_COLUMNS // 16
-    n_all_sums, column_pairs, n_rows_each = ROWS // 16 * n_sums, n_sums // 2, ROWS // 16
+    n_all_sums, column_pairs = ROWS // 16 * n_sums, n_sums // 2
+    n_pairs = n_all_sums // 2
     position = block_position(ROWS, SAMPLE_COLUMNS)
+
+    @device
+    def finish_pair(k, sums, place, ends, y, kept):
+        first_row, first_column, row, column = place
+        n_rows, n, pitch = ends
+        r, c = k // column_pairs, k % column_pairs
+        o = np.uint32(first_row + row + np.uint32(r // 2 * 32 + r % 2))
+        i = np.uint32(first_column + column + np.uint32(32 * c))
+        if (o < n_rows) & (i < n):
+            both = np.uint32(i + ONE) < n
+            finish(y, kept, np.uint32(o * pitch + i), sums[2 * k], sums[2 * k + 1], both)
 
     def sample_product(pweights, px, py, pkept, n_rows, depth, n, pitch):
         weights, x = bits(pweights, n_rows * depth), bits(px, depth * pitch)
@@ -87,15 +99,9 @@ def sample_product(precision: str, finish: Callable, transposed: bool):
         sums = local_array(n_all_sums)
         a = (weights, n_rows if transposed else depth, first_row, n_rows)
         product(a, (x, pitch, first_column, n), (NOTHING, depth), sums)
-        row, column = thread_position()
-        for r in range(n_rows_each):
-            o = np.uint32(first_row + row + np.uint32(r // 2 * 32 + r % 2))
-            for c in range(column_pairs):
-                i = np.uint32(first_column + column + np.uint32(32 * c))
-                if (o < n_rows) & (i < n):
-                    k = r * n_sums + 2 * c
-                    both = np.uint32(i + ONE) < n
-                    finish(y, kept, np.uint32(o * pitch + i), sums[k], sums[k + 1], both)
+        place = first_row, first_column, *thread_position()
+        ends = n_rows, n, pitch
+        unrolled(n_pairs, finish_pair, sums, place, ends, y, kept)
 
     return Product(sample_product, ROWS, SAMPLE_COLUMNS, DEPTH, N_THREADS, N_RESIDENT)
 
