@@ -6,7 +6,8 @@
 
 The second run names the kernels that differ; `--only config_hash,streamed` takes some models.
 Names of symbols do not count; instructions, their order and their registers do, and so do the
-kernels that each pass launches. Needs no GPU.
+kernels that each pass launches. `--uncompiled` compares byte code, constants and what is captured
+instead: seconds, not minutes, but renamed variables of closures count too. Needs no GPU.
 """
 
 import argparse
@@ -20,7 +21,10 @@ import numpy as np
 
 import numbanet
 from numbanet.app.compile_kernels import run_everything
-from numbanet.cuda.driver.compile_only import CompileOnlyDevice
+from numbanet.cuda.driver.compile_only import CompiledKernel, CompileOnlyDevice
+from numbanet.cuda.toolchain.compiler import readable_name
+from numbanet.cuda.toolchain.machine_code import PTX
+from numbanet.fingerprint import fingerprint
 
 CONFIGS = Path(__file__).parents[2] / "samples" / "configs"
 TURING, AMPERE, HOPPER = (7, 5), (8, 0), (9, 0)
@@ -111,6 +115,16 @@ def cases():
         yield name, HOPPER, options, ()
 
 
+class UncompiledDevice(CompileOnlyDevice):
+    """Takes what determines the code of a kernel for its code."""
+
+    def build(self, function, argument_types, block=None, max_registers=None):
+        code = fingerprint(function, "cuda"), tuple(argument_types), block, max_registers
+        name = readable_name(function)
+        self._built[name, code] = CompiledKernel(name, PTX(repr(code), name), None, 0.0)
+        return self._built[name, code]
+
+
 def work(device, options: dict, more: tuple[str, ...]) -> None:
     """Ask for all that a model can do."""
     if "encoding" in options:
@@ -162,13 +176,13 @@ def digest(text: str) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def hashes(only: list[str]) -> dict[str, list[list[str]]]:
+def hashes(only: list[str], kind: type) -> dict[str, list[list[str]]]:
     """Name and digest of each kernel of each case, in the order of the launches."""
     found, digests = {}, {}
     for name, capability, options, more in cases():
         if only and name not in only:
             continue
-        device = CompileOnlyDevice(capability, assembles=False)
+        device = kind(capability, assembles=False)
         work(device, options, more)
         rows = []
         for kernel in [*device.kernels, *device.launches]:
@@ -198,8 +212,10 @@ def main() -> None:
     parser.add_argument("output", help="a JSON file to write")
     parser.add_argument("--before", help="one of an earlier run to compare with")
     parser.add_argument("--only", default="", help="names of models, by commas")
+    parser.add_argument("--uncompiled", action="store_true", help="compare what is to be compiled")
     arguments = parser.parse_args()
-    found = hashes(arguments.only.split(",") if arguments.only else [])
+    kind = UncompiledDevice if arguments.uncompiled else CompileOnlyDevice
+    found = hashes(arguments.only.split(",") if arguments.only else [], kind)
     Path(arguments.output).write_text(json.dumps(found, indent=0))
     if arguments.before:
         before = json.loads(Path(arguments.before).read_text())
