@@ -74,7 +74,7 @@ def save_params(path: str | os.PathLike, params, dtype: str = "float32") -> None
         OSError: the file cannot be written; what was there before is still there.
         ImportError: the file is MessagePack, and msgpack is not installed.
     """
-    stored, suffix = _stored(dtype), Path(path).suffix.lower()
+    stored, suffix = _stored(dtype), Path(os.fsdecode(path)).suffix.lower()
     if suffix not in WRITERS:
         raise ValueError(f"path: suffix {suffix!r} is not known; use one of {', '.join(WRITERS)}")
     params = as_host_vector(params, "params", len(params))

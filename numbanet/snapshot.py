@@ -39,7 +39,12 @@ def write_snapshot(
         TypeError: the header is not JSON.
         ValueError: the header is larger than those that are read.
     """
-    text = json.dumps(header)
+    try:
+        text = json.dumps(header)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(
+            f"metadata: no JSON ({error!s:.200}); use numbers, strings, lists and dicts"
+        ) from error
     if len(text) > HEADER_BYTES:
         raise ValueError(
             f"metadata: {len(text)} bytes of JSON, with the config; use up to {HEADER_BYTES}"

@@ -300,6 +300,8 @@ class Trainer:
             TypeError: the metadata is no JSON.
             ValueError: the metadata has more than 16 MiB.
         """
+        if not isinstance(metadata, Mapping | None):
+            raise TypeError(f"metadata: expected a dict, got {shown(metadata)}")
         header = {
             "n_input_dims": self.model.n_input_dims,
             "n_output_dims": self.model.n_output_dims,

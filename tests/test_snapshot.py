@@ -121,12 +121,25 @@ def test_a_full_disk_leaves_the_old_file(saved, n_bytes):
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
-def test_metadata_that_is_no_json_leaves_the_old_file(saved):
+def deep(n):
+    value = {}
+    for _ in range(n):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"what": object()}, {("a",): 1}, "name", [1], deep(100_000), {"n": 10**5000}],
+    ids=["object", "key", "string", "list", "deep", "digits"],
+)
+def test_metadata_that_is_no_json_leaves_the_old_file(saved, metadata):
     path, model = saved
-    content = path.read_bytes()
-    with pytest.raises(TypeError):
-        model.trainer.save(path, metadata={"what": object()})
-    assert path.read_bytes() == content
+    before = path.read_bytes()
+    with pytest.raises(TypeError, match=r"^metadata: ") as raised:
+        model.trainer.save(path, metadata)
+    assert len(str(raised.value)) < 400
+    assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
