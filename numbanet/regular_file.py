@@ -51,10 +51,14 @@ def open_regular(path: str | os.PathLike, most_bytes: int) -> BinaryIO:
 def read_regular(path: str | os.PathLike, most_bytes: int) -> bytes:
     """The content of a regular file; raises as open_regular does."""
     with open_regular(path, most_bytes) as file:
-        content = file.read(os.fstat(file.fileno()).st_size + 1) or b""
-        # There is more if the file grows, or belongs to /proc, where files say they are empty.
-        while len(content) <= most_bytes and (more := file.read(max(len(content), CHUNK))):
-            content += more
+        try:
+            content = file.read(os.fstat(file.fileno()).st_size + 1) or b""
+            # There is more if the file grows, or belongs to /proc, where files say they are empty.
+            while len(content) <= most_bytes and (more := file.read(max(len(content), CHUNK))):
+                content += more
+        except OSError as error:
+            error.filename = os.fspath(path)
+            raise
     if len(content) > most_bytes:
         raise _too_large(os.fspath(path), most_bytes)
     return content

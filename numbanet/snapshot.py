@@ -4,6 +4,7 @@ A safetensors file is a JSON header and raw numbers, so loading one never execut
 replaced as a whole or not at all.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -107,6 +108,8 @@ def open_snapshot(path: str | os.PathLike) -> Iterator[OpenSnapshot]:
         raise SnapshotError(
             f"{name}: no safetensors file, or a damaged one ({error!s:.200})"
         ) from error
+    except OSError as error:
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), name) from error
     with file:
         metadata = file.metadata() or {}
         yield OpenSnapshot(name, _header(name, metadata), metadata, file)

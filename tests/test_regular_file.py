@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import numbanet
 from numbanet.regular_file import RefusedFileError, open_regular, read_regular
 
 
@@ -89,3 +90,10 @@ def test_a_fifo_that_takes_the_place_of_a_file_is_refused(file, monkeypatch):
     monkeypatch.setattr("numbanet.regular_file.os.stat", lambda name: status)
     with pytest.raises(RefusedFileError, match="FIFO"):
         read_regular(file, 100)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs /proc of Linux")
+@pytest.mark.parametrize("read_it", [numbanet.load, numbanet.load_config, numbanet.load_params])
+def test_a_file_that_cannot_be_read_is_named(read_it):
+    with pytest.raises(OSError, match="'/proc/self/mem'"):
+        read_it("/proc/self/mem")
