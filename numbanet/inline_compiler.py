@@ -20,6 +20,11 @@ from numba.core.compiler import Compiler
 from numba.core.errors import NumbaError
 from numba.core.registry import CPUDispatcher
 
+LOOP_BODY = "__numba_parfor_gufunc"
+LOOP_PARTS = (  # the names of libraries that Numba makes of each parallel loop
+    "<numba.np.ufunc.wrappers._GufuncWrapper",
+    "parallelgufuncwrapper",
+)
 SHARED = {Linkage.linkonce_odr, Linkage.weak_odr}  # of functions that other libraries have too
 
 
@@ -59,6 +64,13 @@ class InlineCompiler(Compiler):
         return super().define_pipelines()
 
 
+class LoopLibrary(InlineLibrary):
+    """The IR of the body of a parallel loop, optimised once by itself: it then runs faster."""
+
+    def _optimize_final_module(self):
+        JITCodeLibrary._optimize_final_module(self)
+
+
 class KernelLibrary(JITCodeLibrary):
     """The machine code of one kernel, which calls no code but its own.
 
@@ -74,8 +86,31 @@ class KernelLibrary(JITCodeLibrary):
         super()._optimize_final_module()
 
 
+@contextmanager
+def inline_loop_bodies(codegen):
+    """Stop at LLVM's IR for the parts of parallel loops: the kernel has a copy of each."""
+    create_library = codegen.create_library
+
+    def choose_library(name, **options):
+        if name.startswith(LOOP_BODY):
+            return LoopLibrary(codegen, name)
+        if name.startswith(LOOP_PARTS):
+            return InlineLibrary(codegen, name)
+        return create_library(name, **options)
+
+    codegen.create_library = choose_library
+    try:
+        yield
+    finally:
+        del codegen.create_library
+
+
 class KernelCompiler(Compiler):
     """Numba's compiler with a KernelLibrary to put its result in."""
+
+    def _compile_core(self):
+        with inline_loop_bodies(self.state.targetctx.codegen()):
+            return super()._compile_core()
 
     def define_pipelines(self):
         state = self.state

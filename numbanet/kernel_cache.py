@@ -28,7 +28,7 @@ from numbanet import code_store
 from numbanet.fingerprint import NotCacheable, digest, fingerprint
 from numbanet.inline_compiler import KernelCompiler
 
-FORMAT = 1  # of what taken_apart returns
+FORMAT = 2  # of what taken_apart returns
 # Of Numba's settings, those that change the code.
 SETTINGS = (
     "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "USING_SVML", "BOUNDSCHECK", "DEBUGINFO_DEFAULT",

@@ -13,6 +13,8 @@ only the activations know of it; the gradients of tangents are what second deriv
 from dataclasses import dataclass
 from functools import cache, cached_property
 
+import numpy as np
+
 from numbanet.cpu.micro_kernel import matrix_product
 from numbanet.cpu.tile_activations import (
     activate,
@@ -31,20 +33,25 @@ class BufferLayout:
     """Where a network's weights and activations lie in the flat buffers of the CPU kernels.
 
     Widths are padded to a multiple of 16, which every vector length divides. Rows of weights are
-    padded likewise, because the micro-kernel reads and writes whole blocks of them.
+    padded likewise, because the micro-kernel reads and writes whole blocks. Sizes are NumPy's
+    integers: for each of Python's, Numba would compile what they are passed to anew.
     """
 
     network: AbstractMLP
     with_tangents: bool = False
 
     @cached_property
-    def pitches(self) -> tuple[int, ...]:
-        return tuple(next_multiple(width, ALIGNMENT) for width in self.network.widths)
+    def widths(self) -> tuple[np.int64, ...]:
+        return tuple(map(np.int64, self.network.widths))
+
+    @cached_property
+    def pitches(self) -> tuple[np.int64, ...]:
+        return tuple(np.int64(next_multiple(width, ALIGNMENT)) for width in self.network.widths)
 
     @cached_property
     def weight_offsets(self) -> tuple[int, ...]:
         """Start of each matrix in a padded weight buffer, and its total size at the end."""
-        offsets = [0]
+        offsets = [np.int64(0)]
         for rows, columns in zip(self.pitches[1:], self.pitches[:-1], strict=True):
             offsets.append(offsets[-1] + rows * columns)
         return tuple(offsets)
@@ -155,8 +162,8 @@ def unpack_gradients(network: AbstractMLP):
 def tile_forward(layout: BufferLayout):
     """Device function (x, x_start, n_rows, transposed, scratch): outputs go to layout.output."""
     network = layout.network
-    n_hidden_layers, n_neurons = network.n_hidden_layers, network.n_neurons
-    n_inputs, n_last = network.n_input_dims, network.widths[-2]
+    n_hidden_layers = network.n_hidden_layers
+    n_inputs, n_neurons, n_last = layout.widths[0], layout.widths[1], layout.widths[-2]
     pitches, offsets = layout.pitches, layout.weight_offsets
     input_pitch, hidden_pitch, output_pitch = pitches[0], pitches[1], pitches[-1]
     last_pitch, last_weights, second_weights = pitches[-2], offsets[-2], offsets[1]
@@ -235,7 +242,7 @@ def tile_backward(layout: BufferLayout, weight_gradients: bool, input_gradients:
     """
     network = layout.network
     n_hidden_layers, n_neurons, n_outputs = (
-        network.n_hidden_layers, network.n_neurons, network.n_output_dims,
+        network.n_hidden_layers, layout.widths[1], layout.widths[-1],
     )  # fmt: skip
     pitches, offsets = layout.pitches, layout.weight_offsets
     input_pitch, hidden_pitch, output_pitch = pitches[0], pitches[1], pitches[-1]
