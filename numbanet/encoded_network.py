@@ -13,6 +13,10 @@ class EncodedNetwork:
     encoding: AbstractEncoding
     network: AbstractMLP
 
+    def kernel_key(self) -> "EncodedNetwork":
+        """A model with the same compiled code on the CPU, whatever the encoding's numbers are."""
+        return EncodedNetwork(self.encoding.kernel_key(), self.network)
+
     @property
     def n_encoded(self) -> int:
         """Width of the network's input."""

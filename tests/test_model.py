@@ -256,7 +256,8 @@ def test_gradient_modes():
     twice = network.gradients.copy()
     dl_dx = network.backward(context, dl_dy, gradient_mode="ignore")
     np.testing.assert_array_equal(network.gradients, twice)
-    np.testing.assert_array_equal(dl_dx, network.backward(context, dl_dy))
+    # By two kernels, each of which the compiler rounds as it likes.
+    assert_close(dl_dx, network.backward(context, dl_dy), 1e-6)
     assert network.backward(context, dl_dy, input_gradient=False) is None
     with pytest.raises(ValueError, match="sum"):
         network.backward(context, dl_dy, gradient_mode="sum")

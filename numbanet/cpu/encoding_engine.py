@@ -11,7 +11,8 @@ class EncodingEngine:
     """Runs an encoding; arrays are float32 in rows of samples."""
 
     def __init__(self, encoding: AbstractEncoding):
-        self._encoding = encoding
+        self._encoding, self._key = encoding, encoding.kernel_key()
+        self._numbers = np.array(encoding.numbers, np.int64)
 
     def forward(
         self, inputs: np.ndarray, params: np.ndarray, outputs: np.ndarray | None = None
@@ -19,7 +20,7 @@ class EncodingEngine:
         """The features [n, n_outputs], in an array that is given or in a new one."""
         if outputs is None:
             outputs = np.empty((inputs.shape[0], self._encoding.n_outputs), np.float32)
-        kernels.forward_kernel(self._encoding)(inputs, params, outputs)
+        kernels.forward_kernel(self._key)(inputs, params, self._numbers, outputs)
         return outputs
 
     def backward(
@@ -32,10 +33,10 @@ class EncodingEngine:
     ) -> None:
         """Add to `gradients` and write `dl_dx`, where they are given."""
         if gradients is not None:
-            kernel = kernels.backward_params_kernel(self._encoding)
-            kernel(inputs, params, dl_dy, gradients.flat)
+            kernel = kernels.backward_params_kernel(self._key)
+            kernel(inputs, params, self._numbers, dl_dy, gradients.flat)
         if dl_dx is not None:
-            kernels.backward_input_kernel(self._encoding)(inputs, params, dl_dy, dl_dx)
+            kernels.backward_input_kernel(self._key)(inputs, params, self._numbers, dl_dy, dl_dx)
 
     def double_backward(
         self,
@@ -47,9 +48,9 @@ class EncodingEngine:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The gradients with respect to dl_dy and the inputs; adds to `gradients`."""
         if gradients is not None:
-            kernel = kernels.double_backward_params_kernel(self._encoding)
-            kernel(inputs, params, dl_dy, dl_ddl_dx, gradients.flat)
+            kernel = kernels.double_backward_params_kernel(self._key)
+            kernel(inputs, params, self._numbers, dl_dy, dl_ddl_dx, gradients.flat)
         dl_ddl_dy, dl_dx = np.empty_like(dl_dy), np.empty_like(inputs)
-        kernel = kernels.double_backward_input_kernel(self._encoding)
-        kernel(inputs, params, dl_dy, dl_ddl_dx, dl_ddl_dy, dl_dx)
+        kernel = kernels.double_backward_input_kernel(self._key)
+        kernel(inputs, params, self._numbers, dl_dy, dl_ddl_dx, dl_ddl_dy, dl_dx)
         return dl_ddl_dy, dl_dx

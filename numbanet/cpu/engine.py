@@ -23,21 +23,22 @@ class CpuEngine:
     def __init__(self, model: EncodedNetwork):
         self.model = model
         self._encoding = EncodingEngine(model.encoding)
+        self._key, self._numbers = model.kernel_key(), np.array(model.encoding.numbers, np.int64)
 
     def inference(
         self, inputs: np.ndarray, params: np.ndarray, outputs: np.ndarray | None = None
     ) -> np.ndarray:
         if outputs is None:
             outputs = np.empty((inputs.shape[0], self.model.network.n_output_dims), np.float32)
-        kernels.inference_kernel(self.model)(inputs, params, outputs, NO_MATRIX)
+        kernels.inference_kernel(self._key)(inputs, params, self._numbers, outputs, NO_MATRIX)
         return outputs
 
     def forward(
         self, inputs: np.ndarray, params: np.ndarray, outputs: np.ndarray, features: np.ndarray
     ) -> None:
         """Write the outputs and the features [n, n_encoded], for a Batch."""
-        kernel = kernels.inference_kernel(self.model, keeps_features=True)
-        kernel(inputs, params, outputs, features)
+        kernel = kernels.inference_kernel(self._key, keeps_features=True)
+        kernel(inputs, params, self._numbers, outputs, features)
 
     def forward_backward(
         self,
@@ -52,7 +53,7 @@ class CpuEngine:
         if overwrite:
             gradients.flat[:] = 0
         plan = TrainingPlan(
-            self.model,
+            self._key,
             loss,
             has_pdf=batch.pdf is not None,
             has_external_dl_dy=batch.external_dl_dy is not None,
@@ -62,7 +63,7 @@ class CpuEngine:
         )
         n = len(batch)
         n_elements = max(n * self.model.network.n_output_dims, 1)
-        group_rows = plan.group_rows(n)
+        group_rows = plan.group_rows(n, self.model.n_params)
         losses = np.zeros(-(-min(n, plan.slab_rows) // group_rows))
         if n == 0:
             return LossSums(losses, 0, n_elements)
@@ -71,6 +72,7 @@ class CpuEngine:
             batch.inputs,
             *(NO_MATRIX if each is None else each for each in of_samples),
             params,
+            self._numbers,
             group_rows,
             np.float32(1.0 / n_elements),
             NO_MATRIX.reshape(-1) if gradients is None else gradients.flat,
@@ -92,7 +94,7 @@ class CpuEngine:
         own_params, own_gradients = params[network.n_params :], None
         if gradients is not None and len(own_params) > 0:
             own_gradients = Gradients(gradients.flat[network.n_params :])
-        plan = TrainingPlan(self.model, None, param_gradients=gradients is not None)
+        plan = TrainingPlan(self._key, None, param_gradients=gradients is not None)
         kernel = double_backward_kernel(network, plan.param_gradients)
         flat = gradients.flat if plan.param_gradients else NO_MATRIX.reshape(-1)
         dl_ddl_dy, dl_dx = np.empty_like(dl_dy), np.empty_like(inputs)
@@ -102,7 +104,7 @@ class CpuEngine:
             features = encoding.forward(x, own_params)
             # Tangents do not depend on the gradient, for which the features stand in here.
             tangents, _ = encoding.double_backward(x, own_params, features, direction, None)
-            group_rows = plan.group_rows(len(x))
+            group_rows = plan.group_rows(len(x), self.model.n_params)
             kernel(features, tangents, params, dl_dy[rows], group_rows, flat, dl_ddl_dy[rows])
             dl_dfeatures, dl_dtangents = features, tangents
             encoding.backward(x, own_params, dl_dfeatures, own_gradients, dl_dx[rows])

@@ -23,6 +23,7 @@ from numbanet.cpu.mlp import (
 )
 from numbanet.device import ZERO, belongs_to, device, local_array
 from numbanet.encoded_network import EncodedNetwork
+from numbanet.encodings.base import with_numbers
 from numbanet.encodings.finite_inputs import spoil_rows
 from numbanet.kernel_cache import compile_cached
 from numbanet.losses.base import AbstractLoss
@@ -36,7 +37,10 @@ INFERENCE_ROWS = 1024  # of a group, or fewer where that makes fewer than N_GROU
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a training kernel computes: each combination is compiled on its own."""
+    """What a training kernel computes: each combination is compiled on its own.
+
+    The model is a kernel_key.
+    """
 
     model: EncodedNetwork
     loss: AbstractLoss | None
@@ -46,13 +50,13 @@ class TrainingPlan:
     input_gradients: bool = False
     encoded: bool = False  # the features are given
 
-    def group_rows(self, n: int) -> int:
-        """Rows of a group for a batch of n.
+    def group_rows(self, n: int, n_params: int) -> int:
+        """Rows of a group for a batch of n, and a model with n_params parameters.
 
         There are fewer groups where their gradients would need much memory: more than the
         parameters and 160 bytes per sample.
         """
-        n_affordable = (self.model.n_params + 40 * n) // BufferLayout(self.model.network).n_weights
+        n_affordable = (n_params + 40 * n) // BufferLayout(self.model.network).n_weights
         n_groups = min(N_GROUPS, max(2, n_affordable // 2 * 2))
         return max(TILE, next_multiple(-(-min(n, self.slab_rows) // n_groups), TILE))
 
@@ -65,7 +69,10 @@ class TrainingPlan:
 
 @cache
 def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> ParallelKernel:
-    """(xs, params, ys, features): evaluate the model for every row; features may be empty."""
+    """(xs, params, numbers, ys, features): evaluate the model for every row; features may be empty.
+
+    The model is a kernel_key, and `numbers` are those of the model that it stands for.
+    """
     layout, n_encoded, n_outputs = (
         BufferLayout(model.network),
         model.n_encoded,
@@ -74,18 +81,19 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
     n_network_params, n_weights, scratch_size = (
         model.network.n_params, layout.n_weights, layout.gradients,
     )  # fmt: skip
+    params_of = with_numbers(model.encoding.reads_numbers)
     output, output_pitch = layout.output, layout.pitches[-1]
     encode_rows, spoil = model.encoding.forward_rows, spoil_rows(model.encoding.n_dims, ONE_FEATURE)
     pack, forward = pack_weights(model.network), tile_forward(layout)
 
     @device
-    def infer(xs, first, last, params, transposed, ys, features):
+    def infer(xs, first, last, encoding_params, transposed, ys, features):
         encoded = np.empty((TILE, n_encoded), np.float32)
         flat = encoded.reshape(-1)
         scratch = np.empty(scratch_size, np.float32)
         for row in range(first, last, TILE):
             n_rows = min(TILE, last - row)
-            encode_rows(xs, row, row + n_rows, params[n_network_params:], encoded, 0, 0)
+            encode_rows(xs, row, row + n_rows, encoding_params, encoded, 0, 0)
             spoil(xs, row, row + n_rows, encoded, 0)
             if keeps_features:
                 features[row : row + n_rows] = encoded[:n_rows]
@@ -94,7 +102,7 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
                 for k in range(n_outputs):
                     ys[row + i, k] = scratch[output + i * output_pitch + k]
 
-    def inference(xs, params, ys, features):
+    def inference(xs, params, numbers, ys, features):
         n = xs.shape[0]
         weights = np.empty(n_weights, np.float32)
         transposed = np.empty(n_weights, np.float32)
@@ -103,7 +111,9 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
         group_rows = min(INFERENCE_ROWS, (n_tiles + N_GROUPS - 1) // N_GROUPS * TILE)
         for group in prange((n + group_rows - 1) // max(group_rows, 1)):
             first = group * group_rows
-            infer(xs, first, min(n, first + group_rows), params, transposed, ys, features)
+            last = min(n, first + group_rows)
+            encoding_params = params_of(params[n_network_params:], numbers)
+            infer(xs, first, last, encoding_params, transposed, ys, features)
 
     return ParallelKernel(inference)
 
@@ -112,14 +122,16 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
 def training_kernel(plan: TrainingPlan) -> ParallelKernel:
     """One pass forward and backward over a batch.
 
-    (xs, features, targets, pdf, external_dl_dy, params, group_rows, scale, gradients, dl_dxs,
-    losses): adds to gradients, writes dl_dxs, adds the sum of the loss of each group to losses.
-    What a plan does not need is passed as an empty array.
+    (xs, features, targets, pdf, external_dl_dy, params, numbers, group_rows, scale, gradients,
+    dl_dxs, losses): adds to gradients, writes dl_dxs, adds the sum of the loss of each group to
+    losses. What a plan does not need is passed as an empty array. `numbers` are those
+    of the model that the plan's stands for.
     """
     model, loss = plan.model, plan.loss
     encoding, network, layout = model.encoding, model.network, BufferLayout(model.network)
     n_encoded, n_outputs = model.n_encoded, network.n_output_dims
     n_network_params, n_weights = network.n_params, layout.n_weights
+    params_of = with_numbers(encoding.reads_numbers)
     scratch_size = layout.scratch_size
     output, output_pitch = layout.output, layout.pitches[-1]
     dl_doutput = layout.output + 2 * layout.output_size
@@ -175,14 +187,13 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
 
     @device
     def train_rows(
-        xs, features, targets, pdf, external_dl_dy, params, scale, first, last, weights, transposed,
-        kept, n_kept, kept_row, dl_dweights, dl_dxs,
+        xs, features, targets, pdf, external_dl_dy, encoding_params, scale, first, last, weights,
+        transposed, kept, n_kept, kept_row, dl_dweights, dl_dxs,
     ):  # fmt: skip
         scratch = np.empty(scratch_size, np.float32)
         encoded = np.empty((TILE, n_encoded), np.float32)
         packed = np.empty((2, TILE * n_outputs), np.float32)  # outputs and gradients, no padding
         flat = encoded.reshape(-1)
-        encoding_params = params[n_network_params:]
         flat_targets, flat_pdf = targets.reshape(-1), pdf.reshape(-1)
         total = np.float64(0)
         for row in range(first, last, TILE):
@@ -205,8 +216,8 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
         return total
 
     def training(
-        xs, features, targets, pdf, external_dl_dy, params, group_rows, scale, gradients, dl_dxs,
-        losses,
+        xs, features, targets, pdf, external_dl_dy, params, numbers, group_rows, scale, gradients,
+        dl_dxs, losses,
     ):  # fmt: skip
         n = xs.shape[0]
         weights = np.empty(n_weights, np.float32)
@@ -220,16 +231,18 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
             for group in prange((slab_end - slab + group_rows - 1) // group_rows):
                 first = slab + group * group_rows
                 last = min(slab_end, first + group_rows)
+                encoding_params = params_of(params[n_network_params:], numbers)
                 losses[group] += train_rows(
-                    xs, features, targets, pdf, external_dl_dy, params, scale, first, last, weights,
-                    transposed, kept, n_kept, first - slab, partials[group], dl_dxs,
+                    xs, features, targets, pdf, external_dl_dy, encoding_params, scale, first, last,
+                    weights, transposed, kept, n_kept, first - slab, partials[group], dl_dxs,
                 )  # fmt: skip
             if encoding_gradients:
                 for partition in prange(n_partitions):
                     start, stop = partitions[partition]
                     dl_dys = kept[n_kept * start : n_kept * stop].reshape(n_kept, stop - start)
                     backward_params_rows(
-                        partition, xs[slab:slab_end], params[n_network_params:], dl_dys,
+                        partition, xs[slab:slab_end],
+                        params_of(params[n_network_params:], numbers), dl_dys,
                         gradients[n_network_params:],
                     )  # fmt: skip
         if param_gradients:
@@ -272,7 +285,7 @@ def optimizer_kernel(optimizer, layout, prepares=True, steps=True) -> ParallelKe
     n_scalars, has_sums = optimizer.n_scalars, prepares and optimizer.n_matrix_state > 0
     schedule, step = optimizer.schedule, optimizer.step(layout)
     summand, matrix_step = optimizer.summand(layout), optimizer.matrix_step(layout)
-    ranges = optimizer.matrix_ranges(layout)
+    ranges = optimizer.matrix_ranges(layout) if has_sums else ((0, 0),)
     n_matrices = len(ranges)
 
     @belongs_to(f"{type(optimizer).__name__}.step")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +35,21 @@ def shifted(constants: tuple[Constant, ...], n_columns: int) -> tuple[Constant, 
     )
 
 
+@cache
+def with_numbers(reads_numbers: bool):
+    """Device function (params, numbers): what stands for the parameters of an encoding."""
+
+    @device
+    def both(params, numbers):
+        return params, numbers
+
+    @device
+    def params_alone(params, numbers):
+        return params
+
+    return both if reads_numbers else params_alone
+
+
 class AbstractEncoding(ABC):
     """Maps n_dims inputs to n_outputs features.
 
@@ -48,6 +63,7 @@ class AbstractEncoding(ABC):
     padding_first = False
     required_output_alignment = 1
     needs_whole_batch = False  # whether backward_params_rows must see all rows of a batch at once
+    reads_numbers = False  # whether its functions take `params` with numbers: see kernel_key
 
     @property
     @abstractmethod
@@ -67,6 +83,19 @@ class AbstractEncoding(ABC):
         from numbanet.encodings.padded import Padded  # which derives from this class
 
         return self if n_columns == self.n_outputs else Padded(self, n_columns)
+
+    def kernel_key(self) -> AbstractEncoding:
+        """The encoding that the CPU compiles in place of this one, and of those that are alike.
+
+        What sets them apart is in `numbers`. Where `reads_numbers`, a pair (parameters, numbers)
+        stands in every function for the parameters.
+        """
+        return self
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """What kernel_key leaves out."""
+        return ()
 
     def placed(self, first_param: int) -> AbstractEncoding:
         """The same encoding for parameters that begin at this place among those of a model.

@@ -59,6 +59,18 @@ class AbstractWrapper(AbstractEncoding):
         is_same = placed == self.encoding  # also where `encoding` is no field
         return self if is_same else dataclasses.replace(self, encoding=placed)
 
+    @property
+    def reads_numbers(self):
+        return self.encoding.reads_numbers
+
+    @property
+    def numbers(self):
+        return self.encoding.numbers
+
+    def kernel_key(self):
+        key = self.encoding.kernel_key()
+        return self if key == self.encoding else dataclasses.replace(self, encoding=key)
+
     def initial_params(self, rng):
         return self.encoding.initial_params(rng)
 

@@ -45,8 +45,9 @@ class ParamLayout:
     @cached_property
     def matrix_of(self):
         """Device function (i): the index of the matrix that parameter i belongs to."""
-        ends = tuple(np.uintp(last) for _, last in self.matrix_ranges)
-        n_before_the_last, first_matrix = len(ends) - 1, np.uintp(self.first_matrix)
+        ends = tuple(np.uintp(last) for _, last in self.matrix_ranges[:-1]) or (np.uintp(0),)
+        n_before_the_last = len(self.matrix_ranges) - 1
+        first_matrix = np.uintp(self.first_matrix)
 
         @device
         def matrix_of(i):

@@ -178,7 +178,7 @@ def test_entries_match_the_twin(n_dims, options):
     @njit
     def entries(k, cells, corner, result):
         for i in range(len(cells)):
-            result[i] = entry(level_constants(k), cells[i], corner)
+            result[i] = entry(level_constants(k, None), cells[i], corner)
 
     rng = np.random.default_rng(0)
     for k in range(grid.n_levels):

@@ -49,26 +49,28 @@ class Concatenation(AbstractPair):
 
     @cached_property
     def forward(self):
-        column, param = self.left.n_outputs, self.left.n_params
+        column, split = self.left.n_outputs, self.split
         left, right = self.left.forward, self.right.forward
 
         @device
         def concatenation(x, params, y):  # y [features of left, features of right]
-            left(x, params[:param], y[:column])
-            right(x, params[param:], y[column:])
+            left_params, right_params = split(params)
+            left(x, left_params, y[:column])
+            right(x, right_params, y[column:])
 
         return concatenation
 
     @cached_property
     def backward_input(self):
-        n_dims, column, param = self.n_dims, self.left.n_outputs, self.left.n_params
+        n_dims, column, split = self.n_dims, self.left.n_outputs, self.split
         left, right = self.left.backward_input, self.right.backward_input
 
         @device
         def concatenation_backward_input(x, params, dl_dy, dl_dx):
+            left_params, right_params = split(params)
             right_dl_dx = local_array(n_dims)
-            left(x, params[:param], dl_dy[:column], dl_dx)
-            right(x, params[param:], dl_dy[column:], right_dl_dx)
+            left(x, left_params, dl_dy[:column], dl_dx)
+            right(x, right_params, dl_dy[column:], right_dl_dx)
             for d in range(n_dims):
                 dl_dx[d] += right_dl_dx[d]
 
@@ -78,26 +80,29 @@ class Concatenation(AbstractPair):
     def backward_params(self):
         if self.n_params == 0:
             return None
-        column, param = self.left.n_outputs, self.left.n_params
+        column, split, split_gradients = self.left.n_outputs, self.split, self.split_gradients
         left, right = self.of_both("backward_params")
 
         @device
         def concatenation_backward_params(x, params, dl_dy, dl_dparams):
-            left(x, params[:param], dl_dy[:column], dl_dparams[:param])
-            right(x, params[param:], dl_dy[column:], dl_dparams[param:])
+            left_params, right_params = split(params)
+            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
+            left(x, left_params, dl_dy[:column], left_dl_dparams)
+            right(x, right_params, dl_dy[column:], right_dl_dparams)
 
         return concatenation_backward_params
 
     @cached_property
     def double_backward_input(self):
-        n_dims, column, param = self.n_dims, self.left.n_outputs, self.left.n_params
+        n_dims, column, split = self.n_dims, self.left.n_outputs, self.split
         left, right = self.left.double_backward_input, self.right.double_backward_input
 
         @device
         def concatenation_double_backward_input(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
+            left_params, right_params = split(params)
             right_dl_dx = local_array(n_dims)
-            left(x, params[:param], dl_dy[:column], dl_ddx, dl_ddy[:column], dl_dx)
-            right(x, params[param:], dl_dy[column:], dl_ddx, dl_ddy[column:], right_dl_dx)
+            left(x, left_params, dl_dy[:column], dl_ddx, dl_ddy[:column], dl_dx)
+            right(x, right_params, dl_dy[column:], dl_ddx, dl_ddy[column:], right_dl_dx)
             for d in range(n_dims):
                 dl_dx[d] += right_dl_dx[d]
 
@@ -107,25 +112,28 @@ class Concatenation(AbstractPair):
     def double_backward_params(self):
         if self.n_params == 0:
             return None
-        column, param = self.left.n_outputs, self.left.n_params
+        column, split, split_gradients = self.left.n_outputs, self.split, self.split_gradients
         left, right = self.of_both("double_backward_params")
 
         @device
         def concatenation_double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams):
-            left(x, params[:param], dl_dy[:column], dl_ddx, dl_dparams[:param])
-            right(x, params[param:], dl_dy[column:], dl_ddx, dl_dparams[param:])
+            left_params, right_params = split(params)
+            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
+            left(x, left_params, dl_dy[:column], dl_ddx, left_dl_dparams)
+            right(x, right_params, dl_dy[column:], dl_ddx, right_dl_dparams)
 
         return concatenation_double_backward_params
 
     @cached_property
     def forward_rows(self):
-        right_column, param = self.left.n_outputs, self.left.n_params
+        right_column, split = self.left.n_outputs, self.split
         left, right = self.left.forward_rows, self.right.forward_rows
 
         @device
         def concatenation_forward_rows(xs, first, last, params, ys, row, column):
-            left(xs, first, last, params[:param], ys, row, column)
-            right(xs, first, last, params[param:], ys, row, column + right_column)
+            left_params, right_params = split(params)
+            left(xs, first, last, left_params, ys, row, column)
+            right(xs, first, last, right_params, ys, row, column + right_column)
 
         return concatenation_forward_rows
 
@@ -137,15 +145,17 @@ class Concatenation(AbstractPair):
     def backward_params_rows(self):
         if self.n_params == 0:
             return None
-        param, n_left = self.left.n_params, self.n_left_partitions
+        split, split_gradients, n_left = self.split, self.split_gradients, self.n_left_partitions
         left, right = self.of_both("backward_params_rows")
 
         @device
         def concatenation_backward_params_rows(partition, xs, params, dl_dys, dl_dparams):
+            left_params, right_params = split(params)
+            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
             if partition < n_left:
-                left(partition, xs, params[:param], dl_dys, dl_dparams[:param])
+                left(partition, xs, left_params, dl_dys, left_dl_dparams)
             else:
-                right(partition - n_left, xs, params[param:], dl_dys, dl_dparams[param:])
+                right(partition - n_left, xs, right_params, dl_dys, right_dl_dparams)
 
         return concatenation_backward_params_rows
 
@@ -153,16 +163,18 @@ class Concatenation(AbstractPair):
     def double_backward_params_rows(self):
         if self.n_params == 0:
             return None
-        param, n_left = self.left.n_params, self.n_left_partitions
+        split, split_gradients, n_left = self.split, self.split_gradients, self.n_left_partitions
         left, right = self.of_both("double_backward_params_rows")
 
         @device
         def concatenation_double_backward_params_rows(
             partition, xs, params, dl_dys, dl_ddxs, dl_dparams
         ):
+            left_params, right_params = split(params)
+            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
             if partition < n_left:
-                left(partition, xs, params[:param], dl_dys, dl_ddxs, dl_dparams[:param])
+                left(partition, xs, left_params, dl_dys, dl_ddxs, left_dl_dparams)
             else:
-                right(partition - n_left, xs, params[param:], dl_dys, dl_ddxs, dl_dparams[param:])
+                right(partition - n_left, xs, right_params, dl_dys, dl_ddxs, right_dl_dparams)
 
         return concatenation_double_backward_params_rows

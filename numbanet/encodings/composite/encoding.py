@@ -159,6 +159,9 @@ class Composite(AbstractWrapper):
         ]
         return functools.reduce(REDUCTIONS[self.reduction], selected).placed(0)
 
+    def kernel_key(self):
+        return self.encoding.kernel_key()
+
     def placed(self, first_param):
         return self.encoding.placed(first_param)
 

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from numbanet.device import nothing
-from numbanet.encodings.base import AbstractEncoding
+from numbanet.device import device, nothing
+from numbanet.encodings.base import AbstractEncoding, with_numbers
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,60 @@ class AbstractPair(AbstractEncoding):
     def placed(self, first_param):
         right = self.right.placed(first_param + self.left.n_params)
         return type(self)(self.left.placed(first_param), right)
+
+    @property
+    def reads_numbers(self):
+        return self.left.reads_numbers or self.right.reads_numbers
+
+    @property
+    def numbers(self):
+        """Parameters and numbers that `left` has, then its numbers and those of `right`."""
+        left, right = self.left.numbers, self.right.numbers
+        return (self.left.n_params, len(left), *left, *right) if left or right else ()
+
+    def kernel_key(self):
+        return type(self)(self.left.kernel_key(), self.right.kernel_key())
+
+    @cached_property
+    def split(self):
+        """Device function (params): those of left and those of right."""
+        if self.reads_numbers:
+            return self._split_with_numbers
+        n = self.left.n_params
+
+        @device
+        def split(params):
+            return params[:n], params[n:]
+
+        return split
+
+    @property
+    def _split_with_numbers(self):
+        left, right = with_numbers(self.left.reads_numbers), with_numbers(self.right.reads_numbers)
+
+        @device
+        def split_with_numbers(params):
+            values, numbers = params
+            n, last = numbers[0], 2 + numbers[1]
+            return left(values[:n], numbers[2:last]), right(values[n:], numbers[last:])
+
+        return split_with_numbers
+
+    @cached_property
+    def split_gradients(self):
+        """Device function (params, dl_dparams): those of left and those of right."""
+        n, reads_numbers = self.left.n_params, self.reads_numbers
+
+        @device
+        def split_gradients(params, dl_dparams):
+            return dl_dparams[:n], dl_dparams[n:]
+
+        @device
+        def split_gradients_with_numbers(params, dl_dparams):
+            n = params[1][0]
+            return dl_dparams[:n], dl_dparams[n:]
+
+        return split_gradients_with_numbers if reads_numbers else split_gradients
 
     def initial_params(self, rng):
         return np.concatenate([self.left.initial_params(rng), self.right.initial_params(rng)])

@@ -24,14 +24,15 @@ class Product(AbstractPair):
 
     @cached_property
     def forward(self):
-        n_outputs, param = self.n_outputs, self.left.n_params
+        n_outputs, split = self.n_outputs, self.split
         left, right = self.left.forward, self.right.forward
 
         @device
         def product(x, params, y):
+            left_params, right_params = split(params)
             factor = local_array(n_outputs)
-            left(x, params[:param], y)
-            right(x, params[param:], factor)
+            left(x, left_params, y)
+            right(x, right_params, factor)
             for k in range(n_outputs):
                 y[k] *= factor[k]
 
@@ -40,13 +41,14 @@ class Product(AbstractPair):
     @cached_property
     def _factor_gradients(self):
         """Device function (x, params, dl_dy, dl_dleft, dl_dright): dl_dy times the other factor."""
-        n_outputs, param = self.n_outputs, self.left.n_params
+        n_outputs, split = self.n_outputs, self.split
         left, right = self.left.forward, self.right.forward
 
         @device
         def factor_gradients(x, params, dl_dy, dl_dleft, dl_dright):
-            left(x, params[:param], dl_dright)
-            right(x, params[param:], dl_dleft)
+            left_params, right_params = split(params)
+            left(x, left_params, dl_dright)
+            right(x, right_params, dl_dleft)
             for k in range(n_outputs):
                 dl_dleft[k] *= dl_dy[k]
                 dl_dright[k] *= dl_dy[k]
@@ -59,14 +61,15 @@ class Product(AbstractPair):
 
         They are dl_dy times the slope of the other factor in direction dl_ddx.
         """
-        n_dims, n_outputs, param = self.n_dims, self.n_outputs, self.left.n_params
+        n_dims, n_outputs, split = self.n_dims, self.n_outputs, self.split
         left, right = self.left.double_backward_input, self.right.double_backward_input
 
         @device
         def slope_gradients(x, params, dl_dy, dl_ddx, dl_dleft, dl_dright):
+            left_params, right_params = split(params)
             unused = local_array(n_dims)
-            left(x, params[:param], dl_dy, dl_ddx, dl_dright, unused)
-            right(x, params[param:], dl_dy, dl_ddx, dl_dleft, unused)
+            left(x, left_params, dl_dy, dl_ddx, dl_dright, unused)
+            right(x, right_params, dl_dy, dl_ddx, dl_dleft, unused)
             for k in range(n_outputs):
                 dl_dleft[k] *= dl_dy[k]
                 dl_dright[k] *= dl_dy[k]
@@ -75,17 +78,18 @@ class Product(AbstractPair):
 
     @cached_property
     def backward_input(self):
-        n_dims, n_outputs, param = self.n_dims, self.n_outputs, self.left.n_params
+        n_dims, n_outputs, split = self.n_dims, self.n_outputs, self.split
         left, right = self.left.backward_input, self.right.backward_input
         factor_gradients = self._factor_gradients
 
         @device
         def product_backward_input(x, params, dl_dy, dl_dx):
+            left_params, right_params = split(params)
             dl_dleft, dl_dright = local_array(n_outputs), local_array(n_outputs)
             right_dl_dx = local_array(n_dims)
             factor_gradients(x, params, dl_dy, dl_dleft, dl_dright)
-            left(x, params[:param], dl_dleft, dl_dx)
-            right(x, params[param:], dl_dright, right_dl_dx)
+            left(x, left_params, dl_dleft, dl_dx)
+            right(x, right_params, dl_dright, right_dl_dx)
             for d in range(n_dims):
                 dl_dx[d] += right_dl_dx[d]
 
@@ -95,22 +99,24 @@ class Product(AbstractPair):
     def backward_params(self):
         if self.n_params == 0:
             return None
-        n_outputs, param = self.n_outputs, self.left.n_params
+        n_outputs, split, split_gradients = self.n_outputs, self.split, self.split_gradients
         left, right = self.of_both("backward_params")
         factor_gradients = self._factor_gradients
 
         @device
         def product_backward_params(x, params, dl_dy, dl_dparams):
+            left_params, right_params = split(params)
+            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
             dl_dleft, dl_dright = local_array(n_outputs), local_array(n_outputs)
             factor_gradients(x, params, dl_dy, dl_dleft, dl_dright)
-            left(x, params[:param], dl_dleft, dl_dparams[:param])
-            right(x, params[param:], dl_dright, dl_dparams[param:])
+            left(x, left_params, dl_dleft, left_dl_dparams)
+            right(x, right_params, dl_dright, right_dl_dparams)
 
         return product_backward_params
 
     @cached_property
     def double_backward_input(self):
-        n_dims, n_outputs, param = self.n_dims, self.n_outputs, self.left.n_params
+        n_dims, n_outputs, split = self.n_dims, self.n_outputs, self.split
         left_forward, right_forward = self.left.forward, self.right.forward
         left_backward, right_backward = self.left.backward_input, self.right.backward_input
         left_double = self.left.double_backward_input
@@ -118,7 +124,7 @@ class Product(AbstractPair):
 
         @device
         def product_double_backward_input(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
-            left_params, right_params = params[:param], params[param:]
+            left_params, right_params = split(params)
             a, b = local_array(n_outputs), local_array(n_outputs)
             da, db = local_array(n_outputs), local_array(n_outputs)
             dl_da, dl_db = local_array(n_outputs), local_array(n_outputs)
@@ -149,15 +155,15 @@ class Product(AbstractPair):
     def double_backward_params(self):
         if self.n_params == 0:
             return None
-        n_outputs, param = self.n_outputs, self.left.n_params
+        n_outputs, split, split_gradients = self.n_outputs, self.split, self.split_gradients
         left_backward, right_backward = self.of_both("backward_params")
         left_double, right_double = self.of_both("double_backward_params")
         factor_gradients, slope_gradients = self._factor_gradients, self._slope_gradients
 
         @device
         def product_double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams):
-            left_params, right_params = params[:param], params[param:]
-            left_dl_dparams, right_dl_dparams = dl_dparams[:param], dl_dparams[param:]
+            left_params, right_params = split(params)
+            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
             dl_dleft, dl_dright = local_array(n_outputs), local_array(n_outputs)
             factor_gradients(x, params, dl_dy, dl_dleft, dl_dright)
             left_double(x, left_params, dl_dleft, dl_ddx, left_dl_dparams)

@@ -18,14 +18,15 @@ class Sum(AbstractPair):
 
     @cached_property
     def forward(self):
-        n_outputs, param = self.n_outputs, self.left.n_params
+        n_outputs, split = self.n_outputs, self.split
         left, right = self.left.forward, self.right.forward
 
         @device
         def total(x, params, y):
+            left_params, right_params = split(params)
             term = local_array(n_outputs)
-            left(x, params[:param], y)
-            right(x, params[param:], term)
+            left(x, left_params, y)
+            right(x, right_params, term)
             for k in range(n_outputs):
                 y[k] += term[k]
 
@@ -33,14 +34,15 @@ class Sum(AbstractPair):
 
     @cached_property
     def backward_input(self):
-        n_dims, param = self.n_dims, self.left.n_params
+        n_dims, split = self.n_dims, self.split
         left, right = self.left.backward_input, self.right.backward_input
 
         @device
         def total_backward_input(x, params, dl_dy, dl_dx):
+            left_params, right_params = split(params)
             right_dl_dx = local_array(n_dims)
-            left(x, params[:param], dl_dy, dl_dx)
-            right(x, params[param:], dl_dy, right_dl_dx)
+            left(x, left_params, dl_dy, dl_dx)
+            right(x, right_params, dl_dy, right_dl_dx)
             for d in range(n_dims):
                 dl_dx[d] += right_dl_dx[d]
 
@@ -50,26 +52,29 @@ class Sum(AbstractPair):
     def backward_params(self):
         if self.n_params == 0:
             return None
-        param = self.left.n_params
+        split, split_gradients = self.split, self.split_gradients
         left, right = self.of_both("backward_params")
 
         @device
         def total_backward_params(x, params, dl_dy, dl_dparams):
-            left(x, params[:param], dl_dy, dl_dparams[:param])
-            right(x, params[param:], dl_dy, dl_dparams[param:])
+            left_params, right_params = split(params)
+            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
+            left(x, left_params, dl_dy, left_dl_dparams)
+            right(x, right_params, dl_dy, right_dl_dparams)
 
         return total_backward_params
 
     @cached_property
     def double_backward_input(self):
-        n_dims, n_outputs, param = self.n_dims, self.n_outputs, self.left.n_params
+        n_dims, n_outputs, split = self.n_dims, self.n_outputs, self.split
         left, right = self.left.double_backward_input, self.right.double_backward_input
 
         @device
         def total_double_backward_input(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
+            left_params, right_params = split(params)
             right_dl_ddy, right_dl_dx = local_array(n_outputs), local_array(n_dims)
-            left(x, params[:param], dl_dy, dl_ddx, dl_ddy, dl_dx)
-            right(x, params[param:], dl_dy, dl_ddx, right_dl_ddy, right_dl_dx)
+            left(x, left_params, dl_dy, dl_ddx, dl_ddy, dl_dx)
+            right(x, right_params, dl_dy, dl_ddx, right_dl_ddy, right_dl_dx)
             for k in range(n_outputs):
                 dl_ddy[k] += right_dl_ddy[k]
             for d in range(n_dims):
@@ -81,12 +86,14 @@ class Sum(AbstractPair):
     def double_backward_params(self):
         if self.n_params == 0:
             return None
-        param = self.left.n_params
+        split, split_gradients = self.split, self.split_gradients
         left, right = self.of_both("double_backward_params")
 
         @device
         def total_double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams):
-            left(x, params[:param], dl_dy, dl_ddx, dl_dparams[:param])
-            right(x, params[param:], dl_dy, dl_ddx, dl_dparams[param:])
+            left_params, right_params = split(params)
+            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
+            left(x, left_params, dl_dy, dl_ddx, left_dl_dparams)
+            right(x, right_params, dl_dy, dl_ddx, right_dl_dparams)
 
         return total_double_backward_params

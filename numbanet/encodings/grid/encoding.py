@@ -21,13 +21,23 @@ from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.grid import edges, level, partitions, rows, tables
 from numbanet.encodings.grid.indexing import (
     FAR,
+    HASHED,
     HASHES,
+    LINEAR,
+    NEAR,
     Level,
+    constant_limit,
     fixed_position,
     float_position,
     table_entry,
 )
 from numbanet.encodings.grid.interpolation import INTERPOLATIONS
+from numbanet.encodings.grid.numbers import (
+    numbered_level,
+    numbered_limit,
+    numbered_values,
+    words,
+)
 from numbanet.registry import check, create, derived, register
 
 TYPES = {"Hash": "Hash", "Dense": "Dense", "Tiled": "Tiled", "Tile": "Tiled"}
@@ -37,6 +47,12 @@ INITIAL_LOW = np.float32(-1e-4)
 INITIAL_WIDTH = np.float32(1e-4) - INITIAL_LOW
 FILLED_AT_ONCE = 2**16
 MAX_LEVELS = 128
+# What the levels of a grid mostly are, so that one that has only some of them is compiled alike.
+USUAL_INDEXINGS = {
+    "Hash": frozenset(map(int, (NEAR, HASHED))),
+    "Dense": frozenset(map(int, (NEAR,))),
+    "Tiled": frozenset(map(int, (NEAR, LINEAR))),
+}
 
 
 @register("encoding", "Grid")
@@ -158,6 +174,22 @@ class Grid(AbstractEncoding):
         """Numbers from which the weights of the corners are made, see interpolation.py."""
         return 6 * self.n_dims
 
+    def kernel_key(self):
+        return NumberedGrid(
+            n_dims=self.n_dims,
+            n_levels=self.n_levels,
+            n_features_per_level=self.n_features_per_level,
+            interpolation=self.interpolation,
+            stochastic_interpolation=self.stochastic_interpolation,
+            hash=self.hash,
+            fixed_point_pos=self.fixed_point_pos,
+            indexings=self.indexings | USUAL_INDEXINGS[self.type],
+        )
+
+    @property
+    def numbers(self):
+        return tuple(word for level in self.levels for word in words(level, self.limit))
+
     def placed(self, first_param):
         if (first_param % 2 == 0) == self.begins_even:
             return self
@@ -176,11 +208,11 @@ class Grid(AbstractEncoding):
 
     @cached_property
     def level_constants(self):
-        """(k) -> the Level that the functions below take; once for many samples."""
+        """(k, params) -> the Level that the functions below take; once for many samples."""
         levels = self.levels
 
         @device
-        def level_constants(k):
+        def level_constants(k, params):
             return levels[k]
 
         return level_constants
@@ -190,14 +222,28 @@ class Grid(AbstractEncoding):
         """(level, x) -> the cell of a coordinate, and the place in it."""
         if self.fixed_point_pos:
             return fixed_position
+        return float_position(constant_limit(self.limit))
+
+    @property
+    def limit(self) -> np.float32:
+        """The largest input that counts as it is."""
         largest = max(level.scale for level in self.levels)
-        return float_position(FAR / np.float32(max(largest, 1)))
+        return FAR / np.float32(max(largest, 1))
+
+    @property
+    def values(self):
+        """(params) -> the entries of the tables."""
+        return params_alone
 
     @cached_property
     def entry(self):
         """(level, cell, corner) -> index of an entry, counted from the first of the level."""
-        indexings = frozenset(int(level.indexing) for level in self.levels)
-        return table_entry(self.n_dims, self.hash, indexings)
+        return table_entry(self.n_dims, self.hash, self.indexings)
+
+    @property
+    def indexings(self) -> frozenset[int]:
+        """How entries are found on one level or another."""
+        return frozenset(int(level.indexing) for level in self.levels)
 
     @cached_property
     def level_forward(self):
@@ -249,7 +295,7 @@ class Grid(AbstractEncoding):
         def grid(x, params, y):  # x [n_dims], y [n_outputs]
             for k in range(n_levels):
                 first, last = k * n_features, (k + 1) * n_features
-                level_forward(level_constants(k), x, params, y[first:last])
+                level_forward(level_constants(k, params), x, params, y[first:last])
 
         return grid
 
@@ -262,7 +308,7 @@ class Grid(AbstractEncoding):
         def grid_backward_params(x, params, dl_dy, dl_dparams):
             for k in range(n_levels):
                 first, last = k * n_features, (k + 1) * n_features
-                level_backward(level_constants(k), x, dl_dy[first:last], dl_dparams)
+                level_backward(level_constants(k, params), x, dl_dy[first:last], dl_dparams)
 
         return grid_backward_params
 
@@ -278,7 +324,7 @@ class Grid(AbstractEncoding):
                 total[d] = ZERO
             for k in range(n_levels):
                 first, last = k * n_features, (k + 1) * n_features
-                level_backward(level_constants(k), x, params, dl_dy[first:last], total)
+                level_backward(level_constants(k, params), x, params, dl_dy[first:last], total)
             for d in range(n_dims):
                 dl_dx[d] = total[d]
 
@@ -297,7 +343,7 @@ class Grid(AbstractEncoding):
             for k in range(n_levels):
                 first, last = k * n_features, (k + 1) * n_features
                 g, dl_dg = dl_dy[first:last], dl_ddy[first:last]
-                level_backward(level_constants(k), x, params, g, dl_ddx, dl_dg, total)
+                level_backward(level_constants(k, params), x, params, g, dl_ddx, dl_dg, total)
             for d in range(n_dims):
                 dl_dx[d] = total[d]
 
@@ -312,7 +358,7 @@ class Grid(AbstractEncoding):
         def grid_double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams):
             for k in range(n_levels):
                 first, last = k * n_features, (k + 1) * n_features
-                level_backward(level_constants(k), x, dl_dy[first:last], dl_ddx, dl_dparams)
+                level_backward(level_constants(k, params), x, dl_dy[first:last], dl_ddx, dl_dparams)
 
         return grid_double_backward_params
 
@@ -375,6 +421,39 @@ class OddGrid(Grid):
     begins_even = False
 
 
+@dataclass(frozen=True)
+class NumberedGrid(Grid):
+    """All grids that differ in what their tables are alone: levels are read while a kernel runs.
+
+    What is said here of the sizes of tables is true of none of them.
+    """
+
+    log2_hashmap_size: int = 0
+    base_resolution: int = 1
+    per_level_scale: float = 1.0
+    indexings: frozenset[int] = frozenset()
+
+    reads_numbers = True
+
+    def __post_init__(self):
+        """All has been checked."""
+
+    def kernel_key(self):
+        return self
+
+    @cached_property
+    def level_constants(self):
+        return numbered_level
+
+    @cached_property
+    def position(self):
+        return fixed_position if self.fixed_point_pos else float_position(numbered_limit)
+
+    @property
+    def values(self):
+        return numbered_values
+
+
 @register("encoding", "HashGrid", "TiledGrid", "DenseGrid")
 def typed_grid(given, *, name, path, **extra):
     """A Grid whose type follows from its name, unless it is given."""
@@ -383,6 +462,11 @@ def typed_grid(given, *, name, path, **extra):
 
 
 typed_grid.component = Grid
+
+
+@device
+def params_alone(params):
+    return params
 
 
 def spelling(option, value, names):

@@ -56,7 +56,18 @@ FAR = np.float32(2.0**30)  # there float32 knows whole numbers only, and int32 s
 
 
 @cache
-def float_position(limit: np.float32):
+def constant_limit(limit: np.float32):
+    """Device function (level): the limit that is known when a kernel is compiled."""
+
+    @device
+    def constant_limit(level):
+        return limit
+
+    return constant_limit
+
+
+@cache
+def float_position(limit_of):
     """Device function (level, x): the cell of a coordinate, and the place in it.
 
     Beyond the limit x counts as the limit, in all levels alike: one comparison serves them all.
@@ -64,6 +75,7 @@ def float_position(limit: np.float32):
 
     @device
     def float_position(level, x):
+        limit = limit_of(level)
         x = min(max(x, -limit), limit)
         position = level.scale * x + in_register(HALF, x)
         cell = floor_to_int(position)

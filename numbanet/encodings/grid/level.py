@@ -62,18 +62,18 @@ def first_feature(grid):
 @cache
 def load_entry(grid):
     """Device function (level, cell, corner, params, features): read the entry of a corner."""
-    n_features, n_pairs, first_feature_ = (
-        grid.n_features_per_level, grid.n_accessed_pairs, first_feature(grid),
+    n_features, n_pairs, first_feature_, values_of = (
+        grid.n_features_per_level, grid.n_accessed_pairs, first_feature(grid), grid.values,
     )  # fmt: skip
 
     @device
     def load_entry(level, cell, corner, params, features):  # features [n_features]
-        j = first_feature_(level, cell, corner)
+        values, j = values_of(params), first_feature_(level, cell, corner)
         for k in range(n_pairs):
-            features[2 * k], features[2 * k + 1] = load_pair(params, j + np.uint64(2 * k))
+            features[2 * k], features[2 * k + 1] = load_pair(values, j + np.uint64(2 * k))
         if n_pairs == 0:
             for f in range(n_features):
-                features[f] = load(params, j + np.uint64(f))
+                features[f] = load(values, j + np.uint64(f))
 
     return load_entry
 

@@ -19,7 +19,7 @@ def forward(grid):
 
     @device
     def grid_level(partition, x, params, y):  # y [n_features]
-        level_forward(level_constants(partition), x, params, y)
+        level_forward(level_constants(partition, params), x, params, y)
 
     return grid_level
 
@@ -30,7 +30,7 @@ def forward_pairs(grid, precision):
 
     @device
     def grid_level_pairs(partition, x, params, words):  # words [n_features / 2]
-        level_forward(level_constants(partition), x, params, words)
+        level_forward(level_constants(partition, params), x, params, words)
 
     return grid_level_pairs
 
@@ -41,7 +41,7 @@ def backward_params(grid):
 
     @device
     def grid_level_backward_params(partition, i, n, x, params, dl_dy, dl_dparams):
-        level_backward(level_constants(partition), x, dl_dy, dl_dparams)
+        level_backward(level_constants(partition, params), x, dl_dy, dl_dparams)
 
     return grid_level_backward_params
 
@@ -56,7 +56,7 @@ def stochastic_backward_params(grid):
     def grid_level_stochastic_backward_params(partition, i, n, x, params, dl_dy, dl_dparams):
         number = np.uint64(np.uint64(partition) * np.uint64(n) + np.uint64(i))
         u = pcg32_float(pcg32_output(pcg32_advance(seeded, number)))
-        level_backward(level_constants(partition), x, u, dl_dy, dl_dparams)
+        level_backward(level_constants(partition, params), x, u, dl_dy, dl_dparams)
 
     return grid_level_stochastic_backward_params
 
@@ -70,7 +70,7 @@ def backward_input(grid):
     def grid_level_backward_input(partition, x, params, dl_dy, dl_dx):
         for d in range(n_dims):
             dl_dx[d] = ZERO
-        level_backward(level_constants(partition), x, params, dl_dy, dl_dx)
+        level_backward(level_constants(partition, params), x, params, dl_dy, dl_dx)
 
     return grid_level_backward_input
 
@@ -84,7 +84,7 @@ def double_backward_input(grid):
     def grid_level_double_backward_input(partition, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
         for d in range(n_dims):
             dl_dx[d] = ZERO
-        level_backward(level_constants(partition), x, params, dl_dy, dl_ddx, dl_ddy, dl_dx)
+        level_backward(level_constants(partition, params), x, params, dl_dy, dl_ddx, dl_ddy, dl_dx)
 
     return grid_level_double_backward_input
 
@@ -95,6 +95,6 @@ def double_backward_params(grid):
 
     @device
     def grid_level_double_backward_params(partition, x, params, dl_dy, dl_ddx, dl_dparams):
-        level_backward(level_constants(partition), x, dl_dy, dl_ddx, dl_dparams)
+        level_backward(level_constants(partition, params), x, dl_dy, dl_ddx, dl_dparams)
 
     return grid_level_double_backward_params

@@ -53,8 +53,8 @@ def tile_corners(grid):
 @cache
 def forward_rows(grid):
     n_levels, n_features, n_corners = grid.n_levels, grid.n_features_per_level, grid.n_corners
-    level_constants, tile_corners_ = grid.level_constants, tile_corners(grid)
-    tile = tile_size(grid)
+    level_constants, values_of = grid.level_constants, grid.values
+    tile_corners_, tile = tile_corners(grid), tile_size(grid)
     n_xs, n_local = tile * grid.n_dims, tile * n_corners
 
     @device
@@ -74,14 +74,15 @@ def forward_rows(grid):
     def grid_forward_rows(xs, first, last, params, ys, row, column):
         x_tile = local_array(n_xs)
         entries, weights = uint32_view(local_array(n_local)), local_array(n_local)
+        values = values_of(params)
         for k in range(n_levels):
-            level = level_constants(k)
+            level = level_constants(k, params)
             start = column + k * n_features
             for i in range(first, last, tile):
                 n = min(tile, last - i)
                 tile_corners_(level, xs[i : i + n], x_tile, entries, weights)
                 to = row + i - first
-                gather(entries, weights, params, ys[to : to + n, start : start + n_features])
+                gather(entries, weights, values, ys[to : to + n, start : start + n_features])
 
     return grid_forward_rows
 
@@ -108,7 +109,7 @@ def backward_params_rows(grid):
     def grid_backward_params_rows(partition, xs, params, dl_dys, dl_dparams):
         x_tile = local_array(n_xs)
         entries, weights = uint32_view(local_array(n_local)), local_array(n_local)
-        level = level_constants(partition)
+        level = level_constants(partition, params)
         n_rows = len(xs)
         for i in range(0, n_rows, tile):
             n = min(tile, n_rows - i)
@@ -126,7 +127,7 @@ def stochastic_backward_params_rows(grid):
 
     @device
     def grid_stochastic_backward_params_rows(partition, xs, params, dl_dys, dl_dparams):
-        level = level_constants(partition)
+        level = level_constants(partition, params)
         n_rows = len(xs)
         state = pcg32_advance(seeded, np.uint64(partition) * np.uint64(n_rows))
         for i in range(n_rows):
@@ -143,7 +144,7 @@ def double_backward_params_rows(grid):
 
     @device
     def grid_double_backward_params_rows(partition, xs, params, dl_dys, dl_ddxs, dl_dparams):
-        level = level_constants(partition)
+        level = level_constants(partition, params)
         for i in range(len(xs)):
             double_backward(level, xs[i], dl_dys[i], dl_ddxs[i], dl_dparams)
 
