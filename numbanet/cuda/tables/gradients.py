@@ -81,10 +81,10 @@ class TableGradients:
         self._options, self._rooms = (n_columns, first_word, precision), rooms
         self._kernels = {}
 
-    def _kernel(self, make: Callable, options, types, block: int, shared_bytes: int = 0) -> Kernel:
+    def _kernel(self, make: Callable, options, block: int, shared_bytes: int = 0) -> Kernel:
         if make not in self._kernels:
             function = make(self.plan, *options)
-            self._kernels[make] = Kernel(self._device, function, types, block, shared_bytes)
+            self._kernels[make] = Kernel(self._device, function, block, shared_bytes)
         return self._kernels[make]
 
     def __call__(self, this: Pass) -> None:
@@ -98,15 +98,13 @@ class TableGradients:
         plan = self.plan
         partial = self._rooms("residents", 4 * plan.n_slices * plan.grid.n_params)
         n_threads, bytes_ = resident.N_THREADS, plan.resident_bytes
-        kernel = self._kernel(
-            resident.resident_kernel, self._options, resident.RESIDENT, n_threads, bytes_
-        )
+        kernel = self._kernel(resident.resident_kernel, self._options, n_threads, bytes_)
         kernel(
             (plan.n_slices, len(plan.residents)),
             *(this.inputs, this.n, 0, this.words, this.pitch, this.largest, partial),
         )
         n_threads = resident.COLLECT_THREADS
-        collect = self._kernel(resident.collect_residents_kernel, (), resident.COLLECT, n_threads)
+        collect = self._kernel(resident.collect_residents_kernel, (), n_threads)
         most = plan.n_features * max(job.size for job in plan.residents)
         grid = -(-most // n_threads), len({job.level for job in plan.residents})
         collect(grid, partial, this.gradients, this.factor, int(this.adds), this.noted)
@@ -120,11 +118,11 @@ class TableGradients:
         of_block = records.block_samples(self.plan)
         n_jobs, slab = len(self.plan.binned), self._most_areas * of_block
         write = self._kernel(
-            *(records.records_kernel, self._options, records.RECORDS),
+            *(records.records_kernel, self._options),
             *(records.N_THREADS, records.SHARED_BYTES),
         )
         add_up = self._kernel(
-            *(sums.sums_kernel, (self._first_word,), sums.SUMS, sums.N_THREADS),
+            *(sums.sums_kernel, (self._first_word,), sums.N_THREADS),
             sums.shared_bytes(self._most_areas),
         )
         partial = self._rooms("bins", 8 * sums.partial_places(self.plan)[-1])
@@ -151,7 +149,7 @@ class TableGradients:
         jobs = [job for job in self.plan.binned if job.n_slices > 1]
         if jobs:
             n_threads = sums.COLLECT_THREADS
-            collect = self._kernel(sums.collect_bins_kernel, (), sums.COLLECT, n_threads)
+            collect = self._kernel(sums.collect_bins_kernel, (), n_threads)
             grid = -(-max(job.size for job in jobs) // n_threads), len(jobs)
             collect(grid, partial, gradients, *rest)
 
@@ -208,7 +206,7 @@ class ModelTables:
     @cached_property
     def _largest(self) -> Kernel:
         function = largest.largest_kernel(self._precision)
-        return Kernel(self._device, function, largest.LARGEST, largest.BLOCK)
+        return Kernel(self._device, function, largest.BLOCK)
 
     @cached_property
     def noted(self) -> DeviceArray:

@@ -10,11 +10,11 @@ from numbanet.cuda.launch.threads import (
     thread_index,
     thread_number,
 )
+from numbanet.cuda.launch.types import Address, UInt
 from numbanet.cuda.tables.units import magnitude_of_word, raise_word
 from numbanet.device import select
 from numbanet.tiles.instructions import load_words_from, warp_max
 
-LARGEST = ("uint64", "uint32", "uint32", "uint64")
 BLOCK, BLOCKS = 256, 32  # threads, and blocks of a pair of features
 PIECE = 4  # words that are loaded at a time
 
@@ -24,7 +24,7 @@ def largest_kernel(precision: str):
     """(words, n, pitch, largest): word (q, i) is at q * pitch + i; block y has word q."""
     magnitude = magnitude_of_word(precision)
 
-    def largest_gradients(pwords, n, pitch, plargest):
+    def largest_gradients(pwords: Address, n: UInt, pitch: UInt, plargest: Address):
         q, i, step = block_index_y(), thread_number(), n_threads()
         row = np.uint64(pwords + np.uint64(4) * np.uint64(q) * np.uint64(pitch))
         n_pieces, largest = np.uint32(pitch >> np.uint32(2)), np.uint32(0)

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from numbanet.encodings.base import Part
 
+NO_PARAMS = 0  # for functions that read levels, which on a GPU are constants
 LOG2_BIN = 13
 BIN = 1 << LOG2_BIN  # entries of a bin, of which a block has two features
 MOST_BINS = 512  # of a level

@@ -18,7 +18,8 @@ from numbanet.cuda.launch.threads import (
     blocks_per_grid,
     thread_index,
 )
-from numbanet.cuda.tables.plan import BIN, LOG2_BIN, MOST_BINS, TablePlan
+from numbanet.cuda.launch.types import Address, UInt
+from numbanet.cuda.tables.plan import BIN, LOG2_BIN, MOST_BINS, NO_PARAMS, TablePlan
 from numbanet.cuda.tables.units import (
     EXPONENT_OF_NAN,
     bit_length,
@@ -39,8 +40,6 @@ from numbanet.tiles.instructions import (
     store_words_to,
 )
 
-# inputs, n, words, pitch, largest, records, offsets, levels with a second round
-RECORDS = ("uint64", "uint32", "uint64", "uint32", *("uint64",) * 4)
 N_THREADS = 512
 PER_THREAD = 8  # records of a round
 ROUND = N_THREADS * PER_THREAD  # records of a block
@@ -80,7 +79,10 @@ def offset_address(plan: TablePlan):
 
 @cache
 def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: str):
-    """Write the records of a block's samples (block x) for a level (block y); see RECORDS."""
+    """(inputs, n, words, pitch, largest, records, offsets, levels with a second round).
+
+    Writes the records of a block's samples (block x) for a level (block y).
+    """
     grid, part = plan.grid, plan.part
     n_dims, n_features, n_factors = grid.n_dims, plan.n_features, grid.n_factors
     n_edges, n_passes, n_groups = shape(plan)
@@ -183,9 +185,36 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
             distance = np.uint32(distance * np.uint32(2))
         barrier()
 
-    def write_records(pinputs, n, pwords, pitch, plargest, precords, poffsets, psecond):
+    @device
+    def n_records_of(shared):
+        return load_word(np.uint32(shared + np.uint32(STARTS) + most_bins * np.uint32(4)))
+
+    @device
+    def fill_pair(shared, thread):  # two records are copied at a time
+        n_records = n_records_of(shared)
+        if thread == np.uint32(0) and np.uint32(n_records & np.uint32(1)) != np.uint32(0):
+            last = np.uint32(shared + np.uint32(STAGE) + n_records * np.uint32(8))
+            store_word(last, np.uint32(0))
+            store_word(np.uint32(last + np.uint32(4)), np.uint32(0))
+
+    @device
+    def copy_out(shared, thread, number, records, offsets):
+        if thread < n_offsets:
+            start = load_word(np.uint32(shared + np.uint32(STARTS) + thread * np.uint32(4)))
+            store_word_to(offset_at(offsets, number, thread), start)
+        n_records = n_records_of(shared)
+        to, k = np.uint64(records + np.uint64(8 * ROUND) * number), np.uint32(2 * thread)
+        while k < n_records:
+            piece = load_words(np.uint32(shared + np.uint32(STAGE) + k * np.uint32(8)))
+            store_words_to(np.uint64(to + np.uint64(k) * np.uint64(8)), piece)
+            k = np.uint32(k + np.uint32(2 * N_THREADS))
+
+    def write_records(
+        pinputs: Address, n: UInt, pwords: Address, pitch: UInt, plargest: Address,
+        precords: Address, poffsets: Address, psecond: Address,
+    ):  # fmt: skip
         thread, shared, job = thread_index(), shared_memory(), block_index_y()
-        column, level = columns[job], level_constants(levels[job])
+        column, level = columns[job], level_constants(levels[job], NO_PARAMS)
         q, is_high = np.uint32(column >> np.uint32(1)), (column & np.uint32(1)) != np.uint32(0)
         e = exponent_of(plargest, q)
         scale = power(np.int32(HALF_BITS + 1) - e) if e < EXPONENT_OF_NAN else ZERO
@@ -199,29 +228,15 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
             storage = uint32_view(local_array(n_storage))
             places = uint32_view(local_array(n_places))  # and whether there are single ends
             places[PER_THREAD] = np.uint32(0)
-            source, to = (
-                (inputs, n, words, q, pitch, is_high, scale),
-                (turn, shared, storage, places),
-            )
-            unrolled(n_passes, make_records, source, level, to)
+            source = inputs, n, words, q, pitch, is_high, scale
+            unrolled(n_passes, make_records, source, level, (turn, shared, storage, places))
             barrier()
             find_starts(shared, thread)
-            n_records = load_word(np.uint32(shared + np.uint32(STARTS) + most_bins * np.uint32(4)))
             unrolled(PER_THREAD, stage_record, shared, storage, places)
-            if thread == np.uint32(0) and np.uint32(n_records & np.uint32(1)) != np.uint32(0):
-                last = np.uint32(shared + np.uint32(STAGE) + n_records * np.uint32(8))
-                store_word(last, np.uint32(0))  # two records are copied at a time
-                store_word(np.uint32(last + np.uint32(4)), np.uint32(0))
+            fill_pair(shared, thread)
             barrier()
             number = np.uint64(np.uint64(2) * area + np.uint64(turn))
-            if thread < n_offsets:
-                start = load_word(np.uint32(shared + np.uint32(STARTS) + thread * np.uint32(4)))
-                store_word_to(offset_at(poffsets, number, thread), start)
-            to, k = np.uint64(precords + np.uint64(8 * ROUND) * number), np.uint32(2 * thread)
-            while k < n_records:
-                piece = load_words(np.uint32(shared + np.uint32(STAGE) + k * np.uint32(8)))
-                store_words_to(np.uint64(to + np.uint64(k) * np.uint64(8)), piece)
-                k = np.uint32(k + np.uint32(2 * N_THREADS))
+            copy_out(shared, thread, number, precords, poffsets)
             turn = np.uint32(turn + np.uint32(1))
             splits = barrier_or(places[PER_THREAD] != np.uint32(0))
             if turn == np.uint32(1) and not splits:

@@ -12,7 +12,8 @@ from numbanet.cuda.launch.threads import (
     thread_index,
     thread_number,
 )
-from numbanet.cuda.tables.plan import TablePlan
+from numbanet.cuda.launch.types import Address, Float, UInt
+from numbanet.cuda.tables.plan import NO_PARAMS, TablePlan
 from numbanet.cuda.tables.units import bits_for, largest_exponent, note, scale_of, unit_of
 from numbanet.device import device, local_array, select, uint32_view, unrolled
 from numbanet.storage.access import GOLDEN, rounded
@@ -21,10 +22,6 @@ from numbanet.storage.memory_access import add_shared_int32
 from numbanet.storage.views import float_vector, uint32_vector
 from numbanet.tiles.instructions import load_word, shared_memory, store_word
 
-# inputs, n, number of the first sample, words, pitch, largest, partial sums
-RESIDENT = ("uint64", "uint32", "uint32", "uint64", "uint32", "uint64", "uint64")
-# partial sums, gradients, factor, 1 to add to what is there, where to note infinities
-COLLECT = ("uint64", "uint64", "float32", "uint32", "uint64")
 N_THREADS, COLLECT_THREADS = 1024, 256
 NOISE = np.uint32(0x85EBCA6B)  # odd, so that all samples differ
 MOST_UNROLLED = 8  # edges
@@ -57,7 +54,9 @@ def add_features(n: int):
 
 @cache
 def resident_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: str):
-    """Add up a slice of the batch (block x) for a job (block y); see RESIDENT.
+    """(inputs, n, number of the first sample, words, pitch, largest, partial sums).
+
+    Adds up a slice of the batch (block x) for a job (block y).
 
     Args:
         n_columns: of a row of inputs.
@@ -111,7 +110,10 @@ def resident_kernel(plan: TablePlan, n_columns: int, first_word: int, precision:
         unrolled(n_mine, share_out, share, factors[1], g, left, right)
         add(table, low, high, left, right, noise)
 
-    def resident_sums(pinputs, n, first, pwords, pitch, plargest, ppartial):
+    def resident_sums(
+        pinputs: Address, n: UInt, first: UInt, pwords: Address, pitch: UInt, plargest: Address,
+        ppartial: Address,
+    ):  # fmt: skip
         job, slice_, table = block_index_y(), block_index(), shared_memory()
         size, k = sizes[job], thread_index()
         while k < size:
@@ -121,7 +123,7 @@ def resident_kernel(plan: TablePlan, n_columns: int, first_word: int, precision:
         q, is_high = np.uint32(column >> np.uint32(1)), (column & np.uint32(1)) != np.uint32(0)
         n_slice = np.uint32((n + blocks_per_grid() - np.uint32(1)) // blocks_per_grid())
         e, bits = exponent_of(plargest, q), bits_for(n_slice)
-        scale, level = scale_of(e, bits), level_constants(levels[job])
+        scale, level = scale_of(e, bits), level_constants(levels[job], NO_PARAMS)
         i = np.uint32(slice_ * n_slice)
         end = min(n, np.uint32(i + n_slice))
         i = np.uint32(i + thread_index())
@@ -165,13 +167,18 @@ def resident_kernel(plan: TablePlan, n_columns: int, first_word: int, precision:
 
 @cache
 def collect_residents_kernel(plan: TablePlan):
-    """Add up the slices of all resident levels, of which block y has one; see COLLECT."""
+    """(partial sums, gradients, factor, 1 to add to what is there, where large ones are noted).
+
+    Adds up the slices of all resident levels, of which block y has one.
+    """
     jobs = {job.level: job for job in plan.residents}
     firsts = tuple(np.uint32(job.first_param) for job in jobs.values())
     counts = tuple(np.uint32(job.size * plan.n_features) for job in jobs.values())
     n_slices, stride = plan.n_slices, np.uint64(plan.grid.n_params)
 
-    def collect_residents(ppartial, pgradients, factor, accumulates, noted):
+    def collect_residents(
+        ppartial: Address, pgradients: Address, factor: Float, accumulates: UInt, noted: Address
+    ):
         first, count = firsts[block_index_y()], counts[block_index_y()]
         k = thread_number()
         if k < count:

@@ -13,6 +13,7 @@ from numbanet.cuda.launch.threads import (
     thread_index,
     thread_number,
 )
+from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.cuda.tables.plan import BIN, TablePlan
 from numbanet.cuda.tables.records import (
     FLIPS_SHIFT,
@@ -45,10 +46,6 @@ from numbanet.tiles.instructions import (
     store_words,
 )
 
-# records, offsets, areas of a level, levels with a second round, largest, gradients, partial sums,
-# factor, 1 to add to what is there, where to note infinities
-SUMS = (*("uint64", "uint64", "uint32"), *("uint64",) * 4, "float32", "uint32", "uint64")
-COLLECT = ("uint64", "uint64", "float32", "uint32", "uint64")
 N_THREADS, COLLECT_THREADS = 512, 256
 TABLE_BYTES = 8 * BIN
 COUNT, SEGMENTS = TABLE_BYTES, TABLE_BYTES + 16  # in shared memory
@@ -145,7 +142,11 @@ def write_sums(plan: TablePlan):
 
 @cache
 def sums_kernel(plan: TablePlan, first_word: int):
-    """Add up a bin's records of a slice of the batch (block x) for a level (block y); see SUMS."""
+    """(records, offsets, areas of a level, levels with a second round, largest, gradients,
+    partial sums, factor, 1 to add to what is there, where large gradients are noted).
+
+    Adds up a bin's records of a slice of the batch (block x) for a level (block y).
+    """
     n_features, column_0 = plan.n_features, plan.part.first_column - 2 * first_word
     jobs = plan.binned
     words = tuple(
@@ -206,8 +207,8 @@ def sums_kernel(plan: TablePlan, first_word: int):
             k = np.uint32(k + np.uint32(N_THREADS // LANES))
 
     def sum_records(
-        precords, poffsets, n_areas, psecond, plargest, pgradients, ppartial, factor, accumulates,
-        noted,
+        precords: Address, poffsets: Address, n_areas: UInt, psecond: Address, plargest: Address,
+        pgradients: Address, ppartial: Address, factor: Float, accumulates: UInt, noted: Address,
     ):  # fmt: skip
         job, thread, table = block_index_y(), thread_index(), shared_memory()
         n_bins, n_slices = all_bins[job], all_slices[job]
@@ -258,7 +259,10 @@ def partial_places(plan: TablePlan) -> list[int]:
 
 @cache
 def collect_bins_kernel(plan: TablePlan):
-    """Add up the slices of the levels that have several, of which block y has one; see COLLECT."""
+    """(partial sums, gradients, factor, 1 to add to what is there, where large ones are noted).
+
+    Adds up the slices of the levels that have several, of which block y has one.
+    """
     chosen = [k for k, job in enumerate(plan.binned) if job.n_slices > 1]
     jobs, n_features = [plan.binned[k] for k in chosen], plan.n_features
     places, write = partial_places(plan), write_sums(plan)
@@ -267,7 +271,9 @@ def collect_bins_kernel(plan: TablePlan):
     params = tuple(np.uint32(job.first_param + job.first_feature) for job in jobs)
     partials = tuple(np.uint32(places[k]) for k in chosen)
 
-    def collect_bins(ppartial, pgradients, factor, accumulates, noted):
+    def collect_bins(
+        ppartial: Address, pgradients: Address, factor: Float, accumulates: UInt, noted: Address
+    ):
         job, k = block_index_y(), thread_number()
         size, n_slices = sizes[job], all_slices[job]
         if k < size:
