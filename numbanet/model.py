@@ -125,6 +125,29 @@ class AbstractModel(ABC):
         """The gradient of all parameters, float32 [n_params], as of the last backward pass."""
         return self.target_gradients.flat
 
+    def inference(self, inputs, params=None, out=None) -> Any:
+        """Evaluate the model: [n, n_input_dims] -> float32 [n, n_output_dims].
+
+        Args:
+            inputs: any real numbers, any batch size.
+            params: use these instead of the model's own, float32 [n_params].
+            out: a float32 array [n, n_output_dims], of the model's device, that receives the
+                outputs and is returned; nothing is allocated then.
+
+        Raises:
+            TypeError, ValueError: the arrays do not fit, or `out` shares memory with what is read.
+        """
+        inputs = self._inputs(inputs)
+        if params is not None:
+            params = self.target.vector(params, "params", self.n_params)
+        outputs = self._outputs(out, inputs, params)
+        found = self._evaluate(inputs, self._as_read(params), outputs)
+        return found if out is None else out
+
+    @abstractmethod
+    def _evaluate(self, inputs, params, outputs) -> Any:
+        """The outputs for arrays of the target, in an array that is given or in a new one."""
+
     def named_parameters(self) -> dict[str, Any]:
         """Views of the parameters by name, such as "network.0" [fan out, fan in]."""
         return self._named(self.params)
@@ -179,10 +202,22 @@ class AbstractModel(ABC):
         return self.target.matrix(inputs, "inputs", self.n_input_dims)
 
     def _chosen_params(self, params) -> Any:
-        if params is None:
-            return self.parameters.current()
-        vector = self.target.vector(params, "params", self.n_params)
-        return self.parameters.converted(vector)
+        if params is not None:
+            params = self.target.vector(params, "params", self.n_params)
+        return self._as_read(params)
+
+    def _as_read(self, params) -> Any:
+        """The model's own parameters, or others, as the kernels read them."""
+        parameters = self.parameters
+        return parameters.current() if params is None else parameters.converted(params)
+
+    def _outputs(self, out, inputs, params) -> Any:
+        """An array of the user's for the outputs, checked; None where there is none."""
+        if out is None:
+            return None
+        shape = inputs.shape[0], self.n_output_dims
+        used = self.parameters.master if params is None else params
+        return self.target.output_apart(out, "out", shape, inputs=inputs, params=used)
 
     def _context(self, inputs, params) -> Context:
         return Context(self._inputs(inputs), self._chosen_params(params))
@@ -232,17 +267,8 @@ class NetworkWithInputEncoding(AbstractModel):
             shapes[f"encoding.{name}"] = shape
         return shapes
 
-    def inference(self, inputs, params=None) -> Any:
-        """Evaluate the model: [n, n_input_dims] -> float32 [n, n_output_dims].
-
-        Args:
-            inputs: any real numbers, any batch size.
-            params: use these instead of the model's own, float32 [n_params].
-
-        Raises:
-            TypeError, ValueError: the arrays do not fit.
-        """
-        return self.engine.inference(self._inputs(inputs), self._chosen_params(params))
+    def _evaluate(self, inputs, params, outputs):
+        return self.engine.inference(inputs, params, outputs)
 
     def forward(self, inputs, params=None) -> tuple[Any, Context]:
         """Evaluate the model and return what `backward` needs besides."""
@@ -361,9 +387,8 @@ class Encoding(AbstractModel):
     def _named_shapes(self) -> dict[str, tuple[int, ...]]:
         return dict(self.encoding.param_shapes)
 
-    def inference(self, inputs, params=None) -> Any:
-        """Encode: [n, n_input_dims] -> float32 [n, n_output_dims]."""
-        return self.forward(inputs, params)[0]
+    def _evaluate(self, inputs, params, outputs):
+        return self.engine.forward(inputs, params, outputs)
 
     def forward(self, inputs, params=None) -> tuple[Any, Context]:
         """Encode, and return what the backward passes need besides."""

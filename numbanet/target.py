@@ -23,6 +23,7 @@ SAMPLE = 1024
 class AbstractParameters(ABC):
     """The parameters of a model: float32, and what the kernels read of them."""
 
+    master: Any  # the parameters, float32 [n_params], for those who do not write to them
     n_assigned = 0  # calls of `assign`
 
     @property
@@ -154,6 +155,14 @@ class AbstractTarget(ABC):
     @abstractmethod
     def overlap(self, a: Any, b: Any) -> bool:
         """Whether two arrays may share memory."""
+
+    def output_apart(self, value: Any, name: str, shape: tuple[int, ...], **read: Any) -> Any:
+        """As `output`; a ValueError too if it shares memory with an array that is read."""
+        found = self.output(value, name, shape)
+        for other, array in read.items():
+            if array is not None and self.overlap(found, array):
+                raise ValueError(f"{name}: shares memory with {other}; use another array")
+        return found
 
     @abstractmethod
     def empty(self, *shape: int) -> Any:

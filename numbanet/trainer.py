@@ -213,11 +213,10 @@ class Trainer:
         external_dl_dy = of_outputs(external_dl_dy, "external_dl_dy")
         check_gradient_mode(gradient_mode)
         if dl_dinput is not None:
-            dl_dinput = target.output(dl_dinput, "dl_dinput", inputs.shape)
-            given = inputs, targets, pdf, external_dl_dy
-            for name, array in zip(Batch.__slots__, given, strict=False):
-                if array is not None and target.overlap(dl_dinput, array):
-                    raise ValueError(f"dl_dinput: shares memory with {name}; use another array")
+            dl_dinput = target.output_apart(
+                dl_dinput, "dl_dinput", inputs.shape,
+                inputs=inputs, targets=targets, pdf=pdf, external_dl_dy=external_dl_dy,
+            )  # fmt: skip
         gradients = None if gradient_mode == "ignore" else model.target_gradients
         own = self._params_for_inference() if use_inference_params else None
         self._grid_range.take(inputs)
@@ -240,9 +239,18 @@ class Trainer:
             self._grid_range.check()
         return Loss(result, self._grid_range)
 
-    def inference(self, inputs) -> Any:
-        """Evaluate the model with the parameters for inference."""
-        return self.model.inference(inputs, self._params_for_inference())
+    def inference(self, inputs, out: Any = None) -> Any:
+        """Evaluate the model with the parameters for inference, as its own `inference` does.
+
+        Args:
+            inputs: [n, n_input_dims], any batch size.
+            out: a float32 array [n, n_output_dims], of the model's device, that receives the
+                outputs and is returned; nothing is allocated then.
+
+        Raises:
+            TypeError, ValueError: the arrays do not fit, or `out` shares memory with what is read.
+        """
+        return self.model.inference(inputs, self._params_for_inference(), out)
 
     def input_gradient(self, dim: int, inputs) -> Any:
         """The derivative of output `dim` for the inputs, at the parameters for inference."""

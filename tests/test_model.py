@@ -290,6 +290,57 @@ def test_a_result_is_not_overwritten_by_the_next():
     np.testing.assert_array_equal(first, kept)
 
 
+def test_outputs_go_where_they_are_asked_to():
+    model, twin = lively("hash")
+    x = models.inputs_of(twin, 40)
+    encoding = numbanet.create_encoding(2, HASH, seed=3)
+    others = model.network.params * np.float32(0.5)
+    for call, n_outputs, more in (
+        (model.network.inference, 3, {}),
+        (model.network.inference, 3, {"params": others}),
+        (model.trainer.inference, 3, {}),
+        (encoding.inference, encoding.n_output_dims, {}),
+    ):
+        guarded = np.full((42, n_outputs), 7, np.float32)
+        out = guarded[1:41]
+        assert call(x, out=out, **more) is out
+        np.testing.assert_array_equal(out, call(x, **more))
+        assert (guarded[[0, -1]] == 7).all()
+        assert call(x[:0], out=out[:0], **more).shape == (0, n_outputs)
+
+
+def test_a_place_for_outputs_is_checked():
+    model, _ = lively("hash")
+    params = model.network.params
+    read_only = np.zeros((10, 3), np.float32)
+    read_only.flags.writeable = False
+    memory = np.full((10, 5), 0.5, np.float32)
+    x = memory.reshape(-1)[:20].reshape(10, 2)
+    for out, error in (
+        (np.zeros((10, 2), np.float32), ValueError),
+        (np.zeros((9, 3), np.float32), ValueError),
+        (np.zeros(30, np.float32), ValueError),
+        (np.zeros((3, 10), np.float32).T, ValueError),
+        (memory[:, :3], ValueError),
+        (read_only, ValueError),
+        (memory.reshape(-1)[10:40].reshape(10, 3), ValueError),
+        (params[:30].reshape(10, 3), ValueError),
+        (np.zeros((10, 3)), TypeError),
+        (np.zeros((10, 3), np.float16), TypeError),
+        (np.zeros((10, 3), ">f4"), TypeError),
+        ([[0.0] * 3] * 10, TypeError),
+    ):
+        before = params.copy()
+        for call in (model.network.inference, model.trainer.inference):
+            with pytest.raises(error, match=r"^out: "):
+                call(x, out=out)
+        assert (memory == 0.5).all()
+        np.testing.assert_array_equal(params, before)
+    others = params.copy()
+    with pytest.raises(ValueError, match=r"^out: shares memory with params"):
+        model.network.inference(x, others, out=others[:30].reshape(10, 3))
+
+
 def test_two_python_threads_may_evaluate_at_once():
     """Numba's thread pool aborts the process if two threads enter it together."""
     models_and_twins = [lively(name) for name in ("hash", "smooth")]

@@ -20,18 +20,18 @@ class CpuParameters(AbstractParameters):
     """A NumPy array, which the kernels read as it is."""
 
     def __init__(self, array: np.ndarray):
-        self._array = array
+        self.master = array
 
     @property
     def array(self) -> np.ndarray:
-        return self._array
+        return self.master
 
     def assign(self, values: np.ndarray) -> None:
-        self._array[:] = values
+        self.master[:] = values
         self.n_assigned += 1
 
     def current(self) -> np.ndarray:
-        return self._array
+        return self.master
 
     def converted(self, values: np.ndarray) -> np.ndarray:
         return values

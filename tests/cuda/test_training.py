@@ -157,6 +157,74 @@ def test_a_step_that_comes_again_costs_the_host_little():
 
 
 @precisions
+@pytest.mark.parametrize("fused", [None, False])
+def test_outputs_go_where_they_are_asked_to(cuda_device, precision, fused):
+    model, _ = create_lively("hash", device=cuda_device, precision=precision, fused=fused)
+    x = to_device(batch_of("hash", 33)[0], cuda_device)
+    guarded = to_device(np.full((35, 3), 7, np.float32), cuda_device)
+    for call, others in (
+        (model.trainer.inference, {}),
+        (model.network.inference, {}),
+        (model.network.inference, {"params": to_device(model.network.params.numpy(), cuda_device)}),
+    ):
+        out = guarded[1:34]
+        assert call(x, out=out, **others) is out
+        np.testing.assert_array_equal(out.numpy(), call(x, **others).numpy())
+        assert (guarded.numpy()[[0, -1]] == 7).all()
+        assert call(x[:0], out=out[:0], **others).shape == (0, 3)
+
+
+def test_an_encoding_writes_where_it_is_asked_to(cuda_device):
+    encoding = numbanet.create_encoding(2, models.HASH, device=cuda_device, precision="float32")
+    x = to_device(batch_of("hash", 33)[0], cuda_device)
+    out = empty((33, encoding.n_output_dims), np.float32, cuda_device)
+    assert encoding.inference(x, out=out) is out
+    np.testing.assert_array_equal(out.numpy(), encoding.inference(x).numpy())
+
+
+def test_a_place_for_outputs_allocates_nothing(cuda_device, monkeypatch):
+    model, _ = create_lively("hash", device=cuda_device)
+    x = to_device(batch_of("hash", 33)[0], cuda_device)
+    out = empty((33, 3), np.float32, cuda_device)
+    model.trainer.inference(x, out=out)
+    expected = out.numpy()
+
+    def refuse(n_bytes):
+        raise AssertionError(f"{n_bytes} bytes were asked for")
+
+    monkeypatch.setattr(cuda_device, "allocate", refuse)
+    cuda_device.zero(out.address, out.nbytes)
+    model.trainer.inference(x, out=out)
+    np.testing.assert_array_equal(out.numpy(), expected)
+
+
+def test_a_place_for_outputs_is_checked(cuda_device):
+    model, _ = create_lively("hash", device=cuda_device)
+    memory = to_device(np.full(60, 0.5, np.float32), cuda_device)
+    x, params = memory[:20].reshape(10, 2), model.network.params
+    before = params.numpy()
+    for out, error in (
+        (empty((10, 2), np.float32, cuda_device), ValueError),
+        (empty((9, 3), np.float32, cuda_device), ValueError),
+        (empty((30,), np.float32, cuda_device), ValueError),
+        (empty((10, 3), np.float16, cuda_device), TypeError),
+        (empty((10, 3), np.uint32, cuda_device), TypeError),
+        (np.zeros((10, 3), np.float32), TypeError),
+        (empty((10, 3), np.float32, EmulatedDevice()), TypeError),
+        (memory[19:49].reshape(10, 3), ValueError),
+        (params[:30].reshape(10, 3), ValueError),
+    ):
+        for call in (model.network.inference, model.trainer.inference):
+            with pytest.raises(error, match=r"^out: "):
+                call(x, out=out)
+    np.testing.assert_array_equal(params.numpy(), before)
+    np.testing.assert_array_equal(memory.numpy(), np.full(60, 0.5, np.float32))
+    others = to_device(before, cuda_device)
+    with pytest.raises(ValueError, match=r"^out: shares memory with params"):
+        model.network.inference(x, others, out=others[:30].reshape(10, 3))
+
+
+@precisions
 def test_a_step_that_is_not_finite_is_skipped(cuda_device, precision):
     model, _ = create_lively("hash", device=cuda_device, precision=precision)
     x, targets = batch_of("hash", 33)
