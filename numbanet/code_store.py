@@ -6,6 +6,7 @@ machine code, though, so it is taken only from a directory and a file that belon
 that nobody else can write to.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -15,7 +16,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +26,11 @@ from numbanet.atomic_file import replace_file
 from numbanet.regular_file import open_regular
 
 ENTRY = re.compile(r"\w+-[0-9a-f]{32}\.(cpu|ptx|cubin)")
+LOCK_SUFFIX = ".lock"  # of an entry's name, while a process compiles it
+LOCK = re.compile(ENTRY.pattern + re.escape(LOCK_SUFFIX))
+LONG_SECONDS = 2  # a compilation that takes longer is told of
+WAIT_SECONDS = 300  # for another process that compiles the same
+LOOK_AGAIN_SECONDS = 0.05
 DAY = 24 * 3600
 UNUSED_DAYS = 60  # after which an entry is removed
 MOST_BYTES = 1 << 30  # of all entries; above it, those that were used last stay
@@ -130,6 +136,60 @@ def write(path: Path, description: dict, content: bytes) -> None:
         sweep(path.parent)
 
 
+@contextmanager
+def compiling(path: Path | None, name: str) -> Iterator[None]:
+    """Around a look for an entry and, where there is none, its compilation.
+
+    Of several processes one compiles, and the others find what it wrote. One line says what took
+    long, as a warning of the logger "numbanet": programs can silence or redirect it.
+
+    Args:
+        path: None if the code cannot be kept.
+        name: of the kernel.
+    """
+    if path is not None and path.exists():
+        yield
+        return
+    with nullcontext() if path is None else _claimed(path):
+        begun = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - begun
+        if seconds > LONG_SECONDS:
+            is_kept = path is not None and path.exists()
+            place = f"kept in '{path.parent}' for the next time" if is_kept else "not kept"
+            _log.warning("numbanet compiled %s in %.1f s, %s", name, seconds, place)
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[None]:
+    """Wait until no other process compiles an entry; one that dies leaves no lock behind."""
+    file = None
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if why_not_used(path.parent) is None:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            file = os.open(f"{path}{LOCK_SUFFIX}", flags, 0o600)
+            _lock(file)
+    try:
+        yield
+    finally:
+        if file is not None:
+            # Who waits for it holds the file itself; who comes now makes a new one.
+            remove(path.with_name(path.name + LOCK_SUFFIX))
+            os.close(file)
+
+
+def _lock(file: int) -> None:
+    """Lock a file, or give up after WAIT_SECONDS: then the same is compiled twice."""
+    given_up = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < given_up:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(LOOK_AGAIN_SECONDS)
+
+
 def entries(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """The files of compiled code in a directory; other files there are nobody's business."""
     with suppress(OSError), os.scandir(path) as found:
@@ -156,6 +216,7 @@ def sweep(path: Path) -> None:
             return
     with suppress(OSError):
         stamp.touch(mode=0o600)
+    remove_locks(path)
     total = 0
     for entry, status in sorted(entries(path), key=lambda each: -each[1].st_mtime):
         total += status.st_size
@@ -163,8 +224,17 @@ def sweep(path: Path) -> None:
             remove(entry)
 
 
+def remove_locks(path: Path) -> None:
+    """Remove what processes left that were killed while they compiled."""
+    with suppress(OSError), os.scandir(path) as found:
+        for entry in found:
+            if LOCK.fullmatch(entry.name):
+                remove(Path(entry.path))
+
+
 def clear(path: Path) -> tuple[int, int]:
     """Remove all entries; returns how many there were, and their bytes."""
+    remove_locks(path)
     removed = [status.st_size for entry, status in list(entries(path)) if remove(entry)]
     return len(removed), sum(removed)
 

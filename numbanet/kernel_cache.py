@@ -10,17 +10,19 @@ Numba would pickle a compiled function. Here its object code is kept with a few 
 """
 
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import llvmlite
 import numba
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.core import sigutils
 from numba.core.compiler import CompileResult
 from numba.core.environment import Environment, lookup_environment
 from numba.core.funcdesc import PythonFunctionDescriptor
+from numba.core.registry import CPUDispatcher
 from numba.core.typed_passes import _reload_parfors
 from numba.core.typing import signature as typing_signature
 
@@ -46,10 +48,22 @@ def compile_cached(function, **options):
     """Numba's njit with this cache: compiled at the first call, found again in every process."""
     if numba.config.DISABLE_JIT:
         return refused(function)
-    compiled = njit(error_model="numpy", pipeline_class=KernelCompiler, **options)
-    dispatcher = compiled(function)
-    dispatcher._cache = KernelCache(function, options)
-    return dispatcher
+    return KernelDispatcher(function, options)
+
+
+class KernelDispatcher(CPUDispatcher):
+    """Numba's dispatcher of a function that is compiled by one process at a time."""
+
+    def __init__(self, function, options):
+        own = {"nopython": True, "boundscheck": None, "error_model": "numpy", **options}
+        super().__init__(function, targetoptions=own, pipeline_class=KernelCompiler)
+        self._cache = KernelCache(function, options)
+
+    def compile(self, signature):
+        """What Numba asks for at the first call with arguments of new types."""
+        path = self._cache.path(signature, self.targetctx)
+        with code_store.compiling(path, self.py_func.__name__):
+            return super().compile(signature)
 
 
 def refused(function):
@@ -84,6 +98,12 @@ class KernelCache:
 
     def flush(self):
         """Numba's protocol; entries are never stale, because the key says what they are."""
+
+    def path(self, signature, target_context) -> Path | None:
+        """Where the compiled function for a signature is kept; None if it cannot be."""
+        arguments, _ = sigutils.normalize_signature(signature)
+        with suppress(NotCacheable):
+            return self._path(arguments, target_context.codegen())
 
     def _path(self, arguments, codegen) -> Path:
         key = (

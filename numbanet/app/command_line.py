@@ -5,6 +5,7 @@ import importlib.util
 import shlex
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from numbanet.app import commands
@@ -155,17 +156,36 @@ def continuation(arguments: argparse.Namespace, snapshot: Path) -> str:
     return shlex.join(words)
 
 
-def run_compile(arguments: argparse.Namespace) -> int:
+def compiled(arguments: argparse.Namespace) -> Iterator[str]:
     from numbanet.app.compile_kernels import compile_kernels
-    from numbanet.app.interrupt import cleaning_up
 
-    lines = compile_kernels(
+    if not arguments.arch:
+        raise UsageError("name the GPU's architecture, as in --arch sm_90, or --target cpu")
+    if arguments.torch:
+        raise UsageError("--torch goes with --target cpu")
+    return compile_kernels(
         arguments.config,
         arguments.arch,
         precision=arguments.precision,
         dims=tuple(arguments.dims),
         batch_size=arguments.batch_size,
     )
+
+
+def compiled_for_cpu(arguments: argparse.Namespace) -> Iterator[str]:
+    from numbanet.app.compile_for_cpu import compile_for_cpu
+
+    if arguments.arch:
+        raise UsageError("--arch is that of a GPU; leave it out with --target cpu")
+    return compile_for_cpu(
+        arguments.config, tuple(arguments.dims), arguments.batch_size, arguments.torch
+    )
+
+
+def run_compile(arguments: argparse.Namespace) -> int:
+    from numbanet.app.interrupt import cleaning_up
+
+    lines = compiled_for_cpu(arguments) if arguments.target == "cpu" else compiled(arguments)
     with cleaning_up():
         for line in lines:
             print(line, flush=True)

@@ -102,19 +102,29 @@ LEARN_IMAGE = Command(
 
 
 COMPILE = Command(
-    help="compile the CUDA kernels of a model ahead of time, with or without a GPU",
-    description="Compile every CUDA kernel that training and inference with this config need, "
+    help="compile the kernels of a model ahead of time, for CUDA with or without a GPU",
+    description="Compile every kernel that training and inference with this config need, "
     "and keep them in the kernel cache (numbanet doctor shows where it is; NUMBANET_CACHE_DIR "
-    "moves it). They are found by the same versions of Python, numbanet and NVIDIA's toolkit.",
-    epilog="example: numbanet compile config.json --arch sm_80 --arch sm_90",
+    "moves it). They are found by the same versions of Python, numbanet and NVIDIA's toolkit; "
+    "those for the CPU by processors of the same kind.",
+    epilog="examples: numbanet compile config.json --arch sm_80 --arch sm_90; "
+    "numbanet compile config.json --target cpu --torch",
     arguments={
         "config": {"metavar": "CONFIG", "help": "as for learn-image"},
         "--arch": {
             "metavar": "ARCH",
             "type": compute_capability,
             "action": "append",
-            "required": True,
             "help": "of the GPU, such as sm_80 or sm_90; may be given more than once",
+        },
+        "--target": {
+            "default": "cuda",
+            "choices": ("cuda", "cpu"),
+            "help": "default: cuda, which needs --arch",
+        },
+        "--torch": {
+            "action": "store_true",
+            "help": "with --target cpu: also what a module of numbanet.torch needs",
         },
         "--precision": {
             "default": "float16",

@@ -41,7 +41,9 @@ def test_a_table_for_each_architecture(command, config, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
-        ([], 2, "the following arguments are required: --arch"),
+        ([], 2, "name the GPU's architecture, as in --arch sm_90, or --target cpu"),
+        (["--arch", "sm_90", "--torch"], 2, "--torch goes with --target cpu"),
+        (["--arch", "sm_90", "--target", "cpu"], 2, "leave it out with --target cpu"),
         (["--arch", "hopper"], 2, "'hopper' is no architecture; one is sm_90"),
         (["--arch", "sm_70"], 1, "sm_70, float16: compute capability 7.0 is not supported"),
         (["--arch", "sm_91"], 1, "sm_91"),

@@ -47,19 +47,20 @@ def compile_ptx(
     try:
         digest = fingerprint(function, "cuda")
     except NotCacheable:  # it captures what does not compile, or what has no digest
-        return PTX(
-            compiled(function, argument_types, compute_capability, max_registers, block), name
-        )
+        with code_store.compiling(None, name):
+            text = compiled(function, argument_types, compute_capability, max_registers, block)
+        return PTX(text, name)
     key = (
         *("ptx", digest, source_digest(__name__), environment(), toolkit.compiler_version()),
         *(name, tuple(argument_types), tuple(compute_capability), max_registers, block, NEWEST_PTX),
     )
     path = code_store.path_of(name, "ptx", key)
-    found = code_store.read(path)
-    if found is not None:
-        return PTX(found[1].decode(), name)
-    text = compiled(function, argument_types, compute_capability, max_registers, block)
-    code_store.write(path, {"kernel": name}, text.encode())
+    with code_store.compiling(path, name):
+        found = code_store.read(path)
+        if found is not None:
+            return PTX(found[1].decode(), name)
+        text = compiled(function, argument_types, compute_capability, max_registers, block)
+        code_store.write(path, {"kernel": name}, text.encode())
     return PTX(text, name)
 
 
