@@ -12,6 +12,7 @@ mistake is.
 
 import re
 import threading
+import uuid
 from contextlib import contextmanager
 
 from llvmlite.binding import Linkage
@@ -114,6 +115,8 @@ class KernelCompiler(Compiler):
 
     def define_pipelines(self):
         state = self.state
+        # Numba counts functions from 1 in each process, which may load what others compiled.
+        state.func_id.unique_id = f"{state.func_id.unique_id}_{uuid.uuid4().hex}"
         state.library = KernelLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
         state.library.enable_object_caching()
         return super().define_pipelines()

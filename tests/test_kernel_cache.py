@@ -1,5 +1,6 @@
 """Compiled code on disk: found by every process, whatever ran before in it, and never relied on."""
 
+import itertools
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import numba
 import numpy as np
 import pytest
 from laws import compilations, compiles_nothing
+from numba.core.bytecode import FunctionIdentity
 
 import numbanet
 from numbanet.cpu.kernels import TrainingPlan, training_kernel
@@ -86,6 +88,18 @@ def test_an_entry_is_found_again(cache):
         assert product(3)(np.float32(5)) == 15
     assert names.count("product") == 4  # start and end of each
     assert len(list(cache.glob("*.cpu"))) == 3
+
+
+def test_symbols_of_two_processes_differ(cache, monkeypatch):
+    """Each counts functions from 1; a third process may load what both compiled."""
+    names = []
+    for factor in (6, 7):
+        monkeypatch.setattr(FunctionIdentity, "_unique_ids", itertools.count(1))
+        kernel = product(factor)
+        assert kernel(5) == 5 * factor
+        names.append(kernel.overloads[kernel.signatures[0]].fndesc.mangled_name)
+    assert len(set(names)) == 2
+    assert [product(factor)(5) for factor in (6, 7)] == [30, 35]
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80" * 999, "half"])
