@@ -255,6 +255,35 @@ def test_kernels_have_nothing_unwanted(n_dims, features, capability):
         assert used.spill_stores == used.spill_loads == used.local_bytes == 0, kernel.name
 
 
+def test_memory_of_partial_sums_is_bounded():
+    """That of a slice holds resident levels alone, also where a large level comes before them."""
+    config = {
+        **HASH,
+        "otype": "Grid",
+        "n_levels": 3,
+        "base_resolution": 700,
+        "log2_hashmap_size": 19,
+    }
+    options = config | {"per_level_scale": 0.05}
+    grid = registry.create("encoding", options, default="Grid", n_dims=2)
+    plan = TablePlan(Part(grid), 1 << 17)
+    assert [job.level for job in plan.binned] == [0]
+    assert plan.residents[0].first_param == 2 * int(grid.levels[0].size)
+    assert plan.residents[0].first_sum == 0
+    assert plan.n_resident_sums == 2 * sum(int(level.size) for level in grid.levels[1:])
+
+
+def test_levels_that_grow_coarser(cuda_device, monkeypatch):
+    options = {"base_resolution": 60, "per_level_scale": 0.21, "log2_hashmap_size": 12}
+    found = Sums(cuda_device, 2, options, monkeypatch, 1 << 13)
+    plan = found.tables.grids[0].plan
+    assert plan.binned[0].level == 0
+    assert {job.level for job in plan.residents} == {1, 2}
+    x, dl_dy = found.batch(200)
+    exact = found.exact(x, dl_dy)
+    assert np.linalg.norm(found(x, dl_dy) - exact) < 2.0**-10 * np.linalg.norm(exact)
+
+
 def test_who_is_served(cuda_device):
     """Grids alone have edges; random corners, and tables of too many bins, are left to others."""
 

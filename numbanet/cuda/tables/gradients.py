@@ -96,7 +96,7 @@ class TableGradients:
 
     def _add_up_residents(self, this: Pass) -> None:
         plan = self.plan
-        partial = self._rooms("residents", 4 * plan.n_slices * plan.grid.n_params)
+        partial = self._rooms("residents", 4 * plan.n_slices * plan.n_resident_sums)
         n_threads, bytes_ = resident.N_THREADS, plan.resident_bytes
         kernel = self._kernel(resident.resident_kernel, self._options, n_threads, bytes_)
         kernel(

@@ -26,6 +26,7 @@ class Resident:
     first_feature: int
     size: int  # entries
     first_param: int  # of the level, among the grid's
+    first_sum: int  # of the level, among the partial sums of a slice
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,19 @@ class TablePlan:
 
     @cached_property
     def residents(self) -> tuple[Resident, ...]:
-        return tuple(
-            Resident(k, f, int(level.size), self._first_param(k))
-            for k, (level, fits) in enumerate(zip(self.grid.levels, self._fits, strict=True))
-            if fits
-            for f in range(0, self.n_features, self.resident_features)
-        )
+        jobs, first_sum = [], 0
+        for k, level in enumerate(self.grid.levels):
+            if self._fits[k]:
+                size, places = int(level.size), (self._first_param(k), first_sum)
+                features = range(0, self.n_features, self.resident_features)
+                jobs += [Resident(k, f, size, *places) for f in features]
+                first_sum += size * self.n_features
+        return tuple(jobs)
+
+    @property
+    def n_resident_sums(self) -> int:
+        """Partial sums of a slice, of all resident levels."""
+        return sum({job.level: job.size * self.n_features for job in self.residents}.values())
 
     @property
     def n_slices(self) -> int:

@@ -72,8 +72,8 @@ def resident_kernel(plan: TablePlan, n_columns: int, first_word: int, precision:
         for job in plan.residents
     )
     sizes = tuple(np.uint32(job.size * n_mine) for job in plan.residents)
-    params = tuple(np.uint32(job.first_param + job.first_feature) for job in plan.residents)
-    stride, first_dim = np.uint64(grid.n_params), np.uint32(part.first_dim)
+    places = tuple(np.uint32(job.first_sum + job.first_feature) for job in plan.residents)
+    stride, first_dim = np.uint64(plan.n_resident_sums), np.uint32(part.first_dim)
     level_constants, locate_, edge_ = grid.level_constants, grid.locate, grid.edge
     n_factors, to_floats = grid.n_factors, TO_FLOATS[precision]
     add, exponent_of = add_features(n_mine), largest_exponent(n_words)
@@ -151,7 +151,7 @@ def resident_kernel(plan: TablePlan, n_columns: int, first_word: int, precision:
         unit, k = unit_of(e, bits), thread_index()
         partial = float_vector(
             np.uint64(
-                ppartial + np.uint64(4) * (np.uint64(slice_) * stride + np.uint64(params[job]))
+                ppartial + np.uint64(4) * (np.uint64(slice_) * stride + np.uint64(places[job]))
             ),
             size,
         )
@@ -173,20 +173,22 @@ def collect_residents_kernel(plan: TablePlan):
     """
     jobs = {job.level: job for job in plan.residents}
     firsts = tuple(np.uint32(job.first_param) for job in jobs.values())
+    places = tuple(np.uint32(job.first_sum) for job in jobs.values())
     counts = tuple(np.uint32(job.size * plan.n_features) for job in jobs.values())
-    n_slices, stride = plan.n_slices, np.uint64(plan.grid.n_params)
+    n_slices, stride = plan.n_slices, np.uint64(plan.n_resident_sums)
 
     def collect_residents(
         ppartial: Address, pgradients: Address, factor: Float, accumulates: UInt, noted: Address
     ):
-        first, count = firsts[block_index_y()], counts[block_index_y()]
-        k = thread_number()
+        level, k = block_index_y(), thread_number()
+        count = counts[level]
         if k < count:
-            j = np.uint64(first) + np.uint64(k)
+            j = np.uint64(firsts[level]) + np.uint64(k)
+            of_slice = np.uint64(places[level]) + np.uint64(k)
             partial, gradients = float_vector(ppartial, count), float_vector(pgradients, count)
             total = np.float32(0)
             for s in range(n_slices):
-                total += partial[np.uint64(s) * stride + j]
+                total += partial[np.uint64(s) * stride + of_slice]
             total *= factor
             if accumulates != np.uint32(0):
                 total += gradients[j]
