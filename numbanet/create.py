@@ -16,7 +16,7 @@ from numbanet.optimizers.base import AbstractOptimizer
 from numbanet.registry import ConfigError
 from numbanet.saved_training import SECTIONS, open_saved_training
 from numbanet.shown import joined, shown
-from numbanet.snapshot import SnapshotError, check_finite
+from numbanet.snapshot import SnapshotError
 from numbanet.targets import target_for
 from numbanet.trainer import Trainer
 from numbanet.unknown_options import UnknownOptions, note
@@ -122,7 +122,8 @@ def load(
     Args:
         path: a regular file that `Trainer.save` wrote.
         device, precision, on_nonfinite: see create_from_config.
-        allow_nonfinite: take numbers that are infinite or NaN.
+        allow_nonfinite: take numbers that are infinite or NaN, and an optimizer's state of
+            which training may make such.
 
     Raises:
         SnapshotError: the file is damaged, or something else.
@@ -133,7 +134,7 @@ def load(
     target = target_for(device, precision)
     with open_saved_training(path) as (saved, file):
         tensors = file.tensors(saved.tensor_shapes)
-        check_finite(file.name, tensors, allow_nonfinite)
+        saved.check_numbers(file.name, tensors, allow_nonfinite)
     rng = initial_rng(1337, "bindings")  # its parameters are replaced
     try:
         network = NetworkWithInputEncoding(saved.encoding, saved.network, rng, target)

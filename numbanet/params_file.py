@@ -45,7 +45,8 @@ def load_params(
     """
     content, name = content_of(source)
     params = _params(content, dtype, name)
-    check_finite(name, {"params": params}, allow_nonfinite)
+    if not allow_nonfinite:
+        check_finite(name, {"params": params})
     return params
 
 

@@ -9,7 +9,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
+
+import numpy as np
 
 from numbanet import registry
 from numbanet.encodings.base import AbstractEncoding
@@ -17,7 +20,8 @@ from numbanet.losses.base import AbstractLoss
 from numbanet.model import create_encoding_component, create_network_component
 from numbanet.networks.base import AbstractMLP
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
-from numbanet.snapshot import OpenSnapshot, SnapshotError, open_snapshot
+from numbanet.optimizers.limits import MOST_WEIGHT
+from numbanet.snapshot import OpenSnapshot, SnapshotError, check_finite, open_snapshot
 from numbanet.unknown_options import UnknownOptions
 
 SECTIONS = ("loss", "optimizer", "encoding", "network")
@@ -36,9 +40,21 @@ class SavedTraining:
     metadata: dict[str, Any]
 
     @cached_property
+    def layout(self) -> ParamLayout:
+        return ParamLayout(self.network.n_params + self.encoding.n_params, self.network.shapes)
+
+    @cached_property
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        n_params = self.network.n_params + self.encoding.n_params
-        return tensor_shapes(self.optimizer, ParamLayout(n_params, self.network.shapes))
+        return tensor_shapes(self.optimizer, self.layout)
+
+    def check_numbers(
+        self, name: str, tensors: Mapping[str, np.ndarray], allow_nonfinite: bool
+    ) -> None:
+        """Raise SnapshotError for numbers of which training would make infinite ones or NaN."""
+        if allow_nonfinite:
+            return
+        check_finite(name, tensors)
+        check_limits(name, self.optimizer, self.layout, tensors)
 
 
 def tensor_shapes(optimizer: AbstractOptimizer, layout: ParamLayout) -> dict[str, tuple[int, ...]]:
@@ -48,6 +64,28 @@ def tensor_shapes(optimizer: AbstractOptimizer, layout: ParamLayout) -> dict[str
         if name == "state" or 0 not in shape:
             shapes[f"optimizer.{name}"] = shape
     return shapes
+
+
+def check_limits(
+    name: str, optimizer: AbstractOptimizer, layout: ParamLayout, tensors: Mapping[str, np.ndarray]
+) -> None:
+    """Raise SnapshotError unless the finite numbers of a state are in the optimizer's limits."""
+    state, matrices, statistics = (
+        tensors.get(f"optimizer.{part}", np.zeros(shape, np.float32))
+        for part, shape in optimizer.state_shapes(layout).items()
+    )
+    weights = (
+        ("averages or copies of weights", state[row, first:last], -MOST_WEIGHT, MOST_WEIGHT)
+        for row, first, last in optimizer.weight_rows(layout.n_params)
+    )
+    limits = optimizer.limits(layout, state, matrices, statistics)
+    for what, numbers, least, most in chain(weights, limits):
+        n = np.count_nonzero((numbers < least) | (numbers > most))
+        if n:
+            raise SnapshotError(
+                f"{name}: {n} {what} of the optimizer are below {least:g} or above {most:g}, where "
+                "no training leads; allow_nonfinite=True takes them as they are"
+            )
 
 
 def config_of(encoding, network, loss, optimizer) -> dict[str, Any]:

@@ -135,11 +135,11 @@ def _header(name: str, metadata: Mapping[str, str]) -> dict[str, Any]:
     return header
 
 
-def check_finite(name: str, tensors: Mapping[str, np.ndarray], allowed: bool) -> None:
-    """Raise SnapshotError if numbers are infinite or NaN, unless that is allowed."""
+def check_finite(name: str, tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise SnapshotError if numbers are infinite or NaN."""
     for which, values in tensors.items():
         n = values.size - np.count_nonzero(np.isfinite(values))
-        if n and not allowed:
+        if n:
             raise SnapshotError(
                 f"{name}: {n} numbers of {which} are infinite or NaN; allow_nonfinite=True takes "
                 "them as they are"

@@ -57,7 +57,8 @@ class TcnnSnapshot:
         anew. The counter of steps and the learning rate become those of the state that is used.
 
         Args:
-            allow_nonfinite: take parameters that are infinite or NaN.
+            allow_nonfinite: take numbers that are infinite or NaN, and moments of which training
+                may make such.
 
         Raises:
             SnapshotError: of another number of parameters, or damaged; nothing changed then.
@@ -73,7 +74,7 @@ class TcnnSnapshot:
         )
         tensors = {name: np.zeros(shape, "f4") for name, shape in saved.tensor_shapes.items()}
         tensors |= {"params": self.params, "optimizer.state": state}
-        check_finite(self.name, {"params": self.params}, allow_nonfinite)
+        saved.check_numbers(self.name, tensors, allow_nonfinite)
         trainer.restore(saved, tensors)
 
     def _optimizer_state(self, optimizer):
@@ -95,8 +96,6 @@ class TcnnSnapshot:
         for row, (key, dtype) in zip(state, ADAM_ROWS.items(), strict=True):
             if key in theirs or key != "param_steps_binary":  # which old snapshots have not
                 row[:] = _numbers(theirs.get(key), np.dtype(dtype), row.size, self.name, key)
-        if not (np.isfinite(state).all() and (state[1] >= 0).all()):
-            raise SnapshotError(f"{self.name}: the moments of Adam are no usable numbers")
         n_steps, rate = theirs.get("current_step"), theirs.get("base_learning_rate")
         if not (type(n_steps) is int and 0 <= n_steps <= MOST_STEPS):
             raise SnapshotError(f"{self.name}: current_step is {shown(n_steps)}")
@@ -125,7 +124,8 @@ def read_tcnn_snapshot(source: Source, *, allow_nonfinite: bool = False) -> Tcnn
         ImportError: the file is MessagePack, and msgpack is not installed.
     """
     found = snapshot_of(*content_of(source))
-    check_finite(found.name, {"params": found.params}, allow_nonfinite)
+    if not allow_nonfinite:
+        check_finite(found.name, {"params": found.params})
     return found
 
 

@@ -22,7 +22,7 @@ from numbanet.saved_training import (
     tensor_shapes,
 )
 from numbanet.shown import joined, shown
-from numbanet.snapshot import SnapshotError, check_finite, write_snapshot
+from numbanet.snapshot import SnapshotError, write_snapshot
 from numbanet.target import AbstractTraining
 from numbanet.unknown_options import UnknownOptions
 
@@ -288,11 +288,10 @@ class Trainer:
         return meaning_of_state(self.optimizer, self.layout)
 
     def _tensors(self) -> dict[str, Any]:
-        """What a snapshot holds."""
-        tensors = {"params": self.params}
-        for name in tensor_shapes(self.optimizer, self.layout).keys() - tensors.keys():
-            tensors[name] = getattr(self._training, name.removeprefix("optimizer."))
-        return tensors
+        """What a snapshot holds, always in the same order."""
+        _, *others = tensor_shapes(self.optimizer, self.layout)
+        own = {name: getattr(self._training, name.removeprefix("optimizer.")) for name in others}
+        return {"params": self.params, **own}
 
     def save(self, path: str | os.PathLike, metadata: Mapping[str, Any] | None = None) -> None:
         """Write a snapshot (safetensors): parameters, optimizer state, config and `metadata`.
@@ -328,7 +327,8 @@ class Trainer:
         The options of the optimizer and the loss become those of the snapshot.
 
         Args:
-            allow_nonfinite: take numbers that are infinite or NaN.
+            allow_nonfinite: take numbers that are infinite or NaN, and an optimizer's state of
+                which training may make such.
 
         Raises:
             SnapshotError: damaged, no snapshot, or of another model; nothing changed then.
@@ -337,7 +337,7 @@ class Trainer:
         with open_saved_training(path) as (saved, file):
             self._check_same(file.name, saved)
             tensors = file.tensors(saved.tensor_shapes)
-            check_finite(file.name, tensors, allow_nonfinite)
+            saved.check_numbers(file.name, tensors, allow_nonfinite)
         self.restore(saved, tensors)
         return saved.metadata
 

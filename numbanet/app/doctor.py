@@ -73,7 +73,7 @@ def blas() -> str:
     import numpy as np
 
     found = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    return f"{found['name']} {found['version']} (NumPy's; numbanet does not use it)"
+    return f"{found['name']} {found['version']} (NumPy's; on the CPU, Shampoo uses it)"
 
 
 def cache() -> str:

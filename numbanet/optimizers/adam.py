@@ -20,6 +20,7 @@ from numbanet.optimizers.base import (
     bounded_square,
     log_decay,
 )
+from numbanet.optimizers.limits import limits_of_moments
 from numbanet.registry import check, register
 
 TINY = np.float32(1e-30)  # the least epsilon, for 0 / 0 where v is 0; less than any other root of v
@@ -92,6 +93,11 @@ class Adam(AbstractOptimizer):
         is_normalized = self.adabound or self.beta1**2 <= self.beta2
         l2_reg = max(self.l2_reg, self.non_matrix_l2_reg)
         return rate <= BOLD and rate * decay <= 1 and l2_reg <= 1 and is_normalized
+
+    def limits(self, layout, state, matrices, statistics):
+        m, v, k = state[:3, layout.first : layout.first + layout.n_params]
+        yield "counts of steps", k, 0, math.inf
+        yield from limits_of_moments(m, v, max(self.epsilon, TINY))
 
     def moves(self, layout: ParamLayout):
         matrix_end = np.uintp(layout.first + layout.n_matrix_params)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.device import ONE, device, exp_minus_one
+from numbanet.optimizers.limits import Limit
 from numbanet.registry import ConfigError
 
 MOST_STEPS = 2**31 - 2  # the number of the next one is an int32
@@ -152,6 +154,13 @@ class AbstractOptimizer(ABC):
         for row, first, last in self.weight_rows(len(params)):
             state[row, first:last] = params[first:last]
         return state
+
+    def limits(self, layout: ParamLayout, state, matrices, statistics) -> Iterator[Limit]:
+        """What must be true of numbers of the state, or the next steps may make NaN of them.
+
+        Training keeps them there. The arrays are NumPy's. A limit may need the ones before it.
+        """
+        yield from ()
 
     def hyperparams(self) -> tuple[float, ...]:
         """What may change between steps: here, the learning rate."""

@@ -32,6 +32,12 @@ class Batched(AbstractWrapper):
     def n_calls_to_begin(self) -> int:
         return self.batch_size_multiplier * self.nested.n_calls_to_begin
 
+    def limits(self, layout, state, matrices, statistics):
+        yield from super().limits(layout, state, matrices, statistics)
+        pooled = state[self.nested.n_state, layout.first : layout.first + layout.n_params]
+        most = 2 * self.nested.least_bad_gradient
+        yield "pooled gradients", pooled, -most, most
+
     @cached_property
     def schedule(self):
         nested, first = self.nested.schedule, self.nested.n_scalars

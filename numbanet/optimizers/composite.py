@@ -154,6 +154,13 @@ class Composite(AbstractOptimizer):
         own = self.inference_row
         return rows if own is None else [*rows, (own, 0, n_params)]
 
+    def limits(self, layout, state, matrices, statistics):
+        first = 0
+        for optimizer, part, _ in self.with_layouts(layout):
+            end = first + optimizer.n_statistics(part)
+            yield from optimizer.limits(part, state, matrices, statistics[first:end])
+            first = end
+
     @property
     def n_calls_to_begin(self) -> int:
         own = (each for each in self.optimizers if each.inference_row is not None)

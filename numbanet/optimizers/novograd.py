@@ -13,7 +13,7 @@ import numpy as np
 
 from numbanet.device import ONE, ZERO, device, select
 from numbanet.optimizers.adam import TINY
-from numbanet.optimizers.base import BOLD, LARGEST_SQUARE, AbstractOptimizer, ParamLayout
+from numbanet.optimizers.base import BOLD, HUGE, LARGEST_SQUARE, AbstractOptimizer, ParamLayout
 from numbanet.registry import check, register
 
 
@@ -57,6 +57,13 @@ class Novograd(AbstractOptimizer):
     def is_tame(self):
         decay = max(self.relative_decay, self.absolute_decay)
         return self.learning_rate <= BOLD and self.learning_rate * decay <= 1
+
+    def limits(self, layout, state, matrices, statistics):
+        first_matrix = layout.first_matrix
+        end = first_matrix + len(layout.matrix_ranges)
+        yield "second moments and their inverse roots", matrices[:2, first_matrix:end], 0, math.inf
+        m = state[0, layout.first : layout.first + layout.n_params]
+        yield "first moments", m, -HUGE, HUGE
 
     def summand(self, layout: ParamLayout):
         return squared_gradient

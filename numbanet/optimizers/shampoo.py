@@ -23,11 +23,13 @@ from numbanet.optimizers.base import (
     debiased_average,
 )
 from numbanet.optimizers.inverse_root import inverse_fourth_root
+from numbanet.optimizers.limits import limits_of_moments
 from numbanet.registry import check, register
 
 M1, M2, M, S, G = range(5)  # rows of the state
 RATE, KEEP_M1, ADD_M1, KEEP_M2, ADD_M2, KEEP_L, ADD_L, KEEP_S, ADD_S, IS_DUE = range(10)  # scalars
 LARGEST_FACTOR = 2.0**50  # of products of matrices that are to be finite
+MOST_ROOT, MOST_COVARIANCE, MOST_S = 2.0**33, 2.0**126, 2.0**100
 NORM_M, NORM_S = range(2)  # rows of the matrices: squared norms
 
 
@@ -80,6 +82,19 @@ class Shampoo(AbstractOptimizer):
     def n_state(self):
         return 4 if self.cg_on_momentum else 5
 
+    def limits(self, layout, state, matrices, statistics):
+        mine = state[:, layout.first : layout.first + layout.n_params]
+        yield from limits_of_moments(mine[M1], mine[M2], max(self.epsilon, TINY))
+        yield "preconditioned directions", mine[S], -MOST_S, MOST_S
+        first_matrix = layout.first_matrix
+        end = first_matrix + len(layout.matrix_ranges)
+        yield "squared norms", matrices[:2, first_matrix:end], 0, math.inf
+        for left, left_root, *of_right in self.statistics_of(numpy_view, layout, statistics):
+            for covariance, root in ((left, left_root), of_right):
+                yield "variances", covariance.diagonal(), 0, math.inf
+                yield "covariances", covariance, -MOST_COVARIANCE, MOST_COVARIANCE
+                yield "roots of covariances", root, -MOST_ROOT, MOST_ROOT
+
     @cached_property
     def schedule(self):
         decays = self.beta1, self.beta2, self.beta3, self.beta_shampoo
@@ -124,19 +139,19 @@ class Shampoo(AbstractOptimizer):
     def n_statistics(self, layout: ParamLayout) -> int:
         return sum(2 * (rows**2 + columns**2) for rows, columns in layout.shapes)
 
-    def statistics_of(self, operations, layout: ParamLayout, statistics) -> Iterator[tuple]:
+    def statistics_of(self, view, layout: ParamLayout, statistics) -> Iterator[tuple]:
         """For each matrix L, its root, R, its root."""
         first = 0
         for shape in layout.shapes:
             views = []
             for n in (shape[0], shape[0], shape[1], shape[1]):
-                views.append(operations.view(statistics, first, (n, n)))
+                views.append(view(statistics, first, (n, n)))
                 first += n * n
             yield tuple(views)
 
     def precondition(self, operations, layout, state, matrices, statistics, scalars) -> None:
         pairs = zip(layout.shapes, layout.matrix_ranges, strict=False)
-        all_statistics = self.statistics_of(operations, layout, statistics)
+        all_statistics = self.statistics_of(operations.view, layout, statistics)
         n_params, n_matrices = state.shape[1], matrices.shape[1]
         for k, ((shape, (first, _)), mine) in enumerate(zip(pairs, all_statistics, strict=True)):
             m, s, g = (
@@ -178,6 +193,10 @@ class Shampoo(AbstractOptimizer):
             return w - scalars[RATE] * factor * (decay + direction)
 
         return shampoo
+
+
+def numpy_view(numbers: np.ndarray, first: int, shape: tuple[int, int]) -> np.ndarray:
+    return numbers[first : first + math.prod(shape)].reshape(shape)
 
 
 @device

@@ -82,6 +82,9 @@ class AbstractWrapper(AbstractOptimizer):
     def n_calls_to_begin(self) -> int:
         return 1 if self.keeps_weights else self.nested.n_calls_to_begin
 
+    def limits(self, layout, state, matrices, statistics):
+        yield from self.nested.limits(layout, state, matrices, statistics)
+
     def hyperparams(self) -> tuple[float, ...]:
         return self.nested.hyperparams()
 

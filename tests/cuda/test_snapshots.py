@@ -37,6 +37,23 @@ def trained():
     return trainer
 
 
+def test_a_state_that_would_make_nan_is_refused(cuda_device, trained, tmp_path):
+    trained._training.state[1, 7] = -0.5
+    trained.save(tmp_path / "snapshot")
+    trainer = create(cuda_device).trainer
+    before = copies_of(trainer)
+    for load in (
+        trainer.load,
+        lambda path: numbanet.load(path, device=cuda_device, precision="float32"),
+    ):
+        with pytest.raises(numbanet.SnapshotError, match="1 second moments"):
+            load(tmp_path / "snapshot")
+    for mine, theirs in zip(copies_of(trainer), before, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    trainer.load(tmp_path / "snapshot", allow_nonfinite=True)
+    np.testing.assert_array_equal(copies_of(trainer)[1], trained._training.state)
+
+
 @pytest.fixture
 def full(monkeypatch):
     """A function that leaves a device no memory."""

@@ -1,14 +1,21 @@
-"""Parameters stay finite whatever the gradients and the options: such a step is taken back."""
+"""Parameters stay finite whatever the gradients and the options: such a step is taken back.
+
+And whatever state was loaded: one that would make NaN is refused.
+"""
 
 import json
 
 import laws
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from numbanet.cpu.target import CpuTraining
-from numbanet.engine import Batch, Gradients
+from numbanet import SnapshotError
+from numbanet.cpu.target import CpuParameters, CpuTraining
+from numbanet.engine import Batch, Gradients, LossSums
 from numbanet.optimizers.base import ParamLayout
+from numbanet.saved_training import check_limits
 
 LAYOUT = ParamLayout(60, ((8, 4), (2, 4)))
 OPTIMIZERS = {
@@ -23,21 +30,29 @@ NO_INPUTS = Batch(np.zeros((1, 1), np.float32))
 class Engine:
     """Has the gradients that it is given."""
 
-    def forward_backward(self, inputs, params, *, gradients, **_):
+    def forward_backward(self, batch, params, loss, gradients, dl_dinput, *, overwrite):
         gradients.flat[:] = self.gradient
-        return 0.0
+        return LossSums(np.zeros(1, np.float32), 1, 1)
 
 
 class Training:
     def __init__(self, otype, config, weights=WEIGHTS):
         self.optimizer = laws.create("optimizer", otype, config, {})
         self.engine, self.params = Engine(), weights.copy()
-        self.of_target = CpuTraining(self.engine, self.params, self.optimizer, LAYOUT)
+        self.of_target = CpuTraining(
+            self.engine, CpuParameters(self.params), self.optimizer, LAYOUT
+        )
         self.gradients = Gradients(np.zeros(60, np.float32))
 
     def everything(self):
         own = self.of_target
         return self.params, own.state, own.matrices, own.statistics
+
+    def check_limits(self):
+        """Raise SnapshotError if a snapshot of this state would not be taken."""
+        names = "params", "optimizer.state", "optimizer.matrices", "optimizer.statistics"
+        tensors = dict(zip(names, self.everything(), strict=True))
+        check_limits("file", self.optimizer, LAYOUT, tensors)
 
     def step(self, gradient):
         """Whether the step was skipped, which leaves everything as it was."""
@@ -61,14 +76,86 @@ def example(request):
 def test_steps_with_any_gradient_leave_all_finite(example):
     training = Training(*example)
     assert not training.step(GRADIENT)
-    for size in (1e8, 1e13, 1e18, 9e18):
+    for size in (1e-30, 1e-21, 1e8, 1e13, 1e18, 9e18, 0.0):
         training.step(GRADIENT / np.abs(GRADIENT).max() * size)
+        training.check_limits()
     for size in (2e19, 1e20, 1e30, 3e38):
         assert training.step(GRADIENT / np.abs(GRADIENT).max() * size)
         one = GRADIENT.copy()
         one[17] = size
         assert training.step(one)
     assert not training.step(GRADIENT)
+
+
+# Loaded states
+
+NUMBERS = st.sampled_from([-3e38, -1e20, -1.0, -1e-30, 0.0, 1e-30, 1.0, 1e10, 1e20, 1e30, 3e38])
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_every_state_in_the_limits_leaves_all_finite(example, data):
+    """Rows, columns, blocks and single numbers of all arrays replaced, before any step."""
+    training = Training(*example)
+    for _ in range(data.draw(st.integers(0, 1))):
+        training.step(GRADIENT)
+    arrays = [array for array in training.everything()[1:] if array.size]
+    for _ in range(data.draw(st.integers(1, 3)) if arrays else 0):
+        rows = np.atleast_2d(data.draw(st.sampled_from(arrays)))
+        row = rows[data.draw(st.integers(0, len(rows) - 1))]
+        start = data.draw(st.integers(0, row.size - 1))
+        row[start : start + data.draw(st.sampled_from([1, 7, row.size]))] = data.draw(NUMBERS)
+    try:
+        training.check_limits()
+    except SnapshotError:
+        return
+    for gradient in (GRADIENT, np.zeros(60), 1e15 * GRADIENT / np.abs(GRADIENT).max(), GRADIENT):
+        for _ in range(4):
+            training.step(gradient)  # which asserts that all is finite
+
+
+NOT_NEGATIVE = {"Adam": ("state", 1), "Novograd": ("matrices", 0), "Shampoo": ("state", 1)}
+AROUND = {
+    "nothing": lambda nested: nested,
+    "EMA": lambda nested: {"otype": "EMA", "nested": nested},
+    "Batched": lambda nested: {"otype": "Batched", "nested": nested},
+    "Composite": lambda nested: {
+        "otype": "Composite",
+        "nested": [
+            {"otype": "SGD", "n_params_to_optimize": 32},
+            {**nested, "n_params_to_optimize": 28},
+        ],
+    },
+    "Composite in Lookahead": lambda nested: {
+        "otype": "Lookahead",
+        "nested": AROUND["Composite"]({"otype": "Average", "n_samples": 2, "nested": nested}),
+    },
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("otype", NOT_NEGATIVE)
+def test_negative_second_moments_are_refused(otype, around):
+    config = AROUND[around]({"otype": otype})
+    training = Training(config.pop("otype"), config)
+    training.check_limits()
+    name, row = NOT_NEGATIVE[otype]
+    getattr(training.of_target, name)[row, -1] = -1e-30
+    with pytest.raises(SnapshotError, match=r"1 second moments .* are below 0"):
+        training.check_limits()
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("last", [-1e-30, 1e38])
+def test_so_are_statistics_that_no_products_have(around, last):
+    config = AROUND[around]({"otype": "Shampoo"})
+    training = Training(config.pop("otype"), config)
+    matrix = training.of_target.statistics[-32:-16].reshape(4, 4)  # R of the last matrix
+    matrix[3, 3] = last
+    with pytest.raises(SnapshotError, match=r"1 (co)?variances"):
+        training.check_limits()
 
 
 ABSURD = [
