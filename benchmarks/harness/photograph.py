@@ -7,10 +7,9 @@ class Photograph:
     """An image in linear light that can be looked up anywhere."""
 
     def __init__(self, path):
-        from PIL import Image
+        from numbanet.app.image_file import read_photograph  # which needs Pillow
 
-        pixels = np.asarray(Image.open(path).convert("RGB"), np.float32)
-        self.linear = (pixels / np.float32(255)) ** np.float32(2.2)
+        self.linear = read_photograph(path).linear()
 
     def look_up(self, positions):
         """Interpolate bilinearly; texel centres lie at (i + 0.5) / size, borders are clamped."""
