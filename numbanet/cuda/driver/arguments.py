@@ -1,6 +1,7 @@
 """Arguments of kernels, packed once and changed in place."""
 
 import ctypes
+import struct
 from collections.abc import Sequence
 
 TYPES = {
@@ -10,6 +11,7 @@ TYPES = {
     "int32": ctypes.c_int32,
     "float32": ctypes.c_float,
 }
+FORMATS = {"uint64": "Q", "int64": "q", "uint32": "I", "int32": "i", "float32": "f"}  # of struct
 
 
 class Arguments:
@@ -19,16 +21,31 @@ class Arguments:
     """
 
     def __init__(self, argument_types: Sequence[str], values: Sequence[float]):
-        if len(argument_types) != len(values):
-            raise TypeError(
-                f"{len(values)} arguments for a kernel that takes {len(argument_types)}"
-            )
         self.types = tuple(argument_types)
-        self._cells = [TYPES[name]() for name in argument_types]
-        self._pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, self._cells))
+        formats = [FORMATS[name] for name in argument_types]
+        self._packer = struct.Struct("@" + "".join(formats))
+        self._memory = bytearray(self._packer.size)
+        ends = [struct.calcsize("@" + "".join(formats[: i + 1])) for i in range(len(formats))]
+        kinds = [TYPES[name] for name in argument_types]
+        self._cells = [
+            kind.from_buffer(self._memory, end - ctypes.sizeof(kind))
+            for kind, end in zip(kinds, ends, strict=True)
+        ]
+        self._pointers = (ctypes.c_void_p * len(kinds))(*map(ctypes.addressof, self._cells))
         self.address = ctypes.addressof(self._pointers)  # of an array of pointers to the arguments
-        for i, value in enumerate(values):
-            self[i] = value
+        self.assign(values)
+
+    def assign(self, values: Sequence[float]) -> None:
+        """Change all of them; raises as `pack`."""
+        try:
+            self._packer.pack_into(self._memory, 0, *values)  # 0.24 us for 14, the loop 1.4
+        except (struct.error, OverflowError):
+            if len(values) != len(self):
+                raise TypeError(
+                    f"{len(values)} arguments for a kernel that takes {len(self)}"
+                ) from None
+            for i, value in enumerate(values):
+                self[i] = value
 
     def __len__(self):
         return len(self._cells)

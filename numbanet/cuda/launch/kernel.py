@@ -57,8 +57,7 @@ class Kernel:
     def __call__(self, grid: int | tuple[int, ...], *values: float) -> None:
         """Queue the kernel on a grid of blocks."""
         arguments = self._arguments
-        for i, value in enumerate(values):
-            arguments[i] = value
+        arguments.assign(values)
         self._device.launch(self._kernel, grid, self.block, self.shared_bytes, arguments)
 
     def over(self, n: int, *values: float) -> None:
