@@ -1,6 +1,5 @@
 """Whole models on the CUDA target: they follow the CPU's, and wait for nothing."""
 
-import gc
 import sys
 import threading
 import warnings
@@ -24,6 +23,7 @@ from numbanet.cuda.errors import DeviceMemoryError
 from numbanet.cuda.memory.arrays import empty, to_device
 from numbanet.cuda.optimizer import kernels as optimizer_kernels
 from numbanet.cuda.optimizer.kernels import HISTORY
+from numbanet.cuda.optimizer.results import Results, Round
 
 # Largest error of outputs and gradients, relative to their largest magnitude.
 TOLERANCE = {"float32": 2e-5, "float16": 5e-3, "bfloat16": 4e-2}
@@ -370,17 +370,18 @@ def test_a_step_of_another_thread_while_a_loss_is_read(cuda_device, monkeypatch)
     assert found == pytest.approx(losses, rel=1e-3)
 
 
-def test_results_that_nobody_holds_are_not_read(cuda_device):
-    model = models.create("hash", device=cuda_device)
-    x, targets = batch_of("hash", 33)
-    results = model.trainer._training._results
-    loss = model.trainer.training_step(x, targets)
-    assert results._round() is loss._result._round
-    model.trainer.training_step(x, targets)
-    assert results._round() is loss._result._round
-    del loss
-    gc.collect()
-    assert results._round() is None
+def test_results_that_nobody_holds_are_not_read(cuda_device, monkeypatch):
+    results, reads = Results(cuda_device), []
+    monkeypatch.setattr(Round, "read", lambda its_round: reads.append(its_round.n_asked))
+    first = results.next()
+    others = [results.next()._round for _ in range(HISTORY)]
+    assert reads == [HISTORY]
+    assert all(other is first._round for other in others[:-1])
+    assert others[-1] is not first._round
+    del first, others
+    for _ in range(2 * HISTORY):
+        results.next()
+    assert reads == [HISTORY]
 
 
 @precisions

@@ -9,13 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.cuda.memory.arrays import zeros
+from numbanet.cuda.memory.arrays import DeviceArray, zeros
 from numbanet.cuda.optimizer.kernels import HISTORY
 from numbanet.target import StepResult
-
-
-def no_round() -> None:
-    """As a weak reference to a round that is gone."""
 
 
 class Results:
@@ -24,45 +20,46 @@ class Results:
     def __init__(self, device: Any):
         self.history = zeros((HISTORY, 2), np.uint32, device)
         self._n = 0
-        self._round = no_round
+        self._round = Round(self.history)
 
     def next(self) -> "PendingResult":
         """The result of the step that is being queued."""
         place = self._n % HISTORY
-        current = self._round()
-        if place == 0 and current is not None:
-            current.read()
-        if place == 0 or current is None:
-            current = Round(self)
-            self._round = weakref.ref(current)
+        if place == 0:
+            self._begin()
         self._n += 1
-        return PendingResult(current, place)
+        self._round.n_asked = place + 1
+        return PendingResult(self._round, place)
+
+    def _begin(self) -> None:
+        """Begin a round, before which the results of the last one are read if somebody waits."""
+        last = weakref.ref(self._round)
+        self._round = Round(self.history)
+        if (held := last()) is not None:
+            held.read()
 
     def resume(self, n: int) -> None:
         """Go on with result n; those from there on did not come."""
         self._n = n
-
-    @property
-    def n_of_round(self) -> int:
-        """How many results of the latest round there are, or will be."""
-        return (self._n - 1) % HISTORY + 1
+        self._round.n_asked = (n - 1) % HISTORY + 1
 
 
 class Round:
     """HISTORY steps, or those of them that somebody holds the results of."""
 
-    def __init__(self, results: Results):
-        self._results = results
+    def __init__(self, history: DeviceArray):
+        self._history = history
         self._values = None
         self.n_known = 0
+        self.n_asked = 0  # results that there are, or will be
 
     def read(self) -> None:
         """Wait for the device, and take all results that there are."""
-        self._values = self._results.history.numpy()
-        self.n_known = self._results.n_of_round
+        self._values = self._history.numpy()
+        self.n_known = self.n_asked
 
     def result(self, place: int) -> StepResult:
-        with self._results.history.device.lock:  # no step is queued while the history is read
+        with self._history.device.lock:  # no step is queued while the history is read
             if place >= self.n_known:
                 self.read()
             loss, skipped = self._values[place]
