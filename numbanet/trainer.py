@@ -147,10 +147,11 @@ class Trainer:
 
     def _params_for_inference(self) -> Any:
         """As inference_params; None for the model's own."""
-        row, training = self.optimizer.inference_row, self._training
-        if row is None or not training.is_begun(self.optimizer):
+        row = self.optimizer.inference_row
+        if row is None:
             return None
-        return training.state[row]
+        training = self._training
+        return training.state[row] if training.is_begun(self.optimizer) else None
 
     @property
     def optimizer_state(self) -> Any:
@@ -201,16 +202,15 @@ class Trainer:
         """
         model, target = self.model, self.model.target
         inputs = target.matrix(inputs, "inputs", model.n_input_dims)
-        n = inputs.shape[0]
-
-        def of_outputs(value, name):
-            return None if value is None else target.matrix(value, name, model.n_output_dims, n)
-
+        n, n_outputs = inputs.shape[0], model.n_output_dims
         if targets is None and external_dl_dy is None:
             raise ValueError("targets: None is allowed only if external_dl_dy is given")
-        targets = of_outputs(targets, "targets")
-        pdf = of_outputs(pdf, "pdf")
-        external_dl_dy = of_outputs(external_dl_dy, "external_dl_dy")
+        if targets is not None:
+            targets = target.matrix(targets, "targets", n_outputs, n)
+        if pdf is not None:
+            pdf = target.matrix(pdf, "pdf", n_outputs, n)
+        if external_dl_dy is not None:
+            external_dl_dy = target.matrix(external_dl_dy, "external_dl_dy", n_outputs, n)
         check_gradient_mode(gradient_mode)
         if dl_dinput is not None:
             dl_dinput = target.output_apart(

@@ -54,12 +54,14 @@ class Fused:
     def inference(self, inputs: DeviceArray, params: DeviceArray, outputs: DeviceArray) -> None:
         """As Chain.inference."""
         own, shape, n = self._workspace, self.inference_shape, inputs.shape[0]
-        storage = STORAGES[outputs.dtype]
-        kernel = self._kernel(
-            storage,
-            lambda: inference_kernel(shape.layout, own.precision, storage),
-            shape,
-        )
+        kernel = self._kernels.get(outputs.dtype)
+        if kernel is None:
+            storage = STORAGES[outputs.dtype]
+            kernel = self._kernel(
+                outputs.dtype,
+                lambda: inference_kernel(shape.layout, own.precision, storage),
+                shape,
+            )
         addresses = params.address, own.encoding_params(params), outputs.address
         kernel(self._grid(shape, n), inputs.address, n, *addresses)
 

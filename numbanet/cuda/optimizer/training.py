@@ -9,13 +9,14 @@ from numbanet.cuda.driver.graphs import Graphs
 from numbanet.cuda.errors import CudaError
 from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.launch.threads import WARP
-from numbanet.cuda.memory.arrays import DeviceArray, address_of, empty, to_device, zeros
+from numbanet.cuda.memory.arrays import DeviceArray, empty, to_device, zeros
 from numbanet.cuda.memory.parameters import CudaParameters
 from numbanet.cuda.optimizer import kernels
 from numbanet.cuda.optimizer.matrices import Operations
 from numbanet.cuda.optimizer.parameter_groups import group_size
 from numbanet.cuda.optimizer.results import PendingResult, Results
 from numbanet.engine import Batch, Engine, Gradients, LossSums
+from numbanet.losses.base import AbstractLoss
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.target import AbstractTraining
 
@@ -95,21 +96,32 @@ class CudaTraining(AbstractTraining):
         self._control = zeros((kernels.N_CONTROL,), np.uint32, device)
         self._results = Results(device)
         self._kernels = {}
-        self._latest = None, None  # optimizer, and its kernels
+        self._latest = None  # optimizer
+        self._of_latest = None
+        self._losses = {}  # losses that were computed, and their numbers
+        self._latest_loss = None, 0
         self._graphs = Graphs(device)
 
-    def _kernels_of(self, optimizer: AbstractOptimizer) -> OptimizerKernels:
-        latest, found = self._latest
-        if optimizer is latest:  # a value that does not change
-            return found
+    def _kernels_of(self, optimizer: AbstractOptimizer) -> tuple[OptimizerKernels, bool]:
+        """The kernels, and whether the optimizer is tame."""
+        if optimizer is self._latest:  # a value that does not change
+            return self._of_latest
         key = optimizer.kernel_key()
         if key not in self._kernels:
             precision = self._engine.precision
             self._kernels[key] = OptimizerKernels(self._device, optimizer, self._layout, precision)
         found = self._kernels[key]
         found.set_hyperparams(optimizer)
-        self._latest = optimizer, found
-        return found
+        self._latest, self._of_latest = optimizer, (found, optimizer.is_tame)
+        return self._of_latest
+
+    def _number_of(self, loss: AbstractLoss | None) -> int:
+        """The same for equal losses: a number, which keys of graphs are compared by at no cost."""
+        latest, number = self._latest_loss
+        if loss is not latest:
+            number = self._losses.setdefault(loss, len(self._losses))
+            self._latest_loss = loss, number
+        return number
 
     @cached_property
     def _matrix_sums(self) -> DeviceArray:
@@ -154,31 +166,38 @@ class CudaTraining(AbstractTraining):
         with self._device.lock:
             if run_optimizer and self._n_known + self._n_asked >= MOST_STEPS:
                 self._check_count(self.n_steps)
-            found = self._kernels_of(optimizer)
+            found, is_tame = self._kernels_of(optimizer)
             found.prepare(run_optimizer)
-            if run_optimizer and self._may_begin(optimizer) and not self.is_begun(optimizer):
+            may_begin = run_optimizer and self._weight_rows and self._may_begin(optimizer)
+            if may_begin and not self.is_begun(optimizer):
                 self._take_weights()
             result = self._results.next()
-            key = (
-                *(found, loss, len(batch), overwrite, run_optimizer, gradients is None),
-                *(address_of(batch.inputs), address_of(batch.targets), address_of(batch.pdf)),
-                *(address_of(batch.external_dl_dy), address_of(params), address_of(dl_dinput)),
-                self._engine.generation,
-            )
             work = (
                 found, batch, params, loss, optimizer, gradients, dl_dinput, overwrite,
                 run_optimizer,
             )  # fmt: skip
             try:
                 # The host takes part in such a step, or it is rare.
-                if self._has_statistics or (run_optimizer and not optimizer.is_tame):
+                if self._has_statistics or (run_optimizer and not is_tame):
                     self._queue(*work)
                 else:
+                    inputs, targets, pdf, dl_dy = (
+                        batch.inputs, batch.targets, batch.pdf, batch.external_dl_dy,
+                    )  # fmt: skip
+                    key = (
+                        *(found, self._number_of(loss), overwrite, run_optimizer),
+                        *(gradients is None, inputs.shape[0], inputs.address, params.address),
+                        0 if targets is None else targets.address,
+                        0 if pdf is None else pdf.address,
+                        0 if dl_dy is None else dl_dy.address,
+                        0 if dl_dinput is None else dl_dinput.address,
+                        self._engine.generation,
+                    )
                     self._graphs.run(key, self._queue, *work)
             except BaseException:
                 self._recover()
                 raise
-            self._n_asked += int(run_optimizer)
+            self._n_asked += run_optimizer
             return result
 
     def _recover(self) -> None:
@@ -210,7 +229,7 @@ class CudaTraining(AbstractTraining):
     def _may_begin(self, optimizer: AbstractOptimizer) -> bool:
         """Whether the step that is asked for may be the one that begins."""
         n = optimizer.n_calls_to_begin
-        return bool(self._weight_rows) and self._n_known < n <= self._n_known + self._n_asked + 1
+        return self._n_known < n <= self._n_known + self._n_asked + 1
 
     def _take_weights(self) -> None:
         master, n = self._parameters.master.address, self._layout.n_params
