@@ -239,6 +239,14 @@ def test_arguments_are_checked():
         arguments[1] = 2**31
     with pytest.raises(TypeError, match="2 arguments for a kernel that takes 1"):
         pack(("int32",), (1, 2))
+    arguments.assign((np.uint64(5), np.int32(-4), 1e39))
+    assert [arguments[i] for i in range(3)] == [5, -4, np.inf]
+    with pytest.raises(OverflowError, match="argument 0 is -1, which uint64"):
+        arguments.assign((-1, 2, 3.0))
+    with pytest.raises(TypeError):
+        arguments.assign((1.5, 2, 3.0))
+    with pytest.raises(TypeError, match="2 arguments for a kernel that takes 3"):
+        arguments.assign((1, 2))
 
 
 # On a GPU

@@ -1,0 +1,61 @@
+"""The kernels that a step ends with, for one optimizer."""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from numbanet.cuda.launch.kernel import Kernel
+from numbanet.cuda.launch.threads import WARP
+from numbanet.cuda.memory.arrays import zeros
+from numbanet.cuda.optimizer import kernels
+from numbanet.cuda.optimizer.parameter_groups import group_size
+from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+
+
+class OptimizerKernels:
+    """The kernels of one optimizer, and its scalars in device memory."""
+
+    def __init__(
+        self, device: Any, optimizer: AbstractOptimizer, layout: ParamLayout, precision: str
+    ):
+        self._device, self._layout = device, layout
+        self._optimizer = optimizer.kernel_key()
+        self._precision = precision
+        self.group_size = group_size(optimizer, layout)  # parameters to a thread
+        self.hyperparams = zeros((max(optimizer.n_hyperparams, 1),), np.float32, device)
+        self.scalars = zeros((max(optimizer.n_scalars, 1),), np.float32, device)
+        self._values = None
+
+    def prepare(self, run_optimizer: bool) -> None:
+        """Compile what a step ends with, before it begins."""
+        _ = self.finish
+        if run_optimizer:
+            _ = self.optimize
+
+    def set_hyperparams(self, optimizer: AbstractOptimizer) -> None:
+        values = optimizer.hyperparams()
+        if values != self._values:
+            self._values = values
+            host = np.array(values, np.float32)
+            self._device.copy_to_device(self.hyperparams.address, host)
+
+    @cached_property
+    def finish(self) -> Kernel:
+        function = kernels.finish_kernel(self._optimizer)
+        return Kernel(self._device, function)
+
+    @cached_property
+    def optimize(self) -> Kernel:
+        function = kernels.optimize_kernel(self._optimizer, self._layout, self._precision)
+        return Kernel(self._device, function)
+
+    @cached_property
+    def summands(self) -> Kernel:
+        function = kernels.summands_kernel(self._optimizer, self._layout)
+        return Kernel(self._device, function)
+
+    @cached_property
+    def matrix_step(self) -> Kernel:
+        function = kernels.matrix_step_kernel(self._optimizer, self._layout)
+        return Kernel(self._device, function, WARP)
