@@ -35,9 +35,8 @@ class Loss:
     On a GPU that is when the host waits for the step, and learns whether it was skipped.
     """
 
-    def __init__(self, result: Any, grid_range: GridRange):
-        self._result, self._grid_range = result, grid_range
-        self._warns = not result.is_known
+    def __init__(self, result: Any, grid_range: GridRange, warns: bool):
+        self._result, self._grid_range, self._warns = result, grid_range, warns
 
     def __float__(self) -> float:
         result = self._result.read()
@@ -230,14 +229,15 @@ class Trainer:
             overwrite=gradient_mode == "overwrite",
             run_optimizer=run_optimizer and gradients is not None and n > 0,
         )
-        if self.on_nonfinite == "raise":
+        raises = self.on_nonfinite == "raise"
+        is_known = raises or result.is_known
+        if is_known:
             if result.read().skipped:
-                raise FloatingPointError(f"{SKIPPED}, the parameters are as they were")
-        elif result.is_known and result.read().skipped:
-            warn_caller(SKIPPED, RuntimeWarning)
-        if result.is_known:
+                if raises:
+                    raise FloatingPointError(f"{SKIPPED}, the parameters are as they were")
+                warn_caller(SKIPPED, RuntimeWarning)
             self._grid_range.check()
-        return Loss(result, self._grid_range)
+        return Loss(result, self._grid_range, warns=not is_known)
 
     def inference(self, inputs, out: Any = None) -> Any:
         """Evaluate the model with the parameters for inference, as its own `inference` does.
