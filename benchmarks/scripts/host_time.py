@@ -8,6 +8,7 @@ launch, of a graph or of a kernel.
 
 import sys
 import time
+from functools import partial
 
 import numpy as np
 
@@ -41,11 +42,16 @@ def main(name: str = "config_hash") -> None:
         model.trainer.training_step(*batches[i % N_BATCHES])
         device.launches.clear()
 
-    def infer(i):
-        model.trainer.inference(batches[i % N_BATCHES][0])
+    def infer(i, out=None):
+        model.trainer.inference(batches[i % N_BATCHES][0], out=out)
         device.launches.clear()
 
-    for title, call in (("training step", step), ("inference", infer)):
+    infer_to = partial(infer, out=place(N_SAMPLES, DIMS[1]))
+    for title, call in (
+        ("training step", step),
+        ("inference", infer),
+        ("inference with out=", infer_to),
+    ):
         for i in range(3 * N_BATCHES):  # compiles, and captures graphs
             call(i)
         least, median = microseconds(call)
