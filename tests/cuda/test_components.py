@@ -15,7 +15,6 @@ from laws import TOLERANCE, EncodingData, assert_close
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 from numbanet.cuda.chain.loss_kernels import AT_ONCE, loss_kernel
-from numbanet.cuda.driver.device import CudaDevice
 from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.memory.arrays import empty, to_device, zeros
 from numbanet.cuda.target import CudaTarget
@@ -199,7 +198,7 @@ class NoPass:
     def __init__(self, device):
         self._loss = LossSums(zeros((1,), np.float32, device), 0, 1)
 
-    def forward_backward(self, *arguments):
+    def forward_backward(self, *arguments, **options):
         return self._loss
 
 
@@ -217,14 +216,14 @@ def test_optimizer_gives_what_the_cpu_gives(cuda_device, otype, config, sizes):
     training = target.training(NoPass(cuda_device), parameters, optimizer, LAYOUT)
     gradients = target.gradients(LAYOUT.n_params, LAYOUT.n_matrix_params)
     batch = Batch(zeros((1, 1), np.float32, cuda_device))
-    # Roots of matrices enlarge what a GPU rounds differently.
-    rtol = 1e-4 if otype == "Shampoo" and isinstance(cuda_device, CudaDevice) else 2e-5
+    # Roots of matrices enlarge what is rounded differently: on a GPU, and by NumPy's products, whose
+    # order of additions is that of the processor.
+    rtol = 1e-4 if otype == "Shampoo" else 2e-5
     for gradient in history:
         expected.step(gradient)
         target.copy_from_host(gradients.flat, gradient)
-        training.step(
-            batch, None, None, optimizer, gradients, None, overwrite=False, run_optimizer=True
-        )
+        given = batch, parameters.current(), None, optimizer, gradients, None
+        training.step(*given, overwrite=False, run_optimizer=True)
         found = parameters.master.numpy()
         np.testing.assert_allclose(found, expected.weights, rtol=rtol, atol=rtol / 10)
         np.testing.assert_allclose(

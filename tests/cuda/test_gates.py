@@ -122,7 +122,7 @@ def test_optimizers(name, config, sizes):
     target, optimizer = CudaTarget(device, precision), numbanet.create_optimizer(config)
     engine = SimpleNamespace(
         precision=precision,
-        forward_backward=lambda *arguments: LossSums(target.empty(1), 1, 1),
+        forward_backward=lambda *arguments, **options: LossSums(target.empty(1), 1, 1),
         generation=0,
     )
     layout = ParamLayout(60, ((4, 8), (2, 4)))
