@@ -216,8 +216,8 @@ def test_optimizer_gives_what_the_cpu_gives(cuda_device, otype, config, sizes):
     training = target.training(NoPass(cuda_device), parameters, optimizer, LAYOUT)
     gradients = target.gradients(LAYOUT.n_params, LAYOUT.n_matrix_params)
     batch = Batch(zeros((1, 1), np.float32, cuda_device))
-    # Roots of matrices enlarge what is rounded differently: on a GPU, and by NumPy's products, whose
-    # order of additions is that of the processor.
+    # Roots of matrices enlarge what is rounded differently, on a GPU and by NumPy's products, which
+    # add up in an order that depends on the processor.
     rtol = 1e-4 if otype == "Shampoo" else 2e-5
     for gradient in history:
         expected.step(gradient)
