@@ -55,9 +55,10 @@ def test_a_copy_has_parameters_of_its_own(model, copied):
 
 def test_a_model_of_a_gpu_comes_back_to_the_gpu(cuda_device, monkeypatch):
     model = models.create("one_blob", device=cuda_device, precision="float16")
-    monkeypatch.setattr(targets, "find_device", {"cuda:0": cuda_device}.__getitem__)
+    name = model.network.device
+    monkeypatch.setattr(targets, "find_device", {name: cuda_device}.__getitem__)
     found = pickle.loads(pickle.dumps(model))
-    assert (found.network.device, found.network.precision) == ("cuda:0", "float16")
+    assert (found.network.device, found.network.precision) == (name, "float16")
     mine, theirs = (each.network.target.to_host(each.trainer.params) for each in (model, found))
     np.testing.assert_array_equal(theirs, mine)
 
