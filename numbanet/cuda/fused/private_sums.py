@@ -14,6 +14,13 @@ from functools import cache
 import numpy as np
 
 from numbanet.cuda.block.layout import FusedLayout
+from numbanet.cuda.tables.units import (
+    EXPONENT_OF_NAN,
+    EXPONENT_SHIFT,
+    MAGNITUDE,
+    SUM_BITS,
+    exponent,
+)
 from numbanet.device import ZERO, device, float_bits, float_from_bits
 from numbanet.storage.access import FRACTION_BITS, reduce_pair
 from numbanet.storage.halves import TO_FLOATS
@@ -26,11 +33,9 @@ from numbanet.tiles.instructions import (
     warp_max,
 )
 
-SUM_BITS = 30  # of a sum without its sign, less one for rounding
 FEWEST_BITS = 12  # of a number; with fewer there would be little left of it
 HEADROOM = 2  # bits by which later gradients may be larger than the first ones
-EXPONENT_SHIFT, EXPONENT_BIAS, EXPONENT_OF_NAN = np.uint32(23), 127, np.int32(255)
-MAGNITUDE, LARGEST_EXPONENT = np.uint32(0x7FFFFFFF), np.int32(254 - FRACTION_BITS - 1)
+EXPONENT_BIAS, LARGEST_EXPONENT = 127, np.int32(254 - FRACTION_BITS - 1)
 NOTHING, WORD = np.uint32(0), np.uint32(4)
 
 
@@ -72,11 +77,6 @@ def clear(sums: PrivateSums):
             k = np.uint32(k + n_threads * WORD)
 
     return clear
-
-
-@device
-def exponent(bits):  # of a float without sign, with its bias
-    return np.int32(bits >> EXPONENT_SHIFT)
 
 
 @cache
