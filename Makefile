@@ -18,7 +18,7 @@ help:
 	@echo "make test    run all tests             (PYTEST_ARGS='-k grid')"
 	@echo "make test-torch  the tests of numbanet.torch, if pip has the CPU build of PyTorch"
 	@echo "make fuzz    try mutated inputs of every format  (FUZZ_ARGS='config_files --cases 1000')"
-	@echo "make lint    check style and formatting"
+	@echo "make lint    check style, formatting and the types of the public API"
 	@echo "make docs    write docs/config.md anew from the components"
 	@echo "make bench   measure training and inference speed on this machine"
 	@echo "make bench-gpu  the same on the first GPU"
@@ -50,6 +50,7 @@ fuzz: $(READY)
 lint: $(READY)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 docs: $(READY)
 	@$(BIN)/python docs/config_page.py docs/config.md

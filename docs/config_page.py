@@ -82,7 +82,7 @@ def section(kind: str, component: type, names: list[str]) -> str:
     lines.append(f"{escaped(inspect.getdoc(sys.modules[component.__module__]))}\n")
     notes = field_notes(component)
     rows = [
-        f"| {option} | {type_name(field)} | {default_of(field)} | "
+        f"| {option} | {type_name(field)} | {shown_default(field)} | "
         f"{escaped(notes.get(option, ''))} |"
         for option, field in registry.options(component).items()
     ]
@@ -111,10 +111,8 @@ def type_name(field: dataclasses.Field) -> str:
     return name
 
 
-def default_of(field: dataclasses.Field) -> str:
-    value: Any = field.default
-    if field.default_factory is not dataclasses.MISSING:
-        value = field.default_factory()
+def shown_default(field: dataclasses.Field) -> str:
+    value: Any = registry.default_of(field)
     if dataclasses.is_dataclass(value):
         value = {"otype": value.otype}  # with its defaults
     return "" if value is None else f"`{json.dumps(value)}`"

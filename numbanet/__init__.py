@@ -10,33 +10,68 @@ from numbanet import encodings as _encodings  # noqa: F401 (registers the compon
 from numbanet import losses as _losses  # noqa: F401
 from numbanet import networks as _networks  # noqa: F401
 from numbanet import optimizers as _optimizers  # noqa: F401
-from numbanet.config import load_config as load_config
-from numbanet.create import TrainableModel as TrainableModel
-from numbanet.create import create_from_config as create_from_config
-from numbanet.create import create_loss as create_loss
-from numbanet.create import create_optimizer as create_optimizer
-from numbanet.create import load as load
-from numbanet.inline_compiler import DeviceCodeError as DeviceCodeError
-from numbanet.matrices import from_matrices as from_matrices
-from numbanet.matrices import to_matrices as to_matrices
-from numbanet.model import Encoding as Encoding
-from numbanet.model import Network as Network
-from numbanet.model import NetworkWithInputEncoding as NetworkWithInputEncoding
-from numbanet.model import create_encoding as create_encoding
-from numbanet.model import create_network as create_network
-from numbanet.model import create_network_with_input_encoding as create_network_with_input_encoding
-from numbanet.params_file import load_params as load_params
-from numbanet.params_file import save_params as save_params
-from numbanet.registry import ConfigError as ConfigError
-from numbanet.registry import register as register
-from numbanet.snapshot import SnapshotError as SnapshotError
-from numbanet.tcnn_snapshot import TcnnSnapshot as TcnnSnapshot
-from numbanet.tcnn_snapshot import read_tcnn_snapshot as read_tcnn_snapshot
-from numbanet.trainer import Loss as Loss
-from numbanet.trainer import Trainer as Trainer
-from numbanet.unknown_options import UnknownOptionWarning as UnknownOptionWarning
+from numbanet.array_types import Array, ArrayLike
+from numbanet.config import load_config
+from numbanet.create import create_from_config, create_loss, create_optimizer, load
+from numbanet.inline_compiler import DeviceCodeError
+from numbanet.loss_value import Loss
+from numbanet.matrices import from_matrices, to_matrices
+from numbanet.model import (
+    Encoding,
+    Network,
+    NetworkWithInputEncoding,
+    create_encoding,
+    create_network,
+    create_network_with_input_encoding,
+)
+from numbanet.params_file import load_params, save_params
+from numbanet.registry import ConfigError, register
+from numbanet.snapshot import SnapshotError
+from numbanet.summary import Summary, summary
+from numbanet.tcnn_snapshot import TcnnSnapshot, read_tcnn_snapshot
+from numbanet.trainable_model import TrainableModel
+from numbanet.trainer import Trainer
+from numbanet.unknown_options import UnknownOptionWarning
 
 try:
     __version__ = _version("numbanet")
 except _PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+unknown"
+
+__all__ = [
+    "Array",
+    "ArrayLike",
+    "ConfigError",
+    "DeviceCodeError",
+    "Encoding",
+    "Loss",
+    "Network",
+    "NetworkWithInputEncoding",
+    "SnapshotError",
+    "Summary",
+    "TcnnSnapshot",
+    "TrainableModel",
+    "Trainer",
+    "UnknownOptionWarning",
+    "__version__",
+    "create_encoding",
+    "create_from_config",
+    "create_loss",
+    "create_network",
+    "create_network_with_input_encoding",
+    "create_optimizer",
+    "from_matrices",
+    "load",
+    "load_config",
+    "load_params",
+    "read_tcnn_snapshot",
+    "register",
+    "save_params",
+    "summary",
+    "to_matrices",
+]
+
+
+def __dir__() -> list[str]:
+    """The public names, without the modules that hold them."""
+    return __all__

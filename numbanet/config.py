@@ -92,7 +92,9 @@ def _load_file(file: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     return _with_parent(plain(config, where=f" (in {file})"), file.parent, (*children, file))
 
 
-def _with_parent(config, directory, children):
+def _with_parent(
+    config: dict[str, Any], directory: Path, children: tuple[Path, ...]
+) -> dict[str, Any]:
     parent = config.pop("parent", None)
     if parent is None:
         return config
@@ -108,7 +110,7 @@ def _with_parent(config, directory, children):
     return _merged(base, config)
 
 
-def _merged(base, over):
+def _merged(base: Any, over: Any) -> Any:
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return over
     both = {key: _merged(base[key], over[key]) for key in base.keys() & over.keys()}

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from numbanet import registry
@@ -18,25 +17,9 @@ from numbanet.saved_training import SECTIONS, open_saved_training
 from numbanet.shown import joined, shown
 from numbanet.snapshot import SnapshotError
 from numbanet.targets import target_for
+from numbanet.trainable_model import TrainableModel
 from numbanet.trainer import Trainer
 from numbanet.unknown_options import UnknownOptions, note
-
-
-@dataclass(frozen=True)
-class TrainableModel:
-    """A network with the trainer that trains it, and what came with its snapshot."""
-
-    network: NetworkWithInputEncoding
-    trainer: Trainer
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def loss(self) -> AbstractLoss:
-        return self.trainer.loss
-
-    @property
-    def optimizer(self) -> AbstractOptimizer:
-        return self.trainer.optimizer
 
 
 def create_loss(config: Mapping[str, Any]) -> AbstractLoss:
@@ -110,7 +93,7 @@ def create_from_config(
 
 
 def load(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     device: Any = "auto",
     precision: str | None = None,
     *,
@@ -120,7 +103,7 @@ def load(
     """Make the model that a snapshot holds, ready to go on training.
 
     Args:
-        path: a regular file that `Trainer.save` wrote.
+        path: a regular file that `model.save` wrote.
         device, precision, on_nonfinite: see create_from_config.
         allow_nonfinite: take numbers that are infinite or NaN, and an optimizer's state of
             which training may make such.

@@ -48,11 +48,23 @@ class LossSums:
     noted: Any = None
 
 
+@dataclass(frozen=True)
+class Service:
+    """What serves a kind of pass of a model, and why: words for a person."""
+
+    passes: str
+    engine: str
+    reason: str
+
+
 class Engine(Protocol):
     """Runs the passes of one encoded network; arrays are the target's, float32 in rows."""
 
     model: EncodedNetwork
     precision: str
+
+    def services(self) -> list[Service]:
+        """What serves which passes."""
 
     def inference(self, inputs: Any, params: Any, outputs: Any = None) -> Any:
         """The outputs [n, n_output_dims], in an array that is given or in a new one.
@@ -80,6 +92,9 @@ class Engine(Protocol):
 
 class EncodingEngine(Protocol):
     """Runs an encoding by itself."""
+
+    def services(self) -> list[Service]:
+        """What serves which passes."""
 
     def forward(self, inputs: Any, params: Any, outputs: Any = None) -> Any:
         """The features [n, n_outputs], in an array that is given or in a new one."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from numbanet.array_types import ArrayLike
 from numbanet.arrays import as_host_matrix, as_host_vector
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.model import NetworkWithInputEncoding
@@ -36,19 +37,19 @@ def held_by(model: Any) -> Held:
         TypeError: it is no network.
     """
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    raise TypeError(f"model: expected a network, got a {kind} (of a trainer: trainer.model)")
+    raise TypeError(f"model: expected a network, got a {kind} (of a trainer: trainer.network)")
 
 
 @held_by.register
 def _(model: NetworkWithInputEncoding) -> Held:
-    def assign(flat):
+    def assign(flat: np.ndarray) -> None:
         model.params = flat
 
     params = np.array(model.target.to_host(model.params))
     return Held(model.encoding, model.network, params, assign)
 
 
-def to_matrices(model: Any, params=None) -> list[np.ndarray]:
+def to_matrices(model: Any, params: ArrayLike | None = None) -> list[np.ndarray]:
     """Copies of the network's weights, one float32 array [fan_out, fan_in] per layer.
 
     Args:
@@ -64,7 +65,7 @@ def to_matrices(model: Any, params=None) -> list[np.ndarray]:
     return [view.copy() for view in _views(held, given)]
 
 
-def from_matrices(model: Any, matrices: Sequence) -> None:
+def from_matrices(model: Any, matrices: Sequence[ArrayLike]) -> None:
     """Give a network the weights that to_matrices returned, or others of the same shapes.
 
     What to_matrices cuts, and the encoding's parameters, stay as they are.

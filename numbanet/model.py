@@ -8,19 +8,22 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from numbanet import registry
 from numbanet.activations import Activation
+from numbanet.array_types import Array, ArrayLike
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.identity import Identity
 from numbanet.engine import Batch, Gradients
 from numbanet.networks.base import ALIGNMENT, AbstractMLP, next_multiple
 from numbanet.random import Pcg32, seed_sequence
+from numbanet.renamed import warn_renamed
 from numbanet.shown import shown
+from numbanet.summary import summary_of
 from numbanet.target import AbstractTarget
 from numbanet.targets import target_for
 from numbanet.unknown_options import UnknownOptions
@@ -60,8 +63,8 @@ def check_gradient_mode(mode: str) -> None:
 class Context:
     """What `backward` needs of a `forward`. Nothing is copied: do not change the arrays between."""
 
-    inputs: Any
-    params: Any  # as the kernels read them
+    inputs: Array
+    params: Array  # as the kernels read them
 
 
 class AbstractModel(ABC):
@@ -70,12 +73,20 @@ class AbstractModel(ABC):
     Arrays that come out are NumPy arrays on the CPU, and arrays on the device on a GPU.
     """
 
+    __slots__ = (
+        *("n_input_dims", "n_output_dims", "padded_output_dims", "encoding", "activations"),
+        *("target", "parameters", "target_gradients", "engine", "_n_params", "__weakref__"),
+    )
+
     n_input_dims: int
     n_output_dims: int
     padded_output_dims: int
-    activations: tuple[Activation, ...] = ()  # of its layers
+    encoding: AbstractEncoding
+    activations: tuple[Activation, ...]  # of its layers
+    engine: Any
 
     def __init__(self, params: np.ndarray, n_matrix_params: int, target: AbstractTarget):
+        self.activations = ()
         self.target = target
         self.parameters = target.parameters(params, n_matrix_params)
         self.target_gradients = target.gradients(params.size, n_matrix_params)
@@ -103,10 +114,11 @@ class AbstractModel(ABC):
 
     @property
     def n_params(self) -> int:
+        """The number of parameters."""
         return self._n_params
 
     @property
-    def params(self) -> Any:
+    def params(self) -> Array:
         """All parameters, float32 [n_params]; writing to it changes the model.
 
         Assigning it (`model.params = values`) sets all copies, as in tiny-cuda-nn: what a trainer
@@ -117,15 +129,17 @@ class AbstractModel(ABC):
         return self.parameters.array
 
     @params.setter
-    def params(self, values) -> None:
+    def params(self, values: ArrayLike) -> None:
         self.parameters.assign(self.target.vector(values, "params", self.n_params))
 
     @property
-    def gradients(self) -> Any:
+    def gradients(self) -> Array:
         """The gradient of all parameters, float32 [n_params], as of the last backward pass."""
         return self.target_gradients.flat
 
-    def inference(self, inputs, params=None, out=None) -> Any:
+    def __call__(
+        self, inputs: ArrayLike, params: ArrayLike | None = None, out: Array | None = None
+    ) -> Array:
         """Evaluate the model: [n, n_input_dims] -> float32 [n, n_output_dims].
 
         Args:
@@ -144,21 +158,91 @@ class AbstractModel(ABC):
         found = self._evaluate(inputs, self._as_read(params), outputs)
         return found if out is None else out
 
+    def inference(
+        self, inputs: ArrayLike, params: ArrayLike | None = None, out: Array | None = None
+    ) -> Array:
+        """Deprecated: use `model(inputs, params, out)`."""
+        warn_renamed("Model.inference(x)", "model(x)")
+        return self(inputs, params, out)
+
+    def __repr__(self) -> str:
+        return summary_of(self).heading()
+
+    def _repr_html_(self) -> str:
+        return summary_of(self)._repr_html_()
+
     @abstractmethod
-    def _evaluate(self, inputs, params, outputs) -> Any:
+    def _evaluate(self, inputs: Any, params: Any, outputs: Any) -> Any:
         """The outputs for arrays of the target, in an array that is given or in a new one."""
 
-    def named_parameters(self) -> dict[str, Any]:
+    def forward(self, inputs: ArrayLike, params: ArrayLike | None = None) -> tuple[Array, Context]:
+        """Evaluate the model and return what the backward passes need besides.
+
+        Raises:
+            TypeError, ValueError: the arrays do not fit.
+        """
+        context = Context(self._inputs(inputs), self._chosen_params(params))
+        return self._evaluate(context.inputs, context.params, None), context
+
+    @overload
+    def backward(
+        self, context: Context, dl_dy: ArrayLike, *, gradient_mode: str = "overwrite"
+    ) -> Array: ...
+
+    @overload
+    def backward(
+        self, context: Context, dl_dy: ArrayLike, *, input_gradient: bool,
+        gradient_mode: str = "overwrite",
+    ) -> Array | None: ...  # fmt: skip
+
+    def backward(
+        self,
+        context: Context,
+        dl_dy: ArrayLike,
+        *,
+        input_gradient: bool = True,
+        gradient_mode: str = "overwrite",
+    ) -> Array | None:
+        """Propagate the gradient of the outputs, float32 [n, n_output_dims], backward.
+
+        The gradient of the parameters goes to `gradients`: it replaces what is there, adds to it
+        ("accumulate"), or is not computed ("ignore").
+
+        Returns:
+            The gradient of the inputs [n, n_input_dims], if `input_gradient`.
+
+        Raises:
+            TypeError, ValueError: the arrays do not fit, or the mode does not exist.
+        """
+        shape = context.inputs.shape
+        dl_dy = self.target.matrix(dl_dy, "dl_dy", self.n_output_dims, shape[0])
+        gradients = self._gradients_for(gradient_mode)
+        dl_dx = self.target.empty(*shape) if input_gradient else None
+        self._propagate(context, dl_dy, gradients, dl_dx)
+        return dl_dx
+
+    @abstractmethod
+    def _propagate(
+        self, context: Context, dl_dy: Any, gradients: Gradients | None, dl_dx: Any
+    ) -> None:
+        """Backward, with arrays of the target; writes dl_dx where there is one."""
+
+    def named_parameters(self) -> dict[str, Array]:
         """Views of the parameters by name, such as "network.0" [fan out, fan in]."""
         return self._named(self.params)
 
-    def named_gradients(self) -> dict[str, Any]:
+    def named_gradients(self) -> dict[str, Array]:
         """Views of the gradients, by the names of named_parameters."""
         return self._named(self.gradients)
 
     def double_backward(
-        self, context: Context, dl_dy, dl_ddl_dx, *, gradient_mode="overwrite"
-    ) -> tuple[Any, Any]:
+        self,
+        context: Context,
+        dl_dy: ArrayLike,
+        dl_ddl_dx: ArrayLike,
+        *,
+        gradient_mode: str = "overwrite",
+    ) -> tuple[Array, Array]:
         """Differentiate `backward`'s gradient of the inputs once more.
 
         Args:
@@ -187,40 +271,37 @@ class AbstractModel(ABC):
         return self.engine.double_backward(inputs, context.params, dl_dy, dl_ddl_dx, gradients)
 
     @abstractmethod
-    def _named_shapes(self) -> dict[str, tuple[int, ...]]:
+    def named_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of each part of the parameters, in their order."""
 
     def _named(self, flat: Any) -> dict[str, Any]:
         views, start = {}, 0
-        for name, shape in self._named_shapes().items():
+        for name, shape in self.named_shapes().items():
             stop = start + math.prod(shape)
             views[name] = flat[start:stop].reshape(*shape)
             start = stop
         return views
 
-    def _inputs(self, inputs) -> Any:
+    def _inputs(self, inputs: Any) -> Any:
         return self.target.matrix(inputs, "inputs", self.n_input_dims)
 
-    def _chosen_params(self, params) -> Any:
+    def _chosen_params(self, params: Any) -> Any:
         if params is not None:
             params = self.target.vector(params, "params", self.n_params)
         return self._as_read(params)
 
-    def _as_read(self, params) -> Any:
+    def _as_read(self, params: Any) -> Any:
         """The model's own parameters, or others, as the kernels read them."""
         parameters = self.parameters
         return parameters.current() if params is None else parameters.converted(params)
 
-    def _outputs(self, out, inputs, params) -> Any:
+    def _outputs(self, out: Any, inputs: Any, params: Any) -> Any:
         """An array of the user's for the outputs, checked; None where there is none."""
         if out is None:
             return None
         shape = inputs.shape[0], self.n_output_dims
         used = self.parameters.master if params is None else params
         return self.target.output_apart(out, "out", shape, inputs=inputs, params=used)
-
-    def _context(self, inputs, params) -> Context:
-        return Context(self._inputs(inputs), self._chosen_params(params))
 
     def _gradients_for(self, mode: str) -> Gradients | None:
         check_gradient_mode(mode)
@@ -241,6 +322,8 @@ class NetworkWithInputEncoding(AbstractModel):
         target: what it runs on.
     """
 
+    __slots__ = ("network",)
+
     def __init__(
         self, encoding: AbstractEncoding, network: AbstractMLP, rng: Pcg32, target: AbstractTarget
     ):
@@ -255,27 +338,18 @@ class NetworkWithInputEncoding(AbstractModel):
         padded = encoding.padded(network.n_input_dims)
         self.engine = target.network_engine(EncodedNetwork(padded, network))
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.encoding}, {self.network}, device={self.device!r})"
-
     def _components(self):
         return {"encoding": self.encoding, "network": self.network}
 
-    def _named_shapes(self) -> dict[str, tuple[int, ...]]:
-        shapes = {f"network.{k}": shape for k, shape in enumerate(self.network.shapes)}
-        for name, shape in self.encoding.param_shapes.items():
-            shapes[f"encoding.{name}"] = shape
-        return shapes
+    def named_shapes(self) -> dict[str, tuple[int, ...]]:
+        matrices = {f"network.{k}": shape for k, shape in enumerate(self.network.shapes)}
+        parts = self.encoding.param_shapes.items()
+        return {**matrices, **{f"encoding.{name}": shape for name, shape in parts}}
 
-    def _evaluate(self, inputs, params, outputs):
+    def _evaluate(self, inputs: Any, params: Any, outputs: Any) -> Any:
         return self.engine.inference(inputs, params, outputs)
 
-    def forward(self, inputs, params=None) -> tuple[Any, Context]:
-        """Evaluate the model and return what `backward` needs besides."""
-        context = self._context(inputs, params)
-        return self.engine.inference(context.inputs, context.params), context
-
-    def kernel_params(self, params=None) -> Any:
+    def kernel_params(self, params: ArrayLike | None = None) -> Array:
         """The parameters as kernels read them, [n_params] in `precision`; see device_functions.
 
         Args:
@@ -313,29 +387,13 @@ class NetworkWithInputEncoding(AbstractModel):
             fused=fused,
         )
 
-    def backward(
-        self, context: Context, dl_dy, *, input_gradient=True, gradient_mode="overwrite"
-    ) -> Any:
-        """Propagate the gradient of the outputs, float32 [n, n_output_dims], backward.
-
-        The gradient of the parameters goes to `gradients`: it replaces what is there, adds to it
-        ("accumulate"), or is not computed ("ignore").
-
-        Returns:
-            The gradient of the inputs [n, n_input_dims], if `input_gradient`.
-
-        Raises:
-            TypeError, ValueError: the arrays do not fit, or the mode does not exist.
-        """
-        n = context.inputs.shape[0]
-        dl_dy = self.target.matrix(dl_dy, "dl_dy", self.n_output_dims, n)
-        gradients = self._gradients_for(gradient_mode)
-        dl_dx = self.target.zeros(*context.inputs.shape) if input_gradient else None
+    def _propagate(
+        self, context: Context, dl_dy: Any, gradients: Gradients | None, dl_dx: Any
+    ) -> None:
         batch = Batch(context.inputs, external_dl_dy=dl_dy)
         self.engine.forward_backward(batch, context.params, None, gradients, dl_dx)
-        return dl_dx
 
-    def input_gradient(self, dim: int, inputs, params=None) -> Any:
+    def input_gradient(self, dim: int, inputs: ArrayLike, params: ArrayLike | None = None) -> Array:
         """The derivative of output `dim` with respect to the inputs, float32 [n, n_input_dims].
 
         Raises:
@@ -343,7 +401,7 @@ class NetworkWithInputEncoding(AbstractModel):
         """
         if not (isinstance(dim, (int, np.integer)) and 0 <= dim < self.n_output_dims):
             raise ValueError(f"dim: {shown(dim)} is no output; use 0 to {self.n_output_dims - 1}")
-        context = self._context(inputs, params)
+        context = Context(self._inputs(inputs), self._chosen_params(params))
         one_hot = np.zeros((context.inputs.shape[0], self.n_output_dims), np.float32)
         one_hot[:, dim] = 1
         return self.backward(context, one_hot, gradient_mode="ignore")
@@ -355,6 +413,8 @@ class Network(NetworkWithInputEncoding):
     The networks have no biases; the weights of the padding act as the first layer's.
     """
 
+    __slots__ = ()
+
 
 class Encoding(AbstractModel):
     """An encoding by itself.
@@ -365,6 +425,8 @@ class Encoding(AbstractModel):
         target: what it runs on.
         alignment: pad the features to a multiple of this; 0 for no padding.
     """
+
+    __slots__ = ("alignment",)
 
     def __init__(
         self, encoding: AbstractEncoding, rng: Pcg32, target: AbstractTarget, alignment: int = 0
@@ -378,36 +440,22 @@ class Encoding(AbstractModel):
         self.padded_output_dims = self.n_output_dims
         self.engine = target.encoding_engine(encoding.padded(self.n_output_dims))
 
-    def __repr__(self) -> str:
-        return f"Encoding({self.encoding}, device={self.device!r})"
-
     def _components(self):
         return {"encoding": self.encoding, "alignment": self.alignment}
 
-    def _named_shapes(self) -> dict[str, tuple[int, ...]]:
+    def named_shapes(self) -> dict[str, tuple[int, ...]]:
         return dict(self.encoding.param_shapes)
 
-    def _evaluate(self, inputs, params, outputs):
+    def _evaluate(self, inputs: Any, params: Any, outputs: Any) -> Any:
         return self.engine.forward(inputs, params, outputs)
 
-    def forward(self, inputs, params=None) -> tuple[Any, Context]:
-        """Encode, and return what the backward passes need besides."""
-        context = self._context(inputs, params)
-        return self.engine.forward(context.inputs, context.params), context
-
-    def backward(
-        self, context: Context, dl_dy, *, input_gradient=True, gradient_mode="overwrite"
-    ) -> Any:
-        """Propagate the gradient of the features backward, as a network's `backward` does."""
-        inputs = context.inputs
-        dl_dy = self.target.matrix(dl_dy, "dl_dy", self.n_output_dims, inputs.shape[0])
-        gradients = self._gradients_for(gradient_mode)
-        dl_dx = self.target.empty(*inputs.shape) if input_gradient else None
-        self.engine.backward(inputs, context.params, dl_dy, gradients, dl_dx)
-        return dl_dx
+    def _propagate(
+        self, context: Context, dl_dy: Any, gradients: Gradients | None, dl_dx: Any
+    ) -> None:
+        self.engine.backward(context.inputs, context.params, dl_dy, gradients, dl_dx)
 
 
-def restored(kind: type, components: Mapping[str, Any], place: tuple, params) -> AbstractModel:
+def restored(kind: type, components: Mapping[str, Any], place: tuple, params: Any) -> AbstractModel:
     """The model that was pickled, on the device of the same name; raises as target_for."""
     model = kind(rng=Pcg32(0), target=target_for(*place), **components)
     model.params = params
@@ -499,7 +547,9 @@ def create_network_component(
     """The component of a network config, for the padded features of an encoding."""
     n_features = padded_encoding_width(encoding, ALIGNMENT)
     if n_features == 0:
-        raise registry.ConfigError(f"encoding: {encoding.otype} has no features for a network")
+        raise registry.ConfigError(
+            f"encoding: {type(encoding).__name__} has no features for a network"
+        )
     return registry.create(
         "network",
         config,

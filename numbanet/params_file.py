@@ -2,10 +2,13 @@
 
 import io
 import os
+from collections.abc import Sized
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
+from numbanet.array_types import ArrayLike
 from numbanet.arrays import as_host_vector
 from numbanet.atomic_file import replace_file
 from numbanet.snapshot import SnapshotError, check_finite
@@ -61,7 +64,7 @@ def _params(content: bytes, dtype: str | None, name: str) -> np.ndarray:
     return snapshot_of(content, name).params
 
 
-def save_params(path: str | os.PathLike, params, dtype: str = "float32") -> None:
+def save_params(path: str | os.PathLike[str], params: ArrayLike, dtype: str = "float32") -> None:
     """Write a flat vector of parameters; replaces an existing file as `Trainer.save` does.
 
     Args:
@@ -78,7 +81,7 @@ def save_params(path: str | os.PathLike, params, dtype: str = "float32") -> None
     stored, suffix = _stored(dtype), Path(os.fsdecode(path)).suffix.lower()
     if suffix not in WRITERS:
         raise ValueError(f"path: suffix {suffix!r} is not known; use one of {', '.join(WRITERS)}")
-    params = as_host_vector(params, "params", len(params))
+    params = as_host_vector(params, "params", len(cast(Sized, params)))
     with np.errstate(over="ignore"):
         values = params.astype(stored)
     if np.isinf(values).sum() != np.isinf(params).sum():

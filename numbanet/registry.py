@@ -100,6 +100,13 @@ def options(component: type) -> dict[str, dataclasses.Field]:
     }
 
 
+def default_of(option: dataclasses.Field) -> Any:
+    """The value of an option that a config does not name."""
+    if option.default_factory is not dataclasses.MISSING:
+        return option.default_factory()
+    return option.default
+
+
 def create(kind: str, config: Mapping[str, Any], *, default: str, path: str = "", **extra) -> Any:
     """Make a component from its JSON config; `extra` are the derived values.
 

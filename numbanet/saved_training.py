@@ -66,6 +66,16 @@ def tensor_shapes(optimizer: AbstractOptimizer, layout: ParamLayout) -> dict[str
     return shapes
 
 
+def meaning_of_state(optimizer: AbstractOptimizer, layout: ParamLayout) -> tuple:
+    """What is equal for optimizers that can take over each other's state.
+
+    Raises:
+        ConfigError: the optimizer does not fit the layout.
+    """
+    shapes, ranges = optimizer.state_shapes(layout), optimizer.matrix_ranges(layout)
+    return optimizer.structure, shapes, ranges, optimizer.inference_row
+
+
 def check_limits(
     name: str, optimizer: AbstractOptimizer, layout: ParamLayout, tensors: Mapping[str, np.ndarray]
 ) -> None:

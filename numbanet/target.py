@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from numbanet.array_types import Array
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.engine import Batch, EncodingEngine, Engine, Gradients
@@ -115,7 +116,7 @@ class AbstractTraining(ABC):
         self,
         batch: Batch,
         params: Any,
-        loss: AbstractLoss,
+        loss: AbstractLoss | None,
         optimizer: AbstractOptimizer,
         gradients: Gradients | None,
         dl_dinput: Any,
@@ -141,22 +142,22 @@ class AbstractTarget(ABC):
     # Arrays
 
     @abstractmethod
-    def matrix(self, value: Any, name: str, n_columns: int, n_rows: int | None = None) -> Any:
+    def matrix(self, value: Any, name: str, n_columns: int, n_rows: int | None = None) -> Array:
         """Any array as one of the target's [n_rows, n_columns]; raises TypeError, ValueError."""
 
     @abstractmethod
-    def vector(self, value: Any, name: str, n: int) -> Any:
+    def vector(self, value: Any, name: str, n: int) -> Array:
         """Any array as one of the target's [n]; raises TypeError, ValueError."""
 
     @abstractmethod
-    def output(self, value: Any, name: str, shape: tuple[int, ...]) -> Any:
+    def output(self, value: Any, name: str, shape: tuple[int, ...]) -> Array:
         """An array of the user's that can be written in place; raises TypeError, ValueError."""
 
     @abstractmethod
     def overlap(self, a: Any, b: Any) -> bool:
         """Whether two arrays may share memory."""
 
-    def output_apart(self, value: Any, name: str, shape: tuple[int, ...], **read: Any) -> Any:
+    def output_apart(self, value: Any, name: str, shape: tuple[int, ...], **read: Any) -> Array:
         """As `output`; a ValueError too if it shares memory with an array that is read."""
         found = self.output(value, name, shape)
         for other, array in read.items():
@@ -165,11 +166,11 @@ class AbstractTarget(ABC):
         return found
 
     @abstractmethod
-    def empty(self, *shape: int) -> Any:
+    def empty(self, *shape: int) -> Array:
         """A new array, uninitialised."""
 
     @abstractmethod
-    def zeros(self, *shape: int) -> Any:
+    def zeros(self, *shape: int) -> Array:
         """A new array of zeros."""
 
     @abstractmethod
@@ -177,7 +178,7 @@ class AbstractTarget(ABC):
         """Zero an array."""
 
     @abstractmethod
-    def from_host(self, array: np.ndarray) -> Any:
+    def from_host(self, array: np.ndarray) -> Array:
         """A copy of a NumPy array."""
 
     @abstractmethod

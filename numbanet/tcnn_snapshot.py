@@ -17,7 +17,7 @@ import numpy as np
 
 from numbanet.caller import warn_caller
 from numbanet.optimizers.adam import Adam
-from numbanet.optimizers.base import MOST_STEPS
+from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer
 from numbanet.registry import ConfigError
 from numbanet.regular_file import read_regular
 from numbanet.saved_training import SECTIONS, SavedTraining
@@ -63,7 +63,7 @@ class TcnnSnapshot:
         Raises:
             SnapshotError: of another number of parameters, or damaged; nothing changed then.
         """
-        model = trainer.model
+        model = trainer.network
         if model.n_params != self.params.size:
             raise SnapshotError(
                 f"{self.name}: has {self.params.size} parameters, and the model {model.n_params}"
@@ -77,7 +77,9 @@ class TcnnSnapshot:
         saved.check_numbers(self.name, tensors, allow_nonfinite)
         trainer.restore(saved, tensors)
 
-    def _optimizer_state(self, optimizer):
+    def _optimizer_state(
+        self, optimizer: AbstractOptimizer
+    ) -> tuple[np.ndarray, AbstractOptimizer, int]:
         """The new state, the optimizer with its learning rate, and the number of steps."""
         theirs, n_wrappers = self.optimizer, 0
         while isinstance(theirs, Mapping) and isinstance(theirs.get("nested"), Mapping):
@@ -197,7 +199,7 @@ def _parsed(content: bytes, name: str) -> dict[str, Any]:
         raise SnapshotError(f"{name}: damaged {kind} ({error!s:.200})") from error
 
 
-def import_msgpack():
+def import_msgpack() -> Any:
     """The package msgpack; an ImportError names the extra that brings it."""
     try:
         import msgpack

@@ -1,67 +1,35 @@
 """The trainer: a model, a loss and an optimizer, and the steps that join them."""
 
 import dataclasses
-import os
+import operator
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from numbanet import registry
+from numbanet.array_types import Array, ArrayLike
 from numbanet.caller import warn_caller
 from numbanet.engine import Batch
 from numbanet.grid_range import GridRange
+from numbanet.loss_value import SKIPPED, Loss
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import NetworkWithInputEncoding, check_gradient_mode
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.registry import ConfigError
-from numbanet.saved_training import (
-    SavedTraining,
-    config_of,
-    open_saved_training,
-    tensor_shapes,
-)
+from numbanet.saved_training import SavedTraining, config_of, meaning_of_state, tensor_shapes
 from numbanet.shown import joined, shown
-from numbanet.snapshot import SnapshotError, write_snapshot
-from numbanet.target import AbstractTraining
+from numbanet.summary import summary_of
+from numbanet.target import AbstractTraining, Result
+from numbanet.trainer_names import OldTrainerNames
 from numbanet.unknown_options import UnknownOptions
 
-SKIPPED = "the inputs, the loss or a gradient are infinite or NaN; the step was skipped"
 
-
-class Loss:
-    """The loss of a training step, read when it is asked for: `float(loss)`.
-
-    On a GPU that is when the host waits for the step, and learns whether it was skipped.
-    """
-
-    def __init__(self, result: Any, grid_range: GridRange, warns: bool):
-        self._result, self._grid_range, self._warns = result, grid_range, warns
-
-    def __float__(self) -> float:
-        result = self._result.read()
-        self._grid_range.check()
-        if result.skipped and self._warns:
-            self._warns = False
-            warn_caller(SKIPPED, RuntimeWarning)
-        return result.loss
-
-    def item(self) -> float:
-        """The value, as `float(loss)`."""
-        return float(self)
-
-    def __format__(self, specification: str) -> str:
-        return format(float(self), specification)
-
-    def __repr__(self) -> str:
-        return f"Loss({float(self):g})"
-
-
-class Trainer:
+class Trainer(OldTrainerNames):
     """Trains a model.
 
     Args:
-        model: what to train; the trainer works on its parameters in place.
+        model: the network to train; the trainer works on its parameters in place.
         optimizer: the optimizer component.
         loss: the loss component.
         on_nonfinite: what a step of the optimizer does if its inputs, loss or gradients are
@@ -74,6 +42,11 @@ class Trainer:
             parameters.
     """
 
+    __slots__ = (
+        *("network", "optimizer", "loss", "on_nonfinite", "layout"),
+        *("_grid_range", "_own_training", "__weakref__"),
+    )
+
     def __init__(
         self,
         model: NetworkWithInputEncoding,
@@ -85,7 +58,7 @@ class Trainer:
         if on_nonfinite not in ("skip", "raise"):
             raise ValueError(f"on_nonfinite: {shown(on_nonfinite)}; use 'skip' or 'raise'")
         loss.row(model.n_output_dims, False)  # raises if the loss cannot take so many outputs
-        self.model = model
+        self.network = model
         self.optimizer = optimizer
         self.loss = loss
         self.on_nonfinite = on_nonfinite
@@ -96,17 +69,20 @@ class Trainer:
         )
 
     def __repr__(self) -> str:
-        return f"Trainer({self.model!r}, {self.optimizer}, {self.loss}, n_steps={self.n_steps})"
+        return f"{summary_of(self.network, self).heading()}\n  n_steps    {self.n_steps}"
+
+    def _repr_html_(self) -> str:
+        return summary_of(self.network, self)._repr_html_()
 
     def __reduce__(self):
         """Pickled is what a snapshot holds, with the model."""
         saved = SavedTraining(
-            self.model.encoding, self.model.network, self.loss, self.optimizer,
+            self.network.encoding, self.network.network, self.loss, self.optimizer,
             self.n_steps, self.n_skipped_steps, {},
         )  # fmt: skip
-        to_host = self.model.target.to_host
-        tensors = {name: to_host(array) for name, array in self._tensors().items()}
-        return restored, (type(self), self.model, saved, tensors, self.on_nonfinite)
+        to_host = self.network.target.to_host
+        tensors = {name: to_host(array) for name, array in self.tensors().items()}
+        return restored, (type(self), self.network, saved, tensors, self.on_nonfinite)
 
     @property
     def _training(self) -> AbstractTraining:
@@ -134,18 +110,14 @@ class Trainer:
         self._training.n_skipped_steps = check_count("n_skipped_steps", value)
 
     @property
-    def params(self) -> Any:
-        """The parameters that are trained."""
-        return self.model.params
+    def inference_params(self) -> Array:
+        """The parameters for inference, float32 [n_params]; some optimizers average them."""
+        averaged = self.averaged_params
+        return self.network.params if averaged is None else averaged
 
     @property
-    def inference_params(self) -> Any:
-        """The parameters for inference; some optimizers keep an average for it."""
-        own = self._params_for_inference()
-        return self.model.params if own is None else own
-
-    def _params_for_inference(self) -> Any:
-        """As inference_params; None for the model's own."""
+    def averaged_params(self) -> Array | None:
+        """The averages of weights that inference takes; None where it takes the trained ones."""
         row = self.optimizer.inference_row
         if row is None:
             return None
@@ -153,7 +125,7 @@ class Trainer:
         return training.state[row] if training.is_begun(self.optimizer) else None
 
     @property
-    def optimizer_state(self) -> Any:
+    def optimizer_state(self) -> Array:
         """The optimizer's state, float32 [n_state, n_params]."""
         return self._training.state
 
@@ -168,12 +140,12 @@ class Trainer:
 
     def training_step(
         self,
-        inputs,
-        targets,
-        pdf=None,
+        inputs: ArrayLike,
+        targets: ArrayLike | None,
+        pdf: ArrayLike | None = None,
         run_optimizer: bool = True,
-        dl_dinput: Any = None,
-        external_dl_dy=None,
+        dl_dinput: Array | None = None,
+        external_dl_dy: ArrayLike | None = None,
         gradient_mode: str = "overwrite",
         use_inference_params: bool = False,
     ) -> Loss:
@@ -193,19 +165,19 @@ class Trainer:
             use_inference_params: differentiate at the parameters for inference.
 
         Returns:
-            The loss: the mean over the batch and the output dimensions.
+            The loss, which is NaN without targets.
 
         Raises:
             TypeError, ValueError: an argument does not fit; nothing has changed then.
             FloatingPointError: the loss or a gradient is not finite and on_nonfinite is "raise".
         """
-        model, target = self.model, self.model.target
-        inputs = target.matrix(inputs, "inputs", model.n_input_dims)
-        n, n_outputs = inputs.shape[0], model.n_output_dims
-        if targets is None and external_dl_dy is None:
-            raise ValueError("targets: None is allowed only if external_dl_dy is given")
+        network, target = self.network, self.network.target
+        inputs = target.matrix(inputs, "inputs", network.n_input_dims)
+        n, n_outputs = inputs.shape[0], network.n_output_dims
         if targets is not None:
             targets = target.matrix(targets, "targets", n_outputs, n)
+        elif external_dl_dy is None:
+            raise ValueError("targets: None is allowed only if external_dl_dy is given")
         if pdf is not None:
             pdf = target.matrix(pdf, "pdf", n_outputs, n)
         if external_dl_dy is not None:
@@ -216,12 +188,12 @@ class Trainer:
                 dl_dinput, "dl_dinput", inputs.shape,
                 inputs=inputs, targets=targets, pdf=pdf, external_dl_dy=external_dl_dy,
             )  # fmt: skip
-        gradients = None if gradient_mode == "ignore" else model.target_gradients
-        own = self._params_for_inference() if use_inference_params else None
+        gradients = None if gradient_mode == "ignore" else network.target_gradients
+        own = self.averaged_params if use_inference_params else None
         self._grid_range.take(inputs)
         result = self._training.step(
             Batch(inputs, targets, pdf if targets is not None else None, external_dl_dy),
-            model.parameters.current() if own is None else model.parameters.converted(own),
+            network.parameters.current() if own is None else network.parameters.converted(own),
             None if targets is None else self.loss,
             self.optimizer,
             gradients,
@@ -229,32 +201,20 @@ class Trainer:
             overwrite=gradient_mode == "overwrite",
             run_optimizer=run_optimizer and gradients is not None and n > 0,
         )
+        given = (targets is not None, external_dl_dy is not None)
+        return Loss(result, self._grid_range, not self._is_known(result), *given)
+
+    def _is_known(self, result: Result) -> bool:
+        """Whether a step's result is known, or waited for; what it came to is told then."""
         raises = self.on_nonfinite == "raise"
-        is_known = raises or result.is_known
-        if is_known:
-            if result.read().skipped:
-                if raises:
-                    raise FloatingPointError(f"{SKIPPED}, the parameters are as they were")
-                warn_caller(SKIPPED, RuntimeWarning)
-            self._grid_range.check()
-        return Loss(result, self._grid_range, warns=not is_known)
-
-    def inference(self, inputs, out: Any = None) -> Any:
-        """Evaluate the model with the parameters for inference, as its own `inference` does.
-
-        Args:
-            inputs: [n, n_input_dims], any batch size.
-            out: a float32 array [n, n_output_dims], of the model's device, that receives the
-                outputs and is returned; nothing is allocated then.
-
-        Raises:
-            TypeError, ValueError: the arrays do not fit, or `out` shares memory with what is read.
-        """
-        return self.model.inference(inputs, self._params_for_inference(), out)
-
-    def input_gradient(self, dim: int, inputs) -> Any:
-        """The derivative of output `dim` for the inputs, at the parameters for inference."""
-        return self.model.input_gradient(dim, inputs, self._params_for_inference())
+        if not (raises or result.is_known):
+            return False
+        if result.read().skipped:
+            if raises:
+                raise FloatingPointError(f"{SKIPPED}, the parameters are as they were")
+            warn_caller(SKIPPED, RuntimeWarning)
+        self._grid_range.check()
+        return True
 
     def update_hyperparams(self, config: Mapping[str, Any]) -> None:
         """Change options of the optimizer or the loss, for example
@@ -273,7 +233,8 @@ class Trainer:
                 )
             changed[section] = updated(getattr(self, section), options, section)
         optimizer = changed.get("optimizer", self.optimizer)
-        if meaning_of_state(optimizer, self.layout) != self._meaning_of_state():
+        meanings = (meaning_of_state(each, self.layout) for each in (optimizer, self.optimizer))
+        if not operator.eq(*meanings):
             raise ConfigError(
                 "optimizer: an option that changes the state's size or meaning cannot change"
             )
@@ -282,110 +243,29 @@ class Trainer:
 
     def config(self) -> dict[str, Any]:
         """The JSON config of everything, with every option written out."""
-        return config_of(self.model.encoding, self.model.network, self.loss, self.optimizer)
+        return config_of(self.network.encoding, self.network.network, self.loss, self.optimizer)
 
-    def _meaning_of_state(self) -> tuple:
-        return meaning_of_state(self.optimizer, self.layout)
-
-    def _tensors(self) -> dict[str, Any]:
+    def tensors(self) -> dict[str, Any]:
         """What a snapshot holds, always in the same order."""
         _, *others = tensor_shapes(self.optimizer, self.layout)
         own = {name: getattr(self._training, name.removeprefix("optimizer.")) for name in others}
-        return {"params": self.params, **own}
-
-    def save(self, path: str | os.PathLike, metadata: Mapping[str, Any] | None = None) -> None:
-        """Write a snapshot (safetensors): parameters, optimizer state, config and `metadata`.
-
-        Args:
-            path: replaced as a whole if it exists. A link stays a link, and its target is
-                replaced; owner and mode stay.
-            metadata: anything that JSON holds; `numbanet.load` gives it back.
-
-        Raises:
-            OSError: the file cannot be written, or is no regular one; what was there before is
-                still there.
-            TypeError: the metadata is no JSON.
-            ValueError: the metadata has more than 16 MiB.
-        """
-        if not isinstance(metadata, Mapping | None):
-            raise TypeError(f"metadata: expected a dict, got {shown(metadata)}")
-        header = {
-            "n_input_dims": self.model.n_input_dims,
-            "n_output_dims": self.model.n_output_dims,
-            "config": self.config(),
-            "n_steps": self.n_steps,
-            "n_skipped_steps": self.n_skipped_steps,
-            "metadata": dict(metadata or {}),
-        }
-        to_host = self.model.target.to_host
-        tensors = {name: to_host(array) for name, array in self._tensors().items()}
-        write_snapshot(path, tensors, header)
-
-    def load(self, path: str | os.PathLike, *, allow_nonfinite: bool = False) -> dict[str, Any]:
-        """Continue from a snapshot of a model of the same config; returns its metadata.
-
-        The options of the optimizer and the loss become those of the snapshot.
-
-        Args:
-            allow_nonfinite: take numbers that are infinite or NaN, and an optimizer's state of
-                which training may make such.
-
-        Raises:
-            SnapshotError: damaged, no snapshot, or of another model; nothing changed then.
-            OSError: the file cannot be read.
-        """
-        with open_saved_training(path) as (saved, file):
-            self._check_same(file.name, saved)
-            tensors = file.tensors(saved.tensor_shapes)
-            saved.check_numbers(file.name, tensors, allow_nonfinite)
-        self.restore(saved, tensors)
-        return saved.metadata
-
-    def _check_same(self, name: str, saved: SavedTraining) -> None:
-        """Raise SnapshotError unless a snapshot is of this model, and of such an optimizer."""
-        theirs = config_of(saved.encoding, saved.network, saved.loss, saved.optimizer)
-        mine = self.config()
-        pairs = {
-            "n_input_dims": (saved.encoding.n_dims, self.model.n_input_dims),
-            "n_output_dims": (saved.network.n_output_dims, self.model.n_output_dims),
-            "the encoding": (theirs["encoding"], mine["encoding"]),
-            "the network": (theirs["network"], mine["network"]),
-            "the optimizer": (saved.optimizer.structure, self.optimizer.structure),
-        }
-        for what, (found, expected) in pairs.items():
-            if found != expected:
-                raise SnapshotError(
-                    f"{name}: {what} is {found!s:.200}, and the trainer's is {expected!s:.200}"
-                )
-        if meaning_of_state(saved.optimizer, self.layout) != self._meaning_of_state():
-            raise SnapshotError(
-                f"{name}: the optimizer's options ask for another state than the trainer's has: "
-                f"{saved.tensor_shapes}"
-            )
+        return {"params": self.network.params, **own}
 
     def restore(self, saved: SavedTraining, tensors: Mapping[str, np.ndarray]) -> None:
         """Take everything from a snapshot that was found to be of this model."""
-        for name, array in self._tensors().items():
-            self.model.target.copy_from_host(array, tensors[name])
+        for name, array in self.tensors().items():
+            self.network.target.copy_from_host(array, tensors[name])
         self.optimizer, self.loss = saved.optimizer, saved.loss
         self.n_steps, self.n_skipped_steps = saved.n_steps, saved.n_skipped_steps
 
 
-def restored(kind: type, model, saved: SavedTraining, tensors, on_nonfinite: str) -> Trainer:
+def restored(
+    kind: type, model: Any, saved: SavedTraining, tensors: Any, on_nonfinite: str
+) -> Trainer:
     """The trainer that was pickled, of a model that was."""
     trainer = kind(model, saved.optimizer, saved.loss, on_nonfinite=on_nonfinite)
     trainer.restore(saved, tensors)
     return trainer
-
-
-def meaning_of_state(optimizer: AbstractOptimizer, layout: ParamLayout) -> tuple:
-    """What is equal for optimizers that can take over each other's state.
-
-    Raises:
-        ConfigError: the optimizer does not fit the layout.
-    """
-    shapes, ranges = optimizer.state_shapes(layout), optimizer.matrix_ranges(layout)
-    return optimizer.structure, shapes, ranges, optimizer.inference_row
 
 
 def check_count(name: str, value: Any) -> int:
@@ -396,7 +276,7 @@ def check_count(name: str, value: Any) -> int:
     return int(value)
 
 
-def updated(component, options: Mapping[str, Any], path: str):
+def updated(component: Any, options: Mapping[str, Any], path: str) -> Any:
     """The component with some options changed, through the same checks as a config."""
     if not isinstance(options, Mapping):
         raise ConfigError(f"{path}: expected a JSON object, got {shown(options)}")

@@ -74,7 +74,7 @@ print(f"{BATCH_SIZE * (n_steps - 1) / seconds / 1e6:.2f} M samples/s, look-ups i
 # 4. Using it. Ask for the colours at all pixel centres, back to displayed values.
 x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
 centres = np.stack([x.ravel(), y.ravel()], axis=1)
-learned = model.trainer.inference(centres).reshape(height, width, 3)
+learned = model(centres).reshape(height, width, 3)
 learned = np.clip(learned, 0, 1) ** (1 / 2.2)
 error = np.mean(np.square(learned - photograph, dtype=np.float64))
 print(f"PSNR {-10 * np.log10(error):.2f} dB")
@@ -86,9 +86,7 @@ print("d red / d (x, y):", model.network.input_gradient(0, np.array([[0.5, 0.5]]
 #    one never runs code. The loaded model trains on as if nothing had happened.
 Image.fromarray((learned * 255 + 0.5).astype(np.uint8)).save("learned.png")
 metadata = {"image": str(image_path)}
-model.trainer.save("learned.safetensors", metadata=metadata)
+model.save("learned.safetensors", metadata=metadata)
 again = numbanet.load("learned.safetensors")
-assert np.array_equal(
-    again.trainer.inference(centres[:100]), model.trainer.inference(centres[:100])
-)
+assert np.array_equal(again(centres[:100]), model(centres[:100]))
 print(f"wrote learned.png and learned.safetensors (of {again.metadata['image']})")

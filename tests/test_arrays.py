@@ -72,10 +72,10 @@ CONVERSIONS = {
 @pytest.mark.parametrize("name", CONVERSIONS)
 def test_inputs_of_any_kind_give_the_same_outputs(name):
     x = np.random.default_rng(0).random((37, 3), np.float32)
-    expected = network().inference(x)
+    expected = network()(x)
     converted = CONVERSIONS[name](x)
     with compiles_nothing():
-        y = network().inference(converted)
+        y = network()(converted)
     assert type(y) is np.ndarray
     assert y.dtype == np.float32
     assert y.flags.c_contiguous
@@ -86,7 +86,7 @@ def test_inputs_of_any_kind_give_the_same_outputs(name):
 @pytest.mark.parametrize("dtype", ["float16", "int8", "uint8", "int32", "int64", "uint64", "bool"])
 def test_other_dtypes_are_converted(dtype):
     x = np.random.default_rng(0).integers(0, 2, (37, 3)).astype(dtype)
-    np.testing.assert_array_equal(network().inference(x), network().inference(x.astype(np.float32)))
+    np.testing.assert_array_equal(network()(x), network()(x.astype(np.float32)))
 
 
 @pytest.mark.parametrize("name", CONVERSIONS)
@@ -111,7 +111,7 @@ def test_arguments_are_not_changed():
     pdf = np.full_like(targets, 2)
     copies = [array.copy() for array in (x, targets, pdf)]
     model.trainer.training_step(x, targets, pdf, dl_dinput=np.empty_like(x))
-    model.network.inference(x)
+    model.network(x)
     for array, copy in zip((x, targets, pdf), copies, strict=True):
         np.testing.assert_array_equal(array, copy)
 
@@ -119,7 +119,7 @@ def test_arguments_are_not_changed():
 @pytest.mark.parametrize("shape", [(3,), (2, 3, 3), (), (4, 2), (4, 4), (0,), (0, 2), (3, 0)])
 def test_a_wrong_shape_says_what_is_expected(shape):
     with pytest.raises(ValueError, match=r"inputs.*3\]"):
-        network().inference(np.zeros(shape))
+        network()(np.zeros(shape))
 
 
 @pytest.mark.parametrize(
@@ -141,12 +141,12 @@ def test_a_wrong_shape_says_what_is_expected(shape):
 )
 def test_what_is_no_array_of_real_numbers_is_an_error(value):
     with pytest.raises((TypeError, ValueError), match="inputs"):
-        network().inference(value)
+        network()(value)
 
 
 def test_an_array_on_a_gpu_says_what_to_do():
     with pytest.raises(TypeError, match="copy it to the host"):
-        network().inference(OnGPU())
+        network()(OnGPU())
 
 
 @pytest.mark.parametrize("argument", ["targets", "pdf", "external_dl_dy"])
@@ -172,14 +172,12 @@ def test_backward_checks_the_gradient(shape):
 def test_params_have_to_have_the_right_size(size):
     params = np.zeros(network().n_params + size if size else 0)
     with pytest.raises(ValueError, match=f"params.*{network().n_params}"):
-        network().inference(np.zeros((4, 3)), params=params)
+        network()(np.zeros((4, 3)), params=params)
 
 
 def test_params_come_from_any_library():
     x = np.random.default_rng(0).random((9, 3), np.float32)
     params = np.asarray(network().params, np.float64) * 0.5
-    expected = network().inference(x, params=params)
-    np.testing.assert_array_equal(network().inference(x, params=OnlyDLPack(params)), expected)
-    np.testing.assert_array_equal(
-        network().inference(x, params=np.repeat(params, 2)[::2]), expected
-    )
+    expected = network()(x, params=params)
+    np.testing.assert_array_equal(network()(x, params=OnlyDLPack(params)), expected)
+    np.testing.assert_array_equal(network()(x, params=np.repeat(params, 2)[::2]), expected)

@@ -53,8 +53,8 @@ class Model:
     def inferred(self):
         """The parameters for inference; that they are what inference reads is checked too."""
         found = self.host(self.trainer.inference_params)
-        expected = self.host(self.network.inference(X, params=found))
-        np.testing.assert_array_equal(self.host(self.trainer.inference(X)), expected)
+        expected = self.host(self.network(X, params=found))
+        np.testing.assert_array_equal(self.host(self.model(X)), expected)
         return found
 
 

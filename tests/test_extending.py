@@ -190,7 +190,7 @@ def test_an_activation_that_is_defined_anew_has_code_of_its_own():
         weights = np.zeros(network.n_params, np.float32)
         weights[:2] = 0.5
         outputs.append((network, weights))
-    values = [float(network.inference(x, weights)[0, 0]) for network, weights in outputs]
+    values = [float(network(x, weights)[0, 0]) for network, weights in outputs]
     np.testing.assert_allclose(values, [np.exp(-1), 2], rtol=1e-6)
 
 
@@ -337,7 +337,7 @@ def test_an_encoding_by_itself_is_explained_too():
     run(ENCODING.replace("exp(-u * u)", "exp(-v * v)"))
     encoding = numbanet.create_encoding(2, {"otype": "Bumps"})
     with pytest.raises(numbanet.DeviceCodeError, match=r"^Bumps\.feature: .*name 'v' is not"):
-        encoding.inference(np.zeros((3, 2)))
+        encoding(np.zeros((3, 2)))
 
 
 def test_what_works_again_is_not_blamed():

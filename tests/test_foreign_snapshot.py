@@ -374,7 +374,7 @@ def adam_state(n, **changes):
 
 def everything(trainer):
     return (
-        trainer.params.copy(),
+        trainer.network.params.copy(),
         trainer.optimizer_state.copy(),
         trainer.n_steps,
         trainer.optimizer,
@@ -390,7 +390,7 @@ def trained(name="hash", n_steps=2):
 
 def read(trainer, optimizer=None, encode=msgpack.packb):
     """A snapshot of as many parameters as the trainer has."""
-    params = np.random.default_rng(2).normal(size=trainer.model.n_params)
+    params = np.random.default_rng(2).normal(size=trainer.network.n_params)
     others = {} if optimizer is None else {"optimizer": optimizer}
     return numbanet.read_tcnn_snapshot(encode(snapshot(params, "float32", **others)))
 
@@ -398,10 +398,10 @@ def read(trainer, optimizer=None, encode=msgpack.packb):
 @pytest.mark.parametrize("encode", [msgpack.packb, as_json], ids=["msgpack", "json"])
 def test_restoring_with_the_state_of_adam(encode):
     trainer = trained()
-    state = adam_state(trainer.model.n_params)
+    state = adam_state(trainer.network.n_params)
     found = read(trainer, state, encode)
     found.restore(trainer)
-    assert same_bits(trainer.params, found.params)
+    assert same_bits(trainer.network.params, found.params)
     moments = [np.frombuffer(state[f"{k}_moments_binary"], "<f4") for k in ("first", "second")]
     steps = np.frombuffer(state["param_steps_binary"], "<u4")
     np.testing.assert_array_equal(trainer.optimizer_state, [*moments, steps])
@@ -421,24 +421,24 @@ def test_restoring_our_own_state_goes_on_bit_for_bit():
         "second_moments_binary": v.tobytes(),
         "param_steps_binary": k.astype("<u4").tobytes(),
     }
-    content = msgpack.packb(snapshot(first.params, "float32", optimizer=state))
+    content = msgpack.packb(snapshot(first.network.params, "float32", optimizer=state))
     numbanet.read_tcnn_snapshot(content).restore(second)
     for trainer in (first, second):
         trainer.training_step(*models.batch_of("hash", 20, 9))
-    assert same_bits(first.params, second.params)
+    assert same_bits(first.network.params, second.network.params)
     assert same_bits(first.optimizer_state, second.optimizer_state)
 
 
 def test_old_states_without_steps_count_from_zero():
     trainer = trained()
-    read(trainer, adam_state(trainer.model.n_params, param_steps_binary=...)).restore(trainer)
+    read(trainer, adam_state(trainer.network.n_params, param_steps_binary=...)).restore(trainer)
     assert not trainer.optimizer_state[2].any()
     assert trainer.optimizer_state[:2].any(axis=1).all()
 
 
 def test_wrappers_around_adam_are_looked_through():
     trainer = trained()
-    state = adam_state(trainer.model.n_params)
+    state = adam_state(trainer.network.n_params)
     decay = {"learning_rate": 0.1, "learning_rate_factor": 1.0, "nested": state}
     wrapped = {"weights_ema_binary": b"", "nested": decay}
     with pytest.warns(UserWarning, match="2 optimizers"):
@@ -464,7 +464,7 @@ def test_other_states_are_left_out_with_a_warning(state):
     found, optimizer = read(trainer, state), trainer.optimizer
     with pytest.warns(UserWarning, match="left out"):
         found.restore(trainer)
-    assert same_bits(trainer.params, found.params)
+    assert same_bits(trainer.network.params, found.params)
     assert not trainer.optimizer_state.any()
     assert trainer.n_steps == 0
     assert trainer.optimizer == optimizer
@@ -472,10 +472,10 @@ def test_other_states_are_left_out_with_a_warning(state):
 
 def test_adam_into_another_optimizer_warns():
     trainer = trained("one_blob")  # SGD
-    found = read(trainer, adam_state(trainer.model.n_params))
+    found = read(trainer, adam_state(trainer.network.n_params))
     with pytest.warns(UserWarning, match="only Adam"):
         found.restore(trainer)
-    assert same_bits(trainer.params, found.params)
+    assert same_bits(trainer.network.params, found.params)
 
 
 def test_without_a_state_the_optimizer_starts_anew():
@@ -483,7 +483,7 @@ def test_without_a_state_the_optimizer_starts_anew():
     assert trainer.optimizer_state.any()
     found = read(trainer)
     found.restore(trainer)
-    assert same_bits(trainer.params, found.params)
+    assert same_bits(trainer.network.params, found.params)
     assert not trainer.optimizer_state.any()
     assert trainer.n_steps == 0
 
@@ -511,7 +511,7 @@ def test_without_a_state_the_optimizer_starts_anew():
 )
 def test_damaged_states_change_nothing(changes):
     trainer = trained()
-    n = trainer.model.n_params
+    n = trainer.network.n_params
     bad = {"negative": ("second", -1), "infinite": ("first", math.inf)}
     if isinstance(changes, str):
         which, value = bad[changes]
@@ -526,7 +526,7 @@ def test_damaged_states_change_nothing(changes):
 
 def test_a_learning_rate_of_400_digits_is_refused():
     trainer = trained()
-    found = read(trainer, adam_state(trainer.model.n_params, base_learning_rate=10**400), as_json)
+    found = read(trainer, adam_state(trainer.network.n_params, base_learning_rate=10**400), as_json)
     with pytest.raises(SnapshotError, match="base_learning_rate") as caught:
         found.restore(trainer)
     assert len(str(caught.value)) < 400
@@ -534,7 +534,7 @@ def test_a_learning_rate_of_400_digits_is_refused():
 
 def test_parameters_that_are_not_finite_are_refused_unless_asked_for():
     trainer = trained()
-    n = trainer.model.n_params
+    n = trainer.network.n_params
     before = everything(trainer)
     for value in (np.nan, np.inf, -np.inf):
         params = np.zeros(n, np.float32)
@@ -548,7 +548,7 @@ def test_parameters_that_are_not_finite_are_refused_unless_asked_for():
         for a, b in zip(before, everything(trainer), strict=True):
             np.testing.assert_array_equal(a, b)
     found.restore(trainer, allow_nonfinite=True)
-    assert same_bits(trainer.params, params)
+    assert same_bits(trainer.network.params, params)
 
 
 @pytest.mark.parametrize("optimizer", [{"otype": "EMA"}, {"otype": "Shampoo"}], ids=str)
@@ -568,7 +568,7 @@ def test_an_optimizer_that_starts_anew_goes_on_as_a_new_one(optimizer):
     assert same_bits(old.trainer.inference_params, found.params)
     for model in (old, new):
         model.trainer.training_step(*models.batch_of("hash", 20, 5))
-    assert same_bits(old.trainer.params, new.trainer.params)
+    assert same_bits(old.network.params, new.network.params)
     assert same_bits(old.trainer.inference_params, new.trainer.inference_params)
     assert same_bits(old.trainer.optimizer_state, new.trainer.optimizer_state)
 
@@ -584,7 +584,7 @@ def test_only_regular_files_are_read(tmp_path):
 def test_another_number_of_parameters_is_refused():
     trainer = trained()
     before = everything(trainer)
-    with pytest.raises(SnapshotError, match=str(trainer.model.n_params)):
+    with pytest.raises(SnapshotError, match=str(trainer.network.n_params)):
         numbanet.read_tcnn_snapshot(GOLDEN).restore(trainer)
     for a, b in zip(before, everything(trainer), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -595,10 +595,10 @@ def test_a_model_from_a_file_of_instant_ngp():
     n_input_dims, n_output_dims, config = models.MODELS["hash"]
     trainer = trained()
     content = zlib.compress(
-        msgpack.packb({**config, "snapshot": snapshot(trainer.params, "float32")})
+        msgpack.packb({**config, "snapshot": snapshot(trainer.network.params, "float32")})
     )
     found = numbanet.read_tcnn_snapshot(content)
     model = numbanet.create_from_config(n_input_dims, n_output_dims, found.config, device="cpu")
     found.restore(model.trainer)
     x, _ = models.batch_of("hash", 30)
-    np.testing.assert_array_equal(model.trainer.inference(x), trainer.inference(x))
+    np.testing.assert_array_equal(model(x), trainer.network(x))

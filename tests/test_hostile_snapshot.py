@@ -48,7 +48,7 @@ def tensors_of(n_state=1, fill=0.5):
 
 
 def everything(trainer):
-    copies = trainer.params.copy(), trainer.optimizer_state.copy()
+    copies = trainer.network.params.copy(), trainer.optimizer_state.copy()
     return *copies, trainer.n_steps, trainer.n_skipped_steps, trainer.config()
 
 
@@ -83,7 +83,7 @@ def test_these_tests_write_snapshots_that_can_be_used(snapshot):
     trainer = create().trainer
     assert trainer.load(snapshot()) == {"name": "mine"}
     assert trainer.n_steps == 3
-    assert (trainer.params == 0.5).all()
+    assert (trainer.network.params == 0.5).all()
     assert (numbanet.load(snapshot(), device="cpu").trainer.optimizer_state == 0.5).all()
 
 
@@ -260,10 +260,10 @@ def test_so_is_every_state_that_is_not_finite(tmp_path, otype):
     """Or the next step would make parameters of it."""
     config = {**CONFIG, "optimizer": {"otype": otype}}
     trainer = numbanet.create_from_config(2, 1, config, device="cpu").trainer
-    names = [name for name, array in trainer._tensors().items() if name != "params" and array.size]
+    names = [name for name, array in trainer.tensors().items() if name != "params" and array.size]
     assert names
     for name in names:
-        array = trainer._tensors()[name].reshape(-1)
+        array = trainer.tensors()[name].reshape(-1)
         array[-1], before = np.nan, array[-1]
         trainer.save(tmp_path / "snapshot")
         array[-1] = before

@@ -390,9 +390,9 @@ def test_network_matches_its_twin(otype):
     for n in SIZES:
         x = np.random.default_rng(n).normal(size=(n, 13)).astype(np.float32)
         padded = np.concatenate([x, np.ones((n, 3))], axis=1)
-        y = network.inference(x)
+        y = network(x)
         assert_close(y, twin.forward(padded, params), 10 * TOLERANCE["value"])
-        np.testing.assert_array_equal(y, network.inference(x))
+        np.testing.assert_array_equal(y, network(x))
 
 
 # Losses

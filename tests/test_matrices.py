@@ -47,7 +47,7 @@ def test_matrices_evaluate_to_what_the_network_does(name):
     model, _ = models.create_lively(name)
     x, _ = models.batch_of(name, 50)
     outputs = evaluate(name, model.network, numbanet.to_matrices(model.network), x)
-    np.testing.assert_allclose(model.network.inference(x), outputs, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(model.network(x), outputs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,7 +58,7 @@ def test_another_model_evaluates_alike(name):
     n_matrix_params = first.network.network.n_params
     second.network.params[n_matrix_params:] = first.network.params[n_matrix_params:]
     numbanet.from_matrices(second.network, numbanet.to_matrices(first.network))
-    np.testing.assert_array_equal(second.network.inference(x), first.network.inference(x))
+    np.testing.assert_array_equal(second.network(x), first.network(x))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,7 +131,7 @@ def test_columns_of_ones_are_biases():
     (matrix,) = numbanet.to_matrices(network)
     x = np.random.default_rng(0).random((20, 3))
     outputs = x @ matrix[:, :3].T + matrix[:, 3:].sum(axis=1)
-    np.testing.assert_allclose(network.inference(x), outputs, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(network(x), outputs, rtol=1e-5, atol=1e-6)
 
 
 def test_matrices_that_do_not_fit_change_nothing():

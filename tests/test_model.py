@@ -39,7 +39,7 @@ def lively(name):
 
 def check_inference(network, twin, params, n, seed=0):
     x = models.inputs_of(twin, n, seed)
-    y = network.inference(x)
+    y = network(x)
     assert y.dtype == np.float32
     assert_close(y, twin.inference(x, params), TOLERANCE["output"])
     return y
@@ -134,12 +134,12 @@ def test_named_parameters_are_views_of_all_params(name):
 def test_params_can_be_replaced():
     model, twin = models.create_lively("smooth", seed=3)
     x = models.inputs_of(twin, 33)
-    before = model.network.inference(x)
+    before = model.network(x)
     params = np.random.default_rng(1).normal(size=twin.n_params).astype(np.float32)
-    given_params = model.network.inference(x, params=params)
-    np.testing.assert_array_equal(model.network.inference(x), before)
+    given_params = model.network(x, params=params)
+    np.testing.assert_array_equal(model.network(x), before)
     model.network.params[:] = params
-    np.testing.assert_array_equal(model.network.inference(x), given_params)
+    np.testing.assert_array_equal(model.network(x), given_params)
     assert_close(given_params, twin.inference(x, params), TOLERANCE["output"])
 
 
@@ -150,7 +150,7 @@ def test_one_padding_columns_act_as_biases():
     network.params[:] = twin.initial_params(1337)
     first = next(iter(network.named_parameters().values()))
     first[:, :-1] = 0
-    y = network.inference(np.random.default_rng(0).random((40, 5)))
+    y = network(np.random.default_rng(0).random((40, 5)))
     assert np.abs(y[0]).max() > 0
     np.testing.assert_array_equal(y, np.tile(y[0], (40, 1)))
 
@@ -276,17 +276,17 @@ def test_rows_do_not_depend_on_their_neighbours():
     """A row's output is the same in any batch and at any place in it."""
     model, twin = lively("hash")
     x = models.inputs_of(twin, 2500)
-    whole = model.network.inference(x)
+    whole = model.network(x)
     for rows in (slice(0, 1), slice(3, 20), slice(1000, 2300), slice(None, None, -1)):
-        np.testing.assert_array_equal(model.network.inference(x[rows]), whole[rows])
+        np.testing.assert_array_equal(model.network(x[rows]), whole[rows])
 
 
 def test_a_result_is_not_overwritten_by_the_next():
     model, twin = lively("hash")
     x = models.inputs_of(twin, 40)
-    first = model.network.inference(x)
+    first = model.network(x)
     kept = first.copy()
-    model.network.inference(x[::-1])
+    model.network(x[::-1])
     np.testing.assert_array_equal(first, kept)
 
 
@@ -338,7 +338,7 @@ def test_a_place_for_outputs_is_checked():
         np.testing.assert_array_equal(params, before)
     others = params.copy()
     with pytest.raises(ValueError, match=r"^out: shares memory with params"):
-        model.network.inference(x, others, out=others[:30].reshape(10, 3))
+        model.network(x, others, out=others[:30].reshape(10, 3))
 
 
 def test_two_python_threads_may_evaluate_at_once():
@@ -346,7 +346,7 @@ def test_two_python_threads_may_evaluate_at_once():
     models_and_twins = [lively(name) for name in ("hash", "smooth")]
     batches = [models.inputs_of(twin, 2000) for _, twin in models_and_twins]
     networks = [model.network for model, _ in models_and_twins]
-    expected = [network.inference(x) for network, x in zip(networks, batches, strict=True)]
+    expected = [network(x) for network, x in zip(networks, batches, strict=True)]
 
     def evaluate(k):
         return [networks[k % 2].inference(batches[k % 2]) for _ in range(20)]
@@ -391,7 +391,7 @@ def test_encoding_by_itself(config, alignment):
     exact = [array.astype(np.float64) for array in (x, params, dl_dy)]
     y, context = encoding.forward(x)
     assert_close(y, twin.forward(*exact[:2]), TOLERANCE["output"])
-    np.testing.assert_array_equal(encoding.inference(x), y)
+    np.testing.assert_array_equal(encoding(x), y)
 
     dl_dx = encoding.backward(context, dl_dy)
     assert_close(dl_dx, twin.backward_input(*exact), TOLERANCE["gradient"])

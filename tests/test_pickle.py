@@ -29,8 +29,8 @@ def test_a_spawned_process_evaluates_and_trains_on(spawned):
 
 def trained_on(model, batch):
     model.trainer.training_step(*batch)
-    values = model.network.inference(batch[0]), model.trainer.params, model.trainer.optimizer_state
-    same = model.trainer.model is model.network
+    values = model.network(batch[0]), model.network.params, model.trainer.optimizer_state
+    same = model.trainer.network is model.network
     return [np.asarray(each).tobytes() for each in values], model.trainer.n_steps, same
 
 
@@ -47,7 +47,7 @@ def test_a_copy_has_parameters_of_its_own(model, copied):
     found = copied(model)
     assert type(found) is type(model)
     x = np.random.default_rng(0).random((5, 3), np.float32)
-    np.testing.assert_array_equal(found.inference(x), model.inference(x))
+    np.testing.assert_array_equal(found(x), model(x))
     before = np.array(model.params)
     found.params[:] = 7
     np.testing.assert_array_equal(model.params, before)
@@ -59,7 +59,7 @@ def test_a_model_of_a_gpu_comes_back_to_the_gpu(cuda_device, monkeypatch):
     monkeypatch.setattr(targets, "find_device", {name: cuda_device}.__getitem__)
     found = pickle.loads(pickle.dumps(model))
     assert (found.network.device, found.network.precision) == (name, "float16")
-    mine, theirs = (each.network.target.to_host(each.trainer.params) for each in (model, found))
+    mine, theirs = (each.network.target.to_host(each.network.params) for each in (model, found))
     np.testing.assert_array_equal(theirs, mine)
 
 

@@ -156,5 +156,5 @@ def test_the_eikonal_loss_teaches_a_distance():
     assert np.mean(losses[-10:]) < 0.1 * np.mean(losses[:10])
     x = rng.random((1000, 2))
     distance = np.linalg.norm(x - 0.5, axis=1) - radius
-    error = np.mean(np.abs(network.inference(x)[:, 0] - distance))
+    error = np.mean(np.abs(network(x)[:, 0] - distance))
     assert error < 0.3 * np.mean(np.abs(distance))

@@ -39,7 +39,7 @@ def saved(tmp_path):
     model = models.create(NAME)
     train(model, 5)
     path = tmp_path / "model.safetensors"
-    model.trainer.save(path, metadata={"name": "image", "steps": [1, 2], "nested": {"psnr": 31.5}})
+    model.save(path, metadata={"name": "image", "steps": [1, 2], "nested": {"psnr": 31.5}})
     return path, model
 
 
@@ -50,13 +50,13 @@ def test_resumed_training_is_the_same_bit_for_bit(tmp_path, name, into):
     losses = train(straight, 10, name=name)
     first = models.create(name)
     train(first, 5, name=name)
-    first.trainer.save(tmp_path / "half")
+    first.save(tmp_path / "half")
     if into == "new":
         second = numbanet.load(tmp_path / "half", device="cpu")
     else:
         second = models.create(name, seed=4)
         train(second, 2, name=name)
-        second.trainer.load(tmp_path / "half")
+        second.load(tmp_path / "half")
     assert_same(first, second)
     assert train(second, 5, first=5, name=name) == losses[5:]
     assert_same(straight, second)
@@ -70,21 +70,21 @@ def test_loaded_model_is_equal(saved):
     assert loaded.optimizer == model.optimizer
     assert loaded.loss == model.loss
     x = models.batch_of(NAME, 40)[0]
-    np.testing.assert_array_equal(loaded.network.inference(x), model.network.inference(x))
+    np.testing.assert_array_equal(loaded.network(x), model.network(x))
     assert_same(loaded, model)
 
 
 def test_changed_learning_rate_is_kept(tmp_path):
     model = models.create(NAME)
     model.trainer.learning_rate = 0.125
-    model.trainer.save(tmp_path / "snapshot")
+    model.save(tmp_path / "snapshot")
     assert numbanet.load(tmp_path / "snapshot", device="cpu").trainer.learning_rate == 0.125
 
 
 def test_saving_changes_nothing(saved):
     path, model = saved
     before = [np.copy(value) for value in everything(model)]
-    model.trainer.save(path)
+    model.save(path)
     for a, b in zip(before, everything(model), strict=True):
         np.testing.assert_array_equal(a, b)
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
@@ -92,7 +92,7 @@ def test_saving_changes_nothing(saved):
 
 def test_paths_may_be_strings(tmp_path):
     model = models.create(NAME)
-    model.trainer.save(str(tmp_path / "snapshot"))
+    model.save(str(tmp_path / "snapshot"))
     assert_same(numbanet.load(str(tmp_path / "snapshot"), device="cpu"), model)
 
 
@@ -116,7 +116,7 @@ def test_a_full_disk_leaves_the_old_file(saved, n_bytes):
     content = path.read_bytes()
     train(model, 1)
     with full_disk(n_bytes), pytest.raises(OSError):  # noqa: PT011 (its text is the system's)
-        model.trainer.save(path)
+        model.save(path)
     assert path.read_bytes() == content
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
@@ -137,7 +137,7 @@ def test_metadata_that_is_no_json_leaves_the_old_file(saved, metadata):
     path, model = saved
     before = path.read_bytes()
     with pytest.raises(TypeError, match=r"^metadata: ") as raised:
-        model.trainer.save(path, metadata)
+        model.save(path, metadata)
     assert len(str(raised.value)) < 400
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
@@ -146,7 +146,7 @@ def test_metadata_that_is_no_json_leaves_the_old_file(saved, metadata):
 def test_saving_into_no_directory_names_the_path(saved):
     path, model = saved
     with pytest.raises(OSError, match="nowhere"):
-        model.trainer.save(path.parent / "nowhere" / "snapshot")
+        model.save(path.parent / "nowhere" / "snapshot")
 
 
 # Failing to load
@@ -178,7 +178,7 @@ def assert_refused(path, match=None):
         numbanet.load(path, device="cpu")
     assert path.name in str(caught.value)
     with pytest.raises(SnapshotError, match=match):
-        model.trainer.load(path)
+        model.load(path)
     for a, b in zip(before, everything(model), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -346,7 +346,7 @@ def test_a_model_of_another_config_is_refused(saved):
     other = models.create("smooth")
     before = other.network.params.copy()
     with pytest.raises(SnapshotError, match=path.name):
-        other.trainer.load(path)
+        other.load(path)
     np.testing.assert_array_equal(other.network.params, before)
 
 

@@ -34,9 +34,9 @@ def test_whole_stack(tmp_path):
     losses = [float(model.trainer.training_step(*batch())) for _ in range(200)]
     assert losses[-1] < 2e-3 < 0.1 < losses[0]
 
-    model.trainer.save(tmp_path / "model.safetensors")
+    model.save(tmp_path / "model.safetensors")
     loaded = numbanet.load(tmp_path / "model.safetensors", device="cpu")
     x, targets = batch()
-    y = loaded.network.inference(x)
+    y = loaded.network(x)
     assert np.mean((y - targets) ** 2) < 2e-3
-    np.testing.assert_array_equal(y, model.network.inference(x))
+    np.testing.assert_array_equal(y, model.network(x))

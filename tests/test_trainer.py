@@ -103,7 +103,7 @@ def test_loss_is_lazy_and_stays():
 def test_loss_is_the_mean_over_samples_and_dims():
     model = models.create("hash")
     x, targets = models.batch_of("hash", 77)
-    y = model.network.inference(x).astype(np.float64)
+    y = model.network(x).astype(np.float64)
     loss = model.trainer.training_step(x, targets, run_optimizer=False)
     assert math.isclose(float(loss), np.mean((y - targets) ** 2), rel_tol=TOLERANCE["loss"])
 
@@ -122,7 +122,7 @@ def test_external_gradient_replaces_that_of_the_loss():
         loss = model.trainer.training_step(x, given_targets, None, False, dl_dx, dl_dy)
         assert_close(dl_dx, expected[0], TOLERANCE["gradient"])
         assert_close(network.gradients, expected[1], TOLERANCE["gradient"])
-    y = network.inference(x).astype(np.float64)
+    y = network(x).astype(np.float64)
     value = naive.loss({"otype": "RelativeL2"})(y, targets, np.ones_like(y))[0].mean()
     assert math.isclose(float(loss), value, rel_tol=TOLERANCE["loss"])
 
@@ -236,7 +236,7 @@ def test_inference_params_without_an_average_are_the_params():
     first.trainer.training_step(x, targets)
     second.trainer.training_step(x, targets, use_inference_params=True)
     np.testing.assert_array_equal(first.network.params, second.network.params)
-    np.testing.assert_array_equal(first.trainer.inference(x), first.network.inference(x))
+    np.testing.assert_array_equal(first(x), first.network(x))
 
 
 @pytest.mark.parametrize("n", [0, 1])
@@ -307,7 +307,7 @@ def test_an_image_is_learned():
         x = (np.stack([column, row], axis=1) + 0.5) / size
         model.trainer.training_step(x, picture[row, column])
     y, x = (np.mgrid[:size, :size] + 0.5) / size
-    learned = model.network.inference(np.stack([x.ravel(), y.ravel()], axis=1))
+    learned = model.network(np.stack([x.ravel(), y.ravel()], axis=1))
     error = np.mean((learned.reshape(picture.shape) - picture) ** 2)
     assert -10 * np.log10(error) > 24
 
@@ -352,11 +352,11 @@ def test_a_density_that_gives_no_finite_loss_is_skipped(value):
 def test_a_grid_survives_inputs_that_are_not_finite():
     model = models.create("hash")
     x, targets = models.batch_of("hash", 300)
-    expected = model.network.inference(x)
+    expected = model.network(x)
     x[5] = np.nan, 0.5
     x[7] = np.inf, -np.inf
     x[9] = 3e38, -1e20
-    y = model.network.inference(x)
+    y = model.network(x)
     others = np.setdiff1d(np.arange(300), [5, 7, 9])
     np.testing.assert_array_equal(y[others], expected[others])
     with warnings.catch_warnings():
@@ -412,12 +412,12 @@ def test_changing_the_learning_rate_compiles_nothing_and_works():
 def test_a_second_model_of_equal_config_compiles_nothing():
     name = "hash"
     train(models.create(name), name, 1)
-    models.create(name).network.inference(np.zeros((3, 2)))
+    models.create(name).network(np.zeros((3, 2)))
     with compiles_nothing():
         model = models.create(name, seed=99)
         train(model, name, 2, n=31)
         train(model, name, 1, n=1000)
-        model.network.inference(np.zeros((3, 2)))
+        model.network(np.zeros((3, 2)))
 
 
 def test_hyperparams_keep_what_is_not_named():
@@ -497,12 +497,12 @@ def test_loading_takes_the_options_over(tmp_path):
     x, y = models.batch_of("hash", 64)
     first = models.create("hash")
     first.trainer.training_step(x, y)
-    first.trainer.save(tmp_path / "snapshot")
+    first.save(tmp_path / "snapshot")
     config = models.config_of("hash")
     config["optimizer"] = {"otype": "Adam", "learning_rate": 0.5}
     config["loss"] = {"otype": "L1"}
     second = numbanet.create_from_config(2, 3, config, device="cpu")
-    second.trainer.load(tmp_path / "snapshot")
+    second.load(tmp_path / "snapshot")
     assert second.trainer.optimizer == first.trainer.optimizer
     assert second.trainer.loss == first.trainer.loss
 
@@ -510,5 +510,5 @@ def test_loading_takes_the_options_over(tmp_path):
 def test_input_gradient_is_at_the_parameters_for_inference():
     model = models.create("hash")
     x, _ = models.batch_of("hash", 7)
-    ours = model.trainer.input_gradient(1, x)
+    ours = model.input_gradient(1, x)
     np.testing.assert_array_equal(ours, model.network.input_gradient(1, x))

@@ -43,7 +43,7 @@ def digest_after_training(optimizer):
     x = np.random.default_rng(0).random((64, 2), np.float32)
     for _ in range(10):
         trainer.training_step(x, np.sin(5 * x[:, :1]))
-    return hashlib.sha256(np.ascontiguousarray(trainer.params)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(trainer.network.params)).hexdigest()
 
 
 if __name__ == "__main__":

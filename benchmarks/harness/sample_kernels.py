@@ -20,8 +20,8 @@ def passes(model):
     x = rng.random((N_SAMPLES, model.network.n_input_dims), np.float32)
     y = rng.random((N_SAMPLES, model.network.n_output_dims), np.float32)
     yield "training step", lambda: model.trainer.training_step(x, y)
-    yield "inference", lambda: model.trainer.inference(x)
-    yield GRADIENT, lambda: model.trainer.input_gradient(0, x)
+    yield "inference", lambda: model(x)
+    yield GRADIENT, lambda: model.input_gradient(0, x)
     chain = chain_of(model.network)
     yield CHAIN, lambda: chain.input_gradient(0, x)
 

@@ -12,7 +12,8 @@ class Numbanet(Method):
 
     def __init__(self, job, params):
         model = numbanet.create_from_config(job.n_inputs, job.n_outputs, job.config, **self.options)
-        self.job, self.trainer, self.network = job, model.trainer, model.network
+        self.job, self.model = job, model
+        self.trainer, self.network = model.trainer, model.network
         self.network.params = job.padded(params, self.network.n_params)
 
     def versions(self):
@@ -23,7 +24,7 @@ class Numbanet(Method):
         return self.trainer.training_step(inputs, targets)
 
     def inference(self, inputs):
-        return self.trainer.inference(inputs)
+        return self(inputs)
 
     def loss_and_gradients(self, inputs, targets):
         loss = float(self.trainer.training_step(inputs, targets, run_optimizer=False))

@@ -108,7 +108,7 @@ def encodings(rng):
         has_params = model.n_params > 0
 
         def forward(model=model, x=x):
-            return [model.inference(x)]
+            return [model(x)]
 
         def gradient(model=model, context=context, dl_dy=dl_dy, has_params=has_params):
             dl_dx = model.backward(context, dl_dy, input_gradient=not has_params)

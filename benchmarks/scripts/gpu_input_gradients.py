@@ -47,7 +47,7 @@ def gradients(method, batch, dl_dx, mode):
     has_inputs, gradient_mode = MODES[mode]
     found = {"inputs": dl_dx} if has_inputs else {}
     if gradient_mode == "overwrite":
-        found["parameters"] = method.trainer.model.gradients
+        found["parameters"] = method.trainer.network.gradients
     return {name: np.asarray(array.numpy(), np.float64) for name, array in found.items()}
 
 

@@ -99,7 +99,7 @@ def measure(name, sizes):
             if not error < MOST_ERROR:
                 sys.exit(f"{name}, {n} samples, {way}: gradients are off by {error:.1e}")
             calls[way] = partial(model.trainer.training_step, *batch)
-        calls["inference"] = partial(first.trainer.inference, batch[0])
+        calls["inference"] = partial(first, batch[0])
         times = {way: [] for way in calls}
         for call in calls.values():
             for _ in range(5):

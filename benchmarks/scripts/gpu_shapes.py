@@ -80,7 +80,7 @@ def with_shape(job, n_warps, n_blocks, n_started, streams):
         return None
     engine.fused.inference_shape = FusedShape(layout, n_blocks, n_started)
     device._built.clear()  # shapes that share their code would share its share of the cache too
-    model.trainer.inference(np.zeros((1, job[1]), np.float32))
+    model(np.zeros((1, job[1]), np.float32))
     return model
 
 
@@ -100,7 +100,7 @@ def batch_of(job, n, model):
 def results(model, x, y):
     """Outputs, and gradients of the parameters."""
     model.trainer.training_step(x, y, run_optimizer=False)
-    return [np.asarray(a) for a in (model.trainer.inference(x), model.network.gradients)]
+    return [np.asarray(a) for a in (model(x), model.network.gradients)]
 
 
 def assert_as_exact(models, job, x, y):
@@ -141,7 +141,7 @@ def compare(title, models, call):
 
 
 def infer(x):
-    return lambda model: model.trainer.inference(x)
+    return lambda model: model(x)
 
 
 def step(x, y):

@@ -43,7 +43,7 @@ def main(name: str = "config_hash") -> None:
         device.launches.clear()
 
     def infer(i, out=None):
-        model.trainer.inference(batches[i % N_BATCHES][0], out=out)
+        model(batches[i % N_BATCHES][0], out=out)
         device.launches.clear()
 
     infer_to = partial(infer, out=place(N_SAMPLES, DIMS[1]))

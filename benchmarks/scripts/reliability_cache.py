@@ -85,9 +85,9 @@ def work(config: str, n_steps: str, loads: str = "", saves: str = "") -> None:
     x, y = rng.random((100, 2), np.float32), rng.random((100, 3), np.float32)
     for step in range(int(n_steps)):
         if saves and step == int(n_steps) // 2:
-            model.trainer.save(saves)
+            model.save(saves)
         model.trainer.training_step(x, y)
-    print(hashlib.sha256(np.ascontiguousarray(model.trainer.params)).hexdigest())
+    print(hashlib.sha256(np.ascontiguousarray(model.network.params)).hexdigest())
 
 
 def started(cache: Path, config: dict, *arguments) -> subprocess.Popen:

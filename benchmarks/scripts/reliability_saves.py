@@ -55,7 +55,7 @@ def kill_saves(model: numbanet.TrainableModel, path: Path, n: int) -> None:
         check(stored in (completed, completed + 1), f"{stored} saves, expected {completed}")
         n_unseen += stored - completed
         n_saved = stored
-    model.trainer.save(path, {"n_saves": n_saved})
+    model.save(path, {"n_saves": n_saved})
     left = leftovers(path)
     check(left == [], f"files are left: {left}")
     print(
@@ -71,7 +71,7 @@ def seconds_of_a_save(model: numbanet.TrainableModel, path: Path) -> float:
     times = []
     for _ in range(5):
         start = time.perf_counter()
-        model.trainer.save(path, {"n_saves": 0})
+        model.save(path, {"n_saves": 0})
         times.append(time.perf_counter() - start)
     return sorted(times)[2]
 
@@ -84,7 +84,7 @@ def killed_process(model, path: Path, n_saved: int, seconds: float) -> int:
         try:
             while True:
                 n_saved += 1
-                model.trainer.save(path, {"n_saves": n_saved})
+                model.save(path, {"n_saves": n_saved})
                 os.write(writer, b".")
         finally:
             os._exit(1)
@@ -108,7 +108,7 @@ def fill_disks(model: numbanet.TrainableModel, folder: Path, n: int) -> None:
     with small_disk(folder / "disk") as (kind, full):
         path = folder / "disk" / "saves" / "saved.safetensors"
         path.parent.mkdir()
-        model.trainer.save(path, {"n_saves": 0})
+        model.save(path, {"n_saves": 0})
         content = path.read_bytes()
         for k in range(n):
             with full(k * len(content) // n):
@@ -116,7 +116,7 @@ def fill_disks(model: numbanet.TrainableModel, folder: Path, n: int) -> None:
             check(path.read_bytes() == content, "the file has changed")
             left = leftovers(path)
             check(left == [], f"files are left: {left}")
-        model.trainer.save(path, {"n_saves": n})
+        model.save(path, {"n_saves": n})
         check(numbanet.load(path, device="cpu").metadata == {"n_saves": n}, "not the last one")
     print(
         f"{n} times {kind}, with room for 0 to {100 * (n - 1) // n} % of a snapshot:\n"
@@ -127,7 +127,7 @@ def fill_disks(model: numbanet.TrainableModel, folder: Path, n: int) -> None:
 
 def check_refused(model: numbanet.TrainableModel, path: Path) -> None:
     try:
-        model.trainer.save(path)
+        model.save(path)
     except OSError as error:
         check(error.errno in (errno.ENOSPC, errno.EFBIG), f"another error: {error}")
         check(error.filename == str(path), f"an error that does not name {path}: {error}")

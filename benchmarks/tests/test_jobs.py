@@ -29,7 +29,7 @@ def test_the_reference_computes_what_the_model_does(name):
     x = rng.random((300, job.n_inputs), np.float32)
     y = rng.random((300, job.n_outputs), np.float32)
     expected = reference.forward(x)[-1]
-    np.testing.assert_allclose(model.trainer.inference(x), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(model(x), expected, rtol=0, atol=1e-4)
     for _ in range(3):
         loss = float(model.trainer.training_step(x, y))
         assert loss == pytest.approx(reference.step(x, y), rel=1e-3)

@@ -72,9 +72,9 @@ def give(case: tuple[str, list], folder: Path) -> None:
         case "dl_dinput":
             trainer.training_step(x, y, dl_dinput=direction)
         case "inference":
-            trainer.inference(x)
+            model()(x)
         case "inference_params":
-            network.inference(x, params)
+            network(x, params)
         case "backward":
             network.backward(network.forward(x)[1], y)
         case "double_backward":
@@ -88,7 +88,7 @@ def give(case: tuple[str, list], folder: Path) -> None:
             numbanet.from_matrices(network, [x, y])
     assert np.isfinite(network.params).all(), "parameters are infinite or NaN"
     assert np.isfinite(trainer.inference_params).all(), "averages are infinite or NaN"
-    trainer.model.params = before
+    trainer.network.params = before
 
 
 FORMAT = Format("arrays", generate, give, (TypeError, ValueError), (RuntimeWarning, UserWarning))

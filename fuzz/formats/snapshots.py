@@ -32,7 +32,7 @@ def generate(rng) -> tuple:
 
 
 def everything(trainer) -> list:
-    arrays = [np.array(array) for array in trainer._tensors().values()]
+    arrays = [np.array(array) for array in trainer.tensors().values()]
     return [*arrays, trainer.n_steps, trainer.n_skipped_steps, trainer.optimizer, trainer.loss]
 
 
@@ -40,16 +40,17 @@ def load(case: tuple, folder: Path) -> None:
     """Load it as a new model, and into a trainer, which a refusal leaves as it was."""
     usable, header, is_damaged, seed = case
     file = folder / "snapshot"
-    trainer = numbanet.create_from_config(*DIMS, usable, device="cpu").trainer
+    model = numbanet.create_from_config(*DIMS, usable, device="cpu")
+    trainer = model.trainer
     try:
-        write_snapshot(file, trainer._tensors(), header)
+        write_snapshot(file, trainer.tensors(), header)
     except (TypeError, ValueError):  # what JSON cannot hold, or too much of it
         return
     if is_damaged:
         file.write_bytes(damaged(np.random.default_rng(seed), file.read_bytes()))
     before = everything(trainer)
     try:
-        trainer.load(file)
+        model.load(file)
     except SnapshotError:
         for old, new in zip(before, everything(trainer), strict=True):
             assert np.array_equal(old, new), "a refused snapshot changed the trainer"

@@ -74,8 +74,8 @@ def run_everything(model: numbanet.TrainableModel, n: int) -> None:
     trainer.training_step(inputs, outputs)
     trainer.training_step(inputs, outputs, pdf=np.ones_like(outputs), dl_dinput=dl_dinput)
     trainer.training_step(inputs, None, external_dl_dy=outputs, use_inference_params=True)
-    trainer.inference(inputs)
-    trainer.input_gradient(0, inputs)
+    model(inputs)
+    model.input_gradient(0, inputs)
 
 
 def train_once(model: numbanet.TrainableModel, n: int) -> None:

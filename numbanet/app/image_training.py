@@ -193,7 +193,7 @@ class ImageTraining:
         first_step = course.step
         started = time.perf_counter()
         with progress.compiling():
-            self.model.trainer.inference(self.photograph.centres(0, 1))
+            self.model(self.photograph.centres(0, 1))
             if course.step < n_steps:
                 self.advance()
                 self.read_loss()
@@ -250,7 +250,7 @@ class ImageTraining:
 
     def strip(self, first: int, last: int) -> np.ndarray:
         """The network's picture in linear light, some rows of it, [rows, width, 3]."""
-        colours = self.model.trainer.inference(self.photograph.centres(first, last))
+        colours = self.model(self.photograph.centres(first, last))
         colours = self.target.to_host(colours)  # waits for a GPU
         return colours.reshape(last - first, self.photograph.width, 3)
 
@@ -282,7 +282,7 @@ class ImageTraining:
         saved = {"job": asdict(self.job), "course": asdict(self.course)}
         path = self.output / FILES["snapshot"]
         with writing(path):
-            self.model.trainer.save(path, metadata={METADATA_KEY: saved})
+            self.model.save(path, metadata={METADATA_KEY: saved})
 
     @property
     def samples_per_second(self) -> float:

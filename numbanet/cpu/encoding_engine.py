@@ -1,10 +1,11 @@
 """An encoding by itself on the CPU: calls its kernels with arrays that were checked before."""
 
 import numpy as np
+from numba import get_num_threads
 
 from numbanet.cpu import encoding_kernels as kernels
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.engine import Gradients
+from numbanet.engine import Gradients, Service
 
 
 class EncodingEngine:
@@ -13,6 +14,10 @@ class EncodingEngine:
     def __init__(self, encoding: AbstractEncoding):
         self._encoding, self._key = encoding, encoding.kernel_key()
         self._numbers = np.array(encoding.numbers, np.int64)
+
+    def services(self) -> list[Service]:
+        reason = f"tiles of samples, {get_num_threads()} threads; float32 is all a CPU has"
+        return [Service("all passes", "CPU, a kernel for each pass", reason)]
 
     def forward(
         self, inputs: np.ndarray, params: np.ndarray, outputs: np.ndarray | None = None

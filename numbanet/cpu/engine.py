@@ -1,13 +1,14 @@
 """The CPU engine: calls the CPU's kernels with arrays that were checked before."""
 
 import numpy as np
+from numba import get_num_threads
 
 from numbanet.cpu import kernels, operations
 from numbanet.cpu.double_backward import double_backward_kernel
 from numbanet.cpu.encoding_engine import EncodingEngine
 from numbanet.cpu.kernels import TrainingPlan
 from numbanet.encoded_network import EncodedNetwork
-from numbanet.engine import Batch, Gradients, LossSums
+from numbanet.engine import Batch, Gradients, LossSums, Service
 from numbanet.losses.base import AbstractLoss
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 
@@ -24,6 +25,13 @@ class CpuEngine:
         self.model = model
         self._encoding = EncodingEngine(model.encoding)
         self._key, self._numbers = model.kernel_key(), np.array(model.encoding.numbers, np.int64)
+
+    def services(self) -> list[Service]:
+        reason = f"tiles of samples, {get_num_threads()} threads; float32 is all a CPU has"
+        return [
+            Service("inference, training", "CPU, encoding and network in one kernel", reason),
+            Service("second derivatives", "CPU, a kernel for each of the two", reason),
+        ]
 
     def inference(
         self, inputs: np.ndarray, params: np.ndarray, outputs: np.ndarray | None = None

@@ -8,10 +8,11 @@ from numbanet.cuda.fused.engine import Fused
 from numbanet.cuda.launch.kernel import exclusive
 from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.memory.workspace import Workspace
+from numbanet.cuda.serving import services
 from numbanet.cuda.tables.gradients import ModelTables, tables_of
 from numbanet.cuda.wide.engine import Wide
 from numbanet.encoded_network import EncodedNetwork
-from numbanet.engine import Batch, Gradients, LossSums
+from numbanet.engine import Batch, Gradients, LossSums, Service
 from numbanet.losses.base import AbstractLoss
 from numbanet.storage.views import FLOAT_BYTES
 
@@ -40,7 +41,7 @@ class CudaEngine:
                 "'float16' or 'bfloat16' on a newer GPU, or fused=None"
             )
         self._device = device
-        self._required = bool(fused)
+        self._asked, self._required = fused, bool(fused)
         self.model, self.precision = model, precision
         self.workspace = Workspace(device, model, precision)
         self.chain = Chain(self.workspace)
@@ -48,6 +49,9 @@ class CudaEngine:
         self.fused = Fused(self.workspace) if fuses else None
         self.wide = Wide(self.workspace) if fuses else None
         self.tables = tables_of(device, model.encoding, precision) if fuses else None
+
+    def services(self) -> list[Service]:
+        return services(self._device, self.precision, self.fused, self.wide, self._asked)
 
     @property
     def generation(self) -> int:

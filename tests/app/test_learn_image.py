@@ -177,15 +177,15 @@ def test_what_a_snapshot_says_about_a_training_is_checked(photograph, config, tm
     for part, option, value in cases:
         metadata = copy.deepcopy(model.metadata)
         metadata["learn_image"][part][option] = value
-        model.trainer.save(snapshot, metadata)
+        model.save(snapshot, metadata)
         with pytest.raises(UsageError, match="was not saved by learn-image"):
             learn_image(photograph, n_steps=9, output=output, resume=snapshot)
     metadata = copy.deepcopy(model.metadata)
     metadata["learn_image"]["job"]["batch_size"] = 2**30
-    model.trainer.save(snapshot, metadata)
+    model.save(snapshot, metadata)
     with pytest.raises(UsageError, match="--batch-size 1073741824"):
         learn_image(photograph, n_steps=9, output=output, resume=snapshot)
-    model.trainer.save(snapshot, model.metadata)
+    model.save(snapshot, model.metadata)
     assert learn_image(photograph, n_steps=4, output=output, resume=snapshot).step == 4
 
 

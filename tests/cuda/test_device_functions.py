@@ -101,7 +101,7 @@ def test_a_kernel_gets_what_inference_gives(cuda_device, name):
     assert functions.fused == (name in FUSED)
     y = evaluated(network, functions, x)
     assert np.ptp(y, axis=0).min() > 1e-2
-    assert_close(y, network.inference(x).numpy(), TOLERANCE[network.precision])
+    assert_close(y, network(x).numpy(), TOLERANCE[network.precision])
 
 
 @pytest.mark.parametrize("n", [1, 31, 33])
@@ -109,7 +109,7 @@ def test_any_number_of_samples(cuda_device, n):
     network = create("hash", cuda_device).network
     x = inputs(network, n)
     y = evaluated(network, network.device_functions(threads_per_block=32), x)
-    assert_close(y, network.inference(x).numpy(), TOLERANCE["float16"])
+    assert_close(y, network(x).numpy(), TOLERANCE["float16"])
 
 
 @pytest.mark.parametrize("name", ["hash", "one_blob", "composite"])
@@ -118,7 +118,7 @@ def test_lanes_without_a_sample_disturb_nobody(cuda_device, name):
     network = create(name, cuda_device).network
     functions = network.device_functions(threads_per_block=64)
     rng, x = np.random.default_rng(1), inputs(network, N)
-    expected, is_garbage = network.inference(x).numpy(), rng.random(N) < 0.7
+    expected, is_garbage = network(x).numpy(), rng.random(N) < 0.7
     x[is_garbage] = rng.choice(GARBAGE, (is_garbage.sum(), network.n_input_dims))
     y = evaluated(network, functions, x)
     assert 0 < is_garbage.sum() < N
@@ -140,7 +140,7 @@ def test_compute_capability_8_0(pytestconfig):
     functions, x = network.device_functions(), inputs(network, N)
     assert functions.fused
     y = evaluated(network, functions, x)
-    assert_close(y, network.inference(x).numpy(), TOLERANCE["float16"])
+    assert_close(y, network(x).numpy(), TOLERANCE["float16"])
 
 
 def test_each_lane_works_alone_before_ampere(pytestconfig):
@@ -148,7 +148,7 @@ def test_each_lane_works_alone_before_ampere(pytestconfig):
     functions, x = network.device_functions(), inputs(network, N)
     assert not functions.fused
     y = evaluated(network, functions, x)
-    assert_close(y, network.inference(x).numpy(), TOLERANCE["float16"])
+    assert_close(y, network(x).numpy(), TOLERANCE["float16"])
 
 
 # Blocks and shared memory
@@ -176,7 +176,7 @@ def test_a_block_may_have_dimensions_and_take_many_tiles(cuda_device):
     functions.kernel(raster, block=(8, 4, 2))  # of which no launch is needed to be allowed
     functions.kernel(raster, block=(8, 8))((4, 1), network.kernel_params(), image)
     x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
-    expected = network.inference(np.stack([x.ravel(), y.ravel()], axis=1)).numpy()
+    expected = network(np.stack([x.ravel(), y.ravel()], axis=1)).numpy()
     assert_close(image.numpy().reshape(-1, 3), expected, TOLERANCE["float16"])
 
 
@@ -232,7 +232,7 @@ def test_other_weights_can_be_loaded_in_the_same_kernel(cuda_device):
     target, y = network.target, network.target.zeros(64, 6)
     params = network.kernel_params(), network.kernel_params(others)
     functions.kernel(both)(1, *params, target.from_host(x), y)
-    expected = [network.inference(x).numpy(), network.inference(x, others).numpy()]
+    expected = [network(x).numpy(), network(x, others).numpy()]
     assert_close(y.numpy(), np.concatenate(expected, axis=1), TOLERANCE["float16"])
 
 
@@ -265,7 +265,7 @@ def test_shared_memory_in_front_is_left_alone(pytestconfig, shared_offset):
     assert functions.shared_bytes == base + -(-shared_offset // 16) * 16
     assert functions.kernel(lambda params: None, shared_bytes=99999).shared_bytes == 99999
     y = evaluated(network, functions, x)
-    assert_close(y, network.inference(x).numpy(), TOLERANCE["float16"])
+    assert_close(y, network(x).numpy(), TOLERANCE["float16"])
 
 
 # Parameters
@@ -291,9 +291,9 @@ def test_the_kernel_sees_what_training_has_changed(cuda_device):
     after = run()
     assert len(cuda_device._built) == n_kernels
     assert np.abs(after - before).max() > 1e-2
-    assert_close(after, network.inference(x).numpy(), TOLERANCE["float16"])
+    assert_close(after, network(x).numpy(), TOLERANCE["float16"])
     others = 0.5 * network.params.numpy()
-    assert_close(run(others), network.inference(x, others).numpy(), TOLERANCE["float16"])
+    assert_close(run(others), network(x, others).numpy(), TOLERANCE["float16"])
 
 
 def test_the_average_of_an_optimizer(cuda_device):
@@ -305,8 +305,8 @@ def test_the_average_of_an_optimizer(cuda_device):
     for _ in range(2):
         model.trainer.training_step(x, np.ones((N, 3)))
     y = evaluated(network, network.device_functions(), x, model.trainer.inference_params)
-    assert_close(y, model.trainer.inference(x).numpy(), TOLERANCE["float16"])
-    assert np.abs(y - network.inference(x).numpy()).max() > 1e-3
+    assert_close(y, model(x).numpy(), TOLERANCE["float16"])
+    assert np.abs(y - network(x).numpy()).max() > 1e-3
 
 
 def test_an_address_stands_for_the_parameters(cuda_device):
@@ -318,7 +318,7 @@ def test_an_address_stands_for_the_parameters(cuda_device):
     for address in (params.address, np.uint64(params.address)):
         y = target.zeros(N, 3)
         kernel(3, address, *arrays, y)
-        assert_close(y.numpy(), network.inference(x).numpy(), TOLERANCE["float16"])
+        assert_close(y.numpy(), network(x).numpy(), TOLERANCE["float16"])
 
 
 # Other arguments of kernels
@@ -442,7 +442,7 @@ def test_numba_compiles_the_kernel_by_itself(pytestconfig):
     scalars = [scalar for each in arguments for scalar in parameter(each, "", device)[1]]
     shared_bytes, block = functions.shared_bytes, functions.threads_per_block
     Module(text, device.memory).launch(name, 3, block, [v for _, v in scalars], shared_bytes)
-    assert_close(y.numpy(), network.inference(x).numpy(), TOLERANCE["float16"])
+    assert_close(y.numpy(), network(x).numpy(), TOLERANCE["float16"])
 
 
 def test_numba_launches_the_kernel_by_itself(gpu):
@@ -453,4 +453,4 @@ def test_numba_launches_the_kernel_by_itself(gpu):
     configured = kernel[3, functions.threads_per_block, 0, functions.shared_bytes]
     configured(network.kernel_params(), target.from_host(x), target.from_host(GARBAGE), y)
     cuda.synchronize()
-    assert_close(y.numpy(), network.inference(x).numpy(), TOLERANCE["float16"])
+    assert_close(y.numpy(), network(x).numpy(), TOLERANCE["float16"])

@@ -26,8 +26,8 @@ def test_the_chain_computes_what_the_fused_kernel_does():
     n_launches, outputs, losses = {}, [], []
     for fused in (None, True, False):
         model, _ = create_lively("hash", device=device, precision="float16", fused=fused)
-        outputs.append(model.trainer.inference(x).numpy())
-        n_launches[fused] = len(launches_of(device, lambda m=model: m.trainer.inference(x)))
+        outputs.append(model(x).numpy())
+        n_launches[fused] = len(launches_of(device, lambda m=model: m(x)))
         losses.append(float(model.trainer.training_step(x, targets)))
     assert n_launches[None] == n_launches[True] == 1 < n_launches[False]
     np.testing.assert_array_equal(outputs[0], outputs[1])
@@ -53,7 +53,7 @@ def test_a_model_that_cannot_be_fused_says_so():
     x, targets = batch_of("identity", 3)
     model = create("identity", device=shared_device(), precision="float16", fused=True)
     with pytest.raises(ValueError, match="fused=True: inference of this model cannot be fused"):
-        model.trainer.inference(x)
+        model(x)
     with pytest.raises(ValueError, match="fused=True: a step of this model cannot be fused"):
         model.trainer.training_step(x, targets)
 

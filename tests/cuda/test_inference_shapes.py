@@ -52,7 +52,7 @@ def test_shapes(encoding, n_neurons, n_hidden_layers, capability, n_warps, n_blo
     config = {"encoding": encoding, "network": network}
     model = numbanet.create_from_config(2, 3, config, device=device, precision="float16")
     device.launches.clear()
-    outputs = model.trainer.inference(model.network.target.empty(n, 2))
+    outputs = model(model.network.target.empty(n, 2))
     assert outputs.shape == (n, 3)
     ((kernel, grid, block, shared_bytes),) = device.launches
     assert kernel.name.startswith("fused_inference")

@@ -48,7 +48,7 @@ def curve(photograph, device):
         trainer.training_step(*pixels(photograph, rng, BATCH))
         if step % 20 == 0:
             y = trainer.inference(x)
-            error = np.mean((trainer.model.target.to_host(y) - colours) ** 2)
+            error = np.mean((trainer.network.target.to_host(y) - colours) ** 2)
             values.append(-10 * np.log10(error))
     return np.array(values)
 

@@ -20,7 +20,7 @@ def create(device):
 
 def arrays_of(trainer):
     training = trainer._training
-    return [trainer.params, training.state, training.matrices, training.statistics]
+    return [trainer.network.params, training.state, training.matrices, training.statistics]
 
 
 def copies_of(trainer):
@@ -81,7 +81,7 @@ def test_parameters_of_others_are_taken_where_no_memory_is_left(
     trained.save(tmp_path / "snapshot")
     trainer = create(cuda_device).trainer
     trainer.load(tmp_path / "snapshot")
-    params = np.arange(trainer.model.n_params, dtype=np.float32)
+    params = np.arange(trainer.network.n_params, dtype=np.float32)
     full(cuda_device)
     numbanet.TcnnSnapshot(params).restore(trainer)
     found = dict(zip(NAMES, copies_of(trainer), strict=True))

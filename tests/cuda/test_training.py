@@ -50,7 +50,7 @@ def test_a_model_computes_what_its_twin_does(cuda_device, name):
     params = model.network.params.numpy()
     x = models.inputs_of(twin, N, params=params)
     _, targets = batch_of(name, N)
-    y = model.network.inference(x).numpy()
+    y = model.network(x).numpy()
     assert_close(y, twin.inference(x, params), TOLERANCE["float32"])
     dl_dx = empty(x.shape, np.float32, cuda_device)
     loss = model.trainer.training_step(x, targets, run_optimizer=False, dl_dinput=dl_dx)
@@ -71,8 +71,8 @@ def test_training_follows_the_cpu(cuda_device, precision, name):
         assert float(gpu.trainer.training_step(x, targets)) == pytest.approx(
             expected, rel=5 * TOLERANCE[precision]
         )
-    y = gpu.trainer.inference(x).numpy()
-    assert_close(y, cpu.trainer.inference(x), 20 * TOLERANCE[precision])
+    y = gpu(x).numpy()
+    assert_close(y, cpu(x), 20 * TOLERANCE[precision])
     assert gpu.trainer.n_steps == 4
 
 
@@ -104,8 +104,8 @@ def test_any_batch_size(cuda_device, n):
     losses = [float(model.trainer.training_step(x, targets)) for model in (cpu, gpu)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert gpu.trainer.n_steps == cpu.trainer.n_steps == (n > 0)
-    assert gpu.trainer.inference(x).shape == (n, 3)
-    assert_close(gpu.trainer.inference(x).numpy(), cpu.trainer.inference(x), 1e-3)
+    assert gpu(x).shape == (n, 3)
+    assert_close(gpu(x).numpy(), cpu(x), 1e-3)
 
 
 def test_a_step_allocates_nothing_and_waits_for_nothing(cuda_device):
@@ -181,15 +181,15 @@ def test_an_encoding_writes_where_it_is_asked_to(cuda_device):
     encoding = numbanet.create_encoding(2, models.HASH, device=cuda_device, precision="float32")
     x = to_device(batch_of("hash", 33)[0], cuda_device)
     out = empty((33, encoding.n_output_dims), np.float32, cuda_device)
-    assert encoding.inference(x, out=out) is out
-    np.testing.assert_array_equal(out.numpy(), encoding.inference(x).numpy())
+    assert encoding(x, out=out) is out
+    np.testing.assert_array_equal(out.numpy(), encoding(x).numpy())
 
 
 def test_a_place_for_outputs_allocates_nothing(cuda_device, monkeypatch):
     model, _ = create_lively("hash", device=cuda_device)
     x = to_device(batch_of("hash", 33)[0], cuda_device)
     out = empty((33, 3), np.float32, cuda_device)
-    model.trainer.inference(x, out=out)
+    model(x, out=out)
     expected = out.numpy()
 
     def refuse(n_bytes):
@@ -197,7 +197,7 @@ def test_a_place_for_outputs_allocates_nothing(cuda_device, monkeypatch):
 
     monkeypatch.setattr(cuda_device, "allocate", refuse)
     cuda_device.zero(out.address, out.nbytes)
-    model.trainer.inference(x, out=out)
+    model(x, out=out)
     np.testing.assert_array_equal(out.numpy(), expected)
 
 
@@ -224,7 +224,7 @@ def test_a_place_for_outputs_is_checked(cuda_device):
     np.testing.assert_array_equal(memory.numpy(), np.full(60, 0.5, np.float32))
     others = to_device(before, cuda_device)
     with pytest.raises(ValueError, match=r"^out: shares memory with params"):
-        model.network.inference(x, others, out=others[:30].reshape(10, 3))
+        model.network(x, others, out=others[:30].reshape(10, 3))
 
 
 @precisions
@@ -391,20 +391,20 @@ def test_results_that_nobody_holds_are_not_read(cuda_device, monkeypatch):
 def test_who_writes_to_the_parameters_changes_the_model(cuda_device, precision):
     model, _ = create_lively("hash", device=cuda_device, precision=precision)
     x, _ = batch_of("hash", 33)
-    before = model.network.inference(x).numpy()
+    before = model.network(x).numpy()
     held = model.network.params
     values = held.numpy()
     cuda_device.copy_to_device(held.address, (2 * values).astype(np.float32))
-    doubled = model.network.inference(x).numpy()
+    doubled = model.network(x).numpy()
     assert not np.allclose(doubled, before)
     part = model.network.named_parameters()["network.0"]
     del held
     cuda_device.copy_to_device(model.network.parameters.master.address, values)
-    np.testing.assert_array_equal(model.network.inference(x).numpy(), before)
+    np.testing.assert_array_equal(model.network(x).numpy(), before)
     del part
     model.network.params = 2 * values
-    np.testing.assert_array_equal(model.network.inference(x).numpy(), doubled)
-    np.testing.assert_array_equal(model.network.inference(x, values).numpy(), before)
+    np.testing.assert_array_equal(model.network(x).numpy(), doubled)
+    np.testing.assert_array_equal(model.network(x, values).numpy(), before)
 
 
 def test_batches_are_cut_into_slabs(cuda_device, monkeypatch):
@@ -417,7 +417,7 @@ def test_batches_are_cut_into_slabs(cuda_device, monkeypatch):
         losses = [float(model.trainer.training_step(x, targets)) for model in (cpu, gpu)]
         assert losses[1] == pytest.approx(losses[0], rel=1e-5)
         assert_close(gpu.network.gradients.numpy(), cpu.network.gradients, 1e-4)
-        assert_close(gpu.trainer.inference(x).numpy(), cpu.trainer.inference(x), 1e-3)
+        assert_close(gpu(x).numpy(), cpu(x), 1e-3)
 
 
 def second_derivatives(network, name, n):
@@ -509,7 +509,7 @@ def test_snapshots_move_between_targets(cuda_device, precision, tmp_path):
     _, gpu, _ = pair("hash", cuda_device, precision)
     x, targets = batch_of("hash", 33)
     gpu.trainer.training_step(x, targets)
-    gpu.trainer.save(tmp_path / "model.safetensors")
+    gpu.save(tmp_path / "model.safetensors")
     loaded = numbanet.load(tmp_path / "model.safetensors", device="cpu")
     np.testing.assert_array_equal(loaded.network.params, gpu.network.params.numpy())
     np.testing.assert_array_equal(
@@ -517,9 +517,7 @@ def test_snapshots_move_between_targets(cuda_device, precision, tmp_path):
     )
     assert loaded.trainer.n_steps == 1
     back = numbanet.load(tmp_path / "model.safetensors", device=cuda_device, precision=precision)
-    np.testing.assert_array_equal(
-        back.trainer.inference(x).numpy(), gpu.trainer.inference(x).numpy()
-    )
+    np.testing.assert_array_equal(back(x).numpy(), gpu(x).numpy())
 
 
 def test_no_race_in_any_memory(pytestconfig):
@@ -531,7 +529,7 @@ def test_no_race_in_any_memory(pytestconfig):
     x, targets = batch_of("hash", N)
     model.trainer.training_step(x, targets, dl_dinput=empty(x.shape, np.float32, device))
     assert np.abs(second_derivatives(model.network, "hash", N)[2]).max() > 0
-    assert np.isfinite(model.trainer.inference(x).numpy()).all()
+    assert np.isfinite(model(x).numpy()).all()
 
 
 def test_initial_parameters_are_those_of_the_cpu(cuda_device):
@@ -573,7 +571,7 @@ def test_a_model_survives_running_out_of_memory(cuda_device, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(chain_engine, "Layers", refuse)
         with pytest.raises(DeviceMemoryError):
-            model.trainer.inference(batch_of("hash", N)[0])
+            model(batch_of("hash", N)[0])
     losses = [float(model.trainer.training_step(x, targets)) for _ in range(3)]
     assert losses == sorted(losses, reverse=True)
     assert model.trainer.n_steps == 6

@@ -42,7 +42,7 @@ def test_a_model_of_them_trains_as_on_the_cpu(targets):
         losses.append(float(cpu.trainer.training_step(x, y)))
         assert float(gpu.trainer.training_step(x, y)) == pytest.approx(losses[-1], rel=1e-4)
     assert losses[-1] < 0.8 * losses[0]
-    assert_close(gpu.trainer.inference(x).numpy(), cpu.trainer.inference(x), 1e-4)
+    assert_close(gpu(x).numpy(), cpu(x), 1e-4)
     assert_close(gpu.network.params.numpy(), cpu.network.params, 1e-3)
 
 

@@ -32,7 +32,7 @@ def ranges(encoding):
 
 def features(config, x, alignment=0):
     encoding = numbanet.create_encoding(len(x), config, alignment=alignment, device="cpu")
-    return encoding.inference(np.array([x]))[0]
+    return encoding(np.array([x]))[0]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_padding_is_that_of_the_last_encoding(last, expected):
     config = {"otype": "Composite", "nested": [of(IDENTITY, 1), of(last, 1)]}
     encoding = numbanet.create_encoding(2, config, alignment=16, device="cpu")
     encoding.params[:] = 0
-    assert encoding.inference([[0.5, 0.25]])[0].tolist() == expected
+    assert encoding([[0.5, 0.25]])[0].tolist() == expected
 
 
 def test_padding_of_harmonics_comes_before_them_within_a_composite():
@@ -148,7 +148,7 @@ def test_widths_are_aligned_before_they_are_compared():
     config = {"otype": "Composite", "nested": [of(IDENTITY, 3), of(grid, 1)], "reduction": "Sum"}
     encoding = numbanet.create_encoding(4, config, device="cpu")
     encoding.params[:] = 5
-    assert encoding.inference([[1, 2, 3, 0]]).tolist() == [[6, 7, 8, 6]]
+    assert encoding([[1, 2, 3, 0]]).tolist() == [[6, 7, 8, 6]]
 
 
 # Parts and parameters

@@ -66,7 +66,7 @@ def test_padding_comes_first():
     encoding = numbanet.create_encoding(
         3, {"otype": "SphericalHarmonics", "degree": 3}, alignment=16, device="cpu"
     )
-    y = encoding.inference([[0.3, 0.6, 0.9]])
+    y = encoding([[0.3, 0.6, 0.9]])
     assert y.shape == (1, 16)
     assert (y[0, :7] == 1).all()
     np.testing.assert_allclose(y[0, 7:10], [0.28209479, -0.097720502, 0.39088201], atol=1e-6)

@@ -62,13 +62,13 @@ def test_a_trainer_steps_as_the_twin(name):
     for k in range(7):
         train(model, 1, k)
         weights = twin.step(weights, model.network.gradients.astype(np.float64))
-        np.testing.assert_allclose(model.trainer.params, weights, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(model.network.params, weights, rtol=1e-4, atol=1e-5)
         inference = getattr(twin, "inference", weights)
         np.testing.assert_allclose(model.trainer.inference_params, inference, rtol=1e-4, atol=1e-5)
     x = models.batch_of(NAME, 40)[0]
-    for_inference = model.network.inference(x, model.trainer.inference_params)
-    np.testing.assert_array_equal(model.trainer.inference(x), for_inference)
-    assert (model.trainer.inference(x) != model.network.inference(x)).any()
+    for_inference = model.network(x, model.trainer.inference_params)
+    np.testing.assert_array_equal(model(x), for_inference)
+    assert (model(x) != model.network(x)).any()
 
 
 @pytest.mark.parametrize("name", STACKS)
@@ -85,13 +85,13 @@ def test_resumed_training_is_the_same_bit_for_bit(tmp_path, name, into):
     straight, first = create_model(STACKS[name]), create_model(STACKS[name])
     train(straight, 8)
     train(first, 3)
-    first.trainer.save(tmp_path / "snapshot")
+    first.save(tmp_path / "snapshot")
     if into == "new":
         second = numbanet.load(tmp_path / "snapshot", device="cpu")
     else:
         second = create_model(STACKS[name], seed=4)
         train(second, 2)
-        second.trainer.load(tmp_path / "snapshot")
+        second.load(tmp_path / "snapshot")
     assert second.optimizer == first.optimizer
     np.testing.assert_array_equal(second.trainer.inference_params, first.trainer.inference_params)
     train(second, 5, first=3)
@@ -104,7 +104,7 @@ def test_resumed_training_is_the_same_bit_for_bit(tmp_path, name, into):
 def test_a_snapshot_has_the_state_of_the_matrices(tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
     model = create_model(STACKS["average"])
-    model.trainer.save(tmp_path / "snapshot")
+    model.save(tmp_path / "snapshot")
     tensors = safetensors.load_file(tmp_path / "snapshot")
     assert tensors["optimizer.matrices"].shape == (2, 4)  # three of the network, and the rest
     with pytest.raises(numbanet.SnapshotError, match="the optimizer is Average"):

@@ -9,7 +9,7 @@ from numbanet.cuda.launch.rows import MOST_ROWS
 from numbanet.cuda.memory.arrays import DeviceArray, empty, zeros
 from numbanet.cuda.memory.parameter_kernels import fill_columns_kernel
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.engine import Gradients
+from numbanet.engine import Gradients, Service
 from numbanet.storage.views import FLOAT_BYTES, ITEM_SIZES
 
 
@@ -170,6 +170,9 @@ class EncodingEngine:
 
     def release(self) -> None:
         """There is no memory between the kernels."""
+
+    def services(self) -> list[Service]:
+        return [Service("all passes", "a kernel for each part", "it has no network")]
 
     def _rows(self, features: DeviceArray, first: int) -> Rows:
         address = features.address + first * self._width * FLOAT_BYTES

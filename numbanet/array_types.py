@@ -1,0 +1,72 @@
+"""What is an array to numbanet: of what comes in, and of what comes out."""
+
+# pyright: reportReturnType=false
+# Methods of protocols have a docstring and no body.
+
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike as NumpyArrayLike
+
+
+@runtime_checkable
+class Array(Protocol):
+    """What models return: a NumPy array on the CPU, an array in the GPU's memory on a GPU.
+
+    Both are in C order, and float32 but where it says otherwise. `numpy.asarray` makes a NumPy
+    array of either; other libraries take them without a copy (`torch.from_dlpack`).
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its length along each dimension."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """NumPy's type of its elements."""
+
+    @property
+    def ndim(self) -> int:
+        """How many dimensions there are."""
+
+    @property
+    def size(self) -> int:
+        """How many elements there are."""
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all elements."""
+
+    def __len__(self) -> int:
+        """The length along the first dimension."""
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """A row or a slice of rows, in the same memory; NumPy's arrays take more."""
+
+    def reshape(self, *shape: int) -> Any:
+        """The same elements, in the same memory, with another shape."""
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        """As a NumPy array; what lies on a GPU is waited for and copied."""
+
+    def __dlpack__(self, *, stream: Any = None, max_version: Any = None, **more: Any) -> Any:
+        """For another library, in the same memory."""
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Where the memory is, as DLPack counts devices."""
+
+
+@runtime_checkable
+class SupportsDlpack(Protocol):
+    """An array of any library that hands over its memory by DLPack."""
+
+    def __dlpack__(self) -> Any:
+        """A capsule with the memory."""
+
+    def __dlpack_device__(self) -> tuple[Any, Any]:
+        """Where the memory is."""
+
+
+#: What models take: real numbers of any type and library, also nested lists; on a GPU best what
+#: lies there already.
+ArrayLike: TypeAlias = NumpyArrayLike | Array | SupportsDlpack

@@ -1,0 +1,57 @@
+"""Which kernels serve a model, and why: words for a person, from the predicates that decide it."""
+
+from typing import Any
+
+from numbanet.architecture import AMPERE, reaches
+from numbanet.cuda.block.layout import MOST_HIDDEN, FusedLayout, is_narrow
+from numbanet.engine import Service
+
+CHAIN = "chain of kernels, layer by layer"
+
+
+def why_never(device: Any, precision: str, fused: bool | None) -> str | None:
+    """What keeps every model on such a device from fused kernels."""
+    if precision == "float32":
+        return "float32 has no fused kernels"
+    if not reaches(device, AMPERE):
+        return "fused kernels need compute capability 8.0"
+    return "fused=False asks for it" if fused is False else None
+
+
+def why_not(layout: FusedLayout, most_shared: int) -> str:
+    """What keeps a network from a fused kernel that would have this layout."""
+    if layout.model.network.n_hidden_layers == 0:
+        return "fused kernels need a hidden layer"
+    if not is_narrow(layout):
+        widths = ", ".join(map(str, layout.widths))
+        return f"fused kernels take multiples of 16 up to {MOST_HIDDEN}; widths are {widths}"
+    if layout.shared_bytes > most_shared:
+        return f"a fused kernel needs {layout.shared_bytes} bytes of shared memory of {most_shared}"
+    if layout.trains and layout.model.network.activations[0].from_input:
+        name = layout.model.network.activations[0].name
+        return f"{name} is differentiated at its input, which one fused kernel does not keep"
+    return "its gradients of weights do not fit the registers of one kernel"
+
+
+def services(
+    device: Any, precision: str, fused: Any, wide: Any, asked: bool | None
+) -> list[Service]:
+    """Of a model with these engines, or None where there are none."""
+    second = Service("second derivatives", CHAIN, "there are no fused kernels for them")
+    never = why_never(device, precision, asked)
+    if never is not None:
+        return [Service("inference, training", CHAIN, never), second]
+    most = device.max_shared_bytes
+    infers, trains = fused.inference_shape.layout, fused.training_shape.layout
+    one = "fits registers and shared memory of a block"
+    if fused.can_infer(1):
+        inference = Service("inference", "one fused kernel", one)
+    else:
+        inference = Service("inference", CHAIN, why_not(infers, most))
+    if fused.can_train(1):
+        training = Service("training", "one fused kernel", one)
+    elif wide.can_train:
+        training = Service("training", "two fused kernels", why_not(trains, most))
+    else:
+        training = Service("training", CHAIN, why_not(trains, most))
+    return [inference, training, second]

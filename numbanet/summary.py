@@ -1,0 +1,178 @@
+"""What a model consists of, for a person: parts, shapes, parameters, bytes, and what serves it.
+
+`str` gives plain text, a notebook shows a table, and rich, where a program uses it, its own table:
+none of them needs a package.
+"""
+
+import dataclasses
+import html
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from numbanet import registry
+from numbanet.engine import Service
+from numbanet.registry import default_of
+from numbanet.storage.views import FLOAT_BYTES, ITEM_SIZES
+
+COLUMNS = ("part", "shape", "parameters", "bytes")
+SERVED = ("passes", "served by", "why")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a model's parameters; bytes are those of all that is kept of each parameter."""
+
+    name: str
+    shape: tuple[int, ...]
+    n_params: int
+    n_bytes: int
+
+    def cells(self) -> tuple[str, ...]:
+        """What COLUMNS names."""
+        shape = " x ".join(map(str, self.shape))
+        return self.name, shape, f"{self.n_params:,}", f"{self.n_bytes:,}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A table of a model's parts, and one of what serves its passes.
+
+    Args:
+        title: what the model is, where, in which precision.
+        components: what it is made of: a name and a component of each.
+        parts: of its parameters.
+        services: of its passes.
+    """
+
+    title: str
+    components: dict[str, Any]
+    parts: tuple[Part, ...]
+    services: tuple[Service, ...]
+
+    @property
+    def n_params(self) -> int:
+        """The number of all parameters."""
+        return sum(part.n_params for part in self.parts)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the parameters and of all that is kept of each."""
+        return sum(part.n_bytes for part in self.parts)
+
+    def heading(self) -> str:
+        """The title and a line for each component."""
+        width = max(map(len, self.components))
+        lines = (f"  {name:{width}}  {shortened(each)}" for name, each in self.components.items())
+        return "\n".join((self.title, *lines))
+
+    def tables(self) -> list[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+        """Headings and rows of both tables."""
+        total = ("total", "", f"{self.n_params:,}", f"{self.n_bytes:,}")
+        services = [(each.passes, each.engine, each.reason) for each in self.services]
+        return [(COLUMNS, [*(part.cells() for part in self.parts), total]), (SERVED, services)]
+
+    def __str__(self) -> str:
+        return "\n\n".join((self.heading(), *(_text(*table) for table in self.tables())))
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        heading = f"<pre>{html.escape(self.heading())}</pre>"
+        return heading + "".join(_html(*table) for table in self.tables())
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+            made = Table()
+            for column in columns:
+                made.add_column(column, justify="right" if _is_number(column) else "left")
+            for row in rows:
+                made.add_row(*map(Text, row))
+            return made
+
+        return Group(Text(self.heading()), *(table(*each) for each in self.tables()))
+
+
+def shortened(component: Any) -> str:
+    """A component with those options that are not the default."""
+    if isinstance(component, tuple):
+        return f"[{', '.join(map(shortened, component))}]"
+    if not dataclasses.is_dataclass(component):
+        return repr(component)
+    given = (
+        f"{name}={shortened(getattr(component, name))}"
+        for name, option in registry.options(type(component)).items()
+        if getattr(component, name) != default_of(option)
+    )
+    return f"{type(component).__name__}({', '.join(given)})"
+
+
+def summary_of(network: Any, trainer: Any = None) -> Summary:
+    """The summary of a model, and of the trainer's state where there is one."""
+    target = network.target
+    each = _bytes_of_a_parameter(target.precision, trainer)
+    parts = tuple(
+        Part(name, shape, math.prod(shape), math.prod(shape) * each)
+        for name, shape in network.named_shapes().items()
+    )
+    components = {"encoding": network.encoding}
+    if hasattr(network, "network"):
+        components["network"] = network.network
+    if trainer is not None:
+        components |= {"loss": trainer.loss, "optimizer": trainer.optimizer}
+    widths = f"{network.n_input_dims} inputs, {network.n_output_dims} outputs"
+    kind = type(network).__name__
+    title = f"{kind}: {widths}, {network.n_params:,} parameters, {target.precision}, {target.name}"
+    return Summary(title, components, parts, tuple(network.engine.services()))
+
+
+def _bytes_of_a_parameter(precision: str, trainer: Any) -> int:
+    """Itself, its copy for the kernels, its gradient, and the optimizer's state."""
+    copy = ITEM_SIZES[precision] if precision != "float32" else 0
+    n_state = 0 if trainer is None else trainer.optimizer.n_state
+    return (2 + n_state) * FLOAT_BYTES + copy
+
+
+def _is_number(column: str) -> bool:
+    return column in ("parameters", "bytes")
+
+
+def _text(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    lines = []
+    for row in (columns, *rows):
+        cells = zip(row, widths, columns, strict=True)
+        line = (f"{c:>{w}}" if _is_number(column) else f"{c:{w}}" for c, w, column in cells)
+        lines.append("  ".join(line).rstrip())
+    return "\n".join(lines)
+
+
+def _html(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    def line(tag: str, cells: tuple[str, ...]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return f"<table>{line('th', columns)}{''.join(line('td', row) for row in rows)}</table>"
+
+
+def summary(model: Any) -> Summary:
+    """Tell what a model consists of: parts, shapes, parameters, bytes, and what serves it and why.
+
+    Args:
+        model: what create_from_config or load returned, a network, an encoding, or a trainer.
+
+    Returns:
+        Something to print: `print(numbanet.summary(model))`. Notebooks and `rich.print` show it
+        as tables.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    trainer = getattr(model, "trainer", model if hasattr(model, "optimizer_state") else None)
+    network = model if trainer is None else trainer.network
+    if not hasattr(network, "named_shapes"):
+        raise TypeError(f"model: expected a model of numbanet, got a {type(model).__name__}")
+    return summary_of(network, trainer)

@@ -1,0 +1,103 @@
+"""A network with what trains it: what create_from_config makes and a snapshot holds."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from numbanet.array_types import Array, ArrayLike
+from numbanet.model import NetworkWithInputEncoding
+from numbanet.renamed import renamed
+from numbanet.summary import Summary, summary_of
+from numbanet.trainer import Trainer
+from numbanet.training_file import load_training, save_training
+
+
+@dataclass(frozen=True, repr=False)
+class TrainableModel:
+    """A network with the trainer that trains it, and what came with its snapshot.
+
+    Calling it evaluates it, `trainer` trains it, `network` has its parameters and its passes.
+    """
+
+    network: NetworkWithInputEncoding
+    trainer: Trainer
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    loss = renamed("TrainableModel.loss", "model.trainer.loss", lambda model: model.trainer.loss)
+    optimizer = renamed(
+        "TrainableModel.optimizer",
+        "model.trainer.optimizer",
+        lambda model: model.trainer.optimizer,
+    )
+
+    def __call__(self, inputs: ArrayLike, out: Array | None = None) -> Array:
+        """Evaluate the model with its parameters for inference.
+
+        Args:
+            inputs: [n, n_input_dims], any batch size.
+            out: a float32 array [n, n_output_dims], of the model's device, that receives the
+                outputs and is returned; nothing is allocated then.
+
+        Returns:
+            The outputs, float32 [n, n_output_dims].
+
+        Raises:
+            TypeError, ValueError: the arrays do not fit, or `out` shares memory with what is read.
+        """
+        return self.network(inputs, self.trainer.averaged_params, out)
+
+    def input_gradient(self, dim: int, inputs: ArrayLike) -> Array:
+        """The derivative of output `dim` for the inputs, at the parameters for inference.
+
+        Returns:
+            float32 [n, n_input_dims].
+
+        Raises:
+            TypeError, ValueError: the inputs do not fit, or there is no such output.
+        """
+        return self.network.input_gradient(dim, inputs, self.trainer.averaged_params)
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+        """Write a snapshot (safetensors): parameters, optimizer state, config and `metadata`.
+
+        Args:
+            path: replaced as a whole if it exists. A link stays a link, and its target is
+                replaced; owner and mode stay.
+            metadata: anything that JSON holds; `numbanet.load` gives it back.
+
+        Raises:
+            OSError: the file cannot be written, or is no regular one; what was there before is
+                still there.
+            TypeError: the metadata is no JSON.
+            ValueError: the metadata has more than 16 MiB.
+        """
+        save_training(self.trainer, path, metadata)
+
+    def load(
+        self, path: str | os.PathLike[str], *, allow_nonfinite: bool = False
+    ) -> dict[str, Any]:
+        """Continue from a snapshot of a model of the same config; returns its metadata.
+
+        The options of the optimizer and the loss become those of the snapshot. `numbanet.load`
+        makes a new model of a snapshot instead.
+
+        Args:
+            allow_nonfinite: take numbers that are infinite or NaN, and an optimizer's state of
+                which training may make such.
+
+        Raises:
+            SnapshotError: damaged, no snapshot, or of another model; nothing changed then.
+            OSError: the file cannot be read.
+        """
+        return load_training(self.trainer, path, allow_nonfinite=allow_nonfinite)
+
+    def summary(self) -> Summary:
+        """What it consists of, and what serves it; see numbanet.summary."""
+        return summary_of(self.network, self.trainer)
+
+    def __repr__(self) -> str:
+        return self.summary().heading()
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()

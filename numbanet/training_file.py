@@ -1,0 +1,65 @@
+"""Snapshots of trainings: parameters, the optimizer's state, the config, and what users add."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from numbanet.saved_training import SavedTraining, config_of, meaning_of_state, open_saved_training
+from numbanet.shown import shown
+from numbanet.snapshot import SnapshotError, write_snapshot
+
+
+def save_training(
+    trainer: Any, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write a trainer's snapshot; see TrainableModel.save."""
+    if not isinstance(metadata, Mapping | None):
+        raise TypeError(f"metadata: expected a dict, got {shown(metadata)}")
+    network = trainer.network
+    header = {
+        "n_input_dims": network.n_input_dims,
+        "n_output_dims": network.n_output_dims,
+        "config": trainer.config(),
+        "n_steps": trainer.n_steps,
+        "n_skipped_steps": trainer.n_skipped_steps,
+        "metadata": dict(metadata or {}),
+    }
+    to_host = network.target.to_host
+    tensors = {name: to_host(array) for name, array in trainer.tensors().items()}
+    write_snapshot(path, tensors, header)
+
+
+def load_training(
+    trainer: Any, path: str | os.PathLike[str], *, allow_nonfinite: bool = False
+) -> dict[str, Any]:
+    """Let a trainer continue from a snapshot; see TrainableModel.load."""
+    with open_saved_training(path) as (saved, file):
+        check_same(file.name, saved, trainer)
+        tensors = file.tensors(saved.tensor_shapes)
+        saved.check_numbers(file.name, tensors, allow_nonfinite)
+    trainer.restore(saved, tensors)
+    return saved.metadata
+
+
+def check_same(name: str, saved: SavedTraining, trainer: Any) -> None:
+    """Raise SnapshotError unless a snapshot is of a trainer's model, and of such an optimizer."""
+    theirs = config_of(saved.encoding, saved.network, saved.loss, saved.optimizer)
+    network, mine = trainer.network, trainer.config()
+    pairs = {
+        "n_input_dims": (saved.encoding.n_dims, network.n_input_dims),
+        "n_output_dims": (saved.network.n_output_dims, network.n_output_dims),
+        "the encoding": (theirs["encoding"], mine["encoding"]),
+        "the network": (theirs["network"], mine["network"]),
+        "the optimizer": (saved.optimizer.structure, trainer.optimizer.structure),
+    }
+    for what, (found, expected) in pairs.items():
+        if found != expected:
+            raise SnapshotError(
+                f"{name}: {what} is {found!s:.200}, and the trainer's is {expected!s:.200}"
+            )
+    theirs, mine = (meaning_of_state(each.optimizer, trainer.layout) for each in (saved, trainer))
+    if theirs != mine:
+        raise SnapshotError(
+            f"{name}: the optimizer's options ask for another state than the trainer's has: "
+            f"{saved.tensor_shapes}"
+        )
