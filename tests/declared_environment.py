@@ -17,14 +17,18 @@ ROOT = Path(__file__).resolve().parents[1]
 INSTALLED = {Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib")}
 
 
-def declared() -> tuple[list[str], dict[str, list[str]]]:
-    """Requirements of numbanet, and of each extra, as pyproject.toml has them now."""
+def project() -> dict:
+    """The table "project" of pyproject.toml as it is now."""
     try:
         import tomllib
     except ModuleNotFoundError:  # Python 3.10, where pytest brings it
         import tomli as tomllib
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project["dependencies"], project["optional-dependencies"]
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def declared() -> tuple[list[str], dict[str, list[str]]]:
+    """Requirements of numbanet, and of each extra."""
+    return project()["dependencies"], project()["optional-dependencies"]
 
 
 def closure(extras: set[str]) -> set[str]:
