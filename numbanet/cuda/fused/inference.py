@@ -30,9 +30,10 @@ from numbanet.device import (
     device,
     lane_number,
     local_array,
+    nothing,
     unrolled,
 )
-from numbanet.storage.access import store
+from numbanet.storage.access import store, store_pair
 from numbanet.storage.views import ITEM_SIZES, VECTORS
 from numbanet.tiles.fragments import ROWS
 from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
@@ -75,7 +76,15 @@ def inference_kernel(layout: FusedLayout, precision: str, storage: str = "float3
         if i < n:
             store(outputs, place(e), act(sums[e]))
 
+    @device
+    def write_pair(e, i, column, context):  # a lane's outputs of a row are neighbours
+        n, sums, outputs = context
+        if e % 2 == 0 and i < n:
+            store_pair(outputs, place(e), act(sums[e]), act(sums[e + 1]))
+
     write_outputs = for_each_output(n_outputs, write)
+    has_pairs, pair_bytes = n_outputs % 2 == 0, np.uint64(2 * ITEM_SIZES[storage])
+    write_pairs = for_each_output(n_outputs, write_pair) if has_pairs else nothing
     first_of, place = first_output(n_outputs, ITEM_SIZES[storage]), beyond(n_outputs)
     vector = VECTORS[storage]
 
@@ -83,7 +92,10 @@ def inference_kernel(layout: FusedLayout, precision: str, storage: str = "float3
     def write_fragment(k, lane, row, n, sums, poutputs):
         first, mine = np.uint32(row + np.uint32(ROWS * k)), sums[n_sums * k : n_sums * (k + 1)]
         outputs = vector(first_of(poutputs, lane, first), n)
-        write_outputs(lane, first, (n, mine, outputs))
+        if has_pairs and poutputs % pair_bytes == np.uint64(0):
+            write_pairs(lane, first, (n, mine, outputs))
+        else:
+            write_outputs(lane, first, (n, mine, outputs))
 
     def fused_inference(
         pinputs: Address, n: UInt, pweights: Address, pparams: Address, poutputs: Address,

@@ -4,22 +4,34 @@ from functools import cache
 
 import numpy as np
 
-from numbanet.device import device
+from numbanet.device import device, unrolled
 from numbanet.storage.access import load, reduce_one, store
+from numbanet.storage.memory_access import load_four_floats
 from numbanet.storage.views import VECTORS, float_vector
 
 MOST_ROWS = 1 << 18  # of one launch, so that places fit into 32 bits
+FOUR = 4  # float32 that are read at a time, of 16 bytes
 
 
 @cache
 def read_row(n: int):
-    """Device function (address, start, row): n float32 from number `start` on."""
+    """Device function (address, start, row): n float32 from number `start` on, a multiple of n."""
+    n_fours, bytes_of_four = (n // FOUR if n % FOUR == 0 else 0), np.uint64(4 * FOUR)
+
+    @device
+    def read_four(k, numbers, start, row):
+        i = 4 * k
+        four = load_four_floats(numbers, np.uint32(start + np.uint32(i)))
+        row[i], row[i + 1], row[i + 2], row[i + 3] = four
 
     @device
     def read_row(address, start, row):
         numbers = float_vector(address, n)
-        for d in range(n):
-            row[d] = numbers[np.uint32(start + np.uint32(d))]
+        if n_fours > 0 and address % bytes_of_four == np.uint64(0):
+            unrolled(n_fours, read_four, numbers, start, row)
+        else:
+            for d in range(n):
+                row[d] = numbers[np.uint32(start + np.uint32(d))]
 
     return read_row
 
