@@ -85,9 +85,12 @@ class Engine(Protocol):
         """
 
     def double_backward(
-        self, inputs: Any, params: Any, dl_dy: Any, dl_ddl_dx: Any, gradients: Gradients | None
-    ) -> tuple[Any, Any]:
-        """The gradients with respect to dl_dy and the inputs; adds to `gradients`."""
+        self, inputs: Any, params: Any, dl_dy: Any, dl_ddl_dx: Any, gradients: Gradients | None,
+        outputs: tuple[Any, Any] | None = None,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        """The gradients with respect to dl_dy and the inputs, in arrays that are given or in new
+        ones; adds to `gradients`.
+        """
 
 
 class EncodingEngine(Protocol):
@@ -105,6 +108,9 @@ class EncodingEngine(Protocol):
         """Add to `gradients` and overwrite `dl_dx`, where they are given."""
 
     def double_backward(
-        self, inputs: Any, params: Any, dl_dy: Any, dl_ddl_dx: Any, gradients: Gradients | None
-    ) -> tuple[Any, Any]:
-        """The gradients with respect to dl_dy and the inputs; adds to `gradients`."""
+        self, inputs: Any, params: Any, dl_dy: Any, dl_ddl_dx: Any, gradients: Gradients | None,
+        outputs: tuple[Any, Any] | None = None,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        """The gradients with respect to dl_dy and the inputs, in arrays that are given or in new
+        ones; adds to `gradients`.
+        """

@@ -14,7 +14,7 @@ import numpy as np
 from numbanet.array_types import Array
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.engine import Batch, EncodingEngine, Engine, Gradients
+from numbanet.engine import Batch, EncodingEngine, Engine, Gradients, LossSums
 from numbanet.losses.base import AbstractLoss
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 
@@ -202,6 +202,10 @@ class AbstractTarget(ABC):
         """
 
     # What computes
+
+    @abstractmethod
+    def write_mean(self, loss: LossSums, value: Any) -> None:
+        """Write the mean loss to an array [] that is there already."""
 
     @abstractmethod
     def parameters(self, values: np.ndarray, n_matrix_params: int) -> AbstractParameters:

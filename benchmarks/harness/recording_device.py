@@ -5,36 +5,23 @@ import torch
 from numbanet.cuda.driver.compile_only import CompileOnlyDevice
 from numbanet.cuda.target import CudaTarget
 from numbanet.torch import evaluator
+from numbanet.torch.tensor_memory import TensorMemory
 
 
-class RecordingDevice(CompileOnlyDevice):
+class RecordingDevice(TensorMemory, CompileOnlyDevice):
     """Has the methods of numbanet.torch.device.TensorDevice; what it launches does nothing."""
 
     def __init__(self):
-        super().__init__((9, 0), assembles=False)
-        self._tensors = {}
+        super().__init__((9, 0), False)
 
     def use_current_stream(self):
         self.launches.clear()
 
+    def can_capture(self):
+        return True
+
     def empty(self, shape, dtype):
         return torch.empty(shape, dtype=dtype)
-
-    def address_of(self, tensor):
-        return tensor.data_ptr()
-
-    def tensor_of(self, array):
-        return torch.zeros(array.shape)
-
-    def allocate(self, n_bytes):
-        if n_bytes == 0:
-            return 0
-        tensor = torch.empty(n_bytes, dtype=torch.uint8)
-        self._tensors[tensor.data_ptr()] = tensor
-        return tensor.data_ptr()
-
-    def free(self, address):
-        self._tensors.pop(address, None)
 
 
 def stand_in() -> None:

@@ -50,12 +50,15 @@ class EncodingEngine:
         dl_dy: np.ndarray,
         dl_ddl_dx: np.ndarray,
         gradients: Gradients | None,
+        outputs: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The gradients with respect to dl_dy and the inputs; adds to `gradients`."""
+        """The gradients with respect to dl_dy and the inputs, in arrays that are given or in new
+        ones; adds to `gradients`.
+        """
         if gradients is not None:
             kernel = kernels.double_backward_params_kernel(self._key)
             kernel(inputs, params, self._numbers, dl_dy, dl_ddl_dx, gradients.flat)
-        dl_ddl_dy, dl_dx = np.empty_like(dl_dy), np.empty_like(inputs)
+        outputs = outputs or (np.empty_like(dl_dy), np.empty_like(inputs))
         kernel = kernels.double_backward_input_kernel(self._key)
-        kernel(inputs, params, self._numbers, dl_dy, dl_ddl_dx, dl_ddl_dy, dl_dx)
-        return dl_ddl_dy, dl_dx
+        kernel(inputs, params, self._numbers, dl_dy, dl_ddl_dx, *outputs)
+        return outputs

@@ -96,8 +96,8 @@ class CpuEngine:
         dl_dy: np.ndarray,
         dl_ddl_dx: np.ndarray,
         gradients: Gradients | None,
+        outputs: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The gradients with respect to dl_dy and the inputs; adds to `gradients`."""
         network, encoding = self.model.network, self._encoding
         own_params, own_gradients = params[network.n_params :], None
         if gradients is not None and len(own_params) > 0:
@@ -105,7 +105,8 @@ class CpuEngine:
         plan = TrainingPlan(self._key, None, param_gradients=gradients is not None)
         kernel = double_backward_kernel(network, plan.param_gradients)
         flat = gradients.flat if plan.param_gradients else NO_MATRIX.reshape(-1)
-        dl_ddl_dy, dl_dx = np.empty_like(dl_dy), np.empty_like(inputs)
+        outputs = outputs or (np.empty_like(dl_dy), np.empty_like(inputs))
+        dl_ddl_dy, dl_dx = outputs
         for first in range(0, inputs.shape[0], plan.slab_rows):
             rows = slice(first, first + plan.slab_rows)
             x, direction = inputs[rows], dl_ddl_dx[rows]
@@ -120,7 +121,7 @@ class CpuEngine:
                 x, own_params, dl_dtangents, direction, own_gradients
             )
             dl_dx[rows] += through_backward
-        return dl_ddl_dy, dl_dx
+        return outputs
 
 
 def all_below(values: np.ndarray, limit: float = np.inf) -> bool:

@@ -138,6 +138,9 @@ class CpuTarget(AbstractTarget):
     def uniform(self, state, n, n_draws, n_threads):
         return host_uniform(state, n, n_draws, n_threads)
 
+    def write_mean(self, loss, value):
+        value[...] = loss.sums[: loss.n].sum() / loss.n_elements
+
     def parameters(self, values, n_matrix_params):
         return CpuParameters(values.astype(np.float32))
 

@@ -152,8 +152,11 @@ class CudaEngine:
         dl_dy: DeviceArray,
         dl_ddl_dx: DeviceArray,
         gradients: Gradients | None,
+        outputs: tuple[DeviceArray, DeviceArray] | None = None,
     ) -> tuple[DeviceArray, DeviceArray]:
-        found = self.chain.double_backward(inputs, params, dl_dy, dl_ddl_dx, gradients)
+        if outputs is None:
+            outputs = tuple(empty(like.shape, "f4", self._device) for like in (dl_dy, inputs))
+        self.chain.double_backward(inputs, params, dl_dy, dl_ddl_dx, gradients, outputs)
         if gradients is not None and gradients.in_halves:
             self.workspace.collect(gradients)
-        return found
+        return outputs

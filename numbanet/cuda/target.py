@@ -10,8 +10,10 @@ from numbanet.cuda.chain.encoding_engine import EncodingEngine
 from numbanet.cuda.engine import CudaEngine
 from numbanet.cuda.in_kernels.device_functions import device_functions
 from numbanet.cuda.launch.kernel import Kernel
+from numbanet.cuda.launch.threads import WARP
 from numbanet.cuda.memory import arrays, uniform
 from numbanet.cuda.memory.inputs import as_device_matrix, as_device_output, as_device_vector
+from numbanet.cuda.memory.loss_sums import write_mean
 from numbanet.cuda.memory.parameters import CudaParameters, aligned
 from numbanet.cuda.optimizer.training import CudaTraining
 from numbanet.engine import Gradients
@@ -89,6 +91,13 @@ class CudaTarget(AbstractTarget):
         y = self.empty(n)
         self._fill_uniform.over(n_threads, y.address, n, state, n_draws, n_threads)
         return y
+
+    @cached_property
+    def _mean_kernel(self) -> Kernel:
+        return Kernel(self.device, write_mean, WARP)
+
+    def write_mean(self, loss, value):
+        self._mean_kernel(1, loss.sums.address, loss.n, 1.0 / loss.n_elements, value.address)
 
     def parameters(self, values, n_matrix_params):
         return CudaParameters(self.device, values, n_matrix_params, self.precision)

@@ -10,15 +10,12 @@ from collections.abc import Callable
 
 def keep_forward(ctx, inputs, output):
     x, params, *ctx.model, _ = inputs
-    _, kept = output
-    ctx.save_for_backward(x, params, kept)
-    if kept is not None:
-        ctx.mark_non_differentiable(kept)
+    ctx.save_for_backward(x, params, output[1])
     ctx.set_materialize_grads(False)
 
 
 def of_forward(backward: Callable) -> Callable:
-    def forward_backward(ctx, dl_dy, _):
+    def forward_backward(ctx, dl_dy, _=None):  # an operator returns what it keeps as well
         nothing = (None,) * 3
         if dl_dy is None:
             return None, None, *nothing

@@ -5,7 +5,7 @@ from functools import cache
 import torch
 
 from numbanet.cuda.driver.device import CudaDevice
-from numbanet.cuda.memory.arrays import DeviceArray
+from numbanet.torch.tensor_memory import TensorMemory
 
 
 def raw_stream(ordinal: int) -> int:
@@ -17,7 +17,7 @@ if hasattr(torch._C, "_cuda_getCurrentRawStream"):  # takes 0.1 us instead of 6
     raw_stream = torch._C._cuda_getCurrentRawStream
 
 
-class TensorDevice(CudaDevice):
+class TensorDevice(TensorMemory, CudaDevice):
     """Beside what engines ask of a CudaDevice: tensors, their addresses, the current stream.
 
     Nothing waits for what is queued elsewhere: all memory that a call needs is allocated for its
@@ -26,7 +26,6 @@ class TensorDevice(CudaDevice):
 
     def __init__(self, ordinal: int):
         self._where = torch.device("cuda", ordinal)
-        self._tensors = {}  # by address, for as long as an engine needs them
         super().__init__(ordinal)
         self._raw_stream = None
         self.use_current_stream()
@@ -40,32 +39,13 @@ class TensorDevice(CudaDevice):
         if raw != self._raw_stream:
             self._raw_stream, self._stream = raw, self._driver.CUstream(raw)
 
+    def can_capture(self) -> bool:
+        """Whether work can be queued as a graph; not while PyTorch captures one itself."""
+        return not torch.cuda.is_current_stream_capturing()
+
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """An uninitialised tensor."""
         return torch.empty(shape, dtype=dtype, device=self._where)
-
-    def address_of(self, tensor: torch.Tensor) -> int:
-        """Of the tensor's first element."""
-        return tensor.data_ptr()
-
-    def tensor_of(self, array: DeviceArray) -> torch.Tensor:
-        """The float32 array, whose memory was allocated here, as a tensor."""
-        if array.size == 0:
-            return self.empty(array.shape, torch.float32)
-        start = array.owner.address
-        part = self._tensors[start][array.address - start :][: array.nbytes]
-        return part.view(torch.float32).view(array.shape)
-
-    def allocate(self, n_bytes: int) -> int:
-        if n_bytes == 0:
-            return 0
-        tensor = self.empty((n_bytes,), torch.uint8)
-        address = tensor.data_ptr()
-        self._tensors[address] = tensor
-        return address
-
-    def free(self, address: int) -> None:
-        self._tensors.pop(address, None)
 
 
 @cache

@@ -18,7 +18,7 @@ from numbanet import registry
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.identity import Identity
-from numbanet.engine import Batch
+from numbanet.engine import Batch, Gradients
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import create_encoding_component, create_network_component, initial_rng
 from numbanet.networks.base import AbstractMLP
@@ -152,6 +152,7 @@ class Evaluator:
             self._tensors = DeviceTensors(target.device, getattr(torch, target.precision))
             if network is not None:  # whose kernels convert
                 self._written = dtype
+        self._passes = self._tensors.recurring(self._engine)
 
     def forward(
         self, x: torch.Tensor, params: torch.Tensor, keeps: bool
@@ -164,16 +165,13 @@ class Evaluator:
         tensors = self._tensors
         x, read = self._given(x, params)
         y = tensors.empty(len(x), self.n_outputs, dtype=self._written)
-        with tensors.lock:
-            tensors.begin()
-            arrays = tensors.array(x), tensors.array(read), tensors.array(y)
-            if keeps and self._n_kept:
-                kept = tensors.empty(len(x), self._n_kept)
-                self._engine.forward(*arrays, tensors.array(kept))
-                return y.to(self._dtype), kept
-            self._evaluate(*arrays)
-            tensors.end(self._engine)
-        return y.to(self._dtype), read if keeps and read.dtype != params.dtype else None
+        if keeps and self._n_kept:
+            kept = tensors.empty(len(x), self._n_kept)
+            tensors.run(self._passes, self._engine.forward, (), x, read, y, kept)
+        else:
+            tensors.run(self._passes, self._evaluate, (), x, read, y)
+            kept = read if keeps and read.dtype != params.dtype else None
+        return y.to(self._dtype), kept
 
     def backward(
         self, dl_dy: torch.Tensor, x: torch.Tensor, params: torch.Tensor,
@@ -183,25 +181,28 @@ class Evaluator:
 
         `kept` is from `forward`; what is absent or empty is computed anew.
         """
-        tensors, features = self._tensors, {}
-        if kept is not None and kept.numel() and self._n_kept:
-            features["features"] = tensors.array(kept)
-        elif kept is not None and kept.numel():
-            params = kept
+        features = None
+        if kept is not None and kept.numel():
+            if self._n_kept:
+                features = kept
+            else:
+                params = kept
         x, read = self._given(x, params)
         dl_dy = self._matrix(dl_dy, "dl_dy", self.n_outputs, len(x))
-        with tensors.lock:
-            tensors.begin()
-            dl_dx, dl_dparams, gradients = self._wanted(x, wants_x, wants_params)
-            inputs, to = tensors.array(x), None if dl_dx is None else tensors.array(dl_dx)
-            given = tensors.array(dl_dy)
-            if self._network is None:
-                self._engine.backward(inputs, tensors.array(read), given, gradients, to)
-            else:
-                batch = Batch(inputs, external_dl_dy=given, **features)
-                self._engine.forward_backward(batch, tensors.array(read), None, gradients, to)
-            tensors.end(self._engine)
+        dl_dx, dl_dparams = self._wanted(x, wants_x, wants_params)
+        given = x, read, dl_dy, features, dl_dx, dl_dparams
+        self._tensors.run(self._passes, self._backward, (), *given)
         return dl_dx, dl_dparams
+
+    def _backward(self, inputs, params, dl_dy, features, dl_dx, dl_dparams) -> None:
+        """`backward` with arrays of the target."""
+        gradients = self._gradients_in(dl_dparams)
+        if self._network is None:
+            self._engine.backward(inputs, params, dl_dy, gradients, dl_dx)
+            return
+        batch = Batch(inputs, external_dl_dy=dl_dy, features=features)
+        overwrite = gradients is not None
+        self._engine.forward_backward(batch, params, None, gradients, dl_dx, overwrite=overwrite)
 
     def double_backward(
         self, dl_dy: torch.Tensor, x: torch.Tensor, params: torch.Tensor, dl_ddx: torch.Tensor,
@@ -218,14 +219,18 @@ class Evaluator:
         x, read = self._given(x, params)
         dl_dy = self._matrix(dl_dy, "dl_dy", self.n_outputs, len(x))
         dl_ddx = self._matrix(dl_ddx, "dl_ddx", self.n_inputs, len(x))
-        with tensors.lock:
-            tensors.begin()
-            _, dl_dparams, gradients = self._wanted(x, False, wants_params)
-            given = (tensors.array(each) for each in (x, read, dl_dy, dl_ddx))
-            dl_ddy, dl_dx = self._engine.double_backward(*given, gradients)
-            tensors.end(self._engine)
-            dl_ddy, dl_dx = tensors.tensor(dl_ddy), tensors.tensor(dl_dx)
+        dl_dx, dl_dparams = self._wanted(x, True, wants_params)
+        dl_ddy = tensors.empty(*dl_dy.shape)
+        given = x, read, dl_dy, dl_ddx, dl_ddy, dl_dx, dl_dparams
+        tensors.run(self._passes, self._double_backward, (), *given)
         return dl_ddy.to(dtype), dl_dx, dl_dparams
+
+    def _double_backward(self, inputs, params, dl_dy, dl_ddx, dl_ddy, dl_dx, dl_dparams) -> None:
+        """`double_backward` with arrays of the target."""
+        gradients = self._gradients_in(dl_dparams)
+        if gradients is not None:
+            self.target.set_zero(gradients.flat)
+        self._engine.double_backward(inputs, params, dl_dy, dl_ddx, gradients, (dl_ddy, dl_dx))
 
     def loss(
         self, x: torch.Tensor, params: torch.Tensor, targets: torch.Tensor,
@@ -237,20 +242,24 @@ class Evaluator:
             ConfigError: the loss cannot take so many outputs.
         """
         loss.row(self.n_outputs, pdf is not None)  # which raises it
-        tensors = self._tensors
         x, read = self._given(x, params)
         targets = self._matrix(targets, "targets", self.n_outputs, len(x))
         if pdf is not None:
             pdf = self._matrix(pdf, "pdf", self.n_outputs, len(x))
-        with tensors.lock:
-            tensors.begin()
-            dl_dx, dl_dparams, gradients = self._wanted(x, wants_x, wants_params)
-            density, to = (each if each is None else tensors.array(each) for each in (pdf, dl_dx))
-            batch = Batch(tensors.array(x), tensors.array(targets), density)
-            found = self._engine.forward_backward(batch, tensors.array(read), loss, gradients, to)
-            value = tensors.tensor(found.sums[: found.n]).sum() / found.n_elements
-            tensors.end(self._engine)
-        return value.to(x.dtype), dl_dx, dl_dparams
+        dl_dx, dl_dparams = self._wanted(x, wants_x, wants_params)
+        value = self._tensors.empty()
+        given = x, read, targets, pdf, value, dl_dx, dl_dparams
+        self._tensors.run(self._passes, self._loss, (loss,), *given)
+        return value, dl_dx, dl_dparams
+
+    def _loss(self, loss, inputs, params, targets, pdf, value, dl_dx, dl_dparams) -> None:
+        """`loss` with arrays of the target."""
+        gradients, batch = self._gradients_in(dl_dparams), Batch(inputs, targets, pdf)
+        overwrite = gradients is not None
+        found = self._engine.forward_backward(
+            batch, params, loss, gradients, dl_dx, overwrite=overwrite
+        )
+        self.target.write_mean(found, value)
 
     def _given(self, x: torch.Tensor, params: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and parameters as the engines read them."""
@@ -274,15 +283,20 @@ class Evaluator:
         return tensor.to(torch.float32).contiguous()
 
     def _wanted(self, x, wants_x: bool, wants_params: bool):
-        """Room for the gradients of inputs and parameters, and the latter as an engine's."""
+        """Room for the gradients of inputs and parameters, None where they are not wanted."""
         dl_dx = self._tensors.empty(*x.shape) if wants_x else None
         if not wants_params:
-            return dl_dx, None, None
-        dl_dparams = self._tensors.zeros(self.n_params, self._n_matrix_params)
-        if self.n_params == 0:
-            return dl_dx, dl_dparams, None
-        flat = self._tensors.array(dl_dparams)
-        return dl_dx, dl_dparams, self.target.gradients_in(flat, self._n_matrix_params)
+            return dl_dx, None
+        return dl_dx, self._tensors.gradients(self.n_params, self._n_matrix_params)
+
+    def _gradients_in(self, flat: Any) -> Gradients | None:
+        """An engine's, in an array of the target; an encoding's are added to zeros."""
+        if flat is None or self.n_params == 0:
+            return None
+        gradients = self.target.gradients_in(flat, self._n_matrix_params)
+        if self._network is None:
+            self.target.set_zero(flat)
+        return gradients
 
 
 @lru_cache(maxsize=MOST_EVALUATORS)

@@ -114,7 +114,13 @@ def _(x, params, targets, pdf, description, precision, config, wants_x, wants_pa
 
 # Derivatives
 
-forward.register_autograd(derivatives.of_forward(backward), setup_context=derivatives.keep_forward)
+
+def keep_forward(ctx, inputs, output):
+    derivatives.keep_forward(ctx, inputs, output)
+    ctx.mark_non_differentiable(output[1])
+
+
+forward.register_autograd(derivatives.of_forward(backward), setup_context=keep_forward)
 backward.register_autograd(
     derivatives.of_backward(double_backward), setup_context=derivatives.keep_backward
 )

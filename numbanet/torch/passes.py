@@ -54,7 +54,7 @@ def forward(x: Tensor, params: Tensor, description: str, precision: str) -> Tens
                 return operators.forward(x, params.float(), description, precision, False)[0]
         return operators.forward(x, params.float(), description, precision, keeps)[0]
     if x_needs or params_need:
-        return Forward.apply(x, params, description, precision, keeps)[0]
+        return Forward.apply(x, params, description, precision, keeps)
     return evaluated(x, params, description, precision, keeps)[0]
 
 
@@ -96,13 +96,18 @@ def loss(
     return compute(*given, *wanted)[0]
 
 
-def function(compute: Callable, keep: Callable, derivative: Callable) -> type[Function]:
-    """An autograd function, of what computes, what is kept of that, and what goes back."""
+def function(
+    compute: Callable, keep: Callable, derivative: Callable, returns: slice | int = slice(None)
+) -> type[Function]:
+    """An autograd function, of what computes, what is kept of that, and what goes back.
+
+    It returns that part of what was computed.
+    """
 
     def forward(ctx, *inputs):  # PyTorch's setup_context would take longer: it asks for a signature
         output = compute(*inputs)
         keep(ctx, inputs, output)
-        return output
+        return output[returns]
 
     members = {"forward": staticmethod(forward), "backward": staticmethod(derivative)}
     return type(f"numbanet_{compute.__name__}", (Function,), members)
@@ -129,7 +134,7 @@ def loss_and_gradients(
     return evaluator.loss(x, params, targets, pdf, found, wants_x, wants_params)
 
 
-Forward = function(evaluated, derivatives.keep_forward, derivatives.of_forward(backward))
+Forward = function(evaluated, derivatives.keep_forward, derivatives.of_forward(backward), 0)
 Backward = function(gradients, derivatives.keep_backward, derivatives.of_backward(double_backward))
 DoubleBackward = function(
     second_gradients, derivatives.keep_nothing, derivatives.of_double_backward

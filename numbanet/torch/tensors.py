@@ -4,7 +4,7 @@ What a target's engines write to is made here too, by PyTorch's allocator, so th
 use several streams and capture CUDA graphs as with PyTorch's own operators.
 """
 
-from contextlib import nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,33 +22,25 @@ class HostTensors:
     """Of the CPU, as NumPy arrays; float32 is all that the kernels read."""
 
     dtype = torch.float32
-    lock = nullcontext()
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Uninitialised."""
         return torch.empty(shape, dtype=dtype, device="cpu")
 
-    def zeros(self, n: int, boundary: int) -> torch.Tensor:
-        """A vector, float32."""
-        return torch.zeros(n, dtype=torch.float32, device="cpu")
+    def gradients(self, n: int, boundary: int) -> torch.Tensor:
+        """An uninitialised vector, float32."""
+        return self.empty(n)
 
     def read(self, params: torch.Tensor, boundary: int) -> torch.Tensor:
         """Parameters as the kernels read them; the given tensor where it serves."""
         return params.detach().to(torch.float32).contiguous()
 
-    def array(self, tensor: torch.Tensor) -> np.ndarray:
-        """The same memory, of a tensor in C order."""
-        return tensor.detach().numpy()
+    def recurring(self, engine: Any) -> None:
+        """Nothing is kept between passes."""
 
-    def tensor(self, array: np.ndarray) -> torch.Tensor:
-        """The same memory, of an array that an engine made."""
-        return torch.from_numpy(array)
-
-    def begin(self) -> None:
-        """Nothing is queued."""
-
-    def end(self, engine: Any) -> None:
-        """Nothing is kept between the kernels."""
+    def run(self, passes: None, queue: Callable, kind: tuple, *tensors: torch.Tensor | None) -> Any:
+        """Call queue(*kind, *arrays) with the arrays of the tensors."""
+        return queue(*kind, *(each if each is None else each.detach().numpy() for each in tensors))
 
 
 class DeviceTensors:
@@ -60,20 +52,22 @@ class DeviceTensors:
     """
 
     def __init__(self, device: Any, dtype: torch.dtype):
-        from numbanet.cuda.memory.arrays import (
-            DeviceArray,
-        )  # CUDA's part is loaded where it is needed
+        # CUDA's part is loaded where it is needed
+        from numbanet.cuda.memory.arrays import DeviceArray
+        from numbanet.torch.recurring import Recurring
 
-        self._device_array = DeviceArray
-        self.device, self.dtype, self.lock = device, dtype, device.lock
+        self._device_array, self._recurring = DeviceArray, Recurring
+        self.device, self.dtype = device, dtype
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Uninitialised."""
         return self.device.empty(shape, dtype)
 
-    def zeros(self, n: int, boundary: int) -> torch.Tensor:
-        """A vector, float32, whose element `boundary` is aligned: the first one of the encoding."""
-        return self._aligned(n, torch.float32, boundary).zero_()
+    def gradients(self, n: int, boundary: int) -> torch.Tensor:
+        """An uninitialised vector, float32, whose element `boundary`, the encoding's first one, is
+        aligned.
+        """
+        return self._aligned(n, torch.float32, boundary)
 
     def _aligned(self, n: int, dtype: torch.dtype, boundary: int) -> torch.Tensor:
         shift = -boundary % (ALIGNMENT // dtype.itemsize)
@@ -88,19 +82,29 @@ class DeviceTensors:
             return found
         return self._aligned(found.numel(), self.dtype, boundary).copy_(found)
 
-    def array(self, tensor: torch.Tensor) -> Any:
+    def _array(self, tensor: torch.Tensor | None, address: int) -> Any:
         """The same memory, of a tensor in C order; its type is float32 or that of `read`."""
-        address = self.device.address_of(tensor)
+        if tensor is None:
+            return None
         return self._device_array(tensor.shape, ITEMS[tensor.dtype], address, tensor, self.device)
 
-    def tensor(self, array: Any) -> torch.Tensor:
-        """The same memory, of an array that an engine made."""
-        return self.device.tensor_of(array)
+    def recurring(self, engine: Any) -> Any:
+        """What queues the passes of an engine."""
+        return self._recurring(self.device, engine)
 
-    def begin(self) -> None:
-        """Queue on PyTorch's current stream, while the lock is held."""
-        self.device.use_current_stream()
+    def run(self, passes: Any, queue: Callable, kind: tuple, *tensors) -> None:
+        """Queue on PyTorch's current stream what queue(*kind, *arrays) queues.
 
-    def end(self, engine: Any) -> None:
-        """Give what lies between the kernels back, for any stream's next work."""
-        engine.release()
+        The first tensor has a row for each sample.
+        """
+        device = self.device
+        with device.lock:
+            device.use_current_stream()
+            addresses = tuple([0 if each is None else device.address_of(each) for each in tensors])
+            n = tensors[0].shape[0]
+            passes.run(
+                (queue.__name__, *kind),
+                n,
+                addresses,
+                lambda: queue(*kind, *map(self._array, tensors, addresses)),
+            )

@@ -177,6 +177,30 @@ def test_parameters_are_read_as_they_are_at_each_call(where):
     assert module.params.grad.abs().max() > 0
 
 
+def test_steps_that_come_again_are_queued_as_graphs(where, request):
+    """And read the inputs and the parameters of their time, and write where they are told to."""
+    module, twin = make("hash", where, torch.float32)
+    x, targets = (torch.from_numpy(each).to(where) for each in models.batch_of("hash", N))
+    for _ in range(5):
+        with torch.no_grad():
+            x.mul_(0.9)
+            module.params.mul_(0.95)
+        module.params.grad = None
+        loss = module.loss(x, targets, "L2")
+        loss.backward()
+        params, inputs = on_host(module.params), on_host(x).astype(np.float64)
+        y = twin.inference(inputs, params)
+        error = y - on_host(targets)
+        assert loss.item() == pytest.approx(np.mean(error**2), rel=1e-3)
+        _, expected = twin.backward(inputs, params, 2 * error / error.size)
+        assert_close(on_host(module.params.grad), expected, 1e-3)
+        of_loss, module.params.grad = module.params.grad, None
+        (module(x) - targets).square().mean().backward()
+        assert_close(on_host(module.params.grad), on_host(of_loss), 1e-3)
+    if where.type == "cpu":
+        assert request.getfixturevalue("emulator").replayed > 0
+
+
 # Only where there is a GPU
 
 

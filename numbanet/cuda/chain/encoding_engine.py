@@ -6,7 +6,7 @@ from typing import Any
 from numbanet.cuda.chain import encoding_kernels as kernels
 from numbanet.cuda.launch.kernel import Kernel, exclusive
 from numbanet.cuda.launch.rows import MOST_ROWS
-from numbanet.cuda.memory.arrays import DeviceArray, empty, zeros
+from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.memory.parameter_kernels import fill_columns_kernel
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.engine import Gradients, Service
@@ -233,12 +233,16 @@ class EncodingEngine:
         dl_dy: DeviceArray,
         dl_ddl_dx: DeviceArray,
         gradients: Gradients | None,
+        outputs: tuple[DeviceArray, DeviceArray] | None = None,
     ) -> tuple[DeviceArray, DeviceArray]:
-        """The gradients with respect to dl_dy and the inputs; adds to `gradients`."""
-        dl_ddl_dy, dl_dx = (
-            zeros(dl_dy.shape, "f4", self._device),
-            zeros(inputs.shape, "f4", self._device),
-        )
+        """The gradients with respect to dl_dy and the inputs, in arrays that are given or in new
+        ones; adds to `gradients`.
+        """
+        if outputs is None:
+            outputs = tuple(empty(like.shape, "f4", self._device) for like in (dl_dy, inputs))
+        for each in outputs:
+            self._device.zero(each.address, each.nbytes)
+        dl_ddl_dy, dl_dx = outputs
         for first, n, place in self._slabs(inputs):
             x, along = inputs.address + place, dl_ddl_dx.address + place
             rows, to = self._rows(dl_dy, first), self._rows(dl_ddl_dy, first)
@@ -250,4 +254,4 @@ class EncodingEngine:
                     part.double_backward_params(
                         x, n, params.address, rows, 1.0, along, gradients.flat.address
                     )
-        return dl_ddl_dy, dl_dx
+        return outputs

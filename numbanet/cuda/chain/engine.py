@@ -17,7 +17,7 @@ from numbanet.cuda.chain.layers import Layers
 from numbanet.cuda.chain.matrix_product import MatrixProduct
 from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.launch.rows import MOST_ROWS
-from numbanet.cuda.memory.arrays import DeviceArray, empty
+from numbanet.cuda.memory.arrays import DeviceArray
 from numbanet.cuda.memory.parameter_kernels import fill_kernel
 from numbanet.cuda.memory.workspace import Workspace
 from numbanet.engine import Batch, Gradients
@@ -307,13 +307,14 @@ class Chain:
         dl_dy: DeviceArray,
         dl_ddl_dx: DeviceArray,
         gradients: Gradients | None,
-    ) -> tuple[DeviceArray, DeviceArray]:
-        """The gradients with respect to dl_dy and the inputs; adds to `gradients`."""
+        outputs: tuple[DeviceArray, DeviceArray],
+    ) -> None:
+        """Write the gradients with respect to dl_dy and the inputs; add to `gradients`."""
         layers, n_outputs = self._buffers(inputs.shape[0]), self.model.network.n_output_dims
         pitch, n_all = layers.pitch, inputs.shape[0]
         tangents = self._tangent_buffers(pitch)
         n_bytes = self.model.network.padded_output_dims * pitch * ITEM_SIZES[self.precision]
-        dl_ddl_dy, dl_dx = (empty(like.shape, "f4", self.device) for like in (dl_dy, inputs))
+        dl_ddl_dy, dl_dx = outputs
         for first, n, x in self._slabs(inputs):
             self._forward(x, n, params, layers)
             place, offset = x - inputs.address, first * n_outputs * FLOAT_BYTES
@@ -327,4 +328,3 @@ class Chain:
             self._tangents_backward(
                 x, n, first, n_all, params, layers, tangents, direction, gradients, to
             )
-        return dl_ddl_dy, dl_dx

@@ -21,8 +21,9 @@ from numbanet.cuda.launch.threads import (
     warp_sum,
 )
 from numbanet.cuda.launch.types import Address, Float, UInt
+from numbanet.cuda.memory.loss_sums import AT_ONCE, sum_of
 from numbanet.cuda.optimizer.parameter_groups import clear_group, group_size, step_group
-from numbanet.device import ZERO, device, float_bits, select
+from numbanet.device import ZERO, device, float_bits
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.storage.memory_access import add_to_word
 from numbanet.storage.views import float_matrix, float_vector, uint32_vector
@@ -38,7 +39,6 @@ MAGNITUDE, INFINITY = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)  # of the bit
 NOTHING, BIT = np.uint32(0), np.uint32(1)
 FOUND = np.uint32(1 << 16)  # in ARRIVED: below are blocks that came, above are those that found
 MOST_BLOCKS = 1024  # of finish_step
-AT_ONCE = 4  # loads of a thread that is waiting for memory
 SUM_LANES = np.uint32(1024)  # threads that add up a matrix, whatever its size
 
 
@@ -103,12 +103,7 @@ def finish_kernel(optimizer: AbstractOptimizer):
         is_last, bad = arrive(bad, control)
         if not is_last or thread_index() >= np.uint32(WARP):
             return
-        k, total = thread_index(), ZERO
-        while k < n_sums:
-            for _ in range(AT_ONCE):
-                total += select(k < n_sums, sums[min(k, np.uint32(n_sums - BIT))], ZERO)
-                k = np.uint32(k + np.uint32(WARP))
-        loss = float_bits(warp_sum(total) * factor)
+        loss = float_bits(sum_of(sums, n_sums) * factor)
         if thread_index() == NOTHING:
             bad |= is_beyond(INFINITY, loss)
             skipped, runs = NOTHING, NOTHING

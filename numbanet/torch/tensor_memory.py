@@ -1,0 +1,71 @@
+"""Memory of a device that comes from PyTorch's allocator, where a pass takes one piece of it."""
+
+import torch
+
+from numbanet.cuda.memory.arrays import DeviceArray
+from numbanet.networks.base import next_multiple
+
+ALIGNMENT = 256  # bytes, of what a device allocates
+
+
+class TensorMemory:
+    """For a device: its memory is tensors that `empty` makes, in a room where one is open.
+
+    A room is one tensor that a pass allocates from, because each tensor costs the host more than
+    many a kernel. What does not fit is a tensor of its own.
+    """
+
+    def __init__(self, *arguments):
+        self._tensors = {}  # by address, for as long as an engine needs them
+        self._room, self._next, self._end = None, 0, 0
+        self.taken = 0  # bytes since the room was opened
+        self.n_taken = 0  # pieces
+        super().__init__(*arguments)
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """An uninitialised tensor."""
+        raise NotImplementedError
+
+    def address_of(self, tensor: torch.Tensor) -> int:
+        """Of the tensor's first element."""
+        return tensor.data_ptr()
+
+    def tensor_of(self, array: DeviceArray) -> torch.Tensor:
+        """The float32 array, whose memory was allocated here, as a tensor."""
+        if array.size == 0:
+            return self.empty(array.shape, torch.float32)
+        tensor = self._tensors[array.owner.address]
+        start = array.address - self.address_of(tensor)
+        return tensor[start:][: array.nbytes].view(torch.float32).view(array.shape)
+
+    def open_room(self, n_bytes: int) -> int:
+        """Allocate from so many bytes until the room is closed; their address."""
+        self.taken = self.n_taken = 0
+        if n_bytes == 0:
+            return 0
+        self._room = self.empty((n_bytes,), torch.uint8)
+        self._next = address = self.address_of(self._room)
+        self._end = address + n_bytes
+        return address
+
+    def close_room(self) -> None:
+        """Give it back, when nothing that was allocated from it is in use."""
+        self._room, self._next, self._end = None, 0, 0
+
+    def allocate(self, n_bytes: int) -> int:
+        if n_bytes == 0:
+            return 0
+        size = next_multiple(n_bytes, ALIGNMENT)
+        self.taken += size
+        self.n_taken += 1
+        if self._next + size <= self._end:
+            tensor, address = self._room, self._next
+            self._next += size
+        else:
+            tensor = self.empty((n_bytes,), torch.uint8)
+            address = self.address_of(tensor)
+        self._tensors[address] = tensor  # the room too stays for as long as a part of it is in use
+        return address
+
+    def free(self, address: int) -> None:
+        self._tensors.pop(address, None)
