@@ -11,7 +11,8 @@ from torch.nn import functional
 from numbanet import registry
 from numbanet.networks.base import ALIGNMENT, next_multiple
 from numbanet.shown import shown
-from numbanet.torch import evaluator, passes
+from numbanet.torch import descriptions, evaluator, passes
+from numbanet.torch.descriptions import ABSENT, describe
 
 free_temporary_memory = evaluator.free_temporary_memory
 
@@ -160,7 +161,7 @@ class NativeModule:
     Outputs are padded to n_output_dims(), which is a multiple of 16 where there is a network.
 
     Args:
-        description: see evaluator.py.
+        description: see descriptions.py.
         dtype: of the outputs and, on a GPU, of the parameters that the kernels read.
     """
 
@@ -169,7 +170,7 @@ class NativeModule:
         self.jit_fusion = False
         self._dtype = dtype
         self.precision = str(dtype).removeprefix("torch.")
-        self._n_inputs, self._width = evaluator.sizes(description)
+        self._n_inputs, self._width = descriptions.sizes(description)
 
     def n_input_dims(self) -> int:
         """Width of the inputs."""
@@ -177,12 +178,12 @@ class NativeModule:
 
     def n_output_dims(self) -> int:
         """Width of the padded outputs."""
-        _, network = evaluator.components(self.description)
+        _, network = descriptions.components(self.description)
         return self._width if network is None else next_multiple(self._width, ALIGNMENT)
 
     def n_params(self) -> int:
         """Length of the parameter vector."""
-        return evaluator.n_params(self.description)
+        return descriptions.n_params(self.description)
 
     def param_precision(self) -> Precision:
         """Of the parameters that the kernels read on a GPU."""
@@ -199,7 +200,7 @@ class NativeModule:
     def hyperparams(self) -> dict[str, Any]:
         """The JSON config of the model, with every option written out."""
         encoding, network = (
-            part and registry.to_config(part) for part in evaluator.components(self.description)
+            part and registry.to_config(part) for part in descriptions.components(self.description)
         )
         if network is None:
             return encoding
@@ -207,7 +208,7 @@ class NativeModule:
 
     def initial_params(self, seed: int) -> torch.Tensor:
         """The initial parameters for a seed, float32 [n_params], where modules are made."""
-        initial = evaluator.initial_params(self.description, seed)
+        initial = descriptions.initial_params(self.description, seed)
         return torch.from_numpy(initial).to(default_device())
 
     def fwd(self, x: torch.Tensor, params: torch.Tensor) -> tuple[Any, torch.Tensor]:
@@ -281,7 +282,7 @@ def create_network_with_input_encoding(
     network_config: Mapping[str, Any],
 ) -> NativeModule:
     """An encoding and its network; raises as numbanet.torch.NetworkWithInputEncoding."""
-    description = evaluator.describe(n_input_dims, n_output_dims, encoding_config, network_config)
+    description = describe(n_input_dims, n_output_dims, encoding_config, network_config)
     return NativeModule(description, dtype_of(preferred_precision()))
 
 
@@ -289,7 +290,7 @@ def create_network(
     n_input_dims: int, n_output_dims: int, network_config: Mapping[str, Any]
 ) -> NativeModule:
     """A network by itself; raises as numbanet.torch.Network."""
-    description = evaluator.describe(n_input_dims, n_output_dims, evaluator.ABSENT, network_config)
+    description = describe(n_input_dims, n_output_dims, ABSENT, network_config)
     return NativeModule(description, dtype_of(preferred_precision()))
 
 
@@ -297,5 +298,5 @@ def create_encoding(
     n_input_dims: int, encoding_config: Mapping[str, Any], precision: Precision
 ) -> NativeModule:
     """An encoding by itself; raises as numbanet.torch.Encoding."""
-    description = evaluator.describe(n_input_dims, evaluator.ABSENT, encoding_config, None)
+    description = describe(n_input_dims, ABSENT, encoding_config, None)
     return NativeModule(description, dtype_of(precision))

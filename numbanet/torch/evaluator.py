@@ -1,110 +1,25 @@
 """What evaluates models on tensors: the engines of a target, without parameters of their own.
 
-Everything is a function of a model's description (JSON text), of the inputs and of the parameters,
+Everything is a function of a model's description, of the inputs and of the parameters,
 so that nothing has to be kept between a forward and a backward pass. All the same, what is made in
 the one and read in the other is kept: on the CPU the features of the encoding, because to read them
 is faster than to encode again, and on a GPU the parameters in halves.
 """
 
-import json
-from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 
-from numbanet import registry
 from numbanet.encoded_network import EncodedNetwork
-from numbanet.encodings.base import AbstractEncoding
-from numbanet.encodings.identity import Identity
 from numbanet.engine import Batch, Gradients
 from numbanet.losses.base import AbstractLoss
-from numbanet.model import create_encoding_component, create_network_component, initial_rng
-from numbanet.networks.base import AbstractMLP
 from numbanet.target import AbstractTarget
 from numbanet.targets import target_for
+from numbanet.torch.descriptions import components, n_kept, n_params, sizes
 from numbanet.torch.tensors import DeviceTensors, HostTensors
-from numbanet.unknown_options import UnknownOptions
 
 MOST_EVALUATORS = 64  # kept
-
-ABSENT = object()  # for what a model has not; a mistaken None is not to pass for it
-
-
-def describe(
-    n_input_dims: int,
-    n_output_dims: int | object,
-    encoding_config: Mapping[str, Any] | object,
-    network_config: Mapping[str, Any] | None,
-) -> str:
-    """The description of a model: JSON text in which every option is written out.
-
-    Args:
-        n_input_dims: width of the inputs.
-        n_output_dims: width of the network's outputs; ABSENT without a network.
-        encoding_config: ABSENT for a network by itself.
-        network_config: not read for an encoding by itself.
-
-    Raises:
-        ConfigError: a config cannot be used.
-        ValueError: a width cannot.
-    """
-    has_encoding = encoding_config is not ABSENT
-    read = encoding_config if has_encoding else {"otype": "Identity"}
-    with UnknownOptions():
-        encoding = create_encoding_component(n_input_dims, read)
-        network, n_outputs = None, encoding.n_outputs
-        if n_output_dims is not ABSENT:
-            network = create_network_component(encoding, n_output_dims, network_config)
-            n_outputs = network.n_output_dims
-    sizes = {"n_input_dims": encoding.n_dims, "n_output_dims": n_outputs}
-    configs = {"encoding": registry.to_config(encoding) if has_encoding else None}
-    configs["network"] = network and registry.to_config(network)
-    return json.dumps(sizes | configs)
-
-
-@cache
-def sizes(description: str) -> tuple[int, int]:
-    """The number of inputs and outputs."""
-    read = json.loads(description)
-    return read["n_input_dims"], read["n_output_dims"]
-
-
-@cache
-def components(description: str) -> tuple[AbstractEncoding, AbstractMLP | None]:
-    """The encoding and, where there is one, the network."""
-    read = json.loads(description)
-    n_input_dims, n_output_dims = sizes(description)
-    if read["encoding"] is None:
-        encoding = Identity(n_dims=n_input_dims)
-    else:
-        encoding = create_encoding_component(n_input_dims, read["encoding"])
-    if read["network"] is None:
-        return encoding, None
-    return encoding, create_network_component(encoding, n_output_dims, read["network"])
-
-
-def n_kept(description: str, where: str) -> int:
-    """How many numbers per sample a forward pass can keep, on the "cpu" or elsewhere.
-
-    These are the features that the network reads, and on the CPU alone.
-    """
-    _, network = components(description)
-    return 0 if network is None or where != "cpu" else network.n_input_dims
-
-
-def n_params(description: str) -> int:
-    """The length of the parameter vector."""
-    return sum(part.n_params for part in components(description) if part is not None)
-
-
-def initial_params(description: str, seed: int) -> np.ndarray:
-    """The vector that tinycudann's bindings start from: float32, the network's part first."""
-    rng = initial_rng(seed, "bindings")
-    encoding, network = components(description)
-    parts = [] if network is None else [network.initial_params(rng)]
-    return np.concatenate([*parts, encoding.initial_params(rng)]).astype(np.float32, copy=False)
 
 
 def target_of(device: torch.device, precision: str) -> AbstractTarget:
@@ -127,7 +42,7 @@ class Evaluator:
     """Evaluates a model for tensors of one device; inputs and gradients are float32.
 
     Args:
-        description: see `describe`.
+        description: see descriptions.py.
         target: what computes.
         dtype: of the outputs.
     """

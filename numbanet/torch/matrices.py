@@ -3,7 +3,7 @@
 import torch
 
 from numbanet.matrices import Held, held_by
-from numbanet.torch import evaluator
+from numbanet.torch import descriptions
 from numbanet.torch.modules import TrainableModule
 
 
@@ -13,6 +13,6 @@ def _(module: TrainableModule) -> Held:
         with torch.no_grad():
             module.params.copy_(torch.from_numpy(flat))
 
-    encoding, network = evaluator.components(module.native_tcnn_module.description)
+    encoding, network = descriptions.components(module.native_tcnn_module.description)
     params = module.params.detach().to("cpu", torch.float32, copy=True).numpy()
     return Held(encoding, network, params, assign)

@@ -13,7 +13,7 @@ import torch
 from numbanet import registry
 from numbanet.caller import warn_caller
 from numbanet.create import create_loss
-from numbanet.torch import evaluator, passes
+from numbanet.torch import descriptions, passes
 from numbanet.torch.bindings import (
     NativeModule,
     allowed_dtype,
@@ -28,7 +28,7 @@ class Module(torch.nn.Module):
     """What the modules share: one flat vector of parameters, float32 [n_params].
 
     Args:
-        description: of the model, see evaluator.py.
+        description: of the model, see descriptions.py.
         seed: of the initial parameters, which are tinycudann's for the same seed.
         dtype: of the outputs and, on a GPU, of the parameters that the kernels read; None for
             float16 on a GPU and float32 on the CPU, unless NUMBANET_TORCH_DTYPE or
@@ -46,9 +46,9 @@ class Module(torch.nn.Module):
         self.native_tcnn_module = NativeModule(description, dtype)
         self.dtype = dtype
         self.seed = seed
-        self.n_input_dims, self.n_output_dims = evaluator.sizes(description)
+        self.n_input_dims, self.n_output_dims = descriptions.sizes(description)
         self.loss_scale = default_loss_scale(precision_of(dtype))
-        initial = torch.from_numpy(evaluator.initial_params(description, seed))
+        initial = torch.from_numpy(descriptions.initial_params(description, seed))
         self.params = torch.nn.Parameter(initial.to(device))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -170,7 +170,7 @@ class NetworkWithInputEncoding(TrainableModule):
         dtype: torch.dtype | None = None,
         device: Any = None,
     ):
-        description = evaluator.describe(
+        description = descriptions.describe(
             n_input_dims, n_output_dims, encoding_config, network_config
         )
         super().__init__(description, seed, dtype, device)
@@ -193,8 +193,8 @@ class Network(TrainableModule):
         dtype: torch.dtype | None = None,
         device: Any = None,
     ):
-        description = evaluator.describe(
-            n_input_dims, n_output_dims, evaluator.ABSENT, network_config
+        description = descriptions.describe(
+            n_input_dims, n_output_dims, descriptions.ABSENT, network_config
         )
         super().__init__(description, seed, dtype, device)
         self.network_config = network_config
@@ -216,7 +216,7 @@ class Encoding(Module):
         device: Any = None,
     ):
         super().__init__(
-            evaluator.describe(n_input_dims, evaluator.ABSENT, encoding_config, None),
+            descriptions.describe(n_input_dims, descriptions.ABSENT, encoding_config, None),
             seed,
             dtype,
             device,

@@ -1,7 +1,7 @@
 """The operators that PyTorch's compiler sees: forward, backward and double backward of a model.
 
 Each is opaque to torch.compile, which does not break its graph for them. A model is named by its
-description, the text that evaluator.py explains, and by the precision of its kernels on a GPU.
+description, the text that descriptions.py explains, and by the precision of its kernels on a GPU.
 """
 
 import json
@@ -15,7 +15,8 @@ from torch.library import custom_op
 from numbanet.create import create_loss
 from numbanet.losses.base import AbstractLoss
 from numbanet.torch import derivatives
-from numbanet.torch.evaluator import evaluator_for, n_kept, sizes
+from numbanet.torch.descriptions import n_kept, sizes
+from numbanet.torch.evaluator import evaluator_for
 
 OPTIONS = {"mutates_args": ()}
 # They allocate, and compile when they are first called: PyTorch is not to capture them in graphs.
