@@ -29,7 +29,7 @@ LAYERS = (
     ("architecture", "array_types"),
     ("caller", "shown"),
     ("renamed", "unknown_options"),
-    ("arrays", "ctrl_c", "fingerprint", "inline_compiler", "registry", "regular_file"),
+    ("arrays", "ctrl_c", "fingerprint", "inline_compiler", "ptx", "registry", "regular_file"),
     ("atomic_file", "device"),
     ("code_store",),
     ("kernel_cache",),
@@ -73,7 +73,6 @@ LARGE_FILES = {
     "encodings/one_blob.py",
     "model.py",
     "optimizers/composite.py",
-    "tiles/instructions.py",
     "torch/bindings.py",
 }
 LONG_FUNCTIONS = {

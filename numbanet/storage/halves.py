@@ -12,6 +12,7 @@ from numba.extending import intrinsic
 
 from numbanet.architecture import AMPERE, compute_capability
 from numbanet.device import device, float_bits, float_from_bits, select, unrolled
+from numbanet.ptx import instruction
 
 HIGH_HALF = np.uint32(0xFFFF0000)
 MAGNITUDE, INFINITY = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
@@ -20,36 +21,15 @@ BELOW_HALF_UNIT = np.uint32(0x7FFF)
 BIT, WIDTH = np.uint32(1), np.uint32(16)
 
 
-def ptx_function(text, result, arguments, constraints):
-    """Function for device code: one PTX instruction without side effects."""
-
-    def codegen(context, builder, signature, args):
-        function = ir.FunctionType(
-            context.get_value_type(signature.return_type),
-            [context.get_value_type(kind) for kind in signature.args],
-        )
-        return builder.call(ir.InlineAsm(function, text, constraints), args)
-
-    return result(*arguments), codegen
+def pair_of_floats(operation):
+    """Function (low, high) -> word: an instruction that converts two float32."""
+    return instruction(f"{operation} $0, $2, $1;", types.uint32, types.float32, types.float32)
 
 
-@intrinsic
-def convert_float16_pair(typingctx, low, high):  # for compute capability 8.0 and more
-    return ptx_function(
-        "cvt.rn.f16x2.f32 $0, $2, $1;", types.uint32, (types.float32, types.float32), "=r,f,f"
-    )
-
-
-@intrinsic
-def convert_bfloat16_pair(typingctx, low, high):  # for compute capability 8.0 and more
-    return ptx_function(
-        "cvt.rn.bf16x2.f32 $0, $2, $1;", types.uint32, (types.float32, types.float32), "=r,f,f"
-    )
-
-
-@intrinsic
-def convert_bfloat16(typingctx, x):  # for compute capability 8.0 and more
-    return ptx_function("cvt.rn.bf16.f32 $0, $1;", types.uint16, (types.float32,), "=h,f")
+# For compute capability 8.0 and more.
+convert_float16_pair = pair_of_floats("cvt.rn.f16x2.f32")
+convert_bfloat16_pair = pair_of_floats("cvt.rn.bf16x2.f32")
+convert_bfloat16 = instruction("cvt.rn.bf16.f32 $0, $1;", types.uint16, types.float32)
 
 
 @intrinsic

@@ -7,6 +7,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from numbanet.ptx import MEMORY, emit, instruction
 from numbanet.storage.views import GLOBAL_MEMORY
 
 
@@ -124,31 +125,14 @@ def store_two_words(typingctx, array, i, low, high):
     return vector_store(TWO_WORDS, array, i, *(types.uint32,) * 2)
 
 
-@intrinsic
-def add_shared_int32(typingctx, address, value):
-    """Add to an int32 in shared memory, whose addresses are uint32."""
-
-    def codegen(context, builder, signature, args):
-        function = ir.FunctionType(ir.VoidType(), [WORD, WORD])
-        text, constraints = "red.shared.add.u32 [$0], $1;", "r,r,~{memory}"
-        builder.call(ir.InlineAsm(function, text, constraints, side_effect=True), args)
-        return context.get_dummy_value()
-
-    return types.void(types.uint32, types.int32), codegen
+# (address, value): add to an int32 in shared memory, whose addresses are uint32.
+add_shared_int32 = instruction(
+    "red.shared.add.u32 [$0], $1;", types.void, types.uint32, types.int32, effect=MEMORY
+)
+round_to_int32 = instruction("cvt.rni.s32.f32 $0, $1;", types.int32, types.float32)  # the nearest
 
 
-@intrinsic
-def round_to_int32(typingctx, x):
-    """The nearest int32 of a float32."""
-
-    def codegen(context, builder, signature, args):
-        function = ir.FunctionType(WORD, [ir.FloatType()])
-        return builder.call(ir.InlineAsm(function, "cvt.rni.s32.f32 $0, $1;", "=r,f"), args)
-
-    return types.int32(types.float32), codegen
-
-
-def reduction(text, constraints, array, i, *values):
+def reduction(text, array, i, *values):
     """Typing and code of an intrinsic: one PTX instruction that adds to memory.
 
     The operand $0 is the address.
@@ -157,32 +141,28 @@ def reduction(text, constraints, array, i, *values):
     def codegen(context, builder, signature, args):
         pointer = pointer_to(context, builder, signature, args, ir.IntType(8))
         operands = [builder.ptrtoint(pointer, ir.IntType(64)), *args[2:]]
-        function = ir.FunctionType(ir.VoidType(), [operand.type for operand in operands])
-        instruction = ir.InlineAsm(function, text, constraints + ",~{memory}", side_effect=True)
-        builder.call(instruction, operands)
-        return context.get_dummy_value()
+        kinds = types.uint64, *values
+        return emit(context, builder, text, types.void, kinds, operands, MEMORY)
 
     return types.void(array, i, *values), codegen
 
 
 @intrinsic
 def reduce_float32(typingctx, array, i, value):
-    return reduction("red.global.add.f32 [$0], $1;", "l,f", array, i, types.float32)
+    return reduction("red.global.add.f32 [$0], $1;", array, i, types.float32)
 
 
 @intrinsic
 def reduce_two_float32(typingctx, array, i, low, high):  # for compute capability 9.0 and more
     text = "red.global.add.v2.f32 [$0], {$1, $2};"
-    return reduction(text, "l,f,f", array, i, types.float32, types.float32)
+    return reduction(text, array, i, types.float32, types.float32)
 
 
 @intrinsic
 def reduce_float16x2(typingctx, array, i, word):
-    text = "red.global.add.noftz.f16x2 [$0], $1;"
-    return reduction(text, "l,r", array, i, types.uint32)
+    return reduction("red.global.add.noftz.f16x2 [$0], $1;", array, i, types.uint32)
 
 
 @intrinsic
 def reduce_bfloat16x2(typingctx, array, i, word):  # for compute capability 9.0 and more
-    text = "red.global.add.noftz.bf16x2 [$0], $1;"
-    return reduction(text, "l,r", array, i, types.uint32)
+    return reduction("red.global.add.noftz.bf16x2 [$0], $1;", array, i, types.uint32)

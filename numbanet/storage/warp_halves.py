@@ -10,12 +10,10 @@ multiplied with the numbers of other lanes: where a number is infinite or NaN, f
 from functools import cache
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from numbanet.device import device, lane_number
+from numbanet.ptx import instruction
 
 ONE_OF = {"float16": np.uint32(0x3C00), "bfloat16": np.uint32(0x3F80)}  # their bits
 LETTERS = {"float16": "f16", "bfloat16": "bf16"}
@@ -36,23 +34,7 @@ def multiplied(precision: str, n_below: int):
         f"mma.sync.aligned.m16n8k{8 * n_below}.row.col.f32.{kind}.{kind}.f32 "
         f"{{$0,$1,$2,$3}}, {{{','.join(a)}}}, {{{','.join(b)}}}, {{{','.join([zero] * 4)}}};"
     )
-    constraints = ",".join(["=f"] * 4 + ["r"] * (3 * n_below))
-    result = types.UniTuple(types.float32, 4)
-
-    @intrinsic
-    def multiplied(typingctx, a, b):
-        def codegen(context, builder, signature, args):
-            real, word = ir.FloatType(), ir.IntType(32)
-            four = ir.LiteralStructType([real] * 4)
-            function = ir.FunctionType(four, [word] * (3 * n_below))
-            operands = [each for arg in args for each in cgutils.unpack_tuple(builder, arg)]
-            answer = builder.call(ir.InlineAsm(function, text, constraints), operands)
-            values = [builder.extract_value(answer, k) for k in range(4)]
-            return context.make_tuple(builder, result, values)
-
-        return result(words, more), codegen
-
-    return multiplied
+    return instruction(text, types.UniTuple(types.float32, 4), words, more)
 
 
 @cache

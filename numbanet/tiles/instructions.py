@@ -10,41 +10,11 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.types import float32, uint32, uint64, void
 
-WORD, LONG, FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
-LLVM_TYPES = {types.uint32: WORD, types.float32: FLOAT, types.uint64: LONG}
-LETTERS = {types.uint32: "r", types.float32: "f", types.uint64: "l"}
+from numbanet.ptx import MEMORY, instruction
 
-
-def emit(builder, context, text, result, n_results, arguments, argument_types, pure=False):
-    """Code of one PTX instruction with n_results results of one type; what is not pure stays put.
-
-    In the text, $0 ... are the results, then the arguments.
-    """
-    results = ["=" + LETTERS[result]] * n_results if n_results else []
-    names = results + [LETTERS[kind] for kind in argument_types]
-    value_type = LLVM_TYPES.get(result)
-    if n_results == 0:
-        returned = ir.VoidType()
-    elif n_results == 1:
-        returned = value_type
-    else:
-        returned = ir.LiteralStructType([value_type] * n_results)
-    function = ir.FunctionType(returned, [LLVM_TYPES[kind] for kind in argument_types])
-    constraints = ",".join(names if pure else [*names, "~{memory}"])
-    answer = builder.call(
-        ir.InlineAsm(function, text, constraints, side_effect=not pure), arguments
-    )
-    if n_results == 0:
-        return context.get_dummy_value()
-    if n_results == 1:
-        return answer
-    values = [builder.extract_value(answer, k) for k in range(n_results)]
-    return context.make_tuple(builder, types.UniTuple(result, n_results), values)
-
-
-def tuple_of(kind, n):
-    return types.UniTuple(kind, n)
+FOUR_WORDS, FOUR_FLOATS = types.UniTuple(uint32, 4), types.UniTuple(float32, 4)
 
 
 def matrix_multiply_add(halves):
@@ -57,249 +27,57 @@ def matrix_multiply_add(halves):
         f"mma.sync.aligned.m16n8k16.row.col.f32.{halves}.{halves}.f32 "
         "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};"
     )
-    kinds = (types.uint32,) * 6 + (types.float32,) * 4
-
-    @intrinsic
-    def mma(typingctx, a, b_low, b_high, c):
-        signature = tuple_of(types.float32, 4)(
-            tuple_of(types.uint32, 4), types.uint32, types.uint32, tuple_of(types.float32, 4)
-        )
-
-        def codegen(context, builder, signature, args):
-            a = cgutils.unpack_tuple(builder, args[0], 4)
-            c = cgutils.unpack_tuple(builder, args[3], 4)
-            operands = [*a, args[1], args[2], *c]
-            return emit(builder, context, text, types.float32, 4, operands, kinds, pure=True)
-
-        return signature, codegen
-
-    return mma
+    return instruction(text, FOUR_FLOATS, FOUR_WORDS, uint32, uint32, FOUR_FLOATS)
 
 
 MULTIPLY_ADD = {"float16": matrix_multiply_add("f16"), "bfloat16": matrix_multiply_add("bf16")}
 
 
-def load_matrix(transposed):
-    """Function (address): four 8 x 8 matrices of halves, whose rows the lanes' addresses name.
-
-    Lanes 0 to 7 have the rows of the first matrix, 8 to 15 those of the second, and so on.
-    """
-    how = ".trans" if transposed else ""
-    text = f"ldmatrix.sync.aligned.m8n8.x4{how}.shared.b16 {{$0,$1,$2,$3}}, [$4];"
-
-    @intrinsic
-    def ldmatrix(typingctx, address):
-        def codegen(context, builder, signature, args):
-            return emit(builder, context, text, types.uint32, 4, args, (types.uint32,))
-
-        return tuple_of(types.uint32, 4)(types.uint32), codegen
-
-    return ldmatrix
-
-
-ldmatrix, ldmatrix_transposed = load_matrix(False), load_matrix(True)
-
-
-@intrinsic
-def stmatrix(typingctx, address, words):
-    """Store four 8 x 8 matrices of halves, the inverse of ldmatrix; compute capability 9.0."""
-
-    def codegen(context, builder, signature, args):
-        words = cgutils.unpack_tuple(builder, args[1], 4)
-        text = "stmatrix.sync.aligned.m8n8.x4.shared.b16 [$0], {$1,$2,$3,$4};"
-        kinds = (types.uint32,) * 5
-        return emit(builder, context, text, None, 0, [args[0], *words], kinds)
-
-    return types.void(types.uint32, tuple_of(types.uint32, 4)), codegen
-
-
-@intrinsic
-def load_words(typingctx, address):
-    """Four words at an address that 16 divides."""
-
-    def codegen(context, builder, signature, args):
-        text = "ld.shared.v4.u32 {$0,$1,$2,$3}, [$4];"
-        return emit(builder, context, text, types.uint32, 4, args, (types.uint32,))
-
-    return tuple_of(types.uint32, 4)(types.uint32), codegen
-
-
-@intrinsic
-def store_words(typingctx, address, words):
-    """Four words at an address that 16 divides."""
-
-    def codegen(context, builder, signature, args):
-        words = cgutils.unpack_tuple(builder, args[1], 4)
-        text = "st.shared.v4.u32 [$0], {$1,$2,$3,$4};"
-        kinds = (types.uint32,) * 5
-        return emit(builder, context, text, None, 0, [args[0], *words], kinds)
-
-    return types.void(types.uint32, tuple_of(types.uint32, 4)), codegen
-
-
-@intrinsic
-def load_word(typingctx, address):
-    def codegen(context, builder, signature, args):
-        text = "ld.shared.u32 $0, [$1];"
-        return emit(builder, context, text, types.uint32, 1, args, (types.uint32,))
-
-    return types.uint32(types.uint32), codegen
-
-
-@intrinsic
-def load_word_relaxed(typingctx, address):
-    """A word that other threads may be changing."""
-
-    def codegen(context, builder, signature, args):
-        text = "ld.relaxed.cta.shared.u32 $0, [$1];"
-        return emit(builder, context, text, types.uint32, 1, args, (types.uint32,))
-
-    return types.uint32(types.uint32), codegen
-
-
-@intrinsic
-def store_word(typingctx, address, word):
-    def codegen(context, builder, signature, args):
-        kinds = (types.uint32, types.uint32)
-        return emit(builder, context, "st.shared.u32 [$0], $1;", None, 0, args, kinds)
-
-    return types.void(types.uint32, types.uint32), codegen
-
-
-@intrinsic
-def swap_if_zero(typingctx, address, word):
-    """Replace a word that is zero, in one step."""
-
-    def codegen(context, builder, signature, args):
-        text, kinds = "atom.shared.cas.b32 $0, [$1], 0, $2;", (types.uint32, types.uint32)
-        emit(builder, context, text, types.uint32, 1, args, kinds)
-        return context.get_dummy_value()
-
-    return types.void(types.uint32, types.uint32), codegen
-
-
-@intrinsic
-def warp_max(typingctx, word):
-    """The largest of all lanes' words."""
-
-    def codegen(context, builder, signature, args):
-        text = "redux.sync.max.u32 $0, $1, 0xffffffff;"
-        return emit(builder, context, text, types.uint32, 1, args, (types.uint32,))
-
-    return types.uint32(types.uint32), codegen
-
-
-@intrinsic
-def copy_words(typingctx, target, source):
-    """Start a copy of 16 bytes from global memory to shared memory; see wait_for_copies."""
-
-    def codegen(context, builder, signature, args):
-        text = "cp.async.cg.shared.global [$0], [$1], 16;"
-        kinds = (types.uint32, types.uint64)
-        return emit(builder, context, text, None, 0, args, kinds)
-
-    return types.void(types.uint32, types.uint64), codegen
-
-
-@intrinsic
-def copy_bytes(typingctx, target, source, n_bytes):
-    """As copy_words for the first n_bytes of the 16, and zeros for the rest.
-
-    The source is not touched where n_bytes is 0.
-    """
-
-    def codegen(context, builder, signature, args):
-        text = "cp.async.cg.shared.global [$0], [$1], 16, $2;"
-        kinds = (types.uint32, types.uint64, types.uint32)
-        return emit(builder, context, text, None, 0, args, kinds)
-
-    return types.void(types.uint32, types.uint64, types.uint32), codegen
-
-
-@intrinsic
-def close_group(typingctx):
-    """Make a group of the copies that this thread has started since the last group, if any."""
-
-    def codegen(context, builder, signature, args):
-        return emit(builder, context, "cp.async.commit_group;", None, 0, [], ())
-
-    return types.void(), codegen
-
-
-@intrinsic
-def wait_for_older_groups(typingctx):
-    """Wait for all groups of copies of this thread but the last one."""
-
-    def codegen(context, builder, signature, args):
-        return emit(builder, context, "cp.async.wait_group 1;", None, 0, [], ())
-
-    return types.void(), codegen
-
-
-@intrinsic
-def wait_for_copies(typingctx):
-    """Wait for all copies that this thread has started."""
-
-    def codegen(context, builder, signature, args):
-        return emit(builder, context, "cp.async.wait_all;", None, 0, [], ())
-
-    return types.void(), codegen
-
-
-@intrinsic
-def store_words_to(typingctx, address, words):
-    """Four words to global memory, at an address that 16 divides."""
-
-    def codegen(context, builder, signature, args):
-        words = cgutils.unpack_tuple(builder, args[1], 4)
-        text = "st.global.v4.u32 [$0], {$1,$2,$3,$4};"
-        kinds = (types.uint64, *(types.uint32,) * 4)
-        return emit(builder, context, text, None, 0, [args[0], *words], kinds)
-
-    return types.void(types.uint64, tuple_of(types.uint32, 4)), codegen
-
-
-@intrinsic
-def load_words_from(typingctx, address):
-    """Four words of global memory, at an address that 16 divides."""
-
-    def codegen(context, builder, signature, args):
-        text = "ld.global.v4.u32 {$0,$1,$2,$3}, [$4];"
-        return emit(builder, context, text, types.uint32, 4, args, (types.uint64,))
-
-    return tuple_of(types.uint32, 4)(types.uint64), codegen
-
-
-@intrinsic
-def load_word_from(typingctx, address):
-    """A word of global memory that this kernel may have written."""
-
-    def codegen(context, builder, signature, args):
-        text = "ld.global.u32 $0, [$1];"
-        return emit(builder, context, text, types.uint32, 1, args, (types.uint64,))
-
-    return types.uint32(types.uint64), codegen
-
-
-@intrinsic
-def store_word_to(typingctx, address, word):
-    """A word to global memory."""
-
-    def codegen(context, builder, signature, args):
-        kinds = (types.uint64, types.uint32)
-        return emit(builder, context, "st.global.u32 [$0], $1;", None, 0, args, kinds)
-
-    return types.void(types.uint64, types.uint32), codegen
-
-
-@intrinsic
-def warp_barrier(typingctx):
-    """Wait for all lanes of the warp, and see what they wrote to shared memory."""
-
-    def codegen(context, builder, signature, args):
-        return emit(builder, context, "bar.warp.sync 0xffffffff;", None, 0, [], ())
-
-    return types.void(), codegen
+def access(text, result, *kinds):
+    """Function for device code: one instruction that touches memory, or waits for those that do."""
+    return instruction(text, result, *kinds, effect=MEMORY)
+
+
+# Four 8 x 8 matrices of halves, whose rows the lanes' addresses name: lanes 0 to 7 have the rows of
+# the first matrix, 8 to 15 those of the second, and so on. Stores take compute capability 9.0.
+MATRICES = "sync.aligned.m8n8.x4"
+ldmatrix = access(f"ldmatrix.{MATRICES}.shared.b16 {{$0,$1,$2,$3}}, [$4];", FOUR_WORDS, uint32)
+ldmatrix_transposed = access(
+    f"ldmatrix.{MATRICES}.trans.shared.b16 {{$0,$1,$2,$3}}, [$4];", FOUR_WORDS, uint32
+)
+stmatrix = access(
+    f"stmatrix.{MATRICES}.shared.b16 [$0], {{$1,$2,$3,$4}};", void, uint32, FOUR_WORDS
+)
+
+# Words of shared memory, whose addresses are uint32. The size of an access divides its address.
+load_word = access("ld.shared.u32 $0, [$1];", uint32, uint32)
+load_words = access("ld.shared.v4.u32 {$0,$1,$2,$3}, [$4];", FOUR_WORDS, uint32)
+store_word = access("st.shared.u32 [$0], $1;", void, uint32, uint32)
+store_words = access("st.shared.v4.u32 [$0], {$1,$2,$3,$4};", void, uint32, FOUR_WORDS)
+# A word that other threads may be changing; (address, word): replaced in one step if it is zero.
+load_word_relaxed = access("ld.relaxed.cta.shared.u32 $0, [$1];", uint32, uint32)
+swap_if_zero = access("atom.shared.cas.b32 $0, [$1], 0, $2;", uint32, uint32, uint32)
+
+# Words of global memory, whose addresses are uint64, and which this kernel may have written.
+load_word_from = access("ld.global.u32 $0, [$1];", uint32, uint64)
+load_two_words_from = access("ld.global.v2.u32 {$0,$1}, [$2];", types.UniTuple(uint32, 2), uint64)
+load_words_from = access("ld.global.v4.u32 {$0,$1,$2,$3}, [$4];", FOUR_WORDS, uint64)
+store_word_to = access("st.global.u32 [$0], $1;", void, uint64, uint32)
+store_words_to = access("st.global.v4.u32 [$0], {$1,$2,$3,$4};", void, uint64, FOUR_WORDS)
+
+# Copies of 16 bytes from global memory to shared memory, (target, source), that only start: a
+# thread waits for them, or makes a group of those since its last group and waits for all but one.
+# copy_bytes takes how many of the 16 are copied, and writes zeros for the rest; for none of them
+# the source is not touched.
+copy_words = access("cp.async.cg.shared.global [$0], [$1], 16;", void, uint32, uint64)
+copy_bytes = access("cp.async.cg.shared.global [$0], [$1], 16, $2;", void, uint32, uint64, uint32)
+close_group = access("cp.async.commit_group;", void)
+wait_for_older_groups = access("cp.async.wait_group 1;", void)
+wait_for_copies = access("cp.async.wait_all;", void)
+
+# Of all lanes of a warp: the largest word; waiting until each sees what all wrote to shared memory.
+warp_max = access("redux.sync.max.u32 $0, $1, 0xffffffff;", uint32, uint32)
+warp_barrier = access("bar.warp.sync 0xffffffff;", void)
 
 
 @intrinsic
@@ -313,6 +91,6 @@ def shared_memory(typingctx):
         else:
             storage = cgutils.add_global_variable(module, ir.ArrayType(ir.IntType(8), 0), name, 3)
             storage.linkage, storage.align = "external", 16
-        return builder.trunc(builder.ptrtoint(storage, LONG), WORD)
+        return builder.trunc(builder.ptrtoint(storage, ir.IntType(64)), ir.IntType(32))
 
     return types.uint32(), codegen

@@ -7,11 +7,9 @@ every eight (see tiles/instructions.py).
 from functools import cache
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from numbanet.cuda.block.layout import FusedLayout
+from numbanet.cuda.launch.threads import shuffle
 from numbanet.cuda.memory.workspace import PassOptions
 from numbanet.device import ONE, ZERO, belongs_to, device, local_array, nothing, opaque, unrolled
 from numbanet.losses.base import AbstractLoss, ElementwiseLoss
@@ -75,17 +73,8 @@ def beyond(n_outputs: int):
     return beyond
 
 
-@intrinsic
-def of_quad(typingctx, x, t):
-    """The x of lane t of the four that hold a row; all lanes of a warp take part."""
-
-    def codegen(context, builder, signature, args):
-        function = ir.FunctionType(ir.FloatType(), [ir.FloatType(), ir.IntType(32)])
-        text = f"shfl.sync.idx.b32 $0, $1, $2, {(32 - QUAD) << 8 | 31}, -1;"
-        instruction = ir.InlineAsm(function, text, "=f,f,r", side_effect=True)  # not to be moved
-        return builder.call(instruction, args)
-
-    return types.float32(types.float32, types.uint32), codegen
+# (x, t): the x of lane t of the four that hold a row; all lanes of a warp take part.
+of_quad = shuffle(f"shfl.sync.idx.b32 $0, $1, $2, {(32 - QUAD) << 8 | 31}, -1;")
 
 
 @cache

@@ -14,6 +14,7 @@ from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from numbanet.device import device
+from numbanet.ptx import ANYTHING, MEMORY, instruction
 
 WARP = 32
 SHARED_MEMORY = 3  # NVVM's address space
@@ -66,16 +67,7 @@ def threads_in_block():  # in all dimensions
     return np.uint32(rows * threads_per_block())
 
 
-@intrinsic
-def stop(typingctx):
-    """Give up: the launch fails."""
-
-    def codegen(context, builder, signature, args):
-        function = ir.FunctionType(ir.VoidType(), [])
-        builder.call(ir.InlineAsm(function, "trap;", "", side_effect=True), [])
-        return context.get_dummy_value()
-
-    return types.void(), codegen
+stop = instruction("trap;", types.void, effect=ANYTHING)  # the launch fails
 
 
 @intrinsic
@@ -106,20 +98,11 @@ def barrier_or(typingctx, condition):
     return types.boolean(types.boolean), codegen
 
 
-@intrinsic
-def group_barrier(typingctx, number, n):
-    """Wait for n threads of the block, whole warps, that call this with the same number, 1 to 15.
-
-    The block's own barrier is number 0.
-    """
-
-    def codegen(context, builder, signature, args):
-        function = ir.FunctionType(ir.VoidType(), [INTEGER, INTEGER])
-        text = "bar.sync $0, $1;"
-        builder.call(ir.InlineAsm(function, text, "r,r,~{memory}", side_effect=True), args)
-        return context.get_dummy_value()
-
-    return types.void(types.uint32, types.uint32), codegen
+# (number, n): wait for n threads of the block, whole warps, that call this with the same number, 1
+# to 15. The block's own barrier is number 0.
+group_barrier = instruction(
+    "bar.sync $0, $1;", types.void, types.uint32, types.uint32, effect=MEMORY
+)
 
 
 @intrinsic
@@ -174,17 +157,13 @@ def load_shared_pair(typingctx, array, i):
     return result(array, i), codegen
 
 
-@intrinsic
-def exchange(typingctx, x, distance):
-    """The x of the lane whose number differs in the bits of `distance`; all lanes take part."""
+def shuffle(text):
+    """Function (x, lane) -> the x of another lane; all lanes of a warp take part."""
+    return instruction(text, types.float32, types.float32, types.uint32, effect=ANYTHING)
 
-    def codegen(context, builder, signature, args):
-        function = ir.FunctionType(ir.FloatType(), [ir.FloatType(), ir.IntType(32)])
-        text = "shfl.sync.bfly.b32 $0, $1, $2, 31, -1;"
-        instruction = ir.InlineAsm(function, text, "=f,f,r", side_effect=True)  # not to be moved
-        return builder.call(instruction, args)
 
-    return types.float32(types.float32, types.uint32), codegen
+# (x, distance): of the lane whose number differs in the bits of `distance`.
+exchange = shuffle("shfl.sync.bfly.b32 $0, $1, $2, 31, -1;")
 
 
 @device

@@ -3,8 +3,6 @@
 from functools import cache
 
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 
 from numbanet.cuda.launch.threads import (
     barrier,
@@ -38,7 +36,7 @@ from numbanet.storage.halves import float16_pair_to_floats
 from numbanet.storage.memory_access import add_shared_int32, store_two_floats
 from numbanet.storage.views import float_vector, uint32_vector
 from numbanet.tiles.instructions import (
-    emit,
+    load_two_words_from,
     load_word,
     load_word_from,
     shared_memory,
@@ -53,17 +51,6 @@ LANES, AT_ONCE = 16, 5  # of a segment, and records that each loads before it ad
 MOST_AREAS = 512  # of a level: blocks that write records, of a pass over the batch
 HALF_PLACE = np.float32(0.5 / PLACES)
 ENTRY, FLIPS = np.uint32(BIN - 1), np.uint32(31)
-
-
-@intrinsic
-def load_two_words_from(typingctx, address):
-    """Two words of global memory, at an address that 8 divides."""
-
-    def codegen(context, builder, signature, args):
-        text = "ld.global.v2.u32 {$0,$1}, [$2];"
-        return emit(builder, context, text, types.uint32, 2, args, (types.uint64,))
-
-    return types.UniTuple(types.uint32, 2)(types.uint64), codegen
 
 
 def shared_bytes(n_areas: int) -> int:

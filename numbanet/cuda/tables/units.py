@@ -8,15 +8,14 @@ they are made, and are the same bits in every run.
 """
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+from numba.types import uint32, uint64, void
 
 from numbanet.device import device, float_bits, float_from_bits
+from numbanet.ptx import instruction
 from numbanet.storage.access import FRACTION_BITS
 from numbanet.storage.halves import TO_FLOATS
 from numbanet.storage.views import uint32_vector
-from numbanet.tiles.instructions import emit
+from numbanet.tiles.instructions import access
 
 SUM_BITS = 30  # of a sum without its sign, less one for rounding
 MOST_BITS = 22  # of a number, so that it still fits int32 with its fraction
@@ -27,38 +26,16 @@ BIAS = np.int32(127)
 LARGE = np.float32(2.0**40).view(np.uint32)  # less than any optimizer calls infinite
 
 
-@intrinsic
-def raise_word(typingctx, address, word):
-    """A word of global memory becomes this one, if it is larger."""
-
-    def codegen(context, builder, signature, args):
-        text, kinds = "red.global.max.u32 [$0], $1;", (types.uint64, types.uint32)
-        return emit(builder, context, text, None, 0, args, kinds)
-
-    return types.void(types.uint64, types.uint32), codegen
+# (address, word): a word of global memory becomes this one, if it is larger.
+raise_word = access("red.global.max.u32 [$0], $1;", void, uint64, uint32)
+# (address, n): add to a word in shared memory; returns what was there.
+count_up = access("atom.shared.add.u32 $0, [$1], $2;", uint32, uint32, uint32)
+leading_zeros = instruction("clz.b32 $0, $1;", uint32, uint32)
 
 
-@intrinsic
-def count_up(typingctx, address, n):
-    """Add to a word in shared memory; returns what was there."""
-
-    def codegen(context, builder, signature, args):
-        text, kinds = "atom.shared.add.u32 $0, [$1], $2;", (types.uint32, types.uint32)
-        return emit(builder, context, text, types.uint32, 1, args, kinds)
-
-    return types.uint32(types.uint32, types.uint32), codegen
-
-
-@intrinsic
-def bit_length(typingctx, word):
-    """Bits of a word without leading zeros."""
-
-    def codegen(context, builder, signature, args):
-        text = "clz.b32 $0, $1;"
-        zeros = emit(builder, context, text, types.uint32, 1, args, (types.uint32,), pure=True)
-        return builder.sub(ir.IntType(32)(32), zeros)
-
-    return types.uint32(types.uint32), codegen
+@device
+def bit_length(word):  # without leading zeros
+    return np.uint32(np.uint32(32) - leading_zeros(word))
 
 
 @device
