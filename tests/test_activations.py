@@ -191,7 +191,7 @@ def test_an_unknown_name_lists_what_exists(name):
         activation(name, "output_activation")
 
 
-# The functions of device.py that they are made of
+# The elementary functions that they are made of
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
-from numba.np import arrayobj
+
+from numbanet.device.local import array_over
 
 GLOBAL_MEMORY = 1  # NVVM's address space; said here, no load or store is a generic one
 
@@ -25,22 +26,9 @@ ELEMENTS = {
 def build_view(context, builder, array_type, address, lengths):
     """The value of a C-ordered array at an address (64-bit) with the given lengths (64-bit)."""
     element = context.get_data_type(array_type.dtype)
-    item_size = context.get_abi_sizeof(element)
-    strides = [context.get_constant(types.intp, item_size)]
-    for length in lengths[:0:-1]:
-        strides.insert(0, builder.mul(strides[0], length))
     pointer = builder.inttoptr(address, ir.PointerType(element, GLOBAL_MEMORY))
-    view = context.make_array(array_type)(context, builder)
-    arrayobj.populate_array(
-        view,
-        data=builder.addrspacecast(pointer, element.as_pointer()),
-        shape=lengths,
-        strides=strides,
-        itemsize=context.get_constant(types.intp, item_size),
-        meminfo=None,
-        parent=None,
-    )
-    return view._getvalue()
+    data = builder.addrspacecast(pointer, element.as_pointer())
+    return array_over(context, builder, array_type, data, lengths)
 
 
 def vector_view(dtype):
@@ -83,18 +71,8 @@ def columns_from(typingctx, array, first, n_rows, n_columns):
 
     def codegen(context, builder, signature, args):
         source = context.make_array(signature.args[0])(context, builder, args[0])
-        view = context.make_array(view_type)(context, builder)
-        item_size = source.itemsize
-        arrayobj.populate_array(
-            view,
-            data=builder.gep(source.data, [builder.neg(args[1])]),
-            shape=args[2:],
-            strides=[builder.mul(args[3], item_size), item_size],
-            itemsize=item_size,
-            meminfo=None,
-            parent=None,
-        )
-        return view._getvalue()
+        data = builder.gep(source.data, [builder.neg(args[1])])
+        return array_over(context, builder, view_type, data, args[2:])
 
     return view_type(array, types.uint64, types.intp, types.intp), codegen
 

@@ -9,11 +9,10 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.errors import RequireLiteralValue
 from numba.extending import intrinsic
-from numba.np import arrayobj
 
 from numbanet.device import device
+from numbanet.device.local import array_over, literal
 from numbanet.ptx import ANYTHING, MEMORY, instruction
 
 WARP = 32
@@ -108,32 +107,17 @@ group_barrier = instruction(
 @intrinsic
 def shared_array(typingctx, n):
     """A float32 array of `n` elements, one per block; `n` is known at compile time."""
-    if not isinstance(n, types.IntegerLiteral):
-        raise RequireLiteralValue("shared_array: the length must be known at compile time")
-    length = n.literal_value
-    array_type = types.Array(types.float32, 1, "C")
+    length, array_type = literal(n, "shared_array"), types.Array(types.float32, 1, "C")
 
     def codegen(context, builder, signature, args):
-        element = ir.FloatType()
+        whole = ir.ArrayType(ir.FloatType(), length)
         name = builder.module.get_unique_name("shared")
-        storage = cgutils.add_global_variable(
-            builder.module, ir.ArrayType(element, length), name, SHARED_MEMORY
-        )
+        storage = cgutils.add_global_variable(builder.module, whole, name, SHARED_MEMORY)
         storage.linkage, storage.align = "internal", 16
         storage.initializer = ir.Constant(storage.type.pointee, ir.Undefined)
-        generic = builder.addrspacecast(storage, ir.ArrayType(element, length).as_pointer())
-        item_size = context.get_constant(types.intp, 4)
-        array = context.make_array(array_type)(context, builder)
-        arrayobj.populate_array(
-            array,
-            data=builder.bitcast(generic, element.as_pointer()),
-            shape=[context.get_constant(types.intp, length)],
-            strides=[item_size],
-            itemsize=item_size,
-            meminfo=None,
-            parent=None,
-        )
-        return array._getvalue()
+        generic = builder.addrspacecast(storage, whole.as_pointer())
+        shape = [context.get_constant(types.intp, length)]
+        return array_over(context, builder, array_type, generic, shape)
 
     return array_type(n), codegen
 

@@ -1,0 +1,103 @@
+"""Arrays on the stack of a device function, which live in registers where that is possible."""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.errors import RequireLiteralValue
+from numba.extending import intrinsic
+from numba.np import arrayobj
+
+from numbanet.device.declare import device
+
+
+def literal(n, what):
+    """The number that a type stands for; Numba asks again, with constants, where it is none."""
+    if not isinstance(n, types.IntegerLiteral):
+        raise RequireLiteralValue(f"{what} takes a number that is known at compile time")
+    return n.literal_value
+
+
+def array_over(context, builder, array_type, data, shape):
+    """The value of an array in C order that begins at a pointer."""
+    item_size = context.get_constant(types.intp, array_type.dtype.bitwidth // 8)
+    strides = [item_size]
+    for length in shape[:0:-1]:
+        strides.insert(0, builder.mul(strides[0], length))
+    array = context.make_array(array_type)(context, builder)
+    arrayobj.populate_array(
+        array,
+        data=builder.bitcast(data, context.get_data_type(array_type.dtype).as_pointer()),
+        shape=shape,
+        strides=strides,
+        itemsize=item_size,
+        meminfo=None,
+        parent=None,
+    )
+    return array._getvalue()
+
+
+@intrinsic
+def local_array(typingctx, n):
+    """A float32 array of `n` elements on the stack; `n` is known at compile time.
+
+    With constant indices it lives in registers. It must not outlive the function that made it.
+    """
+    length, array_type = literal(n, "local_array"), types.Array(types.float32, 1, "C")
+
+    def codegen(context, builder, signature, args):
+        storage = ir.ArrayType(context.get_value_type(types.float32), length)
+        data = cgutils.alloca_once(builder, storage, name="local")
+        shape = [context.get_constant(types.intp, length)]
+        return array_over(context, builder, array_type, data, shape)
+
+    return array_type(n), codegen
+
+
+@intrinsic
+def uint32_view(typingctx, array):
+    """The memory of a 1-D float32 array as uint32: local integers, or the bits of the floats."""
+    view_type = types.Array(types.uint32, 1, "C")
+
+    def codegen(context, builder, signature, args):
+        source = context.make_array(signature.args[0])(context, builder, args[0])
+        shape = cgutils.unpack_tuple(builder, source.shape)
+        return array_over(context, builder, view_type, source.data, shape)
+
+    return view_type(array), codegen
+
+
+@device
+def float_bits(x):  # as uint32
+    storage = local_array(1)
+    storage[0] = x
+    return uint32_view(storage)[0]
+
+
+@intrinsic
+def multiply_add(typingctx, target, i, weight, source, j, n):
+    """target[i : i + n] += weight * source[j : j + n] for 1-D float32 arrays, as one vector.
+
+    `n` is known at compile time. LLVM does not join the elements of such short loops by itself.
+    """
+    length = literal(n, "multiply_add")
+    signature = types.void(target, types.intp, types.float32, source, types.intp, n)
+
+    def codegen(context, builder, signature, args):
+        vector = ir.VectorType(ir.FloatType(), length)
+        fused = ("contract",)  # lets LLVM join multiplication and addition
+
+        def address(array, offset):
+            data = context.make_array(signature.args[array])(context, builder, args[array]).data
+            return builder.bitcast(builder.gep(data, [args[offset]]), vector.as_pointer())
+
+        to, start = address(0, 1), builder.load(address(3, 4))
+        total = builder.load(to)
+        total.align = start.align = 4
+        weight = ir.Constant(vector, ir.Undefined)
+        for k in range(length):
+            weight = builder.insert_element(weight, args[2], ir.IntType(32)(k))
+        product = builder.fmul(weight, start, flags=fused)
+        builder.store(builder.fadd(total, product, flags=fused), to).align = 4
+        return context.get_dummy_value()
+
+    return signature, codegen
