@@ -27,7 +27,7 @@ SEARCHED = [ROOT / "tests", *(ROOT / "tests").glob("*/")]
 # From the bottom up. A module imports from lower rows and from its own package.
 LAYERS = (
     ("architecture", "array_types"),
-    ("caller", "shown"),
+    ("caller", "forwarding", "shown"),
     ("renamed", "unknown_options"),
     ("arrays", "ctrl_c", "fingerprint", "inline_compiler", "ptx", "registry", "regular_file"),
     ("atomic_file", "device"),
@@ -66,7 +66,6 @@ LARGE_FILES = {
     "cpu/kernels.py",
     "cuda/chain/engine.py",
     "cuda/driver/device.py",
-    "encodings/base.py",
     "encodings/grid/encoding.py",
     "encodings/grid/level.py",
     "encodings/one_blob.py",

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import numbanet
-from numbanet import activations, device, inline_compiler
+from numbanet import activations, inline_compiler
 from numbanet.cpu import micro_kernel
 from numbanet.cuda.toolchain import compiler
+from numbanet.device import loops
 from numbanet.encodings import frequency
 from numbanet.losses import l1
 from numbanet.optimizers import novograd
@@ -103,7 +104,7 @@ EDITS = {  # module, what is replaced, what by, and whose keys that changes
         lambda target, model, kernel: target == "cpu" and evaluates(target, kernel),
     ),
     "a function that an intrinsic's code calls": (
-        device,
+        loops,
         'f"distinct',
         'f" distinct',
         lambda target, model, kernel: model == "frequency" and evaluates(target, kernel),

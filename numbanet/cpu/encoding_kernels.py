@@ -9,8 +9,9 @@ import numpy as np
 from numba import prange
 
 from numbanet.cpu.launch import ParallelKernel
-from numbanet.encodings.base import AbstractEncoding, with_numbers
+from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.finite_inputs import spoil_rows
+from numbanet.encodings.parts import with_numbers
 
 ROWS = 1024
 

@@ -23,8 +23,8 @@ from numbanet.cpu.mlp import (
 )
 from numbanet.device import ZERO, belongs_to, device, local_array
 from numbanet.encoded_network import EncodedNetwork
-from numbanet.encodings.base import with_numbers
 from numbanet.encodings.finite_inputs import spoil_rows
+from numbanet.encodings.parts import with_numbers
 from numbanet.kernel_cache import compile_cached
 from numbanet.losses.base import AbstractLoss
 from numbanet.networks.base import next_multiple

@@ -2,52 +2,14 @@
 
 from __future__ import annotations
 
+import types
 from abc import ABC, abstractmethod
-from functools import cache, cached_property
-from typing import NamedTuple
+from functools import cached_property
 
 import numpy as np
 
 from numbanet.device import ZERO, belongs_to, device
-
-
-class Part(NamedTuple):
-    """An encoding within another one, and where its inputs, features and parameters begin."""
-
-    encoding: AbstractEncoding
-    first_dim: int = 0
-    first_column: int = 0
-    first_param: int = 0
-
-
-class Constant(NamedTuple):
-    """Features with one value: the first of them, and the last one + 1."""
-
-    first_column: int
-    stop_column: int
-    value: float
-
-
-def shifted(constants: tuple[Constant, ...], n_columns: int) -> tuple[Constant, ...]:
-    """The same features, n_columns further to the right."""
-    return tuple(
-        Constant(first + n_columns, stop + n_columns, value) for first, stop, value in constants
-    )
-
-
-@cache
-def with_numbers(reads_numbers: bool):
-    """Device function (params, numbers): what stands for the parameters of an encoding."""
-
-    @device
-    def both(params, numbers):
-        return params, numbers
-
-    @device
-    def params_alone(params, numbers):
-        return params
-
-    return both if reads_numbers else params_alone
+from numbanet.encodings.parts import Constant, Part, of_all
 
 
 class AbstractEncoding(ABC):
@@ -64,6 +26,10 @@ class AbstractEncoding(ABC):
     required_output_alignment = 1
     needs_whole_batch = False  # whether backward_params_rows must see all rows of a batch at once
     reads_numbers = False  # whether its functions take `params` with numbers: see kernel_key
+    numbers: tuple[int, ...] = ()  # what kernel_key leaves out
+    grid_dims: tuple[int, ...] = ()  # inputs that are read by a grid, which covers [0, 1] in each
+    constants: tuple[Constant, ...] = ()  # features that are the same for all inputs, in no part
+    has_edges = False  # whether its parameters are tables on grids, with the functions of `Grid`
 
     @property
     @abstractmethod
@@ -92,11 +58,6 @@ class AbstractEncoding(ABC):
         """
         return self
 
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """What kernel_key leaves out."""
-        return ()
-
     def placed(self, first_param: int) -> AbstractEncoding:
         """The same encoding for parameters that begin at this place among those of a model.
 
@@ -105,22 +66,12 @@ class AbstractEncoding(ABC):
         return self
 
     @property
-    def grid_dims(self) -> tuple[int, ...]:
-        """The inputs that are read by a grid, which covers [0, 1] in each of them."""
-        return ()
-
-    @property
     def parts(self) -> tuple[Part, ...]:
         """Encodings that together compute all features that are not constant.
 
         Each can have its own kernel.
         """
         return (Part(self),)
-
-    @property
-    def constants(self) -> tuple[Constant, ...]:
-        """The features that no part computes, because they are the same for all inputs."""
-        return ()
 
     @property
     @abstractmethod
@@ -132,10 +83,8 @@ class AbstractEncoding(ABC):
     def backward_input(self):
         """(x, params, dl_dy, dl_dx): write the gradient with respect to x."""
 
-    @property
-    def backward_params(self):
-        """(x, params, dl_dy, dl_dparams): add the gradient with respect to the parameters."""
-        return None
+    # (x, params, dl_dy, dl_dparams): add the gradient with respect to the parameters.
+    backward_params = None
 
     @property
     @abstractmethod
@@ -146,10 +95,8 @@ class AbstractEncoding(ABC):
         through backward_input.
         """
 
-    @property
-    def double_backward_params(self):
-        """(x, params, dl_dy, dl_ddx, dl_dparams): add what comes through backward_input."""
-        return None
+    # (x, params, dl_dy, dl_ddx, dl_dparams): add what comes through backward_input.
+    double_backward_params = None
 
     @property
     def partition_columns(self) -> tuple[tuple[int, int], ...]:
@@ -166,13 +113,9 @@ class AbstractEncoding(ABC):
         (width,) = {stop - start for start, stop in self.partition_columns}
         return width
 
-    @property
-    def partition_param_ends(self) -> tuple[int, ...]:
-        """Where the parameters of the first, second ... partition end, if they lie in order.
-
-        Then so few of the first ones can have their gradients in memory that is fast and small.
-        """
-        return ()
+    # Where the parameters of the first, second ... partition end, if they lie in order: then so few
+    # of the first ones can have their gradients in memory that is fast and small.
+    partition_param_ends: tuple[int, ...] = ()
 
     @property
     def partition_additions(self) -> tuple[int, ...]:
@@ -182,8 +125,6 @@ class AbstractEncoding(ABC):
         """
         return (1,) * len(self.partition_columns)
 
-    has_edges = False  # whether its parameters are tables on grids, with the functions of `Grid`
-
     def initial_params(self, rng) -> np.ndarray:
         """Initial values, float32 [n_params]; advances `rng` by n_params draws."""
         return np.zeros(self.n_params, np.float32)
@@ -192,78 +133,22 @@ class AbstractEncoding(ABC):
     # after another of the same partition, whose parameters then stay in the caches. Here there is
     # one partition; an encoding with several overrides all of them.
 
-    @cached_property
-    def partition_forward(self):
-        """(partition, x, params, y): write the features of the partition to y."""
-        forward = self.forward
+    # (partition, x, params, y): write the features of the partition to y.
+    partition_forward = of_all("forward")
 
-        @device
-        @belongs_to(f"{type(self).__name__}.forward")
-        def partition_forward(partition, x, params, y):
-            forward(x, params, y)
+    # As partition_forward, but (partition, x, params, words): features as pairs of halves. By the
+    # precision of words and params, where there is such a function; CUDA only, and all lanes of a
+    # warp together.
+    partition_forward_pairs = types.MappingProxyType({})
 
-        return partition_forward
-
-    @property
-    def partition_forward_pairs(self):
-        """As partition_forward, but (partition, x, params, words): features as pairs of halves.
-
-        By the precision of words and params, where there is such a function; CUDA only, and all
-        lanes of a warp together.
-        """
-        return {}
-
-    @cached_property
-    def partition_backward_params(self):
-        """(partition, i, n, x, params, dl_dy, dl_dparams): backward_params for sample i of n."""
-        backward_params = self.backward_params
-        if backward_params is None:
-            return None
-
-        @device
-        @belongs_to(f"{type(self).__name__}.backward_params")
-        def partition_backward_params(partition, i, n, x, params, dl_dy, dl_dparams):
-            backward_params(x, params, dl_dy, dl_dparams)
-
-        return partition_backward_params
-
-    @cached_property
-    def partition_backward_input(self):
-        """(partition, x, params, dl_dy, dl_dx): write the partition's share of dl_dx."""
-        backward_input = self.backward_input
-
-        @device
-        @belongs_to(f"{type(self).__name__}.backward_input")
-        def partition_backward_input(partition, x, params, dl_dy, dl_dx):
-            backward_input(x, params, dl_dy, dl_dx)
-
-        return partition_backward_input
-
-    @cached_property
-    def partition_double_backward_input(self):
-        """(partition, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx): as double_backward_input."""
-        double_backward_input = self.double_backward_input
-
-        @device
-        @belongs_to(f"{type(self).__name__}.double_backward_input")
-        def partition_double_backward_input(partition, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
-            double_backward_input(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx)
-
-        return partition_double_backward_input
-
-    @cached_property
-    def partition_double_backward_params(self):
-        """(partition, x, params, dl_dy, dl_ddx, dl_dparams): as double_backward_params."""
-        double_backward_params = self.double_backward_params
-        if double_backward_params is None:
-            return None
-
-        @device
-        @belongs_to(f"{type(self).__name__}.double_backward_params")
-        def partition_double_backward_params(partition, x, params, dl_dy, dl_ddx, dl_dparams):
-            double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams)
-
-        return partition_double_backward_params
+    # (partition, i, n, x, params, dl_dy, dl_dparams): backward_params for sample i of n.
+    partition_backward_params = of_all("backward_params", numbers_samples=True)
+    # (partition, x, params, dl_dy, dl_dx): write the partition's share of dl_dx.
+    partition_backward_input = of_all("backward_input")
+    # (partition, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx): as double_backward_input.
+    partition_double_backward_input = of_all("double_backward_input")
+    # (partition, x, params, dl_dy, dl_ddx, dl_dparams): as double_backward_params.
+    partition_double_backward_params = of_all("double_backward_params")
 
     # The batch forms below are what the CPU loops call. An encoding whose memory traffic depends
     # on the order of the work overrides them.

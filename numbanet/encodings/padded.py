@@ -6,7 +6,8 @@ from functools import cached_property
 import numpy as np
 
 from numbanet.device import ZERO, device
-from numbanet.encodings.base import AbstractEncoding, Constant, shifted
+from numbanet.encodings.base import AbstractEncoding
+from numbanet.encodings.parts import Constant, shifted
 from numbanet.encodings.wrapper import AbstractWrapper
 
 

@@ -21,7 +21,7 @@ from numbanet.cuda.tables import plan as plan_module
 from numbanet.cuda.tables import sums
 from numbanet.cuda.tables.gradients import ModelTables
 from numbanet.cuda.tables.plan import BIN, TablePlan
-from numbanet.encodings.base import Part
+from numbanet.encodings.parts import Part
 
 HASH = {
     "otype": "HashGrid", "n_levels": 3, "log2_hashmap_size": 10, "base_resolution": 4,

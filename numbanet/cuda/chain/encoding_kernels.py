@@ -14,8 +14,9 @@ from numbanet.cuda.launch.rows import add_to_row, read_features, read_row, write
 from numbanet.cuda.launch.threads import block_index_y, thread_number
 from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.device import local_array
-from numbanet.encodings.base import AbstractEncoding, Part
+from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.finite_inputs import spoil, zero_or_nan
+from numbanet.encodings.parts import Part
 from numbanet.storage.views import VECTORS, float_vector
 
 

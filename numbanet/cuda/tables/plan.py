@@ -8,7 +8,7 @@ first written as records, sorted by bin, and a block then adds up the records of
 from dataclasses import dataclass
 from functools import cached_property
 
-from numbanet.encodings.base import Part
+from numbanet.encodings.parts import Part
 
 NO_PARAMS = 0  # for functions that read levels, which on a GPU are constants
 LOG2_BIN = 13

@@ -3,8 +3,8 @@
 from functools import cached_property
 
 from numbanet.device import device, local_array
-from numbanet.encodings.base import shifted
 from numbanet.encodings.composite.pair import AbstractPair
+from numbanet.encodings.parts import shifted
 
 
 class Concatenation(AbstractPair):

@@ -7,7 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from numbanet.device import device, nothing
-from numbanet.encodings.base import AbstractEncoding, with_numbers
+from numbanet.encodings.base import AbstractEncoding
+from numbanet.encodings.parts import with_numbers
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""What encodings consist of: parts with kernels of their own, constant features, partitions."""
+
+from functools import cache, cached_property
+from typing import Any, NamedTuple
+
+from numbanet.device import belongs_to, device
+
+
+class Part(NamedTuple):
+    """An encoding within another one, and where its inputs, features and parameters begin."""
+
+    encoding: Any  # an AbstractEncoding
+    first_dim: int = 0
+    first_column: int = 0
+    first_param: int = 0
+
+
+class Constant(NamedTuple):
+    """Features with one value: the first of them, and the last one + 1."""
+
+    first_column: int
+    stop_column: int
+    value: float
+
+
+def shifted(constants: tuple[Constant, ...], n_columns: int) -> tuple[Constant, ...]:
+    """The same features, n_columns further to the right."""
+    return tuple(
+        Constant(first + n_columns, stop + n_columns, value) for first, stop, value in constants
+    )
+
+
+@cache
+def with_numbers(reads_numbers: bool):
+    """Device function (params, numbers): what stands for the parameters of an encoding."""
+
+    @device
+    def both(params, numbers):
+        return params, numbers
+
+    @device
+    def params_alone(params, numbers):
+        return params
+
+    return both if reads_numbers else params_alone
+
+
+def of_all(name: str, numbers_samples: bool = False):
+    """What a partition does where it is the only one: what the encoding's function of a name does.
+
+    The partition comes before that one's arguments, and perhaps two numbers after it.
+    """
+
+    def of_partition(self):
+        function = getattr(self, name)
+        owner = belongs_to(f"{type(self).__name__}.{name}")
+
+        def of_partition(partition, *arguments):
+            function(*arguments)
+
+        def of_sample(partition, i, n, *arguments):
+            function(*arguments)
+
+        return function and device(owner(of_sample if numbers_samples else of_partition))
+
+    return cached_property(of_partition)
