@@ -66,8 +66,6 @@ LARGE_FILES = {
     "cpu/kernels.py",
     "cuda/chain/engine.py",
     "cuda/driver/device.py",
-    "encodings/grid/encoding.py",
-    "encodings/grid/level.py",
     "encodings/one_blob.py",
     "model.py",
     "optimizers/composite.py",

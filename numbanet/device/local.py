@@ -60,8 +60,17 @@ def uint32_view(typingctx, array):
 
     def codegen(context, builder, signature, args):
         source = context.make_array(signature.args[0])(context, builder, args[0])
-        shape = cgutils.unpack_tuple(builder, source.shape)
-        return array_over(context, builder, view_type, source.data, shape)
+        view = context.make_array(view_type)(context, builder)
+        arrayobj.populate_array(
+            view,
+            data=builder.bitcast(source.data, ir.IntType(32).as_pointer()),
+            shape=source.shape,
+            strides=source.strides,
+            itemsize=source.itemsize,
+            meminfo=None,
+            parent=None,
+        )
+        return view._getvalue()
 
     return view_type(array), codegen
 

@@ -16,9 +16,9 @@ from functools import cached_property
 
 import numpy as np
 
-from numbanet.device import ZERO, device, local_array
-from numbanet.encodings.base import AbstractEncoding
-from numbanet.encodings.grid import edges, level, partitions, rows, tables
+from numbanet.device import device
+from numbanet.encodings.grid import tables
+from numbanet.encodings.grid.functions import GridFunctions
 from numbanet.encodings.grid.indexing import (
     FAR,
     HASHED,
@@ -57,7 +57,7 @@ USUAL_INDEXINGS = {
 
 @register("encoding", "Grid")
 @dataclass(frozen=True)
-class Grid(AbstractEncoding):
+class Grid(GridFunctions):
     n_dims: int = derived()
     type: str = "Hash"  # or Dense, Tiled
     n_levels: int | None = None  # 16 unless n_features is given
@@ -154,26 +154,6 @@ class Grid(AbstractEncoding):
     def required_output_alignment(self) -> int:
         return self.n_features_per_level
 
-    @property
-    def n_corners(self) -> int:
-        """Entries that a sample reads per level."""
-        return 1 if self.interpolation == "Nearest" else 1 << self.n_dims
-
-    @property
-    def n_pairs(self) -> int:
-        """Pairs of features that an entry has."""
-        return self.n_features_per_level // 2
-
-    @property
-    def n_accessed_pairs(self) -> int:
-        """Pairs that are read and added to at once."""
-        return self.n_pairs if self.begins_even else 0
-
-    @property
-    def n_factors(self) -> int:
-        """Numbers from which the weights of the corners are made, see interpolation.py."""
-        return 6 * self.n_dims
-
     def kernel_key(self):
         return NumberedGrid(
             n_dims=self.n_dims,
@@ -204,7 +184,7 @@ class Grid(AbstractEncoding):
             block[...] = block.astype(np.float64) * np.float64(INITIAL_WIDTH) + INITIAL_LOW
         return values
 
-    # One level and one sample: see level.py.
+    # What functions.py makes its functions of.
 
     @cached_property
     def level_constants(self):
@@ -244,174 +224,6 @@ class Grid(AbstractEncoding):
     def indexings(self) -> frozenset[int]:
         """How entries are found on one level or another."""
         return frozenset(int(level.indexing) for level in self.levels)
-
-    @cached_property
-    def level_forward(self):
-        return level.forward(self)
-
-    @cached_property
-    def level_backward_params(self):
-        return level.backward_params(self)
-
-    @cached_property
-    def level_stochastic_backward_params(self):
-        return level.stochastic_backward_params(self)
-
-    @cached_property
-    def level_backward_input(self):
-        return level.backward_input(self)
-
-    @cached_property
-    def level_double_backward_input(self):
-        return level.double_backward_input(self)
-
-    @cached_property
-    def level_double_backward_params(self):
-        return level.double_backward_params(self)
-
-    @cached_property
-    def locate(self):
-        """(level, x, cell, factors): the cell of x, and the factors of its corners."""
-        return level.locate(self)
-
-    @cached_property
-    def edge(self):
-        """(level, cell, factors, e) -> the entries of both ends of edge e, and its share."""
-        return edges.edge(self)
-
-    @property
-    def has_edges(self) -> bool:
-        """A random corner is no edge."""
-        return not self.stochastic_interpolation
-
-    # All levels and one sample.
-
-    @cached_property
-    def forward(self):
-        n_levels, n_features = self.n_levels, self.n_features_per_level
-        level_constants, level_forward = self.level_constants, self.level_forward
-
-        @device
-        def grid(x, params, y):  # x [n_dims], y [n_outputs]
-            for k in range(n_levels):
-                first, last = k * n_features, (k + 1) * n_features
-                level_forward(level_constants(k, params), x, params, y[first:last])
-
-        return grid
-
-    @cached_property
-    def backward_params(self):
-        n_levels, n_features = self.n_levels, self.n_features_per_level
-        level_constants, level_backward = self.level_constants, self.level_backward_params
-
-        @device
-        def grid_backward_params(x, params, dl_dy, dl_dparams):
-            for k in range(n_levels):
-                first, last = k * n_features, (k + 1) * n_features
-                level_backward(level_constants(k, params), x, dl_dy[first:last], dl_dparams)
-
-        return grid_backward_params
-
-    @cached_property
-    def backward_input(self):
-        n_dims, n_levels, n_features = self.n_dims, self.n_levels, self.n_features_per_level
-        level_constants, level_backward = self.level_constants, self.level_backward_input
-
-        @device
-        def grid_backward_input(x, params, dl_dy, dl_dx):
-            total = local_array(n_dims)
-            for d in range(n_dims):
-                total[d] = ZERO
-            for k in range(n_levels):
-                first, last = k * n_features, (k + 1) * n_features
-                level_backward(level_constants(k, params), x, params, dl_dy[first:last], total)
-            for d in range(n_dims):
-                dl_dx[d] = total[d]
-
-        return grid_backward_input
-
-    @cached_property
-    def double_backward_input(self):
-        n_dims, n_levels, n_features = self.n_dims, self.n_levels, self.n_features_per_level
-        level_constants, level_backward = self.level_constants, self.level_double_backward_input
-
-        @device
-        def grid_double_backward_input(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
-            total = local_array(n_dims)
-            for d in range(n_dims):
-                total[d] = ZERO
-            for k in range(n_levels):
-                first, last = k * n_features, (k + 1) * n_features
-                g, dl_dg = dl_dy[first:last], dl_ddy[first:last]
-                level_backward(level_constants(k, params), x, params, g, dl_ddx, dl_dg, total)
-            for d in range(n_dims):
-                dl_dx[d] = total[d]
-
-        return grid_double_backward_input
-
-    @cached_property
-    def double_backward_params(self):
-        n_levels, n_features = self.n_levels, self.n_features_per_level
-        level_constants, level_backward = self.level_constants, self.level_double_backward_params
-
-        @device
-        def grid_double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams):
-            for k in range(n_levels):
-                first, last = k * n_features, (k + 1) * n_features
-                level_backward(level_constants(k, params), x, dl_dy[first:last], dl_ddx, dl_dparams)
-
-        return grid_double_backward_params
-
-    # A level is a partition: see partitions.py.
-
-    @cached_property
-    def partition_forward(self):
-        return partitions.forward(self)
-
-    @cached_property
-    def partition_backward_params(self):
-        if self.stochastic_interpolation:
-            return partitions.stochastic_backward_params(self)
-        return partitions.backward_params(self)
-
-    @cached_property
-    def partition_backward_input(self):
-        return partitions.backward_input(self)
-
-    @cached_property
-    def partition_double_backward_input(self):
-        return partitions.double_backward_input(self)
-
-    @cached_property
-    def partition_double_backward_params(self):
-        return partitions.double_backward_params(self)
-
-    @cached_property
-    def partition_forward_pairs(self):
-        if self.n_accessed_pairs == 0 or self.n_corners > level.MOST_BLENDED_CORNERS:
-            return {}
-        return {each: partitions.forward_pairs(self, each) for each in ("float16", "bfloat16")}
-
-    # One level and many samples: see rows.py.
-
-    @cached_property
-    def forward_rows(self):
-        return rows.forward_rows(self)
-
-    @property
-    def needs_whole_batch(self) -> bool:
-        """Random corners are drawn by the number of the sample in its batch."""
-        return self.stochastic_interpolation
-
-    @cached_property
-    def backward_params_rows(self):
-        if self.stochastic_interpolation:
-            return rows.stochastic_backward_params_rows(self)
-        return rows.backward_params_rows(self)
-
-    @cached_property
-    def double_backward_params_rows(self):
-        return rows.double_backward_params_rows(self)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from numbanet.device import ONE, ZERO, device, local_array, opaque, uint32_view, unrolled
+from numbanet.device import ONE, ZERO, device, local_array, opaque, uint32_view
 from numbanet.encodings.grid.interpolation import (
     NONE,
     corner_weight,
@@ -18,11 +18,6 @@ from numbanet.encodings.grid.interpolation import (
     write_factors,
 )
 from numbanet.storage.access import load, load_pair, reduce_one, reduce_one_of_odd, reduce_pair
-from numbanet.storage.halves import TO_PAIR
-from numbanet.storage.memory_access import load_halves
-from numbanet.storage.warp_halves import floats_and_differences, units
-
-MOST_BLENDED_CORNERS = 16  # whose features are in registers at the same time
 
 
 @cache
@@ -38,6 +33,22 @@ def locate(grid):
             write(t, d, level.scale, factors)
 
     return locate
+
+
+def located(grid, body):
+    """Device function (level, x, params, ...) that calls `body` with the cell of x and its factors.
+
+    They take the place of x.
+    """
+    n_dims, n_factors, locate_ = grid.n_dims, grid.n_factors, locate(grid)
+
+    @device
+    def located(level, x, params, *arguments):
+        cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
+        locate_(level, x, cell, factors)
+        body(level, cell, factors, params, *arguments)
+
+    return located
 
 
 # Features of an entry are accessed in pairs, one 32-bit word of halves, unless an odd number of
@@ -153,137 +164,60 @@ def weight_gradients(grid):
 @cache
 def forward(grid):
     """Device function (level, x, params, y): write the level's features of x."""
-    n_dims, n_corners, n_factors = grid.n_dims, grid.n_corners, grid.n_factors
-    locate_, interpolate_ = locate(grid), interpolate(grid)
-    write_weights = weights(n_dims, n_corners)
+    n_corners, interpolate_ = grid.n_corners, interpolate(grid)
+    write_weights = weights(grid.n_dims, n_corners)
 
     @device
-    def level_forward(level, x, params, y):  # y [n_features]
-        cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
-        locate_(level, x, cell, factors)
+    def level_forward(level, cell, factors, params, y):  # y [n_features]
         weights = local_array(n_corners)
         write_weights(factors, weights)
         interpolate_(level, cell, weights, params, y)
 
-    return level_forward
-
-
-@cache
-def forward_pairs(grid, precision):
-    """Device function (level, x, params, words): `forward` of all lanes of a warp together.
-
-    Interpolates along one dimension after the other. The first one's differences are what the
-    tensor cores subtract, so that all is float32 without a conversion of every entry.
-    """
-    n_dims, n_corners, n_pairs = grid.n_dims, grid.n_corners, grid.n_pairs
-    n_features, n_factors = grid.n_features_per_level, grid.n_factors
-    locate_, first_feature_ = locate(grid), first_feature(grid)
-    to_pair, units_of_lane = TO_PAIR[precision], units(precision)
-    subtract = floats_and_differences(precision)
-    # In the order of the registers that the tensor cores want.
-    corner_order = (*range(0, n_corners, 2), *range(1, n_corners, 2))
-    n_words, n_edges = n_corners * n_pairs, n_corners // 2 * n_pairs
-    n_values, n_couples, is_odd = n_edges * 2 + 2, (n_edges + 1) // 2, n_edges % 2 == 1
-    steps = tuple(
-        (d, corner * n_features + f, 2 * corner * n_features + f)
-        for d in range(1, n_dims)
-        for corner in range(n_corners >> (d + 1))
-        for f in range(n_features)
-    )
-    n_steps = len(steps)
-    steps = steps or ((0, 0, 0),)
-
-    @device
-    def load_corner(i, level, cell, params, words):
-        corner = corner_order[i]
-        j = first_feature_(level, cell, corner)
-        for k in range(n_pairs):
-            words[corner * n_pairs + k] = load_halves(params, j + np.uint64(2 * k))
-
-    @device
-    def edge(e, words):  # along the first dimension: its corners' words of one pair
-        low = 2 * (e // n_pairs) * n_pairs + e % n_pairs
-        return words[low], words[low + n_pairs]
-
-    @device
-    def blend_edges(couple, t, ones, words, values):
-        e = 2 * couple
-        low, high = edge(e, words)
-        other_low, other_high = edge(e if is_odd and e + 1 == n_edges else e + 1, words)
-        floats, differences = subtract(ones, low, high, other_low, other_high)
-        for k in range(4):
-            values[2 * e + k] = floats[k] + t * differences[k]
-
-    @device
-    def blend(step, factors, values):
-        d, to, low = steps[step]
-        t, high = factors[2 * d + 1], low + n_features
-        values[to] = values[low] + t * (values[high] - values[low])
-
-    @device
-    def level_forward_pairs(level, x, params, words):  # words [n_pairs]
-        cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
-        locate_(level, x, cell, factors)
-        corners, values = uint32_view(local_array(n_words)), local_array(n_values)
-        unrolled(n_corners, load_corner, level, cell, params, corners)
-        unrolled(n_couples, blend_edges, factors[1], units_of_lane(x[0]), corners, values)
-        unrolled(n_steps, blend, factors, values)
-        for k in range(n_pairs):
-            words[k] = to_pair(values[2 * k], values[2 * k + 1]) if n_corners > 1 else corners[k]
-
-    return level_forward_pairs
+    return located(grid, level_forward)
 
 
 @cache
 def backward_params(grid):
-    """Device function (level, x, dl_dy, dl_dparams), adding to dl_dparams."""
-    n_dims, n_corners, n_factors = grid.n_dims, grid.n_corners, grid.n_factors
-    locate_, scatter_ = locate(grid), scatter(grid)
-    write_weights = weights(n_dims, n_corners)
+    """Device function (level, x, params, dl_dy, dl_dparams), adding to dl_dparams."""
+    n_corners, scatter_ = grid.n_corners, scatter(grid)
+    write_weights = weights(grid.n_dims, n_corners)
 
     @device
-    def level_backward_params(level, x, dl_dy, dl_dparams):  # dl_dy [n_features]
-        cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
-        locate_(level, x, cell, factors)
+    def level_backward_params(level, cell, factors, params, dl_dy, dl_dparams):
         weights = local_array(n_corners)
         write_weights(factors, weights)
         scatter_(level, cell, weights, dl_dy, dl_dparams)
 
-    return level_backward_params
+    return located(grid, level_backward_params)
 
 
 @cache
 def stochastic_backward_params(grid):
-    """Device function (level, x, u, dl_dy, dl_dparams): all of dl_dy goes to one corner.
+    """Device function (level, x, params, u, dl_dy, dl_dparams): all of dl_dy goes to one corner.
 
     With u uniform in [0, 1) every dimension by itself takes a side with its weight as probability.
     """
-    n_dims, n_factors = grid.n_dims, grid.n_factors
-    locate_, add = locate(grid), add_to_entry(grid)
+    n_dims, add = grid.n_dims, add_to_entry(grid)
 
     @device
-    def level_stochastic_backward_params(level, x, u, dl_dy, dl_dparams):  # dl_dy [n_features]
-        cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
-        locate_(level, x, cell, factors)
+    def level_stochastic_backward_params(level, cell, factors, params, u, dl_dy, dl_dparams):
         corner = 0
         for d in range(n_dims):
             if u < factors[2 * d + 1]:
                 corner |= 1 << d
         add(level, cell, corner, ONE, dl_dy, dl_dparams)
 
-    return level_stochastic_backward_params
+    return located(grid, level_stochastic_backward_params)
 
 
 @cache
 def backward_input(grid):
     """Device function (level, x, params, dl_dy, dl_dx), adding to dl_dx."""
-    n_dims, n_corners, n_factors = grid.n_dims, grid.n_corners, grid.n_factors
-    locate_, gradients, weight_of = locate(grid), weight_gradients(grid), corner_weight(n_dims)
+    n_dims, n_corners = grid.n_dims, grid.n_corners
+    gradients, weight_of = weight_gradients(grid), corner_weight(n_dims)
 
     @device
-    def level_backward_input(level, x, params, dl_dy, dl_dx):  # dl_dy [n_features]
-        cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
-        locate_(level, x, cell, factors)
+    def level_backward_input(level, cell, factors, params, dl_dy, dl_dx):  # dl_dy [n_features]
         dl_dweights = local_array(n_corners)
         gradients(level, cell, params, dl_dy, dl_dweights)
         for d in range(n_dims):
@@ -292,20 +226,18 @@ def backward_input(grid):
                 total += dl_dweights[corner] * weight_of(factors, corner, d, NONE)
             dl_dx[d] += total
 
-    return level_backward_input
+    return located(grid, level_backward_input)
 
 
 @cache
 def double_backward_input(grid):
     """Device function (level, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx), adding to dl_dx."""
-    n_dims, n_corners, n_factors = grid.n_dims, grid.n_corners, grid.n_factors
-    locate_, gradients, interpolate_ = locate(grid), weight_gradients(grid), interpolate(grid)
+    n_dims, n_corners = grid.n_dims, grid.n_corners
+    gradients, interpolate_ = weight_gradients(grid), interpolate(grid)
     weight_of, write_weights_along = corner_weight(n_dims), weights_along(n_dims, n_corners)
 
     @device
-    def level_double_backward_input(level, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
-        cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
-        locate_(level, x, cell, factors)
+    def level_double_backward_input(level, cell, factors, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
         weights, dl_dweights = local_array(n_corners), local_array(n_corners)
         write_weights_along(factors, dl_ddx, weights)
         interpolate_(level, cell, weights, params, dl_ddy)
@@ -318,22 +250,19 @@ def double_backward_input(grid):
                     total += dl_dweights[corner] * weight
             dl_dx[d] += total
 
-    return level_double_backward_input
+    return located(grid, level_double_backward_input)
 
 
 @cache
 def double_backward_params(grid):
-    """Device function (level, x, dl_dy, dl_ddx, dl_dparams), adding to dl_dparams."""
-    n_dims, n_corners, n_factors = grid.n_dims, grid.n_corners, grid.n_factors
-    locate_, scatter_ = locate(grid), scatter(grid)
-    write_weights_along = weights_along(n_dims, n_corners)
+    """Device function (level, x, params, dl_dy, dl_ddx, dl_dparams), adding to dl_dparams."""
+    n_corners, scatter_ = grid.n_corners, scatter(grid)
+    write_weights_along = weights_along(grid.n_dims, n_corners)
 
     @device
-    def level_double_backward_params(level, x, dl_dy, dl_ddx, dl_dparams):
-        cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
-        locate_(level, x, cell, factors)
+    def level_double_backward_params(level, cell, factors, params, dl_dy, dl_ddx, dl_dparams):
         weights = local_array(n_corners)
         write_weights_along(factors, dl_ddx, weights)
         scatter_(level, cell, weights, dl_dy, dl_dparams)
 
-    return level_double_backward_params
+    return located(grid, level_double_backward_params)

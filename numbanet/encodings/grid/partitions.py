@@ -1,4 +1,4 @@
-"""One level of the grid for one sample, chosen at run time: what a CUDA thread does.
+"""The grid for one sample: one level, chosen at run time, as a CUDA thread does, or all of them.
 
 All threads of a block work on the same level, so that choosing it costs no divergence and the
 level's table stays in the caches.
@@ -8,40 +8,29 @@ from functools import cache
 
 import numpy as np
 
-from numbanet.device import ZERO, device
-from numbanet.encodings.grid import level
+from numbanet.device import ZERO, device, local_array
 from numbanet.random import Pcg32, pcg32_advance, pcg32_float, pcg32_output
 
 
 @cache
-def forward(grid):
-    level_constants, level_forward = grid.level_constants, grid.level_forward
+def of_level(grid, function):
+    """Device function (k, x, params, ...): a function of level.py for level k."""
+    level_constants = grid.level_constants
 
     @device
-    def grid_level(partition, x, params, y):  # y [n_features]
-        level_forward(level_constants(partition, params), x, params, y)
+    def of_level(k, x, params, *arguments):
+        function(level_constants(k, params), x, params, *arguments)
 
-    return grid_level
-
-
-@cache
-def forward_pairs(grid, precision):
-    level_constants, level_forward = grid.level_constants, level.forward_pairs(grid, precision)
-
-    @device
-    def grid_level_pairs(partition, x, params, words):  # words [n_features / 2]
-        level_forward(level_constants(partition, params), x, params, words)
-
-    return grid_level_pairs
+    return of_level
 
 
 @cache
 def backward_params(grid):
-    level_constants, level_backward = grid.level_constants, grid.level_backward_params
+    backward = of_level(grid, grid.level_backward_params)
 
     @device
     def grid_level_backward_params(partition, i, n, x, params, dl_dy, dl_dparams):
-        level_backward(level_constants(partition, params), x, dl_dy, dl_dparams)
+        backward(partition, x, params, dl_dy, dl_dparams)
 
     return grid_level_backward_params
 
@@ -49,52 +38,98 @@ def backward_params(grid):
 @cache
 def stochastic_backward_params(grid):
     """With draw number `level * n + i` for sample i of n."""
-    level_constants, level_backward = grid.level_constants, grid.level_stochastic_backward_params
+    backward = of_level(grid, grid.level_stochastic_backward_params)
     seeded = np.uint64(Pcg32(1337).state)
 
     @device
     def grid_level_stochastic_backward_params(partition, i, n, x, params, dl_dy, dl_dparams):
         number = np.uint64(np.uint64(partition) * np.uint64(n) + np.uint64(i))
         u = pcg32_float(pcg32_output(pcg32_advance(seeded, number)))
-        level_backward(level_constants(partition, params), x, u, dl_dy, dl_dparams)
+        backward(partition, x, params, u, dl_dy, dl_dparams)
 
     return grid_level_stochastic_backward_params
 
 
 @cache
+def clear(n):
+    """Device function (row): set n numbers to zero."""
+
+    @device
+    def clear(row):
+        for k in range(n):
+            row[k] = ZERO
+
+    return clear
+
+
+@cache
 def backward_input(grid):
-    n_dims, level_constants = grid.n_dims, grid.level_constants
-    level_backward = grid.level_backward_input
+    clear_dims, add = clear(grid.n_dims), of_level(grid, grid.level_backward_input)
 
     @device
     def grid_level_backward_input(partition, x, params, dl_dy, dl_dx):
-        for d in range(n_dims):
-            dl_dx[d] = ZERO
-        level_backward(level_constants(partition, params), x, params, dl_dy, dl_dx)
+        clear_dims(dl_dx)
+        add(partition, x, params, dl_dy, dl_dx)
 
     return grid_level_backward_input
 
 
 @cache
 def double_backward_input(grid):
-    n_dims, level_constants = grid.n_dims, grid.level_constants
-    level_backward = grid.level_double_backward_input
+    clear_dims, add = clear(grid.n_dims), of_level(grid, grid.level_double_backward_input)
 
     @device
     def grid_level_double_backward_input(partition, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
-        for d in range(n_dims):
-            dl_dx[d] = ZERO
-        level_backward(level_constants(partition, params), x, params, dl_dy, dl_ddx, dl_ddy, dl_dx)
+        clear_dims(dl_dx)
+        add(partition, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx)
 
     return grid_level_double_backward_input
 
 
 @cache
-def double_backward_params(grid):
-    level_constants, level_backward = grid.level_constants, grid.level_double_backward_params
+def of_all_levels(grid, function):
+    """Device function (x, params, y, ...): as of_level, for each level and its part of y."""
+    n_levels, n_features = grid.n_levels, grid.n_features_per_level
+    on_level = of_level(grid, function)
 
     @device
-    def grid_level_double_backward_params(partition, x, params, dl_dy, dl_ddx, dl_dparams):
-        level_backward(level_constants(partition, params), x, dl_dy, dl_ddx, dl_dparams)
+    def of_all_levels(x, params, y, *arguments):
+        for k in range(n_levels):
+            on_level(k, x, params, y[k * n_features : (k + 1) * n_features], *arguments)
 
-    return grid_level_double_backward_params
+    return of_all_levels
+
+
+@cache
+def all_backward_input(grid):
+    n_dims, clear_dims = grid.n_dims, clear(grid.n_dims)
+    add = of_all_levels(grid, grid.level_backward_input)
+
+    @device
+    def grid_backward_input(x, params, dl_dy, dl_dx):
+        total = local_array(n_dims)
+        clear_dims(total)
+        add(x, params, dl_dy, total)
+        for d in range(n_dims):
+            dl_dx[d] = total[d]
+
+    return grid_backward_input
+
+
+@cache
+def all_double_backward_input(grid):
+    n_dims, clear_dims = grid.n_dims, clear(grid.n_dims)
+    n_levels, n_features = grid.n_levels, grid.n_features_per_level
+    add = of_level(grid, grid.level_double_backward_input)
+
+    @device
+    def grid_double_backward_input(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
+        total = local_array(n_dims)
+        clear_dims(total)
+        for k in range(n_levels):
+            first, last = k * n_features, (k + 1) * n_features
+            add(k, x, params, dl_dy[first:last], dl_ddx, dl_ddy[first:last], total)
+        for d in range(n_dims):
+            dl_dx[d] = total[d]
+
+    return grid_double_backward_input

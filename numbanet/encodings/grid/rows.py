@@ -132,7 +132,7 @@ def stochastic_backward_params_rows(grid):
         state = pcg32_advance(seeded, np.uint64(partition) * np.uint64(n_rows))
         for i in range(n_rows):
             u = pcg32_float(pcg32_output(state))
-            backward(level, xs[i], u, dl_dys[i], dl_dparams)
+            backward(level, xs[i], params, u, dl_dys[i], dl_dparams)
             state = pcg32_next(state)
 
     return grid_stochastic_backward_params_rows
@@ -146,6 +146,6 @@ def double_backward_params_rows(grid):
     def grid_double_backward_params_rows(partition, xs, params, dl_dys, dl_ddxs, dl_dparams):
         level = level_constants(partition, params)
         for i in range(len(xs)):
-            double_backward(level, xs[i], dl_dys[i], dl_ddxs[i], dl_dparams)
+            double_backward(level, xs[i], params, dl_dys[i], dl_ddxs[i], dl_dparams)
 
     return grid_double_backward_params_rows

@@ -1,0 +1,102 @@
+"""The device functions of a grid: of a level, of a partition, of all levels, of many samples."""
+
+from functools import cached_property
+
+from numbanet.encodings.base import AbstractEncoding
+from numbanet.encodings.grid import edges, level, pairs, partitions, rows
+
+
+def derived(form, name: str):
+    """A function of a grid that has a form of that function of a level."""
+    return cached_property(lambda grid: form(grid, getattr(grid, name)))
+
+
+class GridFunctions(AbstractEncoding):
+    """What follows from a grid's sizes, and from how it finds entries."""
+
+    interpolation: str
+    stochastic_interpolation: bool
+    n_features_per_level: int
+    begins_even: bool
+
+    @property
+    def n_corners(self) -> int:
+        """Entries that a sample reads per level."""
+        return 1 if self.interpolation == "Nearest" else 1 << self.n_dims
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of features that an entry has."""
+        return self.n_features_per_level // 2
+
+    @property
+    def n_accessed_pairs(self) -> int:
+        """Pairs that are read and added to at once."""
+        return self.n_pairs if self.begins_even else 0
+
+    @property
+    def n_factors(self) -> int:
+        """Numbers from which the weights of the corners are made, see interpolation.py."""
+        return 6 * self.n_dims
+
+    # One level and one sample: see level.py.
+
+    level_forward = cached_property(level.forward)
+    level_backward_params = cached_property(level.backward_params)
+    level_stochastic_backward_params = cached_property(level.stochastic_backward_params)
+    level_backward_input = cached_property(level.backward_input)
+    level_double_backward_input = cached_property(level.double_backward_input)
+    level_double_backward_params = cached_property(level.double_backward_params)
+    # (level, x, cell, factors): the cell of x, and the factors of its corners.
+    locate = cached_property(level.locate)
+    # (level, cell, factors, e) -> the entries of both ends of edge e, and its share.
+    edge = cached_property(edges.edge)
+
+    @property
+    def has_edges(self) -> bool:
+        """A random corner is no edge."""
+        return not self.stochastic_interpolation
+
+    # All levels and one sample, then one level, which is a partition: see partitions.py.
+
+    forward = derived(partitions.of_all_levels, "level_forward")
+    backward_params = derived(partitions.of_all_levels, "level_backward_params")
+    double_backward_params = derived(partitions.of_all_levels, "level_double_backward_params")
+    backward_input = cached_property(partitions.all_backward_input)
+    double_backward_input = cached_property(partitions.all_double_backward_input)
+
+    partition_forward = derived(partitions.of_level, "level_forward")
+    partition_double_backward_params = derived(partitions.of_level, "level_double_backward_params")
+    partition_backward_input = cached_property(partitions.backward_input)
+    partition_double_backward_input = cached_property(partitions.double_backward_input)
+
+    @cached_property
+    def partition_backward_params(self):
+        if self.stochastic_interpolation:
+            return partitions.stochastic_backward_params(self)
+        return partitions.backward_params(self)
+
+    @cached_property
+    def partition_forward_pairs(self):
+        if self.n_accessed_pairs == 0 or self.n_corners > pairs.MOST_BLENDED_CORNERS:
+            return {}
+        return {
+            each: partitions.of_level(self, pairs.forward_pairs(self, each))
+            for each in ("float16", "bfloat16")
+        }
+
+    # One level and many samples: see rows.py.
+
+    forward_rows = cached_property(rows.forward_rows)
+    double_backward_params_rows = cached_property(rows.double_backward_params_rows)
+
+    @property
+    def needs_whole_batch(self) -> bool:
+        """Random corners are drawn by the number of the sample in its batch."""
+        return self.stochastic_interpolation
+
+    @cached_property
+    def backward_params_rows(self):
+        if self.stochastic_interpolation:
+            return rows.stochastic_backward_params_rows(self)
+        return rows.backward_params_rows(self)
