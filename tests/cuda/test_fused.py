@@ -402,6 +402,19 @@ def test_any_batch_size(cuda_device, n):
     assert loss == pytest.approx(case.loss_of(case.reference.inference(case.x))[0], rel=1e-3)
 
 
+def test_any_place_in_memory(cuda_device):
+    """Rows of 16 bytes are read at once, and pairs written, only where that is aligned."""
+    create = numbanet.create_network_with_input_encoding
+    model = create(4, 2, IDENTITY, mlp("FullyFusedMLP", 16, 1), device=cuda_device, fused=True)
+    x = np.random.default_rng(0).random((40, 4), np.float32)
+    y = model(x).numpy()
+    for shift in (0, 1):
+        inputs = to_device(np.append(np.zeros(shift, np.float32), x), cuda_device)[shift:]
+        out = to_device(np.zeros(shift + 80, np.float32), cuda_device)[shift:].reshape(40, 2)
+        model(inputs.reshape(40, 4), out=out)
+        assert np.array_equal(out.numpy(), y)
+
+
 @pytest.mark.parametrize("name", ["hash", "luminance"])
 def test_densities_weigh_the_loss(cuda_device, name):
     case = Case(name, cuda_device)
