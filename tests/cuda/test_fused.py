@@ -540,6 +540,27 @@ def test_one_group_where_two_do_not_fit(pytestconfig, n_blocks):
     assert loss == pytest.approx(case.loss_of(case.reference.inference(case.x))[0], rel=1e-3)
 
 
+@pytest.mark.parametrize("packs_outputs", [False, True])
+def test_one_group_of_all_warps(cuda_device, packs_outputs):
+    """Where the gradients of all weights are too many for the registers of half of them."""
+    network = mlp("CutlassMLP", 48, 4, "Tanh", "Sigmoid")
+    case = Case(
+        "deep", cuda_device, 300, cases={"deep": (2, 17, "bfloat16", ONE_BLOB, network, "L2")}
+    )
+    shape = case.fused.fused.training_shape
+    assert (shape.layout.n_warps, shape.layout.n_groups, shape.layout.packs_outputs) == (
+        8,
+        1,
+        False,
+    )
+    layout = replace(shape.layout, packs_outputs=packs_outputs)
+    case.fused.fused.training_shape = replace(shape, layout=layout)
+    (loss, gradients), launches = case.launched(case.fused, case.train)
+    assert_fused(launches, "training")
+    case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
+    assert loss == pytest.approx(case.loss_of(case.reference.inference(case.x))[0], rel=1e-2)
+
+
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_compute_capability_8_0(pytestconfig, precision):
     """No stores of matrices, and gradients of tables in halves."""

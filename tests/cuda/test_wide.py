@@ -34,7 +34,7 @@ WIDE = {
     ),
     "hash": (2, 3, "float16", HASH, mlp("FullyFusedMLP", 64, 5), "L2"),
     "leaky": (
-        2, 17, "float16", ONE_BLOB, mlp("CutlassMLP", 48, 4, "LeakyReLU", "Sigmoid"), "L2",
+        2, 17, "float16", ONE_BLOB, mlp("CutlassMLP", 80, 4, "LeakyReLU", "Sigmoid"), "L2",
     ),
     "composite": (5, 33, "bfloat16", COMPOSITE, mlp("CutlassMLP", 112, 2, "Tanh", "Sine"), "L2"),
     "thin": (2, 3, "float16", HASH, mlp("FullyFusedMLP", 16, 10, "Tanh"), "RelativeL2Luminance"),

@@ -16,6 +16,7 @@ from numbanet.tiles.fragments import ROWS, row_pitch
 
 FRAGMENTS = WARP // ROWS  # of a warp's samples
 SCALE = 16  # bytes beside private gradients
+HALF_BYTES = 2
 MOST_SUMS = 80  # registers of a thread that may hold gradients of weights
 MOST_SHARED = 227 * 1024  # bytes; a GPU may have less
 MOST_HIDDEN = 128  # neurons: both fragments and their sums fit the registers of 8 warps
@@ -32,6 +33,7 @@ class FusedLayout:
     n_groups: int = 1
     n_private: int = 0  # partitions of the encoding whose gradients are added up in shared memory
     streams: bool = False  # matrices of weights come one after the other; only without gradients
+    packs_outputs: bool = False  # rows of outputs are not padded, which costs conflicts of banks
 
     @property
     def group_threads(self) -> int:
@@ -51,7 +53,8 @@ class FusedLayout:
     @cached_property
     def pitches(self) -> tuple[int, ...]:
         """Bytes of a row of each of these."""
-        return tuple(map(row_pitch, self.widths))
+        *pitches, of_outputs = map(row_pitch, self.widths)
+        return *pitches, HALF_BYTES * self.widths[-1] if self.packs_outputs else of_outputs
 
     @cached_property
     def weights(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ See docs/design/fused_mlp_notebook.md for the measurements behind it.
 
 from dataclasses import dataclass, replace
 
-from numbanet.cuda.block.layout import MOST_NARROW, FusedLayout, fits
+from numbanet.cuda.block.layout import MOST_NARROW, MOST_SUMS, FusedLayout, fits
 from numbanet.cuda.driver.device import RESERVED
 from numbanet.encoded_network import EncodedNetwork
 
@@ -63,15 +63,31 @@ def inference_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
 def training_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
     """Of blocks that may have so much shared memory; it still may not fit.
 
-    In one block groups share its weights and private gradients, of which more fit then.
+    In one block groups share its weights and private gradients, of which more fit then. Where a
+    group has not enough registers for the gradients of all weights, all warps are one group; not
+    where a grid is read, which its many rows would leave no first-level cache for.
     """
     layout = FusedLayout(model, WARPS, trains=True)
+    if layout.first_sums[-1] > MOST_SUMS and model.encoding.n_params == 0:
+        return deep_shape(model, max_shared_bytes)
     together = replace(layout, n_groups=TRAINING_GROUPS)
     if together.shared_bytes <= max_shared_bytes:
-        wanted = min(together.shared_bytes + COARSEST, max_shared_bytes)
-        layout = together.with_private(max(max_shared_bytes - FIRST_LEVEL_CACHE, wanted))
-        return FusedShape(layout, 1, 1)
+        return alone(together, max_shared_bytes)
     half = half_of(max_shared_bytes)
     if layout.shared_bytes <= half:
         return FusedShape(layout.with_private(half), 2, 2)
     return FusedShape(layout.with_private(max_shared_bytes), 1, 1)
+
+
+def alone(layout: FusedLayout, max_shared_bytes: int) -> FusedShape:
+    """One block of a multiprocessor, with the private gradients that pay."""
+    wanted = min(layout.shared_bytes + COARSEST, max_shared_bytes)
+    return FusedShape(layout.with_private(max(max_shared_bytes - FIRST_LEVEL_CACHE, wanted)), 1, 1)
+
+
+def deep_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
+    """One group of all warps, each of which has fewer blocks of gradients."""
+    layout = FusedLayout(model, TRAINING_GROUPS * WARPS, trains=True)
+    if layout.shared_bytes > max_shared_bytes:
+        layout = replace(layout, packs_outputs=True)
+    return alone(layout, max_shared_bytes)
