@@ -21,7 +21,6 @@ from numbanet.encodings.identity import Identity
 from numbanet.engine import Batch, Gradients
 from numbanet.networks.base import ALIGNMENT, AbstractMLP, next_multiple
 from numbanet.random import Pcg32, seed_sequence
-from numbanet.renamed import warn_renamed
 from numbanet.shown import shown
 from numbanet.summary import summary_of
 from numbanet.target import AbstractTarget
@@ -161,8 +160,7 @@ class AbstractModel(ABC):
     def inference(
         self, inputs: ArrayLike, params: ArrayLike | None = None, out: Array | None = None
     ) -> Array:
-        """Deprecated: use `model(inputs, params, out)`."""
-        warn_renamed("Model.inference(x)", "model(x)")
+        """The same as a call of the model, by tiny-cuda-nn's name for it."""
         return self(inputs, params, out)
 
     def __repr__(self) -> str:

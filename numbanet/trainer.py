@@ -109,6 +109,21 @@ class Trainer(OldTrainerNames):
     def n_skipped_steps(self, value: int) -> None:
         self._training.n_skipped_steps = check_count("n_skipped_steps", value)
 
+    def inference(self, inputs: ArrayLike, out: Array | None = None) -> Array:
+        """The network at the parameters for inference, by tiny-cuda-nn's name for it.
+
+        Args:
+            inputs: [n, n_input_dims], any batch size.
+            out: see NetworkWithInputEncoding's call.
+
+        Returns:
+            The outputs, float32 [n, n_output_dims].
+
+        Raises:
+            TypeError, ValueError: the arrays do not fit, or `out` shares memory with what is read.
+        """
+        return self.network(inputs, self.averaged_params, out)
+
     @property
     def inference_params(self) -> Array:
         """The parameters for inference, float32 [n_params]; some optimizers average them."""

@@ -19,11 +19,6 @@ class OldTrainerNames:
         "Trainer.params", "Trainer.network.params", lambda trainer: trainer.network.params
     )
 
-    def inference(self: Any, inputs: ArrayLike, out: Array | None = None) -> Array:
-        """Deprecated: use `model(inputs, out)`."""
-        warn_renamed("Trainer.inference(x)", "model(x), of what create_from_config returned")
-        return self.network(inputs, self.averaged_params, out)
-
     def input_gradient(self: Any, dim: int, inputs: ArrayLike) -> Array:
         """Deprecated: use `model.input_gradient(dim, inputs)`."""
         warn_renamed("Trainer.input_gradient", "model.input_gradient")

@@ -56,8 +56,6 @@ def test_functions_say_what_they_do_and_return():
 @pytest.mark.parametrize(
     ("use", "instead"),
     [
-        (lambda m, x, path: m.trainer.inference(x), lambda m, x, path: m(x)),
-        (lambda m, x, path: m.network.inference(x), lambda m, x, path: m.network(x)),
         (lambda m, x, path: m.trainer.params, lambda m, x, path: m.network.params),
         (
             lambda m, x, path: m.trainer.input_gradient(1, x),
@@ -71,6 +69,12 @@ def test_old_names_warn_and_do_the_same(model, use, instead, tmp_path):
         found = use(model, x, tmp_path)
     assert [each.filename for each in caught] == [__file__]
     np.testing.assert_array_equal(found, instead(model, x, tmp_path))
+
+
+def test_inference_is_a_call(model):
+    x = np.random.default_rng(0).random((5, 2))
+    np.testing.assert_array_equal(model.trainer.inference(x), model(x))
+    np.testing.assert_array_equal(model.network.inference(x), model.network(x))
 
 
 def test_old_names_of_parts_and_files(model, tmp_path):
