@@ -13,6 +13,7 @@ from typing import Any
 
 from numbanet import registry
 from numbanet.activations import activation
+from numbanet.app.config_schema import field_notes
 from numbanet.registry import ConfigError
 
 TITLES = {
@@ -116,12 +117,6 @@ def shown_default(field: dataclasses.Field) -> str:
     if dataclasses.is_dataclass(value):
         value = {"otype": value.otype}  # with its defaults
     return "" if value is None else f"`{json.dumps(value)}`"
-
-
-def field_notes(component: type) -> dict[str, str]:
-    """The comments behind the fields in the source."""
-    found = re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(component), re.MULTILINE)
-    return dict(found)
 
 
 def sizes(kind: str, name: str) -> str:

@@ -148,16 +148,17 @@ def compiling(path: Path | None, name: str) -> Iterator[None]:
         name: of the kernel.
     """
     if path is not None and path.exists():
+        _log.debug("numbanet found %s in '%s'", name, path.parent)
         yield
         return
     with nullcontext() if path is None else _claimed(path):
         begun = time.perf_counter()
         yield
         seconds = time.perf_counter() - begun
-        if seconds > LONG_SECONDS:
-            is_kept = path is not None and path.exists()
-            place = f"kept in '{path.parent}' for the next time" if is_kept else "not kept"
-            _log.warning("numbanet compiled %s in %.1f s, %s", name, seconds, place)
+        is_kept = path is not None and path.exists()
+        place = f"kept in '{path.parent}' for the next time" if is_kept else "not kept"
+        level = logging.WARNING if seconds > LONG_SECONDS else logging.INFO
+        _log.log(level, "numbanet compiled %s in %.1f s, %s", name, seconds, place)
 
 
 @contextmanager

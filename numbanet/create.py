@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from numbanet import registry
+from numbanet.encodings.base import AbstractEncoding
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import (
     NetworkWithInputEncoding,
-    create_network_with_input_encoding,
+    create_encoding_component,
+    create_network_component,
     initial_rng,
 )
+from numbanet.networks.base import AbstractMLP
 from numbanet.optimizers.base import AbstractOptimizer
 from numbanet.registry import ConfigError
 from numbanet.saved_training import SECTIONS, open_saved_training
@@ -20,6 +23,8 @@ from numbanet.targets import target_for
 from numbanet.trainable_model import TrainableModel
 from numbanet.trainer import Trainer
 from numbanet.unknown_options import UnknownOptions, note
+
+SCHEMA = "$schema"  # by which editors complete a config; it says nothing about the model
 
 
 def create_loss(config: Mapping[str, Any]) -> AbstractLoss:
@@ -66,30 +71,31 @@ def create_from_config(
         ValueError: another argument cannot.
         RuntimeError: the device cannot be used.
     """
-    target_for(device, precision, fused)
+    target = target_for(device, precision, fused)
+    encoding, network, loss, optimizer = create_components(n_input_dims, n_output_dims, config)
+    rng = initial_rng(seed, seed_convention)
+    model = NetworkWithInputEncoding(encoding, network, rng, target)
+    return TrainableModel(model, Trainer(model, optimizer, loss, on_nonfinite=on_nonfinite))
+
+
+def create_components(
+    n_input_dims: int, n_output_dims: int, config: Mapping[str, Any]
+) -> tuple[AbstractEncoding, AbstractMLP, AbstractLoss, AbstractOptimizer]:
+    """Make what a config names; raises as create_from_config."""
     if not isinstance(config, Mapping):
         raise ConfigError(
             f"config: expected a JSON object, got {shown(config)}; numbanet.load_config reads files"
         )
     parts = {section: config.get(section, {}) for section in SECTIONS}
     with UnknownOptions():
-        for section in config.keys() - set(SECTIONS):
+        for section in config.keys() - {*SECTIONS, SCHEMA}:
             note(
                 f"{joined('', section)}: a config has no such section; it has {', '.join(SECTIONS)}"
             )
         loss, optimizer = create_loss(parts["loss"]), create_optimizer(parts["optimizer"])
-        network = create_network_with_input_encoding(
-            n_input_dims,
-            n_output_dims,
-            parts["encoding"],
-            parts["network"],
-            seed,
-            device=device,
-            precision=precision,
-            seed_convention=seed_convention,
-            fused=fused,
-        )
-    return TrainableModel(network, Trainer(network, optimizer, loss, on_nonfinite=on_nonfinite))
+        encoding = create_encoding_component(n_input_dims, parts["encoding"])
+        network = create_network_component(encoding, n_output_dims, parts["network"])
+    return encoding, network, loss, optimizer
 
 
 def load(

@@ -11,7 +11,7 @@ import numbers
 import os
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from numbanet.shown import joined, shown
@@ -35,6 +35,11 @@ class ConfigError(ValueError):
 def derived(**kwargs) -> Any:
     """Declare a dataclass field that the model supplies and the JSON config does not."""
     return dataclasses.field(metadata={"derived": True}, **kwargs)
+
+
+def choice(default: str, names: Iterable[str]) -> Any:
+    """Declare an option that is one of some names, in any case; `spelling` checks it."""
+    return dataclasses.field(default=default, metadata={"choices": tuple(names)})
 
 
 def register(kind: str, *names: str) -> Callable:
@@ -267,6 +272,14 @@ def merged(config: Any, changes: Any) -> Any:
     if isinstance(config, list) and isinstance(changes, list) and len(config) == len(changes):
         return [merged(*pair) for pair in zip(config, changes, strict=True)]
     return changes
+
+
+def spelling(option: str, value: Any, names: Iterable[str]) -> str:
+    """The one of `names` that `value` is, in whatever case; raises ValueError if it is none."""
+    spellings = {name.lower(): name for name in names}
+    known = isinstance(value, str) and value.lower() in spellings
+    check(known, option, value, f"one of {', '.join(names)}")
+    return spellings[value.lower()]
 
 
 def check(condition: bool, option: str, value: Any, allowed: str) -> None:

@@ -5,12 +5,14 @@ import importlib.util
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from numbanet.app import commands
 from numbanet.app.environment import version
 from numbanet.app.errors import AppError, UsageError
+from numbanet.app.output import Output
 from numbanet.app.streams import lossy_streams
 from numbanet.ctrl_c import INTERRUPTED
 
@@ -62,10 +64,10 @@ def run(argv: list[str]) -> int:
         if not hasattr(arguments, "run"):
             parser().print_help()
             return UsageError.exit_code
-        with warnings.catch_warnings():
+        output = Output(arguments.verbose, arguments.quiet, arguments.json)
+        with output.logged():
             warnings.showwarning = show_warning
-            warnings.simplefilter("default", UserWarning)
-            return arguments.run(arguments)
+            return arguments.run(arguments, output)
     except SystemExit as ending:  # of --help and --version
         return int(ending.code or 0)
     except AppError as error:
@@ -98,18 +100,27 @@ def require_sample_packages() -> None:
         raise UsageError(f'missing: {", ".join(missing)}; pip install "numbanet[samples]"')
 
 
-def run_learn_image(arguments: argparse.Namespace) -> int:
+def chosen_config(arguments: argparse.Namespace, default: Any = None) -> Any:
+    """The config that was named, with what --set changes of it, or of the default."""
+    if not arguments.set:
+        return arguments.config
+    from numbanet.app.overrides import overridden
+
+    return overridden(arguments.config or default, arguments.set)
+
+
+def run_learn_image(arguments: argparse.Namespace, output: Output) -> int:
     require_sample_packages()
     from numbanet.app.interrupt import Interrupt
-    from numbanet.app.learn_image import learn_image
-    from numbanet.app.progress import terminal_progress
+    from numbanet.app.learn_image import DEFAULT_CONFIG, learn_image
+    from numbanet.app.progress import SilentProgress, terminal_progress
 
-    progress = terminal_progress()
+    progress = SilentProgress() if output.quiet else terminal_progress()
     notice = "finishing this step, then saving; Ctrl-C again to abort"
     with Interrupt(lambda: progress.say(notice)) as interrupt:
         result = learn_image(
             arguments.image,
-            arguments.config,
+            chosen_config(arguments, DEFAULT_CONFIG),
             n_steps=arguments.steps,
             batch_size=arguments.batch_size,
             seed=arguments.seed,
@@ -122,19 +133,21 @@ def run_learn_image(arguments: argparse.Namespace) -> int:
             progress=progress,
             interrupted=lambda: bool(interrupt),
         )
-    print(
+    output.say(
         f"{result.step} steps, {result.psnr:.2f} dB, "
         f"{result.samples_per_second / 1e6:.2f} M samples/s; wrote"
     )
     for path in result.files:
-        print(f"  {path}")
+        output.say(f"  {path}")
+    output.result(result.for_programs())
     if result.finished:
         return 0
-    print(
-        f"interrupted at step {result.step} of {arguments.steps}; "
-        f"continue with: {continuation(arguments, result.snapshot)}",
-        file=sys.stderr,
-    )
+    if not output.quiet:
+        print(
+            f"interrupted at step {result.step} of {arguments.steps}; "
+            f"continue with: {continuation(arguments, result.snapshot)}",
+            file=sys.stderr,
+        )
     return INTERRUPTED
 
 
@@ -142,6 +155,8 @@ def continuation(arguments: argparse.Namespace, snapshot: Path) -> str:
     """The command that goes on with a snapshot of an interrupted training."""
     words = ["numbanet", "learn-image", arguments.image]
     words += [arguments.config] if arguments.config else []
+    for assignment in arguments.set:
+        words += ["--set", assignment]
     options = {
         "--device": None if arguments.device == "auto" else arguments.device,
         "--precision": None if arguments.precision == "auto" else arguments.precision,
@@ -156,63 +171,107 @@ def continuation(arguments: argparse.Namespace, snapshot: Path) -> str:
     return shlex.join(words)
 
 
-def compiled(arguments: argparse.Namespace) -> Iterator[str]:
+def run_compile(arguments: argparse.Namespace, output: Output) -> int:
+    from numbanet.app.interrupt import cleaning_up
+
+    with cleaning_up():
+        compile_on = compile_for_cpu if arguments.target == "cpu" else compile_for_cuda
+        compile_on(arguments, output)
+    return 0
+
+
+def compile_for_cuda(arguments: argparse.Namespace, output: Output) -> None:
     from numbanet.app.compile_kernels import compile_kernels
 
     if not arguments.arch:
         raise UsageError("name the GPU's architecture, as in --arch sm_90, or --target cpu")
     if arguments.torch:
         raise UsageError("--torch goes with --target cpu")
-    return compile_kernels(
-        arguments.config,
+    compile_kernels(
+        chosen_config(arguments),
         arguments.arch,
         precision=arguments.precision,
         dims=tuple(arguments.dims),
         batch_size=arguments.batch_size,
+        output=output,
     )
 
 
-def compiled_for_cpu(arguments: argparse.Namespace) -> Iterator[str]:
+def compile_for_cpu(arguments: argparse.Namespace, output: Output) -> None:
     from numbanet.app.compile_for_cpu import compile_for_cpu
 
     if arguments.arch:
         raise UsageError("--arch is that of a GPU; leave it out with --target cpu")
-    return compile_for_cpu(
-        arguments.config, tuple(arguments.dims), arguments.batch_size, arguments.torch
-    )
+    sizes = tuple(arguments.dims), arguments.batch_size
+    compile_for_cpu(chosen_config(arguments), *sizes, arguments.torch, output)
 
 
-def run_compile(arguments: argparse.Namespace) -> int:
-    from numbanet.app.interrupt import cleaning_up
-
-    lines = compiled_for_cpu(arguments) if arguments.target == "cpu" else compiled(arguments)
-    with cleaning_up():
-        for line in lines:
-            print(line, flush=True)
-    return 0
-
-
-def run_cache(arguments: argparse.Namespace) -> int:
+def run_cache(arguments: argparse.Namespace, output: Output) -> int:
     from numbanet.app import kernel_files
 
     if arguments.action == "clear":
-        print(kernel_files.remove_all())
+        output.say(kernel_files.remove_all())
     else:
-        print(*kernel_files.show(), sep="\n")
+        output.say("\n".join(kernel_files.show()))
+    output.result(kernel_files.figures())
     return 0
 
 
-def run_doctor(arguments: argparse.Namespace) -> int:
+def run_doctor(arguments: argparse.Namespace, output: Output) -> int:
     from numbanet.app.doctor import doctor
 
+    found = {}
     for subject, finding in doctor():
-        print(f"{subject:>14}  {finding}" if subject else f"\n{finding}")
+        output.say(f"{subject:>14}  {finding}" if subject else f"\n{finding}")
+        found |= {subject: finding} if subject else {}
+    output.result(found)
+    return 0
+
+
+def run_config(arguments: argparse.Namespace, output: Output) -> int:
+    from numbanet.app.config_command import complete
+    from numbanet.app.config_schema import config_schema
+
+    if arguments.action == "schema":
+        if arguments.config or arguments.set:
+            raise UsageError("the schema is that of all configs; leave CONFIG out")
+        print_json(config_schema(), output)
+        return 0
+    if not arguments.config:
+        raise UsageError(f"config {arguments.action}: name the CONFIG")
+    from numbanet.app.overrides import overridden
+
+    config, unread = complete(overridden(arguments.config, arguments.set), tuple(arguments.dims))
+    if arguments.action == "show":
+        print_json(config, output)
+    else:
+        output.say("it can be used" if not unread else "it can be used, without what nothing reads")
+        output.result({"usable": True, "unread": unread})
+    if not output.quiet:
+        for line in unread:
+            show_warning(line, UserWarning, "", 0)
+    return 1 if unread and arguments.action == "check" else 0
+
+
+def print_json(value: Mapping[str, Any], output: Output) -> None:
+    """Print what is asked for itself, whatever the options: for a person, or on a line."""
+    import json
+
+    print(json.dumps(value, indent=None if output.as_json else 2))
+
+
+def run_completion(arguments: argparse.Namespace, output: Output) -> int:
+    from numbanet.app.completion import completion
+
+    print(completion(parser(), arguments.shell))
     return 0
 
 
 COMMANDS = {
     "learn-image": (commands.LEARN_IMAGE, run_learn_image),
     "compile": (commands.COMPILE, run_compile),
+    "config": (commands.CONFIG, run_config),
     "cache": (commands.CACHE, run_cache),
     "doctor": (commands.DOCTOR, run_doctor),
+    "completion": (commands.COMPLETION, run_completion),
 }

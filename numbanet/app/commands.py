@@ -24,9 +24,33 @@ class Command:
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
-        """Let a parser take the arguments."""
-        for name, options in self.arguments.items():
-            parser.add_argument(name, **options)
+        """Let a parser take the arguments, and those of all commands."""
+        for names, options in {**self.arguments, **COMMON}.items():
+            parser.add_argument(*names.split(), **options)
+
+
+COMMON = {
+    "-v --verbose": {
+        "action": "store_true",
+        "help": "say also what is compiled, and what is found in the cache",
+    },
+    "-q --quiet": {"action": "store_true", "help": "print errors only"},
+    "--json": {"action": "store_true", "help": "print results as JSON, a line each"},
+}
+SET = {
+    "metavar": "PATH=VALUE",
+    "action": "append",
+    "default": [],
+    "help": "change an option of the config, as in --set encoding.n_levels=8; may be given more "
+    "than once",
+}
+DIMS = {
+    "metavar": ("IN", "OUT"),
+    "type": int,
+    "nargs": 2,
+    "default": (2, 3),
+    "help": "widths of inputs and outputs (default: 2 3, an image)",
+}
 
 
 def compute_capability(architecture: str) -> tuple[int, int]:
@@ -54,6 +78,7 @@ LEARN_IMAGE = Command(
             "help": "loss, optimizer, encoding and network as JSON with comments, as for "
             "tiny-cuda-nn (default: a hash grid and a small network)",
         },
+        "--set": SET,
         "--steps": {
             "metavar": "N",
             "type": int,
@@ -131,13 +156,8 @@ COMPILE = Command(
             "choices": ("float32", "float16", "bfloat16"),
             "help": "of parameters and activations (default: float16)",
         },
-        "--dims": {
-            "metavar": ("IN", "OUT"),
-            "type": int,
-            "nargs": 2,
-            "default": (2, 3),
-            "help": "widths of inputs and outputs (default: 2 3, an image)",
-        },
+        "--set": SET,
+        "--dims": DIMS,
         "--batch-size": {"metavar": "N", "type": int, "default": 1 << 14, "help": "default: 16384"},
     },
 )
@@ -163,4 +183,30 @@ DOCTOR = Command(
     description="Show versions, processor, GPUs, CUDA parts and, for each target, whether it "
     "can run and what to do if not.",
     arguments={},
+)
+
+
+CONFIG = Command(
+    help="check a config, show it with all defaults, or print the JSON Schema of configs",
+    description="check: whether a config can be used; exit status 2 if not, 1 if it has options "
+    "that nothing reads. show: every option, with its default where the config does not give it. "
+    "schema: a JSON Schema, with which editors complete and check configs.",
+    epilog="examples: numbanet config check config.json; "
+    "numbanet config schema > numbanet.schema.json",
+    arguments={
+        "action": {"choices": ("check", "show", "schema")},
+        "config": {"metavar": "CONFIG", "nargs": "?", "help": "as for learn-image"},
+        "--set": SET,
+        "--dims": DIMS,
+    },
+)
+
+
+COMPLETION = Command(
+    help="print a script that lets a shell complete commands and options",
+    description="Print a script for a shell, which completes the commands of numbanet and their "
+    'options with the Tab key. It needs shtab: pip install "numbanet[completion]".',
+    epilog="example: numbanet completion bash > "
+    "~/.local/share/bash-completion/completions/numbanet",
+    arguments={"shell": {"choices": ("bash", "zsh", "tcsh")}},
 )

@@ -1,8 +1,10 @@
 """`numbanet compile`: the kernels of a model, compiled where there may be no GPU."""
 
+import logging
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +13,35 @@ import numpy as np
 import numbanet
 from numbanet.app.arguments import check_number, read_config
 from numbanet.app.errors import AppError, UsageError
+from numbanet.app.output import Output
 from numbanet.code_store import directory, why_not_used
 from numbanet.cuda.driver.compile_only import CompiledKernel, CompileOnlyDevice
 from numbanet.cuda.errors import CudaError
 
-HEADINGS = ("registers", "shared", "spills", "local", "PTX", "machine", "seconds")
+HEADINGS = ("registers", "shared", "spills", "local", "ptx", "machine", "seconds")
 LEGEND = (
     "per thread: registers, spills and local memory in bytes; per block: bytes of shared memory "
     "beside what a launch asks for; "
-    "in the code: PTX and machine instructions"
+    "in the code: PTX and machine instructions; #2 is another kernel of the same name"
 )
+NAME_WIDTH = 44
 
 
 def compile_kernels(
-    config: str | Path,
+    config: str | Path | Mapping[str, Any],
     architectures: Iterable[tuple[int, int]],
     precision: str,
     dims: tuple[int, int],
     batch_size: int,
-) -> Iterator[str]:
-    """Compile all that training and inference need into the kernel cache; yields a report's lines.
+    output: Output | None = None,
+) -> None:
+    """Compile all that training and inference need into the kernel cache, and tell each kernel.
 
     Args:
-        config: a JSON file.
+        config: a JSON file, or what is in it.
         architectures: compute capabilities.
         dims: widths of inputs and outputs.
+        output: where the report goes, while it is made.
 
     Raises:
         UsageError: the config or another argument cannot be used.
@@ -43,26 +49,54 @@ def compile_kernels(
             kept.
     """
     check_number("batch size", batch_size, 1)
-    content = read_config(config)
+    content, output = read_config(config), output or Output()
     check_cache()
     for capability in architectures:
+        report = Report(output, precision)
+        device = CompileOnlyDevice(capability, on_built=report)
+        report.begin(device.name)
         begun = time.perf_counter()
-        device = CompileOnlyDevice(capability)
         try:
-            model = numbanet.create_from_config(*dims, content, device=device, precision=precision)
-            run_everything(model, batch_size)
-            for size in model.network.engine.batch_sizes:
-                train_once(model, size)
+            with output.telling(logging.NullHandler()):  # the report has a line for each
+                model = numbanet.create_from_config(
+                    *dims, content, device=device, precision=precision
+                )
+                run_everything(model, batch_size)
+                for size in model.network.engine.batch_sizes:
+                    train_once(model, size)
         except CudaError as error:
             raise AppError(f"{device.name}, {precision}: {error}") from error
         except (ValueError, TypeError) as error:
             raise UsageError(str(error)) from error
-        seconds = time.perf_counter() - begun
-        yield f"{device.name}, {precision}: {len(device.kernels)} kernels, {seconds:.1f} s"
-        yield from table(device.kernels)
-        yield ""
-    yield LEGEND
-    yield f"kept in {directory()}"
+        report.end(time.perf_counter() - begun)
+    output.say(LEGEND)
+    output.say(f"kept in {directory()}")
+    output.result({"directory": str(directory())})
+
+
+class Report:
+    """Tells the kernels of an architecture one by one."""
+
+    def __init__(self, output: Output, precision: str):
+        self._output, self._precision, self._names = output, precision, Counter()
+
+    def begin(self, architecture: str) -> None:
+        self._architecture = architecture
+        self._output.say(f"{'kernel':{NAME_WIDTH}}  " + "  ".join(HEADINGS))
+
+    def __call__(self, kernel: CompiledKernel) -> None:
+        self._names[kernel.name] += 1
+        number = self._names[kernel.name]
+        name = kernel.name if number == 1 else f"{kernel.name} #{number}"
+        found = dict(zip(HEADINGS, figures(kernel), strict=True))
+        cells = (f"{figure:>{len(heading)}}" for heading, figure in found.items())
+        self._output.say(f"{name:{NAME_WIDTH}}  " + "  ".join(cells))
+        place = {"architecture": self._architecture, "precision": self._precision}
+        self._output.result({**place, "kernel": name, **found})
+
+    def end(self, seconds: float) -> None:
+        n = self._names.total()
+        self._output.say(f"{self._architecture}, {self._precision}: {n} kernels, {seconds:.1f} s\n")
 
 
 def run_everything(model: numbanet.TrainableModel, n: int) -> None:
@@ -103,16 +137,6 @@ def check_cache() -> None:
         )
 
 
-def table(kernels: list[CompiledKernel]) -> Iterator[str]:
-    """One line for each kernel, below the headings."""
-    width = max(len(kernel.name) for kernel in kernels)
-    yield f"{'kernel':{width}}  " + "  ".join(HEADINGS)
-    for kernel in kernels:
-        cells = zip(HEADINGS, figures(kernel), strict=True)
-        line = "  ".join(f"{figure:>{len(heading)}}" for heading, figure in cells)
-        yield f"{kernel.name:{width}}  {line}"
-
-
 def figures(kernel: CompiledKernel) -> tuple[Any, ...]:
     """What HEADINGS names."""
     used = kernel.cubin.resources
@@ -120,5 +144,5 @@ def figures(kernel: CompiledKernel) -> tuple[Any, ...]:
     sizes = kernel.ptx.n_instructions, kernel.cubin.n_instructions
     return (
         *(used.registers, used.shared_bytes, spills, used.local_bytes),
-        *(*sizes, f"{kernel.seconds:.2f}"),
+        *(*sizes, round(kernel.seconds, 2)),
     )

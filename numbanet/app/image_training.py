@@ -96,6 +96,17 @@ class Result:
     def files(self) -> tuple[Path, ...]:
         return (*self.pictures, self.contact_sheet, self.curves, self.report, self.snapshot)
 
+    def for_programs(self) -> dict[str, Any]:
+        """The same as JSON has it."""
+        return {
+            "step": self.step,
+            "finished": self.finished,
+            "loss": self.loss,
+            "psnr": self.psnr,
+            "samples_per_second": self.samples_per_second,
+            "files": [str(path) for path in self.files],
+        }
+
 
 def read_metadata(metadata: dict[str, Any]) -> tuple[Job, Course]:
     """What ImageTraining.save put into a snapshot; KeyError or TypeError if it did not."""

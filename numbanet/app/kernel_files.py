@@ -33,6 +33,18 @@ def show() -> Iterator[str]:
     )
 
 
+def figures() -> dict[str, object]:
+    """The same for a program."""
+    path = directory()
+    kinds = sizes_by_kind(path)
+    return {
+        "directory": str(path),
+        "not_used": why_not_used(path),
+        "kernels": {kind: kinds.get(kind, (0, 0))[0] for kind in KINDS},
+        "bytes": {kind: kinds.get(kind, (0, 0))[1] for kind in KINDS},
+    }
+
+
 def remove_all() -> str:
     """Remove all compiled code, and say how much that was.
 

@@ -6,6 +6,9 @@ import pytest
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
+from numbanet import code_store
+from numbanet.app.compile_kernels import compile_kernels
+from numbanet.app.output import Output
 from numbanet.cuda.toolchain import toolkit
 
 pytestmark = pytest.mark.usefixtures("assembler")
@@ -19,14 +22,32 @@ def complaint(answer, exit_code):
     return line
 
 
-def test_a_table_for_each_architecture(command, config, monkeypatch, tmp_path):
+class Recording(Output):
+    """Notes each result with how many kernels there were on disk when it was told."""
+
+    def result(self, value):
+        told.append((value, len(list(code_store.directory().glob("*.ptx")))))
+
+
+told = []
+
+
+def test_each_kernel_is_told_when_it_is_there(command, config, monkeypatch, tmp_path):
+    """As JSON for one architecture, in a table for another."""
     monkeypatch.setenv("NUMBANET_CACHE_DIR", str(tmp_path / "kernels"))
+    compile_kernels(config, [(9, 0)], "float16", (3, 1), 300, Recording(as_json=True))
+    *kernels, (last, _) = told
+    assert last == {"directory": str(tmp_path / "kernels")}
+    assert [n for _, n in kernels] == list(range(1, len(kernels) + 1))
+    assert all(found["architecture"] == "sm_90" for found, _ in kernels)
+    assert len({found["kernel"] for found, _ in kernels}) == len(kernels), "each has its name"
+
     arguments = ["compile", config, "--batch-size", 300, "--dims", 3, 1]
     code, out, err = command(*arguments, "--arch", "sm_80", "--arch", "sm_90")
     assert (code, err) == (0, "")
     for name in ("sm_80", "sm_90"):
         assert re.search(rf"^{name}, float16: \d+ kernels, \d+\.\d s$", out, re.MULTILINE)
-    row = r"^fused_inference_Padded_float16 +(\d+) +(?:0|1024) +0 +0 +(\d+) +(\d+) +\d+\.\d\d$"
+    row = r"^fused_inference_Padded_float16 +(\d+) +(?:0|1024) +0 +0 +(\d+) +(\d+) +\d+\.\d+$"
     found = re.findall(row, out, re.MULTILINE)
     assert len(found) == 2
     assert all(8 <= int(registers) <= 255 for registers, *_ in found)
@@ -34,7 +55,7 @@ def test_a_table_for_each_architecture(command, config, monkeypatch, tmp_path):
     n_kernels = sum(map(int, re.findall(r"(\d+) kernels", out)))
     assert len(list((tmp_path / "kernels").glob("*.cubin"))) <= n_kernels
     before = set((tmp_path / "kernels").iterdir())
-    assert command(*arguments, "--arch", "sm_90")[0] == 0
+    assert command(*arguments, "--arch", "sm_90", "--quiet") == (0, "", "")
     assert set((tmp_path / "kernels").iterdir()) == before, "the second time all is found"
 
 

@@ -90,7 +90,7 @@ def test_kernels_are_compiled_all_the_same(config, monkeypatch):
     def compile_one_after_another(*arguments, **options):
         for number in range(3):
             compiled.append(number)
-            yield f"kernel {number}"
+            options["output"].say(f"kernel {number}")
 
     monkeypatch.setattr(compile_kernels, "compile_kernels", compile_one_after_another)
     with closed_pipe() as output:

@@ -47,6 +47,7 @@ class CompileOnlyDevice:
     Args:
         compute_capability: of the GPU to compile for.
         assembles: False for PTX alone.
+        on_built: called with each kernel when it has been compiled, or found on disk.
     """
 
     stream = 1
@@ -54,12 +55,17 @@ class CompileOnlyDevice:
     ordinal = 0
     n_multiprocessors = 132  # as an H100 has; grids depend on it, code does not
 
-    def __init__(self, compute_capability: tuple[int, int], assembles: bool = True):
+    def __init__(
+        self,
+        compute_capability: tuple[int, int],
+        assembles: bool = True,
+        on_built: Callable[[CompiledKernel], None] = lambda kernel: None,
+    ):
         self.compute_capability = compute_capability
         self.name = "sm_{}{}".format(*compute_capability)
         self.max_shared_bytes = 1024 * SHARED_KIB.get(compute_capability, 227)
         self.launches = []  # kernels, in the order in which they were launched
-        self._assembles = assembles
+        self._assembles, self._on_built = assembles, on_built
         self._built = {}
         self._next_address = ALIGNMENT
         self.lock = threading.RLock()
@@ -147,6 +153,7 @@ class CompileOnlyDevice:
             cubin = assemble(ptx, capability) if self._assembles else None
             seconds = time.perf_counter() - begun
             self._built[key] = CompiledKernel(ptx.name, ptx, cubin, seconds)
+            self._on_built(self._built[key])
         return self._built[key]
 
     def launch(

@@ -117,14 +117,11 @@ class Composite(AbstractWrapper):
 
     n_dims: int = derived()
     nested: tuple[Nested, ...] = dataclasses.field(default=(), metadata={"convert": create_nested})
-    reduction: str = "Concatenation"
+    reduction: str = registry.choice("Concatenation", REDUCTIONS)
 
     def __post_init__(self):
-        spellings = {name.lower(): name for name in REDUCTIONS}
-        given = self.reduction
-        known = isinstance(given, str) and given.lower() in spellings
-        check(known, "reduction", given, f"one of {', '.join(REDUCTIONS)}")
-        object.__setattr__(self, "reduction", spellings[given.lower()])
+        reduction = registry.spelling("reduction", self.reduction, REDUCTIONS)
+        object.__setattr__(self, "reduction", reduction)
         check(len(self.nested) > 0, "nested", [], "at least one encoding that has inputs")
         if self.reduction != "Concatenation":
             widths = {encoding.n_outputs for encoding in self._aligned()}

@@ -38,7 +38,7 @@ from numbanet.encodings.grid.numbers import (
     numbered_values,
     words,
 )
-from numbanet.registry import check, create, derived, register
+from numbanet.registry import check, choice, create, derived, register, spelling
 
 TYPES = {"Hash": "Hash", "Dense": "Dense", "Tiled": "Tiled", "Tile": "Tiled"}
 FEATURES_PER_LEVEL = (1, 2, 4, 8)
@@ -59,7 +59,7 @@ USUAL_INDEXINGS = {
 @dataclass(frozen=True)
 class Grid(GridFunctions):
     n_dims: int = derived()
-    type: str = "Hash"  # or Dense, Tiled
+    type: str = choice("Hash", TYPES)  # or Dense, Tiled
     n_levels: int | None = None  # 16 unless n_features is given
     n_features_per_level: int = 2
     n_features: int | None = None  # of all levels together, instead of n_levels
@@ -67,9 +67,9 @@ class Grid(GridFunctions):
     log2_hashmap_size: int = 19
     base_resolution: int = 16
     per_level_scale: float | None = None  # 2; dense grids: what leads to resolution 256
-    interpolation: str = "Linear"  # or Smoothstep, Nearest
+    interpolation: str = choice("Linear", INTERPOLATIONS)  # or Smoothstep, Nearest
     stochastic_interpolation: bool = False
-    hash: str = "CoherentPrime"  # or Prime, ReversedPrime, Rng, BaseConvert
+    hash: str = choice("CoherentPrime", HASHES)  # or Prime, ReversedPrime, Rng, BaseConvert
     fixed_point_pos: bool = False  # the bits of an input are an integer, in units of 2^-32
 
     padding_value = 0.0
@@ -279,11 +279,3 @@ typed_grid.component = Grid
 @device
 def params_alone(params):
     return params
-
-
-def spelling(option, value, names):
-    """The one of `names` that `value` is, in whatever case."""
-    spellings = {name.lower(): name for name in names}
-    known = isinstance(value, str) and value.lower() in spellings
-    check(known, option, value, f"one of {', '.join(names)}")
-    return spellings[value.lower()]

@@ -1,0 +1,31 @@
+"""`numbanet config`: whether a config can be used, what it says with all defaults, its schema."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from numbanet.app.errors import UsageError
+from numbanet.create import create_components
+from numbanet.saved_training import config_of
+from numbanet.unknown_options import UnknownOptionWarning
+
+
+def complete(config: Mapping[str, Any], dims: tuple[int, int]) -> tuple[dict[str, Any], list[str]]:
+    """The config with every option written out, and what it says that nothing reads.
+
+    Args:
+        config: what load_config gives.
+        dims: widths of inputs and outputs, on which some defaults depend.
+
+    Raises:
+        UsageError: it cannot be used.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UnknownOptionWarning)
+        try:
+            encoding, network, loss, optimizer = create_components(*dims, config)
+            loss.row(network.n_output_dims, False)  # raises if it cannot take so many outputs
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    unread = [line for warning in caught for line in str(warning.message).splitlines()]
+    return config_of(encoding, network, loss, optimizer), unread

@@ -1,0 +1,120 @@
+"""A JSON Schema of configs, made from the components, with which editors complete and check them.
+
+It takes all that `load_config` and `create_from_config` take; an option that a component does not
+have is no error there, and none here.
+"""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from numbanet import registry
+from numbanet.create import SCHEMA
+from numbanet.saved_training import SECTIONS
+
+DRAFT = "http://json-schema.org/draft-07/schema#"
+DEFAULTS = {"encoding": "OneBlob", "network": "MLP", "loss": "RelativeL2", "optimizer": "Adam"}
+TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
+USE = (
+    'Editors use it where a config says "$schema": "numbanet.schema.json", the name of this file '
+    "from there; in VS Code, json.schemas of the settings names it for files with comments too."
+)
+# What a nested component says beside its own options.
+NESTED = {
+    "encoding": {
+        "n_dims_to_encode": {"type": ["integer", "null"], "minimum": 0},
+        "dims_to_encode_begin": {"type": ["integer", "null"], "minimum": 0},
+    },
+    "optimizer": {"n_params_to_optimize": {"type": "integer", "minimum": 1}},
+}
+
+
+def config_schema() -> dict[str, Any]:
+    """The schema, as JSON has it."""
+    return {
+        SCHEMA: DRAFT,
+        "title": "Config of numbanet",
+        "description": USE,
+        "type": "object",
+        "properties": {
+            SCHEMA: {"type": "string"},
+            "parent": {"type": "string", "description": "a file whose options hold otherwise"},
+            **{section: {"$ref": f"#/definitions/{section}"} for section in SECTIONS},
+        },
+        "definitions": {section: of_kind(section) for section in SECTIONS},
+    }
+
+
+def of_kind(kind: str) -> dict[str, Any]:
+    """A component of a kind: its otype, and then the options of that."""
+    names = registry.registered(kind)
+    chosen = []
+    for name, component in names.items():
+        options = {"properties": options_of(kind, getattr(component, "component", component))}
+        has_name = {"properties": {"otype": one_of([name])}, "required": ["otype"]}
+        chosen.append({"if": has_name, "then": options})
+        if name == default_name(kind):
+            chosen.append({"if": {"not": {"required": ["otype"]}}, "then": options})
+    otype = {**one_of(names), "default": DEFAULTS[kind]}
+    return {"type": "object", "properties": {"otype": otype}, "allOf": chosen}
+
+
+def default_name(kind: str) -> str:
+    """The first name of the component that a section without otype is."""
+    component = registry.find(kind, DEFAULTS[kind])
+    return next(name for name, each in registry.registered(kind).items() if each is component)
+
+
+def options_of(kind: str, component: type) -> dict[str, Any]:
+    """A schema for each option of a component."""
+    notes = field_notes(component)
+    schemas = {}
+    for name, option in registry.options(component).items():
+        schema = of_option(kind, option)
+        if name in notes:
+            schema["description"] = notes[name]
+        default = registry.as_json(registry.default_of(option))
+        if default is not None and "$ref" not in schema:
+            schema["default"] = default
+        schemas[name] = schema
+    return {**schemas, **NESTED.get(kind, {})}
+
+
+def of_option(kind: str, option: dataclasses.Field) -> dict[str, Any]:
+    """What values an option takes."""
+    if "choices" in option.metadata:
+        return one_of(option.metadata["choices"])
+    if option.name.endswith("activation"):
+        names = one_of(registry.registered("activation"), " *")
+        return {"anyOf": [*names["anyOf"], {"type": "null"}]}
+    plain, _, none = registry.type_name(option).partition(" | ")
+    if plain in TYPES:
+        return {"type": [TYPES[plain], "null"] if none else TYPES[plain]}
+    nested = {"$ref": f"#/definitions/{kind}"}
+    return {"type": "array", "items": nested} if plain.startswith("tuple") else nested
+
+
+def one_of(names: Iterable[str], between: str = "") -> dict[str, Any]:
+    """One of some names: as they are written, for completion, or in any case.
+
+    Args:
+        between: a pattern for what may be between the letters.
+    """
+    names = list(names)
+    letters = "|".join(any_case(name, between) for name in names)
+    pattern = f"^{between}({letters}){between}$"
+    return {"anyOf": [{"enum": names}, {"type": "string", "pattern": pattern}]}
+
+
+def any_case(name: str, between: str) -> str:
+    """A pattern for a name in any case; patterns of JSON Schema have no flag for that."""
+    letters = (f"[{c.upper()}{c.lower()}]" if c.isalpha() else re.escape(c) for c in name)
+    return between.join(letters)
+
+
+def field_notes(component: type) -> dict[str, str]:
+    """The comments behind the fields in the source."""
+    found = re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(component), re.MULTILINE)
+    return dict(found)

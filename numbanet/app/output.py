@@ -1,0 +1,70 @@
+"""What a command prints: text for a person, or JSON for a program, and how much of it."""
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+LOG = logging.getLogger("numbanet")
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a command's results go.
+
+    Args:
+        verbose: say also what is compiled, and what is found in the cache, on standard error.
+        quiet: no text but errors.
+        as_json: results are JSON, a line each, and nothing else is on standard output.
+    """
+
+    verbose: bool = False
+    quiet: bool = False
+    as_json: bool = False
+
+    def say(self, text: str) -> None:
+        """Print text, unless there is to be none."""
+        if not (self.quiet or self.as_json):
+            print(text, flush=True)
+
+    def result(self, value: dict[str, Any]) -> None:
+        """Print a result as a line of JSON, if that is asked for; NaN and infinity are null."""
+        if self.as_json:
+            finite = {
+                name: None if isinstance(each, float) and not math.isfinite(each) else each
+                for name, each in value.items()
+            }
+            print(json.dumps(finite), flush=True)
+
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """Let the logger of numbanet, and warnings, say as much as is asked for."""
+        before, handlers = LOG.level, list(LOG.handlers)
+        if self.verbose:
+            LOG.setLevel(logging.DEBUG)
+            LOG.addHandler(logging.StreamHandler())
+        elif self.quiet:
+            LOG.setLevel(logging.ERROR)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore" if self.quiet else "default", UserWarning)
+                yield
+        finally:
+            LOG.setLevel(before)
+            LOG.handlers[:] = handlers
+
+    @contextmanager
+    def telling(self, handler: logging.Handler) -> Iterator[None]:
+        """Let a handler have what the logger says of compilations, instead of standard error."""
+        before, handlers = LOG.level, list(LOG.handlers)
+        LOG.setLevel(logging.INFO)
+        LOG.handlers[:] = [handler]
+        try:
+            yield
+        finally:
+            LOG.setLevel(before)
+            LOG.handlers[:] = handlers

@@ -1,0 +1,79 @@
+"""`--set PATH=VALUE`: options of a config that a command is given beside its file."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from numbanet.app.arguments import read_config
+from numbanet.app.errors import UsageError
+from numbanet.shown import shown
+
+FORM = "write it as --set encoding.n_levels=8, or --set optimizer.nested.decay=0.9"
+STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+
+
+def overridden(
+    config: str | Path | Mapping[str, Any], assignments: Iterable[str]
+) -> dict[str, Any]:
+    """A config with some options changed; whether they are allowed is for the config to say.
+
+    Args:
+        config: a file, or what is in it.
+        assignments: each a path and a value: "encoding.n_levels=8", "encoding.nested[0].degree=3".
+            A value is JSON, and else a string: `loss.otype=L2` needs no quotation marks.
+
+    Raises:
+        UsageError: the file cannot be read, or an assignment leads nowhere.
+    """
+    config = read_config(config)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {shown(assignment)}: there is no value; {FORM}")
+        assign(config, path.strip(), value_of(text.strip()))
+    return config
+
+
+def value_of(text: str) -> Any:
+    """The value that a text stands for."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def assign(config: dict[str, Any], path: str, value: Any) -> None:
+    """Set the option at a path, making the objects on the way that are missing."""
+    *steps, last = steps_of(path)
+    place: Any = config
+    for step in steps:
+        if isinstance(place, dict) and isinstance(step, str):
+            place = place.setdefault(step, {})
+        else:
+            place = item(place, step, path)
+    if isinstance(place, dict) and isinstance(last, str):
+        place[last] = value
+    else:
+        item(place, last, path)
+        place[last] = value
+
+
+def item(place: Any, step: str | int, path: str) -> Any:
+    """What a list holds at a place that is there."""
+    if not isinstance(place, list) or not isinstance(step, int):
+        what = "a list" if isinstance(place, list) else shown(place)
+        raise UsageError(f"--set {path}: {what} has no {shown(step)}; {FORM}")
+    if step >= len(place):
+        raise UsageError(f"--set {path}: there is no [{step}] in a list of {len(place)}")
+    return place[step]
+
+
+def steps_of(path: str) -> list[str | int]:
+    """["encoding", "nested", 0, "degree"] for encoding.nested[0].degree."""
+    found = [int(number) if number else name for name, number in STEP.findall(path)]
+    written = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in found)
+    if not found or written != f".{path}":
+        raise UsageError(f"--set {shown(path)}: this is no path of an option; {FORM}")
+    return found
