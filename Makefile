@@ -15,7 +15,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # As above, telling what is installed: a line for each package, or a bar in a terminal.
 PIP_INSTALL_SHOWN := -m pip install --disable-pip-version-check
 
-.PHONY: help demo test test-torch test-lowest fuzz lint docs package bench bench-gpu clean
+.PHONY: help demo test test-torch test-distributed test-lowest fuzz lint docs package bench bench-gpu clean
 
 help:
 	@echo "make demo    learn a photograph; pictures go to ./demo"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-torch  the tests of numbanet.torch, if pip has the CPU build of PyTorch"
 	@echo "make test-lowest  the basic tests, with the oldest versions that are allowed"
 	@echo "make package wheel and sdist in ./dist, checked"
+	@echo "make test-distributed  several processes that train together, through MPI"
 	@echo "make fuzz    try mutated inputs of every format  (FUZZ_ARGS='config_files --cases 1000')"
 	@echo "make lint    check style, formatting and the types of the public API"
 	@echo "make docs    write docs/config.md anew from the components"
@@ -36,7 +37,11 @@ demo: $(DEMO_READY)
 		--output demo $(DEMO_ARGS)
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/distributed $(PYTEST_ARGS)
+
+# On 2 and 4 ranks of MPI, and launches that fail.
+test-distributed: $(READY)
+	@$(BIN)/python -m pytest -p no:xdist $(PYTEST_ARGS) tests/distributed
 
 # The CPU build of PyTorch is asked for by name: the usual one is 2 GB. Where pip does not have it:
 # make test-torch TORCH_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'

@@ -6,6 +6,7 @@ from numbanet import ctrl_c as _ctrl_c  # noqa: F401 (Ctrl-C ends the command's 
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
+from numbanet import distributed as distributed
 from numbanet import encodings as _encodings  # noqa: F401 (registers the components)
 from numbanet import losses as _losses  # noqa: F401
 from numbanet import networks as _networks  # noqa: F401

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from numbanet import registry
+from numbanet.communicator import Communicator
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import (
@@ -19,7 +20,7 @@ from numbanet.registry import ConfigError
 from numbanet.saved_training import SECTIONS, open_saved_training
 from numbanet.shown import joined, shown
 from numbanet.snapshot import SnapshotError
-from numbanet.targets import target_for
+from numbanet.targets import device_of_rank, target_for
 from numbanet.trainable_model import TrainableModel
 from numbanet.trainer import Trainer
 from numbanet.unknown_options import UnknownOptions, note
@@ -48,6 +49,7 @@ def create_from_config(
     seed_convention: str = "bindings",
     on_nonfinite: str = "skip",
     fused: bool | None = None,
+    comm: Communicator | None = None,
 ) -> TrainableModel:
     """Make loss, optimizer, network and trainer from a config with a section for each.
 
@@ -65,17 +67,20 @@ def create_from_config(
         fused: on a GPU, None for one kernel for encoding and network where they can be fused, True
             for an error where they cannot, False for a chain of kernels. Second derivatives always
             take the chain.
+        comm: of numbanet.distributed.init, to train with other processes: see Trainer. Of several
+            GPUs of a host, each of its processes takes another one.
 
     Raises:
         ConfigError: the config cannot be used; the message names the option.
         ValueError: another argument cannot.
         RuntimeError: the device cannot be used.
     """
-    target = target_for(device, precision, fused)
+    target = target_for(device_of_rank(device, comm), precision, fused)
     encoding, network, loss, optimizer = create_components(n_input_dims, n_output_dims, config)
     rng = initial_rng(seed, seed_convention)
     model = NetworkWithInputEncoding(encoding, network, rng, target)
-    return TrainableModel(model, Trainer(model, optimizer, loss, on_nonfinite=on_nonfinite))
+    trainer = Trainer(model, optimizer, loss, on_nonfinite=on_nonfinite, comm=comm)
+    return TrainableModel(model, trainer)
 
 
 def create_components(
@@ -105,12 +110,13 @@ def load(
     *,
     on_nonfinite: str = "skip",
     allow_nonfinite: bool = False,
+    comm: Communicator | None = None,
 ) -> TrainableModel:
     """Make the model that a snapshot holds, ready to go on training.
 
     Args:
         path: a regular file that `model.save` wrote.
-        device, precision, on_nonfinite: see create_from_config.
+        device, precision, on_nonfinite, comm: see create_from_config.
         allow_nonfinite: take numbers that are infinite or NaN, and an optimizer's state of
             which training may make such.
 
@@ -120,7 +126,7 @@ def load(
         ValueError: another argument cannot be used.
         RuntimeError: the device cannot be used.
     """
-    target = target_for(device, precision)
+    target = target_for(device_of_rank(device, comm), precision)
     with open_saved_training(path) as (saved, file):
         tensors = file.tensors(saved.tensor_shapes)
         saved.check_numbers(file.name, tensors, allow_nonfinite)
@@ -129,6 +135,6 @@ def load(
         network = NetworkWithInputEncoding(saved.encoding, saved.network, rng, target)
     except ValueError as error:
         raise SnapshotError(f"{file.name}: cannot be used on {target.name} ({error})") from error
-    trainer = Trainer(network, saved.optimizer, saved.loss, on_nonfinite=on_nonfinite)
+    trainer = Trainer(network, saved.optimizer, saved.loss, on_nonfinite=on_nonfinite, comm=comm)
     trainer.restore(saved, tensors)
     return TrainableModel(network, trainer, saved.metadata)

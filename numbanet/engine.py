@@ -31,9 +31,15 @@ class Batch:
     pdf: Any = None
     external_dl_dy: Any = None  # the gradient of the outputs, in the place of the loss's
     features: Any = None  # of the engine's `forward`; None to compute them anew
+    n_rows: int | None = None  # that the loss is the mean of, where other ranks have some too
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
+
+    def n_elements(self, n_output_dims: int) -> int:
+        """How many outputs the loss is the mean of, at least 1."""
+        n_rows = len(self) if self.n_rows is None else self.n_rows
+        return max(n_rows * n_output_dims, 1)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from numbanet.array_types import Array
+from numbanet.communicator import ALONE, Communicator
+from numbanet.division import Division
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.engine import Batch, EncodingEngine, Engine, Gradients, LossSums
@@ -77,13 +79,17 @@ class AbstractTraining(ABC):
 
     n_steps: int  # made so far
     n_skipped_steps: int
-    state: Any  # float32 [n_state, n_params]
+    state: Any  # float32 [n_state, n_params], or of this rank's parameters
     matrices: Any  # float32 [n_matrix_state, n_matrices]
     statistics: Any  # float32 [n_statistics]
 
-    def __init__(self, parameters: AbstractParameters, optimizer: AbstractOptimizer, n_params: int):
-        self._parameters = parameters
-        self._weight_rows = optimizer.weight_rows(n_params)
+    def __init__(
+        self, parameters: AbstractParameters, optimizer: AbstractOptimizer, division: Division,
+        comm: Communicator,
+    ):  # fmt: skip
+        self._parameters, self._division, self._comm = parameters, division, comm
+        rows = optimizer.weight_rows(division.n_params)
+        self._weight_rows = [division.own_part(*each) for each in rows]
         self._n_assigned = parameters.n_assigned
 
     def follow(self) -> None:
@@ -99,6 +105,14 @@ class AbstractTraining(ABC):
                 f"n_steps: {n_steps} steps were made, and no more can be counted; set "
                 "trainer.n_steps to a smaller number"
             )
+
+    @abstractmethod
+    def whole_state(self) -> np.ndarray:
+        """The state of all parameters, on the host; all ranks call it at once."""
+
+    @abstractmethod
+    def set_state(self, values: np.ndarray) -> None:
+        """Take over the state of all parameters, or this rank's part of it."""
 
     @abstractmethod
     def _take_weights(self) -> None:
@@ -234,6 +248,6 @@ class AbstractTarget(ABC):
     @abstractmethod
     def training(
         self, engine: Engine, parameters: AbstractParameters, optimizer: AbstractOptimizer,
-        layout: ParamLayout,
+        layout: ParamLayout, comm: Communicator = ALONE,
     ) -> AbstractTraining:  # fmt: skip
         """The optimizer's state, and what makes steps."""

@@ -1,10 +1,13 @@
 """From the name of a device and a precision to the target that a model runs on."""
 
 import ctypes
+import os
+import platform
 import re
 from functools import cache
 from typing import Any
 
+from numbanet.communicator import Communicator
 from numbanet.shown import shown
 from numbanet.target import AbstractTarget
 
@@ -63,6 +66,33 @@ def find_device(name: str) -> Any:
     if not found:
         raise ValueError(f"device {shown(name)} does not exist; use {DEVICES}")
     return cuda_device(int(found[1] or 0))
+
+
+def device_of_rank(device: Any, comm: Communicator | None) -> Any:
+    """What "auto" and "cuda" mean for one of several ranks: of a host's GPUs, one for each rank.
+
+    A launcher may already have shown each process one GPU alone.
+
+    Raises:
+        RuntimeError: a host has fewer GPUs than ranks.
+    """
+    if comm is None or comm.size == 1 or device not in ("auto", "cuda"):
+        return device
+    here = f"{platform.node()}/{os.environ.get('CUDA_VISIBLE_DEVICES', '')}"
+    places = comm.gather_text(here)
+    if device == "auto" and not has_driver():
+        return device
+    from numbanet.cuda.driver import device as driver
+
+    if device == "auto" and not driver.is_available():
+        return device
+    n = places.count(here)
+    if (reason := driver.why_not(n - 1)) is not None:
+        raise RuntimeError(
+            f"{n} ranks were started on {platform.node()}, and each needs a GPU of its own: "
+            f"{reason}; start as many as there are, or use device='cpu'"
+        )
+    return f"cuda:{places[: comm.rank].count(here)}"
 
 
 @cache

@@ -61,6 +61,8 @@ class TrainableModel:
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write a snapshot (safetensors): parameters, optimizer state, config and `metadata`.
 
+        Of several ranks all call it, rank 0 writes, and then the file is there for all.
+
         Args:
             path: replaced as a whole if it exists. A link stays a link, and its target is
                 replaced; owner and mode stay.

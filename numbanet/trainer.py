@@ -10,6 +10,7 @@ import numpy as np
 from numbanet import registry
 from numbanet.array_types import Array, ArrayLike
 from numbanet.caller import warn_caller
+from numbanet.communicator import ALONE, Communicator
 from numbanet.engine import Batch
 from numbanet.grid_range import GridRange
 from numbanet.loss_value import SKIPPED, Loss
@@ -17,6 +18,7 @@ from numbanet.losses.base import AbstractLoss
 from numbanet.model import NetworkWithInputEncoding, check_gradient_mode
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.registry import ConfigError
+from numbanet.replicas import Replicas, check_equal
 from numbanet.saved_training import SavedTraining, config_of, meaning_of_state, tensor_shapes
 from numbanet.shown import joined, shown
 from numbanet.summary import summary_of
@@ -36,6 +38,8 @@ class Trainer(OldTrainerNames):
             infinite or NaN: "skip" leaves the parameters as they are, zeroes the gradients, counts
             it in n_skipped_steps and warns (on a GPU when the loss is read); "raise" raises
             FloatingPointError, for which every step on a GPU is waited for.
+        comm: of numbanet.distributed.init, to train with other processes, each of which makes the
+            same calls with samples of its own; see docs/distributed.md.
 
     Raises:
         ConfigError: the loss cannot take so many outputs, or the optimizer does not fit the model's
@@ -43,8 +47,8 @@ class Trainer(OldTrainerNames):
     """
 
     __slots__ = (
-        *("network", "optimizer", "loss", "on_nonfinite", "layout"),
-        *("_grid_range", "_own_training", "__weakref__"),
+        *("network", "optimizer", "loss", "on_nonfinite", "layout", "comm"),
+        *("_grid_range", "_replicas", "_own_training", "__weakref__"),
     )
 
     def __init__(
@@ -54,6 +58,7 @@ class Trainer(OldTrainerNames):
         loss: AbstractLoss,
         *,
         on_nonfinite: str = "skip",
+        comm: Communicator | None = None,
     ):
         if on_nonfinite not in ("skip", "raise"):
             raise ValueError(f"on_nonfinite: {shown(on_nonfinite)}; use 'skip' or 'raise'")
@@ -62,10 +67,12 @@ class Trainer(OldTrainerNames):
         self.optimizer = optimizer
         self.loss = loss
         self.on_nonfinite = on_nonfinite
+        self.comm = ALONE if comm is None else comm
+        self._replicas = Replicas(self.comm)
         self.layout = ParamLayout(model.n_params, model.network.shapes)
         self._grid_range = GridRange(model.encoding, model.target)
         self._own_training = model.target.training(
-            model.engine, model.parameters, optimizer, self.layout
+            model.engine, model.parameters, optimizer, self.layout, self.comm
         )
 
     def __repr__(self) -> str:
@@ -76,13 +83,13 @@ class Trainer(OldTrainerNames):
 
     def __reduce__(self):
         """Pickled is what a snapshot holds, with the model."""
+        if self.comm.size > 1:
+            raise TypeError(f"trainer: one of {self.comm.size} ranks cannot be pickled; save it")
         saved = SavedTraining(
             self.network.encoding, self.network.network, self.loss, self.optimizer,
             self.n_steps, self.n_skipped_steps, {},
         )  # fmt: skip
-        to_host = self.network.target.to_host
-        tensors = {name: to_host(array) for name, array in self.tensors().items()}
-        return restored, (type(self), self.network, saved, tensors, self.on_nonfinite)
+        return restored, (type(self), self.network, saved, self.tensors(), self.on_nonfinite)
 
     @property
     def _training(self) -> AbstractTraining:
@@ -141,7 +148,10 @@ class Trainer(OldTrainerNames):
 
     @property
     def optimizer_state(self) -> Array:
-        """The optimizer's state, float32 [n_state, n_params]."""
+        """The optimizer's state, float32 [n_state, n_params].
+
+        Of the parameters that this rank steps, if ranks share the work.
+        """
         return self._training.state
 
     @property
@@ -152,6 +162,21 @@ class Trainer(OldTrainerNames):
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
         self.update_hyperparams({"optimizer": self.optimizer.learning_rate_options(value)})
+
+    def _batch(self, inputs: Any, targets: Any, pdf: Any, external_dl_dy: Any) -> Batch:
+        """The samples of a step as arrays of the target; see training_step."""
+        model, target = self.network, self.network.target
+        inputs = target.matrix(inputs, "inputs", model.n_input_dims)
+        n, n_outputs = inputs.shape[0], model.n_output_dims
+        if targets is None and external_dl_dy is None:
+            raise ValueError("targets: None is allowed only if external_dl_dy is given")
+        if targets is not None:
+            targets = target.matrix(targets, "targets", n_outputs, n)
+        if pdf is not None:
+            pdf = target.matrix(pdf, "pdf", n_outputs, n)
+        if external_dl_dy is not None:
+            external_dl_dy = target.matrix(external_dl_dy, "external_dl_dy", n_outputs, n)
+        return Batch(inputs, targets, pdf if targets is not None else None, external_dl_dy)
 
     def training_step(
         self,
@@ -174,40 +199,37 @@ class Trainer(OldTrainerNames):
             run_optimizer: False to leave the parameters as they are.
             dl_dinput: a float32 array [n, n_input_dims], of the model's device, that receives the
                 gradient of the inputs.
-            external_dl_dy: this gradient of the outputs, [n, n_output_dims], replaces the loss's.
+            external_dl_dy: this gradient of the outputs, [n, n_output_dims], replaces the loss's;
+                what comes of it is added up over ranks.
             gradient_mode: "overwrite" or "accumulate" the parameters' gradients, or "ignore" them,
                 in which case the optimizer does not run.
             use_inference_params: differentiate at the parameters for inference.
 
         Returns:
-            The loss, which is NaN without targets.
+            The loss, of the samples of all ranks; it is NaN without targets.
 
         Raises:
-            TypeError, ValueError: an argument does not fit; nothing has changed then.
+            TypeError, ValueError: an argument does not fit, or ranks make different calls; nothing
+                has changed then.
+            RankError: another rank ended, or did not come in time.
             FloatingPointError: the loss or a gradient is not finite and on_nonfinite is "raise".
         """
         network, target = self.network, self.network.target
-        inputs = target.matrix(inputs, "inputs", network.n_input_dims)
-        n, n_outputs = inputs.shape[0], network.n_output_dims
-        if targets is not None:
-            targets = target.matrix(targets, "targets", n_outputs, n)
-        elif external_dl_dy is None:
-            raise ValueError("targets: None is allowed only if external_dl_dy is given")
-        if pdf is not None:
-            pdf = target.matrix(pdf, "pdf", n_outputs, n)
-        if external_dl_dy is not None:
-            external_dl_dy = target.matrix(external_dl_dy, "external_dl_dy", n_outputs, n)
+        batch = self._batch(inputs, targets, pdf, external_dl_dy)
         check_gradient_mode(gradient_mode)
         if dl_dinput is not None:
             dl_dinput = target.output_apart(
-                dl_dinput, "dl_dinput", inputs.shape,
-                inputs=inputs, targets=targets, pdf=pdf, external_dl_dy=external_dl_dy,
+                dl_dinput, "dl_dinput", batch.inputs.shape,
+                inputs=batch.inputs, targets=batch.targets, pdf=batch.pdf,
+                external_dl_dy=batch.external_dl_dy,
             )  # fmt: skip
         gradients = None if gradient_mode == "ignore" else network.target_gradients
         own = self.averaged_params if use_inference_params else None
-        self._grid_range.take(inputs)
+        n = self._replicas.begin_step(self, len(batch), run_optimizer, gradient_mode)
+        batch.n_rows = n
+        self._grid_range.take(batch.inputs)
         result = self._training.step(
-            Batch(inputs, targets, pdf if targets is not None else None, external_dl_dy),
+            batch,
             network.parameters.current() if own is None else network.parameters.converted(own),
             None if targets is None else self.loss,
             self.optimizer,
@@ -260,16 +282,30 @@ class Trainer(OldTrainerNames):
         """The JSON config of everything, with every option written out."""
         return config_of(self.network.encoding, self.network.network, self.loss, self.optimizer)
 
-    def tensors(self) -> dict[str, Any]:
-        """What a snapshot holds, always in the same order."""
+    def check_replicas(self) -> None:
+        """Compare digests of what all ranks have: parameters, and state that they do not share.
+
+        Raises:
+            RankError: on all ranks, naming one whose bits differ from rank 0's.
+        """
+        check_equal(self.comm, self.tensors())
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What a snapshot holds, always in the same order, on the host; for all ranks at once."""
         _, *others = tensor_shapes(self.optimizer, self.layout)
-        own = {name: getattr(self._training, name.removeprefix("optimizer.")) for name in others}
-        return {"params": self.network.params, **own}
+        training, to_host = self._training, self.network.target.to_host
+        own = {"optimizer.state": training.whole_state()}
+        for name in others[1:]:
+            own[name] = to_host(getattr(training, name.removeprefix("optimizer.")))
+        return {"params": to_host(self.network.params), **own}
 
     def restore(self, saved: SavedTraining, tensors: Mapping[str, np.ndarray]) -> None:
         """Take everything from a snapshot that was found to be of this model."""
-        for name, array in self.tensors().items():
-            self.network.target.copy_from_host(array, tensors[name])
+        training, copy = self._training, self.network.target.copy_from_host
+        copy(self.network.params, tensors["params"])
+        training.set_state(tensors["optimizer.state"])
+        for name in tensors.keys() - {"params", "optimizer.state"}:
+            copy(getattr(training, name.removeprefix("optimizer.")), tensors[name])
         self.optimizer, self.loss = saved.optimizer, saved.loss
         self.n_steps, self.n_skipped_steps = saved.n_steps, saved.n_skipped_steps
 

@@ -24,9 +24,10 @@ def save_training(
         "n_skipped_steps": trainer.n_skipped_steps,
         "metadata": dict(metadata or {}),
     }
-    to_host = network.target.to_host
-    tensors = {name: to_host(array) for name, array in trainer.tensors().items()}
-    write_snapshot(path, tensors, header)
+    tensors = trainer.tensors()
+    with trainer.comm.first_alone(f"the snapshot {shown(str(path))}") as is_first:
+        if is_first:
+            write_snapshot(path, tensors, header)
 
 
 def load_training(

@@ -37,13 +37,15 @@ LAYERS = (
     ("encodings", "losses", "networks", "optimizers"),
     ("encoded_network",),
     ("engine", "tiles"),
+    ("communicator",),
+    ("distributed", "division"),
     ("target",),
     ("cpu", "cuda"),
     ("commented_json",),
     ("config", "snapshot"),
     ("summary", "targets"),
     ("model",),
-    ("grid_range", "matrices", "saved_training"),
+    ("grid_range", "matrices", "replicas", "saved_training"),
     ("loss_value", "training_file"),
     ("trainer_names",),
     ("trainer",),
@@ -57,7 +59,7 @@ LAYERS = (
 # The same within numbanet/cuda.
 ROOMS = (
     *("errors", "toolchain", "driver", "launch", "memory", "block", "tables"),
-    *("chain", "fused", "wide", "optimizer", "in_kernels", "serving", "engine", "target"),
+    *("chain", "fused", "wide", "ranks", "optimizer", "in_kernels", "serving", "engine", "target"),
 )
 # What may still be larger than MOST_LINES, MOST_LINES_OF_FUNCTION and MOST_ARGUMENTS allow. Take
 # away what became smaller; add nothing.
@@ -100,6 +102,7 @@ MANY_ARGUMENTS = {
     "torch/passes.py loss_and_gradients",
 }
 KERNELS = {  # their arguments are what a launch packs
+    "cpu/kernels.py optimize",
     "cpu/kernels.py training",
     "cuda/chain/encoding_kernels.py encoding_backward_input",
     "cuda/chain/encoding_kernels.py encoding_backward_params",
@@ -109,6 +112,8 @@ KERNELS = {  # their arguments are what a launch packs
     "cuda/chain/tensor.py weight_gradients",
     "cuda/fused/training.py fused_training",
     "cuda/optimizer/kernels.py finish_step",
+    "cuda/optimizer/kernels.py optimize_part",
+    "cuda/optimizer/rank_kernels.py vote",
     "cuda/tables/sums.py sum_records",
     "cuda/wide/samples_kernel.py wide_training",
 }

@@ -70,7 +70,7 @@ class CpuEngine:
             encoded=batch.features is not None,
         )
         n = len(batch)
-        n_elements = max(n * self.model.network.n_output_dims, 1)
+        n_elements = batch.n_elements(self.model.network.n_output_dims)
         group_rows = plan.group_rows(n, self.model.n_params)
         losses = np.zeros(-(-min(n, plan.slab_rows) // group_rows))
         if n == 0:
@@ -138,12 +138,17 @@ def optimize(
     state: np.ndarray,
     matrices: np.ndarray,
     statistics: np.ndarray,
+    first: int = 0,
     chunk: int = OPTIMIZER_CHUNK,
 ) -> None:
-    """Make step t (from 1) of the optimizer on all weights, in place."""
+    """Make step t (from 1) of the optimizer, in place.
+
+    Args:
+        state: of the weights from `first` on, which are stepped.
+    """
     key, hyperparams = optimizer.kernel_key(), np.array(optimizer.hyperparams(), np.float32)
     scalars = np.empty(optimizer.n_scalars, np.float32)
-    arrays = np.int32(t), weights, gradients, state, matrices, hyperparams, scalars, chunk
+    arrays = np.int32(t), weights, gradients, state, matrices, hyperparams, scalars, first, chunk
     if len(statistics) == 0:
         kernels.optimizer_kernel(key, layout)(*arrays)
     else:

@@ -28,6 +28,7 @@ from numbanet.encodings.parts import with_numbers
 from numbanet.kernel_cache import compile_cached
 from numbanet.losses.base import AbstractLoss
 from numbanet.networks.base import next_multiple
+from numbanet.storage.views import columns_from
 
 N_GROUPS = 32
 SLAB_FLOATS = 1 << 20  # 4 MiB of features stay in the last-level cache until they are used again
@@ -280,16 +281,27 @@ def n_beyond(bits, limit):
 def optimizer_kernel(optimizer, layout, prepares=True, steps=True) -> ParallelKernel:
     """One step on every parameter, or the half of it before or after `precondition`.
 
-    (t, weights, gradients, state, matrices, hyperparams, scalars, chunk)
+    (t, weights, gradients, state, matrices, hyperparams, scalars, begin, chunk): the state is that
+    of the weights from `begin` on, which are stepped. With sums over matrices these are all.
     """
+    n_state = optimizer.n_state
     n_scalars, has_sums = optimizer.n_scalars, prepares and optimizer.n_matrix_state > 0
     schedule, step = optimizer.schedule, optimizer.step(layout)
     summand, matrix_step = optimizer.summand(layout), optimizer.matrix_step(layout)
     ranges = optimizer.matrix_ranges(layout) if has_sums else ((0, 0),)
     n_matrices = len(ranges)
 
+    @device
+    def step_each(first, last, weights, gradients, state, scalars, matrices):
+        own = local_array(n_scalars)  # which no store to the other arrays can change
+        for k in range(n_scalars):
+            own[k] = scalars[k]
+        for i in range(first, last):
+            u = np.uintp(i)
+            weights[u] = step(u, weights[u], gradients[u], state, own, matrices)
+
     @belongs_to(f"{type(optimizer).__name__}.step")
-    def optimize(t, weights, gradients, state, matrices, hyperparams, scalars, chunk):
+    def optimize(t, weights, gradients, state, matrices, hyperparams, scalars, begin, chunk):
         if prepares:
             schedule(t, hyperparams, scalars)
         if has_sums:
@@ -305,13 +317,10 @@ def optimizer_kernel(optimizer, layout, prepares=True, steps=True) -> ParallelKe
                     sums[c] = total
                 matrix_step(m, np.float32(sums.astype(np.float64).sum()), matrices, scalars)
         if steps:
-            n = weights.shape[0]
+            n, flat = state.shape[1], state.reshape(-1)
             for c in prange((n + chunk - 1) // chunk):
-                own = local_array(n_scalars)  # which no store to the other arrays can change
-                for k in range(n_scalars):
-                    own[k] = scalars[k]
-                for i in range(c * chunk, min(n, (c + 1) * chunk)):
-                    u = np.uintp(i)
-                    weights[u] = step(u, weights[u], gradients[u], state, own, matrices)
+                mine = columns_from(flat, np.uint64(begin), n_state, n)
+                first, last = begin + c * chunk, begin + min(n, (c + 1) * chunk)
+                step_each(first, last, weights, gradients, mine, scalars, matrices)
 
     return ParallelKernel(optimize)

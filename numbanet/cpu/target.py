@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 
 from numbanet.arrays import as_host_matrix, as_host_output, as_host_vector
+from numbanet.communicator import ALONE, Communicator, sum_in_pairs
 from numbanet.cpu.encoding_engine import EncodingEngine
-from numbanet.cpu.engine import CpuEngine, all_below, optimize
+from numbanet.cpu.engine import OPTIMIZER_CHUNK, CpuEngine, all_below, optimize
+from numbanet.cpu.pieces import PieceByPiece
+from numbanet.division import divide
 from numbanet.engine import Batch, Gradients
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.random import host_uniform
@@ -42,23 +45,41 @@ class CpuTraining(AbstractTraining):
 
     def __init__(
         self, engine: CpuEngine, parameters: CpuParameters, optimizer: AbstractOptimizer,
-        layout: ParamLayout,
+        layout: ParamLayout, comm: Communicator = ALONE,
     ):  # fmt: skip
-        super().__init__(parameters, optimizer, layout.n_params)
+        division = divide(optimizer, layout, comm, OPTIMIZER_CHUNK, 2 * comm.size * OPTIMIZER_CHUNK)
+        super().__init__(parameters, optimizer, division, comm)
         params = parameters.array
-        self._engine, self._params, self._layout = engine, params, layout
+        self._engine = engine if comm.pieces is None else PieceByPiece(engine, comm)
+        self._params, self._layout = params, layout
         self.n_steps = self.n_skipped_steps = 0
-        self.state = optimizer.initial_state(params)
+        self.state = np.empty(0, np.float32)
+        self.set_state(optimizer.initial_state(params))
         n_matrices = len(optimizer.matrix_ranges(layout))
         self.matrices = np.zeros((optimizer.n_matrix_state, n_matrices), np.float32)
         self.statistics = np.zeros(optimizer.n_statistics(layout), np.float32)
+
+    def whole_state(self):
+        if self._division.bounds is None:
+            return self.state
+        first, last = self._division.own
+        whole = np.zeros((len(self.state), self._layout.n_params), np.float32)
+        whole[:, first:last] = self.state
+        for row in whole:
+            self._comm.fill(row, self._division.bounds)
+        return whole
+
+    def set_state(self, values):
+        first, last = self._division.own
+        self.state = np.ascontiguousarray(values[:, first:last], np.float32)
 
     def is_begun(self, optimizer):
         return self.n_steps >= optimizer.n_calls_to_begin
 
     def _take_weights(self) -> None:
+        begin, _ = self._division.own
         for row, first, last in self._weight_rows:
-            self.state[row, first:last] = self._params[first:last]
+            self.state[row, first - begin : last - begin] = self._params[first:last]
 
     def step(
         self, batch: Batch, params, loss, optimizer, gradients, dl_dinput, *, overwrite,
@@ -69,11 +90,15 @@ class CpuTraining(AbstractTraining):
         found = self._engine.forward_backward(
             batch, params, loss, gradients, dl_dinput, overwrite=overwrite
         )
-        value = float(found.sums.sum() / found.n_elements)
+        total = float(found.sums.sum())
+        is_finite = math.isfinite(total)
+        if run_optimizer:
+            is_finite = is_finite and all_below(batch.inputs.reshape(-1))
+            is_finite = is_finite and all_below(gradients.flat, optimizer.least_bad_gradient)
+        total, is_finite = self._over_all_ranks(total, is_finite)
+        value = total / found.n_elements
         if not run_optimizer:
             return StepResult(value)
-        is_finite = all_below(batch.inputs.reshape(-1)) and math.isfinite(value)
-        is_finite = is_finite and all_below(gradients.flat, optimizer.least_bad_gradient)
         if not (is_finite and self._optimize(optimizer, gradients.flat)):
             self.n_skipped_steps += 1
             gradients.flat[:] = 0  # so that what is accumulated next starts anew
@@ -81,20 +106,46 @@ class CpuTraining(AbstractTraining):
         self.n_steps += 1
         return StepResult(value)
 
+    def _over_all_ranks(self, total: float, is_good: bool) -> tuple[float, bool]:
+        """The sum of totals, and whether all is good."""
+        if self._comm.size == 1:
+            return total, is_good
+        values, are_good = self._comm.gather(np.array([total, is_good])).T
+        return float(sum_in_pairs(values)), bool(are_good.all())
+
     def _optimize(self, optimizer: AbstractOptimizer, gradients: np.ndarray) -> bool:
         """Step, and whether all is finite afterwards; if not, all is as it was before."""
-        changed = self._params, self.state, self.matrices, self.statistics
+        bounds, (first, last) = self._division.bounds, self._division.own
+        own, of_this_rank = gradients[first:last], None
+        if self._comm.size > 1 and self._comm.pieces is None:
+            of_this_rank = own.copy()  # to which a later batch may be added
+            own[...] = self._sum_of_own(gradients)
+        changed = self._params[first:last], self.state, self.matrices, self.statistics
         is_safe = optimizer.is_tame and all_below(self._params, LARGE)
         before = () if is_safe else tuple(array.copy() for array in changed)
-        if self.n_steps + 1 == optimizer.n_calls_to_begin:
+        t, (_, *others) = self.n_steps + 1, changed
+        if t == optimizer.n_calls_to_begin:
             self._take_weights()
-        params, *others = changed
-        optimize(optimizer, self._layout, self.n_steps + 1, params, gradients, *others)
-        if is_safe or all(all_below(array.reshape(-1)) for array in changed):
-            return True
-        for array, values in zip(changed, before, strict=True):
-            array[...] = values
-        return False
+        optimize(optimizer, self._layout, t, self._params, gradients, *others, first)
+        if of_this_rank is not None:
+            own[...] = of_this_rank
+        is_good = is_safe
+        if not is_safe:
+            is_good = all(all_below(array.reshape(-1)) for array in changed)
+            _, is_good = self._over_all_ranks(0.0, is_good)
+        if not is_good:
+            for array, values in zip(changed, before, strict=True):
+                array[...] = values
+        elif bounds is not None:
+            self._comm.fill(self._params, bounds)
+        return is_good
+
+    def _sum_of_own(self, gradients: np.ndarray) -> np.ndarray:
+        """The sum over the ranks of the gradients that this one steps with."""
+        bounds = self._division.bounds
+        if bounds is None:
+            return self._comm.reduce(gradients)
+        return self._comm.reduce_part(gradients, bounds)
 
 
 class CpuTarget(AbstractTarget):
@@ -162,5 +213,5 @@ class CpuTarget(AbstractTarget):
             "`inference`"
         )
 
-    def training(self, engine: Any, parameters, optimizer, layout):
-        return CpuTraining(engine, parameters, optimizer, layout)
+    def training(self, engine: Any, parameters, optimizer, layout, comm=ALONE):
+        return CpuTraining(engine, parameters, optimizer, layout, comm)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.architecture import HOPPER, reaches
+from numbanet.communicator import ALONE
 from numbanet.cuda.chain.encoding_engine import EncodingEngine
 from numbanet.cuda.engine import CudaEngine
 from numbanet.cuda.in_kernels.device_functions import device_functions
@@ -124,5 +125,5 @@ class CudaTarget(AbstractTarget):
     def device_functions(self, model, **options):
         return device_functions(self.device, model, self.precision, **options)
 
-    def training(self, engine, parameters, optimizer, layout):
-        return CudaTraining(self.device, engine, parameters, optimizer, layout)
+    def training(self, engine, parameters, optimizer, layout, comm=ALONE):
+        return CudaTraining(self.device, engine, parameters, optimizer, layout, comm)

@@ -14,16 +14,17 @@ from numbanet.storage.views import DTYPES, ITEM_SIZES
 from numbanet.target import AbstractParameters
 
 ALIGNMENT = 16  # bytes: the widest access
+ROOM = 1 << 12  # elements behind a vector, which parts of equal size may need, or pairs of halves
 
 
 def aligned(device: Any, n: int, storage: str, boundary: int) -> DeviceArray:
     """An uninitialised vector whose element `boundary` is aligned: the first one of the encoding.
 
-    There is room for one element more, since halves are added to in pairs.
+    There is room for ROOM elements more.
     """
     item_size = ITEM_SIZES[storage]
     shift = -boundary * item_size % ALIGNMENT
-    memory = Memory(device, shift + (n + 1) * item_size)
+    memory = Memory(device, shift + (n + ROOM) * item_size)
     dtype = np.dtype(DTYPES[storage])
     return DeviceArray((n,), dtype, memory.address + shift, memory, device)
 
@@ -78,11 +79,16 @@ class CudaParameters(AbstractParameters):
             self._is_stale = True
             if self._lease() is None:
                 self._lease = None
-        if self._is_stale and self.copy is not self.master:
-            n = self.master.size
-            self._convert.over(n, self.master.address, self.copy.address, n)
+        if self._is_stale:
+            self.renew_copy()
         self._is_stale = False
         return self.copy
+
+    def renew_copy(self) -> None:
+        """Have the kernels read what the master values are now."""
+        if self.copy is not self.master:
+            n = self.master.size
+            self._convert.over(n, self.master.address, self.copy.address, n)
 
     def converted(self, values: DeviceArray) -> DeviceArray:
         if self._precision == "float32":

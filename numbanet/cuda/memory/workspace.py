@@ -93,7 +93,7 @@ class Workspace:
 
     def n_elements(self, batch: Batch) -> int:
         """Numbers that the loss is the mean of; 1 of an empty batch."""
-        return max(len(batch) * self.model.network.n_output_dims, 1)
+        return batch.n_elements(self.model.network.n_output_dims)
 
     def encoding_params(self, params: DeviceArray) -> int:
         """The address of the encoding's parameters."""

@@ -223,12 +223,18 @@ def matrix_step_kernel(optimizer: AbstractOptimizer, layout: ParamLayout):
 
 
 @cache
-def optimize_kernel(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str):
+def optimize_kernel(
+    optimizer: AbstractOptimizer, layout: ParamLayout, precision: str, pitch: int | None = None
+):
     """(weights, gradients, state, scalars, matrices, copy, control, n): step all n parameters.
 
     A thread has group_size of them. Where the step does not run, the gradients are zeroed.
+
+    With a pitch there is one more argument, `first`: the parameters from there to n are stepped,
+    and a row of the state has `pitch` numbers. It begins as if those before `first` were there too.
     """
-    step, clear = step_group(optimizer, layout, precision), clear_group(optimizer, layout)
+    step = step_group(optimizer, layout, precision, pitch or layout.n_params)
+    clear = clear_group(optimizer, layout)
     size = group_size(optimizer, layout)
     n_matrix_state, n_matrices, n_scalars = (
         optimizer.n_matrix_state, len(optimizer.matrix_ranges(layout)), optimizer.n_scalars,
@@ -250,6 +256,22 @@ def optimize_kernel(optimizer: AbstractOptimizer, layout: ParamLayout, precision
             else:
                 clear(i, gradients)
 
+    def optimize_part(
+        pweights: Address, pgradients: Address, pstate: Address, pscalars: Address,
+        pmatrices: Address, pcopy: Address, pcontrol: Address, n: UInt, first: UInt,
+    ):  # fmt: skip
+        weights, gradients = float_vector(pweights, n), float_vector(pgradients, n)
+        scalars, matrices = (
+            float_vector(pscalars, n_scalars),
+            float_matrix(pmatrices, n_matrix_state, n_matrices),
+        )
+        i = np.uintp(thread_number()) * np.uintp(size) + np.uintp(first)
+        if i < n and uint32_vector(pcontrol, N_CONTROL)[RUNS] != NOTHING:
+            step(i, weights, gradients, pstate, scalars, matrices, pcopy)
+
     name = type(optimizer).__name__
+    optimize_part.__qualname__ = f"{name}.step.<locals>.{name}_optimize_part"
+    if pitch is not None:
+        return optimize_part
     optimize.__qualname__ = f"{name}.step.<locals>.{name}_optimize"
     return optimize

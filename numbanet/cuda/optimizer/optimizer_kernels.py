@@ -1,5 +1,6 @@
 """The kernels that a step ends with, for one optimizer."""
 
+import math
 from functools import cached_property
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.launch.threads import WARP
 from numbanet.cuda.memory.arrays import zeros
-from numbanet.cuda.optimizer import kernels
+from numbanet.cuda.optimizer import kernels, rank_kernels
 from numbanet.cuda.optimizer.parameter_groups import group_size
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 
@@ -17,11 +18,12 @@ class OptimizerKernels:
     """The kernels of one optimizer, and its scalars in device memory."""
 
     def __init__(
-        self, device: Any, optimizer: AbstractOptimizer, layout: ParamLayout, precision: str
-    ):
+        self, device: Any, optimizer: AbstractOptimizer, layout: ParamLayout, precision: str,
+        pitch: int | None = None,
+    ):  # fmt: skip
         self._device, self._layout = device, layout
         self._optimizer = optimizer.kernel_key()
-        self._precision = precision
+        self._precision, self._pitch = precision, pitch
         self.group_size = group_size(optimizer, layout)  # parameters to a thread
         self.hyperparams = zeros((max(optimizer.n_hyperparams, 1),), np.float32, device)
         self.scalars = zeros((max(optimizer.n_scalars, 1),), np.float32, device)
@@ -46,8 +48,19 @@ class OptimizerKernels:
         return Kernel(self._device, function)
 
     @cached_property
+    def vote(self) -> Kernel:
+        return Kernel(self._device, rank_kernels.vote_kernel(self._optimizer.least_bad_gradient))
+
+    @cached_property
+    def vote_after(self) -> Kernel:
+        """On what a step has made, not on what it was given."""
+        return Kernel(self._device, rank_kernels.vote_kernel(math.inf))
+
+    @cached_property
     def optimize(self) -> Kernel:
-        function = kernels.optimize_kernel(self._optimizer, self._layout, self._precision)
+        function = kernels.optimize_kernel(
+            self._optimizer, self._layout, self._precision, self._pitch
+        )
         return Kernel(self._device, function)
 
     @cached_property

@@ -28,17 +28,18 @@ def group_size(optimizer: AbstractOptimizer, layout: ParamLayout) -> int:
 
 
 @cache
-def step_group(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str):
+def step_group(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str, pitch: int):
     """Device function (i, weights, gradients, state, scalars, matrices, copy).
 
-    Steps the parameters from i on. `state` and `copy` are addresses; the copy is what the other
+    Steps the parameters from i on. `state` and `copy` are addresses; a row of the state has `pitch`
+    numbers, and the copy is what the other
     kernels read, unless they read the weights. Nothing is touched where no parameter moves.
     """
     make = step_four if group_size(optimizer, layout) == FOUR else step_one
-    return make(optimizer, layout, precision)
+    return make(optimizer, layout, precision, pitch)
 
 
-def step_one(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str):
+def step_one(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str, pitch: int):
     step, moves = optimizer.step(layout), optimizer.moves(layout)
     n, n_state = layout.n_params, optimizer.n_state
     vector, has_copy = VECTORS[precision], precision != "float32"
@@ -47,7 +48,7 @@ def step_one(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str):
     def step_one(i, weights, gradients, pstate, scalars, matrices, pcopy):
         g = gradients[i]
         if moves(i, g):
-            w = step(i, weights[i], g, float_matrix(pstate, n_state, n), scalars, matrices)
+            w = step(i, weights[i], g, float_matrix(pstate, n_state, pitch), scalars, matrices)
             weights[i] = w
             if has_copy:
                 store(vector(pcopy, n), i, w)
@@ -55,7 +56,7 @@ def step_one(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str):
     return step_one
 
 
-def step_four(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str):
+def step_four(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str, pitch: int):
     step, moves = optimizer.step(layout), optimizer.moves(layout)
     n, n_state, n_kept = layout.n_params, optimizer.n_state, FOUR * max(optimizer.n_state, 1)
     vector, to_pair = VECTORS[precision], TO_PAIR.get(precision)
@@ -64,12 +65,12 @@ def step_four(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str)
     @device
     def load_row(row, i, state, kept):
         k = 4 * row
-        four = load_four_floats(state, np.uintp(row * n) + i)
+        four = load_four_floats(state, np.uintp(row * pitch) + i)
         kept[k], kept[k + 1], kept[k + 2], kept[k + 3] = four
 
     @device
     def store_row(row, i, state, kept):
-        k, place = 4 * row, np.uintp(row * n) + i
+        k, place = 4 * row, np.uintp(row * pitch) + i
         store_four_floats(state, place, kept[k], kept[k + 1], kept[k + 2], kept[k + 3])
 
     @device
@@ -85,7 +86,7 @@ def step_four(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str)
             | (moves(i + np.uintp(2), g[2]) | moves(i + np.uintp(3), g[3]))
         )  # fmt: skip
         if some_move:
-            state = float_vector(pstate, n_state * n)
+            state = float_vector(pstate, n_state * pitch)
             w[0], w[1], w[2], w[3] = load_four_floats(weights, i)
             unrolled(n_state, load_row, i, state, kept)
             mine = columns_from(kept, i, n_state, FOUR)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from numbanet.communicator import ALONE, Communicator
 from numbanet.cuda.driver.graphs import Graphs
 from numbanet.cuda.errors import CudaError
 from numbanet.cuda.launch.kernel import BLOCK, Kernel
@@ -14,6 +15,7 @@ from numbanet.cuda.memory.parameters import CudaParameters
 from numbanet.cuda.optimizer import kernels
 from numbanet.cuda.optimizer.matrices import Operations
 from numbanet.cuda.optimizer.optimizer_kernels import OptimizerKernels
+from numbanet.cuda.optimizer.over_ranks import OverRanks, address_before, division_for
 from numbanet.cuda.optimizer.results import PendingResult, Results
 from numbanet.engine import Batch, Engine, Gradients, LossSums
 from numbanet.losses.base import AbstractLoss
@@ -33,11 +35,17 @@ class CudaTraining(AbstractTraining):
         parameters: CudaParameters,
         optimizer: AbstractOptimizer,
         layout: ParamLayout,
+        comm: Communicator = ALONE,
     ):
         self._device, self._engine = device, engine
-        super().__init__(parameters, optimizer, layout.n_params)
+        super().__init__(parameters, optimizer, division_for(optimizer, layout, comm), comm)
         self._layout = layout
-        self.state = to_device(optimizer.initial_state(parameters.master.numpy()), device)
+        self._over_ranks = None
+        if comm.size > 1:
+            self._over_ranks = OverRanks(device, comm, self._division, layout)
+        self.state = to_device(
+            self._own(optimizer.initial_state(parameters.master.numpy())), device
+        )
         self._n_matrices = len(optimizer.matrix_ranges(layout))
         shape = optimizer.n_matrix_state, self._n_matrices
         self.matrices = zeros(shape, np.float32, device)
@@ -60,8 +68,10 @@ class CudaTraining(AbstractTraining):
             return self._of_latest
         key = optimizer.kernel_key()
         if key not in self._kernels:
-            precision = self._engine.precision
-            self._kernels[key] = OptimizerKernels(self._device, optimizer, self._layout, precision)
+            pitch = None if self._over_ranks is None else self.state.shape[1]
+            self._kernels[key] = OptimizerKernels(
+                self._device, optimizer, self._layout, self._engine.precision, pitch
+            )
         found = self._kernels[key]
         found.set_hyperparams(optimizer)
         self._latest, self._of_latest = optimizer, (found, optimizer.is_tame)
@@ -111,6 +121,17 @@ class CudaTraining(AbstractTraining):
     def n_skipped_steps(self, value: int) -> None:
         self._set_counter(kernels.N_SKIPPED, value)
 
+    def whole_state(self):
+        over_ranks = self._over_ranks
+        return self.state.numpy() if over_ranks is None else over_ranks.whole(self.state)
+
+    def set_state(self, values):
+        self._device.copy_to_device(self.state.address, self._own(values))
+
+    def _own(self, values: np.ndarray) -> np.ndarray:
+        first, last = self._division.own
+        return np.ascontiguousarray(values[:, first:last], np.float32)
+
     def step(
         self, batch: Batch, params, loss, optimizer, gradients, dl_dinput, *, overwrite,
         run_optimizer,
@@ -130,7 +151,8 @@ class CudaTraining(AbstractTraining):
             )  # fmt: skip
             try:
                 # The host takes part in such a step, or it is rare.
-                if self._has_statistics or (run_optimizer and not is_tame):
+                takes_part = self._has_statistics or (run_optimizer and not is_tame)
+                if takes_part or not (self._over_ranks is None or self._over_ranks.is_queued):
                     self._queue(*work)
                 else:
                     inputs, targets, pdf, dl_dy = (
@@ -168,10 +190,10 @@ class CudaTraining(AbstractTraining):
         )
         self._finish(found, batch, gradients, sums, run_optimizer)
         if run_optimizer:
-            if optimizer.is_tame:
-                self._optimize(found, optimizer, gradients)
-            else:
-                self._try_to_optimize(found, optimizer, gradients)
+            step = self._optimize if optimizer.is_tame else self._try_to_optimize
+            step(found, optimizer, gradients.flat)
+            if self._over_ranks is not None:
+                self._over_ranks.end(gradients.flat, self._parameters, self._control.address)
 
     def is_begun(self, optimizer):
         n = optimizer.n_calls_to_begin
@@ -184,9 +206,10 @@ class CudaTraining(AbstractTraining):
         return self._n_known < n <= self._n_known + self._n_asked + 1
 
     def _take_weights(self) -> None:
-        master, n = self._parameters.master.address, self._layout.n_params
+        master, n = self._parameters.master.address, self.state.shape[1]
+        begin, _ = self._division.own
         for row, first, last in self._weight_rows:
-            to = self.state.address + (row * n + first) * FLOAT_BYTES
+            to = self.state.address + (row * n + first - begin) * FLOAT_BYTES
             self._device.copy(to, master + first * FLOAT_BYTES, (last - first) * FLOAT_BYTES)
 
     def _finish(
@@ -199,6 +222,10 @@ class CudaTraining(AbstractTraining):
             if loss.noted is not None:
                 n_network = self._engine.model.network.n_params
                 checked = batch.inputs, gradients.flat[:n_network], loss.noted
+        if self._over_ranks is not None:
+            votes = self._over_ranks.vote(found.vote, checked, loss, self._control.address)
+            checked = (votes[1:],) if run_optimizer else ()
+            loss = LossSums(votes, 1, 1)
         most = max((array.size for array in checked), default=1)
         found.finish(
             min(-(-most // BLOCK), kernels.MOST_BLOCKS),
@@ -218,7 +245,7 @@ class CudaTraining(AbstractTraining):
         return Kernel(self._device, kernels.restore)
 
     def _try_to_optimize(
-        self, found: OptimizerKernels, optimizer: AbstractOptimizer, gradients: Gradients
+        self, found: OptimizerKernels, optimizer: AbstractOptimizer, gradients: DeviceArray
     ) -> None:
         """Step, and take it back if something is infinite or NaN afterwards; see is_tame."""
         weights, control = self._parameters.master, self._control.address
@@ -227,26 +254,34 @@ class CudaTraining(AbstractTraining):
         for array, copy in zip(changed, before, strict=True):
             self._device.copy(copy.address, array.address, array.nbytes)
         self._optimize(found, optimizer, gradients)
-        most = max(weights.size, self.state.size)
+        looked_at = weights, self.state
+        if self._over_ranks is not None:
+            votes = self._over_ranks.vote(found.vote_after, looked_at, None, control)
+            looked_at = votes[1:], votes[:0]
+        most = max(array.size for array in looked_at)
         self._verify(
             min(-(-most // BLOCK), kernels.MOST_BLOCKS),
-            *(weights.address, weights.size, self.state.address, self.state.size),
+            *(number for array in looked_at for number in (array.address, array.size)),
             *(control, self._results.history.address),
         )
-        changed.append(gradients.flat)
-        before.append(zeros((gradients.flat.size,), np.float32, self._device))
+        changed.append(gradients)
+        before.append(zeros((gradients.size,), np.float32, self._device))
         for array, copy in zip(changed, before, strict=True):
             if array.size:
                 self._restore.over(array.size, copy.address, array.address, array.size, control)
         self._parameters.touch()
 
     def _optimize(
-        self, found: OptimizerKernels, optimizer: AbstractOptimizer, gradients: Gradients
+        self, found: OptimizerKernels, optimizer: AbstractOptimizer, gradients: DeviceArray
     ) -> None:
         weights, copy = self._parameters.master, self._parameters.copy
         control, scalars = self._control.address, found.scalars.address
-        arrays = weights.address, gradients.flat.address, self.state.address, scalars
-        matrices, n = self.matrices.address, weights.size
+        summed, own, (first, end) = gradients.address, (), self._division.own
+        if self._over_ranks is not None:
+            summed, own = self._over_ranks.sum(gradients), (first,)
+        state = address_before(self.state, first)
+        arrays = weights.address, summed, state, scalars
+        matrices = self.matrices.address
         if optimizer.n_matrix_state:
             sums, n_matrices = self._matrix_sums.address, self._n_matrices
             grid = int(kernels.SUM_LANES) // BLOCK, n_matrices
@@ -257,4 +292,5 @@ class CudaTraining(AbstractTraining):
                 self._operations, self._layout, self.state, self.matrices, self.statistics,
                 found.scalars,
             )  # fmt: skip
-        found.optimize.over(n // found.group_size, *arrays, matrices, copy.address, control, n)
+        n_threads = (end - first) // found.group_size
+        found.optimize.over(n_threads, *arrays, matrices, copy.address, control, end, *own)

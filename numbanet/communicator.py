@@ -1,0 +1,164 @@
+"""What ranks, the processes that train one model together, tell each other.
+
+An engine is a subclass with three operations on NumPy arrays; the others follow from them. Sums are
+made in pairs of neighbouring ranks, then of pairs, and so on, each by one rank alone: so all ranks
+get the same bits, in every run.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+
+import numpy as np
+
+from numbanet.shown import shown
+
+SMALL = 1 << 12  # numbers that are summed by every rank rather than in parts
+MOST_PIECES = 1 << 10
+
+
+class RankError(RuntimeError):
+    """A rank did not do its part; the message names it."""
+
+
+class Communicator(ABC):
+    """One process of several, each of which makes the same calls in the same order.
+
+    Attributes:
+        rank: the number of this process, from 0.
+        size: how many there are.
+        pieces: None, or into how many equal pieces the batch of all ranks is divided, which are
+            evaluated one by one; numbers of ranks that divide it then train the same bits.
+    """
+
+    rank: int
+    size: int
+    pieces: int | None = None
+
+    @abstractmethod
+    def gather(self, numbers: np.ndarray) -> np.ndarray:
+        """The arrays of all ranks, [size, *shape]; they have one shape.
+
+        Raises:
+            RankError: a rank ended, or did not come within the timeout. So do the others.
+        """
+
+    @abstractmethod
+    def parts(self, array: np.ndarray, bounds: Sequence[int]) -> np.ndarray:
+        """What all ranks have in [bounds[rank], bounds[rank + 1]) of a vector, [size, n]."""
+
+    @abstractmethod
+    def fill(self, array: np.ndarray, bounds: Sequence[int]) -> None:
+        """Have each rank's own part of a vector on every rank."""
+
+    def reduce_part(self, array: np.ndarray, bounds: Sequence[int]) -> np.ndarray:
+        """The sum over the ranks of the own part of a vector."""
+        return sum_in_pairs(self.parts(array, bounds))
+
+    def reduce(self, array: np.ndarray) -> np.ndarray:
+        """The sum over the ranks of a vector."""
+        if array.size <= SMALL or self.size == 1:
+            return sum_in_pairs(self.gather(array))
+        bounds = even_bounds(array.size, self.size, 1)
+        total = np.empty_like(array)
+        total[bounds[self.rank] : bounds[self.rank + 1]] = self.reduce_part(array, bounds)
+        self.fill(total, bounds)
+        return total
+
+    def gather_text(self, text: str) -> list[str]:
+        """The texts of all ranks."""
+        data = np.frombuffer(text.encode(), np.uint8)
+        sizes = self.gather(np.array([data.size], np.int64))[:, 0]
+        padded = np.zeros(max(int(sizes.max()), 1), np.uint8)
+        padded[: data.size] = data
+        rows = self.gather(padded)
+        return [row[:n].tobytes().decode() for row, n in zip(rows, sizes, strict=True)]
+
+    @contextmanager
+    def first_alone(self, what: str) -> Iterator[bool]:
+        """Whether this is rank 0, which does something while the others wait.
+
+        Raises:
+            RankError: rank 0 failed; it raises its own exception.
+        """
+        is_good = False
+        try:
+            yield self.rank == 0
+            is_good = True
+        finally:
+            is_done = self.size == 1 or bool(self.gather(np.array([is_good], np.int64))[0, 0])
+            if is_good and not is_done:
+                raise RankError(f"rank 0 of {self.size} failed with {what}")
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self.gather(np.zeros(1, np.int64))
+
+    def rows(self, n: int) -> slice:
+        """This rank's rows of a batch of n that all ranks have: n / size, rounded up or down.
+
+        Those of all ranks together, in order, are the batch.
+        """
+        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+
+    def rng(self, seed: int) -> np.random.Generator:
+        """A generator of this rank's own samples, for one seed of all ranks."""
+        return np.random.default_rng((seed, self.rank))
+
+    @property
+    def own_pieces(self) -> int:
+        """Pieces of this rank's batch."""
+        return 1 if self.pieces is None else self.pieces // self.size
+
+    def check_pieces(self) -> None:
+        """Raise ValueError if the ranks cannot share the pieces."""
+        n = self.pieces
+        if n is None:
+            return
+        is_power = isinstance(n, int) and 1 <= n <= MOST_PIECES and n & (n - 1) == 0
+        if not is_power or n % self.size:
+            raise ValueError(
+                f"pieces: {shown(n)} is not allowed for {self.size} ranks; use a power of two to "
+                f"{MOST_PIECES} that the number of ranks divides"
+            )
+
+
+class Alone(Communicator):
+    """The only rank."""
+
+    rank, size = 0, 1
+
+    def __init__(self, pieces: int | None = None):
+        self.pieces = pieces
+        self.check_pieces()
+
+    def gather(self, numbers):
+        return numbers[None]
+
+    def parts(self, array, bounds):
+        return array[None]
+
+    def fill(self, array, bounds):
+        return
+
+
+ALONE = Alone()
+
+
+def sum_in_pairs(values: Sequence) -> np.ndarray:
+    """The sum of neighbours, then of the sums of neighbours, and so on."""
+    while len(values) > 1:
+        sums = [values[k] + values[k + 1] for k in range(0, len(values) - 1, 2)]
+        values = [*sums, *values[2 * len(sums) :]]
+    return values[0]
+
+
+def even_bounds(n: int, n_parts: int, quantum: int) -> tuple[int, ...]:
+    """Bounds of parts of [0, n): equal multiples of quantum, and less for the last ones."""
+    size = -(-n // (n_parts * quantum)) * quantum
+    return tuple(min(k * size, n) for k in range(n_parts + 1))
+
+
+def sizes_of(bounds: Sequence[int]) -> list[int]:
+    return [last - first for first, last in pairwise(bounds)]

@@ -1,0 +1,41 @@
+"""Sums over the GPUs of several ranks, and parts of a vector told to all."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from numbanet.communicator import Communicator
+from numbanet.cuda.memory.arrays import DeviceArray
+
+
+class Collectives(Protocol):
+    """Works in the order of the device's stream, on float32 vectors; all ranks make the same calls.
+
+    Parts are all as large as the first one: behind the vector, and behind a part that is shorter,
+    there is room for that.
+    """
+
+    is_queued: bool  # whether the host waits for nothing, so that a graph can hold it
+
+    def sum(self, source: DeviceArray, total: DeviceArray) -> None:
+        """Write the sum over all ranks, the same bits on each."""
+
+    def sum_part(self, source: DeviceArray, part: DeviceArray, bounds: Sequence[int]) -> None:
+        """Write the sum over all ranks of the own part of a vector."""
+
+    def fill(self, array: DeviceArray, bounds: Sequence[int]) -> None:
+        """Have each rank's own part of a vector on all."""
+
+
+def collectives(device: Any, comm: Communicator) -> Collectives:
+    """By NCCL; through the host's memory for a device that no other library knows.
+
+    Raises:
+        RuntimeError: NCCL or its bindings are not installed, or the ranks cannot meet.
+    """
+    if device.dlpack_device is None:
+        from numbanet.cuda.ranks.through_host import ThroughHost
+
+        return ThroughHost(comm)
+    from numbanet.cuda.ranks.nccl import Nccl
+
+    return Nccl(device, comm)

@@ -1,0 +1,27 @@
+"""What ranks tell each other of their devices' memory, by way of the host."""
+
+from collections.abc import Sequence
+
+from numbanet.communicator import Communicator
+from numbanet.cuda.memory.arrays import DeviceArray
+
+
+class ThroughHost:
+    """Copies to the host, asks the communicator, and copies back."""
+
+    is_queued = False
+
+    def __init__(self, comm: Communicator):
+        self._comm = comm
+
+    def sum(self, source: DeviceArray, total: DeviceArray) -> None:
+        total.device.copy_to_device(total.address, self._comm.reduce(source.numpy()))
+
+    def sum_part(self, source: DeviceArray, part: DeviceArray, bounds: Sequence[int]) -> None:
+        total = self._comm.reduce_part(source.numpy(), bounds)
+        part.device.copy_to_device(part.address, total)
+
+    def fill(self, array: DeviceArray, bounds: Sequence[int]) -> None:
+        host = array.numpy()
+        self._comm.fill(host, bounds)
+        array.device.copy_to_device(array.address, host)

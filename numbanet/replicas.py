@@ -1,0 +1,114 @@
+"""What the ranks that train one model have in common, and how it is found out that they do not."""
+
+import json
+import zlib
+from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from numbanet.communicator import Communicator, RankError
+
+WAYS = ("overwrite", "accumulate", "ignore")
+
+
+class Replicas:
+    """Compares what the ranks are about to do, before they do it."""
+
+    def __init__(self, comm: Communicator):
+        self.comm = comm
+        self._is_checked = comm.size == 1
+        self._latest, self._key = (None, None), 0
+
+    def begin_step(self, trainer: Any, n: int, run_optimizer: bool, gradient_mode: str) -> int:
+        """How many samples all ranks have, of which n are this one's.
+
+        Raises:
+            ValueError: on all ranks, because they make different calls, or were started with
+                different models; nothing was done.
+        """
+        pieces = self.comm.own_pieces
+        if self.comm.size == 1:
+            counts = np.array([n])
+        else:
+            if not self._is_checked:
+                compare(self.comm, start_of(trainer))
+                self._is_checked = True
+            key = self._key_of(trainer)
+            call = [n, WAYS.index(gradient_mode), int(run_optimizer), key]
+            calls = self.comm.gather(np.array(call, np.int64))
+            others = np.flatnonzero((calls[:, 1:] != calls[0, 1:]).any(axis=1))
+            if others.size:
+                raise ValueError(
+                    f"rank {others[0]} makes another step than rank 0: gradient_mode, "
+                    "run_optimizer, or an option of the optimizer or the loss differs"
+                )
+            counts = calls[:, 0]
+        if self.comm.pieces is not None and ((counts != counts[0]) | (counts % pieces != 0)).any():
+            raise ValueError(
+                f"inputs: the ranks have {', '.join(map(str, counts[:8]))} samples; with pieces="
+                f"{self.comm.pieces} all have equally many, a multiple of {pieces}"
+            )
+        return int(counts.sum())
+
+    def _key_of(self, trainer: Any) -> int:
+        """A number for the options of the optimizer and the loss."""
+        latest = trainer.optimizer, trainer.loss
+        if latest[0] is not self._latest[0] or latest[1] is not self._latest[1]:
+            self._latest, self._key = latest, zlib.crc32(repr(latest).encode())
+        return self._key
+
+
+def start_of(trainer: Any) -> dict[str, str]:
+    """What ranks must have in common before they begin, by name."""
+    model = trainer.network
+    return {
+        "version of numbanet": version_of("numbanet"),
+        "version of numba": version_of("numba"),
+        "n_input_dims": str(model.n_input_dims),
+        "config": json.dumps(trainer.config(), sort_keys=True),
+        "precision": model.precision,
+        "on_nonfinite": trainer.on_nonfinite,
+        "pieces": str(trainer.comm.pieces),
+        "number of steps": str(trainer.n_steps),
+        "parameters": digest(model.target.to_host(model.params)),
+    }
+
+
+def version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from a source tree
+        return "unknown"
+
+
+def compare(comm: Communicator, mine: dict[str, str]) -> None:
+    """Raise ValueError on all ranks if one has something that rank 0 has not."""
+    texts = list(map(json.loads, comm.gather_text(json.dumps(mine))))
+    for name, expected in texts[0].items():
+        for rank, theirs in enumerate(texts):
+            found = theirs.get(name)
+            if found != expected:
+                advice = "; use one seed, or load one file" if name == "parameters" else ""
+                raise ValueError(
+                    f"the {name} of rank {rank} differs from rank 0's: {found!s:.120} and "
+                    f"{expected!s:.120}{advice}"
+                )
+
+
+def check_equal(comm: Communicator, arrays: dict[str, np.ndarray]) -> None:
+    """Raise RankError on all ranks unless the arrays of all have the same bits."""
+    digests = comm.gather_text(" ".join(map(digest, arrays.values())))
+    for rank, theirs in enumerate(digests):
+        pairs = zip(arrays, theirs.split(), digests[0].split(), strict=True)
+        different = [name for name, found, expected in pairs if found != expected]
+        if different:
+            raise RankError(
+                f"rank {rank} of {comm.size} has other {' and '.join(different)} than rank 0; "
+                "was something written to on one rank only?"
+            )
+
+
+def digest(array: np.ndarray) -> str:
+    return blake2b(np.ascontiguousarray(array).view(np.uint8), digest_size=16).hexdigest()

@@ -1,0 +1,93 @@
+"""What several ranks do on emulated GPUs, each on its own, through the host's memory."""
+
+import numpy as np
+import pytest
+from models import HASH, make_config, mlp
+
+import numbanet
+from emulator.device import EmulatedDevice
+from numbanet.cuda.optimizer import over_ranks
+
+ADAM = {"otype": "Adam", "learning_rate": 1e-2}
+N = 48
+
+
+def create(device, comm=None, optimizer=ADAM, precision="float16"):
+    config = make_config(HASH, mlp("FullyFusedMLP", 16, 1), optimizer=optimizer)
+    return numbanet.create_from_config(2, 3, config, device=device, precision=precision, comm=comm)
+
+
+def batch(seed=0):
+    x = np.random.default_rng(seed).random((N, 2), np.float32)
+    return x, np.concatenate([x, x[:, :1] * x[:, 1:]], axis=1)
+
+
+@pytest.fixture(scope="module")
+def device():
+    return EmulatedDevice()
+
+
+@pytest.fixture(params=["sums", "parts"])
+def way(request, monkeypatch):
+    """Sums of whole vectors, or of parts; models of tests are too small for these."""
+    monkeypatch.setattr(over_ranks, "LEAST", 0 if request.param == "parts" else 1 << 40)
+    return request.param
+
+
+@pytest.mark.filterwarnings("ignore:the inputs, the loss or a gradient")
+def test_steps_are_those_on_all_samples(comm, device, way):
+    """Unequal parts of a batch, and one that is skipped because of one rank."""
+    precision = "float16" if way == "parts" else "float32"
+    many, one = create(device, comm, precision=precision), create(device, precision=precision)
+    bounds = [N * k**2 // comm.size**2 for k in range(comm.size)] + [N]
+    rows = slice(bounds[comm.rank], bounds[comm.rank + 1])
+    for k in range(2):
+        x, y = batch(k)
+        loss = many.trainer.training_step(x[rows], y[rows])
+        assert float(loss) == pytest.approx(float(one.trainer.training_step(x, y)), rel=1e-2)
+    tolerance = 1e-5 if precision == "float32" else 5e-3
+    expected = one.trainer.tensors()
+    for name, array in many.trainer.tensors().items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-2, atol=tolerance, err_msg=name)
+    x, y = batch()
+    y[-1] = np.inf
+    before = many.trainer.tensors()
+    many.trainer.training_step(x[rows], y[rows])
+    assert (many.trainer.n_steps, many.trainer.n_skipped_steps) == (2, 1)
+    for name, array in many.trainer.tensors().items():
+        np.testing.assert_array_equal(array, before[name])
+    assert not many.network.gradients.numpy().any()
+    many.trainer.check_replicas()
+    np.testing.assert_array_equal(
+        many.network.parameters.copy.numpy(),
+        many.network.parameters.converted(many.network.parameters.master).numpy(),
+    )
+    n_own = many.trainer.optimizer_state.shape[1]
+    total = int(comm.gather(np.array([n_own])).sum())
+    is_divided = way == "parts" and comm.size > 1
+    assert total == many.network.n_params * (1 if is_divided else comm.size)
+
+
+@pytest.mark.parametrize("otype", ["Novograd", "EMA"])
+def test_optimizers_that_need_everything(comm, device, way, otype):
+    optimizer = {"otype": otype}
+    many, one = create(device, comm, optimizer), create(device, optimizer=optimizer)
+    rows = comm.rows(N)
+    x, y = batch()
+    many.trainer.training_step(x[rows], y[rows])
+    one.trainer.training_step(x, y)
+    many.trainer.check_replicas()
+    expected = one(x).numpy()
+    np.testing.assert_allclose(many(x).numpy(), expected, atol=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore:the inputs, the loss or a gradient")
+def test_a_step_that_overflows_on_one_rank_is_taken_back_on_all(comm, device, way):
+    many = create(device, comm, {"otype": "SGD", "learning_rate": 3e38}, "float32")
+    before = many.network.params.numpy()
+    x, y = batch()
+    y[:, 0] = 1e6
+    many.trainer.training_step(x[comm.rows(N)], y[comm.rows(N)])
+    assert (many.trainer.n_steps, many.trainer.n_skipped_steps) == (0, 1)
+    np.testing.assert_array_equal(many.network.params.numpy(), before)
+    many.trainer.check_replicas()
