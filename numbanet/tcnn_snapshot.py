@@ -23,7 +23,8 @@ from numbanet.regular_file import read_regular
 from numbanet.saved_training import SECTIONS, SavedTraining
 from numbanet.shown import shown
 from numbanet.snapshot import SnapshotError, check_finite
-from numbanet.trainer import Trainer, updated
+from numbanet.trainer import Trainer
+from numbanet.trainer_settings import updated
 
 Source = str | os.PathLike | bytes | bytearray | memoryview
 

@@ -1,13 +1,11 @@
 """The trainer: a model, a loss and an optimizer, and the steps that join them."""
 
-import dataclasses
 import operator
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from numbanet import registry
 from numbanet.array_types import Array, ArrayLike
 from numbanet.caller import warn_caller
 from numbanet.communicator import ALONE, Communicator
@@ -16,7 +14,7 @@ from numbanet.grid_range import GridRange
 from numbanet.loss_value import SKIPPED, Loss
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import NetworkWithInputEncoding, check_gradient_mode
-from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
+from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.registry import ConfigError
 from numbanet.replicas import Replicas, check_equal
 from numbanet.saved_training import SavedTraining, config_of, meaning_of_state, tensor_shapes
@@ -24,7 +22,7 @@ from numbanet.shown import joined, shown
 from numbanet.summary import summary_of
 from numbanet.target import AbstractTraining, Result
 from numbanet.trainer_names import OldTrainerNames
-from numbanet.unknown_options import UnknownOptions
+from numbanet.trainer_settings import check_count, updated
 
 
 class Trainer(OldTrainerNames):
@@ -148,10 +146,7 @@ class Trainer(OldTrainerNames):
 
     @property
     def optimizer_state(self) -> Array:
-        """The optimizer's state, float32 [n_state, n_params].
-
-        Of the parameters that this rank steps, if ranks share the work.
-        """
+        """The optimizer's state, float32 [n_state, n_params]; of this rank's, if ranks share."""
         return self._training.state
 
     @property
@@ -317,28 +312,3 @@ def restored(
     trainer = kind(model, saved.optimizer, saved.loss, on_nonfinite=on_nonfinite)
     trainer.restore(saved, tensors)
     return trainer
-
-
-def check_count(name: str, value: Any) -> int:
-    """The value as an int, if steps can be counted on from there; else a ValueError."""
-    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not (is_integer and 0 <= value <= MOST_STEPS):
-        raise ValueError(f"{name}: {shown(value)} is not allowed; use an integer to {MOST_STEPS}")
-    return int(value)
-
-
-def updated(component: Any, options: Mapping[str, Any], path: str) -> Any:
-    """The component with some options changed, through the same checks as a config."""
-    if not isinstance(options, Mapping):
-        raise ConfigError(f"{path}: expected a JSON object, got {shown(options)}")
-    config = registry.merged(registry.to_config(component), options)
-    derived = {
-        field.name: getattr(component, field.name)
-        for field in dataclasses.fields(component)
-        if field.metadata.get("derived")
-    }
-    with UnknownOptions(warns=False) as unknown:
-        changed = registry.create(path, config, default=component.otype, path=path, **derived)
-    if unknown.messages:
-        raise ConfigError(unknown.messages[0])
-    return changed

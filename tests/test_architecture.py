@@ -47,7 +47,7 @@ LAYERS = (
     ("model",),
     ("grid_range", "matrices", "replicas", "saved_training"),
     ("loss_value", "training_file"),
-    ("trainer_names",),
+    ("trainer_names", "trainer_settings"),
     ("trainer",),
     ("trainable_model",),
     ("create", "tcnn_snapshot"),

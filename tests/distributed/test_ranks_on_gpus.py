@@ -1,4 +1,4 @@
-"""What several ranks do on emulated GPUs, each on its own, through the host's memory."""
+"""What several ranks do, each on a GPU of its own, or an emulated one and the host's memory."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,9 @@ from models import HASH, make_config, mlp
 
 import numbanet
 from emulator.device import EmulatedDevice
+from numbanet.cuda.driver import device as driver
 from numbanet.cuda.optimizer import over_ranks
+from numbanet.targets import device_of_rank, find_device
 
 ADAM = {"otype": "Adam", "learning_rate": 1e-2}
 N = 48
@@ -23,7 +25,9 @@ def batch(seed=0):
 
 
 @pytest.fixture(scope="module")
-def device():
+def device(comm):
+    if driver.is_available(comm.size - 1):
+        return find_device(device_of_rank("cuda", comm))
     return EmulatedDevice()
 
 

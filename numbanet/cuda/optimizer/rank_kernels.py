@@ -6,6 +6,7 @@ import numpy as np
 
 from numbanet.cuda.launch.threads import WARP, thread_index, thread_number
 from numbanet.cuda.launch.types import Address, Float, UInt
+from numbanet.cuda.memory.loss_sums import sum_of
 from numbanet.cuda.optimizer.kernels import (
     INFINITY,
     N_CONTROL,

@@ -1,0 +1,161 @@
+"""Measure how a training step scales over ranks: as many samples for each, and the same in all.
+
+    mpirun -n 4 python -m benchmarks.scripts.scaling --device cpu [--models NAME,...]
+    torchrun --nproc-per-node 2 -m benchmarks.scripts.scaling [--batches 2^18,2^20]
+
+In turns, each rank trains a model alone and all train one together. Wall clock, devices
+synchronised at both ends of a round, the slowest rank; medians in microseconds. Weak scaling is the
+time of a step alone over that of one together with as many samples for each rank; strong scaling
+that of one in which the ranks share these samples. Bytes are what a rank has to send; the link's
+floor is the time these take at the rate of a large sum. What is said of 8 ranks is an estimate.
+"""
+
+import argparse
+import os
+import time
+from functools import partial
+
+import numpy as np
+
+import numbanet
+from benchmarks.harness.options import batch_sizes
+from benchmarks.scripts.gpu_models import MODELS
+
+N_ROUNDS, ROUND = 7, 1 << 23  # samples of a round, at most 50 calls
+MOST_ERROR = 0.02
+LARGE = {"cpu": 1 << 22, "cuda": 1 << 26}  # floats of a sum that shows the link's rate
+
+
+def create(name, device, comm=None):
+    n_inputs, n_outputs, encoding, n_neurons, n_hidden_layers = MODELS[name]
+    network = {"n_neurons": n_neurons, "n_hidden_layers": n_hidden_layers}
+    config = {
+        "loss": {"otype": "L2"},
+        "optimizer": {"otype": "Adam", "learning_rate": 1e-3},
+        "encoding": encoding,
+        "network": {"otype": "FullyFusedMLP", **network},
+    }
+    return numbanet.create_from_config(n_inputs, n_outputs, config, device=device, comm=comm)
+
+
+def synchronize(target):
+    if target.name != "cpu":
+        target.device.synchronize()
+
+
+def microseconds(comm, target, call, n_calls):
+    """Of one call, on the slowest rank."""
+    synchronize(target)
+    comm.barrier()
+    begun = time.perf_counter()
+    for _ in range(n_calls):
+        call()
+    synchronize(target)
+    mine = np.array([1e6 * (time.perf_counter() - begun) / n_calls])
+    return float(comm.gather(mine).max())
+
+
+def rate_of_link(comm, target):
+    """Bytes a microsecond that a rank sends in a large sum."""
+    n = LARGE[target.name.partition(":")[0]]
+    if target.name == "cpu":
+        values = np.ones(n, np.float32)
+        call = partial(comm.reduce, values)
+    else:
+        from numbanet.cuda.ranks.collectives import collectives
+
+        source, total = target.zeros(n), target.zeros(n)
+        call = partial(collectives(target.device, comm).sum, source, total)
+    call()
+    times = [microseconds(comm, target, call, 5) for _ in range(3)]
+    return 2 * (comm.size - 1) / comm.size * 4 * n / min(times)
+
+
+def verify(comm, one, many, name):
+    """Exit unless a step together is the step on all samples, with equal bits on all ranks."""
+    rng = np.random.default_rng(1)
+    x, y = (rng.random((1 << 12, k), dtype=np.float32) for k in MODELS[name][:2])
+    rows = comm.rows(len(x))
+    losses = [
+        float(one.trainer.training_step(x, y)),
+        float(many.trainer.training_step(x[rows], y[rows])),
+    ]
+    to_host = one.network.target.to_host
+    expected = to_host(one.network.gradients)
+    found = comm.reduce(to_host(many.network.gradients))
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    if not (error < MOST_ERROR and abs(losses[0] - losses[1]) < MOST_ERROR * losses[0]):
+        raise SystemExit(f"{name}: gradients are off by {error:.1e}, losses are {losses}")
+    many.trainer.check_replicas()
+    return error
+
+
+def measure(comm, name, sizes, device, link):
+    one, many = create(name, alone_on(device, comm)), create(name, device, comm)
+    target, n_ranks = many.network.target, comm.size
+    error = verify(comm, one, many, name)
+    n_params, n_own = many.network.n_params, many.trainer.optimizer_state.shape[1]
+    n_bytes = 2 * (n_ranks - 1) / n_ranks * 4 * n_params
+    if comm.rank == 0:
+        print(
+            f"{name}: {n_params} parameters, state of {n_own}; verified to {error:.0e}; "
+            f"{n_bytes / 2**20:.1f} MiB a step, {n_bytes / link:.0f} us at the link's rate"
+        )
+    rng = np.random.default_rng(comm.rank)
+    for n in sizes:
+        batches = {}
+        for size in (n, n // n_ranks):
+            widths = MODELS[name][:2]
+            batches[size] = [target.from_host(rng.random((size, k), np.float32)) for k in widths]
+        calls = {
+            "alone": partial(one.trainer.training_step, *batches[n]),
+            "together": partial(many.trainer.training_step, *batches[n]),
+            "shared": partial(many.trainer.training_step, *batches[n // n_ranks]),
+        }
+        times = {way: [] for way in calls}
+        for call in calls.values():
+            for _ in range(4):
+                call()
+        n_calls = max(min(50, ROUND // n), 3)
+        for _ in range(N_ROUNDS):
+            for way, call in calls.items():
+                times[way].append(microseconds(comm, target, call, n_calls))
+        alone, together, shared = (float(np.median(times[way])) for way in calls)
+        at_8 = alone + (together - alone) * (7 / 8) / ((n_ranks - 1) / n_ranks)
+        if comm.rank == 0:
+            print(
+                f"{name:12} 2^{n.bit_length() - 1:<3} alone {alone:9.1f}, "
+                f"together {together:9.1f}: weak {alone / together:5.1%}; "
+                f"shared {shared:9.1f}: strong {alone / shared:.2f} of {n_ranks}; "
+                f"estimate for 8 ranks: weak {alone / at_8:.0%}",
+                flush=True,
+            )
+
+
+def alone_on(device, comm):
+    """The device that this rank has, for a model of its own."""
+    from numbanet.targets import device_of_rank
+
+    return device_of_rank(device, comm)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--models", type=lambda text: text.split(","), default=["image", "field"])
+    parser.add_argument("--batches", type=batch_sizes, default=batch_sizes("2^16,2^18,2^20"))
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
+    comm = numbanet.distributed.init()
+    if comm.size == 1:
+        raise SystemExit("needs several ranks: start it with mpirun, srun or torchrun")
+    target = create("image", options.device, comm).network.target
+    link = rate_of_link(comm, target)
+    if comm.rank == 0:
+        print(f"{comm.size} ranks on {target.name}; a large sum sends {link / 1e3:.2f} GB/s a rank")
+    for name in options.models:
+        measure(comm, name, options.batches, options.device, link)
+
+
+if __name__ == "__main__":
+    main()
