@@ -86,3 +86,16 @@ def test_a_communicator_is_one_of_mpi4py():
     pytest.importorskip("mpi4py")
     with pytest.raises(TypeError, match="expected a communicator of mpi4py"):
         numbanet.distributed.init("world")
+
+
+def test_the_sample_goes_on_from_its_snapshot_on_another_number_of_ranks(tmp_path):
+    sample = HERE.parents[1] / "samples/learn_an_image_on_ranks.py"
+    own = HERE.parents[1] / "samples/images/astronaut.png"
+    config = tmp_path / "config.json"
+    config.write_text('{"encoding": {"otype": "OneBlob"}, "network": {"n_neurons": 16}}')
+    for n, n_steps in ((2, 3), (3, 5)):
+        status, output = started(n, sample, own, config, n_steps, 300, cwd=tmp_path)
+        assert status == 0, output
+        assert f"step {n_steps}: loss" in output
+    assert "from step 3" in output
+    assert numbanet.load(tmp_path / "learned_on_ranks.safetensors", "cpu").trainer.n_steps == 5
