@@ -14,7 +14,6 @@ from numbanet.cuda.optimizer.kernels import (
     RUNS,
     arrive,
     has_beyond,
-    sum_of,
 )
 from numbanet.storage.views import float_vector, uint32_vector
 
