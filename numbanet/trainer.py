@@ -1,6 +1,5 @@
 """The trainer: a model, a loss and an optimizer, and the steps that join them."""
 
-import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,14 +14,13 @@ from numbanet.loss_value import SKIPPED, Loss
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import NetworkWithInputEncoding, check_gradient_mode
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
-from numbanet.registry import ConfigError
 from numbanet.replicas import Replicas, check_equal
-from numbanet.saved_training import SavedTraining, config_of, meaning_of_state, tensor_shapes
-from numbanet.shown import joined, shown
+from numbanet.saved_training import SavedTraining, config_of, tensor_shapes
+from numbanet.shown import shown
 from numbanet.summary import summary_of
 from numbanet.target import AbstractTraining, Result
 from numbanet.trainer_names import OldTrainerNames
-from numbanet.trainer_settings import check_count, updated
+from numbanet.trainer_settings import changed, check_count
 
 
 class Trainer(OldTrainerNames):
@@ -255,23 +253,7 @@ class Trainer(OldTrainerNames):
         Raises:
             ConfigError: an option does not exist or its value is not allowed; nothing changed then.
         """
-        if not isinstance(config, Mapping):
-            raise ConfigError(f"expected a JSON object, got {shown(config)}")
-        changed = {}
-        for section, options in config.items():
-            if section not in ("optimizer", "loss"):
-                raise ConfigError(
-                    f"{joined('', section)}: cannot be changed; use 'optimizer' or 'loss'"
-                )
-            changed[section] = updated(getattr(self, section), options, section)
-        optimizer = changed.get("optimizer", self.optimizer)
-        meanings = (meaning_of_state(each, self.layout) for each in (optimizer, self.optimizer))
-        if not operator.eq(*meanings):
-            raise ConfigError(
-                "optimizer: an option that changes the state's size or meaning cannot change"
-            )
-        self.optimizer = optimizer
-        self.loss = changed.get("loss", self.loss)
+        self.optimizer, self.loss = changed(config, self.optimizer, self.loss, self.layout)
 
     def config(self) -> dict[str, Any]:
         """The JSON config of everything, with every option written out."""

@@ -7,10 +7,33 @@ from typing import Any
 import numpy as np
 
 from numbanet import registry
-from numbanet.optimizers.base import MOST_STEPS
+from numbanet.losses.base import AbstractLoss
+from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.registry import ConfigError
-from numbanet.shown import shown
+from numbanet.saved_training import meaning_of_state
+from numbanet.shown import joined, shown
 from numbanet.unknown_options import UnknownOptions
+
+
+def changed(
+    config: Mapping[str, Any], optimizer: AbstractOptimizer, loss: AbstractLoss, layout: ParamLayout
+) -> tuple[AbstractOptimizer, AbstractLoss]:
+    """Optimizer and loss with some options changed, as Trainer.update_hyperparams says."""
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"expected a JSON object, got {shown(config)}")
+    components = {"optimizer": optimizer, "loss": loss}
+    for section, options in config.items():
+        if section not in components:
+            raise ConfigError(
+                f"{joined('', section)}: cannot be changed; use 'optimizer' or 'loss'"
+            )
+        components[section] = updated(components[section], options, section)
+    new = components["optimizer"]
+    if meaning_of_state(new, layout) != meaning_of_state(optimizer, layout):
+        raise ConfigError(
+            "optimizer: an option that changes the state's size or meaning cannot change"
+        )
+    return new, components["loss"]
 
 
 def check_count(name: str, value: Any) -> int:
