@@ -10,17 +10,9 @@ import numbanet
 from numbanet.app.arguments import check_number, read_config
 from numbanet.app.errors import AppError, UsageError
 from numbanet.app.files import writing
+from numbanet.app.image_course import Course, Job, picture_name, read_metadata
 from numbanet.app.image_file import MOST_PIXELS, read_photograph
-from numbanet.app.image_training import (
-    FILES,
-    PICTURE_STEPS,
-    Course,
-    ImageTraining,
-    Job,
-    Result,
-    picture_name,
-    read_metadata,
-)
+from numbanet.app.image_training import FILES, PICTURE_STEPS, ImageTraining, Result
 from numbanet.app.photograph import Photograph
 from numbanet.app.pictures import Picture, write_picture
 from numbanet.app.progress import SilentProgress

@@ -51,10 +51,8 @@ def double_backward_kernel(network: AbstractMLP, param_gradients: bool) -> Paral
                 scratch[dl_doutput + tangent + k] = dl_dtangents[row + i, k]
 
     @device
-    def differentiate_rows(
-        features, tangents, dl_dtangents, first, last, weights, transposed, dl_dweights,
-        output_tangents,
-    ):  # fmt: skip
+    def differentiate_rows(rows, inputs, dl_dtangents, matrices, dl_dweights, output_tangents):
+        (first, last), (features, tangents), (weights, transposed) = rows, inputs, matrices
         scratch = np.empty(scratch_size, np.float32)
         both = np.empty((TILE, n_encoded), np.float32)
         flat = both.reshape(-1)
@@ -83,10 +81,11 @@ def double_backward_kernel(network: AbstractMLP, param_gradients: bool) -> Paral
         partials = np.zeros((n_groups, n_weights if param_gradients else 0), np.float32)
         for group in prange(n_groups):
             first = group * group_rows
+            rows, inputs = (first, min(n, first + group_rows)), (features, tangents)
+            matrices = weights, transposed
             differentiate_rows(
-                features, tangents, dl_dtangents, first, min(n, first + group_rows), weights,
-                transposed, partials[group], output_tangents,
-            )  # fmt: skip
+                rows, inputs, dl_dtangents, matrices, partials[group], output_tangents
+            )
         if param_gradients:
             unpack(partials, n_groups, gradients)
 

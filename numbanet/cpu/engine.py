@@ -7,6 +7,7 @@ from numbanet.cpu import kernels, operations
 from numbanet.cpu.double_backward import double_backward_kernel
 from numbanet.cpu.encoding_engine import EncodingEngine
 from numbanet.cpu.kernels import TrainingPlan
+from numbanet.cpu.optimizer_kernel import n_beyond, optimizer_kernel
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.engine import Batch, Gradients, LossSums, Service
 from numbanet.losses.base import AbstractLoss
@@ -126,7 +127,7 @@ class CpuEngine:
 
 def all_below(values: np.ndarray, limit: float = np.inf) -> bool:
     """Whether all of a float32 vector are below a limit in size; NaN is not."""
-    return kernels.n_beyond(values.view(np.int32), np.float32(limit).view(np.int32)) == 0
+    return n_beyond(values.view(np.int32), np.float32(limit).view(np.int32)) == 0
 
 
 def optimize(
@@ -135,23 +136,23 @@ def optimize(
     t: int,
     weights: np.ndarray,
     gradients: np.ndarray,
-    state: np.ndarray,
-    matrices: np.ndarray,
-    statistics: np.ndarray,
+    *kept: np.ndarray,
     first: int = 0,
     chunk: int = OPTIMIZER_CHUNK,
 ) -> None:
     """Make step t (from 1) of the optimizer, in place.
 
     Args:
-        state: of the weights from `first` on, which are stepped.
+        kept: state, matrices and statistics; the state of the weights from `first` on, which are
+            stepped.
     """
+    state, matrices, statistics = kept
     key, hyperparams = optimizer.kernel_key(), np.array(optimizer.hyperparams(), np.float32)
     scalars = np.empty(optimizer.n_scalars, np.float32)
     arrays = np.int32(t), weights, gradients, state, matrices, hyperparams, scalars, first, chunk
     if len(statistics) == 0:
-        kernels.optimizer_kernel(key, layout)(*arrays)
+        optimizer_kernel(key, layout)(*arrays)
     else:
-        kernels.optimizer_kernel(key, layout, steps=False)(*arrays)
+        optimizer_kernel(key, layout, steps=False)(*arrays)
         optimizer.precondition(operations, layout, state, matrices, statistics, scalars)
-        kernels.optimizer_kernel(key, layout, prepares=False)(*arrays)
+        optimizer_kernel(key, layout, prepares=False)(*arrays)

@@ -21,14 +21,12 @@ from numbanet.cpu.mlp import (
     tile_forward,
     unpack_gradients,
 )
-from numbanet.device import ZERO, belongs_to, device, local_array
+from numbanet.device import ZERO, device, nothing
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.finite_inputs import spoil_rows
 from numbanet.encodings.parts import with_numbers
-from numbanet.kernel_cache import compile_cached
 from numbanet.losses.base import AbstractLoss
 from numbanet.networks.base import next_multiple
-from numbanet.storage.views import columns_from
 
 N_GROUPS = 32
 SLAB_FLOATS = 1 << 20  # 4 MiB of features stay in the last-level cache until they are used again
@@ -62,6 +60,11 @@ class TrainingPlan:
         return max(TILE, next_multiple(-(-min(n, self.slab_rows) // n_groups), TILE))
 
     @property
+    def encoding_gradients(self) -> bool:
+        """Whether the encoding has parameters, and their gradients are wanted."""
+        return self.param_gradients and self.model.encoding.n_params > 0
+
+    @property
     def slab_rows(self) -> int:
         if self.model.encoding.needs_whole_batch:
             return 1 << 40
@@ -74,14 +77,9 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
 
     The model is a kernel_key, and `numbers` are those of the model that it stands for.
     """
-    layout, n_encoded, n_outputs = (
-        BufferLayout(model.network),
-        model.n_encoded,
-        model.network.n_output_dims,
-    )
-    n_network_params, n_weights, scratch_size = (
-        model.network.n_params, layout.n_weights, layout.gradients,
-    )  # fmt: skip
+    network, layout, n_encoded = model.network, BufferLayout(model.network), model.n_encoded
+    n_outputs, n_network_params = network.n_output_dims, network.n_params
+    n_weights, scratch_size = layout.n_weights, layout.gradients
     params_of = with_numbers(model.encoding.reads_numbers)
     output, output_pitch = layout.output, layout.pitches[-1]
     encode_rows, spoil = model.encoding.forward_rows, spoil_rows(model.encoding.n_dims, ONE_FEATURE)
@@ -120,64 +118,56 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
 
 
 @cache
-def training_kernel(plan: TrainingPlan) -> ParallelKernel:
-    """One pass forward and backward over a batch.
+def output_gradient(plan: TrainingPlan, layout: BufferLayout):
+    """Device function (row, n_rows, samples, scale, scratch, packed) -> sum of the loss of a tile.
 
-    (xs, features, targets, pdf, external_dl_dy, params, numbers, group_rows, scale, gradients,
-    dl_dxs, losses): adds to gradients, writes dl_dxs, adds the sum of the loss of each group to
-    losses. What a plan does not need is passed as an empty array. `numbers` are those
-    of the model that the plan's stands for.
+    Writes the gradient of the outputs to the scratch memory. Packed are the outputs and their
+    gradients without padding; samples are as train_rows has them, targets and pdf flat.
     """
-    model, loss = plan.model, plan.loss
-    encoding, network, layout = model.encoding, model.network, BufferLayout(model.network)
-    n_encoded, n_outputs = model.n_encoded, network.n_output_dims
-    n_network_params, n_weights = network.n_params, layout.n_weights
-    params_of = with_numbers(encoding.reads_numbers)
-    scratch_size = layout.scratch_size
-    output, output_pitch = layout.output, layout.pitches[-1]
+    loss, n_outputs = plan.loss, plan.model.network.n_output_dims
+    output, pitch = layout.output, layout.pitches[-1]
     dl_doutput = layout.output + 2 * layout.output_size
-    slab_rows, is_encoded = plan.slab_rows, plan.encoded
-    param_gradients, input_gradients = plan.param_gradients, plan.input_gradients
-    encoding_gradients = param_gradients and encoding.n_params > 0
-    has_pdf, has_loss = plan.has_pdf, loss is not None
+    has_loss, has_pdf = loss is not None, plan.has_pdf
     has_external_dl_dy = plan.has_external_dl_dy
-    partitions = encoding.partition_columns
-    n_partitions = len(partitions)
-
-    encode_rows, spoil = encoding.forward_rows, spoil_rows(encoding.n_dims, ONE_FEATURE)
-    pack, unpack = pack_weights(network), unpack_gradients(network)
-    forward = tile_forward(layout)
-    backward = tile_backward(layout, param_gradients, encoding_gradients or input_gradients)
     loss_rows = loss.rows(n_outputs, has_pdf) if has_loss else no_loss
-    backward_input = encoding.backward_input
-    backward_params_rows = encoding.backward_params_rows if encoding_gradients else no_backward
 
     @device
-    def output_gradient(row, n_rows, targets, pdf, external_dl_dy, scale, scratch, packed):
+    def output_gradient(row, n_rows, samples, scale, scratch, packed):
+        _, _, targets, pdf, external_dl_dy = samples
         total = ZERO
         if has_loss:
             first, n = row * n_outputs, n_rows * n_outputs
             predictions, gradients = packed[0, :n], packed[1, :n]
             for i in range(n_rows):
                 for k in range(n_outputs):
-                    predictions[i * n_outputs + k] = scratch[output + i * output_pitch + k]
+                    predictions[i * n_outputs + k] = scratch[output + i * pitch + k]
             density = pdf[first : first + n] if has_pdf else predictions
             wanted = targets[first : first + n]
             total = loss_rows(n_rows, predictions, wanted, density, gradients)
         for i in range(n_rows):
-            start = dl_doutput + i * output_pitch
+            start = dl_doutput + i * pitch
             for k in range(n_outputs):
                 if has_external_dl_dy:
                     scratch[start + k] = external_dl_dy[row + i, k]
                 else:
                     scratch[start + k] = scale * packed[1, i * n_outputs + k]
-            for k in range(n_outputs, output_pitch):
+            for k in range(n_outputs, pitch):
                 scratch[start + k] = 0
         return total
 
+    return output_gradient
+
+
+@cache
+def keep_gradients(partitions: tuple[tuple[int, int], ...]):
+    """Device function (encoded, n_rows, kept, n_kept, row): a tile's gradients to kept[row:].
+
+    One partition after the other, so that each reads its own gradients as one stream.
+    """
+    n_partitions = len(partitions)
+
     @device
     def keep_gradients(encoded, n_rows, kept, n_kept, row):
-        # One partition after the other, so that each reads its own gradients as one stream.
         for partition in range(n_partitions):
             start, stop = partitions[partition]
             width = stop - start
@@ -186,35 +176,81 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
                 for k in range(width):
                     kept[target + i * width + k] = encoded[i, start + k]
 
+    return keep_gradients
+
+
+@cache
+def train_rows(plan: TrainingPlan, layout: BufferLayout):
+    """Device function (rows, samples, params, scale, matrices, keeping, outputs) -> sum of losses.
+
+    For rows = (first, last) of the samples (xs, features, targets, pdf, external_dl_dy). Params are
+    the encoding's, matrices the network's (weights, transposed). Keeping are the gradients of
+    features and their number, and the place of the first row; outputs the gradients of the matrices
+    and of the inputs.
+    """
+    model = plan.model
+    encoding, n_encoded, n_outputs = model.encoding, model.n_encoded, model.network.n_output_dims
+    scratch_size, is_encoded = layout.scratch_size, plan.encoded
+    encoding_gradients, input_gradients = plan.encoding_gradients, plan.input_gradients
+    encode_rows, spoil = encoding.forward_rows, spoil_rows(encoding.n_dims, ONE_FEATURE)
+    forward, gradient = tile_forward(layout), output_gradient(plan, layout)
+    backward = tile_backward(layout, plan.param_gradients, encoding_gradients or input_gradients)
+    backward_input, keep = encoding.backward_input, keep_gradients(encoding.partition_columns)
+
     @device
-    def train_rows(
-        xs, features, targets, pdf, external_dl_dy, encoding_params, scale, first, last, weights,
-        transposed, kept, n_kept, kept_row, dl_dweights, dl_dxs,
-    ):  # fmt: skip
+    def train_rows(rows, samples, params, scale, matrices, keeping, outputs):
+        first, last = rows
+        xs, features, targets, pdf, external_dl_dy = samples
+        weights, transposed = matrices
+        kept, n_kept, kept_row = keeping
+        dl_dweights, dl_dxs = outputs
         scratch = np.empty(scratch_size, np.float32)
         encoded = np.empty((TILE, n_encoded), np.float32)
-        packed = np.empty((2, TILE * n_outputs), np.float32)  # outputs and gradients, no padding
+        packed = np.empty((2, TILE * n_outputs), np.float32)
         flat = encoded.reshape(-1)
-        flat_targets, flat_pdf = targets.reshape(-1), pdf.reshape(-1)
+        flat_samples = xs, features, targets.reshape(-1), pdf.reshape(-1), external_dl_dy
         total = np.float64(0)
         for row in range(first, last, TILE):
             n_rows = min(TILE, last - row)
             if is_encoded:
                 encoded[:n_rows] = features[row : row + n_rows]
             else:
-                encode_rows(xs, row, row + n_rows, encoding_params, encoded, 0, 0)
+                encode_rows(xs, row, row + n_rows, params, encoded, 0, 0)
                 spoil(xs, row, row + n_rows, encoded, 0)
             forward(flat, 0, n_rows, transposed, scratch)
-            total += output_gradient(
-                row, n_rows, flat_targets, flat_pdf, external_dl_dy, scale, scratch, packed
-            )
+            total += gradient(row, n_rows, flat_samples, scale, scratch, packed)
             backward(flat, 0, n_rows, weights, scratch, dl_dweights)
             if input_gradients:
                 for i in range(n_rows):
-                    backward_input(xs[row + i], encoding_params, encoded[i], dl_dxs[row + i])
+                    backward_input(xs[row + i], params, encoded[i], dl_dxs[row + i])
             if encoding_gradients:
-                keep_gradients(encoded, n_rows, kept, n_kept, kept_row + row - first)
+                keep(encoded, n_rows, kept, n_kept, kept_row + row - first)
         return total
+
+    return train_rows
+
+
+@cache
+def training_kernel(plan: TrainingPlan) -> ParallelKernel:
+    """One pass forward and backward over a batch.
+
+    (xs, features, targets, pdf, external_dl_dy, params, numbers, group_rows, scale, gradients,
+    dl_dxs, losses): adds to gradients, writes dl_dxs, adds the sum of the loss of each group to
+    losses. What a plan does not need is passed as an empty array. `numbers` are those
+    of the model that the plan's stands for.
+    """
+    encoding, network = plan.model.encoding, plan.model.network
+    layout, n_encoded, n_network_params = (
+        BufferLayout(network), plan.model.n_encoded, network.n_params,
+    )  # fmt: skip
+    n_weights, slab_rows = layout.n_weights, plan.slab_rows
+    param_gradients, encoding_gradients = plan.param_gradients, plan.encoding_gradients
+    partitions = encoding.partition_columns
+    n_partitions = len(partitions)
+    params_of = with_numbers(encoding.reads_numbers)
+    pack, unpack = pack_weights(network), unpack_gradients(network)
+    train = train_rows(plan, layout)
+    backward_params_rows = encoding.backward_params_rows if encoding_gradients else nothing
 
     def training(
         xs, features, targets, pdf, external_dl_dy, params, numbers, group_rows, scale, gradients,
@@ -231,12 +267,13 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
             slab_end = min(n, slab + slab_rows)
             for group in prange((slab_end - slab + group_rows - 1) // group_rows):
                 first = slab + group * group_rows
-                last = min(slab_end, first + group_rows)
+                rows = first, min(slab_end, first + group_rows)
+                samples = xs, features, targets, pdf, external_dl_dy
                 encoding_params = params_of(params[n_network_params:], numbers)
-                losses[group] += train_rows(
-                    xs, features, targets, pdf, external_dl_dy, encoding_params, scale, first, last,
-                    weights, transposed, kept, n_kept, first - slab, partials[group], dl_dxs,
-                )  # fmt: skip
+                keeping, outputs = (kept, n_kept, first - slab), (partials[group], dl_dxs)
+                losses[group] += train(
+                    rows, samples, encoding_params, scale, (weights, transposed), keeping, outputs
+                )
             if encoding_gradients:
                 for partition in prange(n_partitions):
                     start, stop = partitions[partition]
@@ -255,72 +292,3 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
 @device
 def no_loss(n_rows, predictions, targets, pdf, dl_dpredictions):
     return ZERO
-
-
-@device
-def no_backward(partition, xs, params, dl_dys, dl_dparams):
-    return
-
-
-MAGNITUDE = np.int32(0x7FFFFFFF)
-
-
-@compile_cached
-def n_beyond(bits, limit):
-    """How many float32 are NaN or at least `limit` in size; both are given as int32.
-
-    Fast-math would drop a test on floats. One thread reads faster than a second one wakes up.
-    """
-    n = 0
-    for i in range(bits.shape[0]):
-        n += (bits[i] & MAGNITUDE) >= limit
-    return n
-
-
-@cache
-def optimizer_kernel(optimizer, layout, prepares=True, steps=True) -> ParallelKernel:
-    """One step on every parameter, or the half of it before or after `precondition`.
-
-    (t, weights, gradients, state, matrices, hyperparams, scalars, begin, chunk): the state is that
-    of the weights from `begin` on, which are stepped. With sums over matrices these are all.
-    """
-    n_state = optimizer.n_state
-    n_scalars, has_sums = optimizer.n_scalars, prepares and optimizer.n_matrix_state > 0
-    schedule, step = optimizer.schedule, optimizer.step(layout)
-    summand, matrix_step = optimizer.summand(layout), optimizer.matrix_step(layout)
-    ranges = optimizer.matrix_ranges(layout) if has_sums else ((0, 0),)
-    n_matrices = len(ranges)
-
-    @device
-    def step_each(first, last, weights, gradients, state, scalars, matrices):
-        own = local_array(n_scalars)  # which no store to the other arrays can change
-        for k in range(n_scalars):
-            own[k] = scalars[k]
-        for i in range(first, last):
-            u = np.uintp(i)
-            weights[u] = step(u, weights[u], gradients[u], state, own, matrices)
-
-    @belongs_to(f"{type(optimizer).__name__}.step")
-    def optimize(t, weights, gradients, state, matrices, hyperparams, scalars, begin, chunk):
-        if prepares:
-            schedule(t, hyperparams, scalars)
-        if has_sums:
-            for m in range(n_matrices):
-                first, last = ranges[m]
-                sums = np.empty((last - first + chunk - 1) // chunk, np.float32)
-                for c in prange(sums.shape[0]):
-                    total = np.float32(0)
-                    start = first + c * chunk
-                    for i in range(start, min(last, start + chunk)):
-                        u = np.uintp(i)  # an unsigned index is not tested for counting from the end
-                        total += summand(u, weights[u], gradients[u], state, scalars)
-                    sums[c] = total
-                matrix_step(m, np.float32(sums.astype(np.float64).sum()), matrices, scalars)
-        if steps:
-            n, flat = state.shape[1], state.reshape(-1)
-            for c in prange((n + chunk - 1) // chunk):
-                mine = columns_from(flat, np.uint64(begin), n_state, n)
-                first, last = begin + c * chunk, begin + min(n, (c + 1) * chunk)
-                step_each(first, last, weights, gradients, mine, scalars, matrices)
-
-    return ParallelKernel(optimize)

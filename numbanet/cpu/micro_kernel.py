@@ -35,24 +35,26 @@ def rows() -> int:
 
 @cache
 def micro_kernel(n_rows: int, n_vectors: int, n_lanes: int):
-    """Device function that computes one block C (+)= A B.
+    """Device function (a, b, c, depth, accumulate) that computes one block C (+)= A B.
 
-    Arguments: a, its offset, row stride and depth stride; b, its offset and depth stride; c, its
-    offset and row stride; the depth; whether to add to C. All arrays are 1-D float32.
+    The operands are as those of matrix_product.
     """
     vector = ir.VectorType(ir.FloatType(), n_lanes)
     index = ir.IntType(64)
     fused = ("contract",)  # lets LLVM join multiplication and addition
 
     @intrinsic
-    def block(typing, a, a0, a_row, a_depth, b, b0, b_depth, c, c0, c_row, depth, accumulate):
-        size = types.intp
-        arguments = (a, size, size, size, b, size, size, c, size, size, size, types.boolean)
-
-        def codegen(context, builder, signature, values):
-            def pointer(k):
-                array = context.make_array(signature.args[k])(context, builder, values[k])
-                return builder.gep(array.data, [values[k + 1]])
+    def block(typing, a, b, c, depth, accumulate):
+        def codegen(context, builder, signature, args):
+            def operand(k):  # a pointer to its first element, and its strides
+                kinds = signature.args[k].types
+                array, *sizes = cgutils.unpack_tuple(builder, args[k])
+                start, *strides = (
+                    context.cast(builder, size, kind, types.intp)
+                    for size, kind in zip(sizes, kinds[1:], strict=True)
+                )
+                data = context.make_array(kinds[0])(context, builder, array).data
+                return builder.gep(data, [start]), *strides
 
             def constant(n):
                 return ir.Constant(index, n)
@@ -71,9 +73,9 @@ def micro_kernel(n_rows: int, n_vectors: int, n_lanes: int):
                 zeros = ir.Constant(ir.VectorType(ir.IntType(32), n_lanes), None)
                 return builder.shuffle_vector(single, undefined, zeros)
 
-            a_start, b_start, c_start = pointer(0), pointer(4), pointer(7)
-            a_row, a_depth, b_depth, c_row = (values[k] for k in (2, 3, 6, 9))
-            depth, accumulate = values[10], values[11]
+            a_start, a_row, a_depth = operand(0)
+            (b_start, b_depth), (c_start, c_row) = operand(1), operand(2)
+            depth, accumulate = args[3:]
             places = [
                 builder.gep(c_start, [builder.add(builder.mul(c_row, constant(r)), constant(k))])
                 for r in range(n_rows)
@@ -103,9 +105,27 @@ def micro_kernel(n_rows: int, n_vectors: int, n_lanes: int):
                 store.align = 4
             return context.get_dummy_value()
 
-        return types.void(*arguments), codegen
+        return types.void(a, b, c, types.intp, types.boolean), codegen
 
     return block
+
+
+@device
+def rows_of(a, i):
+    array, start, row_stride, depth_stride = a
+    return array, start + i * row_stride, row_stride, depth_stride
+
+
+@device
+def columns_of(b, j):
+    array, start, depth_stride = b
+    return array, start + j, depth_stride
+
+
+@device
+def place_in(c, i, j):
+    array, start, row_stride = c
+    return array, start + i * row_stride + j, row_stride
 
 
 @cache
@@ -124,21 +144,12 @@ def matrix_product():
 
     @device
     def matrix_product(n_rows, n_columns, depth, a, b, c, accumulate):
-        a_array, a0, a_row, a_depth = a
-        b_array, b0, b_depth = b
-        c_array, c0, c_row = c
         n_wide = n_columns // (2 * n_lanes) * (2 * n_lanes)
         for j in range(0, n_wide, 2 * n_lanes):
             for i in range(0, n_rows, n_rows_block):
-                wide(
-                    a_array, a0 + i * a_row, a_row, a_depth, b_array, b0 + j, b_depth,
-                    c_array, c0 + i * c_row + j, c_row, depth, accumulate,
-                )  # fmt: skip
+                wide(rows_of(a, i), columns_of(b, j), place_in(c, i, j), depth, accumulate)
         for j in range(n_wide, n_columns, n_lanes):
             for i in range(0, n_rows, n_rows_block):
-                narrow(
-                    a_array, a0 + i * a_row, a_row, a_depth, b_array, b0 + j, b_depth,
-                    c_array, c0 + i * c_row + j, c_row, depth, accumulate,
-                )  # fmt: skip
+                narrow(rows_of(a, i), columns_of(b, j), place_in(c, i, j), depth, accumulate)
 
     return matrix_product

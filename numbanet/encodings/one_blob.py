@@ -216,9 +216,7 @@ class OneBlob(AbstractEncoding):
     # A partition is some bins of one dimension. Arrays are not indexed with a dimension that is
     # chosen at run time: CUDA would put them into local memory.
 
-    @property
-    def _partition_width(self) -> int:
-        return min(self.n_bins, MOST_BINS)
+    _partition_width = property(lambda self: min(self.n_bins, MOST_BINS))
 
     @cached_property
     def partition_columns(self) -> tuple[tuple[int, int], ...]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import registry
-from numbanet.device import device
+from numbanet.device import device, nothing
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.optimizers.wrapper import create_nested, inference_weight
 from numbanet.registry import ConfigError, check, register
@@ -182,27 +182,25 @@ class Composite(AbstractOptimizer):
 
         return schedule
 
+    def _by_index(self, layout: ParamLayout, make, first: str = "first"):
+        """Device function (i, ...): what `make` returns for the part that has index i."""
+        functions = [make(*each) for each in self.with_layouts(layout)]
+        return by_index(functions, [getattr(part, first) for part in self.layouts(layout)])
+
     def step(self, layout: ParamLayout):
-        row, parts = self.inference_row, self.layouts(layout)
-        steps = [step_of_part(*each, row) for each in self.with_layouts(layout)]
-        return by_index(steps, [part.first for part in parts])
+        row = self.inference_row
+        return self._by_index(layout, lambda *each: step_of_part(*each, row))
 
     def moves(self, layout: ParamLayout):
         if self.inference_row is not None:
             return super().moves(layout)
-        parts = self.layouts(layout)
-        moves = [each.moves(part) for each, part, _ in self.with_layouts(layout)]
-        return by_index(moves, [part.first for part in parts])
+        return self._by_index(layout, lambda optimizer, part, _: optimizer.moves(part))
 
     def summand(self, layout: ParamLayout):
-        parts = self.layouts(layout)
-        summands = [summand_of_part(*each) for each in self.with_layouts(layout)]
-        return by_index(summands, [part.first for part in parts])
+        return self._by_index(layout, summand_of_part)
 
     def matrix_step(self, layout: ParamLayout):
-        parts = self.layouts(layout)
-        steps = [matrix_step_of_part(*each) for each in self.with_layouts(layout)]
-        return by_index(steps, [part.first_matrix for part in parts])
+        return self._by_index(layout, matrix_step_of_part, "first_matrix")
 
     def n_statistics(self, layout: ParamLayout) -> int:
         return sum(each.n_statistics(part) for each, part, _ in self.with_layouts(layout))
@@ -224,11 +222,6 @@ class Composite(AbstractOptimizer):
     def kernel_key(self) -> AbstractOptimizer:
         parts = tuple(replace(part, optimizer=part.optimizer.kernel_key()) for part in self.nested)
         return replace(self, learning_rate=0.0, nested=parts)
-
-
-@device
-def nothing(t, hyperparams, scalars):
-    return
 
 
 def then(before, after):
@@ -258,11 +251,8 @@ def schedule_of_part(optimizer: AbstractOptimizer, first_hyperparam: int, first_
 def step_of_part(
     optimizer: AbstractOptimizer, layout: ParamLayout, first: int, inference_row: int | None
 ):
-    step, last, for_inference = (
-        optimizer.step(layout),
-        first + optimizer.n_scalars,
-        inference_weight(optimizer),
-    )
+    step, for_inference = optimizer.step(layout), inference_weight(optimizer)
+    last = first + optimizer.n_scalars
     keeps, row = inference_row is not None, inference_row or 0
 
     @device

@@ -1,18 +1,14 @@
 """One GPU through NVIDIA's driver: memory, copies, kernels."""
 
-import gc
 import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from numbanet.cuda.driver.arguments import Arguments
 from numbanet.cuda.driver.calls import checked, compute_capability_of, error_of, handle_of
-from numbanet.cuda.driver.context import DriverContext
-from numbanet.cuda.driver.spare_memory import SpareMemory
-from numbanet.cuda.errors import CudaError, DeviceMemoryError, LaunchError, ToolkitMissingError
+from numbanet.cuda.driver.memory import DeviceMemory
+from numbanet.cuda.errors import CudaError, LaunchError, ToolkitMissingError
 from numbanet.cuda.toolchain.assembler import assemble
 from numbanet.cuda.toolchain.compiler import compile_ptx
 from numbanet.cuda.toolchain.machine_code import PTX, Cubin
@@ -60,7 +56,7 @@ def assembled(ptx: PTX, compute_capability: tuple[int, int]) -> Cubin | PTX:
         return ptx
 
 
-class CudaDevice(DriverContext):
+class CudaDevice(DeviceMemory):
     """One GPU: its memory, its kernels and its stream."""
 
     def __init__(self, ordinal: int = 0):
@@ -70,9 +66,8 @@ class CudaDevice(DriverContext):
             NoDriverError, DriverTooOldError, NoSuchDeviceError, DeviceTooOldError: what is wrong.
         """
         handle = handle_of(ordinal)
-        self.ordinal = ordinal
         self.compute_capability = compute_capability_of(handle)
-        super().__init__(handle)
+        super().__init__(handle, ordinal)
         driver = self._driver
         self.name = checked(driver.cuDeviceGetName(128, handle)).split(b"\0")[0].decode()
         attribute = driver.CUdevice_attribute
@@ -85,11 +80,8 @@ class CudaDevice(DriverContext):
             )
         )
         self.total_memory = checked(driver.cuDeviceTotalMem(handle))
-        self._pool = self._create_pool(handle)
-        self._spare = SpareMemory()
         self._built = {}
         self.lock = threading.RLock()  # of whoever queues work
-        self._frees = None  # addresses to free after the capture that is under way
 
     def __repr__(self) -> str:
         return f"<cuda:{self.ordinal}, {self.name}>"
@@ -98,122 +90,6 @@ class CudaDevice(DriverContext):
     def dlpack_device(self) -> tuple[int, int]:
         """The type (2 for CUDA) and number of the device in DLPack."""
         return 2, self.ordinal
-
-    # Memory
-
-    def _create_pool(self, handle):
-        """A pool that keeps what is freed; None where the driver has none."""
-        driver = self._driver
-        attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED
-        if not checked(driver.cuDeviceGetAttribute(attribute, handle)):
-            return None
-        properties = driver.CUmemPoolProps()
-        properties.allocType = driver.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
-        properties.location.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
-        properties.location.id = self.ordinal
-        pool = self._call("cuMemPoolCreate", properties)
-        threshold = driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
-        self._call("cuMemPoolSetAttribute", pool, threshold, driver.cuuint64_t(2**64 - 1))
-        return pool
-
-    def allocate(self, n_bytes: int) -> int:
-        """The address of new memory, uninitialised, aligned to 256 bytes; 0 for no bytes.
-
-        Raises:
-            DeviceMemoryError: there is not enough.
-        """
-        if n_bytes == 0:
-            return 0
-        size = self._spare.size(n_bytes)
-        address = self._spare.take(size)
-        if address is None:
-            address = self._allocate(size)
-            self._spare.lend(address, size)
-        return address
-
-    def _allocate(self, n_bytes: int) -> int:
-        try:
-            return self._take(n_bytes)
-        except DeviceMemoryError:
-            self.synchronize()
-        gc.collect()  # what is garbage may hold memory
-        self.trim()  # freed pieces may have become one
-        free, total = (f"{amount / 2**20:,.0f} MiB" for amount in self.memory_info())
-        wanted = f"{n_bytes / 2**20:,.1f} MiB"
-        doing = f"{self!r}: no {wanted} of memory, {free} of {total} are free"
-        try:
-            return self._take(n_bytes, doing)
-        except DeviceMemoryError:
-            self.trim()  # the pool may have grown as far as it could, and others need memory too
-            raise
-
-    def trim(self) -> None:
-        """Give what is not needed back to the GPU."""
-        for address in self._spare.clear():
-            self._give_back(address)
-        if self._pool is not None:
-            self._call("cuMemPoolTrimTo", self._pool, 0)
-
-    def _take(self, n_bytes: int, doing: str = "") -> int:
-        if self._pool is None:
-            return int(self._call("cuMemAlloc", n_bytes, doing=doing))
-        arguments = n_bytes, self._pool, self._stream
-        return int(self._call("cuMemAllocFromPoolAsync", *arguments, doing=doing))
-
-    def free(self, address: int) -> None:
-        """Give memory back, once what is queued is done with it."""
-        if address == 0:
-            return
-        if self._frees is not None:
-            self._frees.append(address)
-        elif not self._spare.keep(address):
-            self._give_back(address)
-
-    def _give_back(self, address: int) -> None:
-        """Nothing is raised: what fails here has failed before, and was reported there."""
-        entered = self._enter()
-        if self._pool is None:
-            self._driver.cuMemFree(address)
-        else:
-            self._driver.cuMemFreeAsync(address, self._stream)
-        if entered:
-            self._leave()
-
-    def memory_info(self) -> tuple[int, int]:
-        """Free and total bytes of memory."""
-        return self._call("cuMemGetInfo")
-
-    def zero(self, address: int, n_bytes: int) -> None:
-        if n_bytes:
-            self._call("cuMemsetD8Async", address, 0, n_bytes, self._stream)
-
-    def copy(self, target: int, source: int, n_bytes: int) -> None:
-        """Copy within this GPU, or from another one."""
-        if n_bytes:
-            self._call("cuMemcpyAsync", target, source, n_bytes, self._stream)
-
-    def copy_to_device(self, address: int, host: np.ndarray) -> None:
-        """Copy an array in C order; it may be changed as soon as this returns."""
-        if host.nbytes:
-            source = host.ctypes.data
-            self._call("cuMemcpyHtoDAsync", address, source, host.nbytes, self._stream)
-            if self._attribute_of(source, "MEMORY_TYPE") is not None:  # page-locked, so not staged
-                self.synchronize()
-
-    def copy_to_host(self, host: np.ndarray, address: int) -> None:
-        """Fill an array in C order, after waiting for what is queued."""
-        if host.nbytes:
-            self._call("cuMemcpyDtoHAsync", host.ctypes.data, address, host.nbytes, self._stream)
-        self.synchronize()
-
-    def ordinal_of(self, address: int) -> int | None:
-        """The number of the GPU that memory belongs to; None for the host's."""
-        return self._attribute_of(address, "DEVICE_ORDINAL")
-
-    def _attribute_of(self, address: int, name: str):
-        which = getattr(self._driver.CUpointer_attribute, f"CU_POINTER_ATTRIBUTE_{name}")
-        error, value = self._driver.cuPointerGetAttribute(which, address)
-        return None if error else value  # memory that the driver does not know is an error
 
     # Kernels
 
