@@ -1,7 +1,8 @@
 """An encoding on a CUDA device: launches of its kernels, one for each of its parts."""
 
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from numbanet.cuda.chain import encoding_kernels as kernels
 from numbanet.cuda.launch.kernel import Kernel, exclusive
@@ -29,6 +30,27 @@ class Rows:
         return self.sample_step, self.feature_step
 
 
+class Slab(NamedTuple):
+    """Samples that one launch takes: where their inputs are, how many, and which of a batch."""
+
+    x: int  # address
+    n: int
+    first: int
+    n_all: int
+
+    def of(self, array: DeviceArray) -> int:
+        """The address of their rows of float32."""
+        return array.address + self.first * array.shape[1] * FLOAT_BYTES
+
+
+def slabs(inputs: DeviceArray, most: int) -> Iterator[Slab]:
+    """The samples of a batch, at most so many at a time."""
+    n_all, n_columns = inputs.shape
+    for first in range(0, n_all, most):
+        x = inputs.address + first * n_columns * FLOAT_BYTES
+        yield Slab(x, min(most, n_all - first), first, n_all)
+
+
 class EncodingPart:
     """The kernels of a part of an encoding; each is compiled when it is first needed."""
 
@@ -36,49 +58,16 @@ class EncodingPart:
         self._device, self._part, self._n_columns = device, part, n_columns
         self._encoding, self._precision, self._features = part.encoding, precision, features
         self._n_partitions = len(part.encoding.partition_columns)
+        self._kernels = {}
 
-    @cached_property
-    def _forward(self):
-        seen = self._part._replace(first_column=0, first_param=0)  # all that the kernel depends on
-        function = kernels.forward_kernel(seen, self._n_columns, self._precision, self._features)
-        return Kernel(self._device, function)
-
-    @cached_property
-    def _backward_params(self):
-        function = kernels.backward_params_kernel(
-            self._encoding, self._precision, self._features, "float32"
-        )
-        return Kernel(self._device, function)
-
-    @cached_property
-    def _backward_params_in_halves(self):
-        precision = self._precision
-        function = kernels.backward_params_kernel(
-            self._encoding, precision, self._features, precision
-        )
-        return Kernel(self._device, function)
-
-    @cached_property
-    def _backward_input(self):
-        function = kernels.backward_input_kernel(self._encoding, self._precision, self._features)
-        return Kernel(self._device, function)
-
-    @cached_property
-    def _double_backward_input(self):
-        function = kernels.double_backward_input_kernel(
-            self._encoding, self._precision, self._features
-        )
-        return Kernel(self._device, function)
-
-    @cached_property
-    def _double_backward_params(self):
-        function = kernels.double_backward_params_kernel(
-            self._encoding, self._precision, self._features
-        )
-        return Kernel(self._device, function)
-
-    def _grid(self, kernel, n):
-        return -(-n // kernel.block), self._n_partitions
+    def _launch(self, make: Callable, what: Any, more: Any, n: int, *values: float) -> None:
+        """Queue the kernel that `make` returns for n samples of `what`."""
+        key = make, more
+        if key not in self._kernels:
+            function = make(what, *more, self._precision, self._features)
+            self._kernels[key] = Kernel(self._device, function)
+        kernel = self._kernels[key]
+        kernel((-(-n // kernel.block), self._n_partitions), *values)
 
     def _input(self, x: int) -> int:
         return x + self._part.first_dim * FLOAT_BYTES
@@ -86,65 +75,59 @@ class EncodingPart:
     def _params(self, address: int, precision: str) -> int:
         return address + self._part.first_param * ITEM_SIZES[precision]
 
-    def forward(self, x: int, n: int, params: int, y: Rows) -> None:
-        kernel = self._forward
-        kernel(
-            self._grid(kernel, n),
-            *(x, n, self._params(params, self._precision)),
-            *(y.column(self._part.first_column), *y.steps),
-        )
+    def _column(self, rows: Rows) -> int:
+        return rows.column(self._part.first_column)
+
+    def forward(self, slab: Slab, params: int, y: Rows) -> None:
+        seen = self._part._replace(first_column=0, first_param=0)  # all that the kernel depends on
+        params = self._params(params, self._precision)
+        values = slab.x, slab.n, params, self._column(y), *y.steps
+        self._launch(kernels.forward_kernel, seen, (self._n_columns,), slab.n, *values)
 
     def backward_params(
-        self, x: int, n: int, first: int, n_all: int, params: int, dl_dy: Rows, factor: float,
-        dl_dparams: int, in_halves: bool,
-    ) -> None:  # fmt: skip
+        self, slab: Slab, params: int, dl_dy: Rows, factor: float, dl_dparams: int, in_halves: bool
+    ) -> None:
         if self._encoding.n_params == 0:
             return
-        kernel = self._backward_params_in_halves if in_halves else self._backward_params
         storage = self._precision if in_halves else "float32"
-        kernel(
-            self._grid(kernel, n),
-            *(self._input(x), n, self._n_columns, first, n_all),
+        self._launch(
+            *(kernels.backward_params_kernel, self._encoding, (storage,), slab.n),
+            *(self._input(slab.x), slab.n, self._n_columns, slab.first, slab.n_all),
             self._params(params, self._precision),
-            *(dl_dy.column(self._part.first_column), *dl_dy.steps, factor),
-            self._params(dl_dparams, storage),
+            *(self._column(dl_dy), *dl_dy.steps, factor, self._params(dl_dparams, storage)),
+        )
+
+    def _differentiate(
+        self, make: Callable, slab: Slab, params: int, dl_dy: Rows, factor: float, *more: int
+    ) -> None:
+        """Queue one of the other kernels, which begin with the same arguments."""
+        self._launch(
+            *(make, self._encoding, (), slab.n),
+            *(self._input(slab.x), slab.n, self._n_columns, self._params(params, self._precision)),
+            *(self._column(dl_dy), *dl_dy.steps, factor, *more),
         )
 
     def backward_input(
-        self, x: int, n: int, params: int, dl_dy: Rows, factor: float, dl_dx: int
+        self, slab: Slab, params: int, dl_dy: Rows, factor: float, dl_dx: int
     ) -> None:
-        kernel = self._backward_input
-        kernel(
-            self._grid(kernel, n),
-            *(self._input(x), n, self._n_columns, self._params(params, self._precision)),
-            *(dl_dy.column(self._part.first_column), *dl_dy.steps, factor, self._input(dl_dx)),
-        )
+        make = kernels.backward_input_kernel
+        self._differentiate(make, slab, params, dl_dy, factor, self._input(dl_dx))
 
     def double_backward_input(
-        self, x: int, n: int, params: int, dl_dy: Rows, factor: float, dl_ddx: int, dl_ddy: Rows,
+        self, slab: Slab, params: int, dl_dy: Rows, factor: float, dl_ddx: int, dl_ddy: Rows,
         dl_dx: int,
     ) -> None:  # fmt: skip
-        kernel, column = self._double_backward_input, self._part.first_column
-        kernel(
-            self._grid(kernel, n),
-            *(self._input(x), n, self._n_columns, self._params(params, self._precision)),
-            *(dl_dy.column(column), *dl_dy.steps, factor, self._input(dl_ddx)),
-            *(dl_ddy.column(column), self._input(dl_dx)),
-        )
+        more = self._input(dl_ddx), self._column(dl_ddy), self._input(dl_dx)
+        make = kernels.double_backward_input_kernel
+        self._differentiate(make, slab, params, dl_dy, factor, *more)
 
     def double_backward_params(
-        self, x: int, n: int, params: int, dl_dy: Rows, factor: float, dl_ddx: int,
-        dl_dparams: int,
-    ) -> None:  # fmt: skip
-        if self._encoding.n_params == 0:
-            return
-        kernel = self._double_backward_params
-        kernel(
-            self._grid(kernel, n),
-            *(self._input(x), n, self._n_columns, self._params(params, self._precision)),
-            *(dl_dy.column(self._part.first_column), *dl_dy.steps, factor, self._input(dl_ddx)),
-            self._params(dl_dparams, "float32"),
-        )
+        self, slab: Slab, params: int, dl_dy: Rows, factor: float, dl_ddx: int, dl_dparams: int
+    ) -> None:
+        if self._encoding.n_params > 0:
+            more = self._input(dl_ddx), self._params(dl_dparams, "float32")
+            make = kernels.double_backward_params_kernel
+            self._differentiate(make, slab, params, dl_dy, factor, *more)
 
 
 class EncodingEngine:
@@ -174,16 +157,8 @@ class EncodingEngine:
     def services(self) -> list[Service]:
         return [Service("all passes", "a kernel for each part", "it has no network")]
 
-    def _rows(self, features: DeviceArray, first: int) -> Rows:
-        address = features.address + first * self._width * FLOAT_BYTES
-        return Rows(address, self._width, 1, "float32")
-
-    def _slabs(self, inputs: DeviceArray):
-        """First row, number of rows and place in bytes of what one launch takes of the inputs."""
-        n_columns = self._encoding.n_dims
-        for first in range(0, inputs.shape[0], MOST_ROWS):
-            n = min(MOST_ROWS, inputs.shape[0] - first)
-            yield first, n, first * n_columns * FLOAT_BYTES
+    def _rows(self, features: DeviceArray, slab: Slab) -> Rows:
+        return Rows(slab.of(features), self._width, 1, "float32")
 
     @exclusive
     def forward(
@@ -192,13 +167,13 @@ class EncodingEngine:
         """The features [n, n_outputs], in an array that is given or in a new one."""
         if outputs is None:
             outputs = empty((inputs.shape[0], self._width), "f4", self._device)
-        for first, n, place in self._slabs(inputs):
+        for slab in slabs(inputs, MOST_ROWS):
+            rows, n = self._rows(outputs, slab), slab.n
             for column, stop, value in self._encoding.constants:
-                start = outputs.address + (first * self._width + column) * FLOAT_BYTES
-                n_columns = stop - column
+                start, n_columns = rows.column(column), stop - column
                 self._fill_columns.over(n * n_columns, start, value, n, n_columns, self._width)
             for part in self._parts:
-                part.forward(inputs.address + place, n, params.address, self._rows(outputs, first))
+                part.forward(slab, params.address, rows)
         return outputs
 
     @exclusive
@@ -213,17 +188,14 @@ class EncodingEngine:
         """Add to `gradients` and write `dl_dx`, where they are given."""
         if dl_dx is not None:
             self._device.zero(dl_dx.address, dl_dx.nbytes)
-        for first, n, place in self._slabs(inputs):
-            x, rows = inputs.address + place, self._rows(dl_dy, first)
+        for slab in slabs(inputs, MOST_ROWS):
+            rows = self._rows(dl_dy, slab)
             for part in self._parts:
                 if gradients is not None:
                     to = gradients.flat.address
-                    part.backward_params(
-                        x, n, first, inputs.shape[0], params.address, rows, 1.0, to, False
-                    )
+                    part.backward_params(slab, params.address, rows, 1.0, to, False)
                 if dl_dx is not None:
-                    to = dl_dx.address + place
-                    part.backward_input(x, n, params.address, rows, 1.0, to)
+                    part.backward_input(slab, params.address, rows, 1.0, slab.of(dl_dx))
 
     @exclusive
     def double_backward(
@@ -243,15 +215,11 @@ class EncodingEngine:
         for each in outputs:
             self._device.zero(each.address, each.nbytes)
         dl_ddl_dy, dl_dx = outputs
-        for first, n, place in self._slabs(inputs):
-            x, along = inputs.address + place, dl_ddl_dx.address + place
-            rows, to = self._rows(dl_dy, first), self._rows(dl_ddl_dy, first)
+        for slab in slabs(inputs, MOST_ROWS):
+            rows, to = self._rows(dl_dy, slab), self._rows(dl_ddl_dy, slab)
+            given = slab, params.address, rows, 1.0, slab.of(dl_ddl_dx)
             for part in self._parts:
-                part.double_backward_input(
-                    x, n, params.address, rows, 1.0, along, to, dl_dx.address + place
-                )
+                part.double_backward_input(*given, to, slab.of(dl_dx))
                 if gradients is not None:
-                    part.double_backward_params(
-                        x, n, params.address, rows, 1.0, along, gradients.flat.address
-                    )
+                    part.double_backward_params(*given, gradients.flat.address)
         return outputs

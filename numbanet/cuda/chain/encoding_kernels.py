@@ -52,7 +52,7 @@ def forward_kernel(part: Part, n_columns: int, params_storage: str, features_sto
 
 @cache
 def backward_params_kernel(
-    encoding: AbstractEncoding, params_storage: str, features_storage: str, storage: str
+    encoding: AbstractEncoding, storage: str, params_storage: str, features_storage: str
 ):
     """(x, n, n_columns, first, n_all, params, dl_dy, two steps, factor, dl_dparams).
 

@@ -5,16 +5,15 @@ precision of the parameters. Batches are taken in slabs of at most MOST_ROWS sam
 memory between the kernels is bounded.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable
 from functools import cached_property
 from itertools import accumulate
 
 from numbanet.activations import activation
 from numbanet.cuda.chain import loss_kernels
-from numbanet.cuda.chain.encoding_engine import EncodingPart, Rows
+from numbanet.cuda.chain.encoding_engine import EncodingPart, Rows, Slab, slabs
 from numbanet.cuda.chain.layers import Layers
 from numbanet.cuda.chain.matrix_product import MatrixProduct
+from numbanet.cuda.chain.plans import Plans
 from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.launch.rows import MOST_ROWS
 from numbanet.cuda.memory.arrays import DeviceArray
@@ -27,7 +26,6 @@ from numbanet.storage.views import FLOAT_BYTES, ITEM_SIZES, STORAGES
 
 NONE = activation("None")
 PITCH = 64  # samples lie a multiple of this apart
-MOST_PLANS = 16  # launches for so many sizes are kept
 OUTPUTS_BLOCK = 512  # threads: 16 samples of 32 outputs, which share 32 bytes of halves
 LOSS_BLOCKS = 256  # at most, of a slab
 SUMS_PER_BLOCK = BLOCK // 32
@@ -45,7 +43,6 @@ class Chain:
             EncodingPart(self.device, part, encoding.n_dims, self.precision, self.precision)
             for part in encoding.parts
         ]
-        self._product = MatrixProduct(self.device, self.precision)
         self._layers = None
         self._tangents = None
         self._activations = network.layer_activations
@@ -55,7 +52,8 @@ class Chain:
         sizes = (rows * columns for rows, columns in network.shapes)
         self._offsets = tuple(accumulate(sizes, initial=0))[:-1]
         self._losses, self._row_kernels = {}, {}
-        self._plans = OrderedDict()  # (method, sizes) -> launches
+        product = MatrixProduct(self.device, self.precision)
+        self._plans = Plans(product, self._activations, self._shapes)
 
     # Kernels, each compiled when it is first needed
 
@@ -80,39 +78,6 @@ class Chain:
             function = loss_kernels.loss_kernel(loss, n_outputs, has_pdf, self.precision)
             self._losses[key] = Kernel(self.device, function)
         return self._losses[key]
-
-    def _planned(self, make: Callable, n: int, pitch: int) -> tuple:
-        """What `make` returns for these sizes, of which the last few are kept."""
-        key = make.__name__, n, pitch
-        if key not in self._plans:
-            self._plans[key] = make(n, pitch)
-            if len(self._plans) > MOST_PLANS:
-                self._plans.popitem(last=False)
-        return self._plans[key]
-
-    def _launches(self, n: int, pitch: int):
-        """Launches for slabs of n samples: forward, backward, weight gradients, output."""
-        product, activations = self._product, self._activations
-        forward, backward, weights = [], [], []
-        for k, (fan_out, fan_in) in enumerate(self._shapes):
-            below = activations[k - 1] if k else NONE
-            forward.append(product.forward(activations[k], fan_out, fan_in, n, pitch))
-            backward.append(product.backward(below, fan_out, fan_in, n, pitch))
-            weights.append(product.weight_gradients(fan_out, fan_in, n, pitch))
-        n_outputs = self.model.network.n_output_dims
-        output = product.activation_backward(activations[-1], n_outputs, n, pitch)
-        return forward, backward, weights, output
-
-    def _tangent_launches(self, n: int, pitch: int):
-        """Launches for n samples of products alone, forward and backward, and of activations."""
-        product = self._product
-        forward, backward, activate, activate_backward = [], [], [], []
-        for act, (fan_out, fan_in) in zip(self._activations, self._shapes, strict=True):
-            forward.append(product.forward(NONE, fan_out, fan_in, n, pitch))
-            backward.append(product.backward(NONE, fan_out, fan_in, n, pitch))
-            activate.append(product.activate_tangents(act, fan_out, n, pitch))
-            activate_backward.append(product.activate_tangents_backward(act, fan_out, n, pitch))
-        return forward, backward, activate, activate_backward
 
     # Memory
 
@@ -160,17 +125,17 @@ class Chain:
 
     # Passes over a slab
 
-    def _forward(self, x: int, n: int, params: DeviceArray, layers: Layers) -> None:
+    def _forward(self, slab: Slab, params: DeviceArray, layers: Layers) -> None:
         encoded = self._rows(layers.values[0], layers)
         for part in self._parts:
-            part.forward(x, n, self._workspace.encoding_params(params), encoded)
-        forward, *_ = self._planned(self._launches, n, layers.pitch)
+            part.forward(slab, self._workspace.encoding_params(params), encoded)
+        forward, *_ = self._plans.passes(slab.n, layers.pitch)
         for k, launch in enumerate(forward):
             weights = self._weights(k, params)
             launch(weights, layers.values[k], layers.values[k + 1], layers.kept[k])
 
-    def _backward(self, x, n, first, n_all, params, layers, gradients, dl_dx) -> None:
-        _, backward, weight_gradients, output = self._planned(self._launches, n, layers.pitch)
+    def _backward(self, slab, params, layers, gradients, dl_dx) -> None:
+        _, backward, weight_gradients, output = self._plans.passes(slab.n, layers.pitch)
         wants_encoded = dl_dx is not None or (
             gradients is not None and self.model.encoding.n_params > 0
         )
@@ -184,40 +149,39 @@ class Chain:
             if k > 0 or wants_encoded:
                 kept = layers.kept[k - 1] if k else layers.values[0]
                 backward[k](self._weights(k, params), dl_dy, layers.dl_dvalues[k], kept)
-        self._encoding_backward(x, n, first, n_all, params, layers, gradients, dl_dx)
+        self._encoding_backward(slab, params, layers, gradients, dl_dx)
 
-    def _encoding_backward(self, x, n, first, n_all, params, layers, gradients, dl_dx) -> None:
+    def _encoding_backward(self, slab, params, layers, gradients, dl_dx) -> None:
         encoding_params = self._workspace.encoding_params(params)
         rows = self._rows(layers.dl_dvalues[0], layers)
         for part in self._parts:
             if gradients is not None:
                 to, factor = self._workspace.encoding_gradients(gradients)
-                part.backward_params(
-                    x, n, first, n_all, encoding_params, rows, factor, to, gradients.in_halves
-                )
+                part.backward_params(slab, encoding_params, rows, factor, to, gradients.in_halves)
             if dl_dx is not None:
-                part.backward_input(x, n, encoding_params, rows, self._workspace.unscaled, dl_dx)
+                part.backward_input(slab, encoding_params, rows, self._workspace.unscaled, dl_dx)
 
-    def _tangents_forward(self, x, n, params, layers, tangents, direction, dl_dx) -> None:
+    def _tangents_forward(self, slab, params, layers, tangents, direction, dl_dx) -> None:
         """After _forward: the tangents of all layers; zeroes dl_dx."""
         encoding_params = self._workspace.encoding_params(params)
         features, to = (self._rows(each.values[0], layers) for each in (layers, tangents))
         for part in self._parts:
             # Tangents do not depend on the gradient, for which the features stand in here.
-            part.double_backward_input(x, n, encoding_params, features, 1.0, direction, to, dl_dx)
-        self.device.zero(dl_dx, n * self.model.encoding.n_dims * FLOAT_BYTES)
-        forward, _, activate, _ = self._planned(self._tangent_launches, n, layers.pitch)
+            part.double_backward_input(slab, encoding_params, features, 1.0, direction, to, dl_dx)
+        self.device.zero(dl_dx, slab.n * self.model.encoding.n_dims * FLOAT_BYTES)
+        forward, _, activate, _ = self._plans.tangents(slab.n, layers.pitch)
         for k in range(len(self._shapes)):
             before, after = tangents.kept[k], tangents.values[k + 1]
             forward[k](self._weights(k, params), tangents.values[k], before, before)
             activate[k](before, layers.kept[k], after)
 
     def _tangents_backward(
-        self, x, n, first, n_all, params, layers, tangents, direction, gradients, dl_dx
+        self, slab, params, layers, tangents, direction, gradients, dl_dx
     ) -> None:
         """From the gradients of the outputs and of their tangents to those of all else."""
-        _, backward, _, activate_backward = self._planned(self._tangent_launches, n, layers.pitch)
-        _, _, weight_gradients, _ = self._planned(self._launches, n, layers.pitch)
+        n, pitch = slab.n, layers.pitch
+        _, backward, _, activate_backward = self._plans.tangents(n, pitch)
+        _, _, weight_gradients, _ = self._plans.passes(n, pitch)
         for k in reversed(range(len(self._shapes))):
             dl_dvalues, dl_dtangents = layers.dl_dvalues[k + 1], tangents.dl_dvalues[k + 1]
             activate_backward[k](dl_dvalues, dl_dtangents, tangents.kept[k], layers.kept[k])
@@ -227,25 +191,15 @@ class Chain:
                     to = self._weight_gradients(k, gradients)
                     weight_gradients[k](dl_dy, x_k, to, self._workspace.unscaled)
                 backward[k](self._weights(k, params), dl_dy, half.dl_dvalues[k], x_k)
-        self._encoding_backward(x, n, first, n_all, params, layers, gradients, dl_dx)
-        encoding_params = self._workspace.encoding_params(params)
+        self._encoding_backward(slab, params, layers, gradients, dl_dx)
         rows = self._rows(tangents.dl_dvalues[0], layers)
         unchanged = self._rows(tangents.values[0], layers)
+        own = self._workspace
+        given = slab, own.encoding_params(params), rows, own.unscaled, direction
         for part in self._parts:
-            part.double_backward_input(
-                x, n, encoding_params, rows, self._workspace.unscaled, direction, unchanged, dl_dx
-            )
+            part.double_backward_input(*given, unchanged, dl_dx)
             if gradients is not None:
-                to = self._workspace.float_gradients(gradients)
-                part.double_backward_params(
-                    x, n, encoding_params, rows, self._workspace.unscaled, direction, to
-                )
-
-    def _slabs(self, inputs: DeviceArray):
-        n_columns = self.model.encoding.n_dims
-        for first in range(0, inputs.shape[0], MOST_ROWS):
-            n = min(MOST_ROWS, inputs.shape[0] - first)
-            yield first, n, inputs.address + first * n_columns * FLOAT_BYTES
+                part.double_backward_params(*given, own.float_gradients(gradients))
 
     # What models and trainers call
 
@@ -253,11 +207,11 @@ class Chain:
         """Write the outputs, float32 [n, n_output_dims]."""
         n_outputs = self.model.network.n_output_dims
         layers = self._buffers(inputs.shape[0])
-        for first, n, x in self._slabs(inputs):
-            self._forward(x, n, params, layers)
-            to = outputs.address + first * n_outputs * outputs.dtype.itemsize
+        for slab in slabs(inputs, MOST_ROWS):
+            self._forward(slab, params, layers)
+            to = outputs.address + slab.first * n_outputs * outputs.dtype.itemsize
             in_rows = self._outputs_in_rows(STORAGES[outputs.dtype])
-            in_rows.over(n * n_outputs, layers.values[-1], n, layers.pitch, to)
+            in_rows.over(slab.n * n_outputs, layers.values[-1], slab.n, layers.pitch, to)
 
     def forward_backward(
         self,
@@ -268,36 +222,36 @@ class Chain:
         dl_dinput: DeviceArray | None,
     ) -> int:
         """Add to `gradients`, overwrite `dl_dinput`; returns how many partial sums the loss has."""
-        layers, inputs = self._buffers(len(batch)), batch.inputs
+        layers = self._buffers(len(batch))
         n_slabs = -(-len(batch) // MOST_ROWS)
         self._workspace.partial_sums(n_slabs * LOSS_BLOCKS * SUMS_PER_BLOCK)
         n_sums = 0
         if dl_dinput is not None:
             self.device.zero(dl_dinput.address, dl_dinput.nbytes)
-        for first, n, x in self._slabs(inputs):
-            self._forward(x, n, params, layers)
-            n_sums += self._output_gradients(batch, first, n, loss, layers, n_sums)
-            to = None if dl_dinput is None else dl_dinput.address + x - inputs.address
-            self._backward(x, n, first, len(batch), params, layers, gradients, to)
+        for slab in slabs(batch.inputs, MOST_ROWS):
+            self._forward(slab, params, layers)
+            n_sums += self._output_gradients(batch, slab, loss, layers, n_sums)
+            to = None if dl_dinput is None else slab.of(dl_dinput)
+            self._backward(slab, params, layers, gradients, to)
         return n_sums
 
-    def _output_gradients(self, batch, first, n, loss, layers, n_sums) -> int:
+    def _output_gradients(self, batch, slab, loss, layers, n_sums) -> int:
         """Those of a slab, and partial sums of the loss behind n_sums others; returns how many."""
-        own, start = self._workspace, slice(first, first + n)
-        dl_dy, n_more = layers.dl_dvalues[-1], 0
+        own, n, dl_dy, n_more = self._workspace, slab.n, layers.dl_dvalues[-1], 0
         if loss is not None:
             grid = min(-(-n // BLOCK), LOSS_BLOCKS)
-            pdf = 0 if batch.pdf is None else batch.pdf[start].address
+            pdf = 0 if batch.pdf is None else slab.of(batch.pdf)
             sums = own.partial_sums(0).address + n_sums * FLOAT_BYTES
             self._loss(loss, batch.pdf is not None)(
                 grid,
-                *(layers.values[-1], n, layers.pitch, batch.targets[start].address, pdf),
+                *(layers.values[-1], n, layers.pitch, slab.of(batch.targets), pdf),
                 *(dl_dy, own.loss_scale / own.n_elements(batch), sums),
             )
             n_more = grid * SUMS_PER_BLOCK
         if batch.external_dl_dy is not None:
-            given = batch.external_dl_dy[start].address
-            self._scaled.over(n, given, n, layers.pitch, own.loss_scale, dl_dy)
+            self._scaled.over(
+                n, slab.of(batch.external_dl_dy), n, layers.pitch, own.loss_scale, dl_dy
+            )
         return n_more
 
     def double_backward(
@@ -311,20 +265,17 @@ class Chain:
     ) -> None:
         """Write the gradients with respect to dl_dy and the inputs; add to `gradients`."""
         layers, n_outputs = self._buffers(inputs.shape[0]), self.model.network.n_output_dims
-        pitch, n_all = layers.pitch, inputs.shape[0]
+        pitch = layers.pitch
         tangents = self._tangent_buffers(pitch)
         n_bytes = self.model.network.padded_output_dims * pitch * ITEM_SIZES[self.precision]
         dl_ddl_dy, dl_dx = outputs
-        for first, n, x in self._slabs(inputs):
-            self._forward(x, n, params, layers)
-            place, offset = x - inputs.address, first * n_outputs * FLOAT_BYTES
-            direction, to = dl_ddl_dx.address + place, dl_dx.address + place
-            self._tangents_forward(x, n, params, layers, tangents, direction, to)
-            at = dl_ddl_dy.address + offset
+        for slab in slabs(inputs, MOST_ROWS):
+            self._forward(slab, params, layers)
+            n, direction, to = slab.n, slab.of(dl_ddl_dx), slab.of(dl_dx)
+            self._tangents_forward(slab, params, layers, tangents, direction, to)
+            at = slab.of(dl_ddl_dy)
             self._outputs_in_rows().over(n * n_outputs, tangents.values[-1], n, pitch, at)
-            at, start = dl_dy.address + offset, tangents.dl_dvalues[-1]
-            self._scaled.over(n, at, n, pitch, self._workspace.loss_scale, start)
+            start, scale = tangents.dl_dvalues[-1], self._workspace.loss_scale
+            self._scaled.over(n, slab.of(dl_dy), n, pitch, scale, start)
             self.device.zero(layers.dl_dvalues[-1], n_bytes)
-            self._tangents_backward(
-                x, n, first, n_all, params, layers, tangents, direction, gradients, to
-            )
+            self._tangents_backward(slab, params, layers, tangents, direction, gradients, to)

@@ -1,0 +1,67 @@
+"""The launches of a network's products, for slabs of one size after another."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from numbanet.activations import Activation, activation
+from numbanet.cuda.chain.matrix_product import MatrixProduct
+
+NONE = activation("None")
+MOST_PLANS = 16  # launches for so many sizes are kept
+
+
+class Plans:
+    """What a pass over a slab launches, by the slab's size.
+
+    Args:
+        product: makes the launches.
+        activations: of the layers.
+        shapes: of their matrices, without padded rows.
+    """
+
+    def __init__(
+        self,
+        product: MatrixProduct,
+        activations: tuple[Activation, ...],
+        shapes: list[tuple[int, int]],
+    ):
+        self._product, self._activations, self._shapes = product, activations, shapes
+        self._kept = OrderedDict()
+
+    def _planned(self, make: Callable, n: int, pitch: int) -> tuple:
+        """What `make` returns for these sizes, of which the last few are kept."""
+        key = make.__name__, n, pitch
+        if key not in self._kept:
+            self._kept[key] = make(n, pitch)
+            if len(self._kept) > MOST_PLANS:
+                self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def passes(self, n: int, pitch: int) -> tuple:
+        """Launches for n samples: forward, backward, weight gradients, output."""
+        return self._planned(self._passes, n, pitch)
+
+    def tangents(self, n: int, pitch: int) -> tuple:
+        """Launches of products alone, forward and backward, and of activations."""
+        return self._planned(self._tangents, n, pitch)
+
+    def _passes(self, n: int, pitch: int) -> tuple:
+        product, activations = self._product, self._activations
+        forward, backward, weights = [], [], []
+        for k, (fan_out, fan_in) in enumerate(self._shapes):
+            below = activations[k - 1] if k else NONE
+            forward.append(product.forward(activations[k], fan_out, fan_in, n, pitch))
+            backward.append(product.backward(below, fan_out, fan_in, n, pitch))
+            weights.append(product.weight_gradients(fan_out, fan_in, n, pitch))
+        output = product.activation_backward(activations[-1], self._shapes[-1][0], n, pitch)
+        return forward, backward, weights, output
+
+    def _tangents(self, n: int, pitch: int) -> tuple:
+        product = self._product
+        forward, backward, activate, activate_backward = [], [], [], []
+        for act, (fan_out, fan_in) in zip(self._activations, self._shapes, strict=True):
+            forward.append(product.forward(NONE, fan_out, fan_in, n, pitch))
+            backward.append(product.backward(NONE, fan_out, fan_in, n, pitch))
+            activate.append(product.activate_tangents(act, fan_out, n, pitch))
+            activate_backward.append(product.activate_tangents_backward(act, fan_out, n, pitch))
+        return forward, backward, activate, activate_backward
