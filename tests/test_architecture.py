@@ -65,11 +65,8 @@ ROOMS = (
 # away what became smaller; add nothing.
 LARGE_FILES = {
     "model.py",
-    "optimizers/composite.py",
-    "torch/bindings.py",
 }
 LONG_FUNCTIONS = {
-    "app/learn_image.py learn_image",
     "cuda/fused/training.py fused_training",
     "cuda/fused/training.py training_kernel",
 }
@@ -83,7 +80,6 @@ MANY_ARGUMENTS = {
     "cuda/block/samples.py no_gradient",
     "cuda/chain/tensor.py add_pair",
     "cuda/fused/training.py forth",
-    "cuda/optimizer/training.py _queue",
     "cuda/wide/samples_kernel.py of_fragment",
     "model.py create_network_with_input_encoding",
     "torch/operators.py _",

@@ -89,11 +89,7 @@ def learn_image(
     check_number("steps", n_steps, 0)
     check_number("batch size", 1 if batch_size is None else batch_size, 1)
     check_number("seed", 0 if seed is None else seed, 0, 2**32)
-    max_pixels = MOST_PIXELS if max_pixels is None else max_pixels
-    check_number("max pixels", max_pixels, 1, 2**40)
-    if white is not None and not 0 < white < math.inf:
-        raise UsageError(f"white: {white!r} is not allowed; use a positive number")
-    photograph = read_photograph(image, max_pixels, white)
+    photograph = checked_photograph(image, max_pixels, white)
     if config is not None:
         config = read_config(config)
     if resume is None:
@@ -116,6 +112,17 @@ def learn_image(
             return training.run(n_steps, shown, interrupted)
     except CudaError as error:
         raise AppError(str(error)) from error
+
+
+def checked_photograph(
+    image: str | Path, max_pixels: int | None, white: float | None
+) -> Photograph:
+    """Read a photograph; raises UsageError where an option of learn_image is not allowed."""
+    max_pixels = MOST_PIXELS if max_pixels is None else max_pixels
+    check_number("max pixels", max_pixels, 1, 2**40)
+    if white is not None and not 0 < white < math.inf:
+        raise UsageError(f"white: {white!r} is not allowed; use a positive number")
+    return read_photograph(image, max_pixels, white)
 
 
 def check_places(output: Path, n_steps: int) -> None:

@@ -171,7 +171,7 @@ class Composite(AbstractOptimizer):
         rates, n_hyperparams = self.rates, self.n_hyperparams
         n_rates, parts, last = len(rates), nothing, 0
         for optimizer, first in zip(self.optimizers, self.first_scalars, strict=False):
-            parts = then(parts, schedule_of_part(optimizer, last, first))
+            parts = then(parts, optimizer, last, first)
             last += optimizer.n_hyperparams
 
         @device
@@ -224,28 +224,19 @@ class Composite(AbstractOptimizer):
         return replace(self, learning_rate=0.0, nested=parts)
 
 
-def then(before, after):
-    """Device function (t, hyperparams, scalars): one after the other."""
-
-    @device
-    def then(t, hyperparams, scalars):
-        before(t, hyperparams, scalars)
-        after(t, hyperparams, scalars)
-
-    return then
-
-
-def schedule_of_part(optimizer: AbstractOptimizer, first_hyperparam: int, first_scalar: int):
+def then(before, optimizer: AbstractOptimizer, first_hyperparam: int, first_scalar: int):
+    """Device function (t, hyperparams, scalars): what was before, then a part's schedule."""
     schedule = optimizer.schedule
     last_hyperparam = first_hyperparam + optimizer.n_hyperparams
     last_scalar = first_scalar + optimizer.n_scalars
 
     @device
-    def schedule_of_part(t, hyperparams, scalars):
+    def then(t, hyperparams, scalars):
+        before(t, hyperparams, scalars)
         mine = hyperparams[first_hyperparam:last_hyperparam]
         schedule(t, mine, scalars[first_scalar:last_scalar])
 
-    return schedule_of_part
+    return then
 
 
 def step_of_part(

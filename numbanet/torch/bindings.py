@@ -1,6 +1,5 @@
 """The layer below the modules that some programs call: tinycudann's `_C`."""
 
-import os
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
@@ -10,19 +9,18 @@ from torch.nn import functional
 
 from numbanet import registry
 from numbanet.networks.base import ALIGNMENT, next_multiple
-from numbanet.shown import shown
-from numbanet.torch import descriptions, evaluator, passes
+from numbanet.torch import descriptions, evaluator, passes, precisions
 from numbanet.torch.descriptions import ABSENT, describe
+from numbanet.torch.precisions import (
+    Precision,
+    default_device,
+    dtype_of,
+    precision_of,
+    preferred_precision,
+)
 
 free_temporary_memory = evaluator.free_temporary_memory
-
-
-class Precision(IntEnum):
-    """Of parameters and outputs; Bf16 is not one of tinycudann's."""
-
-    Fp32 = 0
-    Fp16 = 1
-    Bf16 = 2
+default_loss_scale = precisions.default_loss_scale
 
 
 class LogSeverity(IntEnum):
@@ -35,16 +33,6 @@ class LogSeverity(IntEnum):
     Success = 4
 
 
-DTYPES = {
-    Precision.Fp32: torch.float32,
-    Precision.Fp16: torch.float16,
-    Precision.Bf16: torch.bfloat16,
-}
-
-
-VARIABLE = "NUMBANET_TORCH_DTYPE"
-
-
 def batch_size_granularity() -> int:
     """What batch sizes must be a multiple of."""
     return 1
@@ -53,82 +41,6 @@ def batch_size_granularity() -> int:
 def has_networks() -> bool:
     """Whether there are networks beside the encodings."""
     return True
-
-
-def dtype_of(precision: Precision) -> torch.dtype:
-    """The type of tensors of this precision."""
-    return DTYPES[Precision(precision)]
-
-
-def precision_of(dtype: torch.dtype) -> Precision:
-    """The precision that a type of tensors has."""
-    return next(precision for precision, each in DTYPES.items() if each == dtype)
-
-
-def default_device() -> torch.device:
-    """Where modules are made: PyTorch's current GPU, or the CPU where there is none.
-
-    A default device that was set in PyTorch goes before.
-    """
-    chosen = torch.get_default_device()
-    if chosen.type != "cpu" or not torch.cuda.is_available():
-        return chosen
-    return torch.device("cuda", torch.cuda.current_device())
-
-
-_chosen = {}  # by install_as_tinycudann
-
-
-def set_default_dtype(dtype: torch.dtype | None) -> None:
-    """Let modules that are made without `dtype` have this one; None changes nothing.
-
-    Raises:
-        ValueError: the type cannot be used.
-    """
-    if dtype is not None:
-        _chosen["dtype"] = allowed_dtype(dtype)
-
-
-def default_dtype(device: torch.device) -> torch.dtype:
-    """Of modules that are made there without `dtype`.
-
-    That is what install_as_tinycudann was told, else NUMBANET_TORCH_DTYPE, else float16 on a GPU
-    and float32 on the CPU.
-
-    Raises:
-        ValueError: the environment variable names no type that can be used.
-    """
-    if "dtype" in _chosen:
-        return _chosen["dtype"]
-    name = os.environ.get(VARIABLE)
-    if not name:
-        return torch.float16 if device.type == "cuda" else torch.float32
-    names = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
-    if name not in names:
-        raise ValueError(f"{VARIABLE}={shown(name)} is not allowed; use one of {', '.join(names)}")
-    return names[name]
-
-
-def allowed_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type itself, if modules can have it.
-
-    Raises:
-        ValueError: they cannot.
-    """
-    if dtype not in DTYPES.values():
-        allowed = ", ".join(map(str, DTYPES.values()))
-        raise ValueError(f"dtype: {shown(dtype)} is not allowed; use one of {allowed}")
-    return dtype
-
-
-def preferred_precision() -> Precision:
-    """What modules use unless told otherwise."""
-    return precision_of(default_dtype(default_device()))
-
-
-def default_loss_scale(precision: Precision) -> float:
-    """What tinycudann multiplies gradients of this precision by."""
-    return 1.0 if precision == Precision.Fp32 else 128.0
 
 
 def supports_jit_fusion(device: int = -1) -> bool:

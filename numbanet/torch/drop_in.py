@@ -8,7 +8,7 @@ from types import ModuleType
 
 import torch
 
-from numbanet.torch import bindings, modules
+from numbanet.torch import bindings, modules, precisions
 from numbanet.torch.evaluator import free_temporary_memory
 
 PUBLIC = {
@@ -137,7 +137,7 @@ def install_as_tinycudann(dtype: torch.dtype | None = None) -> None:
             f"tinycudann has been imported already ({present!r}); call install_as_tinycudann() "
             "before the first import"
         )
-    bindings.set_default_dtype(dtype)
+    precisions.set_default_dtype(dtype)
     names = {**PUBLIC, "Module": modules.Module, "rtc_set_cache_dir": bindings.rtc_set_cache_dir}
     numbers = compute_capabilities()
     inner = module(

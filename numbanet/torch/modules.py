@@ -14,8 +14,8 @@ from numbanet import registry
 from numbanet.caller import warn_caller
 from numbanet.create import create_loss
 from numbanet.torch import descriptions, passes
-from numbanet.torch.bindings import (
-    NativeModule,
+from numbanet.torch.bindings import NativeModule
+from numbanet.torch.precisions import (
     allowed_dtype,
     default_device,
     default_dtype,

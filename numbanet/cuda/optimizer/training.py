@@ -145,10 +145,8 @@ class CudaTraining(AbstractTraining):
             if may_begin and not self.is_begun(optimizer):
                 self._take_weights()
             result = self._results.next()
-            work = (
-                found, batch, params, loss, optimizer, gradients, dl_dinput, overwrite,
-                run_optimizer,
-            )  # fmt: skip
+            given = batch, params, loss, gradients, dl_dinput
+            work = found, given, optimizer, overwrite, run_optimizer
             try:
                 # The host takes part in such a step, or it is rare.
                 takes_part = self._has_statistics or (run_optimizer and not is_tame)
@@ -181,13 +179,10 @@ class CudaTraining(AbstractTraining):
         except CudaError:
             return  # the device is lost, which the exception under way says
 
-    def _queue(
-        self, found, batch, params, loss, optimizer, gradients, dl_dinput, overwrite, run_optimizer
-    ) -> None:
+    def _queue(self, found, given, optimizer, overwrite, run_optimizer) -> None:
         """Queue the kernels of a step; whatever they need is there after the first time."""
-        sums = self._engine.forward_backward(
-            batch, params, loss, gradients, dl_dinput, overwrite=overwrite
-        )
+        batch, _, _, gradients, _ = given
+        sums = self._engine.forward_backward(*given, overwrite=overwrite)
         self._finish(found, batch, gradients, sums, run_optimizer)
         if run_optimizer:
             step = self._optimize if optimizer.is_tame else self._try_to_optimize
