@@ -87,7 +87,7 @@ MANY_ARGUMENTS = {
     "torch/passes.py loss_and_gradients",
 }
 KERNELS = {  # their arguments are what a launch packs
-    "cpu/kernels.py optimize",
+    "cpu/optimizer_kernel.py optimize",
     "cpu/kernels.py training",
     "cuda/chain/encoding_kernels.py encoding_backward_input",
     "cuda/chain/encoding_kernels.py encoding_backward_params",

@@ -126,7 +126,7 @@ class CpuTraining(AbstractTraining):
         t, (_, *others) = self.n_steps + 1, changed
         if t == optimizer.n_calls_to_begin:
             self._take_weights()
-        optimize(optimizer, self._layout, t, self._params, gradients, *others, first)
+        optimize(optimizer, self._layout, t, self._params, gradients, *others, first=first)
         if of_this_rank is not None:
             own[...] = of_this_rank
         is_good = is_safe
