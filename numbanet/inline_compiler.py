@@ -21,6 +21,8 @@ from numba.core.compiler import Compiler
 from numba.core.errors import NumbaError
 from numba.core.registry import CPUDispatcher
 
+from numbanet.unsigned import follow
+
 LOOP_BODY = "__numba_parfor_gufunc"
 LOOP_PARTS = (  # the names of libraries that Numba makes of each parallel loop
     "<numba.np.ufunc.wrappers._GufuncWrapper",
@@ -169,7 +171,7 @@ class InlineDispatcher(CPUDispatcher):
 
     def __init__(self, py_func, **options):
         options["nopython"] = True
-        super().__init__(py_func, targetoptions=options, pipeline_class=InlineCompiler)
+        super().__init__(follow(py_func), targetoptions=options, pipeline_class=InlineCompiler)
         self._full = CPUDispatcher(py_func, targetoptions=options)
 
     def __call__(self, *arguments):

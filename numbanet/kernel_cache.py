@@ -26,8 +26,8 @@ from numba.core.registry import CPUDispatcher
 from numba.core.typed_passes import _reload_parfors
 from numba.core.typing import signature as typing_signature
 
-from numbanet import code_store
-from numbanet.fingerprint import NotCacheable, digest, fingerprint
+from numbanet import code_store, unsigned
+from numbanet.fingerprint import NotCacheable, digest, fingerprint, source_digest
 from numbanet.inline_compiler import KernelCompiler
 
 FORMAT = 2  # of what taken_apart returns
@@ -41,7 +41,8 @@ SETTINGS = (
 def environment() -> str:
     """What all kernels of this process have in common: versions, and how Numba is set up."""
     versions = sys.version, numba.__version__, llvmlite.__version__, np.__version__
-    return digest(*versions, *(getattr(numba.config, name, None) for name in SETTINGS))
+    settings = [getattr(numba.config, name, None) for name in SETTINGS]
+    return digest(*versions, *settings, source_digest(unsigned.__name__))
 
 
 def compile_cached(function, **options):

@@ -28,7 +28,7 @@ from numbanet.fingerprint import fingerprint
 
 CONFIGS = Path(__file__).parents[2] / "samples" / "configs"
 TURING, AMPERE, HOPPER = (7, 5), (8, 0), (9, 0)
-N = 256
+N, MANY = 256, 2**18  # samples; gradients of tables are summed apart where there are many
 
 ADAM = {"otype": "Adam"}
 GRID = {
@@ -94,6 +94,8 @@ def cases():
         options = {"n_input_dims": 2, "n_output_dims": 3, "config": config}
         yield name, HOPPER, options, ()
     small = network(32, 2)
+    tables = {**GRID, "n_levels": 2, "log2_hashmap_size": 16, "base_resolution": 30}
+    yield "tables", HOPPER, case(tables, small, 3), ("many",)
     for precision in numbanet.targets.PRECISIONS:
         options = case(GRID, network(16, 1, "SiLU"), precision=precision)
         for capability in (TURING, HOPPER):
@@ -127,16 +129,17 @@ class UncompiledDevice(CompileOnlyDevice):
 
 def work(device, options: dict, more: tuple[str, ...]) -> None:
     """Ask for all that a model can do."""
+    n = MANY if "many" in more else N
     if "encoding" in options:
         encoding, n_in = options["encoding"], options["n_input_dims"]
         model = numbanet.create_encoding(n_in, encoding, device=device)
     else:
         trained = numbanet.create_from_config(device=device, **options)
-        run_everything(trained, N)
+        run_everything(trained, n)
         model, n_in = trained.network, options["n_input_dims"]
     if "in_kernels" in more:
         in_kernels(model)
-    x, y = np.zeros((N, n_in), np.float32), np.zeros((N, model.n_output_dims), np.float32)
+    x, y = np.zeros((n, n_in), np.float32), np.zeros((n, model.n_output_dims), np.float32)
     if "encoding" in options or "second" in more:
         _, context = model.forward(x)
         model.backward(context, y)

@@ -15,6 +15,7 @@ from numbanet.cuda.toolchain.machine_code import PTX
 from numbanet.fingerprint import NotCacheable, fingerprint, source_digest
 from numbanet.inline_compiler import explained_failures, noted_failure
 from numbanet.kernel_cache import environment
+from numbanet.unsigned import teach
 
 SMALL_FUNCTION = 25_000  # characters of LLVM IR
 NEWEST_PTX = (9, 0)  # the first version that all drivers and assemblers for CUDA 13 understand
@@ -85,6 +86,7 @@ def translate(function, argument_types, compute_capability, block) -> str:
         from numba import cuda
         from numba.cuda import types
 
+        teach_unsigned()
         signature = types.void(*(numba_type(types, name) for name in argument_types))
         # Numba raises all kinds for code that it cannot compile.
         with explained_failures(function, "CUDA", Exception):
@@ -99,6 +101,13 @@ def translate(function, argument_types, compute_capability, block) -> str:
                 launch_bounds=block,
             )
     return text
+
+
+def teach_unsigned() -> None:
+    """Let numba-cuda compute with unsigned integers as unsigned.py says; for users' kernels too."""
+    from numba.cuda.core import rewrites
+
+    teach(rewrites)
 
 
 def numba_type(types, name: str):
