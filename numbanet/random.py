@@ -28,13 +28,13 @@ def pcg32_next(state):
 def pcg32_output(state):
     shifted = np.uint32(((state >> np.uint64(18)) ^ state) >> np.uint64(27))
     turn = np.uint32(state >> np.uint64(59))
-    back = np.uint32((np.uint32(32) - turn) & np.uint32(31))
-    return np.uint32((shifted >> turn) | np.uint32(shifted << back))
+    back = (32 - turn) & 31
+    return (shifted >> turn) | (shifted << back)
 
 
 @device
 def pcg32_float(number):  # uniform in [0, 1), 23 bits
-    return np.float32(np.int32(number >> np.uint32(9))) * FLOAT_SCALE
+    return np.float32(np.int32(number >> 9)) * FLOAT_SCALE
 
 
 @device

@@ -30,7 +30,7 @@ FOURS = np.float32(1.5 * 2**25)  # adding it rounds to the nearest multiple of 4
 def exp_reduce(x):  # x = n ln 2 + r with |r| <= ln(2) / 2; returns 2^n and r
     shifted = x * INVERSE_LN2 + ROUND
     n = shifted - ROUND
-    scale = float_from_bits(np.uint32((float_bits(shifted) + EXPONENT_BIAS) << EXPONENT_SHIFT))
+    scale = float_from_bits((float_bits(shifted) + EXPONENT_BIAS) << EXPONENT_SHIFT)
     return scale, (x - n * LN2_HIGH) - n * LN2_LOW
 
 
@@ -164,4 +164,4 @@ def less_even(x):
 @device
 def power_of_two(k):
     """2^k as a float, for integers k from -126 to 127."""
-    return float_from_bits(np.uint32((np.uint32(k) + EXPONENT_BIAS) << EXPONENT_SHIFT))
+    return float_from_bits((np.uint32(k) + EXPONENT_BIAS) << EXPONENT_SHIFT)

@@ -36,7 +36,7 @@ from numbanet.storage.memory_access import (
 )
 
 FRACTION_BITS = 8  # of numbers that are rounded at random to integers
-FRACTION = np.uint32(2**FRACTION_BITS - 1)
+FRACTION = 2**FRACTION_BITS - 1
 GOLDEN = np.uint32(
     0x9E3779B1
 )  # 2^32 over the golden ratio, odd: its multiples have mixed high bits
@@ -50,9 +50,14 @@ def load(array, i):
     return array[i]
 
 
+@device
+def after(i):  # in 64 bits, so that its address is that of i and a constant
+    return np.int64(i) + 1
+
+
 def load_pair(array, i):
     """The numbers at i and i + 1, as float32."""
-    return array[i], array[i + 1]
+    return array[i], array[after(i)]
 
 
 def store(array, i, value):
@@ -63,7 +68,7 @@ def store(array, i, value):
 def store_pair(array, i, low, high):
     """Write two float32 at i and i + 1, rounded to the type of the array."""
     array[i] = low
-    array[i + 1] = high
+    array[after(i)] = high
 
 
 def reduce_one(array, i, value):
@@ -86,7 +91,7 @@ def reduce_pair(array, i, low, high):
     and a random number. Low and high are then in units of 2^-FRACTION_BITS, and rounded at random.
     """
     array[i] += low
-    array[i + 1] += high
+    array[after(i)] += high
 
 
 # What the leaves are on the CPU: themselves.
@@ -214,15 +219,15 @@ def add_float_pair(array, i, low, high):
         reduce_two_float32(array, i, low, high)
     else:
         reduce_float32(array, i, low)
-        reduce_float32(array, i + 1, high)
+        reduce_float32(array, after(i), high)
 
 
 def add_shared_pair(array, i, low, high):  # the array is an address with a random number
     address, noise = array
-    here = np.uint32(address + np.uint32(i) * np.uint32(4))
-    mixed = np.uint32((noise ^ np.uint32(i)) * GOLDEN)
-    add_shared_int32(here, rounded(low, mixed >> np.uint32(24)))
-    add_shared_int32(np.uint32(here + np.uint32(4)), rounded(high, mixed >> np.uint32(16)))
+    here = address + np.uint32(i) * 4
+    mixed = (noise ^ np.uint32(i)) * GOLDEN
+    add_shared_int32(here, rounded(low, mixed >> 24))
+    add_shared_int32(here + 4, rounded(high, mixed >> 16))
 
 
 @device

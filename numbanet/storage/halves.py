@@ -84,7 +84,7 @@ def bfloat16_to_float(bits):
 
 @device
 def float16_to_float(bits):
-    return float16_pair_to_floats(np.uint32(bits))[0]
+    return float16_pair_to_floats(bits)[0]
 
 
 @device

@@ -17,7 +17,7 @@ from numbanet.ptx import instruction
 
 ONE_OF = {"float16": np.uint32(0x3C00), "bfloat16": np.uint32(0x3F80)}  # their bits
 LETTERS = {"float16": "f16", "bfloat16": "bf16"}
-SIGN, HIGH = np.uint32(0x8000), np.uint32(16)
+SIGN, HIGH = 0x8000, 16
 
 
 @cache
@@ -45,10 +45,10 @@ def units(precision: str):
     @device
     def units(x):
         lane = lane_number(x)
-        column, row = lane >> np.uint32(2), lane & np.uint32(3)  # rows 2 row and 2 row + 1
-        shift = np.uint32((column & np.uint32(1)) * HIGH)
-        is_one = np.uint32((column >> np.uint32(1)) == row)
-        return np.uint32((is_one * one) << shift), np.uint32((is_one * (one | SIGN)) << shift)
+        column, row = lane >> 2, lane & 3  # rows 2 row and 2 row + 1
+        shift = (column & 1) * HIGH
+        is_one = np.uint32((column >> 1) == row)
+        return (is_one * one) << shift, (is_one * (one | SIGN)) << shift
 
     return units
 

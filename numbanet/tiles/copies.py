@@ -18,13 +18,13 @@ def copy_rows(n_rows: int, width: int, pitch: int, n_threads: int):
     The copies are under way when it returns: wait_for_copies, then a barrier.
     """
     per_row = 2 * width // PIECE
-    n_pieces, step = np.uint32(n_rows * per_row), np.uint32(n_threads)
-    row_pieces, piece, row_bytes = np.uint32(per_row), np.uint32(PIECE), np.uint32(pitch)
+    n_pieces, step = n_rows * per_row, n_threads
+    row_pieces, piece, row_bytes = per_row, PIECE, pitch
 
     @device
     def places(k, source, target):  # of piece k, in both
-        row, column = np.uint32(k // row_pieces), np.uint32(k % row_pieces)
-        to = np.uint32(target + row * row_bytes + column * piece)
+        row, column = k // row_pieces, k % row_pieces
+        to = target + row * row_bytes + column * piece
         return np.uint64(source + np.uint64(k) * np.uint64(PIECE)), to
 
     if n_threads % per_row == 0 and n_rows * per_row % n_threads == 0:
@@ -34,7 +34,7 @@ def copy_rows(n_rows: int, width: int, pitch: int, n_threads: int):
         @device
         def copy_mine(j, source, target):
             there = np.uint64(source + np.uint64(PIECE * n_threads * j))
-            copy_words(np.uint32(target + np.uint32(rows_apart * pitch * j)), there)
+            copy_words(target + rows_apart * pitch * j, there)
 
         @device
         def copy_columns(thread, source, target):
@@ -49,6 +49,6 @@ def copy_rows(n_rows: int, width: int, pitch: int, n_threads: int):
         while k < n_pieces:
             there, to = places(k, source, target)
             copy_words(to, there)
-            k = np.uint32(k + step)
+            k += step
 
     return copy_rows

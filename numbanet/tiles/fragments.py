@@ -10,8 +10,6 @@ instruction reads, their 16-byte pieces lie in different banks.
 
 from functools import cache
 
-import numpy as np
-
 from numbanet.architecture import HOPPER, compute_capability
 from numbanet.device import ZERO, device, unrolled
 from numbanet.tiles.instructions import (
@@ -37,11 +35,11 @@ def row_pitch(width: int) -> int:
 @cache
 def lane_rows(pitch: int):
     """Device function lane -> its row for ldmatrix: 16 rows, then the same at columns + 8."""
-    row, column = np.uint32(pitch), np.uint32(16)
+    row, column = pitch, 16
 
     @device
     def lane_rows(lane):
-        return np.uint32((lane & np.uint32(15)) * row + (lane >> np.uint32(4)) * column)
+        return (lane & 15) * row + (lane >> 4) * column
 
     return lane_rows
 
@@ -49,12 +47,12 @@ def lane_rows(pitch: int):
 @cache
 def lane_columns(pitch: int):
     """Device function lane -> its row for ldmatrix: 8 rows, these at columns + 8, then 8 more."""
-    row, column = np.uint32(pitch), np.uint32(16)
+    row, column = pitch, 16
 
     @device
     def lane_columns(lane):
-        of_16 = (lane & np.uint32(7)) + ((lane >> np.uint32(4)) << np.uint32(3))
-        return np.uint32(of_16 * row + ((lane >> np.uint32(3)) & np.uint32(1)) * column)
+        of_16 = (lane & 7) + ((lane >> 4) << 3)
+        return of_16 * row + ((lane >> 3) & 1) * column
 
     return lane_columns
 
@@ -92,9 +90,9 @@ def product(
         else:
             k, j = index // n_wide, index % n_wide
         if transposed:
-            b = ldmatrix(np.uint32(address + np.uint32(ROWS * pitch * j + 32 * k)))
+            b = ldmatrix(address + (ROWS * pitch * j + 32 * k))
         else:
-            b = ldmatrix_transposed(np.uint32(address + np.uint32(ROWS * pitch * k + 32 * j)))
+            b = ldmatrix_transposed(address + (ROWS * pitch * k + 32 * j))
         unrolled(n_fragments, multiply, k, j, b, words, sums)
 
     @device
@@ -136,7 +134,7 @@ def load_rows(n_wide: int):
 
     @device
     def load_block(k, address, words):
-        block = ldmatrix(np.uint32(address + np.uint32(32 * k)))
+        block = ldmatrix(address + 32 * k)
         words[4 * k], words[4 * k + 1], words[4 * k + 2], words[4 * k + 3] = block
 
     @device
@@ -154,21 +152,21 @@ def store_rows(n_wide: int, pitch: int):
     @device
     def store_block(k, address, words):
         block = words[4 * k], words[4 * k + 1], words[4 * k + 2], words[4 * k + 3]
-        stmatrix(np.uint32(address + np.uint32(32 * k)), block)
+        stmatrix(address + 32 * k, block)
 
     @device
     def store_one(q, address, words):
         offset = 32 * (q // 4) + 8 * pitch * (q % 2) + 16 * (q // 2 % 2)
-        store_word(np.uint32(address + np.uint32(offset)), words[q])
+        store_word(address + offset, words[q])
 
     @device
     def store_rows(rows, lane, words):
         if compute_capability() >= HOPPER:
-            unrolled(n_wide, store_block, np.uint32(rows + of_lane(lane)), words)
+            unrolled(n_wide, store_block, rows + of_lane(lane), words)
         else:
             warp_barrier()  # another lane's ldmatrix may have read here
-            row, column = lane >> np.uint32(2), lane & np.uint32(3)
-            place = row * np.uint32(pitch) + column * np.uint32(4)
-            unrolled(n_words, store_one, np.uint32(rows + place), words)
+            row, column = lane >> 2, lane & 3
+            place = row * pitch + column * 4
+            unrolled(n_words, store_one, rows + place, words)
 
     return store_rows

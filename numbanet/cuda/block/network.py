@@ -80,40 +80,40 @@ def forward(layout: FusedLayout, precision: str, n_fragments: int = 1):
 
     @device
     def read_fragment(fragment, address, words):
-        first = np.uint32(address + np.uint32(fragment * ROWS * feature_pitch))
+        first = address + fragment * ROWS * feature_pitch
         read(first, words[fragment * n_feature_words : (fragment + 1) * n_feature_words])
 
     @device
     def keep_fragment(fragment, address, lane, words):
-        first = np.uint32(address + np.uint32(fragment * ROWS * hidden_pitch))
+        first = address + fragment * ROWS * hidden_pitch
         store(first, lane, words[fragment * n_hidden_words : (fragment + 1) * n_hidden_words])
 
     @device
     def keep(k, shared, row, lane, words):
         if keeps:
-            place = np.uint32(rows[k]) + row * np.uint32(hidden_pitch)
-            unrolled(n_fragments, keep_fragment, np.uint32(shared + place), lane, words)
+            place = rows[k] + row * hidden_pitch
+            unrolled(n_fragments, keep_fragment, shared + place, lane, words)
 
     @device
     def middle(k, shared, row, lane, words, sums, params):
         if k > 0:
             here = matrix_of(k, k, k + 1, shared, params)
-            middle_product(words, np.uint32(here + of_hidden(lane)), sums)
+            middle_product(words, here + of_hidden(lane), sums)
             activate_hidden(sums, words)
             keep(k + 1, shared, row, lane, words)
 
     @device
     def forward(shared, row, lane, sums, params):
         words, hidden_sums = uint32_view(local_array(n_words)), local_array(n_sums)
-        place = np.uint32(features) + row * np.uint32(feature_pitch) + of_features(lane)
-        unrolled(n_fragments, read_fragment, np.uint32(shared + place), words)
+        place = features + row * feature_pitch + of_features(lane)
+        unrolled(n_fragments, read_fragment, shared + place, words)
         here = matrix_of(0, 0, 1, shared, params)
-        first_product(words, np.uint32(here + of_first(lane)), hidden_sums)
+        first_product(words, here + of_first(lane), hidden_sums)
         activate_hidden(hidden_sums, words)
         keep(1, shared, row, lane, words)
         unrolled(n_hidden, middle, shared, row, lane, words, hidden_sums, params)
         here = matrix_of(n_hidden, n_hidden, 0, shared, params)
-        last_product(words, np.uint32(here + of_hidden(lane)), sums)
+        last_product(words, here + of_hidden(lane), sums)
 
     return forward
 
@@ -130,9 +130,9 @@ def through_matrix(layout: FusedLayout, precision: str, k: int):
     @device
     def through_matrix(shared, row, lane, sums):
         words = uint32_view(local_array(n_words))
-        place = np.uint32(outputs) + row * np.uint32(out_pitch)
-        read(np.uint32(shared + place + of_row(lane)), words)
-        multiply(words, np.uint32(shared + np.uint32(weights) + of_matrix(lane)), sums)
+        place = outputs + row * out_pitch
+        read(shared + place + of_row(lane), words)
+        multiply(words, shared + weights + of_matrix(lane), sums)
 
     return through_matrix
 
@@ -148,12 +148,12 @@ def hidden_backward(layout: FusedLayout, precision: str, k: int):
 
     @device
     def hidden_backward(shared, row, lane):
-        sums, place = local_array(n_sums), row * np.uint32(pitch)
+        sums, place = local_array(n_sums), row * pitch
         through(shared, row, lane, sums)
         kept, words = uint32_view(local_array(n_words)), uint32_view(local_array(n_words))
-        read(np.uint32(shared + np.uint32(activations) + place + of_lane(lane)), kept)
+        read(shared + activations + place + of_lane(lane), kept)
         backward(sums, kept, words)
-        store(np.uint32(shared + np.uint32(activations) + place), lane, words)
+        store(shared + activations + place, lane, words)
 
     return hidden_backward
 
@@ -170,8 +170,8 @@ def features_backward(layout: FusedLayout, precision: str):
         sums, words = local_array(n_sums), uint32_view(local_array(n_words))
         through(shared, row, lane, sums)
         convert(sums, words)
-        place = np.uint32(features) + row * np.uint32(pitch)
-        store(np.uint32(shared + place), lane, words)
+        place = features + row * pitch
+        store(shared + place, lane, words)
 
     return features_backward
 
@@ -190,37 +190,35 @@ def weight_gradients(layout: FusedLayout, precision: str, k: int):
     add = add_outer_product(precision)
     n_samples = layout.group_threads
     n_steps = n_samples // ROWS
-    out_step, in_step = np.uint32(ROWS * out_pitch), np.uint32(ROWS * in_pitch)
+    out_step, in_step = ROWS * out_pitch, ROWS * in_pitch
     same_row = n_warps % m == 0  # all of a warp's blocks are of the same outputs
     whole = m * n % n_warps == 0
 
     @device
     def add_block(j, warp, a_address, b_address, a, sums):
-        block = np.uint32(warp + np.uint32(n_warps * j))
+        block = warp + n_warps * j
         if whole or block < np.uint32(m * n):
-            row, column = np.uint32(block % np.uint32(m)), np.uint32(block // np.uint32(m))
-            b = ldmatrix_transposed(np.uint32(b_address + column * np.uint32(32)))
+            row, column = block % m, block // m
+            b = ldmatrix_transposed(b_address + column * 32)
             if same_row:
                 add(a, b, sums, first + 8 * j)
             else:
-                other = ldmatrix_transposed(np.uint32(a_address + row * np.uint32(32)))
+                other = ldmatrix_transposed(a_address + row * 32)
                 add(other, b, sums, first + 8 * j)
 
     @device
     def weight_gradients(shared, warp, lane, sums):
-        first_row = np.uint32(warp // np.uint32(n_warps)) * np.uint32(n_samples)
-        warp = np.uint32(warp % np.uint32(n_warps))
-        a_address = np.uint32(shared + np.uint32(outputs) + of_outputs(lane))
-        b_address = np.uint32(shared + np.uint32(inputs) + of_inputs(lane))
-        a_address = np.uint32(a_address + first_row * np.uint32(out_pitch))
-        b_address = np.uint32(b_address + first_row * np.uint32(in_pitch))
-        a_row = (
-            np.uint32(np.uint32(warp % np.uint32(m)) * np.uint32(32)) if same_row else np.uint32(0)
-        )
+        first_row = warp // n_warps * n_samples
+        warp %= n_warps
+        a_address = shared + outputs + of_outputs(lane)
+        b_address = shared + inputs + of_inputs(lane)
+        a_address += first_row * out_pitch
+        b_address += first_row * in_pitch
+        a_row = warp % m * 32 if same_row else np.uint32(0)
         for _ in range(n_steps):
-            a = ldmatrix_transposed(np.uint32(a_address + a_row))
+            a = ldmatrix_transposed(a_address + a_row)
             unrolled(n_mine, add_block, warp, a_address, b_address, a, sums)
-            a_address, b_address = np.uint32(a_address + out_step), np.uint32(b_address + in_step)
+            a_address, b_address = a_address + out_step, b_address + in_step
 
     return weight_gradients
 
@@ -230,25 +228,25 @@ def flush_gradients(layout: FusedLayout, k: int):
     """Device function (warp, lane, sums, gradients): add the sums of matrix k to global memory."""
     m, n = layout.blocks[k]
     n_warps, first = layout.n_warps, layout.first_sums[k]
-    fan_in, n_pairs = np.uint32(layout.widths[k]), 4 * layout.blocks_per_warp[k]
-    start = np.uint32(sum(rows * columns for rows, columns in layout.model.network.shapes[:k]))
+    fan_in, n_pairs = layout.widths[k], 4 * layout.blocks_per_warp[k]
+    start = sum(rows * columns for rows, columns in layout.model.network.shapes[:k])
 
     @device
     def flush_pair(q, block, lane, sums, gradients):  # sums 2 q and 2 q + 1 of all of the warp's
         j, part = q // 4, q % 4
-        here = np.uint32(block + np.uint32(n_warps * j))
+        here = block + n_warps * j
         if here < np.uint32(m * n):
-            row = np.uint32(here % np.uint32(m)) * np.uint32(16) + (lane >> np.uint32(2))
-            row = np.uint32(row + np.uint32(8 * (part % 2)))
-            column = np.uint32(here // np.uint32(m)) * np.uint32(16)
-            column = np.uint32(column + np.uint32(2) * (lane & np.uint32(3)))
-            column = np.uint32(column + np.uint32(8 * (part // 2)))
-            i = np.uint32(start + row * fan_in + column)
+            row = here % m * 16 + (lane >> 2)
+            row += 8 * (part % 2)
+            column = here // m * 16
+            column += 2 * (lane & 3)
+            column += 8 * (part // 2)
+            i = start + row * fan_in + column
             reduce_pair(gradients, i, sums[first + 2 * q], sums[first + 2 * q + 1])
 
     @device
     def flush_gradients(warp, lane, sums, gradients):
-        of_group = np.uint32(warp % np.uint32(n_warps))
+        of_group = warp % n_warps
         unrolled(n_pairs, flush_pair, of_group, lane, sums, gradients)
 
     return flush_gradients

@@ -29,13 +29,13 @@ def for_each_output(n_outputs: int, body):
     sums, i the number of the sample, if it is `row` for the fragment's first one.
     """
     n_sums = 8 * -(-n_outputs // 16)
-    n_columns = np.uint32(n_outputs)
+    n_columns = n_outputs
 
     @device
     def at(e, lane, row, context):
         if 8 * (e // 4) < n_outputs:
-            i = np.uint32(row + (lane >> TWO) + np.uint32(8 * (e // 2 % 2)))
-            column = np.uint32(np.uint32(8 * (e // 4) + e % 2) + TWO * (lane & THREE))
+            i = row + (lane >> TWO) + 8 * (e // 2 % 2)
+            column = 8 * (e // 4) + e % 2 + TWO * (lane & THREE)
             if column < n_columns:
                 body(e, i, column, context)
 
@@ -56,7 +56,7 @@ def first_output(n_outputs: int, item_size: int = 4):
 
     @device
     def first_output(address, lane, row):
-        place = np.uint32((row + (lane >> TWO)) * np.uint32(n_outputs) + TWO * (lane & THREE))
+        place = (row + (lane >> TWO)) * n_outputs + TWO * (lane & THREE)
         return opaque(np.uint64(address + np.uint64(place) * np.uint64(item_size)))
 
     return first_output

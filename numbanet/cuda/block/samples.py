@@ -35,7 +35,7 @@ def store_pairs(n: int):
     def store_piece(k, address, words):
         i = 4 * k
         piece = words[i], words[i + 1], words[i + 2], words[i + 3]
-        store_words(np.uint32(address + np.uint32(16 * k)), piece)
+        store_words(address + 16 * k, piece)
 
     @device
     def store_pairs(address, words):
@@ -51,7 +51,7 @@ def load_pairs(n: int):
 
     @device
     def load_piece(k, address, words):
-        piece, i = load_words(np.uint32(address + np.uint32(16 * k))), 4 * k
+        piece, i = load_words(address + 16 * k), 4 * k
         words[i], words[i + 1], words[i + 2], words[i + 3] = piece
 
     @device
@@ -164,7 +164,7 @@ def encode_in_words(encoding: AbstractEncoding, precision: str):
         unrolled(n_constants, fill, y, words)
         if not in_pairs:
             unrolled(n_words, pack, 0, y, words)
-        words[0] = np.uint32(words[0] | nan_bits(check(x)))
+        words[0] = words[0] | nan_bits(check(x))
 
     return encode_in_words
 
@@ -275,7 +275,7 @@ def encode_backward_input(encoding: AbstractEncoding, precision: str):
 
     @device
     def encode_backward_input(inputs, params, words, factor, i, dl_dinput):
-        first = np.uint32(i * np.uint32(n_all_dims))
+        first = i * n_all_dims
         x, dl_dx = local_array(n_all_dims), local_array(n_all_dims)
         read(inputs, first, x)
         for d in range(n_all_dims):
@@ -283,6 +283,6 @@ def encode_backward_input(encoding: AbstractEncoding, precision: str):
         add_all_shares(x, params, words, dl_dx)
         row = float_vector(dl_dinput, n_all_dims)
         for d in range(n_all_dims):
-            row[np.uint32(first + np.uint32(d))] = factor * dl_dx[d]
+            row[first + d] = factor * dl_dx[d]
 
     return encode_backward_input

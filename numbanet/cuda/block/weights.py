@@ -52,7 +52,7 @@ def load_weights(layout: FusedLayout):
 
     @device
     def load_one(k, thread, params, shared):
-        load(k, thread, params, np.uint32(shared + np.uint32(places[k])))
+        load(k, thread, params, shared + places[k])
 
     @device
     def load_weights(thread, params, shared):
@@ -90,8 +90,8 @@ def matrix(layout: FusedLayout):
     def resident(k, turn, following, shared, params):
         place = np.uint32(0)
         if k > 0:
-            place = np.uint32(np.uint32(first) + np.uint32(k - 1) * np.uint32(middle_bytes))
-        return np.uint32(shared + place)
+            place = first + np.uint32(k - 1) * middle_bytes
+        return shared + place
 
     return resident
 

@@ -8,8 +8,6 @@ dimension; addresses point at the encoding's own first input, feature and parame
 
 from functools import cache
 
-import numpy as np
-
 from numbanet.cuda.launch.rows import add_to_row, read_features, read_row, write_features
 from numbanet.cuda.launch.threads import block_index_y, thread_number
 from numbanet.cuda.launch.types import Address, Float, UInt
@@ -39,11 +37,11 @@ def forward_kernel(part: Part, n_columns: int, params_storage: str, features_sto
         i, partition = thread_number(), block_index_y()
         if i < n:
             x, y = local_array(n_columns), local_array(width)
-            read(px, np.uint32(i * np.uint32(n_columns)), x)
+            read(px, i * n_columns, x)
             mine = x[first_dim : first_dim + n_dims]
             partition_forward(partition, mine, params_vector(pparams, n_params), y)
             spoil(check(x), y)
-            start = np.uint32(i * sample_step + np.uint32(partition * width) * feature_step)
+            start = i * sample_step + partition * width * feature_step
             write(py, start, feature_step, y)
 
     encoding_forward.__qualname__ = f"{name_of(encoding)}_forward"
@@ -70,14 +68,14 @@ def backward_params_kernel(
         i, partition = thread_number(), block_index_y()
         if i < n:
             x, dl_dy = local_array(n_dims), local_array(width)
-            read(px, np.uint32(i * n_columns), x)
-            start = np.uint32(i * sample_step + np.uint32(partition * width) * feature_step)
+            read(px, i * n_columns, x)
+            start = i * sample_step + partition * width * feature_step
             read_dl_dy(pdl_dy, start, feature_step, dl_dy)
             for k in range(width):
                 dl_dy[k] *= factor
             params = params_vector(pparams, n_params)
             dl_dparams = gradients_vector(pdl_dparams, n_params)
-            backward(partition, np.uint32(first + i), n_all, x, params, dl_dy, dl_dparams)
+            backward(partition, first + i, n_all, x, params, dl_dy, dl_dparams)
 
     encoding_backward_params.__qualname__ = f"{name_of(encoding)}_backward_params"
     return encoding_backward_params
@@ -101,11 +99,11 @@ def backward_input_kernel(encoding: AbstractEncoding, params_storage: str, featu
         i, partition = thread_number(), block_index_y()
         if i < n:
             x, dl_dx, dl_dy = local_array(n_dims), local_array(n_dims), local_array(width)
-            read(px, np.uint32(i * n_columns), x)
-            start = np.uint32(i * sample_step + np.uint32(partition * width) * feature_step)
+            read(px, i * n_columns, x)
+            start = i * sample_step + partition * width * feature_step
             read_dl_dy(pdl_dy, start, feature_step, dl_dy)
             backward(partition, x, params_vector(pparams, n_params), dl_dy, dl_dx)
-            add(pdl_dx, np.uint32(i * n_columns), dl_dx, factor)
+            add(pdl_dx, i * n_columns, dl_dx, factor)
 
     encoding_backward_input.__qualname__ = f"{name_of(encoding)}_backward_input"
     return encoding_backward_input
@@ -133,10 +131,10 @@ def double_backward_input_kernel(
         if i < n:
             x, dl_ddx, dl_dx = local_array(n_dims), local_array(n_dims), local_array(n_dims)
             dl_dy, dl_ddy = local_array(width), local_array(width)
-            row = np.uint32(i * n_columns)
+            row = i * n_columns
             read(px, row, x)
             read(pdl_ddx, row, dl_ddx)
-            start = np.uint32(i * sample_step + np.uint32(partition * width) * feature_step)
+            start = i * sample_step + partition * width * feature_step
             read_dl_dy(pdl_dy, start, feature_step, dl_dy)
             params = params_vector(pparams, n_params)
             backward(partition, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx)
@@ -166,10 +164,10 @@ def double_backward_params_kernel(
         i, partition = thread_number(), block_index_y()
         if i < n:
             x, dl_ddx, dl_dy = local_array(n_dims), local_array(n_dims), local_array(width)
-            row = np.uint32(i * n_columns)
+            row = i * n_columns
             read(px, row, x)
             read(pdl_ddx, row, dl_ddx)
-            start = np.uint32(i * sample_step + np.uint32(partition * width) * feature_step)
+            start = i * sample_step + partition * width * feature_step
             read_dl_dy(pdl_dy, start, feature_step, dl_dy)
             for k in range(width):
                 dl_dy[k] *= factor

@@ -27,7 +27,7 @@ from numbanet.storage.views import VECTORS, float_vector
 
 SAMPLE_COLUMNS, WEIGHT_COLUMNS = 128, 64  # of results that are samples, and weights
 N_RESIDENT = 4  # blocks of a multiprocessor
-ONE = np.uint32(1)
+ONE = 1
 NOTHING = np.uint32(0)
 
 
@@ -86,11 +86,11 @@ def sample_product(precision: str, finish: Callable, transposed: bool):
         first_row, first_column, row, column = place
         n_rows, n, pitch = ends
         r, c = k // column_pairs, k % column_pairs
-        o = np.uint32(first_row + row + np.uint32(r // 2 * 32 + r % 2))
-        i = np.uint32(first_column + column + np.uint32(32 * c))
+        o = first_row + row + (r // 2 * 32 + r % 2)
+        i = first_column + column + 32 * c
         if (o < n_rows) & (i < n):
-            both = np.uint32(i + ONE) < n
-            finish(y, kept, np.uint32(o * pitch + i), sums[2 * k], sums[2 * k + 1], both)
+            both = i + ONE < n
+            finish(y, kept, o * pitch + i, sums[2 * k], sums[2 * k + 1], both)
 
     def sample_product(pweights, px, py, pkept, n_rows, depth, n, pitch):
         weights, x = bits(pweights, n_rows * depth), bits(px, depth * pitch)
@@ -144,18 +144,18 @@ def weight_gradients(precision: str, fan_out: int, fan_in: int) -> Product:
         dl_dy, x = bits(pdy, fan_out * pitch), bits(px, fan_in * pitch)
         dl_dweights = float_vector(pdw, fan_out * fan_in)
         first_row, first_column = position(fan_out)
-        first_sample = np.uint32(block_index_z() * n_each)
-        samples = first_sample, min(n, np.uint32(first_sample + n_each))
+        first_sample = block_index_z() * n_each
+        samples = first_sample, min(n, first_sample + n_each)
         sums = local_array(n_all_sums)
         a, b = (dl_dy, pitch, first_row, fan_out), (x, pitch, first_column, fan_in)
         product(a, b, samples, sums)
         row, column = thread_position()
         for r in range(n_rows_each):
-            o = np.uint32(first_row + row + np.uint32(r // 2 * 32 + r % 2))
+            o = first_row + row + (r // 2 * 32 + r % 2)
             for c in range(n_sums):
-                k = np.uint32(first_column + column + np.uint32(c // 2 * 32 + c % 2))
+                k = first_column + column + (c // 2 * 32 + c % 2)
                 if (o < fan_out) & (k < fan_in):
-                    i = np.uint32(o * fan_in + k)
+                    i = o * fan_in + k
                     reduce_one(dl_dweights, i, factor * sums[r * n_sums + c])
 
     tile = ROWS, WEIGHT_COLUMNS, DEPTH, N_THREADS, N_RESIDENT

@@ -23,7 +23,7 @@ N_THREADS = 256  # 16 x 16: a thread's rows and columns are pairs, 32 apart
 DEPTH = 16
 ROWS = 64
 PAD = 2  # keeps pairs aligned, and puts 16 steps of the depth and 2 neighbours into 32 banks
-TWO, SIXTEEN = np.uint32(2), np.uint32(16)
+TWO, SIXTEEN = 2, 16
 NOTHING = np.uint32(0)
 
 # How a number is fetched before anything waits for it: its bits, and what they mean.
@@ -39,14 +39,14 @@ def operand(precision: str, size: int, along_depth: bool):
     """
     to_float = FROM_BITS[precision]
     per_thread = size * DEPTH // N_THREADS
-    shared_pitch = np.uint32(size + PAD)
-    n_lanes = np.uint32(DEPTH if along_depth else size)
+    shared_pitch = size + PAD
+    n_lanes = DEPTH if along_depth else size
     step = np.uint32(N_THREADS // (DEPTH if along_depth else size))
 
     @device
     def position(j):  # of a thread's j-th element in the tile
-        lane = np.uint32(thread_index() % n_lanes)
-        other = np.uint32(thread_index() // n_lanes + np.uint32(j) * step)
+        lane = thread_index() % n_lanes
+        other = thread_index() // n_lanes + j * step
         if along_depth:
             return other, lane
         return lane, other
@@ -56,8 +56,8 @@ def operand(precision: str, size: int, along_depth: bool):
         bits = uint32_view(fetched)
         for j in range(per_thread):
             side, depth = position(j)
-            side, depth = np.uint32(side + first), np.uint32(depth + first_depth)
-            i = np.uint32(side * pitch + depth) if along_depth else np.uint32(depth * pitch + side)
+            side, depth = side + first, depth + first_depth
+            i = side * pitch + depth if along_depth else depth * pitch + side
             bits[j] = NOTHING
             if (side < end) & (depth < end_depth):
                 bits[j] = source[i]
@@ -67,7 +67,7 @@ def operand(precision: str, size: int, along_depth: bool):
         bits = uint32_view(fetched)
         for j in range(per_thread):
             side, depth = position(j)
-            tile[np.uint32(depth * shared_pitch + side)] = to_float(bits[j])
+            tile[depth * shared_pitch + side] = to_float(bits[j])
 
     return fetch, deposit
 
@@ -115,7 +115,7 @@ def tile_product(n_columns: int):
 @device
 def thread_position():  # the first row and column of a thread in its block's tile
     t = thread_index()
-    return np.uint32(TWO * (t // SIXTEEN)), np.uint32(TWO * (t % SIXTEEN))
+    return TWO * (t // SIXTEEN), TWO * (t % SIXTEEN)
 
 
 @cache
@@ -131,7 +131,7 @@ def block_product(precision: str, n_columns: int, a_along_depth: bool, b_along_d
     a_size, b_size = (ROWS + PAD) * DEPTH, (n_columns + PAD) * DEPTH
     a_fetched, b_fetched = ROWS * DEPTH // N_THREADS, n_columns * DEPTH // N_THREADS
     n_sums = ROWS * n_columns // N_THREADS
-    step = np.uint32(DEPTH)
+    step = DEPTH
 
     @device
     def block_product(a, b, depths, sums):
@@ -148,7 +148,7 @@ def block_product(precision: str, n_columns: int, a_along_depth: bool, b_along_d
             deposit_a(next_a, a_tile)
             deposit_b(next_b, b_tile)
             barrier()
-            depth = np.uint32(depth + step)
+            depth += step
             if depth < end:
                 fetch_a(a_array, a_pitch, a_first, a_end, depth, end, next_a)
                 fetch_b(b_array, b_pitch, b_first, b_end, depth, end, next_b)

@@ -16,8 +16,8 @@ from numbanet.losses.base import AbstractLoss, ElementwiseLoss
 from numbanet.storage.access import load, store
 from numbanet.storage.views import VECTORS, float_vector
 
-WARP_MASK = np.uint32(31)
-LOG2_WARP = np.uint32(5)
+WARP_MASK = 31
+LOG2_WARP = 5
 AT_ONCE = 8  # outputs of a sample that a thread asks memory for
 
 
@@ -34,13 +34,13 @@ def loss_of_elements(loss: ElementwiseLoss, n_outputs: int, has_pdf: bool, n: in
     def loss_of_elements(first, y, i, pitch, targets, pdf, scale, dl_dy):
         predicted, wanted, density = local_array(n), local_array(n), local_array(n)
         for j in range(n):
-            here = np.uint32(np.uint32(first + j) * pitch + i)
-            there = np.uint32(i * np.uint32(n_outputs) + np.uint32(first + j))
+            here = (first + j) * pitch + i
+            there = i * n_outputs + (first + j)
             predicted[j], wanted[j] = load(y, here), targets[there]
             density[j] = pdf[there] if has_pdf else ONE
         total = ZERO
         for j in range(n):
-            here = np.uint32(np.uint32(first + j) * pitch + i)
+            here = (first + j) * pitch + i
             value, gradient = value_and_gradient(predicted[j], wanted[j], density[j])
             store(dl_dy, here, scale * gradient)
             total += value
@@ -110,10 +110,10 @@ def loss_kernel(loss: AbstractLoss, n_outputs: int, has_pdf: bool, precision: st
         i, total = thread_number(), ZERO
         while i < n:
             total += row(y, i, pitch, targets, pdf, scale, dl_dy)
-            i = np.uint32(i + n_threads())
+            i += n_threads()
         total = warp_sum(total)
-        if np.uint32(thread_index() & WARP_MASK) == np.uint32(0):
-            sums[np.uint32(thread_number() >> LOG2_WARP)] = total
+        if (thread_index() & WARP_MASK) == 0:
+            sums[thread_number() >> LOG2_WARP] = total
 
     loss_and_gradient.__qualname__ = f"{type(loss).__name__}_loss"
     return loss_and_gradient
@@ -131,8 +131,8 @@ def external_kernel(n_outputs: int, precision: str):
         i = thread_number()
         if i < n:
             for k in range(n_outputs):
-                there = np.uint32(i * np.uint32(n_outputs) + np.uint32(k))
-                store(dl_dy, np.uint32(np.uint32(k) * pitch + i), scale * external_dl_dy[there])
+                there = i * n_outputs + k
+                store(dl_dy, k * pitch + i, scale * external_dl_dy[there])
 
     return external_gradient
 
@@ -140,14 +140,14 @@ def external_kernel(n_outputs: int, precision: str):
 @cache
 def outputs_kernel(n_outputs: int, precision: str, storage: str = "float32"):
     """(y, n, pitch, outputs): outputs in rows of samples, stored so; one thread for each."""
-    vector, rows, width = VECTORS[precision], VECTORS[storage], np.uint32(n_outputs)
+    vector, rows, width = VECTORS[precision], VECTORS[storage], n_outputs
 
     def outputs_in_rows(py: Address, n: UInt, pitch: UInt, poutputs: Address):
         y, outputs = vector(py, n), rows(poutputs, n)
         i = thread_number()
-        if i < np.uint32(n * width):
-            row = np.uint32(i // width)
-            column = np.uint32(i - np.uint32(row * width))
-            store(outputs, i, load(y, np.uint32(np.uint32(column * pitch) + row)))
+        if i < n * width:
+            row = i // width
+            column = i - row * width
+            store(outputs, i, load(y, column * pitch + row))
 
     return outputs_in_rows

@@ -8,8 +8,6 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
-
 from numbanet.activations import Activation
 from numbanet.architecture import AMPERE, reaches
 from numbanet.cuda.chain import fma, tensor
@@ -21,28 +19,28 @@ from numbanet.device import device
 from numbanet.storage.access import load, load_pair, store
 from numbanet.storage.views import VECTORS
 
-ONE, TWO = np.uint32(1), np.uint32(2)
+ONE, TWO = 1, 2
 N_THREADS = 256  # of the activation of the output
 
 
 @device
 def row_and_column(i, pitch):
-    return np.uint32(i // pitch), np.uint32(i % pitch)
+    return i // pitch, i % pitch
 
 
 @cache
 def activation_backward(precision: str, activation: Activation):
     """Kernel (dl_dy, kept, n_rows, n, pitch): the chain rule through an activation, in place."""
     vector, finish = VECTORS[precision], finish_backward(activation)
-    n_threads = np.uint32(N_THREADS)
+    n_threads = N_THREADS
 
     def activation_backward(pdy, pkept, n_rows, n, pitch):
         dl_dy, kept = vector(pdy, n_rows * pitch), vector(pkept, n_rows * pitch)
-        i = np.uint32(TWO * (block_index() * n_threads + thread_index()))
+        i = TWO * (block_index() * n_threads + thread_index())
         row, column = row_and_column(i, pitch)
         if (row < n_rows) & (column < n):
             low, high = load_pair(dl_dy, i)
-            finish(dl_dy, kept, i, low, high, np.uint32(column + ONE) < n)
+            finish(dl_dy, kept, i, low, high, column + ONE < n)
 
     activation_backward.__qualname__ = f"activation_backward_{activation.name}_{precision}"
     return activation_backward
@@ -52,12 +50,12 @@ def activation_backward(precision: str, activation: Activation):
 def activate_tangents(precision: str, activation: Activation):
     """Kernel (before, kept, after, n_rows, n, pitch): tangents of x to those of y."""
     vector, backward = VECTORS[precision], activation.backward
-    n_threads = np.uint32(N_THREADS)
+    n_threads = N_THREADS
 
     def activate_tangents(pbefore, pkept, pafter, n_rows, n, pitch):
         n_all = n_rows * pitch
         before, kept, after = vector(pbefore, n_all), vector(pkept, n_all), vector(pafter, n_all)
-        i = np.uint32(block_index() * n_threads + thread_index())
+        i = block_index() * n_threads + thread_index()
         row, column = row_and_column(i, pitch)
         if (row < n_rows) & (column < n):
             store(after, i, backward(load(before, i), load(kept, i)))
@@ -73,13 +71,13 @@ def activate_tangents_backward(precision: str, activation: Activation):
     The chain rule in place, for the gradients of y and of its tangents; `tangents` are those of x.
     """
     vector, backward, second = VECTORS[precision], activation.backward, activation.second
-    n_threads = np.uint32(N_THREADS)
+    n_threads = N_THREADS
 
     def activate_tangents_backward(pvalues, ptangents, pbefore, pkept, n_rows, n, pitch):
         n_all = n_rows * pitch
         dl_dvalues, dl_dtangents = vector(pvalues, n_all), vector(ptangents, n_all)
         before, kept = vector(pbefore, n_all), vector(pkept, n_all)
-        i = np.uint32(block_index() * n_threads + thread_index())
+        i = block_index() * n_threads + thread_index()
         row, column = row_and_column(i, pitch)
         if (row < n_rows) & (column < n):
             x, dl_dtangent = load(kept, i), load(dl_dtangents, i)

@@ -43,8 +43,8 @@ def block_position(tile_rows: int, tile_columns: int):
 
     @device
     def block_position(n_rows):
-        n_tiles = np.uint32(np.uint32(n_rows + tile_rows - one) // tile_rows)
-        row, column = np.uint32(block_index() % n_tiles), np.uint32(block_index() // n_tiles)
-        return np.uint32(row * tile_rows), np.uint32(column * tile_columns)
+        n_tiles = (n_rows + tile_rows - one) // tile_rows
+        row, column = block_index() % n_tiles, block_index() // n_tiles
+        return row * tile_rows, column * tile_columns
 
     return block_position

@@ -43,7 +43,7 @@ N_SAMPLES = 128
 DEPTH, SAMPLE_DEPTH = 32, 64  # of a stage, where the depth is a width, and where it is the samples
 RESIDENT_THREADS = 512  # of a multiprocessor
 MAX_REGISTERS = 65536 // RESIDENT_THREADS
-NOTHING, ONE = np.uint32(0), np.uint32(1)
+NOTHING, ONE = np.uint32(0), 1
 TO_WORD = {"float16": floats_to_float16_pair, "bfloat16": floats_to_bfloat16_pair}
 FROM_WORD = {"float16": float16_pair_to_floats, "bfloat16": bfloat16_pair_to_floats}
 
@@ -66,7 +66,7 @@ def through_tile(precision: str, layout: TileLayout, value):
     @device
     def put(j, tile, sums):
         i, row, column = pair_of(j)
-        place = np.uint32(tile + np.uint32(row * eight_rows + column * 16))
+        place = tile + (row * eight_rows + column * 16)
         low, high = value(place, sums[i], sums[i + 1])
         store_word(place, to_word(low, high))
 
@@ -74,8 +74,8 @@ def through_tile(precision: str, layout: TileLayout, value):
     def through_tile(tile, sums):
         first_row, first_column = position()
         row, column = lane_position()
-        row, column = np.uint32(row + first_row), np.uint32(column + first_column)
-        unrolled(n_pairs, put, np.uint32(tile + address(row, column)), sums)
+        row, column = row + first_row, column + first_column
+        unrolled(n_pairs, put, tile + address(row, column), sums)
 
     return through_tile
 
@@ -161,12 +161,12 @@ def sample_product(precision: str, tile_rows: int, transposed: bool, loads_kept:
     n_stage_bytes = stage_bytes(left, right)
     offset = n_stage_bytes if loads_kept else 0  # the stages are free when the tile is written
     shared_bytes = max(n_stage_bytes, offset + layout.n_bytes)
-    tile_offset = np.uint32(offset)
+    tile_offset = offset
 
     def sample_product(weights, x, y, kept, n_rows, depth, n, pitch):
         first_row, first_column = position(n_rows)
         rows, columns = (first_row, n_rows), (first_column, n)
-        tile = np.uint32(shared_memory() + tile_offset)
+        tile = shared_memory() + tile_offset
         if loads_kept:  # they arrive with the operands
             load_tile(tile, kept, pitch, rows, columns)
         sums = local_array(n_sums)
@@ -221,31 +221,31 @@ def weight_gradients_of_tile(precision: str, tile_rows: int, tile_columns: int) 
     @device
     def add_pair(j, dl_dweights, in_pairs, factor, first_row, first_column, fan_out, fan_in, sums):
         i, row, column = pair_of(j)
-        o = np.uint32(first_row + np.uint32(8 * row))
-        k = np.uint32(first_column + np.uint32(8 * column))
+        o = first_row + 8 * row
+        k = first_column + 8 * column
         if (o < fan_out) & (k < fan_in):
-            at = np.uint32(o * fan_in + k)
+            at = o * fan_in + k
             low, high = factor * sums[i], factor * sums[i + 1]
             if in_pairs:
                 reduce_pair(dl_dweights, at, low, high)
             else:
                 reduce_one(dl_dweights, at, low)
-                if np.uint32(k + ONE) < fan_in:
-                    reduce_one(dl_dweights, np.uint32(at + ONE), high)
+                if k + ONE < fan_in:
+                    reduce_one(dl_dweights, at + ONE, high)
 
     def weight_gradients(dl_dy, x, pdw, factor, fan_out, fan_in, n, pitch, n_each):
         dl_dweights = float_vector(pdw, fan_out * fan_in)
         first_row, first_column = tile_position(fan_out)
-        first_sample = np.uint32(block_index_z() * n_each)
-        samples = first_sample, min(n, np.uint32(first_sample + n_each))
-        in_pairs = (np.uint32(fan_in & ONE) == NOTHING) & (pdw % np.uint64(8) == np.uint64(0))
+        first_sample = block_index_z() * n_each
+        samples = first_sample, min(n, first_sample + n_each)
+        in_pairs = ((fan_in & ONE) == NOTHING) & (pdw % np.uint64(8) == np.uint64(0))
         sums = local_array(n_sums)
         a, b = (dl_dy, pitch, first_row, fan_out), (x, pitch, first_column, fan_in)
         multiply(a, b, samples, sums)
         warp_row, warp_column = position()
         row, column = lane_position()
-        row = np.uint32(row + np.uint32(warp_row + first_row))
-        column = np.uint32(column + np.uint32(warp_column + first_column))
+        row += warp_row + first_row
+        column += warp_column + first_column
         unrolled(
             n_pairs, add_pair, dl_dweights, in_pairs, factor, row, column, fan_out, fan_in, sums
         )

@@ -25,8 +25,8 @@ from numbanet.tiles.instructions import (
 
 WARP_ROWS, WARPS_ACROSS = 32, 2
 N_STAGES = 2
-NOTHING, TWO, THREE, FOUR = np.uint32(0), np.uint32(2), np.uint32(3), np.uint32(4)
-FIVE, SEVEN, EIGHT, THIRTY_ONE = np.uint32(5), np.uint32(7), np.uint32(8), np.uint32(31)
+NOTHING, TWO, THREE, FOUR = np.uint32(0), 2, 3, 4
+FIVE, SEVEN, EIGHT, THIRTY_ONE = 5, 7, 8, 31
 
 
 def n_threads_of(n_rows: int) -> int:
@@ -94,17 +94,17 @@ def fragments(operand: Operand):
 
     @device
     def lane_address(side):
-        lane = np.uint32(thread_index() & THIRTY_ONE)
-        second, third = np.uint32(lane & EIGHT), np.uint32(np.uint32(lane >> FOUR) << THREE)
-        outer = np.uint32(np.uint32(lane & SEVEN) + (second if second_is_outer else third))
+        lane = thread_index() & THIRTY_ONE
+        second, third = lane & EIGHT, lane >> FOUR << THREE
+        outer = (lane & SEVEN) + (second if second_is_outer else third)
         inner = third if second_is_outer else second
         if along_depth:
-            return address(np.uint32(outer + side), inner)
-        return address(outer, np.uint32(inner + side))
+            return address(outer + side, inner)
+        return address(outer, inner + side)
 
     @device
     def load(address, k, s):
-        return load_four(np.uint32(address + np.uint32(k * depth_step + s * side_step)))
+        return load_four(address + (k * depth_step + s * side_step))
 
     return lane_address, load
 
@@ -158,14 +158,14 @@ def set_zero(k, sums):
 @cache
 def warp_position(n_columns: int):
     """Device function (): the first row and column of a warp in its block's tile."""
-    warp_columns, warps_across = np.uint32(n_columns // WARPS_ACROSS), np.uint32(WARPS_ACROSS)
-    warp_rows = np.uint32(WARP_ROWS)
+    warp_columns, warps_across = n_columns // WARPS_ACROSS, WARPS_ACROSS
+    warp_rows = WARP_ROWS
 
     @device
     def warp_position():
-        warp = np.uint32(thread_index() >> FIVE)
-        row, column = np.uint32(warp // warps_across), np.uint32(warp % warps_across)
-        return np.uint32(row * warp_rows), np.uint32(column * warp_columns)
+        warp = thread_index() >> FIVE
+        row, column = warp // warps_across, warp % warps_across
+        return row * warp_rows, column * warp_columns
 
     return warp_position
 
@@ -173,7 +173,7 @@ def warp_position(n_columns: int):
 @device
 def lane_position():  # the row and column of a lane's first sum in a tile of 16 x 8
     t = thread_index()
-    return np.uint32(np.uint32(t & THIRTY_ONE) >> TWO), np.uint32(TWO * np.uint32(t & THREE))
+    return (t & THIRTY_ONE) >> TWO, TWO * (t & THREE)
 
 
 @cache
@@ -211,9 +211,9 @@ def tensor_product(precision: str, left: Operand, right: Operand):
     right_lane, _ = fragments(right)
     multiply, position = stage_product(precision, left, right), warp_position(right.size)
     n_sums = left.size * right.size // n_threads
-    right_offset = np.uint32(left.layout.n_bytes)
-    second_stage = np.uint32(left.layout.n_bytes + right.layout.n_bytes)
-    step = np.uint32(left.depth)
+    right_offset = left.layout.n_bytes
+    second_stage = left.layout.n_bytes + right.layout.n_bytes
+    step = left.depth
 
     @device
     def tensor_product(a, b, depths, sums):
@@ -221,27 +221,27 @@ def tensor_product(precision: str, left: Operand, right: Operand):
         stages = shared_memory()
         unrolled(n_sums, set_zero, sums)
         load_left(stages, a, depth, end)
-        load_right(np.uint32(stages + right_offset), b, depth, end)
+        load_right(stages + right_offset, b, depth, end)
         close_group()
-        if np.uint32(depth + step) < end:
-            stage = np.uint32(stages + second_stage)
-            load_left(stage, a, np.uint32(depth + step), end)
-            load_right(np.uint32(stage + right_offset), b, np.uint32(depth + step), end)
+        if depth + step < end:
+            stage = stages + second_stage
+            load_left(stage, a, depth + step, end)
+            load_right(stage + right_offset, b, depth + step, end)
         close_group()
         row, column = position()
-        left_address, right_address = left_lane(row), np.uint32(right_lane(column) + right_offset)
+        left_address, right_address = left_lane(row), right_lane(column) + right_offset
         offset = NOTHING
         while depth < end:
             wait_for_older_groups()
             barrier()
-            stage = np.uint32(stages + offset)
-            multiply(np.uint32(stage + left_address), np.uint32(stage + right_address), sums)
+            stage = stages + offset
+            multiply(stage + left_address, stage + right_address, sums)
             barrier()
-            depth = np.uint32(depth + step)
-            if np.uint32(depth + step) < end:
-                load_left(stage, a, np.uint32(depth + step), end)
-                load_right(np.uint32(stage + right_offset), b, np.uint32(depth + step), end)
+            depth += step
+            if depth + step < end:
+                load_left(stage, a, depth + step, end)
+                load_right(stage + right_offset, b, depth + step, end)
             close_group()
-            offset = np.uint32(second_stage - offset)
+            offset = second_stage - offset
 
     return tensor_product

@@ -15,7 +15,7 @@ from numbanet.tiles.instructions import copy_bytes, load_words, store_words, sto
 
 CHUNK = 8  # halves
 LINE_BYTES, PAD_BYTES = 128, 16
-NOTHING, ONE, TWO, FOUR = np.uint32(0), np.uint32(1), np.uint32(2), np.uint32(4)
+NOTHING, ONE, TWO, FOUR = np.uint32(0), 1, np.uint32(2), np.uint32(4)
 SIX, EIGHT, SIXTEEN = np.uint32(6), np.uint32(8), np.uint32(16)
 HALF_BYTES, ALIGNMENT_MASK = np.uint64(2), np.uint64(15)
 
@@ -47,14 +47,14 @@ class TileLayout:
 @cache
 def place_in_tile(layout: TileLayout):
     """Device function (outer, inner): the bytes from the start of the tile to an element."""
-    per_line = np.uint32(layout.rows_per_line)
-    line_bytes = np.uint32(layout.offset(layout.rows_per_line))
-    row_bytes = np.uint32(2 * layout.n_inner)
+    per_line = layout.rows_per_line
+    line_bytes = layout.offset(layout.rows_per_line)
+    row_bytes = 2 * layout.n_inner
 
     @device
     def place_in_tile(outer, inner):
-        line, row = np.uint32(outer // per_line), np.uint32(outer % per_line)
-        return np.uint32(line * line_bytes + row * row_bytes + TWO * inner)
+        line, row = outer // per_line, outer % per_line
+        return line * line_bytes + row * row_bytes + TWO * inner
 
     return place_in_tile
 
@@ -62,12 +62,12 @@ def place_in_tile(layout: TileLayout):
 @cache
 def chunk_position(layout: TileLayout):
     """Device function (): the row and column of a thread's first chunk in a tile."""
-    n_lanes = np.uint32(layout.n_inner // CHUNK)
+    n_lanes = layout.n_inner // CHUNK
 
     @device
     def chunk_position():
         t = thread_index()
-        return np.uint32(t // n_lanes), np.uint32(EIGHT * np.uint32(t % n_lanes))
+        return t // n_lanes, EIGHT * (t % n_lanes)
 
     return chunk_position
 
@@ -88,9 +88,9 @@ def load_half(source, i, is_there):  # 16 bits, in a word
 
 @device
 def load_two_halves(source, i, n_left, k):
-    low = load_half(source, np.uint32(i + k), n_left > k)
-    high = load_half(source, np.uint32(i + k + ONE), n_left > np.uint32(k + ONE))
-    return np.uint32(low | np.uint32(high << SIXTEEN))
+    low = load_half(source, i + k, n_left > k)
+    high = load_half(source, i + k + ONE, n_left > k + ONE)
+    return low | (high << SIXTEEN)
 
 
 @cache
@@ -107,11 +107,11 @@ def tile_loader(layout: TileLayout, n_threads: int, any_address: bool = False):
     @device
     def load_chunk(j, source, places, row, end, n_left, is_aligned):
         target, first, row_numbers = places
-        n_here = n_left if np.uint32(row + np.uint32(j * n_rows)) < end else NOTHING
-        there = np.uint32(target + np.uint32(j * offset))
-        i = np.uint32(first + np.uint32(j) * row_numbers)
+        n_here = n_left if row + j * n_rows < end else NOTHING
+        there = target + j * offset
+        i = first + j * row_numbers
         if is_aligned:
-            copy_bytes(there, source + HALF_BYTES * np.uint64(i), np.uint32(TWO * n_here))
+            copy_bytes(there, source + HALF_BYTES * np.uint64(i), TWO * n_here)
         else:
             words = (
                 load_two_halves(source, i, n_here, NOTHING),
@@ -126,13 +126,13 @@ def tile_loader(layout: TileLayout, n_threads: int, any_address: bool = False):
         first_outer, outer_end = outer_range
         first_inner, inner_end = inner_range
         outer, inner = position()
-        target = np.uint32(tile + address(outer, inner))
-        outer, inner = np.uint32(outer + first_outer), np.uint32(inner + first_inner)
-        n_left = min(np.uint32(inner_end - inner), EIGHT) if inner < inner_end else NOTHING
-        first, row_numbers = np.uint32(outer * pitch + inner), np.uint32(np.uint32(n_rows) * pitch)
+        target = tile + address(outer, inner)
+        outer, inner = outer + first_outer, inner + first_inner
+        n_left = min(inner_end - inner, EIGHT) if inner < inner_end else NOTHING
+        first, row_numbers = outer * pitch + inner, n_rows * pitch
         is_aligned = True
         if any_address:
-            is_aligned = (np.uint32(pitch % EIGHT) == NOTHING) & (
+            is_aligned = (pitch % EIGHT == NOTHING) & (
                 np.uint64(source & ALIGNMENT_MASK) == np.uint64(0)
             )
         places = target, first, row_numbers
@@ -143,7 +143,7 @@ def tile_loader(layout: TileLayout, n_threads: int, any_address: bool = False):
 
 @device
 def half_of(words, j):  # the j-th of eight, as 16 bits
-    return np.uint16(np.uint32(words[j // 2] >> (SIXTEEN * np.uint32(j % 2))))
+    return np.uint16(words[j // 2] >> (SIXTEEN * (j % 2)))
 
 
 @cache
@@ -158,22 +158,22 @@ def tile_storer(layout: TileLayout, n_threads: int):
     @device
     def store_half(j, target, i, words, n_left):
         if np.uint32(j) < n_left:
-            bfloat_vector(target, i + EIGHT)[np.uint32(i + np.uint32(j))] = half_of(words, j)
+            bfloat_vector(target, i + EIGHT)[i + j] = half_of(words, j)
 
     @device
     def tile_storer(tile, target, pitch, rows, columns):
         first_row, row_end = rows
         first_column, column_end = columns
         row, column = position()
-        source = np.uint32(tile + address(row, column))
-        row, column = np.uint32(row + first_row), np.uint32(column + first_column)
-        first, row_numbers = np.uint32(row * pitch + column), np.uint32(np.uint32(n_rows) * pitch)
+        source = tile + address(row, column)
+        row, column = row + first_row, column + first_column
+        first, row_numbers = row * pitch + column, n_rows * pitch
         if column < column_end:
-            n_left = np.uint32(column_end - column)
+            n_left = column_end - column
             for j in range(n_passes):
-                if np.uint32(row + np.uint32(j * n_rows)) < row_end:
-                    words = load_words(np.uint32(source + np.uint32(j * offset)))
-                    i = np.uint32(first + np.uint32(j) * row_numbers)
+                if row + j * n_rows < row_end:
+                    words = load_words(source + j * offset)
+                    i = first + j * row_numbers
                     if n_left >= EIGHT:
                         store_words_to(target + HALF_BYTES * np.uint64(i), words)
                     else:

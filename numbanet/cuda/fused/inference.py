@@ -52,8 +52,8 @@ def features_of_lane(layout: FusedLayout, precision: str):
 
     @device
     def features_of_lane(inputs, i, n, params, address):
-        x, row = local_array(n_dims), min(i, np.uint32(n - np.uint32(1)))
-        read(inputs, np.uint32(row * np.uint32(n_dims)), x)
+        x, row = local_array(n_dims), min(i, n - 1)
+        read(inputs, row * n_dims, x)
         encode_sample(x, params, address)
 
     return features_of_lane
@@ -90,7 +90,7 @@ def inference_kernel(layout: FusedLayout, precision: str, storage: str = "float3
 
     @device
     def write_fragment(k, lane, row, n, sums, poutputs):
-        first, mine = np.uint32(row + np.uint32(ROWS * k)), sums[n_sums * k : n_sums * (k + 1)]
+        first, mine = row + ROWS * k, sums[n_sums * k : n_sums * (k + 1)]
         outputs = vector(first_of(poutputs, lane, first), n)
         if has_pairs and poutputs % pair_bytes == np.uint64(0):
             write_pairs(lane, first, (n, mine, outputs))
@@ -105,23 +105,23 @@ def inference_kernel(layout: FusedLayout, precision: str, storage: str = "float3
         wait_for_copies()
         barrier()
         warp, tile = (
-            np.uint32(thread >> LOG2_LANES),
-            np.uint32(block_index() * np.uint32(tile_rows)),
+            thread >> LOG2_LANES,
+            block_index() * tile_rows,
         )
         while tile < n:
             lane = lane_number(tile)
-            first = np.uint32(warp * LANES)
-            row = np.uint32(first + lane)
-            address = np.uint32(shared + np.uint32(features_rows) + row * np.uint32(pitch_0))
-            source(pinputs, np.uint32(tile + row), n, pparams, address)
+            first = warp * LANES
+            row = first + lane
+            address = shared + features_rows + row * pitch_0
+            source(pinputs, tile + row, n, pparams, address)
             warp_barrier()
             sums = local_array(n_all_sums)
             multiply(shared, first, lane, sums, pweights)
-            first = np.uint32(tile + first)
+            first = tile + first
             unrolled(FRAGMENTS, write_fragment, lane, first, n, sums, poutputs)
             end(shared, pweights)
             warp_barrier()
-            tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(tile_rows)))
+            tile += blocks_per_grid() * tile_rows
 
     kind = type(layout.model.encoding).__name__
     fused_inference.__qualname__ = f"fused_inference_{kind}_{precision}"

@@ -67,14 +67,14 @@ class PrivateSums:
 def clear(sums: PrivateSums):
     """Device function (thread, shared): zero the sums, and forget the scale."""
     n_threads = np.uint32(sums.layout.n_threads)
-    first, end = np.uint32(sums.first), np.uint32(sums.scale + 4)
+    first, end = sums.first, sums.scale + 4
 
     @device
     def clear(thread, shared):
-        k = np.uint32(first + thread * WORD)
+        k = first + thread * WORD
         while k < end:
-            store_word(np.uint32(shared + k), NOTHING)
-            k = np.uint32(k + n_threads * WORD)
+            store_word(shared + k, NOTHING)
+            k += n_threads * WORD
 
     return clear
 
@@ -100,28 +100,28 @@ def scale_of_warp(sums: PrivateSums):
     All lanes of a warp take part; words are a lane's row of gradients. It is 0 for a lane whose
     gradients cannot be added to the sums, infinite and NaN ones among them.
     """
-    n_words, to_floats, place = sums.n_words, TO_FLOATS[sums.precision], np.uint32(sums.scale)
+    n_words, to_floats, place = sums.n_words, TO_FLOATS[sums.precision], sums.scale
 
     @device
     def scale_of_warp(words, factor, n_bits, lane, shared):
         largest = NOTHING
         for q in range(n_words):
             low, high = to_floats(words[q])
-            largest = max(largest, np.uint32(float_bits(factor * low) & MAGNITUDE))
-            largest = max(largest, np.uint32(float_bits(factor * high) & MAGNITUDE))
+            largest = max(largest, float_bits(factor * low) & MAGNITUDE)
+            largest = max(largest, float_bits(factor * high) & MAGNITUDE)
         own, of_warp = exponent(largest), exponent(warp_max(largest))
         fits = np.int32(n_bits + 2 * EXPONENT_BIAS - 1)  # of the sum of both exponents
-        address = np.uint32(shared + place)
+        address = shared + place
         scale = exponent(warp_max(load_word_relaxed(address)))
         if scale == 0:
             mine = min(np.int32(fits - HEADROOM - of_warp), LARGEST_EXPONENT)
-            bits = np.uint32(np.uint32(max(mine, np.int32(0))) << EXPONENT_SHIFT)
+            bits = np.uint32(max(mine, np.int32(0))) << EXPONENT_SHIFT
             usable = (of_warp > 0) & (of_warp < EXPONENT_OF_NAN)
             if usable & (lane == NOTHING) & (n_bits >= FEWEST_BITS):
                 swap_if_zero(address, bits)
             scale = exponent(warp_max(load_word_relaxed(address)))
         if (scale > 0) & (np.int32(scale + own) <= fits) & (own < EXPONENT_OF_NAN):
-            return float_from_bits(np.uint32(np.uint32(scale + FRACTION_BITS) << EXPONENT_SHIFT))
+            return float_from_bits(np.uint32(scale + FRACTION_BITS) << EXPONENT_SHIFT)
         return ZERO
 
     return scale_of_warp
@@ -130,21 +130,21 @@ def scale_of_warp(sums: PrivateSums):
 @cache
 def flush(sums: PrivateSums):
     """Device function (thread, shared, gradients): add the sums to global memory."""
-    n_threads, n_params = np.uint32(sums.layout.n_threads), sums.layout.model.encoding.n_params
-    n_pairs, vector = np.uint32(sums.layout.n_private_params // 2), VECTORS[sums.storage]
-    first, place = np.uint32(sums.first), np.uint32(sums.scale)
+    n_threads, n_params = sums.layout.n_threads, sums.layout.model.encoding.n_params
+    n_pairs, vector = sums.layout.n_private_params // 2, VECTORS[sums.storage]
+    first, place = sums.first, sums.scale
 
     @device
     def flush(thread, shared, gradients):
         to, k = vector(gradients, n_params), thread
-        scale = exponent(load_word(np.uint32(shared + place)))
-        unit = float_from_bits(np.uint32(np.uint32(2 * EXPONENT_BIAS - scale) << EXPONENT_SHIFT))
+        scale = exponent(load_word(shared + place))
+        unit = float_from_bits(np.uint32(2 * EXPONENT_BIAS - scale) << EXPONENT_SHIFT)
         while k < n_pairs:
-            address = np.uint32(shared + first + k * np.uint32(8))
-            low, high = np.int32(load_word(address)), np.int32(load_word(np.uint32(address + WORD)))
+            address = shared + first + k * 8
+            low, high = np.int32(load_word(address)), np.int32(load_word(address + WORD))
             if (low != 0) | (high != 0):
-                i = np.uint32(k * np.uint32(2))
+                i = k * 2
                 reduce_pair(to, i, unit * np.float32(low), unit * np.float32(high))
-            k = np.uint32(k + n_threads)
+            k += n_threads
 
     return flush

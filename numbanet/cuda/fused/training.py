@@ -52,7 +52,7 @@ from numbanet.storage.views import float_vector
 from numbanet.tiles.fragments import ROWS, store_rows
 from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
 
-NOISE = np.uint32(0x85EBCA6B)  # odd, so that all samples differ
+NOISE = 0x85EBCA6B  # odd, so that all samples differ
 
 
 @cache
@@ -97,24 +97,24 @@ def training_kernel(
         bits_of_numbers, scale_of_sums = most_bits(sums_of_block), scale_of_warp(sums_of_block)
     n_all_sums, n_sums = max(layout.first_sums[-1], 1), layout.widths[-1] // 2
     features_rows, pitch_0 = layout.rows[0], layout.pitches[0]
-    group_threads, step = np.uint32(layout.group_threads), layout.n_threads
+    group_threads, step = layout.group_threads, layout.n_threads
     outputs_rows, out_pitch = layout.rows[n_hidden + 1], layout.pitches[-1]
     store, n_output_words = store_rows(layout.widths[-1] // ROWS, out_pitch), n_sums // 2
     n_network_params = network.n_params
 
     @device
     def forth(k, shared, warp, lane, tile, n, targets, pdf, given, scale, total):
-        row = np.uint32(warp * LANES + np.uint32(ROWS * k))
+        row = warp * LANES + ROWS * k
         sums, words = local_array(n_sums), uint32_view(local_array(n_output_words))
         multiply(shared, row, lane, sums, np.uint64(0))
-        i = np.uint32(tile + row)
+        i = tile + row
         total[0] += gradient(lane, i, n, sums, targets, pdf, given, scale, words)
-        place = np.uint32(outputs_rows) + row * np.uint32(out_pitch)
-        store(np.uint32(shared + place), lane, words)
+        place = outputs_rows + row * out_pitch
+        store(shared + place, lane, words)
 
     @device
     def back(k, shared, warp, lane):
-        to_features(shared, np.uint32(warp * LANES + np.uint32(ROWS * k)), lane)
+        to_features(shared, warp * LANES + ROWS * k, lane)
 
     @device
     def set_zero(k, sums):
@@ -130,31 +130,29 @@ def training_kernel(
         pscatter: Address, factor: Float, psums: Address, pdl_dinput: Address,
     ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
-        warp, lane = np.uint32(thread >> LOG2_LANES), np.uint32(thread & np.uint32(31))
+        warp, lane = thread >> LOG2_LANES, thread & 31
         load(thread, pweights, shared)
-        table = np.uint32(shared + np.uint32(private))
+        table = shared + private
         if is_private:
             clear_sums(thread, shared)
         dl_dweights, total = local_array(n_all_sums), local_array(1)
         unrolled(n_all_sums, set_zero, dl_dweights)
         total[0] = ZERO
-        address = np.uint32(
-            shared + np.uint32(features_rows) + np.uint32(thread * np.uint32(pitch_0))
-        )
+        address = shared + features_rows + thread * pitch_0
         wait_for_copies()
         barrier()
         # Each group has its own tiles. Of these, `tile` is the first sample, less the group's first
         # row: adding the number of a row gives that of its sample.
-        first_row = np.uint32(thread // group_threads * group_threads)
-        tile = np.uint32(block_index() * group_threads)
-        tile = np.uint32(tile + first_row * np.uint32(blocks_per_grid() - np.uint32(1)))
+        first_row = thread // group_threads * group_threads
+        tile = block_index() * group_threads
+        tile += first_row * (blocks_per_grid() - 1)
         n_bits = np.int32(0)
         if is_private:
-            n_tiles = np.uint32(n // np.uint32(blocks_per_grid() * np.uint32(step))) + np.uint32(1)
+            n_tiles = n // (blocks_per_grid() * step) + 1
             n_bits = bits_of_numbers(np.uint32(n_tiles * np.uint32(step)))
-        has_tiles = np.uint32(tile + first_row) < n
-        while np.uint32(tile + first_row) < n:
-            i = np.uint32(tile + thread)
+        has_tiles = tile + first_row < n
+        while tile + first_row < n:
+            i = tile + thread
             source(pinputs, i, n, pparams, address)
             warp_barrier()
             for k in range(FRAGMENTS):
@@ -173,14 +171,14 @@ def training_kernel(
                     to_inputs(pinputs, pparams, words, unscaled, i, pdl_dinput)
                     keep(words, i, n, pscatter)
                     x = local_array(n_dims)
-                    read(pinputs, np.uint32(i * np.uint32(n_dims)), x)
-                    noise = np.uint32(words[0] ^ np.uint32(i * NOISE))
+                    read(pinputs, i * n_dims, x)
+                    noise = words[0] ^ (i * NOISE)
                     to = table, noise
                     scatter(x, pparams, words, factor, i, n, pscatter, to, sums_scale)
                 warp_barrier()
-            tile = np.uint32(tile + np.uint32(blocks_per_grid() * np.uint32(step)))
+            tile += blocks_per_grid() * step
         thread = thread_index_for(tile)  # anew: it held no register while the loop ran
-        warp, lane = np.uint32(thread >> LOG2_LANES), np.uint32(thread & np.uint32(31))
+        warp, lane = thread >> LOG2_LANES, thread & 31
         if param_gradients and has_tiles:
             unrolled(n_all_sums, unscale, dl_dweights, unscaled)
             flushes(warp, lane, dl_dweights, float_vector(pgradients, n_network_params))
@@ -189,9 +187,9 @@ def training_kernel(
             flush_sums(thread, shared, pscatter)
         sums = float_vector(psums, n)
         of_warp = warp_sum(total[0])
-        if lane == np.uint32(0):
-            number = np.uint32(thread + block_index() * np.uint32(step))
-            sums[np.uint32(number >> LOG2_LANES)] = of_warp
+        if lane == 0:
+            number = thread + block_index() * step
+            sums[number >> LOG2_LANES] = of_warp
 
     what = "training_to_inputs" if input_gradients else "training"
     fused_training.__qualname__ = f"fused_{what}_{type(encoding).__name__}_{precision}"
@@ -210,7 +208,7 @@ def steps_back(layout: FusedLayout, precision: str, param_gradients: bool):
 
         @device
         def fragment(j, shared, warp, lane):
-            through(shared, np.uint32(warp * LANES + np.uint32(ROWS * j)), lane)
+            through(shared, warp * LANES + ROWS * j, lane)
 
         @device
         def step(shared, warp, lane, sums):
@@ -233,13 +231,13 @@ def steps_back(layout: FusedLayout, precision: str, param_gradients: bool):
 
         return flush_all
 
-    group_threads, n_warps = np.uint32(layout.group_threads), np.uint32(layout.n_warps)
+    group_threads, n_warps = np.uint32(layout.group_threads), layout.n_warps
     in_groups = layout.n_groups > 1
 
     @device
     def wait(warp):
         if in_groups:
-            group_barrier(np.uint32(warp // n_warps + np.uint32(1)), group_threads)
+            group_barrier(warp // n_warps + 1, group_threads)
         else:
             barrier()
 

@@ -40,7 +40,7 @@ from numbanet.tiles.instructions import (
 
 ALIGNMENT = 16  # bytes of shared memory: the widest access
 MOST_THREADS = 1024  # of a block
-LANES, LAST_LANE, LOG2_LANES = np.uint32(WARP), np.uint32(WARP - 1), np.uint32(5)
+LANES, LAST_LANE, LOG2_LANES = WARP, WARP - 1, 5
 
 
 @cache
@@ -102,15 +102,15 @@ class UserLayout:
 @cache
 def load(layout: UserLayout, precision: str):
     """Device function (params): the block copies the weights to its shared memory."""
-    copy, n_threads = load_weights(layout.fused), np.uint32(layout.fused.n_threads)
-    offset, address_of_params = np.uint32(layout.offset), params_address(precision)
+    copy, n_threads = load_weights(layout.fused), layout.fused.n_threads
+    offset, address_of_params = layout.offset, params_address(precision)
 
     @device
     def load(params):
         if threads_in_block() != n_threads:  # what follows would compute nonsense
             stop()
         barrier()  # nobody needs any more what was loaded before
-        copy(thread_in_block(), address_of_params(params), np.uint32(shared_memory() + offset))
+        copy(thread_in_block(), address_of_params(params), shared_memory() + offset)
         wait_for_copies()
         barrier()
 
@@ -125,39 +125,39 @@ def infer(layout: UserLayout, precision: str):
     encode_sample, multiply = encode(model.encoding, precision), forward(layout.fused, precision)
     act = network.activations[1].forward
     n_weight_bytes = np.uint64(network.n_params * ITEM_SIZES[precision])
-    offset, outputs = np.uint32(layout.offset), np.uint32(layout.outputs)
-    features, feature_pitch = np.uint32(layout.fused.rows[0]), np.uint32(layout.fused.pitches[0])
-    output_pitch, address_of_params = np.uint32(layout.output_pitch), params_address(precision)
+    offset, outputs = layout.offset, layout.outputs
+    features, feature_pitch = layout.fused.rows[0], layout.fused.pitches[0]
+    output_pitch, address_of_params = layout.output_pitch, params_address(precision)
 
     @device
     def write(e, i, column, context):
         address, sums = context
-        place = np.uint32(i * output_pitch + column * np.uint32(4))
-        store_word(np.uint32(address + place), float_bits(act(sums[e])))
+        place = i * output_pitch + column * 4
+        store_word(address + place, float_bits(act(sums[e])))
 
     write_outputs = for_each_output(n_outputs, write)
 
     @device
     def fragment(k, shared, address, warp, lane):
-        row, sums = np.uint32(warp * LANES + np.uint32(ROWS * k)), local_array(n_sums)
+        row, sums = warp * LANES + ROWS * k, local_array(n_sums)
         multiply(shared, row, lane, sums, np.uint64(0))
         write_outputs(lane, row, (address, sums))
 
     @device
     def read(column, address, y):
-        y[column] = float_from_bits(load_word(np.uint32(address + np.uint32(4 * column))))
+        y[column] = float_from_bits(load_word(address + 4 * column))
 
     @device
     def infer(params, x, y):
         thread, memory = thread_in_block(), shared_memory()
-        warp, lane = np.uint32(thread >> LOG2_LANES), np.uint32(thread & LAST_LANE)
-        shared, address = np.uint32(memory + offset), np.uint32(memory + outputs)
-        row = np.uint32(shared + features + np.uint32(thread * feature_pitch))
+        warp, lane = thread >> LOG2_LANES, thread & LAST_LANE
+        shared, address = memory + offset, memory + outputs
+        row = shared + features + thread * feature_pitch
         encode_sample(x, np.uint64(address_of_params(params) + n_weight_bytes), row)
         warp_barrier()
         unrolled(FRAGMENTS, fragment, shared, address, warp, lane)
         warp_barrier()
-        unrolled(n_outputs, read, np.uint32(address + np.uint32(thread * output_pitch)), y)
+        unrolled(n_outputs, read, address + thread * output_pitch, y)
 
     return infer
 

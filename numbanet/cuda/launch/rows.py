@@ -31,7 +31,7 @@ def read_row(n: int):
             unrolled(n_fours, read_four, numbers, start, row)
         else:
             for d in range(n):
-                row[d] = numbers[np.uint32(start + np.uint32(d))]
+                row[d] = numbers[start + d]
 
     return read_row
 
@@ -45,7 +45,7 @@ def read_features(n: int, storage: str):
     def read_features(address, start, step, features):
         numbers = vector(address, n)
         for k in range(n):
-            features[k] = load(numbers, np.uint32(start + np.uint32(k) * step))
+            features[k] = load(numbers, start + k * step)
 
     return read_features
 
@@ -59,7 +59,7 @@ def write_features(n: int, storage: str):
     def write_features(address, start, step, features):
         numbers = vector(address, n)
         for k in range(n):
-            store(numbers, np.uint32(start + np.uint32(k) * step), features[k])
+            store(numbers, start + k * step, features[k])
 
     return write_features
 
@@ -72,6 +72,6 @@ def add_to_row(n: int):
     def add_to_row(address, start, row, factor):
         numbers = float_vector(address, n)
         for d in range(n):
-            reduce_one(numbers, np.uint32(start + np.uint32(d)), factor * row[d])
+            reduce_one(numbers, start + d, factor * row[d])
 
     return add_to_row

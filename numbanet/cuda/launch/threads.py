@@ -46,24 +46,24 @@ thread_index_z, threads_per_block_z = special_register("tid.z"), special_registe
 
 @device
 def thread_number():  # of all threads along x
-    return np.uint32(block_index() * threads_per_block() + thread_index())
+    return block_index() * threads_per_block() + thread_index()
 
 
 @device
 def n_threads():  # along x
-    return np.uint32(blocks_per_grid() * threads_per_block())
+    return blocks_per_grid() * threads_per_block()
 
 
 @device
 def thread_in_block():  # in the order in which threads form warps
-    row = np.uint32(thread_index_z() * threads_per_block_y() + thread_index_y())
-    return np.uint32(row * threads_per_block() + thread_index())
+    row = thread_index_z() * threads_per_block_y() + thread_index_y()
+    return row * threads_per_block() + thread_index()
 
 
 @device
 def threads_in_block():  # in all dimensions
-    rows = np.uint32(threads_per_block_y() * threads_per_block_z())
-    return np.uint32(rows * threads_per_block())
+    rows = threads_per_block_y() * threads_per_block_z()
+    return rows * threads_per_block()
 
 
 stop = instruction("trap;", types.void, effect=ANYTHING)  # the launch fails

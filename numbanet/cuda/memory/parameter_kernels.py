@@ -2,8 +2,6 @@
 
 from functools import cache
 
-import numpy as np
-
 from numbanet.cuda.launch.threads import n_threads, thread_number
 from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.device import ZERO
@@ -47,7 +45,7 @@ def fill_kernel(precision: str):
         x, i = vector(px, n), thread_number()
         while i < n:
             store(x, i, value)
-            i = np.uint32(i + n_threads())
+            i += n_threads()
 
     return fill
 
@@ -55,5 +53,5 @@ def fill_kernel(precision: str):
 def fill_columns_kernel(px: Address, value: Float, n_rows: UInt, n_columns: UInt, pitch: UInt):
     """(x, value, n_rows, n_columns, pitch): the first columns of rows of float32 = value."""
     x, k = float_vector(px, pitch), thread_number()
-    if k < np.uint32(n_rows * n_columns):
-        x[np.uint32(np.uint32(k // n_columns) * pitch + k % n_columns)] = value
+    if k < n_rows * n_columns:
+        x[k // n_columns * pitch + k % n_columns] = value

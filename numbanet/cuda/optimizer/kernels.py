@@ -35,7 +35,7 @@ HISTORY = 4096  # results that are kept, each the bits of a loss and whether the
 
 MOST_CHECKED = 3  # pieces of memory in which infinities are looked for
 
-MAGNITUDE, INFINITY = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)  # of the bits of a float32
+MAGNITUDE, INFINITY = 0x7FFFFFFF, np.uint32(0x7F800000)  # of the bits of a float32
 NOTHING, BIT = np.uint32(0), np.uint32(1)
 FOUND = np.uint32(1 << 16)  # in ARRIVED: below are blocks that came, above are those that found
 MOST_BLOCKS = 1024  # of finish_step
@@ -44,7 +44,7 @@ SUM_LANES = np.uint32(1024)  # threads that add up a matrix, whatever its size
 
 @device
 def is_beyond(limit, bits):  # or NaN; fast-math would drop a test on floats
-    return np.uint32(bits & MAGNITUDE) >= limit
+    return (bits & MAGNITUDE) >= limit
 
 
 @device
@@ -52,8 +52,8 @@ def has_beyond(limit, address, n):  # a thread's part of n float32
     bits, i, found, step = uint32_vector(address, n), thread_number(), False, n_threads()
     while i < n:
         for _ in range(AT_ONCE):
-            found |= is_beyond(limit, bits[min(i, np.uint32(n - BIT))])
-            i = np.uint32(i + step)
+            found |= is_beyond(limit, bits[min(i, n - BIT)])
+            i += step
     return found
 
 
@@ -65,12 +65,12 @@ def arrive(found, control):
     """
     is_last, found = False, barrier_or(found)
     if thread_index() == NOTHING:
-        mine = np.uint32(BIT + (FOUND if found else NOTHING))
-        arrived = np.uint32(add_to_word(control, ARRIVED, mine) + mine)
+        mine = BIT + (FOUND if found else NOTHING)
+        arrived = add_to_word(control, ARRIVED, mine) + mine
         found = arrived >= FOUND
-        is_last = np.uint32(arrived % FOUND) == blocks_per_grid()
+        is_last = arrived % FOUND == blocks_per_grid()
         if is_last:
-            add_to_word(control, ARRIVED, np.uint32(NOTHING - arrived))  # for the next step
+            add_to_word(control, ARRIVED, NOTHING - arrived)  # for the next step
     return barrier_or(is_last), found
 
 
@@ -101,7 +101,7 @@ def finish_kernel(optimizer: AbstractOptimizer):
         bad |= has_beyond(least_bad, pgradients, n_gradients)
         bad |= has_beyond(least_bad, pothers, n_others)
         is_last, bad = arrive(bad, control)
-        if not is_last or thread_index() >= np.uint32(WARP):
+        if not is_last or thread_index() >= WARP:
             return
         loss = float_bits(sum_of(sums, n_sums) * factor)
         if thread_index() == NOTHING:
@@ -110,17 +110,17 @@ def finish_kernel(optimizer: AbstractOptimizer):
             if wants_step != NOTHING:
                 if bad:
                     skipped = BIT
-                    control[N_SKIPPED] = np.uint32(control[N_SKIPPED] + BIT)
+                    control[N_SKIPPED] = control[N_SKIPPED] + BIT
                 else:
                     runs = BIT
-                    t = np.uint32(control[N_STEPS] + BIT)
+                    t = control[N_STEPS] + BIT
                     control[N_STEPS] = t
                     schedule(np.int32(t), hyperparams, scalars)
             control[RUNS] = runs
             serial = control[N_RESULTS]
-            place = np.uint32(serial % np.uint32(HISTORY) * np.uint32(2))
-            history[place], history[np.uint32(place + BIT)] = loss, skipped
-            control[N_RESULTS] = np.uint32(serial + BIT)
+            place = serial % HISTORY * 2
+            history[place], history[place + BIT] = loss, skipped
+            control[N_RESULTS] = serial + BIT
 
     return finish_step
 
@@ -188,14 +188,14 @@ def summands_kernel(optimizer: AbstractOptimizer, layout: ParamLayout):
             return
         m = block_index_y()
         first, end = range_of(m)
-        i, total = np.uint32(first + thread_number()), ZERO
+        i, total = first + thread_number(), ZERO
         while i < end:
             total += summand(i, weights[i], gradients[i], state, scalars)
-            i = np.uint32(i + SUM_LANES)
+            i += SUM_LANES
         total = warp_sum(total)
-        if np.uint32(thread_index() % np.uint32(WARP)) == NOTHING:
-            lane = np.uint32(m * SUM_LANES + thread_number())
-            sums[np.uint32(lane // np.uint32(WARP))] = total
+        if thread_index() % WARP == NOTHING:
+            lane = m * SUM_LANES + thread_number()
+            sums[lane // WARP] = total
 
     return matrix_summands
 
@@ -215,7 +215,7 @@ def matrix_step_kernel(optimizer: AbstractOptimizer, layout: ParamLayout):
         if control[RUNS] == NOTHING:
             return
         m, lane = block_index(), thread_index()
-        total = warp_sum(sums[np.uint32(m * (SUM_LANES // np.uint32(WARP)) + lane)])
+        total = warp_sum(sums[m * (SUM_LANES // WARP) + lane])
         if lane == NOTHING:
             step(m, total, matrices, scalars)
 

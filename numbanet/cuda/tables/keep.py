@@ -25,7 +25,7 @@ def keep_words(first: int, stop: int):
 
     @device
     def keep_words(words, i, n_samples, address):
-        pitch = np.uint32(np.uint32(n_samples + np.uint32(3)) & np.uint32(0xFFFFFFFC))
+        pitch = (n_samples + 3) & 0xFFFFFFFC
         unrolled(n, keep, words, i, pitch, address)
 
     return keep_words

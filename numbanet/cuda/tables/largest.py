@@ -27,16 +27,16 @@ def largest_kernel(precision: str):
     def largest_gradients(pwords: Address, n: UInt, pitch: UInt, plargest: Address):
         q, i, step = block_index_y(), thread_number(), n_threads()
         row = np.uint64(pwords + np.uint64(4) * np.uint64(q) * np.uint64(pitch))
-        n_pieces, largest = np.uint32(pitch >> np.uint32(2)), np.uint32(0)
+        n_pieces, largest = pitch >> 2, np.uint32(0)
         while i < n_pieces:
             piece = load_words_from(np.uint64(row + np.uint64(16) * np.uint64(i)))
-            first = np.uint32(np.uint32(4) * i)
+            first = 4 * i
             for k in range(4):
-                known = np.uint32(first + np.uint32(k)) < n
+                known = first + k < n
                 largest = max(largest, magnitude(select(known, piece[k], np.uint32(0))))
-            i = np.uint32(i + step)
+            i += step
         of_warp = warp_max(largest)
-        if np.uint32(thread_index() & np.uint32(31)) == np.uint32(0):
+        if (thread_index() & 31) == 0:
             raise_word(np.uint64(plargest + np.uint64(4) * np.uint64(q)), of_warp)
 
     largest_gradients.__qualname__ = f"largest_gradients_{precision}"

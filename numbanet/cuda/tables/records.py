@@ -50,7 +50,7 @@ HALF_BITS = 14  # the largest gradient becomes a half of so many bits, less than
 FLIPS_SHIFT, PLACE_SHIFT = np.uint32(14), np.uint32(19)
 PLACES = 1 << 13  # along an edge
 NEXT = np.uint32(31)  # the right end follows the left one
-NO_PLACE, BIN_SHIFT, BIN_MASK = np.uint32(0xFFFFFFFF), np.uint32(LOG2_BIN), np.uint32(BIN - 1)
+NO_PLACE, BIN_SHIFT, BIN_MASK = np.uint32(0xFFFFFFFF), LOG2_BIN, BIN - 1
 
 
 def shape(plan: TablePlan) -> tuple[int, int, int]:
@@ -86,7 +86,7 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
     grid, part = plan.grid, plan.part
     n_dims, n_features, n_factors = grid.n_dims, plan.n_features, grid.n_factors
     n_edges, n_passes, n_groups = shape(plan)
-    of_pass, of_block = np.uint32(N_THREADS // n_groups), np.uint32(block_samples(plan))
+    of_pass, of_block = np.uint32(N_THREADS // n_groups), block_samples(plan)
     levels = tuple(np.uint32(job.level) for job in plan.binned)
     columns = tuple(
         np.uint32(part.first_column + job.level * n_features + job.first_feature - 2 * first_word)
@@ -96,7 +96,7 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
     level_constants, locate_, edge_ = grid.level_constants, grid.locate, grid.edge
     exponent_of, is_single = largest_exponent(1), n_features == 1
     n_storage, n_places = 2 * PER_THREAD, PER_THREAD + 1
-    offset_at, n_offsets = offset_address(plan), np.uint32(plan.n_offsets)
+    offset_at, n_offsets = offset_address(plan), plan.n_offsets
     most_bins = np.uint32(max(plan.n_offsets - 1, 1))
 
     @device
@@ -104,25 +104,25 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
         (level, cell, factors), (low, high), (turn, shared, words, places) = place, values, to
         left, right, share = edge_(level, cell, factors, group * n_edges + k)
         t, j = factors[1], p * n_edges + k
-        differs = np.uint32(left ^ right)
-        flips_low_bits = (differs & np.uint32(differs + np.uint32(1))) == np.uint32(0)
-        by_flips = flips_low_bits & (differs < np.uint32(BIN))
-        same_bin = np.uint32(left >> BIN_SHIFT) == np.uint32(right >> BIN_SHIFT)
-        pair = by_flips | ((right == np.uint32(left + np.uint32(1))) & same_bin)
-        is_first = turn == np.uint32(0)
+        differs = left ^ right
+        flips_low_bits = (differs & (differs + 1)) == 0
+        by_flips = flips_low_bits & (differs < BIN)
+        same_bin = (left >> BIN_SHIFT) == (right >> BIN_SHIFT)
+        pair = by_flips | ((right == left + 1) & same_bin)
+        is_first = turn == 0
         of_end = select(pair, np.float32(1), select(is_first, np.float32(1) - t, t))
         entry = select(is_first, left, right)
         flips = select(by_flips, bit_length(differs), NEXT)
         along = np.uint32(min(np.int32(t * np.float32(PLACES)), np.int32(PLACES - 1)))
-        how = np.uint32((flips << FLIPS_SHIFT) | (along << PLACE_SHIFT))
-        words[2 * j] = np.uint32((entry & BIN_MASK) | select(pair, how, np.uint32(0)))
+        how = (flips << FLIPS_SHIFT) | (along << PLACE_SHIFT)
+        words[2 * j] = (entry & BIN_MASK) | select(pair, how, np.uint32(0))
         share *= of_end
         words[2 * j + 1] = floats_to_float16_pair(share * low, share * high)
         places[j] = NO_PLACE
         if known & (is_first | (not pair)):
-            owner = np.uint32(entry >> BIN_SHIFT)
-            rank = count_up(np.uint32(shared + owner * np.uint32(4)), np.uint32(1))
-            places[j] = np.uint32((owner << np.uint32(16)) | rank)
+            owner = entry >> BIN_SHIFT
+            rank = count_up(shared + owner * 4, np.uint32(1))
+            places[j] = (owner << 16) | rank
             if not pair:
                 places[PER_THREAD] = np.uint32(1)
 
@@ -130,10 +130,10 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
     def make_records(p, source, level, to):
         inputs, n, words, q, pitch, is_high, scale = source
         thread = thread_index()
-        within = np.uint32(thread % of_pass + np.uint32(p) * of_pass)
-        i, group = np.uint32(block_index() * of_block + within), np.int64(thread // of_pass)
+        within = thread % of_pass + p * of_pass
+        i, group = block_index() * of_block + within, np.int64(thread // of_pass)
         known = i < n
-        i = min(i, np.uint32(n - np.uint32(1)))
+        i = min(i, n - 1)
         x, cell, factors = (
             local_array(n_dims), uint32_view(local_array(n_dims)), local_array(n_factors),
         )  # fmt: skip
@@ -153,61 +153,59 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
     def stage_record(j, shared, words, places):
         place = places[j]
         if place != NO_PLACE:
-            start = load_word(
-                np.uint32(shared + np.uint32(STARTS) + (place >> np.uint32(16)) * np.uint32(4))
-            )
-            at = np.uint32(start + np.uint32(place & np.uint32(0xFFFF)))
-            to = np.uint32(shared + np.uint32(STAGE) + at * np.uint32(8))
+            start = load_word(shared + STARTS + (place >> 16) * 4)
+            at = start + (place & 0xFFFF)
+            to = shared + STAGE + at * 8
             store_word(to, words[2 * j])
-            store_word(np.uint32(to + np.uint32(4)), words[2 * j + 1])
+            store_word(to + 4, words[2 * j + 1])
 
     @device
     def find_starts(shared, thread):  # of each bin, and the end; by the first MOST_BINS threads
-        counts, starts = np.uint32(shared), np.uint32(shared + np.uint32(STARTS))
+        counts, starts = shared, shared + STARTS
         four = np.uint32(4)
         mine = np.uint32(0)
         if thread < most_bins:
-            mine = load_word(np.uint32(counts + thread * four))
-            store_word(np.uint32(starts + np.uint32(thread + np.uint32(1)) * four), mine)
-        if thread == np.uint32(0):
+            mine = load_word(counts + thread * four)
+            store_word(starts + (thread + 1) * four, mine)
+        if thread == 0:
             store_word(starts, np.uint32(0))
         distance = np.uint32(1)
         while distance < most_bins:
             barrier()
-            other, here = np.uint32(0), np.uint32(starts + np.uint32(thread + np.uint32(1)) * four)
+            other, here = np.uint32(0), starts + (thread + 1) * four
             takes = (thread < most_bins) & (thread >= distance)
             if takes:
-                other = load_word(np.uint32(here - distance * four))
+                other = load_word(here - distance * four)
             barrier()
             if takes:
-                mine = np.uint32(mine + other)
+                mine += other
                 store_word(here, mine)
-            distance = np.uint32(distance * np.uint32(2))
+            distance *= 2
         barrier()
 
     @device
     def n_records_of(shared):
-        return load_word(np.uint32(shared + np.uint32(STARTS) + most_bins * np.uint32(4)))
+        return load_word(shared + STARTS + most_bins * 4)
 
     @device
     def fill_pair(shared, thread):  # two records are copied at a time
         n_records = n_records_of(shared)
-        if thread == np.uint32(0) and np.uint32(n_records & np.uint32(1)) != np.uint32(0):
-            last = np.uint32(shared + np.uint32(STAGE) + n_records * np.uint32(8))
+        if thread == 0 and (n_records & 1) != 0:
+            last = shared + STAGE + n_records * 8
             store_word(last, np.uint32(0))
-            store_word(np.uint32(last + np.uint32(4)), np.uint32(0))
+            store_word(last + 4, np.uint32(0))
 
     @device
     def copy_out(shared, thread, number, records, offsets):
         if thread < n_offsets:
-            start = load_word(np.uint32(shared + np.uint32(STARTS) + thread * np.uint32(4)))
+            start = load_word(shared + STARTS + thread * 4)
             store_word_to(offset_at(offsets, number, thread), start)
         n_records = n_records_of(shared)
-        to, k = np.uint64(records + np.uint64(8 * ROUND) * number), np.uint32(2 * thread)
+        to, k = np.uint64(records + np.uint64(8 * ROUND) * number), 2 * thread
         while k < n_records:
-            piece = load_words(np.uint32(shared + np.uint32(STAGE) + k * np.uint32(8)))
+            piece = load_words(shared + STAGE + k * 8)
             store_words_to(np.uint64(to + np.uint64(k) * np.uint64(8)), piece)
-            k = np.uint32(k + np.uint32(2 * N_THREADS))
+            k += 2 * N_THREADS
 
     def write_records(
         pinputs: Address, n: UInt, pwords: Address, pitch: UInt, plargest: Address,
@@ -215,15 +213,15 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
     ):  # fmt: skip
         thread, shared, job = thread_index(), shared_memory(), block_index_y()
         column, level = columns[job], level_constants(levels[job], NO_PARAMS)
-        q, is_high = np.uint32(column >> np.uint32(1)), (column & np.uint32(1)) != np.uint32(0)
+        q, is_high = column >> 1, (column & 1) != 0
         e = exponent_of(plargest, q)
         scale = power(np.int32(HALF_BITS + 1) - e) if e < EXPONENT_OF_NAN else ZERO
         inputs, words = float_vector(pinputs, n), uint32_vector(pwords, n)
         area = np.uint64(job) * np.uint64(blocks_per_grid()) + np.uint64(block_index())
         turn = np.uint32(0)
-        while turn < np.uint32(2):
+        while turn < 2:
             if thread < most_bins:
-                store_word(np.uint32(shared + thread * np.uint32(4)), np.uint32(0))
+                store_word(shared + thread * 4, np.uint32(0))
             barrier()
             storage = uint32_view(local_array(n_storage))
             places = uint32_view(local_array(n_places))  # and whether there are single ends
@@ -237,14 +235,14 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
             barrier()
             number = np.uint64(np.uint64(2) * area + np.uint64(turn))
             copy_out(shared, thread, number, precords, poffsets)
-            turn = np.uint32(turn + np.uint32(1))
-            splits = barrier_or(places[PER_THREAD] != np.uint32(0))
-            if turn == np.uint32(1) and not splits:
+            turn += 1
+            splits = barrier_or(places[PER_THREAD] != 0)
+            if turn == 1 and not splits:
                 if thread < n_offsets:
                     number = np.uint64(number + np.uint64(1))
                     store_word_to(offset_at(poffsets, number, thread), np.uint32(0))
                 turn = np.uint32(2)
-            elif turn == np.uint32(1) and thread == np.uint32(0):
+            elif turn == 1 and thread == 0:
                 raise_word(np.uint64(psecond + np.uint64(4) * np.uint64(job)), np.uint32(1))
 
     write_records.__qualname__ = f"write_records_{precision}"

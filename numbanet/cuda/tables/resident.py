@@ -23,7 +23,7 @@ from numbanet.storage.views import float_vector, uint32_vector
 from numbanet.tiles.instructions import load_word, shared_memory, store_word
 
 N_THREADS, COLLECT_THREADS = 1024, 256
-NOISE = np.uint32(0x85EBCA6B)  # odd, so that all samples differ
+NOISE = 0x85EBCA6B  # odd, so that all samples differ
 MOST_UNROLLED = 8  # edges
 
 
@@ -33,20 +33,20 @@ def add_features(n: int):
 
     In fractions of the unit, which are rounded at random.
     """
-    width = np.uint32(n)
+    width = n
 
     @device
     def add(f, low, high, left, right, noise):
-        mixed = np.uint32(np.uint32((noise ^ np.uint32(f)) * GOLDEN) >> np.uint32(24))
+        mixed = ((noise ^ f) * GOLDEN) >> 24
         place = np.uint32(4 * f)
-        add_shared_int32(np.uint32(low + place), rounded(left[f], mixed))
-        add_shared_int32(np.uint32(high + place), rounded(right[f], mixed))
+        add_shared_int32(low + place, rounded(left[f], mixed))
+        add_shared_int32(high + place, rounded(right[f], mixed))
 
     @device
     def add_features(table, low, high, left, right, noise):
-        noise = np.uint32(noise ^ np.uint32(low << np.uint32(3)))
-        low = np.uint32(table + np.uint32(low * width) * np.uint32(4))
-        high = np.uint32(table + np.uint32(high * width) * np.uint32(4))
+        noise ^= low << 3
+        low = table + low * width * 4
+        high = table + high * width * 4
         unrolled(n, add, low, high, left, right, noise)
 
     return add_features
@@ -80,7 +80,7 @@ def resident_kernel(plan: TablePlan, n_columns: int, first_word: int, precision:
 
     @device
     def read_word(k, words, q, pitch, i, out):
-        out[k] = words[np.uint64(q + np.uint32(k)) * np.uint64(pitch) + np.uint64(i)]
+        out[k] = words[np.uint64(q + k) * np.uint64(pitch) + np.uint64(i)]
 
     @device
     def read(inputs, words, q, pitch, i, x, out):
@@ -117,29 +117,29 @@ def resident_kernel(plan: TablePlan, n_columns: int, first_word: int, precision:
         job, slice_, table = block_index_y(), block_index(), shared_memory()
         size, k = sizes[job], thread_index()
         while k < size:
-            store_word(np.uint32(table + k * np.uint32(4)), np.uint32(0))
-            k = np.uint32(k + np.uint32(N_THREADS))
+            store_word(table + k * 4, np.uint32(0))
+            k += N_THREADS
         column = columns[job]
-        q, is_high = np.uint32(column >> np.uint32(1)), (column & np.uint32(1)) != np.uint32(0)
-        n_slice = np.uint32((n + blocks_per_grid() - np.uint32(1)) // blocks_per_grid())
+        q, is_high = column >> 1, (column & 1) != 0
+        n_slice = (n + blocks_per_grid() - 1) // blocks_per_grid()
         e, bits = exponent_of(plargest, q), bits_for(n_slice)
         scale, level = scale_of(e, bits), level_constants(levels[job], NO_PARAMS)
-        i = np.uint32(slice_ * n_slice)
-        end = min(n, np.uint32(i + n_slice))
-        i = np.uint32(i + thread_index())
+        i = slice_ * n_slice
+        end = min(n, i + n_slice)
+        i += thread_index()
         inputs, words = float_vector(pinputs, n), uint32_vector(pwords, n)
         barrier()
         x, g = local_array(n_dims), local_array(n_mine)
         next_x, next_words = local_array(n_dims), uint32_view(local_array(n_words))
-        last = np.uint32(max(end, np.uint32(1)) - np.uint32(1))
+        last = max(end, np.uint32(1)) - 1
         read(inputs, words, q, pitch, min(i, last), next_x, next_words)
         while i < end:
             cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
             unrolled(n_words, unpack, next_words, is_high, scale, g)
             for d in range(n_dims):
                 x[d] = next_x[d]
-            noise = np.uint32(np.uint32(first + i) * NOISE)
-            i = np.uint32(i + np.uint32(N_THREADS))
+            noise = (first + i) * NOISE
+            i += N_THREADS
             read(inputs, words, q, pitch, min(i, last), next_x, next_words)  # while the sums wait
             locate_(level, x, cell, factors)
             if n_edges <= MOST_UNROLLED:
@@ -156,10 +156,10 @@ def resident_kernel(plan: TablePlan, n_columns: int, first_word: int, precision:
             size,
         )
         while k < size:
-            value = np.float32(np.int32(load_word(np.uint32(table + k * np.uint32(4)))))
-            entry, f = np.uint32(k // np.uint32(n_mine)), np.uint32(k % np.uint32(n_mine))
-            partial[np.uint32(entry * np.uint32(n_features) + f)] = unit * value
-            k = np.uint32(k + np.uint32(N_THREADS))
+            value = np.float32(np.int32(load_word(table + k * 4)))
+            entry, f = k // n_mine, k % n_mine
+            partial[entry * n_features + f] = unit * value
+            k += N_THREADS
 
     resident_sums.__qualname__ = f"resident_sums_{precision}"
     return resident_sums
@@ -190,7 +190,7 @@ def collect_residents_kernel(plan: TablePlan):
             for s in range(n_slices):
                 total += partial[np.uint64(s) * stride + of_slice]
             total *= factor
-            if accumulates != np.uint32(0):
+            if accumulates != 0:
                 total += gradients[j]
             gradients[j] = total
             note(total, noted)

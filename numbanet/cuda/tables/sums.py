@@ -50,7 +50,7 @@ COUNT, SEGMENTS = TABLE_BYTES, TABLE_BYTES + 16  # in shared memory
 LANES, AT_ONCE = 16, 5  # of a segment, and records that each loads before it adds them
 MOST_AREAS = 512  # of a level: blocks that write records, of a pass over the batch
 HALF_PLACE = np.float32(0.5 / PLACES)
-ENTRY, FLIPS = np.uint32(BIN - 1), np.uint32(31)
+ENTRY, FLIPS = BIN - 1, 31
 
 
 def shared_bytes(n_areas: int) -> int:
@@ -63,27 +63,27 @@ def add_record(low_word, high_word, table, factor):
     low, high = float16_pair_to_floats(high_word)
     low, high = factor * low, factor * high
     place = np.float32(low_word >> PLACE_SHIFT) * np.float32(1 / PLACES) + HALF_PLACE
-    left = np.uint32(low_word & ENTRY)
-    flips = np.uint32(np.uint32(low_word >> FLIPS_SHIFT) & FLIPS)
-    mask = np.uint32(np.uint32(np.uint32(1) << flips) - np.uint32(1))
-    right = np.uint32(left + np.uint32(1)) if flips == NEXT else np.uint32(left ^ mask)
+    left = low_word & ENTRY
+    flips = (low_word >> FLIPS_SHIFT) & FLIPS
+    mask = (1 << flips) - 1
+    right = left + 1 if flips == NEXT else left ^ mask
     low_right, high_right = place * low, place * high
     # One number serves all four, each of which is rounded without bias.
-    noise = np.uint32(np.uint32(low_word ^ np.uint32(high_word * GOLDEN)) * GOLDEN)
-    noise = np.uint32(noise >> np.uint32(24))
-    left = np.uint32(table + left * np.uint32(4))
-    right = np.uint32(table + right * np.uint32(4))
+    noise = (low_word ^ (high_word * GOLDEN)) * GOLDEN
+    noise >>= 24
+    left = table + left * 4
+    right = table + right * 4
     second = np.uint32(4 * BIN)
     add_shared_int32(left, rounded(low - low_right, noise))
-    add_shared_int32(np.uint32(left + second), rounded(high - high_right, noise))
+    add_shared_int32(left + second, rounded(high - high_right, noise))
     add_shared_int32(right, rounded(low_right, noise))
-    add_shared_int32(np.uint32(right + second), rounded(high_right, noise))
+    add_shared_int32(right + second, rounded(high_right, noise))
 
 
 @device
 def number_of(k, first, n):  # of a segment: the first rounds of n areas, then the second ones
     is_second = k >= n
-    area = np.uint32(first + k - (n if is_second else np.uint32(0)))
+    area = first + k - (n if is_second else np.uint32(0))
     return np.uint64(2) * np.uint64(area) + np.uint64(is_second)
 
 
@@ -91,14 +91,14 @@ def number_of(k, first, n):  # of a segment: the first rounds of n areas, then t
 def clear(table, thread):  # the sums, and the number of records
     zeros, k = (np.uint32(0), np.uint32(0), np.uint32(0), np.uint32(0)), thread
     while k < np.uint32(COUNT // 16 + 1):
-        store_words(np.uint32(table + k * np.uint32(16)), zeros)
-        k = np.uint32(k + np.uint32(N_THREADS))
+        store_words(table + k * 16, zeros)
+        k += N_THREADS
 
 
 @device
 def sums_of_entry(table, k, unit):
-    here = np.uint32(table + k * np.uint32(4))
-    low, high = load_word(here), load_word(np.uint32(here + np.uint32(4 * BIN)))
+    here = table + k * 4
+    low, high = load_word(here), load_word(here + 4 * BIN)
     return unit * np.float32(np.int32(low)), unit * np.float32(np.int32(high))
 
 
@@ -150,48 +150,48 @@ def sums_kernel(plan: TablePlan, first_word: int):
 
     @device
     def load_record(j, records, r, end, words):
-        place = min(np.uint32(r + np.uint32(LANES * j)), np.uint32(end - np.uint32(1)))
+        place = min(r + LANES * j, end - 1)
         address = np.uint64(records + np.uint64(place) * np.uint64(8))
         words[2 * j], words[2 * j + 1] = load_two_words_from(address)
 
     @device
     def add_loaded(j, r, end, words, table, scale):
-        if np.uint32(r + np.uint32(LANES * j)) < end:
+        if r + LANES * j < end:
             add_record(words[2 * j], words[2 * j + 1], table, scale)
 
     # Where each segment's records of the bin begin and end, and how many there are in all.
     @device
     def find_segments(table, thread, offsets, bin_, mine):
         count, segments = (
-            np.uint32(table + np.uint32(COUNT)),
-            np.uint32(table + np.uint32(SEGMENTS)),
+            table + COUNT,
+            table + SEGMENTS,
         )
         first, n_mine, n_segments = mine
         k = thread
         while k < n_segments:
             place = offset_at(offsets, number_of(k, first, n_mine), bin_)
             start, end = load_word_from(place), load_word_from(np.uint64(place + np.uint64(4)))
-            here = np.uint32(segments + np.uint32(8) * k)
+            here = segments + 8 * k
             store_word(here, start)
-            store_word(np.uint32(here + np.uint32(4)), end)
-            count_up(count, np.uint32(end - start))
-            k = np.uint32(k + np.uint32(N_THREADS))
+            store_word(here + 4, end)
+            count_up(count, end - start)
+            k += N_THREADS
 
     @device
     def add_segments(table, thread, records, mine, scale):
         first, n_mine, n_segments = mine
-        k, lane = np.uint32(thread // np.uint32(LANES)), np.uint32(thread % np.uint32(LANES))
+        k, lane = thread // LANES, thread % LANES
         while k < n_segments:
-            here = np.uint32(table + np.uint32(SEGMENTS) + np.uint32(8) * k)
-            r, end = load_word(here), load_word(np.uint32(here + np.uint32(4)))
+            here = table + SEGMENTS + 8 * k
+            r, end = load_word(here), load_word(here + 4)
             area = np.uint64(records + np.uint64(8 * ROUND) * number_of(k, first, n_mine))
-            r = np.uint32(r + lane)
+            r += lane
             while r < end:
                 loaded = uint32_view(local_array(n_words_of_record))
                 unrolled(AT_ONCE, load_record, area, r, end, loaded)
                 unrolled(AT_ONCE, add_loaded, r, end, loaded, table, scale)
-                r = np.uint32(r + np.uint32(LANES * AT_ONCE))
-            k = np.uint32(k + np.uint32(N_THREADS // LANES))
+                r += LANES * AT_ONCE
+            k += N_THREADS // LANES
 
     def sum_records(
         precords: Address, poffsets: Address, n_areas: UInt, psecond: Address, plargest: Address,
@@ -199,39 +199,39 @@ def sums_kernel(plan: TablePlan, first_word: int):
     ):  # fmt: skip
         job, thread, table = block_index_y(), thread_index(), shared_memory()
         n_bins, n_slices = all_bins[job], all_slices[job]
-        bin_, slice_ = np.uint32(block_index() % n_bins), np.uint32(block_index() // n_bins)
+        bin_, slice_ = block_index() % n_bins, block_index() // n_bins
         if slice_ >= n_slices:
             return
         clear(table, thread)
         barrier()
-        first = np.uint32(slice_ * n_areas // n_slices)
-        n_mine = np.uint32((slice_ + np.uint32(1)) * n_areas // n_slices - first)
+        first = slice_ * n_areas // n_slices
+        n_mine = (slice_ + 1) * n_areas // n_slices - first
         has_second = uint32_vector(psecond, n_bins)[job] != np.uint32(0)
-        n_segments = np.uint32(n_mine + (n_mine if has_second else np.uint32(0)))
-        mine = np.uint32(first + job * n_areas), n_mine, n_segments
+        n_segments = n_mine + (n_mine if has_second else np.uint32(0))
+        mine = first + job * n_areas, n_mine, n_segments
         find_segments(table, thread, poffsets, bin_, mine)
         barrier()
-        count = load_word(np.uint32(table + np.uint32(COUNT)))
+        count = load_word(table + COUNT)
         e, bits = exponent_of(plargest, words[job]), bits_for(count)
         scale = power(np.int32(bits - np.int32(HALF_BITS + 1) + np.int32(FRACTION_BITS)))
         add_segments(table, thread, precords, mine, scale)
         barrier()
         unit, k, size = unit_of(e, bits), thread, sizes[job]
-        first_entry = np.uint32(bin_ * np.uint32(BIN))
-        n_entries = min(np.uint32(BIN), np.uint32(size - first_entry))
+        first_entry = bin_ * BIN
+        n_entries = min(np.uint32(BIN), size - first_entry)
         while k < n_entries:
             low, high = sums_of_entry(table, k, unit)
-            entry = np.uint64(np.uint32(first_entry + k))
-            if n_slices == np.uint32(1):
+            entry = np.uint64(first_entry + k)
+            if n_slices == 1:
                 to = np.uint64(params[job]) + entry * np.uint64(n_features)
-                adds = accumulates != np.uint32(0)
+                adds = accumulates != 0
                 write(pgradients, to, factor * low, factor * high, adds, noted)
             else:
                 row = np.uint64(slice_) * np.uint64(size) + entry
                 sums = float_vector(ppartial, size)
                 to = np.uint64(2) * (np.uint64(partials[job]) + row)
                 sums[to], sums[to + np.uint64(1)] = low, high
-            k = np.uint32(k + np.uint32(N_THREADS))
+            k += N_THREADS
 
     return sum_records
 
@@ -270,8 +270,8 @@ def collect_bins_kernel(plan: TablePlan):
                 row = np.uint64(partials[job]) + np.uint64(s) * np.uint64(size) + np.uint64(k)
                 low += sums[np.uint64(2) * row]
                 high += sums[np.uint64(2) * row + np.uint64(1)]
-                s = np.uint32(s + np.uint32(1))
+                s += 1
             to = np.uint64(params[job]) + np.uint64(k) * np.uint64(n_features)
-            write(pgradients, to, factor * low, factor * high, accumulates != np.uint32(0), noted)
+            write(pgradients, to, factor * low, factor * high, accumulates != 0, noted)
 
     return collect_bins

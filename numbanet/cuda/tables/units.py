@@ -45,7 +45,7 @@ def exponent(bits):  # of a float without sign, with its bias
 
 @device
 def power(k):  # 2^k for a whole number of usual size
-    return float_from_bits(np.uint32(np.uint32(np.int32(k + BIAS)) << EXPONENT_SHIFT))
+    return float_from_bits(np.uint32(np.int32(k + BIAS)) << EXPONENT_SHIFT)
 
 
 @device
@@ -64,7 +64,7 @@ def largest_exponent(n_words: int):
     def largest_exponent(address, q):
         largest, bits = uint32_vector(address, 1), np.uint32(0)
         for k in range(n_words):
-            bits = max(bits, largest[np.uint32(q + np.uint32(k))])
+            bits = max(bits, largest[q + k])
         found = exponent(bits)
         above = np.int32(max(found, SMALLEST) - BIAS + np.int32(1))
         return EXPONENT_OF_NAN if found == EXPONENT_OF_NAN else above
@@ -74,7 +74,7 @@ def largest_exponent(n_words: int):
 
 @device
 def note(value, noted):  # remember the size of a gradient that an optimizer may not bear, or NaN
-    bits = np.uint32(float_bits(value) & MAGNITUDE)
+    bits = float_bits(value) & MAGNITUDE
     if bits >= LARGE:
         raise_word(noted, bits)
 
@@ -98,6 +98,6 @@ def magnitude_of_word(precision: str):
     @device
     def magnitude_of_word(word):
         low, high = to_floats(word)
-        return max(np.uint32(float_bits(low) & MAGNITUDE), np.uint32(float_bits(high) & MAGNITUDE))
+        return max(float_bits(low) & MAGNITUDE, float_bits(high) & MAGNITUDE)
 
     return magnitude_of_word

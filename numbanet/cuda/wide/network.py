@@ -73,17 +73,17 @@ def forward(layout: WideLayout, precision: str, keeps: bool):
         words, hidden_sums = uint32_view(local_array(n_words)), local_array(n_sums)
         unrolled(n_features, load_one, unit, words)
         here = matrix_of(0, 0, 1, shared, params)
-        first_product(words, np.uint32(here + of_first(lane_number(here))), hidden_sums)
+        first_product(words, here + of_first(lane_number(here)), hidden_sums)
         activate_and_keep(np.uint64(unit + first_values), hidden_sums, words)
         k, one = np.uint32(1), np.uint32(1)
-        while k < np.uint32(n_hidden):  # not unrolled: the code is to fit the instruction cache
-            here = matrix_of(k, k, np.uint32(k + one), shared, params)
-            middle_product(words, np.uint32(here + of_hidden(lane_number(here))), hidden_sums)
+        while k < n_hidden:  # not unrolled: the code is to fit the instruction cache
+            here = matrix_of(k, k, k + one, shared, params)
+            middle_product(words, here + of_hidden(lane_number(here)), hidden_sums)
             at = np.uint64(unit + first_values + np.uint64(k) * layer_bytes)
             activate_and_keep(at, hidden_sums, words)
-            k = np.uint32(k + one)
+            k += one
         here = matrix_of(n_hidden, n_hidden, after, shared, params)
-        last_product(words, np.uint32(here + of_hidden(lane_number(here))), sums)
+        last_product(words, here + of_hidden(lane_number(here)), sums)
 
     return forward
 
@@ -128,21 +128,21 @@ def backward(layout: WideLayout, precision: str, to_features: bool, keeps: bool)
             unrolled(n_outputs, store_one, np.uint64(unit + of_output), dl_doutputs)
         words, sums = uint32_view(local_array(n_words)), local_array(n_sums)
         here = matrix_of(n_hidden, n_forward, n_hidden - 1, shared, params)
-        last_product(dl_doutputs, np.uint32(here + of_hidden(lane_number(here))), sums)
+        last_product(dl_doutputs, here + of_hidden(lane_number(here)), sums)
         chain_rule_and_keep(np.uint64(unit + of_last), sums, words)
         k, one = np.uint32(n_hidden - 1), np.uint32(1)
-        while k > np.uint32(0):
-            turn = np.uint32(np.uint32(n_forward + n_hidden) - k)
-            here = matrix_of(k, turn, np.uint32(k - one), shared, params)
-            middle_product(words, np.uint32(here + of_hidden(lane_number(here))), sums)
-            k = np.uint32(k - one)
+        while k > 0:
+            turn = n_forward + n_hidden - k
+            here = matrix_of(k, turn, k - one, shared, params)
+            middle_product(words, here + of_hidden(lane_number(here)), sums)
+            k -= one
             at = np.uint64(unit + of_first_hidden + np.uint64(k) * layer_bytes)
             chain_rule_and_keep(at, sums, words)
         if to_features:
             dl_dfeatures = uint32_view(local_array(n_features))
             feature_sums = local_array(n_feature_sums)
             here = matrix_of(0, n_forward + n_hidden, 0, shared, params)
-            first_product(words, np.uint32(here + of_first(lane_number(here))), feature_sums)
+            first_product(words, here + of_first(lane_number(here)), feature_sums)
             convert(feature_sums, dl_dfeatures)
             unrolled(n_features, store_one, np.uint64(unit + of_features), dl_dfeatures)
 

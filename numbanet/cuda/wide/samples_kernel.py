@@ -56,7 +56,7 @@ from numbanet.tiles.instructions import (
 )
 
 # targets, pdf, given, scale, units, scatter, factor, partial sums, inputs' gradients, unscaled
-LANES = np.uint32(WARP)
+LANES = WARP
 
 
 @cache
@@ -65,14 +65,14 @@ def lane_row(width: int):
 
     Pieces of 8 halves follow each other at every second of a block's 8 x 8 matrices.
     """
-    fragment_bytes = np.uint32(BLOCK_BYTES * (width // ROWS))
-    rows, eight = np.uint32(ROWS), np.uint32(8)
+    fragment_bytes = BLOCK_BYTES * (width // ROWS)
+    rows, eight = ROWS, 8
 
     @device
     def lane_row(lane):
-        of_16 = np.uint32(lane % rows)
-        place = np.uint32(lane // rows) * fragment_bytes + of_16 // eight * np.uint32(MATRIX_BYTES)
-        return np.uint64(np.uint32(place + of_16 % eight * np.uint32(ROW_BYTES)))
+        of_16 = lane % rows
+        place = lane // rows * fragment_bytes + of_16 // eight * MATRIX_BYTES
+        return np.uint64(place + of_16 % eight * ROW_BYTES)
 
     return lane_row
 
@@ -123,32 +123,32 @@ def wide_training_kernel(
     gradient = output_gradient(layout, precision, loss, options)
     n_sums = network.padded_output_dims // 2  # of a fragment
     n_words, n_all_sums, n_all_words = n_sums // 2, FRAGMENTS * n_sums, FRAGMENTS * n_sums // 2
-    n_warps, unit_bytes = np.uint32(layout.n_warps), np.uint64(layout.unit_bytes)
-    of_gradients, whole = np.uint64(layout.gradients[0]), np.uint32(layout.whole // WARP)
-    whole_samples = np.uint32(layout.whole)
+    n_warps, unit_bytes = layout.n_warps, np.uint64(layout.unit_bytes)
+    of_gradients, whole = np.uint64(layout.gradients[0]), layout.whole // WARP
+    whole_samples = layout.whole
     n_turns = layout.n_hidden + 1 + (layout.n_hidden if goes_back else 0) + wants_features
     end = end_turns(layout.block, n_turns)
 
     @device
     def of_fragment(k, lane, i, n, sums, targets, pdf, given, scale, words, total):
         mine, to = sums[n_sums * k : n_sums * (k + 1)], words[n_words * k : n_words * (k + 1)]
-        row = np.uint32(i + np.uint32(ROWS * k))
+        row = i + ROWS * k
         total[0] += gradient(lane, row, n, mine, targets, pdf, given, scale, to)
 
     # A lane's sample and its number; where the unit is, and in it the row of its features. Opaque,
     # so that they are computed anew each time and hold no registers in between.
     @device
     def places(unit, units):
-        sample = opaque(np.uint32(unit * LANES + lane_number(unit)))
-        lane = np.uint32(sample % LANES)
+        sample = opaque(unit * LANES + lane_number(unit))
+        lane = sample % LANES
         here = np.uint64(units + np.uint64(sample // LANES) * unit_bytes)
         return sample, lane, here, np.uint64(here + features_row(lane))
 
     @device
     def add_to_sum(address, thread, n, value):  # the warp's, of the loss: a register is worth more
         of_warp, sums = warp_sum(value), float_vector(address, n)
-        if thread % LANES == np.uint32(0):
-            sums[np.uint32(block_index() * n_warps + thread // LANES)] += of_warp
+        if thread % LANES == 0:
+            sums[block_index() * n_warps + thread // LANES] += of_warp
 
     def wide_training(
         pinputs: Address, n: UInt, first: UInt, n_all: UInt, pweights: Address, pparams: Address,
@@ -157,19 +157,19 @@ def wide_training_kernel(
     ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
         load(thread, pweights, shared)
-        if thread % LANES == np.uint32(0):
-            float_vector(psums, n)[np.uint32(block_index() * n_warps + thread // LANES)] = ZERO
+        if thread % LANES == 0:
+            float_vector(psums, n)[block_index() * n_warps + thread // LANES] = ZERO
         wait_for_copies()
         barrier()
         # Beyond the last sample it is the last one again, with a gradient of zero.
-        unit = np.uint32(block_index() * n_warps + thread // LANES)
-        while np.uint32(unit // whole * whole_samples) < n:
-            i = np.uint32(unit * LANES)
+        unit = block_index() * n_warps + thread // LANES
+        while unit // whole * whole_samples < n:
+            i = unit * LANES
             sample, lane, here, row = places(unit, punits)
-            mine = np.uint64(here + np.uint64(np.uint32(4) * lane))
+            mine = np.uint64(here + np.uint64(4 * lane))
             x, words = local_array(n_dims), uint32_view(local_array(n_feature_words))
-            known = min(sample, np.uint32(n - np.uint32(1)))
-            read(pinputs, np.uint32(known * np.uint32(n_dims)), x)
+            known = min(sample, n - 1)
+            read(pinputs, known * n_dims, x)
             encode(x, pparams, words)
             unrolled(n_pieces, store_piece, row, words)
             warp_barrier()
@@ -191,11 +191,11 @@ def wide_training_kernel(
                     dl_dfeatures = uint32_view(local_array(n_feature_words))
                     unrolled(n_pieces, load_piece, np.uint64(row + of_gradients), dl_dfeatures)
                     to_inputs(pinputs, pparams, dl_dfeatures, unscaled, sample, pdl_dinput)
-                    keep(dl_dfeatures, np.uint32(first + sample), n_all, pscatter)
-                    read(pinputs, np.uint32(sample * np.uint32(n_dims)), x)
-                    number, none = np.uint32(first + sample), np.uint32(0)
+                    keep(dl_dfeatures, first + sample, n_all, pscatter)
+                    read(pinputs, sample * n_dims, x)
+                    number, none = first + sample, np.uint32(0)
                     scatter(x, pparams, dl_dfeatures, factor, number, n_all, pscatter, none, ZERO)
-            unit = np.uint32(unit + blocks_per_grid() * n_warps)
+            unit += blocks_per_grid() * n_warps
 
     what = "training_to_inputs" if input_gradients else "training"
     wide_training.__qualname__ = f"wide_{what}_{type(encoding).__name__}_{precision}"

@@ -37,7 +37,7 @@ from numbanet.tiles.instructions import (
 # units, stages, factor, gradients
 N_WARPS, N_STAGES = 8, 2  # of a block, and stages in shared memory
 N_THREADS = WARP * N_WARPS
-LANES = np.uint32(WARP)
+LANES = WARP
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ def copy_units(n_unit_bytes: int, unit_bytes: int):
 
     @device
     def copy_piece(j, thread, source, target):
-        k = np.uint32(thread + np.uint32(N_THREADS * j))
-        if whole or k < np.uint32(n_pieces):
-            unit, piece = np.uint32(k // np.uint32(per_unit)), np.uint32(k % np.uint32(per_unit))
-            offset = np.uint64(unit) * step + np.uint64(np.uint32(piece * np.uint32(PIECE)))
-            copy_words(np.uint32(target + k * np.uint32(PIECE)), np.uint64(source + offset))
+        k = thread + N_THREADS * j
+        if whole or k < n_pieces:
+            unit, piece = k // per_unit, k % per_unit
+            offset = np.uint64(unit) * step + np.uint64(piece * PIECE)
+            copy_words(target + k * PIECE, np.uint64(source + offset))
 
     @device
     def copy_units(thread, source, target):
@@ -125,27 +125,27 @@ def add_stage(precision: str, tile: Tile):
 
     @device
     def load_rows(j, row, address, a):
-        if whole or np.uint32(row + np.uint32(j)) < np.uint32(m):
-            block = ldmatrix_transposed(np.uint32(address + np.uint32(BLOCK_BYTES * j)))
+        if whole or row + j < m:
+            block = ldmatrix_transposed(address + BLOCK_BYTES * j)
             a[4 * j], a[4 * j + 1], a[4 * j + 2], a[4 * j + 3] = block
 
     @device
     def add_block(j, k, row, a, b, sums):
-        if whole or np.uint32(row + np.uint32(j)) < np.uint32(m):
+        if whole or row + j < m:
             block = a[4 * j], a[4 * j + 1], a[4 * j + 2], a[4 * j + 3]
             add(block, b, sums, 8 * (n_columns * j + k))
 
     @device
     def add_column(k, row, column, address, a, sums):
-        if whole or np.uint32(column + np.uint32(k)) < np.uint32(n):
-            b = ldmatrix_transposed(np.uint32(address + np.uint32(BLOCK_BYTES * k)))
+        if whole or column + k < n:
+            b = ldmatrix_transposed(address + BLOCK_BYTES * k)
             unrolled(n_rows, add_block, k, row, a, b, sums)
 
     @device
     def add_fragment(k, row, column, a_address, b_address, sums):
         a = uint32_view(local_array(n_words))
-        a_address = np.uint32(a_address + np.uint32(BLOCK_BYTES * m * k))
-        b_address = np.uint32(b_address + np.uint32(BLOCK_BYTES * n * k))
+        a_address += BLOCK_BYTES * m * k
+        b_address += BLOCK_BYTES * n * k
         unrolled(n_rows, load_rows, row, a_address, a)
         unrolled(n_columns, add_column, row, column, b_address, a, sums)
 
@@ -163,18 +163,18 @@ def flush(tile: Tile):
     The matrix' gradients begin at `first`.
     """
     m, n, n_columns = tile.m, tile.n, tile.columns
-    n_pairs, fan_in = 4 * tile.rows * n_columns, np.uint32(ROWS * n)
+    n_pairs, fan_in = 4 * tile.rows * n_columns, ROWS * n
 
     @device
     def flush_pair(q, first, row, column, lane, sums, factor, gradients):
         j, part = q // 4, q % 4
-        row = np.uint32(row + np.uint32(j // n_columns))
-        column = np.uint32(column + np.uint32(j % n_columns))
-        if (row < np.uint32(m)) & (column < np.uint32(n)):
-            row = row * np.uint32(ROWS) + lane // np.uint32(4) + np.uint32(8 * (part % 2))
-            column = column * np.uint32(ROWS) + lane % np.uint32(4) * np.uint32(2)
-            column = np.uint32(column + np.uint32(8 * (part // 2)))
-            i = np.uint32(first + np.uint32(row) * fan_in + column)
+        row += j // n_columns
+        column += j % n_columns
+        if (row < m) & (column < n):
+            row = row * ROWS + lane // 4 + 8 * (part % 2)
+            column = column * ROWS + lane % 4 * 2
+            column += 8 * (part // 2)
+            i = first + row * fan_in + column
             reduce_pair(gradients, i, factor * sums[2 * q], factor * sums[2 * q + 1])
 
     @device
@@ -192,9 +192,9 @@ def clear(k, sums):
 @device
 def lane_of_a(lane):
     """Where a lane's row lies in a block, for add_outer_product: at columns + 8, then rows + 8."""
-    second, third = (lane >> np.uint32(3)) & np.uint32(1), lane >> np.uint32(4)
-    place = second * np.uint32(2 * MATRIX_BYTES) + third * np.uint32(MATRIX_BYTES)
-    return np.uint32(place + (lane & np.uint32(7)) * np.uint32(ROW_BYTES))
+    second, third = (lane >> 3) & 1, lane >> 4
+    place = second * (2 * MATRIX_BYTES) + third * MATRIX_BYTES
+    return place + (lane & 7) * ROW_BYTES
 
 
 @cache
@@ -204,55 +204,53 @@ def matrix_gradients(layout: WideLayout, precision: str, k: int):
     That one has the same shape.
     """
     tile, (fan_out, fan_in) = tile_of(layout, k), layout.model.network.shapes[k]
-    n_rows, n_columns, across = tile.rows, tile.columns, np.uint32(tile.across)
-    n_sums, stage_bytes = 8 * n_rows * n_columns, np.uint32(tile.n_bytes)
+    n_rows, n_columns, across = tile.rows, tile.columns, tile.across
+    n_sums, stage_bytes = 8 * n_rows * n_columns, tile.n_bytes
     copy_a = copy_units(layout.sizes[k + 1], layout.unit_bytes)
     copy_b = copy_units(layout.sizes[k], layout.unit_bytes)
     a_place, b_place = np.uint64(layout.gradients[k + 1]), np.uint64(layout.values[k])
-    b_of_stage, layer_bytes = np.uint32(UNITS * layout.sizes[k + 1]), np.uint64(layout.sizes[k])
-    per_stage, n_weights = np.uint64(UNITS * layout.unit_bytes), np.uint32(fan_out * fan_in)
-    start = np.uint32(sum(rows * columns for rows, columns in layout.model.network.shapes[:k]))
+    b_of_stage, layer_bytes = UNITS * layout.sizes[k + 1], np.uint64(layout.sizes[k])
+    per_stage, n_weights = np.uint64(UNITS * layout.unit_bytes), fan_out * fan_in
+    start = sum(rows * columns for rows, columns in layout.model.network.shapes[:k])
     add, add_to_memory = add_stage(precision, tile), flush(tile)
 
     @device
     def copy(stage, thread, layer, target):
         source = np.uint64(layer + np.uint64(stage) * per_stage)
         copy_a(thread, np.uint64(source + a_place), target)
-        copy_b(thread, np.uint64(source + b_place), np.uint32(target + b_of_stage))
+        copy_b(thread, np.uint64(source + b_place), target + b_of_stage)
 
     @device
     def matrix_gradients(past, thread, units, n_stages, factor, gradients):
         shared = shared_memory()
-        warp, lane = np.uint32(thread // LANES), np.uint32(thread % LANES)
-        row = np.uint32(np.uint32(warp // across) * np.uint32(n_rows))
-        column = np.uint32(np.uint32(warp % across) * np.uint32(n_columns))
-        a_address = np.uint32(shared + row * np.uint32(BLOCK_BYTES) + lane_of_a(lane))
-        b_address = np.uint32(
-            shared + column * np.uint32(BLOCK_BYTES) + lane * np.uint32(ROW_BYTES)
-        )
-        b_address = np.uint32(b_address + b_of_stage)
+        warp, lane = thread // LANES, thread % LANES
+        row = warp // across * n_rows
+        column = warp % across * n_columns
+        a_address = shared + row * BLOCK_BYTES + lane_of_a(lane)
+        b_address = shared + column * BLOCK_BYTES + lane * ROW_BYTES
+        b_address += b_of_stage
         layer = np.uint64(units + np.uint64(past) * layer_bytes)
         stage, step = block_index(), blocks_per_grid()
         sums = local_array(n_sums)
         unrolled(n_sums, clear, sums)
         copy(stage, thread, layer, shared)
         close_group()
-        if np.uint32(stage + step) < n_stages:
-            copy(np.uint32(stage + step), thread, layer, np.uint32(shared + stage_bytes))
+        if stage + step < n_stages:
+            copy(stage + step, thread, layer, shared + stage_bytes)
         close_group()
         offset = np.uint32(0)
         while stage < n_stages:
             wait_for_older_groups()
             barrier()
-            here = np.uint32(a_address + offset), np.uint32(b_address + offset)
+            here = a_address + offset, b_address + offset
             add(row, column, here[0], here[1], sums)
             barrier()
-            after_next = np.uint32(stage + np.uint32(2) * step)
+            after_next = stage + 2 * step
             if after_next < n_stages:
-                copy(after_next, thread, layer, np.uint32(shared + offset))
+                copy(after_next, thread, layer, shared + offset)
             close_group()
-            stage, offset = np.uint32(stage + step), np.uint32(stage_bytes - offset)
-        first = np.uint32(start + past * n_weights)
+            stage, offset = stage + step, stage_bytes - offset
+        first = start + past * n_weights
         add_to_memory(first, row, column, lane, sums, factor, gradients)
 
     return matrix_gradients
@@ -273,8 +271,8 @@ def wide_gradients_kernel(layout: WideLayout, precision: str):
         gradients = float_vector(pgradients, n_params)
         if k == none:
             of_first(none, thread, punits, n_stages, factor, gradients)
-        elif k < np.uint32(n_hidden):
-            past = np.uint32(k - np.uint32(1))
+        elif k < n_hidden:
+            past = k - 1
             of_middle(past, thread, punits, n_stages, factor, gradients)
         else:
             of_last(none, thread, punits, n_stages, factor, gradients)

@@ -48,8 +48,8 @@ def reciprocal(divisor: int) -> np.uint32:
 @device
 def divide(n, divisor, reciprocal):  # uint32 quotient and rest, without a division or a branch
     quotient = np.uint32((np.uint64(n) * np.uint64(reciprocal)) >> np.uint64(32))
-    rest = np.uint32(n - np.uint32(quotient * divisor))  # the quotient may be one too small
-    return np.uint32(quotient + (rest >= divisor)), min(rest, np.uint32(rest - divisor))
+    rest = n - quotient * divisor  # the quotient may be one too small
+    return np.uint32(quotient + (rest >= divisor)), min(rest, rest - divisor)
 
 
 FAR = np.float32(2.0**30)  # there float32 knows whole numbers only, and int32 still holds them
@@ -98,7 +98,7 @@ def fixed_position(level, x):  # the bits of x are a position in units of 2^-32
 
 @device
 def vertex(cell, corner, d):
-    return np.uint32(cell[d] + ((corner >> d) & 1))
+    return cell[d] + ((corner >> d) & 1)
 
 
 @cache
@@ -109,8 +109,8 @@ def linear_index(n_dims: int):
     def linear_index(level, cell):
         index, stride = np.uint32(0), np.uint32(1)
         for d in range(n_dims):
-            index = np.uint32(index + np.uint32(cell[d] * stride))
-            stride = np.uint32(stride * level.resolution)
+            index += cell[d] * stride
+            stride *= level.resolution
         return index
 
     return linear_index
@@ -130,8 +130,8 @@ def distance_to_corner(n_dims: int):
     def then(before, d):
         @device
         def distance_to_corner(level, corner):
-            further = np.uint32(before(level, corner) * level.resolution)
-            return np.uint32(further + np.uint32((corner >> d) & 1))
+            further = before(level, corner) * level.resolution
+            return further + ((corner >> d) & 1)
 
         return distance_to_corner
 
@@ -150,13 +150,13 @@ def linear_entry(n_dims: int, all_near: bool):
     @device
     def linear_entry(level, cell, corner):
         first, distance = linear(level, cell), distance_to(level, corner)
-        number = np.uint32(first + distance)
+        number = first + distance
         if not all_near and level.indexing == LINEAR:
             return divide(number, level.size, level.size_reciprocal)[1]
         entry = divide(first, level.size, level.size_reciprocal)[1]
         if corner > 0:
-            entry = min(np.uint32(entry + distance), number)  # less where the number has wrapped
-            entry = min(entry, np.uint32(entry - level.size))
+            entry = min(entry + distance, number)  # less where the number has wrapped
+            entry = min(entry, entry - level.size)
         return entry
 
     return linear_entry
@@ -190,7 +190,7 @@ def hash_function(name: str, n_dims: int):
     def prime_hash(cell, corner):
         index = np.uint32(0)
         for d in range(n_dims):
-            index = np.uint32(index ^ np.uint32(vertex(cell, corner, d) * primes[d]))
+            index ^= vertex(cell, corner, d) * primes[d]
         return index
 
     return prime_hash
@@ -236,7 +236,7 @@ def table_entry(n_dims: int, hash_name: str, indexings: frozenset[int]):
     @device
     def table_entry(level, cell, corner):
         if any_hashed and level.indexing == HASHED:
-            index = np.uint32(hashed(cell, corner) & (level.size - np.uint32(1)))
+            index = hashed(cell, corner) & (level.size - 1)
         elif any_wide and level.indexing == WIDE:
             index = wide(level, cell, corner)
         else:

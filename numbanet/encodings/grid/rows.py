@@ -44,7 +44,7 @@ def tile_corners(grid):
             locate_(level, x, cell, factors)
             for corner in range(n_corners):
                 index = entry(level, cell, corner)
-                entries[corner * tile + i] = np.uint32(level.offset + index)
+                entries[corner * tile + i] = level.offset + index
                 weights[corner * tile + i] = weight_of(factors, corner, NONE, NONE)
 
     return tile_corners
