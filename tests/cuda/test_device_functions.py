@@ -454,3 +454,10 @@ def test_numba_launches_the_kernel_by_itself(gpu):
     configured(network.kernel_params(), target.from_host(x), target.from_host(GARBAGE), y)
     cuda.synchronize()
     assert_close(y.numpy(), network(x).numpy(), TOLERANCE["float16"])
+
+
+def test_numba_computes_with_indices_as_we_do(monkeypatch):
+    taught = []
+    monkeypatch.setattr(compiler, "teach", taught.append)
+    create("odd", CompileOnlyDevice((9, 0), assembles=False)).network.device_functions()
+    assert [each.__name__ for each in taught] == ["numba.cuda.core.rewrites"]

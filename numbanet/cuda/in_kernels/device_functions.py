@@ -26,6 +26,7 @@ from numbanet.cuda.block.weights import load_weights
 from numbanet.cuda.in_kernels.lane_network import evaluate
 from numbanet.cuda.in_kernels.user_kernel import UserKernel
 from numbanet.cuda.launch.threads import WARP, barrier, stop, thread_in_block, threads_in_block
+from numbanet.cuda.toolchain.compiler import teach_unsigned
 from numbanet.device import device, float_bits, float_from_bits, local_array, unrolled
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.storage.views import DTYPES, ITEM_SIZES
@@ -260,6 +261,7 @@ def device_functions(
     if not isinstance(shared_offset, (int, np.integer)) or shared_offset < 0:
         raise ValueError(f"shared_offset: {shared_offset!r} is not allowed; use bytes from 0")
     offset = -(-int(shared_offset) // ALIGNMENT) * ALIGNMENT
+    teach_unsigned()  # also where nothing had to be compiled so far
     layout = UserLayout(FusedLayout(model, int(n) // WARP, trains=False), offset)
     reason = why_not_fused(layout, precision, device)
     if fused and reason is not None:

@@ -104,10 +104,11 @@ def translate(function, argument_types, compute_capability, block) -> str:
 
 
 def teach_unsigned() -> None:
-    """Let numba-cuda compute with unsigned integers as unsigned.py says; for users' kernels too."""
-    from numba.cuda.core import rewrites
+    """Let numba-cuda compute as unsigned.py says, where it is installed; in users' kernels too."""
+    with contextlib.suppress(ImportError):
+        from numba.cuda.core import rewrites
 
-    teach(rewrites)
+        teach(rewrites)
 
 
 def numba_type(types, name: str):
