@@ -29,7 +29,8 @@ class Batch:
     inputs: Any
     targets: Any = None
     pdf: Any = None
-    external_dl_dy: Any = None  # the gradient of the outputs, in the place of the loss's
+    # The gradient of the outputs, in the place of the loss's; on a GPU it may be halves.
+    external_dl_dy: Any = None
     features: Any = None  # of the engine's `forward`; None to compute them anew
     n_rows: int | None = None  # that the loss is the mean of, where other ranks have some too
 

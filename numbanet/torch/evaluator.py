@@ -64,7 +64,7 @@ class Evaluator:
             self._evaluate = self._engine.inference
         self._tensors, self._dtype, self._written = HostTensors(), dtype, torch.float32
         if target.name != "cpu":
-            self._tensors = DeviceTensors(target.device, getattr(torch, target.precision))
+            self._tensors = DeviceTensors(target.device, target.precision, self._n_matrix_params)
             if network is not None:  # whose kernels convert
                 self._written = dtype
         self._passes = self._tensors.recurring(self._engine)
@@ -77,16 +77,22 @@ class Evaluator:
         That is None unless it `keeps` something: on the CPU the features [n, n_kept], elsewhere the
         parameters as the kernels read them, where these are of another type.
         """
-        tensors = self._tensors
-        x, read = self._given(x, params)
-        y = tensors.empty(len(x), self.n_outputs, dtype=self._written)
+        tensors, kept = self._tensors, None
+        x, *read = self._given(x, params)
+        y = tensors.empty(x.shape[0], self.n_outputs, dtype=self._written)
         if keeps and self._n_kept:
-            kept = tensors.empty(len(x), self._n_kept)
-            tensors.run(self._passes, self._engine.forward, (), x, read, y, kept)
+            kept = tensors.empty(x.shape[0], self._n_kept)
+        tensors.run(self._passes, self._forward, (), x, *read, y, kept)
+        if keeps and read[0].dtype != params.dtype:
+            kept = read[0]
+        return y if y.dtype is self._dtype else y.to(self._dtype), kept
+
+    def _forward(self, inputs, params, outputs, features) -> None:
+        """`forward` with arrays of the target."""
+        if features is None:
+            self._evaluate(inputs, params, outputs)
         else:
-            tensors.run(self._passes, self._evaluate, (), x, read, y)
-            kept = read if keeps and read.dtype != params.dtype else None
-        return y.to(self._dtype), kept
+            self._engine.forward(inputs, params, outputs, features)
 
     def backward(
         self, dl_dy: torch.Tensor, x: torch.Tensor, params: torch.Tensor,
@@ -102,14 +108,15 @@ class Evaluator:
                 features = kept
             else:
                 params = kept
-        x, read = self._given(x, params)
-        dl_dy = self._matrix(dl_dy, "dl_dy", self.n_outputs, len(x))
+        x, *read = self._given(x, params)
+        stored = self._written if dl_dy.dtype is self._written else torch.float32
+        dl_dy = self._matrix(dl_dy, "dl_dy", self.n_outputs, x.shape[0], stored)
         dl_dx, dl_dparams = self._wanted(x, wants_x, wants_params)
-        given = x, read, dl_dy, features, dl_dx, dl_dparams
-        self._tensors.run(self._passes, self._backward, (), *given)
+        given = x, *read, dl_dy, features, dl_dx, dl_dparams
+        self._tensors.run(self._passes, self._backward, (stored,), *given)
         return dl_dx, dl_dparams
 
-    def _backward(self, inputs, params, dl_dy, features, dl_dx, dl_dparams) -> None:
+    def _backward(self, stored, inputs, params, dl_dy, features, dl_dx, dl_dparams) -> None:
         """`backward` with arrays of the target."""
         gradients = self._gradients_in(dl_dparams)
         if self._network is None:
@@ -131,12 +138,12 @@ class Evaluator:
                     "create_graph=True needs"
                 )
         tensors, dtype = self._tensors, dl_dy.dtype
-        x, read = self._given(x, params)
+        x, *read = self._given(x, params)
         dl_dy = self._matrix(dl_dy, "dl_dy", self.n_outputs, len(x))
         dl_ddx = self._matrix(dl_ddx, "dl_ddx", self.n_inputs, len(x))
         dl_dx, dl_dparams = self._wanted(x, True, wants_params)
         dl_ddy = tensors.empty(*dl_dy.shape)
-        given = x, read, dl_dy, dl_ddx, dl_ddy, dl_dx, dl_dparams
+        given = x, *read, dl_dy, dl_ddx, dl_ddy, dl_dx, dl_dparams
         tensors.run(self._passes, self._double_backward, (), *given)
         return dl_ddy.to(dtype), dl_dx, dl_dparams
 
@@ -157,13 +164,13 @@ class Evaluator:
             ConfigError: the loss cannot take so many outputs.
         """
         loss.row(self.n_outputs, pdf is not None)  # which raises it
-        x, read = self._given(x, params)
+        x, *read = self._given(x, params)
         targets = self._matrix(targets, "targets", self.n_outputs, len(x))
         if pdf is not None:
             pdf = self._matrix(pdf, "pdf", self.n_outputs, len(x))
         dl_dx, dl_dparams = self._wanted(x, wants_x, wants_params)
         value = self._tensors.empty()
-        given = x, read, targets, pdf, value, dl_dx, dl_dparams
+        given = x, *read, targets, pdf, value, dl_dx, dl_dparams
         self._tensors.run(self._passes, self._loss, (loss,), *given)
         return value, dl_dx, dl_dparams
 
@@ -176,33 +183,38 @@ class Evaluator:
         )
         self.target.write_mean(found, value)
 
-    def _given(self, x: torch.Tensor, params: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and parameters as the engines read them."""
+    def _given(
+        self, x: torch.Tensor, params: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Inputs and parameters as the engines read them, and what is to be converted to these."""
         if params.shape != (self.n_params,):
             raise ValueError(f"params: expected shape [{self.n_params}], got {list(params.shape)}")
         if params.device != x.device:
             raise ValueError(
                 f"params: expected them on {x.device} as the inputs, got {params.device}"
             )
-        read = self._tensors.read(params, self._n_matrix_params)
-        return self._matrix(x, "inputs", self.n_inputs), read
+        read = self._tensors.read(params)
+        return self._matrix(x, "inputs", self.n_inputs), *read
 
     def _matrix(
-        self, tensor: torch.Tensor, name: str, n_columns: int, n_rows: int | None = None
-    ) -> torch.Tensor:
-        """The tensor as float32 in C order."""
+        self, tensor: torch.Tensor, name: str, n_columns: int, n_rows: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> torch.Tensor:  # fmt: skip
+        """The tensor in C order and of that type."""
         shape = tensor.shape
         if len(shape) != 2 or shape[1] != n_columns or n_rows not in (None, shape[0]):
             expected = f"[{'batch' if n_rows is None else n_rows}, {n_columns}]"
             raise ValueError(f"{name}: expected shape {expected}, got {list(shape)}")
-        return tensor.to(torch.float32).contiguous()
+        if tensor.dtype is dtype and tensor.is_contiguous():
+            return tensor
+        return tensor.to(dtype).contiguous()
 
     def _wanted(self, x, wants_x: bool, wants_params: bool):
         """Room for the gradients of inputs and parameters, None where they are not wanted."""
         dl_dx = self._tensors.empty(*x.shape) if wants_x else None
         if not wants_params:
             return dl_dx, None
-        return dl_dx, self._tensors.gradients(self.n_params, self._n_matrix_params)
+        return dl_dx, self._tensors.gradients(self.n_params)
 
     def _gradients_in(self, flat: Any) -> Gradients | None:
         """An engine's, in an array of the target; an encoding's are added to zeros."""

@@ -78,7 +78,7 @@ class Module(torch.nn.Module):
                 f"{type(self).__name__} are; move one of them before"
             )
             x = x.to(self.params.device)
-        return x.to(torch.float32)
+        return x if x.dtype == torch.float32 else x.to(torch.float32)
 
     @property
     def jit_fusion(self) -> bool:

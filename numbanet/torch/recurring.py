@@ -9,9 +9,10 @@ from numbanet.cuda.driver.graphs import Graphs
 class Recurring:
     """Queues the passes of one engine, on a device whose memory is TensorMemory.
 
-    The first pass of a kind and of about a size shows how much memory such passes take. PyTorch's
-    allocator tends to give a step what it gave the one before, so all addresses of a pass are soon
-    those of an earlier one; then its kernels are queued as a graph.
+    The first pass of a kind and of about a size shows how much memory such passes take, and whether
+    they are more than one kernel. PyTorch's allocator tends to give a step what it gave the one
+    before, so all addresses of a pass are soon those of an earlier one; then its kernels are queued
+    as a graph.
 
     Args:
         device: of the engine.
@@ -21,21 +22,20 @@ class Recurring:
     def __init__(self, device: Any, engine: Any):
         self._device, self._engine = device, engine
         self._graphs = Graphs(device)
-        self._bytes = {}  # kind and power of two of samples -> bytes, the most that were taken
+        self._known = {}  # kind and power of two of samples -> most bytes, and pieces of work
 
     def run(self, kind: tuple, n: int, addresses: tuple, queue: Callable[[], None]) -> None:
         """Queue a pass over n samples, which its kind, n and the addresses determine in full."""
         device, size = self._device, (kind, n.bit_length())
-        n_bytes = self._bytes.get(size, 0)
+        n_bytes, n_queued = self._known.get(size, (0, 0))
         room = device.open_room(n_bytes)
         try:
-            # A pass that needs no memory, or one piece of it, is one kernel or two.
-            if n_bytes and device.can_capture():
+            if n_queued > 1 and device.can_capture():
                 self._graphs.run((kind, n, n_bytes, room, *addresses), queue)
             else:
                 queue()
-            if device.n_taken > 1 and device.taken > n_bytes:
-                self._bytes[size] = device.taken
+            if device.taken > n_bytes or n_queued == 0:
+                self._known[size] = max(device.taken, n_bytes), device.n_queued
         finally:
             self._engine.release()
             device.close_room()

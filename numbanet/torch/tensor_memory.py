@@ -18,8 +18,8 @@ class TensorMemory:
     def __init__(self, *arguments):
         self._tensors = {}  # by address, for as long as an engine needs them
         self._room, self._next, self._end = None, 0, 0
-        self.taken = 0  # bytes since the room was opened
-        self.n_taken = 0  # pieces
+        self.taken = 0  # bytes since the room was opened, or would have been
+        self.n_queued = 0  # kernels, and pieces of memory that were zeroed
         super().__init__(*arguments)
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -40,7 +40,7 @@ class TensorMemory:
 
     def open_room(self, n_bytes: int) -> int:
         """Allocate from so many bytes until the room is closed; their address."""
-        self.taken = self.n_taken = 0
+        self.taken = self.n_queued = 0
         if n_bytes == 0:
             return 0
         self._room = self.empty((n_bytes,), torch.uint8)
@@ -57,7 +57,6 @@ class TensorMemory:
             return 0
         size = next_multiple(n_bytes, ALIGNMENT)
         self.taken += size
-        self.n_taken += 1
         if self._next + size <= self._end:
             tensor, address = self._room, self._next
             self._next += size
@@ -69,3 +68,11 @@ class TensorMemory:
 
     def free(self, address: int) -> None:
         self._tensors.pop(address, None)
+
+    def zero(self, address: int, n_bytes: int) -> None:
+        self.n_queued += 1
+        super().zero(address, n_bytes)
+
+    def launch(self, *arguments) -> None:
+        self.n_queued += 1
+        super().launch(*arguments)

@@ -21,90 +21,101 @@ ITEMS = {  # what an array of a device calls them
 class HostTensors:
     """Of the CPU, as NumPy arrays; float32 is all that the kernels read."""
 
-    dtype = torch.float32
-
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Uninitialised."""
         return torch.empty(shape, dtype=dtype, device="cpu")
 
-    def gradients(self, n: int, boundary: int) -> torch.Tensor:
-        """An uninitialised vector, float32."""
+    def gradients(self, n: int) -> torch.Tensor:
+        """An uninitialised vector for those of the parameters, float32."""
         return self.empty(n)
 
-    def read(self, params: torch.Tensor, boundary: int) -> torch.Tensor:
-        """Parameters as the kernels read them; the given tensor where it serves."""
-        return params.detach().to(torch.float32).contiguous()
+    def read(self, params: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Parameters as the kernels read them; the given tensor where it serves.
+
+        Or room for them, and what `run` is to convert.
+        """
+        return params.detach().to(torch.float32).contiguous(), None
 
     def recurring(self, engine: Any) -> None:
         """Nothing is kept between passes."""
 
-    def run(self, passes: None, queue: Callable, kind: tuple, *tensors: torch.Tensor | None) -> Any:
-        """Call queue(*kind, *arrays) with the arrays of the tensors."""
-        return queue(*kind, *(each if each is None else each.detach().numpy() for each in tensors))
+    def run(self, passes: None, queue: Callable, kind: tuple, x, read, source, *others) -> None:
+        """Call queue(*kind, *arrays) with the arrays of the tensors but the source.
+
+        Args:
+            passes: what `recurring` gave.
+            x: a row for each sample.
+            read, source: what `read` gave.
+            others: None where there is none.
+        """
+        tensors = x, read, *others
+        queue(*kind, *(each if each is None else each.detach().numpy() for each in tensors))
 
 
 class DeviceTensors:
-    """Of a GPU, as DeviceArrays.
+    """Of a GPU, as DeviceArrays; has the methods of HostTensors.
 
     Args:
         device: a TensorDevice, or anything with its methods.
-        dtype: of the parameters that the kernels read.
+        precision: of the parameters that the kernels read.
+        boundary: the first parameter of the encoding, which is aligned.
     """
 
-    def __init__(self, device: Any, dtype: torch.dtype):
+    def __init__(self, device: Any, precision: str, boundary: int):
         # CUDA's part is loaded where it is needed
         from numbanet.cuda.memory.arrays import DeviceArray
+        from numbanet.cuda.memory.parameters import Converter
         from numbanet.torch.recurring import Recurring
 
         self._device_array, self._recurring = DeviceArray, Recurring
-        self.device, self.dtype = device, dtype
+        self._device, self._dtype = device, getattr(torch, precision)
+        self._boundary = boundary
+        self._convert = Converter(device, precision, boundary)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Uninitialised."""
-        return self.device.empty(shape, dtype)
+        return self._device.empty(shape, dtype)
 
-    def gradients(self, n: int, boundary: int) -> torch.Tensor:
-        """An uninitialised vector, float32, whose element `boundary`, the encoding's first one, is
-        aligned.
-        """
-        return self._aligned(n, torch.float32, boundary)
+    def gradients(self, n: int) -> torch.Tensor:
+        return self._aligned(n, torch.float32)
 
-    def _aligned(self, n: int, dtype: torch.dtype, boundary: int) -> torch.Tensor:
-        shift = -boundary % (ALIGNMENT // dtype.itemsize)
-        made = self.device.empty((n + shift,), dtype)
+    def _aligned(self, n: int, dtype: torch.dtype) -> torch.Tensor:
+        shift = -self._boundary % (ALIGNMENT // dtype.itemsize)
+        made = self._device.empty((n + shift,), dtype)
         return made[shift:] if shift else made
 
-    def read(self, params: torch.Tensor, boundary: int) -> torch.Tensor:
-        """Parameters as the kernels read them; the given tensor where it serves."""
-        found = params.to(self.dtype)
-        aligned = (found.data_ptr() + boundary * found.itemsize) % ALIGNMENT == 0
-        if aligned and found.is_contiguous():
-            return found
-        return self._aligned(found.numel(), self.dtype, boundary).copy_(found)
+    def read(self, params: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        n, dtype = params.shape[0], params.dtype
+        aligned = (params.data_ptr() + self._boundary * dtype.itemsize) % ALIGNMENT == 0
+        if aligned and params.is_contiguous():
+            if dtype is self._dtype:
+                return params, None
+            if dtype is torch.float32:
+                return self._aligned(n, self._dtype), params
+        return self._aligned(n, self._dtype).copy_(params), None
+
+    def recurring(self, engine: Any) -> Any:
+        """What queues the passes of an engine."""
+        return self._recurring(self._device, engine)
+
+    def run(self, passes: Any, queue: Callable, kind: tuple, *tensors) -> None:
+        """Queue on PyTorch's current stream, and convert first; see HostTensors."""
+        device = self._device
+
+        def convert_and_queue():
+            x, read, source, *others = map(self._array, tensors, addresses)
+            if source is not None:
+                self._convert(source, read)
+            queue(*kind, x, read, *others)
+
+        with device.lock:
+            device.use_current_stream()
+            address_of = device.address_of
+            addresses = tuple([0 if each is None else address_of(each) for each in tensors])
+            n = tensors[0].shape[0]
+            passes.run((queue.__name__, *kind), n, addresses, convert_and_queue)
 
     def _array(self, tensor: torch.Tensor | None, address: int) -> Any:
         """The same memory, of a tensor in C order; its type is float32 or that of `read`."""
         if tensor is None:
             return None
-        return self._device_array(tensor.shape, ITEMS[tensor.dtype], address, tensor, self.device)
-
-    def recurring(self, engine: Any) -> Any:
-        """What queues the passes of an engine."""
-        return self._recurring(self.device, engine)
-
-    def run(self, passes: Any, queue: Callable, kind: tuple, *tensors) -> None:
-        """Queue on PyTorch's current stream what queue(*kind, *arrays) queues.
-
-        The first tensor has a row for each sample.
-        """
-        device = self.device
-        with device.lock:
-            device.use_current_stream()
-            addresses = tuple([0 if each is None else device.address_of(each) for each in tensors])
-            n = tensors[0].shape[0]
-            passes.run(
-                (queue.__name__, *kind),
-                n,
-                addresses,
-                lambda: queue(*kind, *map(self._array, tensors, addresses)),
-            )
+        return self._device_array(tensor.shape, ITEMS[tensor.dtype], address, tensor, self._device)

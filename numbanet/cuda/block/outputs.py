@@ -13,8 +13,9 @@ from numbanet.cuda.launch.threads import shuffle
 from numbanet.cuda.memory.workspace import PassOptions
 from numbanet.device import ONE, ZERO, belongs_to, device, local_array, nothing, opaque, unrolled
 from numbanet.losses.base import AbstractLoss, ElementwiseLoss
+from numbanet.storage.access import load
 from numbanet.storage.halves import to_pairs
-from numbanet.storage.views import float_vector
+from numbanet.storage.views import ITEM_SIZES, VECTORS, float_vector
 
 THREE, TWO = np.uint32(3), np.uint32(2)
 QUAD = 4  # lanes that hold a row
@@ -133,7 +134,8 @@ def output_gradient(
     words of halves. Targets, pdf and given are addresses. All lanes of a warp take part.
     """
     network, has_pdf = layout.model.network, options.has_pdf
-    has_external_dl_dy = options.has_external_dl_dy
+    has_external_dl_dy = options.external_dl_dy is not None
+    external = options.external_dl_dy or "float32"
     n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
     output, convert = network.activations[1], to_pairs(precision, n_sums // 2)
     act, act_backward, from_input = output.forward, output.backward, output.from_input
@@ -156,12 +158,14 @@ def output_gradient(
             if of_rows:
                 dl_dy = scale * gradients[e]
             if has_external_dl_dy:
-                dl_dy = scale * given[there]
+                dl_dy = scale * load(given, there)
             kept = sums[e] if from_input else y
             gradients[e] = act_backward(dl_dy, kept)
 
     each = for_each_output(n_outputs, element)
     first_of, place = first_output(n_outputs), beyond(n_outputs)
+    first_of_external = first_output(n_outputs, ITEM_SIZES[external])
+    external_vector = VECTORS[external]
 
     @device
     def clear(k, gradients):
@@ -176,7 +180,7 @@ def output_gradient(
         targets, pdf, given = (
             float_vector(first_of(targets, lane, i), n),
             float_vector(first_of(pdf, lane, i), n),
-            float_vector(first_of(given, lane, i), n),
+            external_vector(first_of_external(given, lane, i), n),
         )
         each(lane, i, (n, sums, targets, pdf, given, scale, gradients, total))
         convert(gradients, words)

@@ -5,7 +5,6 @@ precision of the parameters. Batches are taken in slabs of at most MOST_ROWS sam
 memory between the kernels is bounded.
 """
 
-from functools import cached_property
 from itertools import accumulate
 
 from numbanet.activations import activation
@@ -18,7 +17,7 @@ from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.launch.rows import MOST_ROWS
 from numbanet.cuda.memory.arrays import DeviceArray
 from numbanet.cuda.memory.parameter_kernels import fill_kernel
-from numbanet.cuda.memory.workspace import Workspace
+from numbanet.cuda.memory.workspace import Workspace, storage_of
 from numbanet.engine import Batch, Gradients
 from numbanet.losses.base import AbstractLoss
 from numbanet.networks.base import next_multiple
@@ -51,7 +50,7 @@ class Chain:
         self._shapes = list(zip(rows, (columns for _, columns in network.shapes), strict=True))
         sizes = (rows * columns for rows, columns in network.shapes)
         self._offsets = tuple(accumulate(sizes, initial=0))[:-1]
-        self._losses, self._row_kernels = {}, {}
+        self._losses, self._row_kernels, self._external_kernels = {}, {}, {}
         product = MatrixProduct(self.device, self.precision)
         self._plans = Plans(product, self._activations, self._shapes)
 
@@ -66,10 +65,13 @@ class Chain:
             self._row_kernels[storage] = kernel
         return self._row_kernels[storage]
 
-    @cached_property
-    def _scaled(self) -> Kernel:
-        function = loss_kernels.external_kernel(self.model.network.n_output_dims, self.precision)
-        return Kernel(self.device, function)
+    def _scaled(self, storage: str = "float32") -> Kernel:
+        if storage not in self._external_kernels:
+            function = loss_kernels.external_kernel(
+                self.model.network.n_output_dims, self.precision, storage
+            )
+            self._external_kernels[storage] = Kernel(self.device, function)
+        return self._external_kernels[storage]
 
     def _loss(self, loss: AbstractLoss, has_pdf: bool) -> Kernel:
         key = loss, has_pdf
@@ -249,9 +251,8 @@ class Chain:
             )
             n_more = grid * SUMS_PER_BLOCK
         if batch.external_dl_dy is not None:
-            self._scaled.over(
-                n, slab.of(batch.external_dl_dy), n, layers.pitch, own.loss_scale, dl_dy
-            )
+            scaled = self._scaled(storage_of(batch.external_dl_dy))
+            scaled.over(n, slab.of(batch.external_dl_dy), n, layers.pitch, own.loss_scale, dl_dy)
         return n_more
 
     def double_backward(
@@ -276,6 +277,6 @@ class Chain:
             at = slab.of(dl_ddl_dy)
             self._outputs_in_rows().over(n * n_outputs, tangents.values[-1], n, pitch, at)
             start, scale = tangents.dl_dvalues[-1], self._workspace.loss_scale
-            self._scaled.over(n, slab.of(dl_dy), n, pitch, scale, start)
+            self._scaled().over(n, slab.of(dl_dy), n, pitch, scale, start)
             self.device.zero(layers.dl_dvalues[-1], n_bytes)
             self._tangents_backward(slab, params, layers, tangents, direction, gradients, to)

@@ -120,19 +120,19 @@ def loss_kernel(loss: AbstractLoss, n_outputs: int, has_pdf: bool, precision: st
 
 
 @cache
-def external_kernel(n_outputs: int, precision: str):
-    """(dl_dy of the user, n, pitch, scale, dl_dy): scale times the user's gradient."""
-    vector = VECTORS[precision]
+def external_kernel(n_outputs: int, precision: str, storage: str):
+    """(dl_dy of the user, n, pitch, scale, dl_dy): scale times the user's gradient, stored so."""
+    vector, rows = VECTORS[precision], VECTORS[storage]
 
     def external_gradient(
         pexternal_dl_dy: Address, n: UInt, pitch: UInt, scale: Float, pdl_dy: Address,
     ):  # fmt: skip
-        external_dl_dy, dl_dy = float_vector(pexternal_dl_dy, n), vector(pdl_dy, n)
+        external_dl_dy, dl_dy = rows(pexternal_dl_dy, n), vector(pdl_dy, n)
         i = thread_number()
         if i < n:
             for k in range(n_outputs):
-                there = i * n_outputs + k
-                store(dl_dy, k * pitch + i, scale * external_dl_dy[there])
+                given = scale * load(external_dl_dy, i * n_outputs + k)
+                store(dl_dy, k * pitch + i, given)
 
     return external_gradient
 

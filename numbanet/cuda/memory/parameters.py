@@ -29,6 +29,27 @@ def aligned(device: Any, n: int, storage: str, boundary: int) -> DeviceArray:
     return DeviceArray((n,), dtype, memory.address + shift, memory, device)
 
 
+class Converter:
+    """Rounds vectors from float32 to the precision that kernels read.
+
+    Args:
+        device: a CudaDevice, or anything with its methods.
+        precision: of what is written.
+        boundary: an element that is aligned, in what is read and in what is written.
+    """
+
+    def __init__(self, device: Any, precision: str, boundary: int):
+        self._device, self._precision, self._first = device, precision, boundary % 4
+
+    @cached_property
+    def _kernel(self) -> Kernel:
+        return Kernel(self._device, convert_kernel(self._precision))
+
+    def __call__(self, values: DeviceArray, to: DeviceArray) -> None:
+        n = values.size
+        self._kernel.over(n // 4 + 1, values.address, to.address, n, self._first)
+
+
 class Lease:
     """Keeps memory alive for somebody who may write to it."""
 
@@ -50,11 +71,8 @@ class CudaParameters(AbstractParameters):
         device.copy_to_device(self.master.address, np.ascontiguousarray(values, np.float32))
         self._lease = None
         self._is_stale = False
+        self._convert = Converter(device, precision, n_matrix_params)
         self.copy = self.converted(self.master)
-
-    @cached_property
-    def _convert(self) -> Kernel:
-        return Kernel(self._device, convert_kernel(self._precision))
 
     @property
     def array(self) -> DeviceArray:
@@ -87,18 +105,17 @@ class CudaParameters(AbstractParameters):
     def renew_copy(self) -> None:
         """Have the kernels read what the master values are now."""
         if self.copy is not self.master:
-            n = self.master.size
-            self._convert.over(n, self.master.address, self.copy.address, n)
+            self._convert(self.master, self.copy)
 
     def converted(self, values: DeviceArray) -> DeviceArray:
-        if self._precision == "float32":
-            if (values.address + self._boundary * ITEM_SIZES["float32"]) % ALIGNMENT == 0:
-                return values
+        if (values.address + self._boundary * ITEM_SIZES["float32"]) % ALIGNMENT:
             copy = aligned(self._device, values.size, "float32", self._boundary)
             self._device.copy(copy.address, values.address, values.nbytes)
-            return copy
+            values = copy
+        if self._precision == "float32":
+            return values
         copy = aligned(self._device, values.size, self._precision, self._boundary)
-        self._convert.over(values.size, values.address, copy.address, values.size)
+        self._convert(values, copy)
         return copy
 
 

@@ -8,7 +8,7 @@ from numbanet.cuda.memory.arrays import DeviceArray, address_of, empty
 from numbanet.cuda.memory.parameters import Collector
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.engine import Batch, Gradients
-from numbanet.storage.views import FLOAT_BYTES
+from numbanet.storage.views import FLOAT_BYTES, STORAGES
 
 LOSS_SCALES = {"float32": 1.0, "float16": 128.0, "bfloat16": 128.0}
 
@@ -30,11 +30,16 @@ class PassOptions:
     """What a training kernel computes: each combination is compiled on its own."""
 
     has_pdf: bool = False
-    has_external_dl_dy: bool = False
+    external_dl_dy: str | None = None  # how it is stored, if there is one
     param_gradients: bool = True
     storage: str = "float32"  # of the gradients of the encoding
     input_gradients: bool = False
     kept: tuple[int, int] | None = None  # see Kept.pairs
+
+
+def storage_of(array: DeviceArray | None) -> str | None:
+    """How the numbers of an array are stored; None where there is none."""
+    return None if array is None else STORAGES[array.dtype]
 
 
 class Workspace:
@@ -78,7 +83,7 @@ class Workspace:
         in_halves = gradients is not None and gradients.in_halves and kept is None
         return PassOptions(
             batch.pdf is not None,
-            batch.external_dl_dy is not None,
+            storage_of(batch.external_dl_dy),
             gradients is not None,
             self.precision if in_halves else "float32",
             dl_dinput is not None,
