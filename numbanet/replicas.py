@@ -19,6 +19,7 @@ class Replicas:
     def __init__(self, comm: Communicator):
         self.comm = comm
         self._is_checked = comm.size == 1
+        self._is_alone = comm.size == 1 and comm.pieces is None
         self._latest, self._key = (None, None), 0
 
     def begin_step(self, trainer: Any, n: int, run_optimizer: bool, gradient_mode: str) -> int:
@@ -28,6 +29,8 @@ class Replicas:
             ValueError: on all ranks, because they make different calls, or were started with
                 different models; nothing was done.
         """
+        if self._is_alone:
+            return n
         pieces = self.comm.own_pieces
         if self.comm.size == 1:
             counts = np.array([n])

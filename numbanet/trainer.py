@@ -232,19 +232,18 @@ class Trainer(OldTrainerNames):
             run_optimizer=run_optimizer and gradients is not None and n > 0,
         )
         given = (targets is not None, external_dl_dy is not None)
-        return Loss(result, self._grid_range, not self._is_known(result), *given)
+        is_known = result.is_known or self.on_nonfinite == "raise"
+        if is_known:
+            self._tell(result)
+        return Loss(result, self._grid_range, not is_known, *given)
 
-    def _is_known(self, result: Result) -> bool:
-        """Whether a step's result is known, or waited for; what it came to is told then."""
-        raises = self.on_nonfinite == "raise"
-        if not (raises or result.is_known):
-            return False
+    def _tell(self, result: Result) -> None:
+        """What a step came to, which may be waited for."""
         if result.read().skipped:
-            if raises:
+            if self.on_nonfinite == "raise":
                 raise FloatingPointError(f"{SKIPPED}, the parameters are as they were")
             warn_caller(SKIPPED, RuntimeWarning)
         self._grid_range.check()
-        return True
 
     def update_hyperparams(self, config: Mapping[str, Any]) -> None:
         """Change options of the optimizer or the loss, for example
