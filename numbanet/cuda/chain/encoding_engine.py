@@ -39,8 +39,8 @@ class Slab(NamedTuple):
     n_all: int
 
     def of(self, array: DeviceArray) -> int:
-        """The address of their rows of float32."""
-        return array.address + self.first * array.shape[1] * FLOAT_BYTES
+        """The address of their rows."""
+        return array.address + self.first * array.shape[1] * array.dtype.itemsize
 
 
 def slabs(inputs: DeviceArray, most: int) -> Iterator[Slab]:
