@@ -29,12 +29,8 @@ class Nccl:
         self._core, self._device, self._comm = core, device, comm
         own = Device(device.ordinal)
         self._check_devices(own)
-        before = Device()
-        own.set_current()
-        try:
-            self._nccl = core.Communicator.init(comm.size, comm.rank, self._unique_id())
-        finally:
-            before.set_current()
+        own.set_current()  # on which NCCL begins
+        self._nccl = core.Communicator.init(comm.size, comm.rank, self._unique_id())
 
     def _check_devices(self, own: Any) -> None:
         """Raise RankError on all ranks if two have the same GPU."""
