@@ -16,6 +16,7 @@ from numbanet.config import load_config
 from numbanet.create import create_from_config, create_loss, create_optimizer, load
 from numbanet.inline_compiler import DeviceCodeError
 from numbanet.loss_value import Loss
+from numbanet.many import ManyModels, create_many
 from numbanet.matrices import from_matrices, to_matrices
 from numbanet.model import (
     Encoding,
@@ -46,6 +47,7 @@ __all__ = [
     "DeviceCodeError",
     "Encoding",
     "Loss",
+    "ManyModels",
     "Network",
     "NetworkWithInputEncoding",
     "SnapshotError",
@@ -58,6 +60,7 @@ __all__ = [
     "create_encoding",
     "create_from_config",
     "create_loss",
+    "create_many",
     "create_network",
     "create_network_with_input_encoding",
     "create_optimizer",

@@ -6,6 +6,7 @@ DeviceArrays on a GPU.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -96,9 +97,9 @@ class AbstractTraining(ABC):
         """Take over parameters that were assigned since the last call."""
         if self._n_assigned != self._parameters.n_assigned:
             self._n_assigned = self._parameters.n_assigned
-            self._take_weights()
+            self.take_weights()
 
-    def _check_count(self, n_steps: int) -> None:
+    def check_count(self, n_steps: int) -> None:
         """Raise a ValueError if no more steps can be counted."""
         if n_steps >= MOST_STEPS:
             raise ValueError(
@@ -115,7 +116,7 @@ class AbstractTraining(ABC):
         """Take over the state of all parameters, or this rank's part of it."""
 
     @abstractmethod
-    def _take_weights(self) -> None:
+    def take_weights(self) -> None:
         """Write the parameters to those rows of the state that hold weights."""
 
     @abstractmethod
@@ -244,6 +245,13 @@ class AbstractTarget(ABC):
     @abstractmethod
     def device_functions(self, model: EncodedNetwork, **options: Any) -> Any:
         """Functions for the user's kernels; see NetworkWithInputEncoding. Raises ValueError."""
+
+    @abstractmethod
+    def many(
+        self, model: EncodedNetwork, params: np.ndarray, optimizers: Sequence[AbstractOptimizer],
+        layout: ParamLayout,
+    ) -> Any:  # fmt: skip
+        """What trains many models, [n_models, n_params]; raises ValueError where nothing does."""
 
     @abstractmethod
     def training(

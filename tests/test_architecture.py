@@ -52,6 +52,7 @@ LAYERS = (
     ("trainer",),
     ("trainable_model",),
     ("create", "tcnn_snapshot"),
+    ("many",),
     ("params_file",),
     ("torch",),
     ("app",),
@@ -90,6 +91,8 @@ MANY_ARGUMENTS = {
 KERNELS = {  # their arguments are what a launch packs
     "cpu/optimizer_kernel.py optimize",
     "cpu/kernels.py training",
+    "cpu/many_kernels.py many_optimize",
+    "cpu/many_kernels.py many_training",
     "cuda/chain/encoding_kernels.py encoding_backward_input",
     "cuda/chain/encoding_kernels.py encoding_backward_params",
     "cuda/chain/encoding_kernels.py encoding_double_backward_input",

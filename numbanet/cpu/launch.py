@@ -59,6 +59,11 @@ class ParallelKernel:
     def __init__(self, function):
         self.dispatcher = compile_cached(function, parallel=dict(PRANGE_ONLY), fastmath=True)
 
+    @property
+    def function(self):
+        """What it does, for kernels that do it on one core."""
+        return self.dispatcher.py_func
+
     def __call__(self, *arguments):
         with _one_at_a_time, explained_failures(self.dispatcher.py_func, "the CPU"):
             _check_process()

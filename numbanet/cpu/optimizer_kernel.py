@@ -13,16 +13,21 @@ from numbanet.storage.views import columns_from
 MAGNITUDE = np.int32(0x7FFFFFFF)
 
 
+@device
+def count_beyond(bits, limit):
+    n = 0
+    for i in range(bits.shape[0]):
+        n += (bits[i] & MAGNITUDE) >= limit
+    return n
+
+
 @compile_cached
 def n_beyond(bits, limit):
     """How many float32 are NaN or at least `limit` in size; both are given as int32.
 
     Fast-math would drop a test on floats. One thread reads faster than a second one wakes up.
     """
-    n = 0
-    for i in range(bits.shape[0]):
-        n += (bits[i] & MAGNITUDE) >= limit
-    return n
+    return count_beyond(bits, limit)
 
 
 @cache

@@ -53,8 +53,8 @@ class CpuTraining(AbstractTraining):
         self._engine = engine if comm.pieces is None else PieceByPiece(engine, comm)
         self._params, self._layout = params, layout
         self.n_steps = self.n_skipped_steps = 0
-        self.state = np.empty(0, np.float32)
-        self.set_state(optimizer.initial_state(params))
+        first, last = division.own
+        self.state = np.ascontiguousarray(optimizer.initial_state(params)[:, first:last])
         n_matrices = len(optimizer.matrix_ranges(layout))
         self.matrices = np.zeros((optimizer.n_matrix_state, n_matrices), np.float32)
         self.statistics = np.zeros(optimizer.n_statistics(layout), np.float32)
@@ -71,12 +71,12 @@ class CpuTraining(AbstractTraining):
 
     def set_state(self, values):
         first, last = self._division.own
-        self.state = np.ascontiguousarray(values[:, first:last], np.float32)
+        self.state[...] = values[:, first:last]
 
     def is_begun(self, optimizer):
         return self.n_steps >= optimizer.n_calls_to_begin
 
-    def _take_weights(self) -> None:
+    def take_weights(self) -> None:
         begin, _ = self._division.own
         for row, first, last in self._weight_rows:
             self.state[row, first - begin : last - begin] = self._params[first:last]
@@ -86,7 +86,7 @@ class CpuTraining(AbstractTraining):
         run_optimizer,
     ) -> StepResult:  # fmt: skip
         if run_optimizer:
-            self._check_count(self.n_steps)
+            self.check_count(self.n_steps)
         found = self._engine.forward_backward(
             batch, params, loss, gradients, dl_dinput, overwrite=overwrite
         )
@@ -99,7 +99,7 @@ class CpuTraining(AbstractTraining):
         value = total / found.n_elements
         if not run_optimizer:
             return StepResult(value)
-        if not (is_finite and self._optimize(optimizer, gradients.flat)):
+        if not (is_finite and self.optimize(optimizer, gradients.flat)):
             self.n_skipped_steps += 1
             gradients.flat[:] = 0  # so that what is accumulated next starts anew
             return StepResult(value, skipped=True)
@@ -113,7 +113,7 @@ class CpuTraining(AbstractTraining):
         values, are_good = self._comm.gather(np.array([total, is_good])).T
         return float(sum_in_pairs(values)), bool(are_good.all())
 
-    def _optimize(self, optimizer: AbstractOptimizer, gradients: np.ndarray) -> bool:
+    def optimize(self, optimizer: AbstractOptimizer, gradients: np.ndarray) -> bool:
         """Step, and whether all is finite afterwards; if not, all is as it was before."""
         bounds, (first, last) = self._division.bounds, self._division.own
         own, of_this_rank = gradients[first:last], None
@@ -125,7 +125,7 @@ class CpuTraining(AbstractTraining):
         before = () if is_safe else tuple(array.copy() for array in changed)
         t, (_, *others) = self.n_steps + 1, changed
         if t == optimizer.n_calls_to_begin:
-            self._take_weights()
+            self.take_weights()
         optimize(optimizer, self._layout, t, self._params, gradients, *others, first=first)
         if of_this_rank is not None:
             own[...] = of_this_rank
@@ -212,6 +212,11 @@ class CpuTarget(AbstractTarget):
             "a model on the CPU has no device functions; create it with device='cuda', or call "
             "`inference`"
         )
+
+    def many(self, model, params, optimizers, layout):
+        from numbanet.cpu.many import CpuMany
+
+        return CpuMany(model, params, optimizers, layout)
 
     def training(self, engine: Any, parameters, optimizer, layout, comm=ALONE):
         return CpuTraining(engine, parameters, optimizer, layout, comm)

@@ -125,5 +125,8 @@ class CudaTarget(AbstractTarget):
     def device_functions(self, model, **options):
         return device_functions(self.device, model, self.precision, **options)
 
+    def many(self, model, params, optimizers, layout):
+        raise ValueError("create_many: a GPU does not train many models at once; use device='cpu'")
+
     def training(self, engine, parameters, optimizer, layout, comm=ALONE):
         return CudaTraining(self.device, engine, parameters, optimizer, layout, comm)

@@ -138,12 +138,12 @@ class CudaTraining(AbstractTraining):
     ) -> PendingResult:  # fmt: skip
         with self._device.lock:
             if run_optimizer and self._n_known + self._n_asked >= MOST_STEPS:
-                self._check_count(self.n_steps)
+                self.check_count(self.n_steps)
             found, is_tame = self._kernels_of(optimizer)
             found.prepare(run_optimizer)
             may_begin = run_optimizer and self._weight_rows and self._may_begin(optimizer)
             if may_begin and not self.is_begun(optimizer):
-                self._take_weights()
+                self.take_weights()
             result = self._results.next()
             given = batch, params, loss, gradients, dl_dinput
             work = found, given, optimizer, overwrite, run_optimizer
@@ -200,7 +200,7 @@ class CudaTraining(AbstractTraining):
         n = optimizer.n_calls_to_begin
         return self._n_known < n <= self._n_known + self._n_asked + 1
 
-    def _take_weights(self) -> None:
+    def take_weights(self) -> None:
         master, n = self._parameters.master.address, self.state.shape[1]
         begin, _ = self._division.own
         for row, first, last in self._weight_rows:

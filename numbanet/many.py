@@ -1,0 +1,215 @@
+"""Many models of one config, trained side by side: ensembles, and sweeps over seeds or rates."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from numbanet.array_types import ArrayLike
+from numbanet.caller import warn_caller
+from numbanet.create import create_components
+from numbanet.encoded_network import EncodedNetwork
+from numbanet.engine import Batch
+from numbanet.model import NetworkWithInputEncoding, initial_rng
+from numbanet.optimizers.base import ParamLayout
+from numbanet.registry import ConfigError
+from numbanet.saved_training import SavedTraining
+from numbanet.shown import shown
+from numbanet.targets import target_for
+from numbanet.trainable_model import TrainableModel
+from numbanet.trainer import Trainer
+from numbanet.trainer_settings import updated
+
+MOST_MODELS = 1 << 20
+
+
+class ManyModels:
+    """Models of one shape, each with parameters, an optimizer's state and steps of its own.
+
+    Made by create_many. Indexing gives a model of its own, with copies: `models[3].save(path)`.
+
+    Attributes:
+        params: float32 [n_models, n_params]; writing to it changes the models.
+    """
+
+    def __init__(self, components: Sequence[tuple], rngs: Sequence[Any], device: Any):
+        self._target = target_for(device)
+        self._encoding, self._network, self._loss, _ = components[0]
+        self._loss.row(self._network.n_output_dims, False)
+        self._optimizers = [optimizer for *_, optimizer in components]
+        layout = ParamLayout(self._network.n_params + self._encoding.n_params, self._network.shapes)
+        params = [
+            np.concatenate([each.initial_params(rng) for each in (self._network, self._encoding)])
+            for rng in rngs
+        ]
+        self.params = np.stack(params).astype(np.float32)
+        padded = EncodedNetwork(self._encoding.padded(self._network.n_input_dims), self._network)
+        self._many = self._target.many(padded, self.params, self._optimizers, layout)
+
+    def __len__(self) -> int:
+        return len(self.params)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} models of {self.params.shape[1]} parameters on {self._target.name}>"
+
+    def __getitem__(self, k: int) -> TrainableModel:
+        """A model like number k, with copies of what it has."""
+        training, optimizer = self._many.trainings[k], self._optimizers[k]
+        network = NetworkWithInputEncoding(
+            self._encoding, self._network, initial_rng(0, "bindings"), self._target
+        )
+        counts = training.n_steps, training.n_skipped_steps
+        saved = SavedTraining(self._encoding, self._network, self._loss, optimizer, *counts, {})
+        tensors = {"params": self.params[k], "optimizer.state": training.state}
+        for name in ("matrices", "statistics"):
+            tensors[f"optimizer.{name}"] = getattr(training, name)
+        trainer = Trainer(network, optimizer, self._loss)
+        trainer.restore(saved, tensors)
+        return TrainableModel(network, trainer)
+
+    @property
+    def n_steps(self) -> np.ndarray:
+        """Steps of each model's optimizer, [n_models]."""
+        return np.array([each.n_steps for each in self._many.trainings])
+
+    @property
+    def n_skipped_steps(self) -> np.ndarray:
+        """Steps of each model that were skipped; see training_step."""
+        return np.array([each.n_skipped_steps for each in self._many.trainings])
+
+    @property
+    def learning_rates(self) -> np.ndarray:
+        """The learning rate of each model; setting them, or one for all, compiles nothing."""
+        return np.array([each.learning_rate for each in self._optimizers])
+
+    @learning_rates.setter
+    def learning_rates(self, values: ArrayLike) -> None:
+        rates = np.broadcast_to(np.asarray(values, np.float64), len(self)).tolist()
+        self._optimizers = [
+            updated(each, each.learning_rate_options(rate), "optimizer")
+            for each, rate in zip(self._optimizers, rates, strict=True)
+        ]
+
+    def __call__(self, inputs: ArrayLike) -> np.ndarray:
+        """Evaluate all models with their parameters for inference.
+
+        Args:
+            inputs: [n, n_input_dims] for all, or [n_models, n, n_input_dims].
+
+        Returns:
+            float32 [n_models, n, n_output_dims].
+
+        Raises:
+            TypeError, ValueError: the inputs do not fit.
+        """
+        xs = self._samples(inputs, "inputs", self._encoding.n_dims)
+        return self._many.inference(xs, self._params_for_inference())
+
+    def training_step(
+        self, inputs: ArrayLike, targets: ArrayLike, pdf: ArrayLike | None = None
+    ) -> np.ndarray:
+        """Make a step of each model; one whose numbers are not finite skips its own, and is told.
+
+        Args:
+            inputs: [n, n_input_dims] for all models, or [n_models, n, n_input_dims].
+            targets: [n, n_output_dims] for all, or [n_models, n, n_output_dims].
+            pdf: the density with which each target was sampled, shaped as targets may be.
+
+        Returns:
+            The losses, float64 [n_models].
+
+        Raises:
+            TypeError, ValueError: an argument does not fit; nothing has changed then.
+        """
+        n_outputs = self._network.n_output_dims
+        xs = self._samples(inputs, "inputs", self._encoding.n_dims)
+        ys = self._samples(targets, "targets", n_outputs, xs.shape[1])
+        if pdf is not None:
+            pdf = self._samples(pdf, "pdf", n_outputs, xs.shape[1])
+        losses, is_stepped = self._many.step(Batch(xs, ys, pdf), self._loss, self._optimizers)
+        if not is_stepped.all():
+            numbers = np.flatnonzero(~is_stepped)
+            warn_caller(
+                f"the inputs, the loss or a gradient of {len(numbers)} models are infinite or NaN "
+                f"({', '.join(map(str, numbers[:8]))}); they skipped the step",
+                RuntimeWarning,
+            )
+        return losses
+
+    def _params_for_inference(self) -> np.ndarray:
+        row = self._optimizers[0].inference_row
+        if row is None:
+            return self.params
+        pairs = zip(self._many.trainings, self._optimizers, strict=True)
+        is_begun = np.array([training.is_begun(optimizer) for training, optimizer in pairs])
+        return np.where(is_begun[:, None], self._many.state[:, row], self.params)
+
+    def _samples(
+        self, values: Any, name: str, n_columns: int, n_rows: int | None = None
+    ) -> np.ndarray:
+        """Any samples as [1 or n_models, n, n_columns]; raises TypeError, ValueError."""
+        shape = np.shape(values)
+        if len(shape) != 3:
+            return self._target.matrix(values, name, n_columns, n_rows)[None]
+        if shape[0] != len(self):
+            raise ValueError(f"{name}: of {shape[0]} models, and there are {len(self)}")
+        flat = np.reshape(values, (shape[0] * shape[1], shape[2]))
+        n_all_rows = None if n_rows is None else n_rows * shape[0]
+        return self._target.matrix(flat, name, n_columns, n_all_rows).reshape(*shape)
+
+
+def create_many(
+    n_input_dims: int,
+    n_output_dims: int,
+    config: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    n: int | None = None,
+    *,
+    seeds: int | Iterable[int] = 1337,
+    device: Any = "auto",
+    seed_convention: str = "bindings",
+) -> ManyModels:
+    """Make many models of one shape, which train side by side, in one launch for all.
+
+    Each comes to what it would come to by itself.
+
+    Args:
+        n_input_dims, n_output_dims, device, seed_convention: see create_from_config.
+        config: of all models, or one of each, which differ in learning rates and other numbers that
+            need no compilation.
+        n: how many; may be left out where there are so many configs or seeds.
+        seeds: of the initial parameters of each; or of the first, and the others' follow.
+
+    Raises:
+        ConfigError: a config cannot be used, or asks for other code than the first.
+        ValueError: another argument cannot.
+        RuntimeError: the device cannot be used.
+    """
+    configs = [config] if isinstance(config, Mapping) else list(config)
+    given = seeds if isinstance(seeds, (int, np.integer)) else list(seeds)
+    count = count_of(n, configs, given)
+    if not isinstance(given, list):
+        given = [int(given) + k for k in range(count)]
+    rngs = [initial_rng(seed, seed_convention) for seed in given]
+    components = [create_components(n_input_dims, n_output_dims, each) for each in configs]
+    if len(components) == 1:
+        components *= count
+    keys = [(*others, optimizer.kernel_key()) for *others, optimizer in components]
+    for k, key in enumerate(keys):
+        if key != keys[0]:
+            raise ConfigError(f"config[{k}]: needs other code than config[0]; its shape differs")
+    return ManyModels(components, rngs, device)
+
+
+def count_of(n: Any, configs: list, seeds: Any) -> int:
+    """How many models that makes; raises ValueError where it is said twice in different ways."""
+    counts = {n, len(seeds) if isinstance(seeds, list) else None}
+    counts |= {len(configs) if len(configs) != 1 else None}
+    counts -= {None}
+    count = counts.pop() if len(counts) == 1 else None
+    is_integer = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
+    if not (is_integer and 1 <= count <= MOST_MODELS):
+        raise ValueError(
+            f"n: {shown(n)}, beside {len(configs)} configs and seeds {shown(seeds)}: say how many "
+            f"models from 1 to {MOST_MODELS} once, or the same each time"
+        )
+    return int(count)
