@@ -113,7 +113,7 @@ def signed_sine(n, r):  # (-1)^n sin r for |r| <= pi / 2
     series = np.float32(8.33308719e-3) + series * square
     series = np.float32(-1.66666604e-1) + series * square
     sine = r + r * square * series
-    return float_from_bits(np.uint32(float_bits(sine) ^ np.uint32(n << SIGN_SHIFT)))
+    return float_from_bits(float_bits(sine) ^ np.uint32(n << SIGN_SHIFT))
 
 
 @device

@@ -14,11 +14,11 @@ from numbanet.architecture import AMPERE, compute_capability
 from numbanet.device import device, float_bits, float_from_bits, select, unrolled
 from numbanet.ptx import instruction
 
-HIGH_HALF = np.uint32(0xFFFF0000)
-MAGNITUDE, INFINITY = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
+HIGH_HALF = 0xFFFF0000
+MAGNITUDE, INFINITY = 0x7FFFFFFF, 0x7F800000
 BFLOAT_NAN = np.uint32(0x7FFF)
-BELOW_HALF_UNIT = np.uint32(0x7FFF)
-BIT, WIDTH = np.uint32(1), np.uint32(16)
+BELOW_HALF_UNIT = 0x7FFF
+BIT, WIDTH = 1, 16
 
 
 def pair_of_floats(operation):
@@ -64,9 +64,9 @@ def float16_pair_to_floats(typingctx, word):
 @device
 def round_to_bfloat16(x):  # for GPUs without an instruction for it; returns 32 bits
     bits = float_bits(x)
-    odd = np.uint32((bits >> WIDTH) & BIT)
-    rounded = np.uint32(np.uint32(bits + BELOW_HALF_UNIT + odd) >> WIDTH)
-    return select(np.uint32(bits & MAGNITUDE) > INFINITY, BFLOAT_NAN, rounded)
+    odd = (bits >> WIDTH) & BIT
+    rounded = (bits + BELOW_HALF_UNIT + odd) >> WIDTH
+    return select((bits & MAGNITUDE) > INFINITY, BFLOAT_NAN, rounded)
 
 
 @device
@@ -79,7 +79,7 @@ def float_to_bfloat16(x):
 
 @device
 def bfloat16_to_float(bits):
-    return float_from_bits(np.uint32(np.uint32(bits) << WIDTH))
+    return float_from_bits(np.uint32(bits) << WIDTH)
 
 
 @device
@@ -98,13 +98,13 @@ def floats_to_float16_pair(low, high):
 def floats_to_bfloat16_pair(low, high):
     if compute_capability() >= AMPERE:
         return convert_bfloat16_pair(low, high)
-    return np.uint32(round_to_bfloat16(low) | np.uint32(round_to_bfloat16(high) << WIDTH))
+    return round_to_bfloat16(low) | (round_to_bfloat16(high) << WIDTH)
 
 
 @device
 def bfloat16_pair_to_floats(word):
-    low = float_from_bits(np.uint32(word << WIDTH))
-    return low, float_from_bits(np.uint32(word & HIGH_HALF))
+    low = float_from_bits(word << WIDTH)
+    return low, float_from_bits(word & HIGH_HALF)
 
 
 TO_PAIR = {"float16": floats_to_float16_pair, "bfloat16": floats_to_bfloat16_pair}

@@ -46,7 +46,7 @@ def activate_pair_backward(activation: Activation, precision: str):
     @device
     def activate_pair_backward(low, high, kept):
         if is_relu and (not from_hopper or compute_capability() >= HOPPER):
-            return np.uint32(to_pair(low, high) & above(kept, np.uint32(0)))
+            return to_pair(low, high) & above(kept, np.uint32(0))
         return one_by_one(low, high, kept)
 
     return activate_pair_backward

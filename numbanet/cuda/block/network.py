@@ -197,7 +197,7 @@ def weight_gradients(layout: FusedLayout, precision: str, k: int):
     @device
     def add_block(j, warp, a_address, b_address, a, sums):
         block = warp + n_warps * j
-        if whole or block < np.uint32(m * n):
+        if whole or block < m * n:
             row, column = block % m, block // m
             b = ldmatrix_transposed(b_address + column * 32)
             if same_row:
@@ -235,7 +235,7 @@ def flush_gradients(layout: FusedLayout, k: int):
     def flush_pair(q, block, lane, sums, gradients):  # sums 2 q and 2 q + 1 of all of the warp's
         j, part = q // 4, q % 4
         here = block + n_warps * j
-        if here < np.uint32(m * n):
+        if here < m * n:
             row = here % m * 16 + (lane >> 2)
             row += 8 * (part % 2)
             column = here // m * 16

@@ -17,7 +17,7 @@ from numbanet.storage.access import load
 from numbanet.storage.halves import to_pairs
 from numbanet.storage.views import ITEM_SIZES, VECTORS, float_vector
 
-THREE, TWO = np.uint32(3), np.uint32(2)
+THREE, TWO = 3, 2
 QUAD = 4  # lanes that hold a row
 SAMPLES = 2  # of a lane
 
@@ -99,20 +99,20 @@ def loss_of_rows(loss: AbstractLoss, n_outputs: int, act, has_pdf: bool):
         if e // 2 % 2 == k:
             for sender in range(QUAD):
                 column = 8 * (e // 4) + 2 * sender + e % 2
-                if column < n_outputs and t == np.uint32(sender):
+                if column < n_outputs and t == sender:
                     gradients[e] = gradient[column]
 
     @device
     def of_row(k, lane, i, n, sums, ptargets, ppdf, gradients, total):
         prediction, gradient = local_array(n_outputs), local_array(n_outputs)
         unrolled(n_outputs, collect, k, sums, prediction)
-        sample = np.uint32(i + (lane >> TWO) + np.uint32(8 * k))
+        sample = i + (lane >> TWO) + 8 * k
         if sample < n:
-            first = np.uint64(np.uint32(sample * np.uint32(n_outputs))) * np.uint64(4)
+            first = np.uint64(sample * n_outputs) * np.uint64(4)
             target = float_vector(np.uint64(ptargets + first), n_outputs)
             density = float_vector(np.uint64(ppdf + first), n_outputs)
-            value, t = row(prediction, target, density, gradient), np.uint32(lane & THREE)
-            if t == np.uint32(0):
+            value, t = row(prediction, target, density, gradient), lane & THREE
+            if t == 0:
                 total[0] += value
             unrolled(n_sums, keep, k, t, gradient, gradients)
 

@@ -70,18 +70,17 @@ def matrix(layout: FusedLayout):
     `following` is started, which the next call asks for; after the last one, `end_turns` is called.
     """
     if layout.streams:
-        load, buffer_bytes = load_matrix(layout), np.uint32(layout.buffer_bytes)
-        one = np.uint32(1)
+        load, buffer_bytes = load_matrix(layout), layout.buffer_bytes
 
         @device
         def streamed(k, turn, following, shared, params):
             turn = np.uint32(turn)
-            here, there = turn & one, one - (turn & one)
+            here, there = turn & 1, 1 - (turn & 1)
             wait_for_copies()
             barrier()
             thread = thread_index_for(turn)
-            load(following, thread, params, np.uint32(shared + there * buffer_bytes))
-            return np.uint32(shared + here * buffer_bytes)
+            load(following, thread, params, shared + there * buffer_bytes)
+            return shared + here * buffer_bytes
 
         return streamed
     first, middle_bytes = layout.weights[1], layout.widths[1] * layout.pitches[1]

@@ -41,7 +41,7 @@ def operand(precision: str, size: int, along_depth: bool):
     per_thread = size * DEPTH // N_THREADS
     shared_pitch = size + PAD
     n_lanes = DEPTH if along_depth else size
-    step = np.uint32(N_THREADS // (DEPTH if along_depth else size))
+    step = N_THREADS // (DEPTH if along_depth else size)
 
     @device
     def position(j):  # of a thread's j-th element in the tile

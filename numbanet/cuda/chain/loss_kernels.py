@@ -7,8 +7,6 @@ nothing else is said.
 
 from functools import cache, partial
 
-import numpy as np
-
 from numbanet.cuda.launch.threads import n_threads, thread_index, thread_number, warp_sum
 from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.device import ONE, ZERO, belongs_to, device, local_array
@@ -76,13 +74,13 @@ def loss_row(loss: AbstractLoss, n_outputs: int, has_pdf: bool):
         prediction, target = local_array(n_outputs), local_array(n_outputs)
         density, gradient = local_array(n_outputs), local_array(n_outputs)
         for k in range(n_outputs):
-            there = np.uint32(i * np.uint32(n_outputs) + np.uint32(k))
-            prediction[k] = load(y, np.uint32(np.uint32(k) * pitch + i))
+            there = i * n_outputs + k
+            prediction[k] = load(y, k * pitch + i)
             target[k] = targets[there]
             density[k] = pdf[there] if has_pdf else ONE
         total = row(prediction, target, density, gradient)
         for k in range(n_outputs):
-            store(dl_dy, np.uint32(np.uint32(k) * pitch + i), scale * gradient[k])
+            store(dl_dy, k * pitch + i, scale * gradient[k])
         return total
 
     return rowwise

@@ -149,7 +149,7 @@ def training_kernel(
         n_bits = np.int32(0)
         if is_private:
             n_tiles = n // (blocks_per_grid() * step) + 1
-            n_bits = bits_of_numbers(np.uint32(n_tiles * np.uint32(step)))
+            n_bits = bits_of_numbers(n_tiles * step)
         has_tiles = tile + first_row < n
         while tile + first_row < n:
             i = tile + thread

@@ -21,7 +21,7 @@ def read_row(n: int):
     @device
     def read_four(k, numbers, start, row):
         i = 4 * k
-        four = load_four_floats(numbers, np.uint32(start + np.uint32(i)))
+        four = load_four_floats(numbers, start + i)
         row[i], row[i + 1], row[i + 2], row[i + 3] = four
 
     @device

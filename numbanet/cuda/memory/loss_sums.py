@@ -1,14 +1,11 @@
 """The loss of a batch, of the partial sums that a pass leaves behind."""
 
-import numpy as np
-
 from numbanet.cuda.launch.threads import WARP, thread_index, warp_sum
 from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.device import ZERO, device, select
 from numbanet.storage.views import float_vector
 
 AT_ONCE = 4  # loads of a thread that is waiting for memory
-ONE = np.uint32(1)
 
 
 @device
@@ -17,13 +14,13 @@ def sum_of(sums, n):
     k, total = thread_index(), ZERO
     while k < n:
         for _ in range(AT_ONCE):
-            total += select(k < n, sums[min(k, np.uint32(n - ONE))], ZERO)
-            k = np.uint32(k + np.uint32(WARP))
+            total += select(k < n, sums[min(k, n - 1)], ZERO)
+            k += WARP
     return warp_sum(total)
 
 
 def write_mean(psums: Address, n: UInt, factor: Float, pvalue: Address):
     """The sum times a factor; one warp."""
     mean = sum_of(float_vector(psums, n), n) * factor
-    if thread_index() == np.uint32(0):
-        float_vector(pvalue, 1)[np.uint32(0)] = mean
+    if thread_index() == 0:
+        float_vector(pvalue, 1)[0] = mean

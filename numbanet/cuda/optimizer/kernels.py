@@ -140,11 +140,11 @@ def verify_step(
     is_last, bad = arrive(bad, control)
     if is_last and thread_index() == NOTHING and bad:
         control[RUNS] = NOTHING
-        control[N_STEPS] = np.uint32(control[N_STEPS] - BIT)
-        control[N_SKIPPED] = np.uint32(control[N_SKIPPED] + BIT)
-        serial = np.uint32(control[N_RESULTS] - BIT)
+        control[N_STEPS] = control[N_STEPS] - BIT
+        control[N_SKIPPED] = control[N_SKIPPED] + BIT
+        serial = control[N_RESULTS] - BIT
         history = uint32_vector(phistory, 2 * HISTORY)
-        history[np.uint32(serial % np.uint32(HISTORY) * np.uint32(2) + BIT)] = BIT
+        history[serial % HISTORY * 2 + BIT] = BIT
 
 
 def restore(pbefore: Address, pafter: Address, n: UInt, pcontrol: Address):

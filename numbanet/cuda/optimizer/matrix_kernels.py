@@ -28,14 +28,14 @@ def product_kernel(transpose_a: bool, transpose_b: bool):
     def product(pa: Address, pb: Address, pc: Address, n_rows: UInt, n_columns: UInt, depth: UInt):
         a, b, c = float_vector(pa, depth), float_vector(pb, depth), float_vector(pc, n_rows)
         k = thread_number()
-        if k < np.uint32(n_rows * n_columns):
-            i, j, total = np.uint32(k // n_columns), np.uint32(k % n_columns), ZERO
+        if k < n_rows * n_columns:
+            i, j, total = k // n_columns, k % n_columns, ZERO
             d = np.uint32(0)
             while d < depth:
-                left = np.uint32(d * n_rows + i) if transpose_a else np.uint32(i * depth + d)
-                right = np.uint32(j * depth + d) if transpose_b else np.uint32(d * n_columns + j)
+                left = d * n_rows + i if transpose_a else i * depth + d
+                right = j * depth + d if transpose_b else d * n_columns + j
                 total += a[left] * b[right]
-                d = np.uint32(d + np.uint32(1))
+                d += 1
             c[k] = total
 
     return product
@@ -47,23 +47,23 @@ def norm_squared_kernel(px: Address, n: UInt, pout: Address):
     i, total = thread_index(), ZERO
     while i < n:
         total += x[i] * x[i]
-        i = np.uint32(i + np.uint32(BLOCK))
+        i += BLOCK
     total = warp_sum(total)
-    if np.uint32(thread_index() % np.uint32(WARP)) == np.uint32(0):
-        warps[np.uint32(thread_index() // np.uint32(WARP))] = total
+    if thread_index() % WARP == 0:
+        warps[thread_index() // WARP] = total
     barrier()
-    if thread_index() == np.uint32(0):
+    if thread_index() == 0:
         total = ZERO
         for k in range(N_WARPS):
             total += warps[k]
-        out[np.uint32(0)] = total
+        out[0] = total
 
 
 @cache
 def apply_kernel(function: Callable, shapes: tuple[tuple[int, ...], ...]):
     """(addresses of the arrays): call function(i, j, *arrays) for each element of the first."""
     n_rows, n_columns = shapes[0]
-    n_elements = np.uint32(n_rows * n_columns)
+    n_elements = n_rows * n_columns
 
     @device
     def with_all(i, j, addresses, *arrays):
@@ -75,8 +75,7 @@ def apply_kernel(function: Callable, shapes: tuple[tuple[int, ...], ...]):
     def apply(addresses):
         k = thread_number()
         if k < n_elements:
-            i, j = np.uint32(k // np.uint32(n_columns)), np.uint32(k % np.uint32(n_columns))
-            call(i, j, addresses)
+            call(k // n_columns, k % n_columns, addresses)
 
     def apply_1(p: Address):
         apply((p,))

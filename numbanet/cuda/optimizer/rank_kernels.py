@@ -39,7 +39,7 @@ def vote_kernel(least_bad_gradient: float):
         bad |= has_beyond(least_bad, pgradients, n_gradients)
         bad |= has_beyond(least_bad, pothers, n_others)
         is_last, bad = arrive(bad, control)
-        if not is_last or thread_index() >= np.uint32(WARP):
+        if not is_last or thread_index() >= WARP:
             return
         loss = sum_of(float_vector(psums, n_sums), n_sums) * factor
         if thread_index() == NOTHING:

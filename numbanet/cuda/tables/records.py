@@ -47,7 +47,7 @@ COUNTS, STARTS = 0, 4 * MOST_BINS  # in shared memory
 STAGE = -(-(STARTS + 4 * (MOST_BINS + 1)) // 16) * 16
 SHARED_BYTES = STAGE + 8 * ROUND
 HALF_BITS = 14  # the largest gradient becomes a half of so many bits, less than 2^15
-FLIPS_SHIFT, PLACE_SHIFT = np.uint32(14), np.uint32(19)
+FLIPS_SHIFT, PLACE_SHIFT = 14, 19
 PLACES = 1 << 13  # along an edge
 NEXT = np.uint32(31)  # the right end follows the left one
 NO_PLACE, BIN_SHIFT, BIN_MASK = np.uint32(0xFFFFFFFF), LOG2_BIN, BIN - 1
@@ -162,20 +162,19 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
     @device
     def find_starts(shared, thread):  # of each bin, and the end; by the first MOST_BINS threads
         counts, starts = shared, shared + STARTS
-        four = np.uint32(4)
         mine = np.uint32(0)
         if thread < most_bins:
-            mine = load_word(counts + thread * four)
-            store_word(starts + (thread + 1) * four, mine)
+            mine = load_word(counts + thread * 4)
+            store_word(starts + (thread + 1) * 4, mine)
         if thread == 0:
             store_word(starts, np.uint32(0))
         distance = np.uint32(1)
         while distance < most_bins:
             barrier()
-            other, here = np.uint32(0), starts + (thread + 1) * four
+            other, here = np.uint32(0), starts + (thread + 1) * 4
             takes = (thread < most_bins) & (thread >= distance)
             if takes:
-                other = load_word(here - distance * four)
+                other = load_word(here - distance * 4)
             barrier()
             if takes:
                 mine += other

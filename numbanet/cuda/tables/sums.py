@@ -90,7 +90,7 @@ def number_of(k, first, n):  # of a segment: the first rounds of n areas, then t
 @device
 def clear(table, thread):  # the sums, and the number of records
     zeros, k = (np.uint32(0), np.uint32(0), np.uint32(0), np.uint32(0)), thread
-    while k < np.uint32(COUNT // 16 + 1):
+    while k < COUNT // 16 + 1:
         store_words(table + k * 16, zeros)
         k += N_THREADS
 

@@ -35,7 +35,7 @@ leading_zeros = instruction("clz.b32 $0, $1;", uint32, uint32)
 
 @device
 def bit_length(word):  # without leading zeros
-    return np.uint32(np.uint32(32) - leading_zeros(word))
+    return 32 - leading_zeros(word)
 
 
 @device

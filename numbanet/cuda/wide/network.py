@@ -75,13 +75,13 @@ def forward(layout: WideLayout, precision: str, keeps: bool):
         here = matrix_of(0, 0, 1, shared, params)
         first_product(words, here + of_first(lane_number(here)), hidden_sums)
         activate_and_keep(np.uint64(unit + first_values), hidden_sums, words)
-        k, one = np.uint32(1), np.uint32(1)
+        k = np.uint32(1)
         while k < n_hidden:  # not unrolled: the code is to fit the instruction cache
-            here = matrix_of(k, k, k + one, shared, params)
+            here = matrix_of(k, k, k + 1, shared, params)
             middle_product(words, here + of_hidden(lane_number(here)), hidden_sums)
             at = np.uint64(unit + first_values + np.uint64(k) * layer_bytes)
             activate_and_keep(at, hidden_sums, words)
-            k += one
+            k += 1
         here = matrix_of(n_hidden, n_hidden, after, shared, params)
         last_product(words, here + of_hidden(lane_number(here)), sums)
 
@@ -130,12 +130,12 @@ def backward(layout: WideLayout, precision: str, to_features: bool, keeps: bool)
         here = matrix_of(n_hidden, n_forward, n_hidden - 1, shared, params)
         last_product(dl_doutputs, here + of_hidden(lane_number(here)), sums)
         chain_rule_and_keep(np.uint64(unit + of_last), sums, words)
-        k, one = np.uint32(n_hidden - 1), np.uint32(1)
+        k = np.uint32(n_hidden - 1)
         while k > 0:
             turn = n_forward + n_hidden - k
-            here = matrix_of(k, turn, k - one, shared, params)
+            here = matrix_of(k, turn, k - 1, shared, params)
             middle_product(words, here + of_hidden(lane_number(here)), sums)
-            k -= one
+            k -= 1
             at = np.uint64(unit + of_first_hidden + np.uint64(k) * layer_bytes)
             chain_rule_and_keep(at, sums, words)
         if to_features:

@@ -87,12 +87,12 @@ def float_position(limit_of):
 @device
 def fixed_position(level, x):  # the bits of x are a position in units of 2^-32
     cell, rest = divide(float_bits(x), level.spacing, level.spacing_reciprocal)
-    half = np.uint32(level.spacing >> np.uint32(1))
-    to_next = np.uint32(level.spacing - half)
+    half = level.spacing >> 1
+    to_next = level.spacing - half
     if rest >= to_next:
-        cell, rest = np.uint32(cell + np.uint32(1)), np.uint32(rest - to_next)
+        cell, rest = cell + 1, rest - to_next
     else:
-        rest = np.uint32(rest + half)
+        rest += half
     return cell, np.float32(rest) * (level.scale * np.float32(2.0**-32))
 
 
@@ -211,13 +211,13 @@ def _rng_hash(n_dims):
 
 
 def _base_convert_hash(n_dims):
-    base = np.uint32(2531011)
+    base = 2531011
 
     @device
     def base_convert_hash(cell, corner):
         index = np.uint32(0)
         for d in range(n_dims):
-            index = np.uint32(np.uint32(index + vertex(cell, corner, d)) * base)
+            index = (index + vertex(cell, corner, d)) * base
         return index
 
     return base_convert_hash
