@@ -80,7 +80,7 @@ def double_backward_kernel(network: AbstractMLP, param_gradients: bool) -> Paral
         pack(params, weights, transposed)
         partials = np.zeros((n_groups, n_weights if param_gradients else 0), np.float32)
         for group in prange(n_groups):
-            first = group * group_rows
+            first = np.intp(group) * group_rows  # prange counts unsigned
             rows, inputs = (first, min(n, first + group_rows)), (features, tangents)
             matrices = weights, transposed
             differentiate_rows(
