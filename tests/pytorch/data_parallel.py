@@ -2,6 +2,8 @@
 
 import torch
 from models import HASH, mlp
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import numbanet.torch as tcnn
@@ -17,11 +19,32 @@ def batch():
     return x, torch.cat([x, x[:, :1] * x[:, 1:]], dim=1)
 
 
-def train(module, x, targets, n_steps=3):
+def make_deep():
+    """A module of numbanet within another one, which can be sharded."""
+    torch.manual_seed(0)
+    return torch.nn.Sequential(make(), torch.nn.Linear(3, 3))
+
+
+def train_sharded(rank, world_size):
+    """The parameters of both parts, of which the module's own are on every rank."""
+    whole = make_deep()
+    fully_shard(
+        whole, mesh=init_device_mesh("cpu", (world_size,)),
+        ignored_params=set(whole[0].parameters()),
+    )  # fmt: skip
+    x, targets = (each.chunk(world_size)[rank] for each in batch())
+    train(whole, x, targets, replicated=list(whole[0].parameters()))
+    return whole[0].params.detach(), whole[1].weight.full_tensor().detach()
+
+
+def train(module, x, targets, n_steps=3, replicated=()):
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     for _ in range(n_steps):
         optimizer.zero_grad()
         (module(x) - targets).square().mean().backward()
+        for parameter in replicated:
+            torch.distributed.all_reduce(parameter.grad)
+            parameter.grad /= torch.distributed.get_world_size()
         optimizer.step()
 
 
@@ -36,4 +59,5 @@ def run(rank, world_size, folder):
     x, targets = (each.chunk(world_size)[rank] for each in batch())
     train(DistributedDataParallel(module), x, targets)
     torch.save(module.params.detach(), f"{folder}/params.{rank}")
+    torch.save(train_sharded(rank, world_size), f"{folder}/sharded.{rank}")
     torch.distributed.destroy_process_group()
