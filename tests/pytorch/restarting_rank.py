@@ -1,0 +1,43 @@
+"""A program of ranks that torchrun starts again after one was killed."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from models import batch_of, create
+
+import numbanet
+
+N_STEPS, N = 6, 64
+
+
+def train(model, comm, path=None):
+    """Up to N_STEPS steps on this rank's rows of a batch that changes with each."""
+    for step in range(model.trainer.n_steps, N_STEPS):
+        rows = comm.rows(N)
+        x, y = batch_of("one_blob", N, seed=step)
+        model.trainer.training_step(x[rows], y[rows])
+        if path is not None and step % 2 == 1:
+            model.save(path)
+        if path is not None and step == 4 and is_first_start() and comm.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_first_start():
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
+
+
+def run(path):
+    comm = numbanet.distributed.init(timeout=120, pieces=2)
+    if Path(path).exists():
+        model = numbanet.load(path, device="cpu", comm=comm)
+    else:
+        model = create("one_blob", comm=comm)
+    sys.stdout.write(f"rank {comm.rank} goes on from step {model.trainer.n_steps}\n")
+    sys.stdout.flush()
+    train(model, comm, path)
+
+
+if __name__ == "__main__":
+    run(sys.argv[1])
