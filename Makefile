@@ -15,7 +15,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # As above, telling what is installed: a line for each package, or a bar in a terminal.
 PIP_INSTALL_SHOWN := -m pip install --disable-pip-version-check
 
-.PHONY: help demo test test-torch test-distributed test-lowest fuzz lint docs package bench bench-gpu clean
+.PHONY: help demo test test-torch test-distributed test-lowest fuzz lint docs site package bench bench-gpu clean
 
 help:
 	@echo "make demo    learn a photograph; pictures go to ./demo"
@@ -27,6 +27,7 @@ help:
 	@echo "make fuzz    try mutated inputs of every format  (FUZZ_ARGS='config_files --cases 1000')"
 	@echo "make lint    check style, formatting and the types of the public API"
 	@echo "make docs    write docs/config.md anew from the components"
+	@echo "make site    the documentation, in ./site"
 	@echo "make bench   measure training and inference speed on this machine"
 	@echo "make bench-gpu  the same on the first GPU"
 	@echo "make clean   remove .venv, ./demo and caches"
@@ -49,7 +50,8 @@ test-torch: $(READY)
 	@if test -e $(TORCH_READY) || $(BIN)/python $(PIP_INSTALL) --dry-run --no-deps $(TORCH_ARGS) \
 			'$(TORCH)' >/dev/null 2>&1; then \
 		$(MAKE) --no-print-directory $(TORCH_READY) && \
-		$(TORCH_BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) tests/pytorch; \
+		$(TORCH_BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) tests/pytorch \
+			tests/test_pages.py::test_its_code_runs_with_torch; \
 	else \
 		echo "make test-torch: skipped for want of PyTorch, pip has no $(TORCH) here; add" \
 			"TORCH_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'"; \
@@ -84,6 +86,11 @@ test-lowest: pyproject.toml
 		--editable '.[samples,snapshots]' pytest hypothesis
 	@.venv-lowest/bin/python -m pytest $(LOWEST)
 
+site: $(READY)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
+	@! grep -rElI '(src=|url\()["'"'"']?https?://' site || { echo "these files of site/ need a network" >&2; exit 1; }
+	@echo "wrote site/index.html"
+
 bench: $(READY)
 	@$(BIN)/python -m benchmarks.scripts.cpu_training $(BENCH_ARGS)
 	@$(BIN)/python -m benchmarks.scripts.cpu_components $(COMPONENT_ARGS)
@@ -94,7 +101,7 @@ bench-gpu: $(READY)
 	@$(BIN)/python -m benchmarks.scripts.gpu_mlp $(BENCH_ARGS)
 
 clean:
-	rm -rf .venv .venv-torch .venv-lowest build demo dist *.egg-info .hypothesis .pytest_cache .ruff_cache
+	rm -rf .venv .venv-torch .venv-lowest build demo dist site *.egg-info .hypothesis .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment with pip, if the Python is one that can be used.
@@ -106,7 +113,7 @@ clean:
 
 $(DEMO_READY): pyproject.toml | .venv/bin/pip
 	@echo "Setting up .venv for the demo (once; 150 MB to download, 450 MB on disk, a minute or so)"
-	@test -e $(READY) || $(BIN)/python $(PIP_INSTALL_SHOWN) --editable '.[samples]'
+	@test -e $(READY) || $(BIN)/python $(PIP_INSTALL_SHOWN) --no-compile --editable '.[samples]'
 	@touch $@
 
 $(READY): pyproject.toml | .venv/bin/pip

@@ -115,6 +115,9 @@ def any_case(name: str, between: str) -> str:
 
 
 def field_notes(component: type) -> dict[str, str]:
-    """The comments behind the fields in the source."""
-    found = re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(component), re.MULTILINE)
-    return dict(found)
+    """The comments behind the fields in the source; none where there is no source."""
+    try:
+        source = inspect.getsource(component)
+    except (OSError, TypeError):  # as of a class that was typed in
+        return {}
+    return dict(re.findall(r"^    (\w+): .*?  # (.+)$", source, re.MULTILINE))
