@@ -129,4 +129,6 @@ class CudaTarget(AbstractTarget):
         raise ValueError("create_many: a GPU does not train many models at once; use device='cpu'")
 
     def training(self, engine, parameters, optimizer, layout, comm=ALONE):
+        if comm.pieces is not None:
+            raise ValueError(f"pieces: {comm.pieces} need the CPU; on a GPU leave them out")
         return CudaTraining(self.device, engine, parameters, optimizer, layout, comm)

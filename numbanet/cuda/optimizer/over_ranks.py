@@ -15,7 +15,7 @@ from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.memory.parameters import ROOM, CudaParameters, aligned
 from numbanet.cuda.optimizer import kernels, rank_kernels
-from numbanet.cuda.ranks.collectives import Collectives, collectives
+from numbanet.cuda.ranks.collectives import Collectives, collectives, resized
 from numbanet.division import Division, divide
 from numbanet.engine import LossSums
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
@@ -36,6 +36,11 @@ def division_for(optimizer: AbstractOptimizer, layout: ParamLayout, comm: Commun
 def address_before(array: DeviceArray, n: int) -> int:
     """Where n more float32 before an array would begin; it may be an address of nothing."""
     return (array.address - n * FLOAT_BYTES) % 2**64
+
+
+def behind(array: DeviceArray) -> DeviceArray:
+    """Room for votes behind a vector that is `aligned`."""
+    return resized(array, array.size + rank_kernels.N_VOTES)[array.size :]
 
 
 class OverRanks:
@@ -70,16 +75,21 @@ class OverRanks:
         return Kernel(self._device, rank_kernels.clear_skipped)
 
     def vote(
-        self, kernel: Kernel, checked: Sequence[DeviceArray], loss: LossSums | None, control: int
-    ) -> DeviceArray:
+        self, kernel: Kernel, checked: Sequence[DeviceArray], loss: LossSums | None, control: int,
+        gradients: DeviceArray | None = None,
+    ) -> DeviceArray:  # fmt: skip
         """The loss of all ranks, and infinity if one of them found something that is not finite.
 
         Args:
             kernel: of vote_kernel.
             checked: what is looked into, up to MOST_CHECKED arrays.
             loss: the own part of the loss.
+            gradients: to be summed too; see `summed`.
         """
         own, of_all = self._votes[0], self._votes[1]
+        in_one = gradients is not None and self._division.bounds is None
+        if in_one:  # a second sum would take as long as one of a megabyte
+            own, of_all = behind(gradients), behind(self._sums)
         most = max((array.size for array in checked), default=1)
         kernel(
             min(-(-most // BLOCK), kernels.MOST_BLOCKS),
@@ -88,17 +98,20 @@ class OverRanks:
             *((0, 0, 0.0) if loss is None else (loss.sums.address, loss.n, 1.0 / loss.n_elements)),
             *(control, own.address),
         )
-        self._collectives.sum(own, of_all)
+        if in_one:
+            n = gradients.size + rank_kernels.N_VOTES
+            self._collectives.sum(resized(gradients, n), resized(self._sums, n))
+        else:
+            with self._collectives.together():
+                self._collectives.sum(own, of_all)
+                if gradients is not None:
+                    self._collectives.sum_part(gradients, self._sums, self._division.bounds)
         return of_all
 
-    def sum(self, gradients: DeviceArray) -> int:
+    @property
+    def summed(self) -> int:
         """Where the sums of all ranks' gradients would begin, if this rank had all of them."""
-        bounds, (first, _) = self._division.bounds, self._division.own
-        if bounds is None:
-            self._collectives.sum(gradients, self._sums)
-        else:
-            self._collectives.sum_part(gradients, self._sums, bounds)
-        return address_before(self._sums, first)
+        return address_before(self._sums, self._division.own[0])
 
     def end(self, gradients: DeviceArray, parameters: CudaParameters, control: int) -> None:
         """After the optimizer's step: tell the parameters, zero gradients that did not count."""

@@ -218,7 +218,10 @@ class CudaTraining(AbstractTraining):
                 n_network = self._engine.model.network.n_params
                 checked = batch.inputs, gradients.flat[:n_network], loss.noted
         if self._over_ranks is not None:
-            votes = self._over_ranks.vote(found.vote, checked, loss, self._control.address)
+            votes = self._over_ranks.vote(
+                found.vote, checked, loss, self._control.address,
+                gradients.flat if run_optimizer else None,
+            )  # fmt: skip
             checked = (votes[1:],) if run_optimizer else ()
             loss = LossSums(votes, 1, 1)
         most = max((array.size for array in checked), default=1)
@@ -273,7 +276,7 @@ class CudaTraining(AbstractTraining):
         control, scalars = self._control.address, found.scalars.address
         summed, own, (first, end) = gradients.address, (), self._division.own
         if self._over_ranks is not None:
-            summed, own = self._over_ranks.sum(gradients), (first,)
+            summed, own = self._over_ranks.summed, (first,)
         state = address_before(self.state, first)
         arrays = weights.address, summed, state, scalars
         matrices = self.matrices.address

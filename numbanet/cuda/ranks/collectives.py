@@ -1,6 +1,7 @@
 """Sums over the GPUs of several ranks, and parts of a vector told to all."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from numbanet.communicator import Communicator
@@ -15,6 +16,9 @@ class Collectives(Protocol):
     """
 
     is_queued: bool  # whether the host waits for nothing, so that a graph can hold it
+
+    def together(self) -> AbstractContextManager:
+        """What is asked for within may be done at once."""
 
     def sum(self, source: DeviceArray, total: DeviceArray) -> None:
         """Write the sum over all ranks, the same bits on each."""
@@ -39,3 +43,8 @@ def collectives(device: Any, comm: Communicator) -> Collectives:
     from numbanet.cuda.ranks.nccl import Nccl
 
     return Nccl(device, comm)
+
+
+def resized(array: DeviceArray, n: int) -> DeviceArray:
+    """As many elements from the beginning of a vector on; there must be room behind it."""
+    return DeviceArray((n,), array.dtype, array.address, array.owner, array.device)

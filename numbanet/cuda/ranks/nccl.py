@@ -8,6 +8,7 @@ import numpy as np
 
 from numbanet.communicator import Communicator, RankError
 from numbanet.cuda.memory.arrays import DeviceArray
+from numbanet.cuda.ranks.collectives import resized
 
 # NVLink's multicast gains little in sums of this size.
 os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
@@ -49,6 +50,9 @@ class Nccl:
         (first, *_) = self._comm.gather(np.frombuffer(mine, np.uint8))
         return self._core.UniqueId.from_bytes(first.tobytes())
 
+    def together(self):
+        return self._core.group()
+
     def sum(self, source: DeviceArray, total: DeviceArray) -> None:
         self._nccl.allreduce(Seen(source), Seen(total), self._core.SUM, stream=self._device.stream)
 
@@ -76,7 +80,3 @@ def with_room(array: DeviceArray, bounds: Sequence[int]) -> tuple[DeviceArray, i
     """A vector with the room behind it, in which all parts are as large as the first; that size."""
     n = bounds[1] - bounds[0]
     return resized(array, (len(bounds) - 1) * n), n
-
-
-def resized(array: DeviceArray, n: int) -> DeviceArray:
-    return DeviceArray((n,), array.dtype, array.address, array.owner, array.device)
