@@ -37,6 +37,9 @@ A config is a JSON object with the sections "loss", "optimizer", "encoding" and 
 "otype" names a component; every other option has the default below. Names are compared without
 regard to case. Options that a component does not have are ignored, with one warning for a config.
 
+"deterministic" is true or false (default): whether training on a GPU gives the same bits in every
+run ([what is promised](reliability.md#the-same-bits-in-every-run)).
+
 Files are JSON in UTF-8, up to 1 MiB; up to 256 KiB may have `//`, `#` and `/* */` comments and
 trailing commas. "parent" names a file whose options hold where this one says nothing. A key given
 twice is an error, and so are more than 32 objects and lists within each other, numbers that float32

@@ -35,6 +35,7 @@ class EmulatedDevice:
         self.memory = EmulatedMemory(capacity)
         self.racecheck = racecheck
         self.counters = None  # set a dict to count: name of the kernel -> Counters
+        self.order = None  # set a NumPy generator to draw the order of blocks and atomics
         self.launches = []  # names, in their order
         self.allocations = 0
         self.synchronizations = 0
@@ -154,6 +155,7 @@ class EmulatedDevice:
             shared_bytes,
             counters=counters,
             racecheck=self.racecheck,
+            order=self.order,
         )
 
 

@@ -10,6 +10,7 @@ from numbanet.encodings.base import AbstractEncoding
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import (
     NetworkWithInputEncoding,
+    check_bool,
     create_encoding_component,
     create_network_component,
     initial_rng,
@@ -50,13 +51,15 @@ def create_from_config(
     on_nonfinite: str = "skip",
     fused: bool | None = None,
     comm: Communicator | None = None,
+    deterministic: bool | None = None,
 ) -> TrainableModel:
     """Make loss, optimizer, network and trainer from a config with a section for each.
 
     Args:
         n_input_dims: width of the inputs; those of a grid are to be in [0, 1].
         n_output_dims: width of the outputs.
-        config: "loss", "optimizer", "encoding" and "network"; each may be missing.
+        config: "loss", "optimizer", "encoding" and "network"; each may be missing. "deterministic"
+            is true or false.
         seed: of the initial parameters.
         device: "auto", "cpu", "cuda" or "cuda:N"; "auto" takes a GPU where one can be used.
         precision: of the parameters that the kernels read, "float32", "float16" or "bfloat16";
@@ -69,6 +72,7 @@ def create_from_config(
             take the chain.
         comm: of numbanet.distributed.init, to train with other processes: see Trainer. Of several
             GPUs of a host, each of its processes takes another one.
+        deterministic: see Trainer; None for what the config says, or else False.
 
     Raises:
         ConfigError: the config cannot be used; the message names the option.
@@ -79,8 +83,18 @@ def create_from_config(
     encoding, network, loss, optimizer = create_components(n_input_dims, n_output_dims, config)
     rng = initial_rng(seed, seed_convention)
     model = NetworkWithInputEncoding(encoding, network, rng, target)
-    trainer = Trainer(model, optimizer, loss, on_nonfinite=on_nonfinite, comm=comm)
-    return TrainableModel(model, trainer)
+    if deterministic is None:
+        deterministic = asks_for_determinism(config)
+    options = {"on_nonfinite": on_nonfinite, "comm": comm, "deterministic": deterministic}
+    return TrainableModel(model, Trainer(model, optimizer, loss, **options))
+
+
+def asks_for_determinism(config: Mapping[str, Any]) -> bool:
+    """Whether a config is "deterministic"; raises ConfigError if it says neither true nor false."""
+    asked = config.get("deterministic", False)
+    if not isinstance(asked, bool):
+        raise ConfigError(f"deterministic: {shown(asked)} is not allowed; use true or false")
+    return asked
 
 
 def create_components(
@@ -92,8 +106,9 @@ def create_components(
             f"config: expected a JSON object, got {shown(config)}; numbanet.load_config reads files"
         )
     parts = {section: config.get(section, {}) for section in SECTIONS}
+    asks_for_determinism(config)  # raises if it is neither
     with UnknownOptions():
-        for section in config.keys() - {*SECTIONS, SCHEMA}:
+        for section in config.keys() - {*SECTIONS, SCHEMA, "deterministic"}:
             note(
                 f"{joined('', section)}: a config has no such section; it has {', '.join(SECTIONS)}"
             )
@@ -111,6 +126,7 @@ def load(
     on_nonfinite: str = "skip",
     allow_nonfinite: bool = False,
     comm: Communicator | None = None,
+    deterministic: bool | None = None,
 ) -> TrainableModel:
     """Make the model that a snapshot holds, ready to go on training.
 
@@ -119,6 +135,7 @@ def load(
         device, precision, on_nonfinite, comm: see create_from_config.
         allow_nonfinite: take numbers that are infinite or NaN, and an optimizer's state of
             which training may make such.
+        deterministic: see Trainer; None for what the snapshot's config says.
 
     Raises:
         SnapshotError: the file is damaged, or something else.
@@ -127,6 +144,8 @@ def load(
         RuntimeError: the device cannot be used.
     """
     target = target_for(device_of_rank(device, comm), precision)
+    if deterministic is not None:
+        check_bool("deterministic", deterministic)
     with open_saved_training(path) as (saved, file):
         tensors = file.tensors(saved.tensor_shapes)
         saved.check_numbers(file.name, tensors, allow_nonfinite)
@@ -135,6 +154,8 @@ def load(
         network = NetworkWithInputEncoding(saved.encoding, saved.network, rng, target)
     except ValueError as error:
         raise SnapshotError(f"{file.name}: cannot be used on {target.name} ({error})") from error
-    trainer = Trainer(network, saved.optimizer, saved.loss, on_nonfinite=on_nonfinite, comm=comm)
+    deterministic = saved.deterministic if deterministic is None else deterministic
+    options = {"on_nonfinite": on_nonfinite, "comm": comm, "deterministic": deterministic}
+    trainer = Trainer(network, saved.optimizer, saved.loss, **options)
     trainer.restore(saved, tensors)
     return TrainableModel(network, trainer, saved.metadata)

@@ -69,6 +69,7 @@ class Engine(Protocol):
 
     model: EncodedNetwork
     precision: str
+    deterministic: bool  # whether gradients and losses are the same bits in every run; may be set
 
     def services(self) -> list[Service]:
         """What serves which passes."""
@@ -100,8 +101,22 @@ class Engine(Protocol):
         """
 
 
+class AlwaysDeterministic:
+    """An engine whose sums have one order, whatever it is asked for."""
+
+    @property
+    def deterministic(self) -> bool:
+        return True
+
+    @deterministic.setter
+    def deterministic(self, value: bool) -> None:
+        """Nothing is to be done."""
+
+
 class EncodingEngine(Protocol):
     """Runs an encoding by itself."""
+
+    deterministic: bool  # as Engine's
 
     def services(self) -> list[Service]:
         """What serves which passes."""

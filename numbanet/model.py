@@ -52,6 +52,13 @@ def check_dims(name: str, n: Any) -> int:
     return int(n)
 
 
+def check_bool(name: str, value: Any) -> bool:
+    """The value; raises ValueError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: {shown(value)} is not allowed; use True or False")
+    return value
+
+
 def check_gradient_mode(mode: str) -> None:
     """Raises ValueError unless the mode exists."""
     if mode not in GRADIENT_MODES:
@@ -95,7 +102,8 @@ class AbstractModel(ABC):
         """Pickled are the components, the device's name and the parameters; no gradients."""
         target = self.target
         place = target.name, target.precision, target.fused
-        return restored, (type(self), self._components(), place, target.to_host(self.params))
+        params = target.to_host(self.params)
+        return restored, (type(self), self._components(), place, params, self.deterministic)
 
     @abstractmethod
     def _components(self) -> dict[str, Any]:
@@ -110,6 +118,18 @@ class AbstractModel(ABC):
     def precision(self) -> str:
         """Of the parameters that the kernels read."""
         return self.target.precision
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether gradients and losses are the same bits in every run; may be set, see Trainer.
+
+        On the CPU they always are.
+        """
+        return self.engine.deterministic
+
+    @deterministic.setter
+    def deterministic(self, value: bool) -> None:
+        self.engine.deterministic = check_bool("deterministic", value)
 
     @property
     def n_params(self) -> int:
@@ -453,10 +473,12 @@ class Encoding(AbstractModel):
         self.engine.backward(context.inputs, context.params, dl_dy, gradients, dl_dx)
 
 
-def restored(kind: type, components: Mapping[str, Any], place: tuple, params: Any) -> AbstractModel:
+def restored(
+    kind: type, components: Mapping[str, Any], place: tuple, params: Any, deterministic: bool
+) -> AbstractModel:
     """The model that was pickled, on the device of the same name; raises as target_for."""
     model = kind(rng=Pcg32(0), target=target_for(*place), **components)
-    model.params = params
+    model.params, model.deterministic = params, deterministic
     return model
 
 

@@ -11,6 +11,7 @@ LETTERS = {
     types.uint16: "h",
     types.int32: "r",
     types.uint32: "r",
+    types.int64: "l",
     types.uint64: "l",
     types.float32: "f",
 }

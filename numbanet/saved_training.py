@@ -38,6 +38,7 @@ class SavedTraining:
     n_steps: int
     n_skipped_steps: int
     metadata: dict[str, Any]
+    deterministic: bool = False
 
     @cached_property
     def layout(self) -> ParamLayout:
@@ -98,10 +99,11 @@ def check_limits(
             )
 
 
-def config_of(encoding, network, loss, optimizer) -> dict[str, Any]:
+def config_of(encoding, network, loss, optimizer, deterministic=False) -> dict[str, Any]:
     """The JSON config of all components, with every option written out."""
     parts = (loss, optimizer, encoding, network)
-    return dict(zip(SECTIONS, map(registry.to_config, parts), strict=True))
+    sections = dict(zip(SECTIONS, map(registry.to_config, parts), strict=True))
+    return {**sections, "deterministic": True} if deterministic else sections
 
 
 @contextmanager
@@ -133,6 +135,9 @@ def _described(header: Mapping[str, Any]) -> SavedTraining:
         raise SnapshotError(f"config: expected an object with {', '.join(SECTIONS)}")
     if not all(type(count) is int and 0 <= count <= MOST_STEPS for count in counts):
         raise SnapshotError(f"n_steps, n_skipped_steps: expected integers from 0 to {MOST_STEPS}")
+    deterministic = config.get("deterministic", False)
+    if not isinstance(deterministic, bool):
+        raise SnapshotError("deterministic: expected true or false")
     if not isinstance(header.get("metadata"), dict):
         raise SnapshotError("metadata: expected an object")
     encoding = create_encoding_component(header["n_input_dims"], config["encoding"])
@@ -140,4 +145,6 @@ def _described(header: Mapping[str, Any]) -> SavedTraining:
     loss = registry.create("loss", config["loss"], default="RelativeL2")
     loss.row(network.n_output_dims, False)  # raises if it cannot take so many outputs
     optimizer = registry.create("optimizer", config["optimizer"], default="Adam")
-    return SavedTraining(encoding, network, loss, optimizer, *counts, header["metadata"])
+    return SavedTraining(
+        encoding, network, loss, optimizer, *counts, header["metadata"], deterministic
+    )

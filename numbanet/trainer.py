@@ -12,7 +12,7 @@ from numbanet.engine import Batch
 from numbanet.grid_range import GridRange
 from numbanet.loss_value import SKIPPED, Loss
 from numbanet.losses.base import AbstractLoss
-from numbanet.model import NetworkWithInputEncoding, check_gradient_mode
+from numbanet.model import NetworkWithInputEncoding, check_bool, check_gradient_mode
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.replicas import Replicas, check_equal
 from numbanet.saved_training import SavedTraining, config_of, tensor_shapes
@@ -36,6 +36,7 @@ class Trainer(OldTrainerNames):
             FloatingPointError, for which every step on a GPU is waited for.
         comm: of numbanet.distributed.init, to train with other processes, each of which makes the
             same calls with samples of its own; see docs/distributed.md.
+        deterministic: True for the same bits in every run, as a CPU has; see docs/reliability.md.
 
     Raises:
         ConfigError: the loss cannot take so many outputs, or the optimizer does not fit the model's
@@ -43,7 +44,7 @@ class Trainer(OldTrainerNames):
     """
 
     __slots__ = (
-        *("network", "optimizer", "loss", "on_nonfinite", "layout", "comm"),
+        *("network", "optimizer", "loss", "on_nonfinite", "deterministic", "layout", "comm"),
         *("_grid_range", "_replicas", "_own_training", "__weakref__"),
     )
 
@@ -55,14 +56,15 @@ class Trainer(OldTrainerNames):
         *,
         on_nonfinite: str = "skip",
         comm: Communicator | None = None,
+        deterministic: bool = False,
     ):
         if on_nonfinite not in ("skip", "raise"):
             raise ValueError(f"on_nonfinite: {shown(on_nonfinite)}; use 'skip' or 'raise'")
         loss.row(model.n_output_dims, False)  # raises if the loss cannot take so many outputs
-        self.network = model
-        self.optimizer = optimizer
-        self.loss = loss
+        self.network, self.optimizer, self.loss = model, optimizer, loss
         self.on_nonfinite = on_nonfinite
+        self.deterministic = check_bool("deterministic", deterministic)  # as it was asked for
+        model.deterministic |= deterministic
         self.comm = ALONE if comm is None else comm
         self._replicas = Replicas(self.comm)
         self.layout = ParamLayout(model.n_params, model.network.shapes)
@@ -83,7 +85,7 @@ class Trainer(OldTrainerNames):
             raise TypeError(f"trainer: one of {self.comm.size} ranks cannot be pickled; save it")
         saved = SavedTraining(
             self.network.encoding, self.network.network, self.loss, self.optimizer,
-            self.n_steps, self.n_skipped_steps, {},
+            self.n_steps, self.n_skipped_steps, {}, self.deterministic,
         )  # fmt: skip
         return restored, (type(self), self.network, saved, self.tensors(), self.on_nonfinite)
 
@@ -256,7 +258,8 @@ class Trainer(OldTrainerNames):
 
     def config(self) -> dict[str, Any]:
         """The JSON config of everything, with every option written out."""
-        return config_of(self.network.encoding, self.network.network, self.loss, self.optimizer)
+        parts = self.network.encoding, self.network.network, self.loss, self.optimizer
+        return config_of(*parts, self.deterministic)
 
     def check_replicas(self) -> None:
         """Compare digests of what all ranks have: parameters, and state that they do not share.
@@ -290,6 +293,7 @@ def restored(
     kind: type, model: Any, saved: SavedTraining, tensors: Any, on_nonfinite: str
 ) -> Trainer:
     """The trainer that was pickled, of a model that was."""
-    trainer = kind(model, saved.optimizer, saved.loss, on_nonfinite=on_nonfinite)
+    options = {"on_nonfinite": on_nonfinite, "deterministic": saved.deterministic}
+    trainer = kind(model, saved.optimizer, saved.loss, **options)
     trainer.restore(saved, tensors)
     return trainer

@@ -98,6 +98,8 @@ KERNELS = {  # their arguments are what a launch packs
     "cuda/chain/encoding_kernels.py encoding_double_backward_input",
     "cuda/chain/encoding_kernels.py encoding_double_backward_params",
     "cuda/chain/fma.py weight_gradients",
+    "cuda/chain/integer_sums.py add_integers",
+    "cuda/chain/integer_sums.py measure",
     "cuda/chain/tensor.py weight_gradients",
     "cuda/fused/training.py fused_training",
     "cuda/optimizer/kernels.py finish_step",

@@ -1,4 +1,7 @@
-"""Atomics and reductions. Lanes take effect in lane order, one of the orders hardware may take."""
+"""Atomics and reductions. Lanes take effect in one of the orders that hardware may take.
+
+That is lane order, unless the launch draws another one.
+"""
 
 import numpy as np
 
@@ -80,6 +83,10 @@ class Atomic(Access):
         values = [np.broadcast_to(value, n) for value in values]
         if machine.watches(space):
             machine.watch(self, space, view, index)
+        order, turn = machine.launch.order, slice(None)
+        if order is not None:
+            turn = order.permutation(n)
+            index, values = index[turn], [value[turn] for value in values]
         elements = view.view(self.dtype)
         results = []
         if self.n_elements == 1:
@@ -92,6 +99,8 @@ class Atomic(Access):
             return None
         if not self.wants_old:
             results = [np.zeros(1, self.dtype)] * self.n_elements
+        elif order is not None:
+            results = [result[np.argsort(turn)] for result in results]
         return tuple(results) if self.n_elements > 1 else results[0]
 
 

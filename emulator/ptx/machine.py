@@ -38,6 +38,7 @@ class Launch:
     global_races: RaceDetector | None
     checks_initialised: bool
     max_steps: int
+    order: np.random.Generator | None = None  # of blocks and atomics
 
 
 class Machine:

@@ -95,6 +95,7 @@ class Module:
         initcheck=True,
         max_steps=10_000_000,
         resident_lanes=RESIDENT_LANES,
+        order=None,
     ):
         """Run a kernel to its end.
 
@@ -107,6 +108,9 @@ class Module:
             max_steps: basic blocks to run before giving up.
             resident_lanes: how many lanes run together; nothing depends on it but the order of
                 atomics, unless blocks wait for each other.
+            order: a NumPy generator that draws in which order blocks run, how many of them run
+                together, and in which order their lanes' atomics take effect; None for that of
+                their numbers.
         """
         if racecheck not in (None, "shared", "global"):
             raise ValueError(f"racecheck={racecheck!r}; use None, 'shared' or 'global'")
@@ -129,14 +133,18 @@ class Module:
             global_races,
             initcheck,
             max_steps,
+            order,
         )
         n_blocks = grid[0] * grid[1] * grid[2]
         lanes_per_block = -(-block[0] * block[1] * block[2] // 32) * 32
         n_resident = max(1, resident_lanes // lanes_per_block)
+        numbers = np.arange(n_blocks)
+        if order is not None:
+            numbers = order.permutation(numbers)
+            n_resident = int(order.integers(1, min(n_resident, n_blocks) + 1))
         with np.errstate(all="ignore"):
             for first in range(0, n_blocks, n_resident):
-                numbers = range(first, min(first + n_resident, n_blocks))
-                run(Machine(launch, np.array(numbers)))
+                run(Machine(launch, numbers[first : first + n_resident]))
         if counters is not None:
             counters.add(Counters(launches=1))
 

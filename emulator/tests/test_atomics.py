@@ -188,3 +188,26 @@ def test_subnormal_sums_are_flushed_in_global_memory_only():
         bar.sync 0;
         ld.shared.f32 %d0, [data];"""
     assert run(body, [tiny[:32]], ["f4"], shared_bytes=4).all()
+
+
+def test_a_drawn_order():
+    """Blocks and lanes take turns as they are drawn: sums of integers stay, what was there not."""
+    memory, values = EmulatedMemory(1 << 20), np.arange(N_LANES, dtype=np.uint32)
+    text = kernel(
+        "ld.param.u64 %rd1, [d1]; atom.global.add.u32 %d0, [%rd1], %a0;", ["u4"], ["u4", "u8"]
+    )
+    text = text.replace("  st.global.u64 [%at_d1], %d1;\n", "")
+    found = []
+    for seed in (0, 1):
+        addresses = [memory.allocate(array.nbytes) for array in (values, values, values[:1])]
+        memory.view(addresses[0], "uint32", N_LANES)[:] = values
+        memory.view(addresses[2], "uint32", 1)[:] = 0
+        order = np.random.default_rng(seed)
+        Module(text, memory).launch("test", 4, N_LANES // 4, addresses, order=order)
+        assert memory.view(addresses[2], "uint32", 1)[0] == values.sum()
+        before = memory.view(addresses[1], "uint32", N_LANES).copy()
+        found.append(before)
+        turn = np.argsort(before, kind="stable")  # lane 0 adds nothing
+        sums = np.cumsum(values[turn])
+        assert np.array_equal(before[turn], sums - values[turn])
+    assert not np.array_equal(*found)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from numbanet.app.errors import UsageError
-from numbanet.create import create_components
+from numbanet.create import asks_for_determinism, create_components
 from numbanet.saved_training import config_of
 from numbanet.unknown_options import UnknownOptionWarning
 
@@ -28,4 +28,4 @@ def complete(config: Mapping[str, Any], dims: tuple[int, int]) -> tuple[dict[str
         except ValueError as error:
             raise UsageError(str(error)) from error
     unread = [line for warning in caught for line in str(warning.message).splitlines()]
-    return config_of(encoding, network, loss, optimizer), unread
+    return config_of(encoding, network, loss, optimizer, asks_for_determinism(config)), unread

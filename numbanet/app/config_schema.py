@@ -41,6 +41,11 @@ def config_schema() -> dict[str, Any]:
         "properties": {
             SCHEMA: {"type": "string"},
             "parent": {"type": "string", "description": "a file whose options hold otherwise"},
+            "deterministic": {
+                "type": "boolean",
+                "default": False,
+                "description": "the same bits in every run, on a GPU too",
+            },
             **{section: {"$ref": f"#/definitions/{section}"} for section in SECTIONS},
         },
         "definitions": {section: of_kind(section) for section in SECTIONS},

@@ -5,10 +5,10 @@ from numba import get_num_threads
 
 from numbanet.cpu import encoding_kernels as kernels
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.engine import Gradients, Service
+from numbanet.engine import AlwaysDeterministic, Gradients, Service
 
 
-class EncodingEngine:
+class EncodingEngine(AlwaysDeterministic):
     """Runs an encoding; arrays are float32 in rows of samples."""
 
     def __init__(self, encoding: AbstractEncoding):

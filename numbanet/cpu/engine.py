@@ -9,7 +9,7 @@ from numbanet.cpu.encoding_engine import EncodingEngine
 from numbanet.cpu.kernels import TrainingPlan
 from numbanet.cpu.optimizer_kernel import n_beyond, optimizer_kernel
 from numbanet.encoded_network import EncodedNetwork
-from numbanet.engine import Batch, Gradients, LossSums, Service
+from numbanet.engine import AlwaysDeterministic, Batch, Gradients, LossSums, Service
 from numbanet.losses.base import AbstractLoss
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 
@@ -17,7 +17,7 @@ NO_MATRIX = np.empty((0, 0), np.float32)
 OPTIMIZER_CHUNK = 4096  # parameters
 
 
-class CpuEngine:
+class CpuEngine(AlwaysDeterministic):
     """Runs one encoded network on all cores; arrays are float32 NumPy arrays."""
 
     precision = "float32"

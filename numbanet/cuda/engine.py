@@ -1,9 +1,11 @@
 """The passes of an encoded network on a CUDA device: which kernels serve a model and a batch."""
 
+from functools import cached_property
 from typing import Any
 
 from numbanet.architecture import AMPERE, reaches
 from numbanet.cuda.chain.engine import Chain
+from numbanet.cuda.chain.kept_sums import KeptSums
 from numbanet.cuda.fused.engine import Fused
 from numbanet.cuda.launch.kernel import exclusive
 from numbanet.cuda.memory.arrays import DeviceArray, empty
@@ -57,7 +59,16 @@ class CudaEngine:
     def generation(self) -> int:
         """Changes when memory has moved that queued work knows."""
         of_tables = 0 if self.tables is None else self.tables.generation
-        return self.workspace.generation + of_tables
+        return self.workspace.generation + self.workspace.rooms.generation + of_tables
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether gradients and losses are the same bits in every run; may be set."""
+        return self.workspace.deterministic
+
+    @deterministic.setter
+    def deterministic(self, value: bool) -> None:
+        self.workspace.deterministic = value
 
     def release(self) -> None:
         """Give the memory between the kernels back; it is made anew when it is needed."""
@@ -82,15 +93,24 @@ class CudaEngine:
             return self.wide
         return self._chain("a step")
 
-    def _tables_for(self, serving, n: int, gradients: Gradients | None) -> ModelTables | None:
-        """What adds up the gradients of tables, if not the kernels that serve a batch of n."""
-        tables = self.tables if gradients is not None and serving is not self.chain else None
-        return tables if tables is not None and n >= tables.fewest else None
+    @cached_property
+    def _kept_sums(self) -> KeptSums | None:
+        return KeptSums(self.workspace) if self.model.encoding.n_params else None
+
+    def _tables_for(
+        self, serving: Fused | Wide | Chain, n: int, gradients: Gradients | None
+    ) -> ModelTables | KeptSums | None:
+        """What adds up the encoding's gradients, if not the kernels that serve a batch of n."""
+        if gradients is None or serving is self.chain or n == 0:
+            return None
+        if self.deterministic:
+            return self._kept_sums if self.tables is None else self.tables
+        return self.tables if self.tables is not None and n >= self.tables.fewest else None
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
         """Samples of a batch from which on other kernels serve a training step."""
-        if self.tables is None or self._for_training(1) is self.chain:
+        if self.deterministic or self.tables is None or self._for_training(1) is self.chain:
             return ()
         return (self.tables.fewest,)
 
@@ -123,6 +143,8 @@ class CudaEngine:
         *,
         overwrite: bool = False,
     ) -> LossSums:
+        if self.deterministic and gradients is not None:
+            gradients = Gradients(gradients.flat)  # halves are added up in any order
         n, given = len(batch), (batch, params, loss, gradients, dl_dinput)
         serving = self._for_training(n)
         tables = self._tables_for(serving, n, gradients)
@@ -134,14 +156,20 @@ class CudaEngine:
                 self.workspace.collect(gradients)
         else:
             n_sums = serving.forward_backward(*given, tables.keep(n))
-            to = self.workspace.float_gradients(gradients)
-            tables(batch.inputs.address, n, to, self.workspace.unscaled, not overwrite)
-        sums, noted = self.workspace.partial_sums(n_sums), tables and tables.noted
+            own, inputs = self.workspace, batch.inputs.address
+            to = own.float_gradients(gradients)
+            if tables is self.tables:
+                tables(inputs, n, to, own.unscaled, not overwrite)
+            else:
+                tables(inputs, n, own.encoding_params(params), to)
+        noted = None if tables is None or tables is not self.tables else tables.noted
+        sums = self.workspace.partial_sums(n_sums)
         return LossSums(sums, n_sums, self.workspace.n_elements(batch), noted)
 
-    def _clear(self, gradients: Gradients, tables: ModelTables | None) -> None:
+    def _clear(self, gradients: Gradients, tables: ModelTables | KeptSums | None) -> None:
         """Zero the gradients that a pass adds to: tables' own are written as a whole."""
-        n = gradients.flat.size if tables is None else self.model.network.n_params
+        whole = tables is not None and tables is self.tables
+        n = self.model.network.n_params if whole else gradients.flat.size
         self._device.zero(gradients.flat.address, n * FLOAT_BYTES)
 
     @exclusive
@@ -154,6 +182,8 @@ class CudaEngine:
         gradients: Gradients | None,
         outputs: tuple[DeviceArray, DeviceArray] | None = None,
     ) -> tuple[DeviceArray, DeviceArray]:
+        if self.deterministic and gradients is not None:
+            gradients = Gradients(gradients.flat)
         if outputs is None:
             outputs = tuple(empty(like.shape, "f4", self._device) for like in (dl_dy, inputs))
         self.chain.double_backward(inputs, params, dl_dy, dl_ddl_dx, gradients, outputs)

@@ -12,8 +12,9 @@ from numba.core.errors import TypingError
 from numba.extending import overload
 
 from numbanet.architecture import HOPPER, compute_capability
-from numbanet.device import ZERO, device, select
+from numbanet.device import ZERO, device, float_bits, select
 from numbanet.storage.halves import (
+    MAGNITUDE,
     bfloat16_pair_to_floats,
     bfloat16_to_float,
     float16_pair_to_floats,
@@ -28,8 +29,10 @@ from numbanet.storage.memory_access import (
     reduce_bfloat16x2,
     reduce_float16x2,
     reduce_float32,
+    reduce_int64,
     reduce_two_float32,
     round_to_int32,
+    round_to_int64,
     store_halves,
     store_two_floats,
     swap_word_if_equal,
@@ -74,7 +77,9 @@ def store_pair(array, i, low, high):
 def reduce_one(array, i, value):
     """array[i] += value, in the array's precision: atomic on CUDA, plain on the CPU.
 
-    Halves are updated as the pair that they are part of, so the length is to be even.
+    Halves are updated as the pair that they are part of, so the length is to be even. On CUDA the
+    array may also be one of int64, to which the nearest integer is added, or two uint32 of a
+    thread: the bits of the largest absolute value, whatever i is, and how many there were.
     """
     array[i] += value
 
@@ -127,25 +132,27 @@ def _(array, i, low, high):
 
 @overload(reduce_one, target="cuda", **INLINED)
 def _(array, i, value):
-    return by_storage(array, add_float, add_half, add_half)
+    return by_storage(array, add_float, add_half, add_half, add_integer, note_one)
 
 
 @overload(reduce_one_of_odd, target="cuda", **INLINED)
 def _(array, i, value):
-    return by_storage(array, add_float, add_half_of_odd, add_half_of_odd)
+    return by_storage(array, add_float, add_half_of_odd, add_half_of_odd, add_integer, note_one)
 
 
 @overload(reduce_pair, target="cuda", **INLINED)
 def _(array, i, low, high):
     if isinstance(array, types.BaseTuple):
         return add_shared_pair
-    return by_storage(array, add_float_pair, add_half_pair, add_bfloat_pair)
+    others = add_integer_pair, note_pair
+    return by_storage(array, add_float_pair, add_half_pair, add_bfloat_pair, *others)
 
 
-def by_storage(array, for_float, for_half, for_bfloat):
-    """Which of three implementations serves an array type."""
+def by_storage(array, for_float, for_half, for_bfloat, for_integer=None, for_notes=None):
+    """Which of these implementations serves an array type."""
     chosen = {types.float32: for_float, types.float16: for_half, types.uint16: for_bfloat}
-    if not isinstance(array, types.Array) or array.dtype not in chosen:
+    chosen |= {types.int64: for_integer, types.uint32: for_notes}
+    if not isinstance(array, types.Array) or chosen.get(array.dtype) is None:
         raise TypingError(f"parameters are stored as float32, float16 or bfloat16, not in {array}")
     return chosen[array.dtype]
 
@@ -228,6 +235,25 @@ def add_shared_pair(array, i, low, high):  # the array is an address with a rand
     mixed = (noise ^ np.uint32(i)) * GOLDEN
     add_shared_int32(here, rounded(low, mixed >> 24))
     add_shared_int32(here + 4, rounded(high, mixed >> 16))
+
+
+def add_integer(array, i, value):
+    reduce_int64(array, i, round_to_int64(value))
+
+
+def add_integer_pair(array, i, low, high):
+    reduce_int64(array, i, round_to_int64(low))
+    reduce_int64(array, i + 1, round_to_int64(high))
+
+
+def note_one(array, i, value):
+    array[0] = max(array[0], np.uint32(float_bits(value) & MAGNITUDE))
+    array[1] = np.uint32(array[1] + np.uint32(1))
+
+
+def note_pair(array, i, low, high):
+    reduce_one(array, i, low)
+    reduce_one(array, i, high)
 
 
 @device

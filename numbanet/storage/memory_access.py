@@ -132,6 +132,9 @@ add_shared_int32 = instruction(
 round_to_int32 = instruction("cvt.rni.s32.f32 $0, $1;", types.int32, types.float32)  # the nearest
 
 
+round_to_int64 = instruction("cvt.rni.s64.f32 $0, $1;", types.int64, types.float32)
+
+
 def reduction(text, array, i, *values):
     """Typing and code of an intrinsic: one PTX instruction that adds to memory.
 
@@ -150,6 +153,11 @@ def reduction(text, array, i, *values):
 @intrinsic
 def reduce_float32(typingctx, array, i, value):
     return reduction("red.global.add.f32 [$0], $1;", array, i, types.float32)
+
+
+@intrinsic
+def reduce_int64(typingctx, array, i, value):
+    return reduction("red.global.add.u64 [$0], $1;", array, i, types.int64)
 
 
 @intrinsic

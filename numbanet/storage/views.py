@@ -20,6 +20,7 @@ ELEMENTS = {
     "float16": types.float16,
     "bfloat16": types.uint16,
     "uint32": types.uint32,
+    "int64": types.int64,
 }
 
 
@@ -79,7 +80,7 @@ def columns_from(typingctx, array, first, n_rows, n_columns):
 
 float_vector, float_matrix = vector_view("float32"), matrix_view("float32")
 half_vector, bfloat_vector = vector_view("float16"), vector_view("bfloat16")
-uint32_vector = vector_view("uint32")
+uint32_vector, int64_vector = vector_view("uint32"), vector_view("int64")
 
 ITEM_SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes
 FLOAT_BYTES = ITEM_SIZES["float32"]

@@ -20,7 +20,7 @@ class Recurring:
     """
 
     def __init__(self, device: Any, engine: Any):
-        self._device, self._engine = device, engine
+        self._device, self.engine = device, engine
         self._graphs = Graphs(device)
         self._known = {}  # kind and power of two of samples -> most bytes, and pieces of work
 
@@ -37,5 +37,5 @@ class Recurring:
             if device.taken > n_bytes or n_queued == 0:
                 self._known[size] = max(device.taken, n_bytes), device.n_queued
         finally:
-            self._engine.release()
+            self.engine.release()
             device.close_room()

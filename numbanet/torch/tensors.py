@@ -98,8 +98,11 @@ class DeviceTensors:
         return self._recurring(self._device, engine)
 
     def run(self, passes: Any, queue: Callable, kind: tuple, *tensors) -> None:
-        """Queue on PyTorch's current stream, and convert first; see HostTensors."""
-        device = self._device
+        """Queue on PyTorch's current stream, and convert first; see HostTensors.
+
+        Sums are deterministic where PyTorch's own algorithms are to be.
+        """
+        device, deterministic = self._device, torch.are_deterministic_algorithms_enabled()
 
         def convert_and_queue():
             x, read, source, *others = map(self._array, tensors, addresses)
@@ -112,7 +115,9 @@ class DeviceTensors:
             address_of = device.address_of
             addresses = tuple([0 if each is None else address_of(each) for each in tensors])
             n = tensors[0].shape[0]
-            passes.run((queue.__name__, *kind), n, addresses, convert_and_queue)
+            passes.engine.deterministic = deterministic
+            whole = queue.__name__, deterministic, *kind
+            passes.run(whole, n, addresses, convert_and_queue)
 
     def _array(self, tensor: torch.Tensor | None, address: int) -> Any:
         """The same memory, of a tensor in C order; its type is float32 or that of `read`."""

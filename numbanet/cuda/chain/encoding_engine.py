@@ -5,10 +5,13 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from numbanet.cuda.chain import encoding_kernels as kernels
+from numbanet.cuda.chain.encoding_kernels import IN_TURN, backward_sample, double_backward_sample
+from numbanet.cuda.chain.integer_sums import IntegerSums
 from numbanet.cuda.launch.kernel import Kernel, exclusive
 from numbanet.cuda.launch.rows import MOST_ROWS
 from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.memory.parameter_kernels import fill_columns_kernel
+from numbanet.cuda.memory.rooms import Rooms
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.engine import Gradients, Service
 from numbanet.storage.views import FLOAT_BYTES, ITEM_SIZES
@@ -52,22 +55,31 @@ def slabs(inputs: DeviceArray, most: int) -> Iterator[Slab]:
 
 
 class EncodingPart:
-    """The kernels of a part of an encoding; each is compiled when it is first needed."""
+    """The kernels of a part of an encoding; each is compiled when it is first needed.
 
-    def __init__(self, device: Any, part: Any, n_columns: int, precision: str, features: str):
-        self._device, self._part, self._n_columns = device, part, n_columns
+    Args:
+        own: has `device`, `rooms`, and whether sums are `deterministic`, which may change.
+        part: a Part of the encoding.
+        n_columns: of a row of inputs.
+        precision: of the parameters that the kernels read.
+        features: precision of the features.
+    """
+
+    def __init__(self, own: Any, part: Any, n_columns: int, precision: str, features: str):
+        self._own, self._part, self._n_columns = own, part, n_columns
         self._encoding, self._precision, self._features = part.encoding, precision, features
         self._n_partitions = len(part.encoding.partition_columns)
-        self._kernels = {}
+        self._kernels, self._integer_sums = {}, {}
 
-    def _launch(self, make: Callable, what: Any, more: Any, n: int, *values: float) -> None:
+    def _launch(self, make: Callable, what: Any, more: tuple, n: int, *values: float) -> None:
         """Queue the kernel that `make` returns for n samples of `what`."""
         key = make, more
         if key not in self._kernels:
             function = make(what, *more, self._precision, self._features)
-            self._kernels[key] = Kernel(self._device, function)
+            self._kernels[key] = Kernel(self._own.device, function)
         kernel = self._kernels[key]
-        kernel((-(-n // kernel.block), self._n_partitions), *values)
+        n_partitions = 1 if more == IN_TURN else self._n_partitions
+        kernel((-(-n // kernel.block), n_partitions), *values)
 
     def _input(self, x: int) -> int:
         return x + self._part.first_dim * FLOAT_BYTES
@@ -89,6 +101,9 @@ class EncodingPart:
     ) -> None:
         if self._encoding.n_params == 0:
             return
+        if self._own.deterministic:
+            self._add_integers(backward_sample, slab, params, dl_dy, factor, 0, dl_dparams)
+            return
         storage = self._precision if in_halves else "float32"
         self._launch(
             *(kernels.backward_params_kernel, self._encoding, (storage,), slab.n),
@@ -97,12 +112,30 @@ class EncodingPart:
             *(self._column(dl_dy), *dl_dy.steps, factor, self._params(dl_dparams, storage)),
         )
 
+    def _add_integers(
+        self, sample: Callable, slab: Slab, params: int, dl_dy: Rows, factor: float, along: int,
+        dl_dparams: int,
+    ) -> None:  # fmt: skip
+        """Add what a function of integer_sums.py computes; `along` is dl_ddx, or 0."""
+        if sample not in self._integer_sums:
+            of_encoding = self._encoding, self._precision, self._features
+            sums = IntegerSums(self._own.device, self._own.rooms, sample, *of_encoding)
+            self._integer_sums[sample] = sums
+        of_batch = (
+            *(self._input(slab.x), self._n_columns, slab.first, slab.n_all),
+            *(self._params(params, self._precision), self._column(dl_dy), *dl_dy.steps),
+            *(along, factor),
+        )
+        self._integer_sums[sample](slab.n, of_batch, self._params(dl_dparams, "float32"))
+
     def _differentiate(
         self, make: Callable, slab: Slab, params: int, dl_dy: Rows, factor: float, *more: int
     ) -> None:
         """Queue one of the other kernels, which begin with the same arguments."""
+        of_inputs = make is not kernels.double_backward_params_kernel
+        in_turn = of_inputs and self._own.deterministic and self._n_partitions > 1
         self._launch(
-            *(make, self._encoding, (), slab.n),
+            *(make, self._encoding, IN_TURN if in_turn else (), slab.n),
             *(self._input(slab.x), slab.n, self._n_columns, self._params(params, self._precision)),
             *(self._column(dl_dy), *dl_dy.steps, factor, *more),
         )
@@ -124,10 +157,15 @@ class EncodingPart:
     def double_backward_params(
         self, slab: Slab, params: int, dl_dy: Rows, factor: float, dl_ddx: int, dl_dparams: int
     ) -> None:
-        if self._encoding.n_params > 0:
-            more = self._input(dl_ddx), self._params(dl_dparams, "float32")
-            make = kernels.double_backward_params_kernel
-            self._differentiate(make, slab, params, dl_dy, factor, *more)
+        if self._encoding.n_params == 0:
+            return
+        along = self._input(dl_ddx)
+        if self._own.deterministic:
+            sample = double_backward_sample
+            self._add_integers(sample, slab, params, dl_dy, factor, along, dl_dparams)
+            return
+        make, to = kernels.double_backward_params_kernel, self._params(dl_dparams, "float32")
+        self._differentiate(make, slab, params, dl_dy, factor, along, to)
 
 
 class EncodingEngine:
@@ -137,13 +175,18 @@ class EncodingEngine:
         device: a CudaDevice, or anything with its methods.
         encoding: the component, padded.
         precision: of the parameters that the kernels read.
+
+    Where it is `deterministic`, gradients are the same bits in every run.
     """
 
+    deterministic = False
+
     def __init__(self, device: Any, encoding: AbstractEncoding, precision: str):
-        self._device, self._encoding = device, encoding
+        self.device = self._device = device
+        self._encoding, self.rooms = encoding, Rooms(device)
         self._width = encoding.n_outputs
         self._parts = [
-            EncodingPart(device, part, encoding.n_dims, precision, "float32")
+            EncodingPart(self, part, encoding.n_dims, precision, "float32")
             for part in encoding.parts
         ]
 
@@ -152,7 +195,8 @@ class EncodingEngine:
         return Kernel(self._device, fill_columns_kernel)
 
     def release(self) -> None:
-        """There is no memory between the kernels."""
+        """Give the memory between the kernels back; it is made anew when it is needed."""
+        self.rooms.release()
 
     def services(self) -> list[Service]:
         return [Service("all passes", "a kernel for each part", "it has no network")]

@@ -7,15 +7,21 @@ dimension; addresses point at the encoding's own first input, feature and parame
 """
 
 from functools import cache
+from typing import NamedTuple
+
+import numpy as np
 
 from numbanet.cuda.launch.rows import add_to_row, read_features, read_row, write_features
 from numbanet.cuda.launch.threads import block_index_y, thread_number
 from numbanet.cuda.launch.types import Address, Float, UInt
-from numbanet.device import local_array
+from numbanet.device import device, local_array, select
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.finite_inputs import spoil, zero_or_nan
 from numbanet.encodings.parts import Part
-from numbanet.storage.views import VECTORS, float_vector
+from numbanet.storage.halves import TO_FLOATS
+from numbanet.storage.views import VECTORS, float_vector, uint32_vector
+
+IN_TURN = ("in turn",)
 
 
 @cache
@@ -48,18 +54,90 @@ def forward_kernel(part: Part, n_columns: int, params_storage: str, features_sto
     return encoding_forward
 
 
+class KeptFeatures(NamedTuple):
+    """Features as keep_words leaves them, in pairs; feature_step is the pitch of their rows."""
+
+    precision: str
+    first_column: int  # of the encoding's, among those kept
+
+
+@cache
+def read_kept(width: int, kept: KeptFeatures):
+    """Device function (address, i, partition, pitch, features): a partition's of sample i."""
+    to_floats, first_column = TO_FLOATS[kept.precision], np.uint32(kept.first_column)
+
+    @device
+    def read_kept(address, i, partition, pitch, features):
+        words = uint32_vector(address, pitch)
+        for k in range(width):
+            column = first_column + partition * width + k
+            row = np.uint64(column >> np.uint32(1)) * np.uint64(pitch)
+            low, high = to_floats(words[row + np.uint64(i)])
+            features[k] = select((column & np.uint32(1)) != np.uint32(0), high, low)
+
+    return read_kept
+
+
+@cache
+def read_scaled(encoding: AbstractEncoding, features: str | KeptFeatures):
+    """Device function (i, partition, of_batch, factor, dl_dy): factor times the gradients."""
+    width = encoding.partition_width
+    if isinstance(features, KeptFeatures):
+        read_pairs = read_kept(width, features)
+
+        @device
+        def read_scaled_pairs(i, partition, of_batch, factor, dl_dy):
+            _, _, _, _, _, pdl_dy, _, pitch, _ = of_batch
+            read_pairs(pdl_dy, i, partition, pitch, dl_dy)
+            for k in range(width):
+                dl_dy[k] *= factor
+
+        return read_scaled_pairs
+    read = read_features(width, features)
+
+    @device
+    def read_scaled(i, partition, of_batch, factor, dl_dy):
+        _, _, _, _, _, pdl_dy, sample_step, feature_step, _ = of_batch
+        start = i * sample_step + partition * width * feature_step
+        read(pdl_dy, start, feature_step, dl_dy)
+        for k in range(width):
+            dl_dy[k] *= factor
+
+    return read_scaled
+
+
+@cache
+def backward_sample(
+    encoding: AbstractEncoding, params_storage: str, features_storage: str | KeptFeatures
+):
+    """Device function (i, partition, of_batch, factor, dl_dparams): for sample i of a launch.
+
+    of_batch is (x, n_columns, first, n_all, params, dl_dy, two steps, 0); samples are numbers
+    `first` ... of n_all. Adds factor times the gradient of the parameters.
+    """
+    n_dims, width, n_params = encoding.n_dims, encoding.partition_width, encoding.n_params
+    backward, params_vector = encoding.partition_backward_params, VECTORS[params_storage]
+    read, read_dl_dy = read_row(n_dims), read_scaled(encoding, features_storage)
+
+    @device
+    def backward_sample(i, partition, of_batch, factor, dl_dparams):
+        px, n_columns, first, n_all, pparams, _, _, _, _ = of_batch
+        x, dl_dy = local_array(n_dims), local_array(width)
+        read(px, i * n_columns, x)
+        read_dl_dy(i, partition, of_batch, factor, dl_dy)
+        params = params_vector(pparams, n_params)
+        backward(partition, first + i, n_all, x, params, dl_dy, dl_dparams)
+
+    return backward_sample
+
+
 @cache
 def backward_params_kernel(
     encoding: AbstractEncoding, storage: str, params_storage: str, features_storage: str
 ):
-    """(x, n, n_columns, first, n_all, params, dl_dy, two steps, factor, dl_dparams).
-
-    Adds factor times the gradient of the parameters. Samples are numbers `first` ... of n_all.
-    """
-    n_dims, width, n_params = encoding.n_dims, encoding.partition_width, encoding.n_params
-    backward, gradients_vector = encoding.partition_backward_params, VECTORS[storage]
-    params_vector = VECTORS[params_storage]
-    read, read_dl_dy = read_row(n_dims), read_features(width, features_storage)
+    """(x, n, n_columns, first, n_all, params, dl_dy, two steps, factor, dl_dparams)."""
+    of_sample = backward_sample(encoding, params_storage, features_storage)
+    gradients_vector, n_params = VECTORS[storage], encoding.n_params
 
     def encoding_backward_params(
         px: Address, n: UInt, n_columns: UInt, first: UInt, n_all: UInt, pparams: Address,
@@ -67,26 +145,23 @@ def backward_params_kernel(
     ):  # fmt: skip
         i, partition = thread_number(), block_index_y()
         if i < n:
-            x, dl_dy = local_array(n_dims), local_array(width)
-            read(px, i * n_columns, x)
-            start = i * sample_step + partition * width * feature_step
-            read_dl_dy(pdl_dy, start, feature_step, dl_dy)
-            for k in range(width):
-                dl_dy[k] *= factor
-            params = params_vector(pparams, n_params)
-            dl_dparams = gradients_vector(pdl_dparams, n_params)
-            backward(partition, first + i, n_all, x, params, dl_dy, dl_dparams)
+            steps = sample_step, feature_step
+            of_batch = px, n_columns, first, n_all, pparams, pdl_dy, *steps, np.uint64(0)
+            of_sample(i, partition, of_batch, factor, gradients_vector(pdl_dparams, n_params))
 
     encoding_backward_params.__qualname__ = f"{name_of(encoding)}_backward_params"
     return encoding_backward_params
 
 
 @cache
-def backward_input_kernel(encoding: AbstractEncoding, params_storage: str, features_storage: str):
+def backward_input_kernel(encoding: AbstractEncoding, *more: str):
     """(x, n, n_columns, params, dl_dy, sample_step, feature_step, factor, dl_dx).
 
-    Adds factor times the gradient of the inputs.
+    Adds factor times the gradient of the inputs. IN_TURN may come before the storages of parameters
+    and features: then a thread takes one partition after the other, and adds in this order.
     """
+    *in_turn, params_storage, features_storage = more
+    n_turns = len(encoding.partition_columns) if in_turn else 1
     n_dims, width, n_params = encoding.n_dims, encoding.partition_width, encoding.n_params
     backward, params_vector = encoding.partition_backward_input, VECTORS[params_storage]
     read, read_dl_dy = read_row(n_dims), read_features(width, features_storage)
@@ -96,27 +171,30 @@ def backward_input_kernel(encoding: AbstractEncoding, params_storage: str, featu
         px: Address, n: UInt, n_columns: UInt, pparams: Address, pdl_dy: Address, sample_step: UInt,
         feature_step: UInt, factor: Float, pdl_dx: Address,
     ):  # fmt: skip
-        i, partition = thread_number(), block_index_y()
+        i = thread_number()
         if i < n:
             x, dl_dx, dl_dy = local_array(n_dims), local_array(n_dims), local_array(width)
             read(px, i * n_columns, x)
-            start = i * sample_step + partition * width * feature_step
-            read_dl_dy(pdl_dy, start, feature_step, dl_dy)
-            backward(partition, x, params_vector(pparams, n_params), dl_dy, dl_dx)
-            add(pdl_dx, i * n_columns, dl_dx, factor)
+            for turn in range(n_turns):
+                partition = np.uint32(block_index_y() + np.uint32(turn))
+                start = i * sample_step + partition * width * feature_step
+                read_dl_dy(pdl_dy, start, feature_step, dl_dy)
+                backward(partition, x, params_vector(pparams, n_params), dl_dy, dl_dx)
+                add(pdl_dx, i * n_columns, dl_dx, factor)
 
     encoding_backward_input.__qualname__ = f"{name_of(encoding)}_backward_input"
     return encoding_backward_input
 
 
 @cache
-def double_backward_input_kernel(
-    encoding: AbstractEncoding, params_storage: str, features_storage: str
-):
+def double_backward_input_kernel(encoding: AbstractEncoding, *more: str):
     """(x, n, n_columns, params, dl_dy, two steps, factor, dl_ddx, dl_ddy, dl_dx).
 
-    Writes dl_ddy and adds factor times what comes through backward_input to dl_dx.
+    Writes dl_ddy and adds factor times what comes through backward_input to dl_dx. `more` is as for
+    backward_input_kernel.
     """
+    *in_turn, params_storage, features_storage = more
+    n_turns = len(encoding.partition_columns) if in_turn else 1
     n_dims, width, n_params = encoding.n_dims, encoding.partition_width, encoding.n_params
     backward, params_vector = encoding.partition_double_backward_input, VECTORS[params_storage]
     read, add = read_row(n_dims), add_to_row(n_dims)
@@ -127,35 +205,53 @@ def double_backward_input_kernel(
         px: Address, n: UInt, n_columns: UInt, pparams: Address, pdl_dy: Address, sample_step: UInt,
         feature_step: UInt, factor: Float, pdl_ddx: Address, pdl_ddy: Address, pdl_dx: Address,
     ):  # fmt: skip
-        i, partition = thread_number(), block_index_y()
+        i = thread_number()
         if i < n:
             x, dl_ddx, dl_dx = local_array(n_dims), local_array(n_dims), local_array(n_dims)
             dl_dy, dl_ddy = local_array(width), local_array(width)
             row = i * n_columns
             read(px, row, x)
             read(pdl_ddx, row, dl_ddx)
-            start = i * sample_step + partition * width * feature_step
-            read_dl_dy(pdl_dy, start, feature_step, dl_dy)
-            params = params_vector(pparams, n_params)
-            backward(partition, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx)
-            write(pdl_ddy, start, feature_step, dl_ddy)
-            add(pdl_dx, row, dl_dx, factor)
+            for turn in range(n_turns):
+                partition = np.uint32(block_index_y() + np.uint32(turn))
+                start = i * sample_step + partition * width * feature_step
+                read_dl_dy(pdl_dy, start, feature_step, dl_dy)
+                params = params_vector(pparams, n_params)
+                backward(partition, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx)
+                write(pdl_ddy, start, feature_step, dl_ddy)
+                add(pdl_dx, row, dl_dx, factor)
 
     encoding_double_backward_input.__qualname__ = f"{name_of(encoding)}_double_backward_input"
     return encoding_double_backward_input
 
 
 @cache
+def double_backward_sample(encoding: AbstractEncoding, params_storage: str, features_storage: str):
+    """As backward_sample, for the gradient through backward_input; dl_ddx is last in of_batch."""
+    n_dims, width, n_params = encoding.n_dims, encoding.partition_width, encoding.n_params
+    backward, params_vector = encoding.partition_double_backward_params, VECTORS[params_storage]
+    read, read_dl_dy = read_row(n_dims), read_scaled(encoding, features_storage)
+
+    @device
+    def double_backward_sample(i, partition, of_batch, factor, dl_dparams):
+        px, n_columns, _, _, pparams, _, _, _, pdl_ddx = of_batch
+        x, dl_ddx, dl_dy = local_array(n_dims), local_array(n_dims), local_array(width)
+        row = i * n_columns
+        read(px, row, x)
+        read(pdl_ddx, row, dl_ddx)
+        read_dl_dy(i, partition, of_batch, factor, dl_dy)
+        backward(partition, x, params_vector(pparams, n_params), dl_dy, dl_ddx, dl_dparams)
+
+    return double_backward_sample
+
+
+@cache
 def double_backward_params_kernel(
     encoding: AbstractEncoding, params_storage: str, features_storage: str
 ):
-    """(x, n, n_columns, params, dl_dy, two steps, factor, dl_ddx, dl_dparams).
-
-    Adds factor times the gradient to float32 dl_dparams.
-    """
-    n_dims, width, n_params = encoding.n_dims, encoding.partition_width, encoding.n_params
-    backward, params_vector = encoding.partition_double_backward_params, VECTORS[params_storage]
-    read, read_dl_dy = read_row(n_dims), read_features(width, features_storage)
+    """(x, n, n_columns, params, dl_dy, two steps, factor, dl_ddx, dl_dparams): float32."""
+    of_sample = double_backward_sample(encoding, params_storage, features_storage)
+    n_params = encoding.n_params
 
     def encoding_double_backward_params(
         px: Address, n: UInt, n_columns: UInt, pparams: Address, pdl_dy: Address, sample_step: UInt,
@@ -163,19 +259,9 @@ def double_backward_params_kernel(
     ):  # fmt: skip
         i, partition = thread_number(), block_index_y()
         if i < n:
-            x, dl_ddx, dl_dy = local_array(n_dims), local_array(n_dims), local_array(width)
-            row = i * n_columns
-            read(px, row, x)
-            read(pdl_ddx, row, dl_ddx)
-            start = i * sample_step + partition * width * feature_step
-            read_dl_dy(pdl_dy, start, feature_step, dl_dy)
-            for k in range(width):
-                dl_dy[k] *= factor
-            params, dl_dparams = (
-                params_vector(pparams, n_params),
-                float_vector(pdl_dparams, n_params),
-            )
-            backward(partition, x, params, dl_dy, dl_ddx, dl_dparams)
+            steps, none = (sample_step, feature_step), np.uint32(0)
+            of_batch = px, n_columns, none, n, pparams, pdl_dy, *steps, pdl_ddx
+            of_sample(i, partition, of_batch, factor, float_vector(pdl_dparams, n_params))
 
     encoding_double_backward_params.__qualname__ = f"{name_of(encoding)}_double_backward_params"
     return encoding_double_backward_params

@@ -11,7 +11,7 @@ from numbanet.activations import activation
 from numbanet.cuda.chain import loss_kernels
 from numbanet.cuda.chain.encoding_engine import EncodingPart, Rows, Slab, slabs
 from numbanet.cuda.chain.layers import Layers
-from numbanet.cuda.chain.matrix_product import MatrixProduct
+from numbanet.cuda.chain.matrix_product import Launch, MatrixProduct
 from numbanet.cuda.chain.plans import Plans
 from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.launch.rows import MOST_ROWS
@@ -39,7 +39,7 @@ class Chain:
         self.precision = workspace.precision
         encoding, network = self.model.encoding, self.model.network
         self._parts = [
-            EncodingPart(self.device, part, encoding.n_dims, self.precision, self.precision)
+            EncodingPart(workspace, part, encoding.n_dims, self.precision, self.precision)
             for part in encoding.parts
         ]
         self._layers = None
@@ -122,8 +122,21 @@ class Chain:
     def _weights(self, k: int, params: DeviceArray) -> int:
         return params.address + self._offsets[k] * params.dtype.itemsize
 
-    def _weight_gradients(self, k: int, gradients: Gradients) -> int:
-        return gradients.flat.address + self._offsets[k] * FLOAT_BYTES
+    def _passes(self, n: int, pitch: int) -> tuple:
+        return self._plans.passes(n, pitch, self._workspace.deterministic)
+
+    def _add_weight_gradients(
+        self, k: int, launch: Launch, dl_dy: int, layers: Layers, gradients: Gradients
+    ) -> None:
+        """Those of matrix k; in the order of slots, if that is asked for."""
+        own, (fan_out, fan_in) = self._workspace, self._shapes[k]
+        to, x = gradients.flat.address + self._offsets[k] * FLOAT_BYTES, layers.values[k]
+        if not own.deterministic:
+            launch(dl_dy, x, to, own.unscaled)
+            return
+        n, n_slots = fan_out * fan_in, launch.grid[2]
+        launch(dl_dy, x, own.slots.zeros(n_slots, n), own.unscaled)
+        own.slots.add_to(to, n_slots, n)
 
     # Passes over a slab
 
@@ -131,13 +144,13 @@ class Chain:
         encoded = self._rows(layers.values[0], layers)
         for part in self._parts:
             part.forward(slab, self._workspace.encoding_params(params), encoded)
-        forward, *_ = self._plans.passes(slab.n, layers.pitch)
+        forward, *_ = self._passes(slab.n, layers.pitch)
         for k, launch in enumerate(forward):
             weights = self._weights(k, params)
             launch(weights, layers.values[k], layers.values[k + 1], layers.kept[k])
 
     def _backward(self, slab, params, layers, gradients, dl_dx) -> None:
-        _, backward, weight_gradients, output = self._plans.passes(slab.n, layers.pitch)
+        _, backward, weight_gradients, output = self._passes(slab.n, layers.pitch)
         wants_encoded = dl_dx is not None or (
             gradients is not None and self.model.encoding.n_params > 0
         )
@@ -146,8 +159,7 @@ class Chain:
         for k in reversed(range(len(self._shapes))):
             dl_dy = layers.dl_dvalues[k + 1]
             if gradients is not None:
-                to = self._weight_gradients(k, gradients)
-                weight_gradients[k](dl_dy, layers.values[k], to, self._workspace.unscaled)
+                self._add_weight_gradients(k, weight_gradients[k], dl_dy, layers, gradients)
             if k > 0 or wants_encoded:
                 kept = layers.kept[k - 1] if k else layers.values[0]
                 backward[k](self._weights(k, params), dl_dy, layers.dl_dvalues[k], kept)
@@ -183,15 +195,14 @@ class Chain:
         """From the gradients of the outputs and of their tangents to those of all else."""
         n, pitch = slab.n, layers.pitch
         _, backward, _, activate_backward = self._plans.tangents(n, pitch)
-        _, _, weight_gradients, _ = self._plans.passes(n, pitch)
+        _, _, weight_gradients, _ = self._passes(n, pitch)
         for k in reversed(range(len(self._shapes))):
             dl_dvalues, dl_dtangents = layers.dl_dvalues[k + 1], tangents.dl_dvalues[k + 1]
             activate_backward[k](dl_dvalues, dl_dtangents, tangents.kept[k], layers.kept[k])
             for half in (layers, tangents):
                 dl_dy, x_k = half.dl_dvalues[k + 1], half.values[k]
                 if gradients is not None:
-                    to = self._weight_gradients(k, gradients)
-                    weight_gradients[k](dl_dy, x_k, to, self._workspace.unscaled)
+                    self._add_weight_gradients(k, weight_gradients[k], dl_dy, half, gradients)
                 backward[k](self._weights(k, params), dl_dy, half.dl_dvalues[k], x_k)
         self._encoding_backward(slab, params, layers, gradients, dl_dx)
         rows = self._rows(tangents.dl_dvalues[0], layers)

@@ -21,6 +21,7 @@ from numbanet.cuda.chain.fma_block import (
 )
 from numbanet.cuda.chain.products import Product, block_position
 from numbanet.cuda.launch.threads import block_index_z
+from numbanet.cuda.memory.slots import slot_address
 from numbanet.device import belongs_to, device, local_array, unrolled
 from numbanet.storage.access import load_pair, reduce_one, store, store_pair
 from numbanet.storage.views import VECTORS, float_vector
@@ -130,9 +131,10 @@ def backward(precision: str, activation: Activation, fan_in: int) -> Product:
 
 @cache
 def weight_gradients(precision: str, fan_out: int, fan_in: int) -> Product:
-    """Kernel (dl_dy, x, dl_dweights, factor, fan_out, fan_in, n, pitch, n_each).
+    """Kernel (dl_dy, x, dl_dweights, factor, fan_out, fan_in, n, pitch, n_each, slot).
 
-    Adds factor * dl_dy x^T to float32 gradients; each block takes `n_each` samples.
+    Adds factor * dl_dy x^T to float32 gradients; each block takes `n_each` samples, and adds them
+    `slot` numbers behind those of the one before.
     """
     bits = BITS[precision]
     product = block_product(precision, WEIGHT_COLUMNS, True, True)
@@ -140,9 +142,12 @@ def weight_gradients(precision: str, fan_out: int, fan_in: int) -> Product:
     n_all_sums, n_rows_each = ROWS // 16 * n_sums, ROWS // 16
     position = block_position(ROWS, WEIGHT_COLUMNS)
 
-    def weight_gradients(pdy, px, pdw, factor, fan_out, fan_in, n, pitch, n_each):
+    def weight_gradients(
+        pdy, px, pdw, factor, fan_out, fan_in, n, pitch, n_each, slot,
+    ):  # fmt: skip
         dl_dy, x = bits(pdy, fan_out * pitch), bits(px, fan_in * pitch)
-        dl_dweights = float_vector(pdw, fan_out * fan_in)
+        mine = slot_address(pdw, block_index_z(), slot)
+        dl_dweights = float_vector(mine, fan_out * fan_in)
         first_row, first_column = position(fan_out)
         first_sample = block_index_z() * n_each
         samples = first_sample, min(n, first_sample + n_each)

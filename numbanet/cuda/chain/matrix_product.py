@@ -15,6 +15,7 @@ from numbanet.cuda.chain.fma import finish_backward
 from numbanet.cuda.chain.products import Product
 from numbanet.cuda.driver.arguments import Arguments, pack
 from numbanet.cuda.launch.threads import block_index, thread_index
+from numbanet.cuda.memory.slots import BLOCKS
 from numbanet.device import device
 from numbanet.storage.access import load, load_pair, store
 from numbanet.storage.views import VECTORS
@@ -92,7 +93,7 @@ def activate_tangents_backward(precision: str, activation: Activation):
 
 SIZES = ("uint32",) * 4  # rows, depth, n, pitch
 SAMPLE_TYPES = (*("uint64",) * 4, *SIZES)
-WEIGHT_TYPES = (*("uint64",) * 3, "float32", *SIZES, "uint32")
+WEIGHT_TYPES = (*("uint64",) * 3, "float32", *SIZES, *("uint32",) * 2)
 ACTIVATION_TYPES = (*("uint64",) * 2, *("uint32",) * 3)
 TANGENT_TYPES = (*("uint64",) * 3, *("uint32",) * 3)
 TANGENT_BACKWARD_TYPES = (*("uint64",) * 4, *("uint32",) * 3)
@@ -144,14 +145,22 @@ class MatrixProduct:
         product = self._products.backward(self.precision, activation, fan_in)
         return self._sample_launch(product, (fan_in, fan_out, n, pitch))
 
-    def weight_gradients(self, fan_out: int, fan_in: int, n: int, pitch: int) -> Launch:
-        """Called with (dl_dy, x, dl_dweights, factor)."""
+    def weight_gradients(
+        self, fan_out: int, fan_in: int, n: int, pitch: int, in_slots: bool = False
+    ) -> Launch:
+        """Called with (dl_dy, x, dl_dweights, factor).
+
+        With `in_slots` block z adds to a matrix of its own; there are `grid[2]` of these.
+        """
         product = self._products.weight_gradients(self.precision, fan_out, fan_in)
         tiles = n_tiles(fan_out, product.rows) * n_tiles(fan_in, product.columns)
-        n_blocks = max(product.n_resident * self.device.n_multiprocessors // tiles, 1)
+        n_multiprocessors = BLOCKS if in_slots else self.device.n_multiprocessors
+        n_blocks = max(product.n_resident * n_multiprocessors // tiles, 1)
         n_each = max(product.depth * n_tiles(n, product.depth * n_blocks), FEWEST_SAMPLES)
         grid = (tiles, 1, n_tiles(n, n_each))
-        return self._launch(product, WEIGHT_TYPES, grid, (fan_out, fan_in, n, pitch), n_each)
+        slot = fan_out * fan_in if in_slots else 0
+        sizes = fan_out, fan_in, n, pitch
+        return self._launch(product, WEIGHT_TYPES, grid, sizes, n_each, slot)
 
     def _sample_launch(self, product: Product, sizes) -> Launch:
         n_rows, _, n, _ = sizes

@@ -28,31 +28,31 @@ class Plans:
         self._product, self._activations, self._shapes = product, activations, shapes
         self._kept = OrderedDict()
 
-    def _planned(self, make: Callable, n: int, pitch: int) -> tuple:
+    def _planned(self, make: Callable, *sizes: int) -> tuple:
         """What `make` returns for these sizes, of which the last few are kept."""
-        key = make.__name__, n, pitch
+        key = make.__name__, *sizes
         if key not in self._kept:
-            self._kept[key] = make(n, pitch)
+            self._kept[key] = make(*sizes)
             if len(self._kept) > MOST_PLANS:
                 self._kept.popitem(last=False)
         return self._kept[key]
 
-    def passes(self, n: int, pitch: int) -> tuple:
-        """Launches for n samples: forward, backward, weight gradients, output."""
-        return self._planned(self._passes, n, pitch)
+    def passes(self, n: int, pitch: int, in_slots: bool) -> tuple:
+        """Launches for n samples: forward, backward, weight gradients (in slots), output."""
+        return self._planned(self._passes, n, pitch, in_slots)
 
     def tangents(self, n: int, pitch: int) -> tuple:
         """Launches of products alone, forward and backward, and of activations."""
         return self._planned(self._tangents, n, pitch)
 
-    def _passes(self, n: int, pitch: int) -> tuple:
+    def _passes(self, n: int, pitch: int, in_slots: bool) -> tuple:
         product, activations = self._product, self._activations
         forward, backward, weights = [], [], []
         for k, (fan_out, fan_in) in enumerate(self._shapes):
             below = activations[k - 1] if k else NONE
             forward.append(product.forward(activations[k], fan_out, fan_in, n, pitch))
             backward.append(product.backward(below, fan_out, fan_in, n, pitch))
-            weights.append(product.weight_gradients(fan_out, fan_in, n, pitch))
+            weights.append(product.weight_gradients(fan_out, fan_in, n, pitch, in_slots))
         output = product.activation_backward(activations[-1], self._shapes[-1][0], n, pitch)
         return forward, backward, weights, output
 

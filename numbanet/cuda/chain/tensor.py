@@ -27,6 +27,7 @@ from numbanet.cuda.chain.tensor_block import (
 )
 from numbanet.cuda.chain.tensor_tiles import TileLayout, place_in_tile, tile_loader, tile_storer
 from numbanet.cuda.launch.threads import barrier, block_index_z
+from numbanet.cuda.memory.slots import slot_address
 from numbanet.device import belongs_to, device, local_array, unrolled
 from numbanet.storage.access import reduce_one, reduce_pair
 from numbanet.storage.halves import (
@@ -233,12 +234,15 @@ def weight_gradients_of_tile(precision: str, tile_rows: int, tile_columns: int) 
                 if k + ONE < fan_in:
                     reduce_one(dl_dweights, at + ONE, high)
 
-    def weight_gradients(dl_dy, x, pdw, factor, fan_out, fan_in, n, pitch, n_each):
-        dl_dweights = float_vector(pdw, fan_out * fan_in)
+    def weight_gradients(
+        dl_dy, x, pdw, factor, fan_out, fan_in, n, pitch, n_each, slot,
+    ):  # fmt: skip
+        mine = slot_address(pdw, block_index_z(), slot)
+        dl_dweights = float_vector(mine, fan_out * fan_in)
         first_row, first_column = tile_position(fan_out)
         first_sample = block_index_z() * n_each
         samples = first_sample, min(n, first_sample + n_each)
-        in_pairs = ((fan_in & ONE) == NOTHING) & (pdw % np.uint64(8) == np.uint64(0))
+        in_pairs = ((fan_in & ONE) == NOTHING) & (mine % np.uint64(8) == np.uint64(0))
         sums = local_array(n_sums)
         a, b = (dl_dy, pitch, first_row, fan_out), (x, pitch, first_column, fan_in)
         multiply(a, b, samples, sums)

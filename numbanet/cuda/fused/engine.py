@@ -48,7 +48,7 @@ class Fused:
         return self._kernels[key]
 
     def _grid(self, shape: FusedShape, n: int) -> int:
-        most = shape.n_started * self._workspace.device.n_multiprocessors
+        most = shape.n_started * self._workspace.n_multiprocessors
         return min(-(-n // shape.layout.group_threads), most)
 
     def inference(self, inputs: DeviceArray, params: DeviceArray, outputs: DeviceArray) -> None:
@@ -84,15 +84,22 @@ class Fused:
             lambda: training_kernel(shape.layout, own.precision, loss, options),
             shape,
         )
-        grid = self._grid(shape, n)
+        grid, n_params = self._grid(shape, n), own.model.network.n_params
         n_sums = grid * shape.layout.n_threads // WARP
         scatter, factor = own.encoding_gradients(gradients, kept)
-        flat = 0 if gradients is None else gradients.flat.address
+        flat = address_of(None if gradients is None else gradients.flat)
+        # Each group of a block has a slot, if there are samples for it.
+        n_slots = min(grid * shape.layout.n_groups, -(-n // shape.layout.group_threads))
+        has_slots = own.deterministic and gradients is not None
+        to = own.slots.zeros(n_slots, n_params) if has_slots else flat
         kernel(
             grid,
             *(batch.inputs.address, n, params.address, own.encoding_params(params)),
             *map(address_of, (batch.targets, batch.pdf, batch.external_dl_dy)),
-            *(own.scale(batch), own.unscaled, flat, scatter, factor),
+            *(own.scale(batch), own.unscaled, to, scatter, factor),
             *(own.partial_sums(n_sums).address, address_of(dl_dinput)),
+            n_params if has_slots else 0,
         )
+        if has_slots:
+            own.slots.add_to(flat, n_slots, n_params)
         return n_sums if loss is not None else 0

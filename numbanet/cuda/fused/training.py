@@ -36,6 +36,7 @@ from numbanet.cuda.launch.threads import (
     warp_sum,
 )
 from numbanet.cuda.launch.types import Address, Float, UInt
+from numbanet.cuda.memory.slots import slot_address
 from numbanet.cuda.memory.workspace import PassOptions
 from numbanet.cuda.tables.keep import keep_words
 from numbanet.device import (
@@ -63,9 +64,10 @@ def training_kernel(
     options: PassOptions,
 ):
     """(inputs, n, weights, encoding's parameters, targets, pdf, given, scale, unscaled,
-    gradients, scatter, factor, partial sums, inputs' gradients).
+    gradients, scatter, factor, partial sums, inputs' gradients, slot).
 
-    Weights' gradients are multiplied by `unscaled`, the encoding's by `factor`, and added; the
+    Weights' gradients are multiplied by `unscaled`, the encoding's by `factor`, and added; those of
+    weights `slot` numbers apart for each group that has samples, in the order of their first. The
     inputs' are multiplied by `unscaled` and written. Those of kept features are written to
     `scatter`, and the encoding's are left to others.
     """
@@ -127,7 +129,7 @@ def training_kernel(
     def fused_training(
         pinputs: Address, n: UInt, pweights: Address, pparams: Address, ptargets: Address,
         ppdf: Address, pgiven: Address, scale: Float, unscaled: Float, pgradients: Address,
-        pscatter: Address, factor: Float, psums: Address, pdl_dinput: Address,
+        pscatter: Address, factor: Float, psums: Address, pdl_dinput: Address, slot: UInt,
     ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
         warp, lane = thread >> LOG2_LANES, thread & 31
@@ -181,7 +183,10 @@ def training_kernel(
         warp, lane = thread >> LOG2_LANES, thread & 31
         if param_gradients and has_tiles:
             unrolled(n_all_sums, unscale, dl_dweights, unscaled)
-            flushes(warp, lane, dl_dweights, float_vector(pgradients, n_network_params))
+            group = np.uint32(thread // group_threads)
+            number = np.uint32(block_index() + group * blocks_per_grid())
+            mine = slot_address(pgradients, number, slot)
+            flushes(warp, lane, dl_dweights, float_vector(mine, n_network_params))
         if is_private:
             barrier()
             flush_sums(thread, shared, pscatter)

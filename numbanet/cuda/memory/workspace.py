@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from numbanet.cuda.memory.arrays import DeviceArray, address_of, empty
 from numbanet.cuda.memory.parameters import Collector
+from numbanet.cuda.memory.rooms import Rooms
+from numbanet.cuda.memory.slots import BLOCKS, Slots
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.engine import Batch, Gradients
 from numbanet.storage.views import FLOAT_BYTES, STORAGES
@@ -56,7 +58,25 @@ class Workspace:
         self.loss_scale = LOSS_SCALES[precision]
         self.unscaled = 1.0 / self.loss_scale
         self.generation = 0
+        self._deterministic = False
+        self.rooms = Rooms(device)
+        self.slots = Slots(device, self.rooms)
         self._sums = None
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether sums are the same bits in every run, on every number of blocks; may be set."""
+        return self._deterministic
+
+    @deterministic.setter
+    def deterministic(self, value: bool) -> None:
+        self.generation += value != self._deterministic  # queued work is another one
+        self._deterministic = value
+
+    @property
+    def n_multiprocessors(self) -> int:
+        """For how many of these the samples of a pass are divided."""
+        return BLOCKS if self.deterministic else self.device.n_multiprocessors
 
     def partial_sums(self, n: int) -> DeviceArray:
         """Room for n partial sums of the loss."""
@@ -68,6 +88,7 @@ class Workspace:
     def release(self) -> None:
         """Give the memory back; it is made anew when it is needed."""
         self._sums = None
+        self.rooms.release()
 
     @cached_property
     def collect(self) -> Collector:

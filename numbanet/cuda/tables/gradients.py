@@ -10,6 +10,7 @@ import numpy as np
 
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.memory.arrays import DeviceArray, empty
+from numbanet.cuda.memory.rooms import Rooms
 from numbanet.cuda.memory.workspace import Kept
 from numbanet.cuda.tables import largest, records, resident, sums
 from numbanet.cuda.tables.plan import TablePlan
@@ -20,28 +21,6 @@ from numbanet.networks.base import next_multiple
 # are written as a whole, have many parameters. Measured: docs/design/tables.md.
 FEWEST_REDUCTIONS, REDUCTIONS_PER_PARAM = 1 << 22, 0.6
 RECORD_BYTES = 512 << 20  # of memory for records, at most
-
-
-class Rooms:
-    """Memory that is kept from pass to pass, and made anew where more is needed."""
-
-    def __init__(self, device: Any):
-        self._device, self._arrays = device, {}
-        self.generation = 0  # changes when memory has moved
-
-    def release(self) -> None:
-        self._arrays.clear()
-        self.generation += 1
-
-    def __call__(self, name: str, n_bytes: int) -> int:
-        """The address of so many bytes, uninitialised."""
-        found = self._arrays.get(name)
-        if found is None or found.nbytes < n_bytes:
-            self._arrays.pop(name, None)  # freed before the new one is made
-            found = empty((max(-(-n_bytes // 4), 1),), np.float32, self._device)
-            self._arrays[name] = found
-            self.generation += 1
-        return found.address
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,8 @@ class Wide:
         kept: Kept | None = None,
     ) -> int:
         """As Fused.forward_backward."""
-        own, n_all, n_blocks = self._workspace, len(batch), self._device.n_multiprocessors
+        own, n_all = self._workspace, len(batch)
+        n_blocks = own.n_multiprocessors
         layout = self.layout if dl_dinput is None else self.layout.to_inputs
         train = self._training(layout, loss, own.options(batch, gradients, dl_dinput, kept))
         scatter, factor = own.encoding_gradients(gradients, kept)
@@ -119,7 +120,12 @@ class Wide:
     def _add_up(self, layout: WideLayout, units: int, n_stages: int, gradients: Gradients) -> None:
         """Add the gradients of the weights of so many stages."""
         n_matrices = len(layout.model.network.shapes)
-        most = max(GRADIENTS_BLOCKS * self._device.n_multiprocessors // n_matrices, 1)
-        grid = min(-(-n_stages // FEWEST_STAGES), most), n_matrices
-        to = gradients.flat.address
-        self._weight_gradients(layout)(grid, units, n_stages, self._workspace.unscaled, to)
+        own, n_params = self._workspace, layout.model.network.n_params
+        most = max(GRADIENTS_BLOCKS * own.n_multiprocessors // n_matrices, 1)
+        n_slots, flat = min(-(-n_stages // FEWEST_STAGES), most), gradients.flat.address
+        to = own.slots.zeros(n_slots, n_params) if own.deterministic else flat
+        slot = n_params if own.deterministic else 0
+        kernel = self._weight_gradients(layout)
+        kernel((n_slots, n_matrices), units, n_stages, own.unscaled, to, slot)
+        if own.deterministic:
+            own.slots.add_to(flat, n_slots, n_params)

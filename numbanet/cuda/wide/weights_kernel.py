@@ -20,6 +20,7 @@ from numbanet.cuda.launch.threads import (
     thread_index,
 )
 from numbanet.cuda.launch.types import Address, Float, UInt
+from numbanet.cuda.memory.slots import slot_address
 from numbanet.cuda.wide.layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, UNITS, WideLayout
 from numbanet.device import ZERO, device, local_array, nothing, uint32_view, unrolled
 from numbanet.storage.access import reduce_pair
@@ -258,17 +259,19 @@ def matrix_gradients(layout: WideLayout, precision: str, k: int):
 
 @cache
 def wide_gradients_kernel(layout: WideLayout, precision: str):
-    """(units, n_stages, factor, gradients), on a grid of (at most n_stages, matrices) blocks.
+    """(units, n_stages, factor, gradients, slot), on a grid of (at most n_stages, matrices) blocks.
 
-    Adds factor times the gradients of all weights.
+    Adds factor times the gradients of all weights, those of block x x times `slot` numbers on.
     """
     n_hidden, n_params = layout.n_hidden, layout.model.network.n_params
     of_first, of_last = (matrix_gradients(layout, precision, k) for k in (0, n_hidden))
     of_middle = matrix_gradients(layout, precision, 1) if n_hidden > 1 else nothing
 
-    def wide_gradients(punits: Address, n_stages: UInt, factor: Float, pgradients: Address):
+    def wide_gradients(
+        punits: Address, n_stages: UInt, factor: Float, pgradients: Address, slot: UInt
+    ):
         k, thread, none = block_index_y(), thread_index(), np.uint32(0)
-        gradients = float_vector(pgradients, n_params)
+        gradients = float_vector(slot_address(pgradients, block_index(), slot), n_params)
         if k == none:
             of_first(none, thread, punits, n_stages, factor, gradients)
         elif k < n_hidden:

@@ -1,0 +1,198 @@
+"""Is deterministic training on a GPU so, what does it cost, and does it learn as well?
+
+    python -m benchmarks.scripts.gpu_determinism [--questions bits,time,quality]
+        [--models NAME,...] [--runs 100] [--steps 1000] [--batch 2^14] [--batches 2^14,2^16,2^18]
+
+bits: digests of the parameters after so many steps, of so many runs from the same start; one is
+right. Printed are how many there are, and the first, to be compared between processes.
+time: microseconds of a step, both ways in turns, and their ratio. Wall clock, medians.
+quality: PSNR of an image, a 3-D field and a distance field after so many steps, over 5 seeds,
+deterministic and with sums of float32.
+"""
+
+import argparse
+import hashlib
+import sys
+from functools import partial
+
+import numpy as np
+
+import numbanet
+from benchmarks.harness.options import batch_sizes, chosen_from
+from benchmarks.scripts.gpu_models import FREQUENCY, GRID, HARMONICS, NEVER, SDF, microseconds
+
+IMAGE = {**GRID, "log2_hashmap_size": 15, "per_level_scale": 1.5}
+# name -> n_input_dims, n_output_dims, precision, encoding, n_neurons, n_hidden_layers
+MODELS = {
+    "image": (2, 3, "float16", IMAGE, 64, 2),
+    "field": (3, 4, "float16", GRID, 64, 2),
+    "distance": (3, 1, "float16", {**GRID, **SDF}, 64, 2),
+    "wide": (2, 3, "float16", IMAGE, 128, 5),
+    "frequencies": (3, 4, "float16", FREQUENCY, 64, 4),
+    "harmonics": (6, 4, "bfloat16", HARMONICS, 64, 2),
+    "random_corners": (2, 3, "float16", {**IMAGE, "stochastic_interpolation": True}, 64, 2),
+    "image_float32": (2, 3, "float32", IMAGE, 64, 2),
+}
+N_BATCHES, N_ROUNDS, N_SEEDS = 8, 7, 5
+QUESTIONS = ("bits", "time", "quality")
+
+
+def create(name, deterministic, seed=1337, loss="L2"):
+    n_inputs, n_outputs, precision, encoding, n_neurons, n_hidden_layers = MODELS[name]
+    config = {
+        "loss": {"otype": loss},
+        "optimizer": {"otype": "Adam", "learning_rate": 1e-2, "epsilon": 1e-15},
+        "encoding": encoding,
+        "network": {"n_neurons": n_neurons, "n_hidden_layers": n_hidden_layers},
+    }
+    return numbanet.create_from_config(
+        *(n_inputs, n_outputs, config, seed, "cuda", precision), deterministic=deterministic
+    )
+
+
+def batches(model, n, seed=0):
+    rng = np.random.default_rng(seed)
+    widths = model.network.n_input_dims, model.network.n_output_dims
+    to_device = model.network.target.from_host
+    return [
+        tuple(to_device(rng.random((n, k), dtype=np.float32)) for k in widths)
+        for _ in range(N_BATCHES)
+    ]
+
+
+def digests(model, n, runs, steps):
+    """A digest of the parameters after each run."""
+    network, trainer, target = model.network, model.trainer, model.network.target
+    start, given, found = network.params.numpy(), batches(model, n), []
+    for _ in range(runs):
+        network.params = start
+        trainer.n_steps = 0
+        target.set_zero(trainer.optimizer_state)
+        for k in range(steps):
+            trainer.training_step(*given[k % N_BATCHES])
+        found.append(hashlib.sha256(network.params.numpy().tobytes()).hexdigest())
+    return found
+
+
+def ask_for_bits(name, options):
+    right = digests(create(name, True), options.batch, options.runs, options.steps)
+    others = digests(create(name, False), options.batch, 3, min(options.steps, 100))
+    print(
+        f"{name:16} {options.runs} runs x {options.steps} steps: {len(set(right))} digests, "
+        f"{right[0][:16]}; default, 3 x {min(options.steps, 100)}: {len(set(others))}",
+        flush=True,
+    )
+    return len(set(right)) == 1
+
+
+def ask_for_time(name, options):
+    ways = {"default": create(name, False), "deterministic": create(name, True)}
+    device = ways["default"].network.target.device
+    for n in options.batches:
+        calls = {
+            way: partial(model.trainer.training_step, *batches(model, n)[0])
+            for way, model in ways.items()
+        }
+        times = {way: [] for way in calls}
+        for call in calls.values():
+            for _ in range(5):
+                call()
+        for _ in range(N_ROUNDS):
+            for way, call in calls.items():
+                times[way].append(microseconds(device, call, n))
+        ratio = np.median(np.divide(times["deterministic"], times["default"]))
+        cells = [f"{way} {np.median(each):8.1f}" for way, each in times.items()]
+        print(
+            f"{name:16} 2^{n.bit_length() - 1:<3}{', '.join(cells)}, ratio {ratio:.2f}", flush=True
+        )
+    return True
+
+
+def smooth_field(x):
+    """Four waves of 3-D points, in [0, 1]."""
+    frequencies = np.array([[3, 1, 2], [1, 5, 2], [7, 2, 9], [11, 13, 4]], np.float32)
+    return 0.5 + 0.5 * np.sin(2 * np.pi * x @ frequencies.T)
+
+
+def distances(x):
+    """To a torus with bumps."""
+    centred = x - 0.5
+    ring = np.hypot(np.hypot(centred[:, 0], centred[:, 1]) - 0.25, centred[:, 2])
+    return (ring - 0.1 - 0.01 * np.prod(np.sin(40 * centred), axis=1))[:, None]
+
+
+def image(size=1024):
+    """Colours by place: a photograph's spectrum, 1 / f, and discs with edges."""
+    rng = np.random.default_rng(7)
+    y, x = np.mgrid[0:size, 0:size] / size
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)) * size + 1
+    colours = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(3, size, size))) / frequency)
+    colours = 0.5 + 0.15 * colours / colours.std()
+    for row, column, radius, *colour in rng.random((40, 6)):
+        inside = np.hypot(y - row, x - column) < 0.1 * radius
+        colours[:, inside] = np.array(colour)[:, None]
+    pixels = np.clip(np.moveaxis(colours, 0, 2), 0, 1).astype(np.float32)
+
+    def look_up(places):
+        columns, rows = np.minimum((places * size).astype(int), size - 1).T
+        return pixels[rows, columns]
+
+    return look_up
+
+
+def psnr(name, way, seed, target, n, steps):
+    model = create(name, way == "deterministic", seed)
+    if way == "float32 sums":
+        model.network.engine.tables.fewest = NEVER
+    rng, to_device = np.random.default_rng(seed), model.network.target.from_host
+    given = []
+    for _ in range(64):
+        x = rng.random((n, model.network.n_input_dims), dtype=np.float32)
+        given.append((to_device(x), to_device(target(x).astype(np.float32))))
+    for k in range(steps):
+        model.trainer.training_step(*given[k % len(given)])
+    x = np.random.default_rng(99).random((1 << 18, model.network.n_input_dims), dtype=np.float32)
+    error = model.trainer.inference(x).numpy() - target(x)
+    return -10 * np.log10(np.mean(np.square(error)))
+
+
+def ask_for_quality(name, options):
+    targets = {"image": image, "field": lambda: smooth_field, "distance": lambda: distances}
+    if name not in targets:
+        return True
+    target, ways = targets[name](), ("float32 sums", "deterministic")
+    found = {
+        way: [psnr(name, way, k, target, options.batch, options.steps) for k in range(N_SEEDS)]
+        for way in ways
+    }
+    means = [np.mean(found[way]) for way in ways]
+    cells = [f"{way} {np.mean(each):.3f} ({np.std(each):.3f})" for way, each in found.items()]
+    print(f"{name:16} PSNR {', '.join(cells)}, difference {means[1] - means[0]:+.3f}", flush=True)
+    return abs(means[1] - means[0]) < 0.1
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--questions", type=chosen_from(QUESTIONS), default=QUESTIONS)
+    parser.add_argument("--models", type=chosen_from(MODELS), default=list(MODELS))
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--batch", type=lambda text: batch_sizes(text)[0], default=1 << 14)
+    parser.add_argument("--batches", type=batch_sizes, default=batch_sizes("2^14,2^16,2^18"))
+    options = parser.parse_args()
+    from numbanet.cuda.driver.device import why_not
+
+    reason = why_not()
+    if reason is not None:
+        print(f"Nothing is measured, because no GPU can be used: {reason}")
+        return
+    ask = {"bits": ask_for_bits, "time": ask_for_time, "quality": ask_for_quality}
+    answers = [
+        ask[question](name, options) for question in options.questions for name in options.models
+    ]
+    if not all(answers):
+        sys.exit("an answer is not as it is to be")
+
+
+if __name__ == "__main__":
+    main()
