@@ -48,6 +48,20 @@ class Concatenation(AbstractPair):
         return Concatenation(self.left, self.right.padded(n_columns - self.left.n_outputs))
 
     @cached_property
+    def columns(self):
+        n = self.left.n_outputs
+
+        @device
+        def of_left(row):
+            return row[:n]
+
+        @device
+        def of_right(row):
+            return row[n:]
+
+        return of_left, of_right
+
+    @cached_property
     def forward(self):
         column, split = self.left.n_outputs, self.split
         left, right = self.left.forward, self.right.forward
@@ -59,38 +73,6 @@ class Concatenation(AbstractPair):
             right(x, right_params, y[column:])
 
         return concatenation
-
-    @cached_property
-    def backward_input(self):
-        n_dims, column, split = self.n_dims, self.left.n_outputs, self.split
-        left, right = self.left.backward_input, self.right.backward_input
-
-        @device
-        def concatenation_backward_input(x, params, dl_dy, dl_dx):
-            left_params, right_params = split(params)
-            right_dl_dx = local_array(n_dims)
-            left(x, left_params, dl_dy[:column], dl_dx)
-            right(x, right_params, dl_dy[column:], right_dl_dx)
-            for d in range(n_dims):
-                dl_dx[d] += right_dl_dx[d]
-
-        return concatenation_backward_input
-
-    @cached_property
-    def backward_params(self):
-        if self.n_params == 0:
-            return None
-        column, split, split_gradients = self.left.n_outputs, self.split, self.split_gradients
-        left, right = self.of_both("backward_params")
-
-        @device
-        def concatenation_backward_params(x, params, dl_dy, dl_dparams):
-            left_params, right_params = split(params)
-            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
-            left(x, left_params, dl_dy[:column], left_dl_dparams)
-            right(x, right_params, dl_dy[column:], right_dl_dparams)
-
-        return concatenation_backward_params
 
     @cached_property
     def double_backward_input(self):
@@ -107,22 +89,6 @@ class Concatenation(AbstractPair):
                 dl_dx[d] += right_dl_dx[d]
 
         return concatenation_double_backward_input
-
-    @cached_property
-    def double_backward_params(self):
-        if self.n_params == 0:
-            return None
-        column, split, split_gradients = self.left.n_outputs, self.split, self.split_gradients
-        left, right = self.of_both("double_backward_params")
-
-        @device
-        def concatenation_double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams):
-            left_params, right_params = split(params)
-            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
-            left(x, left_params, dl_dy[:column], dl_ddx, left_dl_dparams)
-            right(x, right_params, dl_dy[column:], dl_ddx, right_dl_dparams)
-
-        return concatenation_double_backward_params
 
     @cached_property
     def forward_rows(self):

@@ -6,9 +6,10 @@ from functools import cached_property
 
 import numpy as np
 
-from numbanet.device import device, nothing
+from numbanet.device import device, local_array, nothing
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.parts import with_numbers
+from numbanet.encodings.section import same
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,65 @@ class AbstractPair(AbstractEncoding):
             return dl_dparams[:n], dl_dparams[n:]
 
         return split_gradients_with_numbers if reads_numbers else split_gradients
+
+    @cached_property
+    def columns(self):
+        """Device functions (row): the features of left, and of right, among those of both."""
+        return same, same
+
+    # Where both features and their gradients are in these columns: Product is another matter.
+
+    @cached_property
+    def backward_input(self):
+        n_dims, split, (of_left, of_right) = self.n_dims, self.split, self.columns
+        left, right = self.left.backward_input, self.right.backward_input
+
+        @device
+        def pair_backward_input(x, params, dl_dy, dl_dx):
+            left_params, right_params = split(params)
+            right_dl_dx = local_array(n_dims)
+            left(x, left_params, of_left(dl_dy), dl_dx)
+            right(x, right_params, of_right(dl_dy), right_dl_dx)
+            for d in range(n_dims):
+                dl_dx[d] += right_dl_dx[d]
+
+        return pair_backward_input
+
+    @cached_property
+    def backward_params(self):
+        if self.n_params == 0:
+            return None
+        split, split_gradients, (of_left, of_right) = (
+            self.split, self.split_gradients, self.columns,
+        )  # fmt: skip
+        left, right = self.of_both("backward_params")
+
+        @device
+        def pair_backward_params(x, params, dl_dy, dl_dparams):
+            left_params, right_params = split(params)
+            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
+            left(x, left_params, of_left(dl_dy), left_dl_dparams)
+            right(x, right_params, of_right(dl_dy), right_dl_dparams)
+
+        return pair_backward_params
+
+    @cached_property
+    def double_backward_params(self):
+        if self.n_params == 0:
+            return None
+        split, split_gradients, (of_left, of_right) = (
+            self.split, self.split_gradients, self.columns,
+        )  # fmt: skip
+        left, right = self.of_both("double_backward_params")
+
+        @device
+        def pair_double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams):
+            left_params, right_params = split(params)
+            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
+            left(x, left_params, of_left(dl_dy), dl_ddx, left_dl_dparams)
+            right(x, right_params, of_right(dl_dy), dl_ddx, right_dl_dparams)
+
+        return pair_double_backward_params
 
     def initial_params(self, rng):
         return np.concatenate([self.left.initial_params(rng), self.right.initial_params(rng)])

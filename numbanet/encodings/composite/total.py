@@ -33,38 +33,6 @@ class Sum(AbstractPair):
         return total
 
     @cached_property
-    def backward_input(self):
-        n_dims, split = self.n_dims, self.split
-        left, right = self.left.backward_input, self.right.backward_input
-
-        @device
-        def total_backward_input(x, params, dl_dy, dl_dx):
-            left_params, right_params = split(params)
-            right_dl_dx = local_array(n_dims)
-            left(x, left_params, dl_dy, dl_dx)
-            right(x, right_params, dl_dy, right_dl_dx)
-            for d in range(n_dims):
-                dl_dx[d] += right_dl_dx[d]
-
-        return total_backward_input
-
-    @cached_property
-    def backward_params(self):
-        if self.n_params == 0:
-            return None
-        split, split_gradients = self.split, self.split_gradients
-        left, right = self.of_both("backward_params")
-
-        @device
-        def total_backward_params(x, params, dl_dy, dl_dparams):
-            left_params, right_params = split(params)
-            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
-            left(x, left_params, dl_dy, left_dl_dparams)
-            right(x, right_params, dl_dy, right_dl_dparams)
-
-        return total_backward_params
-
-    @cached_property
     def double_backward_input(self):
         n_dims, n_outputs, split = self.n_dims, self.n_outputs, self.split
         left, right = self.left.double_backward_input, self.right.double_backward_input
@@ -81,19 +49,3 @@ class Sum(AbstractPair):
                 dl_dx[d] += right_dl_dx[d]
 
         return total_double_backward_input
-
-    @cached_property
-    def double_backward_params(self):
-        if self.n_params == 0:
-            return None
-        split, split_gradients = self.split, self.split_gradients
-        left, right = self.of_both("double_backward_params")
-
-        @device
-        def total_double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams):
-            left_params, right_params = split(params)
-            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
-            left(x, left_params, dl_dy, dl_ddx, left_dl_dparams)
-            right(x, right_params, dl_dy, dl_ddx, right_dl_dparams)
-
-        return total_double_backward_params
