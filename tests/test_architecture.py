@@ -70,19 +70,11 @@ LARGE_FILES = {
 }
 LONG_FUNCTIONS = {
     "cuda/fused/training.py fused_training",
-    "cuda/fused/training.py training_kernel",
 }
 MANY_ARGUMENTS = {
     "app/learn_image.py learn_image",
     "create.py create_from_config",
-    "cuda/block/outputs.py of_row",
-    "cuda/block/outputs.py output_gradient",
-    "cuda/block/samples.py backward_part",
-    "cuda/block/samples.py backward_partition",
-    "cuda/block/samples.py no_gradient",
     "cuda/chain/tensor.py add_pair",
-    "cuda/fused/training.py forth",
-    "cuda/wide/samples_kernel.py of_fragment",
     "model.py create_network_with_input_encoding",
     "torch/operators.py _",
     "torch/operators.py loss",

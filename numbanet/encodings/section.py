@@ -8,11 +8,6 @@ from numbanet.device import ZERO, device, nothing
 from numbanet.encodings.wrapper import AbstractWrapper
 
 
-@device
-def same(row):
-    return row
-
-
 def outside(first: int, stop: int, n: int):
     """Device function (row, value): write a value to what is not in the section, of n numbers."""
     if (first, stop) == (0, n):
@@ -26,18 +21,6 @@ def outside(first: int, stop: int, n: int):
             row[k] = value
 
     return outside
-
-
-def within(first: int, stop: int, n: int):
-    """Device function (row) -> the section of n numbers."""
-    if (first, stop) == (0, n):
-        return same
-
-    @device
-    def within(row):
-        return row[first:stop]
-
-    return within
 
 
 class AbstractSection(AbstractWrapper):
@@ -57,60 +40,56 @@ class AbstractSection(AbstractWrapper):
         return 0, self.n_outputs
 
     @cached_property
-    def _sections(self):
-        """Device functions: the section of a row of inputs, and that of a row of features."""
-        return within(*self.dims, self.n_dims), within(*self.columns, self.n_outputs)
-
-    @cached_property
     def _outside(self):
-        """The same for what is not in it."""
+        """Device functions (row, value) for inputs and features that are not its own."""
         return outside(*self.dims, self.n_dims), outside(*self.columns, self.n_outputs)
 
     @cached_property
     def forward(self):
-        (dims, columns), (_, fill) = self._sections, self._outside
+        (i, j), (first, stop), (_, fill) = self.dims, self.columns, self._outside
         encoding_forward, padding = self.encoding.forward, np.float32(self.encoding.padding_value)
 
         @device
         def section(x, params, y):  # x [n_dims], y [n_outputs]
-            encoding_forward(dims(x), params, columns(y))
+            encoding_forward(x[i:j], params, y[first:stop])
             fill(y, padding)
 
         return section
 
     @cached_property
     def backward_input(self):
-        (dims, columns), (clear, _) = self._sections, self._outside
+        (i, j), (first, stop), (clear, _) = self.dims, self.columns, self._outside
         encoding_backward = self.encoding.backward_input
 
         @device
         def section_backward_input(x, params, dl_dy, dl_dx):
-            encoding_backward(dims(x), params, columns(dl_dy), dims(dl_dx))
+            encoding_backward(x[i:j], params, dl_dy[first:stop], dl_dx[i:j])
             clear(dl_dx, ZERO)
 
         return section_backward_input
 
     @cached_property
     def backward_params(self):
-        (dims, columns), encoding_backward = self._sections, self.encoding.backward_params
+        (i, j), (first, stop) = self.dims, self.columns
+        encoding_backward = self.encoding.backward_params
         if encoding_backward is None:
             return None
 
         @device
         def section_backward_params(x, params, dl_dy, dl_dparams):
-            encoding_backward(dims(x), params, columns(dl_dy), dl_dparams)
+            encoding_backward(x[i:j], params, dl_dy[first:stop], dl_dparams)
 
         return section_backward_params
 
     @cached_property
     def double_backward_input(self):
-        (dims, columns), (clear, fill) = self._sections, self._outside
+        (i, j), (first, stop), (clear, fill) = self.dims, self.columns, self._outside
         encoding_backward = self.encoding.double_backward_input
 
         @device
         def section_double_backward_input(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
-            mine, given = columns(dl_dy), columns(dl_ddy)
-            encoding_backward(dims(x), params, mine, dims(dl_ddx), given, dims(dl_dx))
+            mine, along, given = dl_dy[first:stop], dl_ddx[i:j], dl_ddy[first:stop]
+            encoding_backward(x[i:j], params, mine, along, given, dl_dx[i:j])
             clear(dl_dx, ZERO)
             fill(dl_ddy, ZERO)
 
@@ -118,12 +97,13 @@ class AbstractSection(AbstractWrapper):
 
     @cached_property
     def double_backward_params(self):
-        (dims, columns), encoding_backward = self._sections, self.encoding.double_backward_params
+        (i, j), (first, stop) = self.dims, self.columns
+        encoding_backward = self.encoding.double_backward_params
         if encoding_backward is None:
             return None
 
         @device
         def section_double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams):
-            encoding_backward(dims(x), params, columns(dl_dy), dims(dl_ddx), dl_dparams)
+            encoding_backward(x[i:j], params, dl_dy[first:stop], dl_ddx[i:j], dl_dparams)
 
         return section_double_backward_params

@@ -5,6 +5,7 @@ every eight (see tiles/instructions.py).
 """
 
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,17 @@ from numbanet.storage.halves import to_pairs
 from numbanet.storage.views import ITEM_SIZES, VECTORS, float_vector
 
 THREE, TWO = 3, 2
+
+
+class Wanted(NamedTuple):
+    """What outputs are compared with: addresses, and the factor of their gradients."""
+
+    targets: int
+    pdf: int
+    given: int  # gradients from outside
+    scale: float
+
+
 QUAD = 4  # lanes that hold a row
 SAMPLES = 2  # of a lane
 
@@ -80,7 +92,7 @@ of_quad = shuffle(f"shfl.sync.idx.b32 $0, $1, $2, {(32 - QUAD) << 8 | 31}, -1;")
 
 @cache
 def loss_of_rows(loss: AbstractLoss, n_outputs: int, act, has_pdf: bool):
-    """Device function (lane, i, n, sums, targets, pdf, gradients, total): of whole rows of outputs.
+    """Device function (lane, i, n, sums, wanted, gradients, total): of whole rows of outputs.
 
     For a fragment whose first sample is i. The four lanes that hold a row give each other what they
     have of it. Each then has the whole row's loss, and keeps the gradients of its own outputs; the
@@ -103,14 +115,14 @@ def loss_of_rows(loss: AbstractLoss, n_outputs: int, act, has_pdf: bool):
                     gradients[e] = gradient[column]
 
     @device
-    def of_row(k, lane, i, n, sums, ptargets, ppdf, gradients, total):
+    def of_row(k, lane, i, n, sums, wanted, gradients, total):
         prediction, gradient = local_array(n_outputs), local_array(n_outputs)
         unrolled(n_outputs, collect, k, sums, prediction)
         sample = i + (lane >> TWO) + 8 * k
         if sample < n:
             first = np.uint64(sample * n_outputs) * np.uint64(4)
-            target = float_vector(np.uint64(ptargets + first), n_outputs)
-            density = float_vector(np.uint64(ppdf + first), n_outputs)
+            target = float_vector(np.uint64(wanted.targets + first), n_outputs)
+            density = float_vector(np.uint64(wanted.pdf + first), n_outputs)
             value, t = row(prediction, target, density, gradient), lane & THREE
             if t == 0:
                 total[0] += value
@@ -118,8 +130,8 @@ def loss_of_rows(loss: AbstractLoss, n_outputs: int, act, has_pdf: bool):
 
     @device
     @belongs_to(f"{type(loss).__name__}.row")
-    def loss_of_rows(lane, i, n, sums, targets, pdf, gradients, total):
-        unrolled(SAMPLES, of_row, lane, i, n, sums, targets, pdf, gradients, total)
+    def loss_of_rows(lane, i, n, sums, wanted, gradients, total):
+        unrolled(SAMPLES, of_row, lane, i, n, sums, wanted, gradients, total)
 
     return loss_of_rows
 
@@ -128,10 +140,10 @@ def loss_of_rows(loss: AbstractLoss, n_outputs: int, act, has_pdf: bool):
 def output_gradient(
     layout: FusedLayout, precision: str, loss: AbstractLoss | None, options: PassOptions
 ):
-    """Device function (lane, i, n, sums, targets, pdf, given, scale, words) -> sum of the loss.
+    """Device function (lane, i, n, sums, wanted, words) -> sum of the loss.
 
     For a fragment whose first sample is i: the gradient of the outputs before their activation, as
-    words of halves. Targets, pdf and given are addresses. All lanes of a warp take part.
+    words of halves. All lanes of a warp take part.
     """
     network, has_pdf = layout.model.network, options.has_pdf
     has_external_dl_dy = options.external_dl_dy is not None
@@ -172,17 +184,17 @@ def output_gradient(
         gradients[k] = ZERO
 
     @device
-    def output_gradient(lane, i, n, sums, targets, pdf, given, scale, words):
+    def output_gradient(lane, i, n, sums, wanted, words):
         gradients, total = local_array(n_sums), local_array(1)
         total[0] = ZERO
         unrolled(n_sums, clear, gradients)
-        rows_loss(lane, i, n, sums, targets, pdf, gradients, total)
+        rows_loss(lane, i, n, sums, wanted, gradients, total)
         targets, pdf, given = (
-            float_vector(first_of(targets, lane, i), n),
-            float_vector(first_of(pdf, lane, i), n),
-            external_vector(first_of_external(given, lane, i), n),
+            float_vector(first_of(wanted.targets, lane, i), n),
+            float_vector(first_of(wanted.pdf, lane, i), n),
+            external_vector(first_of_external(wanted.given, lane, i), n),
         )
-        each(lane, i, (n, sums, targets, pdf, given, scale, gradients, total))
+        each(lane, i, (n, sums, targets, pdf, given, wanted.scale, gradients, total))
         convert(gradients, words)
         return total[0]
 

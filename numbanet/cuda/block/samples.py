@@ -1,4 +1,4 @@
-"""What a lane of a fused kernel does for its sample: features in, gradients of features out.
+"""What a lane of a fused kernel does for its sample: features, and rows of them in shared memory.
 
 A sample's features are a row of halves in shared memory, and so are their gradients.
 """
@@ -7,21 +7,18 @@ from functools import cache, reduce
 
 import numpy as np
 
-from numbanet.cuda.launch.rows import read_row
 from numbanet.device import (
-    ONE,
     ZERO,
     device,
     local_array,
     nothing,
-    select,
     uint32_view,
     unrolled,
 )
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.finite_inputs import nan_bits, zero_or_nan
-from numbanet.storage.halves import TO_FLOATS, TO_PAIR
-from numbanet.storage.views import VECTORS, float_vector
+from numbanet.storage.halves import TO_PAIR
+from numbanet.storage.views import VECTORS
 from numbanet.tiles.copies import PIECE_HALVES
 from numbanet.tiles.instructions import load_words, store_words, warp_barrier
 
@@ -167,122 +164,3 @@ def encode_in_words(encoding: AbstractEncoding, precision: str):
         words[0] = words[0] | nan_bits(check(x))
 
     return encode_in_words
-
-
-@cache
-def unpack(precision: str):
-    """Device function (k, first, words, factor, features): number k of some from `first` on.
-
-    Times a factor; words are pairs of halves. Called late, few floats live at the same time.
-    """
-    to_floats = TO_FLOATS[precision]
-
-    @device
-    def unpack(k, first, words, factor, features):
-        low, high = to_floats(words[(first + k) // 2])
-        features[k] = factor * select((first + k) % 2 == 0, low, high)
-
-    return unpack
-
-
-@cache
-def encode_backward(encoding: AbstractEncoding, precision: str, storage: str, n_private: int):
-    """Device function (x, params, words, factor, i, n_all, dl_dparams, table, scale).
-
-    Adds factor times the gradient of the parameters; words are the gradients of the features of
-    sample i of n_all. Those of the first `n_private` partitions, times a scale, go to a table of
-    int32 in shared memory, unless the scale is 0.
-    """
-    vector, gradients_vector = VECTORS[precision], VECTORS[storage]
-    to_float = unpack(precision)
-
-    def make(part):
-        n_dims, width = part.encoding.n_dims, part.encoding.partition_width
-        n_partitions, n_params = len(part.encoding.partition_columns), part.encoding.n_params
-        first_dim, first_column = part.first_dim, part.first_column
-        first_param, backward = part.first_param, part.encoding.partition_backward_params
-        has_private = n_private > 0 and first_param == 0
-        if backward is None:
-
-            @device
-            def no_gradient(x, params, words, factor, i, n_all, dl_dparams, table, scale):
-                return
-
-            return no_gradient
-
-        @device
-        def backward_partition(
-            partition, x, params, words, factor, i, n_all, dl_dparams, table, scale
-        ):
-            first, mine = first_column + partition * width, local_array(width)
-            if has_private and partition < n_private and scale != ZERO:
-                unrolled(width, to_float, first, words, factor * scale, mine)
-                backward(partition, i, n_all, x, params, mine, table)
-            else:
-                unrolled(width, to_float, first, words, factor, mine)
-                backward(partition, i, n_all, x, params, mine, dl_dparams)
-
-        @device
-        def backward_part(x, params, words, factor, i, n_all, dl_dparams, table, scale):
-            all_params = vector(params, first_param + n_params)
-            all_gradients = gradients_vector(dl_dparams, first_param + n_params)
-            unrolled(
-                n_partitions, backward_partition, x[first_dim : first_dim + n_dims],
-                all_params[first_param:], words, factor, i, n_all, all_gradients[first_param:],
-                table, scale,
-            )  # fmt: skip
-
-        return backward_part
-
-    return for_each_part(encoding, make)
-
-
-@cache
-def encode_backward_input(encoding: AbstractEncoding, precision: str):
-    """Device function (inputs, params, words, factor, i, dl_dinput): write row i of dl_dinput.
-
-    It is factor times the gradient of the inputs; words are the gradients of the features. A lane
-    has all partitions of its sample, so that their shares are added up in registers.
-    """
-    n_all_dims, vector, to_float = encoding.n_dims, VECTORS[precision], unpack(precision)
-    read = read_row(n_all_dims)
-
-    def make(part):
-        n_dims, width = part.encoding.n_dims, part.encoding.partition_width
-        n_partitions, n_params = len(part.encoding.partition_columns), part.encoding.n_params
-        first_dim, first_column = part.first_dim, part.first_column
-        first_param, backward = part.first_param, part.encoding.partition_backward_input
-
-        @device
-        def add_share(partition, x, params, words, dl_dx):
-            mine, share = local_array(width), local_array(n_dims)
-            unrolled(width, to_float, first_column + partition * width, words, ONE, mine)
-            backward(partition, x, params, mine, share)
-            for d in range(n_dims):
-                dl_dx[d] += share[d]
-
-        @device
-        def add_shares(x, params, words, dl_dx):
-            all_params = vector(params, first_param + n_params)
-            unrolled(
-                n_partitions, add_share, x[first_dim : first_dim + n_dims],
-                all_params[first_param:], words, dl_dx[first_dim : first_dim + n_dims],
-            )  # fmt: skip
-
-        return add_shares
-
-    add_all_shares = for_each_part(encoding, make)
-
-    @device
-    def encode_backward_input(inputs, params, words, factor, i, dl_dinput):
-        first = i * n_all_dims
-        x, dl_dx = local_array(n_all_dims), local_array(n_all_dims)
-        read(inputs, first, x)
-        for d in range(n_all_dims):
-            dl_dx[d] = ZERO
-        add_all_shares(x, params, words, dl_dx)
-        row = float_vector(dl_dinput, n_all_dims)
-        for d in range(n_all_dims):
-            row[first + d] = factor * dl_dx[d]
-
-    return encode_backward_input

@@ -17,16 +17,12 @@ from numbanet.cuda.block.network import (
     hidden_backward,
     weight_gradients,
 )
-from numbanet.cuda.block.outputs import output_gradient
-from numbanet.cuda.block.samples import (
-    encode_backward,
-    encode_backward_input,
-    load_pairs,
-)
+from numbanet.cuda.block.outputs import Wanted, output_gradient
+from numbanet.cuda.block.sample_gradients import Destination, Sums, take_back
+from numbanet.cuda.block.samples import load_pairs
 from numbanet.cuda.block.weights import load_weights
 from numbanet.cuda.fused.inference import LANES, LOG2_LANES, features_of_lane
 from numbanet.cuda.fused.private_sums import PrivateSums, clear, flush, most_bits, scale_of_warp
-from numbanet.cuda.launch.rows import read_row
 from numbanet.cuda.launch.threads import (
     barrier,
     block_index,
@@ -38,7 +34,6 @@ from numbanet.cuda.launch.threads import (
 from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.cuda.memory.slots import slot_address
 from numbanet.cuda.memory.workspace import PassOptions
-from numbanet.cuda.tables.keep import keep_words
 from numbanet.device import (
     ZERO,
     device,
@@ -57,11 +52,79 @@ NOISE = 0x85EBCA6B  # odd, so that all samples differ
 
 
 @cache
+def outputs_of_tile(
+    layout: FusedLayout, precision: str, loss: AbstractLoss | None, options: PassOptions
+):
+    """Device function (shared, warp, lane, tile, n, wanted, total): forward, and the loss.
+
+    The gradients of the outputs take their place in shared memory; the loss is added to total.
+    """
+    multiply, gradient = (
+        forward(layout, precision),
+        output_gradient(layout, precision, loss, options),
+    )
+    n_sums, n_words = layout.widths[-1] // 2, layout.widths[-1] // 4
+    outputs_rows, pitch = layout.rows[layout.model.network.n_hidden_layers + 1], layout.pitches[-1]
+    store = store_rows(layout.widths[-1] // ROWS, pitch)
+
+    @device
+    def fragment(k, shared, warp, lane, tile, n, wanted, total):
+        row = warp * LANES + ROWS * k
+        sums, words = local_array(n_sums), uint32_view(local_array(n_words))
+        multiply(shared, row, lane, sums, np.uint64(0))
+        total[0] += gradient(lane, tile + row, n, sums, wanted, words)
+        store(shared + (outputs_rows + row * pitch), lane, words)
+
+    @device
+    def outputs_of_tile(shared, warp, lane, tile, n, wanted, total):
+        for k in range(FRAGMENTS):
+            fragment(k, shared, warp, lane, tile, n, wanted, total)
+
+    return outputs_of_tile
+
+
+@cache
+def features_of_tile(
+    layout: FusedLayout, precision: str, options: PassOptions, sums_of_block: PrivateSums | None
+):
+    """Device function (block, address, i, n, given, to, sums): gradients of features, taken back.
+
+    block = (shared memory, warp, lane); address is where the lane's row of features is, i its
+    sample; sums are an address, the table in shared memory, and the bits of its numbers.
+    """
+    if not options.wants_features(layout.model.encoding):
+        return nothing
+    to_features, n_words = features_backward(layout, precision), layout.widths[0] // 2
+    encoding, load_row = layout.model.encoding, load_pairs(layout.model.encoding.n_outputs)
+    back = take_back(encoding, precision, options, layout.n_private)
+    is_private = sums_of_block is not None
+    scale_of_sums = scale_of_warp(sums_of_block) if is_private else nothing
+
+    @device
+    def fragment(k, shared, warp, lane):
+        to_features(shared, warp * LANES + ROWS * k, lane)
+
+    @device
+    def features_of_tile(block, address, i, n, given, to, sums):
+        (shared, warp, lane), (gradients, table, n_bits) = block, sums
+        for k in range(FRAGMENTS):
+            fragment(k, shared, warp, lane)
+        warp_barrier()
+        words, scale = uint32_view(local_array(n_words)), ZERO
+        load_row(address, words)
+        if is_private:
+            scale = scale_of_sums(words, to.factor, n_bits, lane, shared)
+        if i < n:
+            noise = words[0] ^ (i * NOISE)
+            back(words, i, i, n, given, to, Sums(gradients, (table, noise), scale))
+        warp_barrier()
+
+    return features_of_tile
+
+
+@cache
 def training_kernel(
-    layout: FusedLayout,
-    precision: str,
-    loss: AbstractLoss | None,
-    options: PassOptions,
+    layout: FusedLayout, precision: str, loss: AbstractLoss | None, options: PassOptions
 ):
     """(inputs, n, weights, encoding's parameters, targets, pdf, given, scale, unscaled,
     gradients, scatter, factor, partial sums, inputs' gradients, slot).
@@ -71,52 +134,21 @@ def training_kernel(
     inputs' are multiplied by `unscaled` and written. Those of kept features are written to
     `scatter`, and the encoding's are left to others.
     """
-    network = layout.model.network
-    param_gradients, input_gradients = options.param_gradients, options.input_gradients
-    n_hidden, storage = network.n_hidden_layers, options.storage
-    n_dims, n_params = layout.model.encoding.n_dims, layout.model.encoding.n_params
+    network, encoding = layout.model.network, layout.model.encoding
+    param_gradients, is_private = options.param_gradients, False
     load, source = load_weights(layout), features_of_lane(layout, precision)
-    multiply = forward(layout, precision)
-    gradient = output_gradient(layout, precision, loss, options)
     steps, flushes = steps_back(layout, precision, param_gradients)
-    to_features = features_backward(layout, precision)
-    keep = keep_words(*options.kept) if options.kept else nothing
-    scatters = param_gradients and n_params > 0 and options.kept is None
-    encoding, n_private = layout.model.encoding, layout.n_private
-    scatter = encode_backward(encoding, precision, storage, n_private) if scatters else nothing
-    to_inputs = encode_backward_input(encoding, precision) if input_gradients else nothing
-    wants_features = scatters or options.kept is not None or input_gradients
-    is_private, private = scatters and n_private > 0, layout.rows[-1]
-    read, load_row, n_words = (
-        read_row(n_dims),
-        load_pairs(encoding.n_outputs),
-        layout.widths[0] // 2,
-    )
-    clear_sums = bits_of_numbers = scale_of_sums = flush_sums = nothing
-    if is_private:
-        sums_of_block = PrivateSums(layout, precision, storage)
+    clear_sums = bits_of_numbers = flush_sums = nothing
+    sums_of_block, private = None, layout.rows[-1]
+    if options.scatters(encoding) and layout.n_private > 0:
+        is_private, sums_of_block = True, PrivateSums(layout, precision, options.storage)
         clear_sums, flush_sums = clear(sums_of_block), flush(sums_of_block)
-        bits_of_numbers, scale_of_sums = most_bits(sums_of_block), scale_of_warp(sums_of_block)
-    n_all_sums, n_sums = max(layout.first_sums[-1], 1), layout.widths[-1] // 2
+        bits_of_numbers = most_bits(sums_of_block)
+    outputs = outputs_of_tile(layout, precision, loss, options)
+    features = features_of_tile(layout, precision, options, sums_of_block)
+    n_all_sums, n_network_params = max(layout.first_sums[-1], 1), network.n_params
     features_rows, pitch_0 = layout.rows[0], layout.pitches[0]
     group_threads, step = layout.group_threads, layout.n_threads
-    outputs_rows, out_pitch = layout.rows[n_hidden + 1], layout.pitches[-1]
-    store, n_output_words = store_rows(layout.widths[-1] // ROWS, out_pitch), n_sums // 2
-    n_network_params = network.n_params
-
-    @device
-    def forth(k, shared, warp, lane, tile, n, targets, pdf, given, scale, total):
-        row = warp * LANES + ROWS * k
-        sums, words = local_array(n_sums), uint32_view(local_array(n_output_words))
-        multiply(shared, row, lane, sums, np.uint64(0))
-        i = tile + row
-        total[0] += gradient(lane, i, n, sums, targets, pdf, given, scale, words)
-        place = outputs_rows + row * out_pitch
-        store(shared + place, lane, words)
-
-    @device
-    def back(k, shared, warp, lane):
-        to_features(shared, warp * LANES + ROWS * k, lane)
 
     @device
     def set_zero(k, sums):
@@ -126,6 +158,13 @@ def training_kernel(
     def unscale(k, sums, factor):
         sums[k] *= factor
 
+    @device
+    def add_up_loss(psums, n, thread, lane, value):
+        of_warp, sums = warp_sum(value), float_vector(psums, n)
+        if lane == 0:
+            number = thread + block_index() * step
+            sums[number >> LOG2_LANES] = of_warp
+
     def fused_training(
         pinputs: Address, n: UInt, pweights: Address, pparams: Address, ptargets: Address,
         ppdf: Address, pgiven: Address, scale: Float, unscaled: Float, pgradients: Address,
@@ -133,6 +172,8 @@ def training_kernel(
     ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
         warp, lane = thread >> LOG2_LANES, thread & 31
+        wanted, given = Wanted(ptargets, ppdf, pgiven, scale), (pinputs, pparams)
+        to = Destination(pdl_dinput, unscaled, factor)
         load(thread, pweights, shared)
         table = shared + private
         if is_private:
@@ -157,27 +198,9 @@ def training_kernel(
             i = tile + thread
             source(pinputs, i, n, pparams, address)
             warp_barrier()
-            for k in range(FRAGMENTS):
-                forth(k, shared, warp, lane, tile, n, ptargets, ppdf, pgiven, scale, total)
+            outputs(shared, warp, lane, tile, n, wanted, total)
             steps(shared, warp, lane, dl_dweights)
-            if wants_features:
-                for k in range(FRAGMENTS):
-                    back(k, shared, warp, lane)
-                warp_barrier()
-                words, sums_scale = uint32_view(local_array(n_words)), ZERO
-                load_row(address, words)
-                if is_private:
-                    sums_scale = scale_of_sums(words, factor, n_bits, lane, shared)
-                if i < n:
-                    # Reads the inputs by itself, lest all that is computed of them stays in use.
-                    to_inputs(pinputs, pparams, words, unscaled, i, pdl_dinput)
-                    keep(words, i, n, pscatter)
-                    x = local_array(n_dims)
-                    read(pinputs, i * n_dims, x)
-                    noise = words[0] ^ (i * NOISE)
-                    to = table, noise
-                    scatter(x, pparams, words, factor, i, n, pscatter, to, sums_scale)
-                warp_barrier()
+            features((shared, warp, lane), address, i, n, given, to, (pscatter, table, n_bits))
             tile += blocks_per_grid() * step
         thread = thread_index_for(tile)  # anew: it held no register while the loop ran
         warp, lane = thread >> LOG2_LANES, thread & 31
@@ -190,13 +213,9 @@ def training_kernel(
         if is_private:
             barrier()
             flush_sums(thread, shared, pscatter)
-        sums = float_vector(psums, n)
-        of_warp = warp_sum(total[0])
-        if lane == 0:
-            number = thread + block_index() * step
-            sums[number >> LOG2_LANES] = of_warp
+        add_up_loss(psums, n, thread, lane, total[0])
 
-    what = "training_to_inputs" if input_gradients else "training"
+    what = "training_to_inputs" if options.input_gradients else "training"
     fused_training.__qualname__ = f"fused_{what}_{type(encoding).__name__}_{precision}"
     return fused_training
 

@@ -9,6 +9,7 @@ from numbanet.cuda.memory.parameters import Collector
 from numbanet.cuda.memory.rooms import Rooms
 from numbanet.cuda.memory.slots import BLOCKS, Slots
 from numbanet.encoded_network import EncodedNetwork
+from numbanet.encodings.base import AbstractEncoding
 from numbanet.engine import Batch, Gradients
 from numbanet.storage.views import FLOAT_BYTES, STORAGES
 
@@ -37,6 +38,14 @@ class PassOptions:
     storage: str = "float32"  # of the gradients of the encoding
     input_gradients: bool = False
     kept: tuple[int, int] | None = None  # see Kept.pairs
+
+    def scatters(self, encoding: AbstractEncoding) -> bool:
+        """Whether the gradients of its parameters are added up by the kernel."""
+        return self.param_gradients and encoding.n_params > 0 and self.kept is None
+
+    def wants_features(self, encoding: AbstractEncoding) -> bool:
+        """Whether the gradients of its features are needed."""
+        return self.scatters(encoding) or self.kept is not None or self.input_gradients
 
 
 def storage_of(array: DeviceArray | None) -> str | None:

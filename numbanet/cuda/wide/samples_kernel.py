@@ -11,12 +11,9 @@ from functools import cache
 import numpy as np
 
 from numbanet.cuda.block.layout import FRAGMENTS
-from numbanet.cuda.block.outputs import output_gradient
-from numbanet.cuda.block.samples import (
-    encode_backward,
-    encode_backward_input,
-    encode_in_words,
-)
+from numbanet.cuda.block.outputs import Wanted, output_gradient
+from numbanet.cuda.block.sample_gradients import Destination, Sums, take_back
+from numbanet.cuda.block.samples import encode_in_words
 from numbanet.cuda.block.weights import end_turns, load_weights
 from numbanet.cuda.launch.rows import read_row
 from numbanet.cuda.launch.threads import (
@@ -29,7 +26,6 @@ from numbanet.cuda.launch.threads import (
 )
 from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.cuda.memory.workspace import PassOptions
-from numbanet.cuda.tables.keep import keep_words
 from numbanet.cuda.wide.layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, WideLayout
 from numbanet.cuda.wide.network import backward, forward
 from numbanet.device import (
@@ -55,7 +51,6 @@ from numbanet.tiles.instructions import (
     warp_barrier,
 )
 
-# targets, pdf, given, scale, units, scatter, factor, partial sums, inputs' gradients, unscaled
 LANES = WARP
 
 
@@ -106,20 +101,17 @@ def wide_training_kernel(
     """
     encoding, network = layout.model.encoding, layout.model.network
     param_gradients, input_gradients = options.param_gradients, options.input_gradients
-    n_dims, n_features, storage = encoding.n_dims, layout.widths[0], options.storage
+    n_dims, n_features = encoding.n_dims, layout.widths[0]
     read, features_row = read_row(n_dims), lane_row(n_features)
     n_feature_words, n_pieces = n_features // 2, n_features // PIECE_HALVES
     load, encode = load_weights(layout.block), encode_in_words(encoding, precision)
-    keep = keep_words(*options.kept) if options.kept else nothing
-    scatters = param_gradients and encoding.n_params > 0 and options.kept is None
-    wants_features = scatters or options.kept is not None or input_gradients
+    wants_features = options.wants_features(encoding)
     goes_back = param_gradients or input_gradients
     multiply = forward(layout, precision, keeps=goes_back)
     back = nothing
     if goes_back:
         back = backward(layout, precision, wants_features, keeps=param_gradients)
-    scatter = encode_backward(encoding, precision, storage, 0) if scatters else nothing
-    to_inputs = encode_backward_input(encoding, precision) if input_gradients else nothing
+    features_back = take_back(encoding, precision, options, n_private=0)
     gradient = output_gradient(layout, precision, loss, options)
     n_sums = network.padded_output_dims // 2  # of a fragment
     n_words, n_all_sums, n_all_words = n_sums // 2, FRAGMENTS * n_sums, FRAGMENTS * n_sums // 2
@@ -130,10 +122,9 @@ def wide_training_kernel(
     end = end_turns(layout.block, n_turns)
 
     @device
-    def of_fragment(k, lane, i, n, sums, targets, pdf, given, scale, words, total):
+    def of_fragment(k, lane, i, n, sums, wanted, words, total):
         mine, to = sums[n_sums * k : n_sums * (k + 1)], words[n_words * k : n_words * (k + 1)]
-        row = i + ROWS * k
-        total[0] += gradient(lane, row, n, mine, targets, pdf, given, scale, to)
+        total[0] += gradient(lane, i + ROWS * k, n, mine, wanted, to)
 
     # A lane's sample and its number; where the unit is, and in it the row of its features. Opaque,
     # so that they are computed anew each time and hold no registers in between.
@@ -156,6 +147,11 @@ def wide_training_kernel(
         pscatter: Address, factor: Float, psums: Address, pdl_dinput: Address, unscaled: Float,
     ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
+        wanted, to = (
+            Wanted(ptargets, ppdf, pgiven, scale),
+            Destination(pdl_dinput, unscaled, factor),
+        )
+        sums_of_features = Sums(pscatter, np.uint32(0), ZERO)
         load(thread, pweights, shared)
         if thread % LANES == 0:
             float_vector(psums, n)[block_index() * n_warps + thread // LANES] = ZERO
@@ -177,10 +173,7 @@ def wide_training_kernel(
             total[0] = ZERO
             sums, dl_doutputs = local_array(n_all_sums), uint32_view(local_array(n_all_words))
             multiply(shared, mine, sums, pweights)
-            unrolled(
-                FRAGMENTS, of_fragment, lane, i, n, sums, ptargets, ppdf, pgiven, scale,
-                dl_doutputs, total,
-            )  # fmt: skip
+            unrolled(FRAGMENTS, of_fragment, lane, i, n, sums, wanted, dl_doutputs, total)
             add_to_sum(psums, thread_index_for(unit), n, total[0])
             back(shared, mine, dl_doutputs, pweights)
             end(shared, pweights)
@@ -190,11 +183,8 @@ def wide_training_kernel(
                 if sample < n:
                     dl_dfeatures = uint32_view(local_array(n_feature_words))
                     unrolled(n_pieces, load_piece, np.uint64(row + of_gradients), dl_dfeatures)
-                    to_inputs(pinputs, pparams, dl_dfeatures, unscaled, sample, pdl_dinput)
-                    keep(dl_dfeatures, first + sample, n_all, pscatter)
-                    read(pinputs, sample * n_dims, x)
-                    number, none = first + sample, np.uint32(0)
-                    scatter(x, pparams, dl_dfeatures, factor, number, n_all, pscatter, none, ZERO)
+                    number, given = first + sample, (pinputs, pparams)
+                    features_back(dl_dfeatures, sample, number, n_all, given, to, sums_of_features)
             unit += blocks_per_grid() * n_warps
 
     what = "training_to_inputs" if input_gradients else "training"

@@ -52,14 +52,10 @@ class Concatenation(AbstractPair):
         n = self.left.n_outputs
 
         @device
-        def of_left(row):
-            return row[:n]
+        def columns(row):
+            return row[:n], row[n:]
 
-        @device
-        def of_right(row):
-            return row[n:]
-
-        return of_left, of_right
+        return columns
 
     @cached_property
     def forward(self):

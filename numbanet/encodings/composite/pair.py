@@ -9,7 +9,11 @@ import numpy as np
 from numbanet.device import device, local_array, nothing
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.parts import with_numbers
-from numbanet.encodings.section import same
+
+
+@device
+def both(row):
+    return row, row
 
 
 @dataclass(frozen=True)
@@ -91,22 +95,23 @@ class AbstractPair(AbstractEncoding):
 
     @cached_property
     def columns(self):
-        """Device functions (row): the features of left, and of right, among those of both."""
-        return same, same
+        """Device function (row): the features of left, and of right, among those of both."""
+        return both
 
     # Where both features and their gradients are in these columns: Product is another matter.
 
     @cached_property
     def backward_input(self):
-        n_dims, split, (of_left, of_right) = self.n_dims, self.split, self.columns
+        n_dims, split, columns = self.n_dims, self.split, self.columns
         left, right = self.left.backward_input, self.right.backward_input
 
         @device
         def pair_backward_input(x, params, dl_dy, dl_dx):
             left_params, right_params = split(params)
+            of_left, of_right = columns(dl_dy)
             right_dl_dx = local_array(n_dims)
-            left(x, left_params, of_left(dl_dy), dl_dx)
-            right(x, right_params, of_right(dl_dy), right_dl_dx)
+            left(x, left_params, of_left, dl_dx)
+            right(x, right_params, of_right, right_dl_dx)
             for d in range(n_dims):
                 dl_dx[d] += right_dl_dx[d]
 
@@ -116,17 +121,16 @@ class AbstractPair(AbstractEncoding):
     def backward_params(self):
         if self.n_params == 0:
             return None
-        split, split_gradients, (of_left, of_right) = (
-            self.split, self.split_gradients, self.columns,
-        )  # fmt: skip
+        split, split_gradients, columns = self.split, self.split_gradients, self.columns
         left, right = self.of_both("backward_params")
 
         @device
         def pair_backward_params(x, params, dl_dy, dl_dparams):
             left_params, right_params = split(params)
             left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
-            left(x, left_params, of_left(dl_dy), left_dl_dparams)
-            right(x, right_params, of_right(dl_dy), right_dl_dparams)
+            of_left, of_right = columns(dl_dy)
+            left(x, left_params, of_left, left_dl_dparams)
+            right(x, right_params, of_right, right_dl_dparams)
 
         return pair_backward_params
 
@@ -134,17 +138,16 @@ class AbstractPair(AbstractEncoding):
     def double_backward_params(self):
         if self.n_params == 0:
             return None
-        split, split_gradients, (of_left, of_right) = (
-            self.split, self.split_gradients, self.columns,
-        )  # fmt: skip
+        split, split_gradients, columns = self.split, self.split_gradients, self.columns
         left, right = self.of_both("double_backward_params")
 
         @device
         def pair_double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams):
             left_params, right_params = split(params)
             left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
-            left(x, left_params, of_left(dl_dy), dl_ddx, left_dl_dparams)
-            right(x, right_params, of_right(dl_dy), dl_ddx, right_dl_dparams)
+            of_left, of_right = columns(dl_dy)
+            left(x, left_params, of_left, dl_ddx, left_dl_dparams)
+            right(x, right_params, of_right, dl_ddx, right_dl_dparams)
 
         return pair_double_backward_params
 
