@@ -5,14 +5,14 @@ from functools import cached_property
 
 import numpy as np
 
-from numbanet.device import device
+from numbanet.device import ZERO, device
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.parts import Constant, shifted
-from numbanet.encodings.section import AbstractSection
+from numbanet.encodings.wrapper import AbstractWrapper
 
 
 @dataclass(frozen=True)
-class Padded(AbstractSection):
+class Padded(AbstractWrapper):
     """The features of `encoding` within n_columns; the gradients of the others are dropped."""
 
     encoding: AbstractEncoding
@@ -58,9 +58,81 @@ class Padded(AbstractSection):
         return self.encoding.padded(n_columns)
 
     @cached_property
+    def _fill(self):
+        """Device function (row, value): write the value to all columns of the padding."""
+        (first, stop), n_columns = self.columns, self.n_columns
+
+        @device
+        def fill(row, value):
+            for k in range(first):
+                row[k] = value
+            for k in range(stop, n_columns):
+                row[k] = value
+
+        return fill
+
+    @cached_property
+    def forward(self):
+        (first, stop), padding = self.columns, np.float32(self.encoding.padding_value)
+        encoding_forward, fill = self.encoding.forward, self._fill
+
+        @device
+        def padded(x, params, y):  # y [n_columns]
+            encoding_forward(x, params, y[first:stop])
+            fill(y, padding)
+
+        return padded
+
+    @cached_property
+    def backward_input(self):
+        (first, stop), encoding_backward = self.columns, self.encoding.backward_input
+
+        @device
+        def padded_backward_input(x, params, dl_dy, dl_dx):
+            encoding_backward(x, params, dl_dy[first:stop], dl_dx)
+
+        return padded_backward_input
+
+    @cached_property
+    def backward_params(self):
+        (first, stop), encoding_backward = self.columns, self.encoding.backward_params
+        if encoding_backward is None:
+            return None
+
+        @device
+        def padded_backward_params(x, params, dl_dy, dl_dparams):
+            encoding_backward(x, params, dl_dy[first:stop], dl_dparams)
+
+        return padded_backward_params
+
+    @cached_property
+    def double_backward_input(self):
+        (first, stop), fill = self.columns, self._fill
+        encoding_backward = self.encoding.double_backward_input
+
+        @device
+        def padded_double_backward_input(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
+            encoding_backward(x, params, dl_dy[first:stop], dl_ddx, dl_ddy[first:stop], dl_dx)
+            fill(dl_ddy, ZERO)
+
+        return padded_double_backward_input
+
+    @cached_property
+    def double_backward_params(self):
+        (first, stop), encoding_backward = self.columns, self.encoding.double_backward_params
+        if encoding_backward is None:
+            return None
+
+        @device
+        def padded_double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams):
+            encoding_backward(x, params, dl_dy[first:stop], dl_ddx, dl_dparams)
+
+        return padded_double_backward_params
+
+    @cached_property
     def forward_rows(self):
-        (first_column, _), n_columns, (_, fill) = self.columns, self.n_columns, self._outside
-        padding = np.float32(self.encoding.padding_value)
+        (first_column, _), n_columns = self.columns, self.n_columns
+        padding, fill = np.float32(self.encoding.padding_value), self._fill
         encoding_rows = self.encoding.forward_rows
 
         @device

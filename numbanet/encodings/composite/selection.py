@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from numbanet.device import device
+from numbanet.device import ZERO, device
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.encodings.section import AbstractSection
+from numbanet.encodings.wrapper import AbstractWrapper
 
 
 @dataclass(frozen=True)
-class Selection(AbstractSection):
+class Selection(AbstractWrapper):
     """What `encoding` makes of its inputs, which begin at first_dim of n_dims."""
 
     encoding: AbstractEncoding
@@ -18,6 +18,7 @@ class Selection(AbstractSection):
 
     @property
     def dims(self) -> tuple[int, int]:
+        """First input of the encoding, and last one + 1."""
         return self.first_dim, self.first_dim + self.encoding.n_dims
 
     @property
@@ -29,6 +30,79 @@ class Selection(AbstractSection):
 
     def padded(self, n_columns):
         return Selection(self.encoding.padded(n_columns), self.first_dim, self.n_dims)
+
+    @cached_property
+    def _clear(self):
+        """Device function (dl_dx): the gradient of the inputs that nothing reads."""
+        (first, stop), n_dims = self.dims, self.n_dims
+
+        @device
+        def clear(dl_dx):
+            for d in range(first):
+                dl_dx[d] = ZERO
+            for d in range(stop, n_dims):
+                dl_dx[d] = ZERO
+
+        return clear
+
+    @cached_property
+    def forward(self):
+        (first, stop), encoding_forward = self.dims, self.encoding.forward
+
+        @device
+        def selection(x, params, y):  # x [n_dims]
+            encoding_forward(x[first:stop], params, y)
+
+        return selection
+
+    @cached_property
+    def backward_input(self):
+        (first, stop), clear = self.dims, self._clear
+        encoding_backward = self.encoding.backward_input
+
+        @device
+        def selection_backward_input(x, params, dl_dy, dl_dx):
+            encoding_backward(x[first:stop], params, dl_dy, dl_dx[first:stop])
+            clear(dl_dx)
+
+        return selection_backward_input
+
+    @cached_property
+    def backward_params(self):
+        (first, stop), encoding_backward = self.dims, self.encoding.backward_params
+        if encoding_backward is None:
+            return None
+
+        @device
+        def selection_backward_params(x, params, dl_dy, dl_dparams):
+            encoding_backward(x[first:stop], params, dl_dy, dl_dparams)
+
+        return selection_backward_params
+
+    @cached_property
+    def double_backward_input(self):
+        (first, stop), clear = self.dims, self._clear
+        encoding_backward = self.encoding.double_backward_input
+
+        @device
+        def selection_double_backward_input(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
+            selected, dl_ddselected = x[first:stop], dl_ddx[first:stop]
+            encoding_backward(selected, params, dl_dy, dl_ddselected, dl_ddy, dl_dx[first:stop])
+            clear(dl_dx)
+
+        return selection_double_backward_input
+
+    @cached_property
+    def double_backward_params(self):
+        (first, stop), encoding_backward = self.dims, self.encoding.double_backward_params
+        if encoding_backward is None:
+            return None
+
+        @device
+        def selection_double_backward_params(x, params, dl_dy, dl_ddx, dl_dparams):
+            encoding_backward(x[first:stop], params, dl_dy, dl_ddx[first:stop], dl_dparams)
+
+        return selection_double_backward_params
 
     @cached_property
     def forward_rows(self):
