@@ -220,7 +220,8 @@ def weight_gradients_of_tile(precision: str, tile_rows: int, tile_columns: int) 
     n_pairs, n_sums = tile_columns // 4, tile_columns // 2
 
     @device
-    def add_pair(j, dl_dweights, in_pairs, factor, first_row, first_column, fan_out, fan_in, sums):
+    def add_pair(j, dl_dweights, in_pairs, factor, place, shape, sums):
+        (first_row, first_column), (fan_out, fan_in) = place, shape
         i, row, column = pair_of(j)
         o = first_row + 8 * row
         k = first_column + 8 * column
@@ -250,9 +251,8 @@ def weight_gradients_of_tile(precision: str, tile_rows: int, tile_columns: int) 
         row, column = lane_position()
         row += warp_row + first_row
         column += warp_column + first_column
-        unrolled(
-            n_pairs, add_pair, dl_dweights, in_pairs, factor, row, column, fan_out, fan_in, sums
-        )
+        place, shape = (row, column), (fan_out, fan_in)
+        unrolled(n_pairs, add_pair, dl_dweights, in_pairs, factor, place, shape, sums)
 
     product = product_of(
         weight_gradients, tile_rows, tile_columns, SAMPLE_DEPTH, stage_bytes(left, right)
