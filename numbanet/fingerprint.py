@@ -44,7 +44,7 @@ def fingerprint(function, target: str = "cpu") -> str:
     Raises:
         NotCacheable: it captures, or names, a value of a kind that is not known here.
     """
-    return _Reader(target).of(function)
+    return Reader(target).of(function)
 
 
 def digest(*parts) -> str:
@@ -70,8 +70,8 @@ def is_library(value) -> bool:
     return module.partition(".")[0] in LIBRARIES and "<locals>" not in name
 
 
-class _Reader:
-    """Follows values from one function on."""
+class Reader:
+    """Follows values from one function on, or from several, which share what they call."""
 
     def __init__(self, target):
         self._target = target

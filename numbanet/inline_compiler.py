@@ -49,6 +49,7 @@ class InlineLibrary(JITCodeLibrary):
 
     def _finalize_final_module(self):
         self._finalize_dynamic_globals()
+        self._linking_libraries.clear()  # it has a copy of each
         self._finalized = True
 
     def get_pointer_to_function(self, name):
@@ -87,6 +88,7 @@ class KernelLibrary(JITCodeLibrary):
             if not function.is_declaration and function.linkage in SHARED:
                 function.linkage = Linkage.internal
         super()._optimize_final_module()
+        self._linking_libraries.clear()  # it has a copy of each
 
 
 @contextmanager
@@ -112,8 +114,13 @@ class KernelCompiler(Compiler):
     """Numba's compiler with a KernelLibrary to put its result in."""
 
     def _compile_core(self):
-        with inline_loop_bodies(self.state.targetctx.codegen()):
-            return super()._compile_core()
+        context = self.state.targetctx
+        with inline_loop_bodies(context.codegen()):
+            compiled = super()._compile_core()
+        for function in list(context._defns):  # Numba would keep them for ever
+            if getattr(function, "__name__", "").startswith(LOOP_BODY):
+                context.remove_user_function(function)
+        return compiled
 
     def define_pipelines(self):
         state = self.state
@@ -172,9 +179,13 @@ class InlineDispatcher(CPUDispatcher):
     def __init__(self, py_func, **options):
         options["nopython"] = True
         super().__init__(follow(py_func), targetoptions=options, pipeline_class=InlineCompiler)
-        self._full = CPUDispatcher(py_func, targetoptions=options)
+        self._full = None
 
     def __call__(self, *arguments):
+        if self._full is None:
+            from numbanet.kernel_cache import KernelDispatcher  # which needs this module
+
+            self._full = KernelDispatcher(self.py_func, self.targetoptions)
         return self._full(*arguments)
 
     def get_call_template(self, args, kws):

@@ -18,7 +18,7 @@ import llvmlite
 import numba
 import numpy as np
 from numba import types
-from numba.core import sigutils
+from numba.core import compiler_lock, sigutils
 from numba.core.compiler import CompileResult
 from numba.core.environment import Environment, lookup_environment
 from numba.core.funcdesc import PythonFunctionDescriptor
@@ -28,9 +28,11 @@ from numba.core.typing import signature as typing_signature
 
 from numbanet import code_store, unsigned
 from numbanet.fingerprint import NotCacheable, digest, fingerprint, source_digest
-from numbanet.inline_compiler import KernelCompiler
+from numbanet.inline_compiler import InlineDispatcher, KernelCompiler
+from numbanet.shared_functions import SharedFunctions, drop_what_was_inferred
 
 FORMAT = 2  # of what taken_apart returns
+MOST_FUNCTIONS = 300  # that stay compiled
 # Of Numba's settings, those that change the code.
 SETTINGS = (
     "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "USING_SVML", "BOUNDSCHECK", "DEBUGINFO_DEFAULT",
@@ -63,8 +65,24 @@ class KernelDispatcher(CPUDispatcher):
     def compile(self, signature):
         """What Numba asks for at the first call with arguments of new types."""
         path = self._cache.path(signature, self.targetctx)
-        with code_store.compiling(path, self.py_func.__name__):
+        with (
+            code_store.compiling(path, self.py_func.__name__),
+            compiler_lock.global_compiler_lock,
+            _shared_functions.used_by(type(self.typingctx)),
+        ):
             return super().compile(signature)
+
+
+def anew(function: InlineDispatcher) -> InlineDispatcher:
+    """A device function that nothing was compiled of yet."""
+    return InlineDispatcher(function.py_func, **function.targetoptions)
+
+
+def forget(dispatcher) -> None:
+    """Numba forgets a function of the CPU with its dispatcher."""
+
+
+_shared_functions = SharedFunctions("cpu", anew, drop_what_was_inferred, forget, MOST_FUNCTIONS)
 
 
 def refused(function):

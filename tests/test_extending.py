@@ -1,6 +1,8 @@
 """The components of docs/extending.md: its code as it stands, against NumPy; and its promises."""
 
+import importlib
 import re
+import sys
 from pathlib import Path
 
 import naive
@@ -132,6 +134,45 @@ def test_a_model_with_it_trains_as_its_twin(twins, block, part):
     assert losses[-1] < 0.8 * losses[0]
     for name, section in part.items():
         assert model.trainer.config()[name].items() >= section.items()
+
+
+FILES = {"welsch": LOSS, "gaussian": ACTIVATION, "bumps": ENCODING, "sign_descent": OPTIMIZER}
+ALL = {  # of a model
+    "loss": {"otype": "Welsch", "width": 2.0},
+    "optimizer": {"otype": "SignDescent", "learning_rate": 0.01},
+    "encoding": {"otype": "Bumps", "n_features": 5},
+    "network": {**MLP, "activation": "Gaussian"},
+}
+
+
+def assert_files_are_enough(directory, monkeypatch, **options):
+    """A component is one file outside of the package; a model of them trains, is kept and goes on.
+
+    Args:
+        options: of the model's device.
+    """
+    monkeypatch.syspath_prepend(directory)
+    for name, block in FILES.items():
+        (directory / f"users_{name}.py").write_text(f"{IMPORTS}\n{block}")
+        monkeypatch.delitem(sys.modules, f"users_{name}", raising=False)
+        importlib.import_module(f"users_{name}")
+    rng = np.random.default_rng(0)
+    x = rng.random((100, 2), np.float32)
+    y = np.sin(5 * x[:, :1] + x[:, 1:] * np.arange(3)).astype(np.float32)
+    model = numbanet.create_from_config(2, 3, ALL, **options)
+    losses = [float(model.trainer.training_step(x, y)) for _ in range(10)]
+    assert losses[-1] < 0.8 * losses[0]
+    model.trainer.save(directory / "model.safetensors")
+    loaded = numbanet.load(directory / "model.safetensors", **options)
+    assert loaded.trainer.config() == model.trainer.config()
+    both = [(float(each.trainer.training_step(x, y)), each(x)) for each in (model, loaded)]
+    (loss, outputs), (same_loss, same_outputs) = both
+    assert same_loss == pytest.approx(loss, rel=1e-5)
+    assert_close(model.target.to_host(same_outputs), model.target.to_host(outputs), 1e-5)
+
+
+def test_a_component_takes_one_file_and_no_other_edit(tmp_path, monkeypatch):
+    assert_files_are_enough(tmp_path, monkeypatch, device="cpu")
 
 
 def test_derivatives_of_the_encoding(twins):

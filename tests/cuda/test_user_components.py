@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from laws import assert_close
 from test_extending import (
+    ALL,
     BROKEN,
     COMPONENTS,
     ENCODING,
-    MLP,
     assert_explained,
+    assert_files_are_enough,
     run,
     user_registry,  # noqa: F401 (applies here too)
 )
@@ -16,13 +17,6 @@ from test_extending import (
 import numbanet
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
-
-CONFIG = {
-    "loss": {"otype": "Welsch", "width": 2.0},
-    "optimizer": {"otype": "SignDescent", "learning_rate": 0.01},
-    "encoding": {"otype": "Bumps", "n_features": 5},
-    "network": {**MLP, "activation": "Gaussian"},
-}
 
 
 @pytest.fixture
@@ -33,7 +27,7 @@ def targets(cuda_device):
 
 def test_a_model_of_them_trains_as_on_the_cpu(targets):
     run(*COMPONENTS)
-    cpu, gpu = (numbanet.create_from_config(2, 3, CONFIG, **options) for options in targets)
+    cpu, gpu = (numbanet.create_from_config(2, 3, ALL, **options) for options in targets)
     rng = np.random.default_rng(0)
     x = rng.random((100, 2), np.float32)
     y = np.sin(5 * x[:, :1] + x[:, 1:] * np.arange(3)).astype(np.float32)
@@ -44,6 +38,10 @@ def test_a_model_of_them_trains_as_on_the_cpu(targets):
     assert losses[-1] < 0.8 * losses[0]
     assert_close(gpu(x).numpy(), cpu(x), 1e-4)
     assert_close(gpu.network.params.numpy(), cpu.network.params, 1e-3)
+
+
+def test_a_component_takes_one_file_and_no_other_edit(tmp_path, monkeypatch, targets):
+    assert_files_are_enough(tmp_path, monkeypatch, **targets[1])
 
 
 def test_their_encoding_by_itself_is_that_of_the_cpu(targets):

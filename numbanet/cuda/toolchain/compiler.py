@@ -15,10 +15,13 @@ from numbanet.cuda.toolchain.machine_code import PTX
 from numbanet.fingerprint import NotCacheable, fingerprint, source_digest
 from numbanet.inline_compiler import explained_failures, noted_failure
 from numbanet.kernel_cache import environment
+from numbanet.shared_functions import SharedFunctions, drop_what_was_inferred
 from numbanet.unsigned import teach
 
 SMALL_FUNCTION = 25_000  # characters of LLVM IR
 NEWEST_PTX = (9, 0)  # the first version that all drivers and assemblers for CUDA 13 understand
+DEVICE_FUNCTION = {"device": True, "debug": False, "opt": True}  # options of numba-cuda
+MOST_FUNCTIONS = 2000  # that stay compiled
 
 _one_at_a_time = threading.RLock()
 
@@ -122,11 +125,13 @@ def numba_type(types, name: str):
 def pretend_device(compute_capability: tuple[int, int]) -> Iterator[None]:
     """Stand between numba-cuda and what it asks when it compiles a nested function.
 
-    It asks the current GPU, where there may be none; a function that fails is to be remembered; and
-    large functions are to be simplified before they are inlined.
+    It asks the current GPU, where there may be none; a function that fails is to be remembered; one
+    that equals another is not compiled again; and large functions are to be simplified before they
+    are inlined.
     """
     from numba.cuda import dispatcher
     from numba.cuda.cudadrv import nvvm
+    from numba.cuda.target import CUDATypingContext
 
     dispatchers = dispatcher.CUDADispatcher
     asked, looked_at = dispatcher.get_current_device, dispatchers.get_call_template
@@ -141,11 +146,51 @@ def pretend_device(compute_capability: tuple[int, int]) -> Iterator[None]:
     dispatchers.get_call_template = get_call_template
     nvvm.compile_ir = simplify_before_inlining(compile_ir)
     try:
-        yield
+        with _shared_functions.used_by(CUDATypingContext):
+            yield
     finally:
         nvvm.compile_ir = compile_ir
         dispatcher.get_current_device = asked
         dispatchers.get_call_template = looked_at
+
+
+def last_of_each(modules: list[str]) -> list[str]:
+    """Modules without repetitions: numba-cuda lists one behind each module that calls it.
+
+    LLVM links a device function where it was asked for before, so the last mention counts.
+    """
+    return list(dict.fromkeys(reversed(modules)))[::-1]
+
+
+class LinkedModule(str):
+    """The text of a module with device functions, which is all that numba-cuda still asks for."""
+
+    functions = ()  # whose linkage is to be changed
+
+
+def dispatcher_of(function):
+    from numba.cuda.dispatcher import CUDADispatcher
+
+    return CUDADispatcher(function.py_func, {**function.targetoptions, **DEVICE_FUNCTION})
+
+
+def keep_text(dispatcher) -> None:
+    """Leave only the text of what a device function was compiled to."""
+    drop_what_was_inferred(dispatcher)
+    for compiled in dispatcher.overloads.values():
+        library = compiled.library
+        for function in library._module.functions:
+            if not function.is_declaration:
+                function.linkage = "linkonce_odr"  # as where it is called
+        library._module = LinkedModule(library._module)
+
+
+def forget(dispatcher) -> None:
+    for compiled in dispatcher.overloads.values():
+        compiled.target_context.remove_user_function(compiled.entry_point)
+
+
+_shared_functions = SharedFunctions("cuda", dispatcher_of, keep_text, forget, MOST_FUNCTIONS)
 
 
 def simplify_before_inlining(compile_ir: Callable) -> Callable:
@@ -158,6 +203,7 @@ def simplify_before_inlining(compile_ir: Callable) -> Callable:
     """
 
     def compile_simplified(modules, **options):
+        modules = last_of_each(modules)
         text = compile_ir(list(map(hinted, modules)), **options)
         return compile_ir(modules, **options) if b".func" in text else text
 
