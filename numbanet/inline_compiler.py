@@ -176,6 +176,8 @@ def noted_failure(function):
 class InlineDispatcher(CPUDispatcher):
     """A device function; called from Python, it is compiled in full, for that purpose alone."""
 
+    in_full = None  # makes a dispatcher of (function, options); kernel_cache.py sets it
+
     def __init__(self, py_func, **options):
         options["nopython"] = True
         super().__init__(follow(py_func), targetoptions=options, pipeline_class=InlineCompiler)
@@ -183,9 +185,7 @@ class InlineDispatcher(CPUDispatcher):
 
     def __call__(self, *arguments):
         if self._full is None:
-            from numbanet.kernel_cache import KernelDispatcher  # which needs this module
-
-            self._full = KernelDispatcher(self.py_func, self.targetoptions)
+            self._full = self.in_full(self.py_func, self.targetoptions)
         return self._full(*arguments)
 
     def get_call_template(self, args, kws):

@@ -73,6 +73,9 @@ class KernelDispatcher(CPUDispatcher):
             return super().compile(signature)
 
 
+InlineDispatcher.in_full = KernelDispatcher
+
+
 def anew(function: InlineDispatcher) -> InlineDispatcher:
     """A device function that nothing was compiled of yet."""
     return InlineDispatcher(function.py_func, **function.targetoptions)

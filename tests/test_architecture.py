@@ -31,7 +31,7 @@ LAYERS = (
     ("renamed", "unknown_options"),
     ("arrays", "ctrl_c", "fingerprint", "ptx", "registry", "regular_file", "unsigned"),
     ("inline_compiler",),
-    ("atomic_file", "device"),
+    ("atomic_file", "device", "shared_functions"),
     ("code_store",),
     ("kernel_cache",),
     ("activations", "random", "storage"),

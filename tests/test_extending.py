@@ -168,7 +168,8 @@ def assert_files_are_enough(directory, monkeypatch, **options):
     both = [(float(each.trainer.training_step(x, y)), each(x)) for each in (model, loaded)]
     (loss, outputs), (same_loss, same_outputs) = both
     assert same_loss == pytest.approx(loss, rel=1e-5)
-    assert_close(model.target.to_host(same_outputs), model.target.to_host(outputs), 1e-5)
+    to_host = model.network.target.to_host
+    assert_close(to_host(same_outputs), to_host(outputs), 1e-5)
 
 
 def test_a_component_takes_one_file_and_no_other_edit(tmp_path, monkeypatch):
