@@ -7,7 +7,7 @@ bits: digests of the parameters after so many steps, of so many runs from the sa
 right. Printed are how many there are, and the first, to be compared between processes.
 time: microseconds of a step, both ways in turns, and their ratio. Wall clock, medians.
 quality: PSNR of an image, a 3-D field and a distance field after so many steps, over 5 seeds,
-deterministic and with sums of float32.
+deterministic and with sums of float32. The rate decays: else the last steps decide by chance.
 """
 
 import argparse
@@ -33,21 +33,30 @@ MODELS = {
     "random_corners": (2, 3, "float16", {**IMAGE, "stochastic_interpolation": True}, 64, 2),
     "image_float32": (2, 3, "float32", IMAGE, 64, 2),
 }
+ADAM = {"otype": "Adam", "learning_rate": 1e-2, "epsilon": 1e-15}
 N_BATCHES, N_ROUNDS, N_SEEDS = 8, 7, 5
+N_POOL = 64  # batches that are learnt in turns
 QUESTIONS = ("bits", "time", "quality")
 
 
-def create(name, deterministic, seed=1337, loss="L2"):
+def create(name, deterministic, seed=1337, decays_over=None):
+    """A model whose rate falls to a thousandth over so many steps, where that is given."""
     n_inputs, n_outputs, precision, encoding, n_neurons, n_hidden_layers = MODELS[name]
     config = {
-        "loss": {"otype": loss},
-        "optimizer": {"otype": "Adam", "learning_rate": 1e-2, "epsilon": 1e-15},
+        "loss": {"otype": "L2"},
+        "optimizer": decaying(decays_over) if decays_over else ADAM,
         "encoding": encoding,
         "network": {"n_neurons": n_neurons, "n_hidden_layers": n_hidden_layers},
     }
     return numbanet.create_from_config(
         *(n_inputs, n_outputs, config, seed, "cuda", precision), deterministic=deterministic
     )
+
+
+def decaying(n_steps):
+    interval = max(n_steps // 20, 1)
+    decay = {"decay_start": interval, "decay_interval": interval, "decay_base": 1e-3 ** (1 / 19)}
+    return {"otype": "ExponentialDecay", **decay, "nested": ADAM}
 
 
 def batches(model, n, seed=0):
@@ -141,12 +150,12 @@ def image(size=1024):
 
 
 def psnr(name, way, seed, target, n, steps):
-    model = create(name, way == "deterministic", seed)
+    model = create(name, way == "deterministic", seed, steps)
     if way == "float32 sums":
         model.network.engine.tables.fewest = NEVER
     rng, to_device = np.random.default_rng(seed), model.network.target.from_host
     given = []
-    for _ in range(64):
+    for _ in range(N_POOL):
         x = rng.random((n, model.network.n_input_dims), dtype=np.float32)
         given.append((to_device(x), to_device(target(x).astype(np.float32))))
     for k in range(steps):

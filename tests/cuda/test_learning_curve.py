@@ -58,3 +58,33 @@ def test_the_curve_is_that_of_the_cpu(photograph, cuda_device):
     on_cpu, on_gpu = curve(photograph, "cpu"), curve(photograph, cuda_device)
     assert on_cpu[-1] > 20
     assert np.abs(on_gpu - on_cpu).max() < 0.3
+
+
+def waves(x):
+    return 0.5 + 0.5 * np.sin(2 * np.pi * x @ np.array([[3, 1], [1, 4], [2, 2]]))
+
+
+def distance(x):
+    """To a torus."""
+    x = x - 0.5
+    return np.hypot(np.hypot(x[:, 0], x[:, 1]) - 0.3, x[:, 2])[:, None] - 0.1
+
+
+@pytest.mark.parametrize("field", [waves, distance])
+def test_integer_sums_learn_as_well(field, cuda_device):
+    """Gradients of tables in 14 bits, rounded at random, beside sums of float32."""
+    encoding = {**GRID, "n_levels": 4, "log2_hashmap_size": 10, "base_resolution": 4}
+    config = make_config(encoding, mlp("FullyFusedMLP", 16, 1), optimizer=CONFIG["optimizer"])
+    losses = []
+    for deterministic in (False, True):
+        model = numbanet.create_from_config(
+            3, field(np.zeros((1, 3))).shape[1], config, device=cuda_device,
+            deterministic=deterministic,
+        )  # fmt: skip
+        rng, found = np.random.default_rng(5), []
+        for _ in range(50):
+            x = rng.random((192, 3), np.float32)
+            found.append(float(model.trainer.training_step(x, field(x))))
+        losses.append(np.mean(found[-10:]))
+        assert losses[-1] < 0.3 * found[0]
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)

@@ -365,3 +365,31 @@ def test_a_training_step_is_captured_in_a_graph(gpu, name, in_one_pass):
             twin.params.copy_(module.params)
             torch.testing.assert_close(after, twin(x))
             assert not torch.equal(after, before)
+
+
+@pytest.fixture
+def deterministic():
+    """Sets PyTorch's own switch, and puts it back."""
+    yield torch.use_deterministic_algorithms
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_deterministic_algorithms(where, dtype, deterministic, emulator, monkeypatch):
+    """Gradients are the same bits, whatever the order of blocks and atomics."""
+    module, twin = make("hash", where, dtype)
+    x = torch.tensor(models.inputs_of(twin, 300, 0, on_host(module.params)), device=where)
+
+    def gradients(seed):
+        monkeypatch.setattr(emulator, "order", np.random.default_rng(seed))
+        module.zero_grad()
+        inputs = x.clone().requires_grad_()
+        module(inputs).square().mean().backward()
+        return on_host(torch.cat([module.params.grad, inputs.grad.flatten()])).view(np.uint32)
+
+    deterministic(True)
+    first = gradients(0)
+    assert np.array_equal(gradients(1), first)
+    deterministic(False)
+    if where.type == "cpu":  # the emulator's, where the order is drawn
+        assert not np.array_equal(gradients(0), gradients(1))
