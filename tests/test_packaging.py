@@ -28,7 +28,7 @@ def test_links_of_the_readme_are_whole_and_lead_to_what_is_there():
     for link in links:
         assert link.startswith("https://"), link
     for link in own:
-        _, _, path = link.removeprefix(f"{REPOSITORY}/").split("/", 2)
+        _, _, path = link.partition("#")[0].removeprefix(f"{REPOSITORY}/").split("/", 2)
         assert (ROOT / path).exists(), link
 
 
