@@ -22,7 +22,7 @@ from benchmarks.harness.options import batch_sizes
 from benchmarks.scripts.gpu_models import MODELS
 
 N_ROUNDS, ROUND = 7, 1 << 23  # samples of a round, at most 50 calls
-MOST_ERROR = 0.02
+MOST_ERROR = 0.05
 LARGE = {"cpu": 1 << 22, "cuda": 1 << 26}  # floats of a sum that shows the link's rate
 
 
@@ -152,7 +152,8 @@ def main():
     target = create("image", options.device, comm).network.target
     link = rate_of_link(comm, target)
     if comm.rank == 0:
-        print(f"{comm.size} ranks on {target.name}; a large sum sends {link / 1e3:.2f} GB/s a rank")
+        rate = f"a large sum sends {link / 1e3:.2f} GB/s a rank"
+        print(f"{comm.size} ranks on {target.name}; {rate}", flush=True)
     for name in options.models:
         measure(comm, name, options.batches, options.device, link)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from numbanet.communicator import Communicator, RankError
 from numbanet.cuda.memory.arrays import DeviceArray
-from numbanet.cuda.ranks.collectives import resized
+from numbanet.storage.views import FLOAT_BYTES
 
 # NVLink's multicast gains little in sums of this size.
 os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
@@ -23,15 +23,18 @@ class Nccl:
         try:
             from cuda.core import Device
             from nccl import core
+            from nccl.bindings import nccl as bindings
         except ImportError as error:
             raise RuntimeError(
                 f"several GPUs need NCCL: pip install 'numbanet[nccl]' ({error})"
             ) from error
-        self._core, self._device, self._comm = core, device, comm
+        self._core, self._bindings, self._device, self._comm = core, bindings, device, comm
+        self._how = int(core.FLOAT32), int(core.SUM)
         own = Device(device.ordinal)
         self._check_devices(own)
         own.set_current()  # on which NCCL begins
         self._nccl = core.Communicator.init(comm.size, comm.rank, self._unique_id())
+        self._handle = bindings.Comm(self._nccl.ptr)  # for calls by address
 
     def _check_devices(self, own: Any) -> None:
         """Raise RankError on all ranks if two have the same GPU."""
@@ -46,7 +49,7 @@ class Nccl:
 
     def _unique_id(self) -> Any:
         """NCCL's name of this meeting, which rank 0 makes."""
-        mine = bytes(self._core.get_unique_id(empty=self._comm.rank != 0))
+        mine = bytearray(bytes(self._core.get_unique_id(empty=self._comm.rank != 0)))
         (first, *_) = self._comm.gather(np.frombuffer(mine, np.uint8))
         return self._core.UniqueId.from_bytes(first.tobytes())
 
@@ -54,29 +57,18 @@ class Nccl:
         return self._core.group()
 
     def sum(self, source: DeviceArray, total: DeviceArray) -> None:
-        self._nccl.allreduce(Seen(source), Seen(total), self._core.SUM, stream=self._device.stream)
+        addresses = source.address, total.address
+        self._bindings.all_reduce(*addresses, total.size, *self._how, self._handle, self._stream)
 
     def sum_part(self, source: DeviceArray, part: DeviceArray, bounds: Sequence[int]) -> None:
-        whole, n = with_room(source, bounds)
-        part = Seen(resized(part, n))
-        self._nccl.reduce_scatter(Seen(whole), part, self._core.SUM, stream=self._device.stream)
+        addresses, n = (source.address, part.address), bounds[1] - bounds[0]
+        self._bindings.reduce_scatter(*addresses, n, *self._how, self._handle, self._stream)
 
     def fill(self, array: DeviceArray, bounds: Sequence[int]) -> None:
-        whole, n = with_room(array, bounds)
-        own = whole[self._comm.rank * n : (self._comm.rank + 1) * n]
-        self._nccl.allgather(Seen(own), Seen(whole), stream=self._device.stream)
+        n = bounds[1] - bounds[0]
+        addresses = array.address + self._comm.rank * n * FLOAT_BYTES, array.address
+        self._bindings.all_gather(*addresses, n, self._how[0], self._handle, self._stream)
 
-
-class Seen:
-    """An array by address alone: taken through DLPack, its return would wait for the device."""
-
-    __slots__ = ("__cuda_array_interface__",)
-
-    def __init__(self, array: DeviceArray):
-        self.__cuda_array_interface__ = array.__cuda_array_interface__
-
-
-def with_room(array: DeviceArray, bounds: Sequence[int]) -> tuple[DeviceArray, int]:
-    """A vector with the room behind it, in which all parts are as large as the first; that size."""
-    n = bounds[1] - bounds[0]
-    return resized(array, (len(bounds) - 1) * n), n
+    @property
+    def _stream(self) -> int:
+        return self._device.stream
