@@ -112,12 +112,12 @@ clean:
 		echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: sudo apt install python3-venv" >&2; rm -rf .venv; exit 1; }
 
 $(DEMO_READY): pyproject.toml | .venv/bin/pip
-	@echo "Setting up .venv for the demo (once; 150 MB to download, 450 MB on disk, a minute or so)"
+	@echo "Setting up .venv for the demo (once; 410 MB on disk, a minute or two)"
 	@test -e $(READY) || $(BIN)/python $(PIP_INSTALL_SHOWN) --no-compile --editable '.[samples]'
 	@touch $@
 
 $(READY): pyproject.toml | .venv/bin/pip
-	@echo "Setting up .venv for contributors (once; 600 MB to download, 1.5 GB on disk, some minutes)"
+	@echo "Setting up .venv for contributors (once; 1.6 GB on disk, some minutes)"
 	@$(BIN)/python $(PIP_INSTALL_SHOWN) --editable '.[samples,snapshots,test,lint,package,site]'
 	@touch $@
 
