@@ -8,36 +8,11 @@ from functools import cache, reduce
 
 import numpy as np
 
-from numbanet.device import ZERO, belongs_to, device, local_array
+from numbanet.device import device, local_array
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.finite_inputs import spoil, zero_or_nan
-from numbanet.networks.base import AbstractMLP
-from numbanet.storage.access import load
+from numbanet.networks.per_sample import layers
 from numbanet.storage.views import ITEM_SIZES, VECTORS
-
-
-def layers(network: AbstractMLP):
-    """Device functions (weights, x, y): each matrix with its activation, without padded outputs."""
-    first = 0
-    for k, (fan_out, fan_in) in enumerate(network.shapes):
-        n_out = network.n_output_dims if k == network.n_hidden_layers else fan_out
-        yield layer(network.layer_activations[k], first, n_out, fan_in)
-        first += fan_out * fan_in
-
-
-def layer(activation, first: int, n_out: int, fan_in: int):
-    act = activation.forward
-
-    @device
-    @belongs_to(f"{activation.name}.forward")
-    def layer(weights, x, y):
-        for i in range(n_out):
-            total = ZERO
-            for j in range(fan_in):
-                total += load(weights, np.uint32(first + i * fan_in + j)) * x[j]
-            y[i] = act(total)
-
-    return layer
 
 
 @cache
