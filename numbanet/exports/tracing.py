@@ -145,6 +145,11 @@ class Tracer(Arithmetic):
             stored = self.as_type(value, array.type)
             self.block.append(Store(array, constant(U32, place), stored))
 
+    def store_anyway(self, array: Array) -> None:
+        """Write what is known of an array, also where arrays do not exist."""
+        for place, value in self.contents[array].items():
+            self.block.append(Store(array, constant(U32, place), value))
+
     def snapshot(self):
         return {array: dict(values) for array, values in self.contents.items()}
 
@@ -214,7 +219,7 @@ class Tracer(Arithmetic):
                 arrive(frame, before)
                 return
             loop = code.loops.get(label)
-            if loop is not None and before not in loop.body and self.keep_loops:
+            if loop is not None and before not in loop.body:
                 after = self.kept_loop(frame, label, before, loop)
                 if after is not None:
                     before, label = after
@@ -308,8 +313,8 @@ class Tracer(Arithmetic):
         """Write a loop as one; returns (block, next block) after it, None if it is to be unrolled."""
         block = frame.code.blocks[header]
         over = self.range_of(frame, block, before)
-        if over is None and has_iterator(block):
-            return None  # over a tuple
+        if (over is None or not self.keep_loops) and has_iterator(block):
+            return None  # over a tuple, or to be unrolled
         if over is not None and all(each.is_constant for each in over):
             trips = len(range(*(int(each.value) for each in over)))
             if trips <= 4:

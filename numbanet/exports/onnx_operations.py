@@ -1,0 +1,253 @@
+"""Programs as ONNX operators on arrays of samples."""
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from numbanet.exports.program import (
+    BOOL, F32, I32, INTEGERS, U32, Assign, Break, Declare, Forever, If, Let, Program, Store, Value,
+)  # fmt: skip
+from numbanet.exports.views import Untranslatable
+
+BINARY = {
+    "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "floordiv": "Div", "mod": "Mod",
+    "min": "Min", "max": "Max", "pow": "Pow", "eq": "Equal", "lt": "Less", "le": "LessOrEqual",
+    "gt": "Greater", "ge": "GreaterOrEqual",
+}  # fmt: skip
+BITWISE = {"and": "BitwiseAnd", "or": "BitwiseOr", "xor": "BitwiseXor"}
+LOGICAL = {"and": "And", "or": "Or", "xor": "Xor"}
+UNARY = {
+    "neg": "Neg", "abs": "Abs", "lnot": "Not", "sqrt": "Sqrt", "exp": "Exp", "log": "Log",
+    "sin": "Sin", "cos": "Cos", "tan": "Tan", "tanh": "Tanh", "floor": "Floor", "ceil": "Ceil",
+    "round": "Round", "asin": "Asin", "acos": "Acos", "atan": "Atan", "sinh": "Sinh",
+    "cosh": "Cosh", "invert": "BitwiseNot",
+}  # fmt: skip
+TYPES = {F32: np.float32, U32: np.int64, I32: np.int64, BOOL: np.bool_}
+MASK = 0xFFFFFFFF
+EXPONENTS = np.array([0.0, *(2.0 ** (k - 127) for k in range(1, 255)), np.inf]).astype(np.float32)
+MOST_ROUNDS = 64  # of a loop whose end is known only at run time
+
+
+class Operations:
+    """Nodes and constants of a graph."""
+
+    def __init__(self):
+        self.nodes: list = []
+        self.constants: list = []
+        self.names: dict[int, str] = {}
+        self.known: dict[tuple, str] = {}
+        self.n_names = 0
+
+    def new_name(self) -> str:
+        self.n_names += 1
+        return f"v{self.n_names}"
+
+    def add(self, operator: str, *inputs: str, **attributes) -> str:
+        """A node; returns the name of its only output."""
+        name = self.new_name()
+        self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
+        return name
+
+    def constant(self, array: np.ndarray) -> str:
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self.known:
+            self.known[key] = name = f"c{len(self.known)}"
+            self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return self.known[key]
+
+    def number(self, value, kind=np.int64) -> str:
+        return self.constant(np.array(value, kind))
+
+    def part(self, name: str, first: int, length: int, shape: tuple[int, ...]) -> str:
+        """Numbers of a vector as an array of that shape."""
+        ends = [self.constant(np.array([end], np.int64)) for end in (first, first + length)]
+        found = self.add("Slice", name, *ends)
+        return self.add("Reshape", found, self.constant(np.array(shape, np.int64)))
+
+    def stacked(self, columns: list[str]) -> str:
+        """[n] numbers each as the columns of one array."""
+        axis = self.constant(np.array([1], np.int64))
+        return self.add(
+            "Concat", *(self.add("Unsqueeze", each, axis) for each in columns), axis=1
+        )
+
+    def columns(self, program: Program, inputs: list[str] | None = None) -> list[str]:
+        """The outputs of a program; its inputs are the columns of "x" where none are given."""
+        if inputs is None:
+            inputs = [
+                self.add("Gather", "x", self.number(k), axis=1) for k in range(program.n_inputs)
+            ]
+        self.inputs, self.names, self.outputs = inputs, {}, {}
+        self.run(program.body, None)
+        like = self.add("Mul", inputs[0], self.number(0, np.float32)) if inputs else None
+        return [self.spread(self.outputs[k], like) for k in range(program.n_outputs)]
+
+    def spread(self, name: str, like: str | None) -> str:
+        """A number for each sample, where it may be one for all."""
+        shape = self.add("Shape", like)
+        return self.add("Expand", name, shape)
+
+    def run(self, body: list, active: str | None) -> None:
+        """Statements; those below a condition count for the samples for which it holds."""
+        for statement in body:
+            if isinstance(statement, Let):
+                self.names[id(statement.value)] = self.operation(statement.value)
+            elif isinstance(statement, Declare):
+                start = statement.start
+                if start is not None:
+                    self.names[id(statement.variable)] = self.name(start)
+            elif isinstance(statement, Assign):
+                self.assign(statement, active)
+            elif isinstance(statement, Store):
+                self.outputs[int(statement.index.value)] = self.name(statement.value)
+            elif isinstance(statement, If):
+                condition = self.name(statement.condition)
+                self.run(statement.then, self.both(active, condition))
+                if statement.otherwise:
+                    self.run(statement.otherwise, self.both(active, self.add("Not", condition)))
+            elif isinstance(statement, Forever):
+                self.loop(statement.body)
+            else:
+                raise Untranslatable("a loop that ends early or has an unknown length")
+
+    def both(self, active, condition):
+        return condition if active is None else self.add("And", active, condition)
+
+    def assign(self, statement, active) -> None:
+        key, value = id(statement.variable), self.name(statement.value)
+        if active is not None:
+            before = self.names.get(key)
+            if before is None:
+                before = self.number(0, TYPES[statement.variable.type])
+            value = self.add("Where", active, value, before)
+        self.names[key] = value
+
+    def loop(self, body: list) -> None:
+        """A loop that ends with a condition at its head: as many rounds as it can have at most."""
+        place = next((k for k, each in enumerate(body) if is_end(each)), None)
+        if place is None:
+            raise Untranslatable("a loop without a condition at its head")
+        active = None
+        for _ in range(MOST_ROUNDS):
+            self.run(body[:place], active)
+            goes_on = self.add("Not", self.name(body[place].condition))
+            active = self.both(active, goes_on)
+            self.run(body[place + 1 :], active)
+
+    # Values
+
+    def name(self, value: Value) -> str:
+        if value.is_constant:
+            return self.number(value.value, TYPES[value.type])
+        return self.names[id(value)]
+
+    def operation(self, value: Value) -> str:
+        op, args = value.op, value.args
+        if op == "copy":
+            return self.name(args[0])
+        if op == "input":
+            return self.inputs[int(args[0].value)]
+        if op == "parameter":
+            return self.add("Gather", "parameters", self.name(args[0]))
+        if op == "cast":
+            return self.converted(value, args[0])
+        if op == "select":
+            return self.add("Where", *map(self.name, args))
+        if op in ("float_to_bits", "bits_to_float"):
+            return getattr(self, op)(self.name(args[0]))
+        if op in ("shl", "shr"):
+            return self.shifted(value)
+        if op in BITWISE and value.type == BOOL:
+            return self.add(LOGICAL[op], *map(self.name, args))
+        if op in BITWISE:
+            return self.add(BITWISE[op], *map(self.name, args))
+        if op == "ne":
+            return self.add("Not", self.add("Equal", *map(self.name, args)))
+        if op in BINARY:
+            return self.in_range(value, self.add(BINARY[op], *map(self.name, args)))
+        if op in UNARY:
+            return self.in_range(value, self.add(UNARY[op], *map(self.name, args)))
+        raise Untranslatable(f"the operation {op!r}")
+
+    def in_range(self, value: Value, name: str) -> str:
+        """An integer modulo 2^32; what the bounds of an operation say cannot leave the range."""
+        least, most = {U32: (0, MASK), I32: (-(2**31), 2**31 - 1)}.get(value.type, (None, None))
+        if least is None or (value.low, value.high) != (least, most):
+            return name
+        return self.wrapped(name, value.type)
+
+    def wrapped(self, name: str, type: str) -> str:
+        mask = self.number(MASK)
+        if type == U32:
+            return self.add("BitwiseAnd", name, mask)
+        half = self.number(2**31)
+        shifted = self.add("BitwiseAnd", self.add("Add", name, half), mask)
+        return self.add("Sub", shifted, half)
+
+    def converted(self, value: Value, source: Value) -> str:
+        name = self.name(source)
+        if value.type == F32:
+            return self.add("Cast", name, to=TensorProto.FLOAT)
+        if source.type in INTEGERS:
+            if source.low >= value.low and source.high <= value.high:
+                return name
+            return self.wrapped(name, value.type)
+        whole = self.add("Cast", name, to=TensorProto.INT64)
+        return whole if source.type == BOOL else self.in_range(value, whole)
+
+    def shifted(self, value: Value) -> str:
+        number, amount = value.args
+        if amount.is_constant:
+            factor = self.number(2 ** int(amount.value))
+        else:
+            powers = self.constant(2 ** np.arange(32, dtype=np.int64))
+            factor = self.add("Gather", powers, self.name(amount))
+        name = self.name(number)
+        if value.op == "shl":
+            return self.in_range(value, self.add("Mul", name, factor))
+        if number.low >= 0:
+            return self.add("Div", name, factor)
+        half = self.number(2**31)  # division rounds towards zero
+        positive = self.add("Div", self.add("Add", name, half), factor)
+        return self.add("Sub", positive, self.add("Div", half, factor))
+
+    def bits_to_float(self, bits: str) -> str:
+        """The float32 with these bits, from its sign, exponent and fraction."""
+        exponent = self.add("BitwiseAnd", self.add("Div", bits, self.number(2**23)), self.number(255))
+        fraction = self.add("BitwiseAnd", bits, self.number(2**23 - 1))
+        is_negative = self.add("GreaterOrEqual", bits, self.number(2**31))
+        fraction = self.add("Cast", fraction, to=TensorProto.FLOAT)
+        part = self.add("Mul", fraction, self.number(2.0**-23, np.float32))
+        size = self.add(
+            "Mul",
+            self.add("Add", part, self.number(1, np.float32)),
+            self.add("Gather", self.constant(EXPONENTS), exponent),
+        )
+        return self.add("Where", is_negative, self.add("Neg", size), size)
+
+    def float_to_bits(self, name: str) -> str:
+        """The bits of a float32 that is a normal number or zero."""
+        size = self.add("Abs", name)
+        axis = self.constant(np.array([-1], np.int64))
+        reached = self.add(
+            "GreaterOrEqual", self.add("Unsqueeze", size, axis), self.constant(EXPONENTS[1:255])
+        )
+        counted = self.add("Cast", reached, to=TensorProto.INT64)
+        exponent = self.add("ReduceSum", counted, axis, keepdims=0)
+        is_zero = self.add("Equal", exponent, self.number(0))
+        unit = self.add("Gather", self.constant(EXPONENTS), exponent)
+        safe = self.add("Where", is_zero, self.number(1, np.float32), unit)
+        rest = self.add("Sub", self.add("Div", size, safe), self.number(1, np.float32))
+        scaled = self.add("Mul", rest, self.number(2.0**23, np.float32))
+        fraction = self.add("Cast", scaled, to=TensorProto.INT64)
+        bits = self.add("Add", self.add("Mul", exponent, self.number(2**23)), fraction)
+        bits = self.add("Where", is_zero, self.number(0), bits)
+        is_negative = self.add("Less", name, self.number(0, np.float32))
+        return self.add("Where", is_negative, self.add("Add", bits, self.number(2**31)), bits)
+
+
+def is_end(statement) -> bool:
+    return (
+        isinstance(statement, If)
+        and len(statement.then) == 1
+        and isinstance(statement.then[0], Break)
+    )

@@ -1,0 +1,93 @@
+"""Which program a model becomes, and the files that it is written to."""
+
+import keyword
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from numbanet.atomic_file import replace_file
+from numbanet.exports import FORMATS
+from numbanet.exports.c import c_header
+from numbanet.exports.glsl import glsl_function
+from numbanet.exports.packing import Packed, packed
+from numbanet.exports.traced import program_of
+from numbanet.exports.wgsl import wgsl_module
+from numbanet.model import AbstractModel
+from numbanet.shown import shown
+
+KINDS = ("c", "wgsl", "glsl", "onnx", "html")
+
+
+def write(model, path, to, precision, name, embed, view) -> list[str]:
+    """What `export` does."""
+    kind, name = kind_of(path, to), name_of(path, name)
+    network, params = evaluated(model)
+    numbers = packed(params, precision)
+    title = " ".join(f"{name}: {network!r}".split()).replace("*/", "* /")[:200]
+    files = files_of(kind, network, numbers, name, title, embed, view)
+    target = os.fspath(path)
+    written = {target: files["program"]}
+    if "params" in files:
+        written[str(Path(target).with_suffix(".bin"))] = files["params"]
+    for place, data in reversed(written.items()):
+        replace_file(place, data)
+    return list(written)
+
+
+def kind_of(path, to) -> str:
+    """The language; raises ValueError."""
+    if to is None:
+        to = FORMATS.get(Path(path).suffix.lower())
+        if to is None:
+            endings = ", ".join(FORMATS)
+            raise ValueError(f"path: {shown(str(path))} ends in none of {endings}; say `to`")
+    if to not in KINDS:
+        raise ValueError(f"to: {shown(to)} is not allowed; use one of {', '.join(KINDS)}")
+    return to
+
+
+def name_of(path, name) -> str:
+    """An identifier of all languages; raises ValueError for a given one that is none."""
+    if name is None:
+        name = re.sub(r"\W+", "_", Path(path).stem, flags=re.ASCII).strip("_").lower() or "model"
+        return f"model_{name}" if name[0].isdigit() or keyword.iskeyword(name) else name
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,60}", name):
+        raise ValueError(f"name: {shown(name)} is not allowed; use letters, digits and _")
+    return name
+
+
+def evaluated(model) -> tuple[AbstractModel, np.ndarray]:
+    """What evaluates itself, and its parameters for inference on the host."""
+    trainer = getattr(model, "trainer", None)
+    network = getattr(model, "network", model) if trainer is not None else model
+    if not isinstance(network, AbstractModel):
+        raise TypeError(
+            f"model: {type(model).__name__} is not allowed; use what create_from_config, "
+            "create_network_with_input_encoding or create_encoding made"
+        )
+    params = network.params if trainer is None else trainer.inference_params
+    return network, np.asarray(network.target.to_host(params), np.float32)
+
+
+def files_of(kind, model, numbers: Packed, name, title, embed, view) -> dict[str, bytes]:
+    """The text of the program, and the parameters where they are not in it."""
+    n_weights = model.network.n_params if hasattr(model, "network") else 0
+    if kind == "onnx":
+        from numbanet.exports.onnx_graph import onnx_model
+
+        return {"program": onnx_model(model, numbers, name, title)}
+    if kind == "c":
+        text = c_header(program_of(model), numbers, name, title, embed)
+        return {"program": text.encode()} | ({} if embed else {"params": numbers.tobytes()})
+    program = program_of(model, rounds=True)
+    if kind == "wgsl":
+        text = wgsl_module(program, numbers, name, title)
+        return {"program": text.encode(), "params": numbers.tobytes()}
+    if kind == "html":
+        from numbanet.exports.html import html_page
+
+        return {"program": html_page(program, numbers, name, n_weights, view).encode()}
+    text = glsl_function(program, numbers, name, title, n_weights)
+    return {"program": text.encode(), "params": numbers.tobytes()}
