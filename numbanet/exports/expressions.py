@@ -22,6 +22,7 @@ OPERATORS = {
     operator.irshift: "shr", operator.iand: "and", operator.ior: "or", operator.ixor: "xor",
     operator.ipow: "pow",
 }  # fmt: skip
+STAR = types.StarArgTuple, types.StarArgUniTuple  # what `*name` takes
 UNARY = {operator.neg: "neg", operator.invert: "invert", operator.not_: "lnot", operator.pos: None}
 
 
@@ -255,8 +256,29 @@ def call(tracer, frame, expression, name):
         raise Untranslatable(f"a call of {function_name(function)}, which is not a device function")
     bound = inspect.signature(python).bind(*args, **keywords)
     bound.apply_defaults()
-    values = [tracer.from_python(each) for each in bound.arguments.values()]
-    return tracer.call(python, tuple(map(types.unliteral, signature.args)), tuple(values))
+    return tracer.call(python, signature.args, tuple(map(tracer.from_python, bound.args)))
+
+
+def bound_values(function, values) -> tuple:
+    """One value for each parameter; those that `*name` takes are one."""
+    bound = inspect.signature(function).bind(*values)
+    bound.apply_defaults()
+    return tuple(bound.arguments.values())
+
+
+def argument_types(function, found) -> tuple:
+    """The types of a function's parameters; those that `*name` takes are one."""
+    flat = []
+    for each in found:
+        flat += each.types if isinstance(each, STAR) else [types.unliteral(each)]
+    shape = inspect.signature(function)
+    bound = shape.bind(*flat).arguments
+    return tuple(
+        types.StarArgTuple(bound.get(name, ()))
+        if parameter.kind is parameter.VAR_POSITIONAL
+        else bound.get(name, types.Omitted(parameter.default))
+        for name, parameter in shape.parameters.items()
+    )
 
 
 def function_name(function) -> str:

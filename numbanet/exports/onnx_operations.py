@@ -51,7 +51,7 @@ class Operations:
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self.known:
             self.known[key] = name = f"c{len(self.known)}"
-            self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+            self.constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return self.known[key]
 
     def number(self, value, kind=np.int64) -> str:

@@ -15,7 +15,7 @@ from numba.core import ir, types
 
 from numbanet.exports.arithmetic import Arithmetic, constant
 from numbanet.exports.errors import ExportError
-from numbanet.exports.expressions import Iterator, evaluate
+from numbanet.exports.expressions import argument_types, bound_values, evaluate
 from numbanet.exports.front_end import TypedFunction, typed
 from numbanet.exports.program import (
     BOOL, F32, F64, I32, I64, RANGES, U32, Array, Assign, Break, Declare, For, Forever, If, Let,
@@ -167,7 +167,8 @@ class Tracer(Arithmetic):
 
     def call(self, function, arg_types: tuple, args: tuple) -> Any:
         """Follow a Python function."""
-        code = typed(function, arg_types)
+        code = typed(function, argument_types(function, arg_types))
+        args = bound_values(function, args)
         frame = Frame(code, {}, self.frame)
         if depth(frame) > 200:
             raise Untranslatable("a function that calls itself")

@@ -158,6 +158,7 @@ TRANSLATIONS = {
     range: make_range,
     slice: make_slice,
     len: length,
+    tuple: same,
     min: extreme("min"), max: extreme("max"), np.minimum: extreme("min"), np.maximum: extreme("max"),
     abs: absolute, np.abs: absolute, np.fabs: absolute, math.fabs: absolute,
     pow: power, math.pow: power, np.power: power,
