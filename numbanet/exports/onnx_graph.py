@@ -12,7 +12,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from numbanet.encodings.finite_inputs import spoil, zero_or_nan
 from numbanet.exports.arithmetic import constant
-from numbanet.exports.lowering import lowered
 from numbanet.exports.onnx_operations import Operations
 from numbanet.exports.packing import Packed
 from numbanet.exports.program import I64, Array, Program, without_unused
@@ -86,7 +85,7 @@ def encoded(graph: Operations, encoding, first_param: int) -> list[str]:
         tracer.call(spoil.py_func, (types.float32, VECTOR), (zero, y))
     tracer.store_anyway(outputs)
     body = without_unused([*tracer.declared, *tracer.block])
-    program = lowered(Program(inputs.length, outputs.length, [outputs], body))
+    program = Program(inputs.length, outputs.length, [outputs], body)
     return graph.columns(program)
 
 
@@ -114,6 +113,5 @@ def activated(graph: Operations, activation, values: str) -> str:
     tracer.store(view(outputs, 0, 1), constant(I64, 0), result)
     tracer.store_anyway(outputs)
     body = without_unused([*tracer.declared, *tracer.block])
-    program = lowered(Program(1, 1, [outputs], body))
-    (found,) = graph.columns(program, inputs=[values])
+    (found,) = graph.columns(Program(1, 1, [outputs], body), inputs=[values])
     return found

@@ -4,7 +4,8 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from numbanet.exports.program import (
-    BOOL, F32, I32, INTEGERS, U32, Assign, Break, Declare, Forever, If, Let, Program, Store, Value,
+    BOOL, F32, I32, I64, INTEGERS, RANGES, U32, U64, Assign, Break, Declare, Forever, If, Let,
+    Program, Store, Value,
 )  # fmt: skip
 from numbanet.exports.views import Untranslatable
 
@@ -21,8 +22,9 @@ UNARY = {
     "round": "Round", "asin": "Asin", "acos": "Acos", "atan": "Atan", "sinh": "Sinh",
     "cosh": "Cosh", "invert": "BitwiseNot",
 }  # fmt: skip
-TYPES = {F32: np.float32, U32: np.int64, I32: np.int64, BOOL: np.bool_}
+TYPES = {F32: np.float32, BOOL: np.bool_, **dict.fromkeys((U32, I32, U64, I64), np.int64)}
 MASK = 0xFFFFFFFF
+MOST, LEAST = 2**63 - 1, -(2**63)  # of int64, which stands for uint64 too: the bits are the same
 EXPONENTS = np.array([0.0, *(2.0 ** (k - 127) for k in range(1, 255)), np.inf]).astype(np.float32)
 MOST_ROUNDS = 64  # of a loop whose end is known only at run time
 
@@ -55,6 +57,8 @@ class Operations:
         return self.known[key]
 
     def number(self, value, kind=np.int64) -> str:
+        if kind is np.int64:
+            value = (int(value) - LEAST) % 2**64 + LEAST
         return self.constant(np.array(value, kind))
 
     def part(self, name: str, first: int, length: int, shape: tuple[int, ...]) -> str:
@@ -156,6 +160,10 @@ class Operations:
             return getattr(self, op)(self.name(args[0]))
         if op in ("shl", "shr"):
             return self.shifted(value)
+        if op == "mulhi":
+            return self.halved(self.add("Mul", *map(self.name, args)), 32)
+        if op in ("floordiv", "mod", "lt", "le", "gt", "ge") and args[0].type == U64:
+            return self.unsigned(op, *args)
         if op in BITWISE and value.type == BOOL:
             return self.add(LOGICAL[op], *map(self.name, args))
         if op in BITWISE:
@@ -169,7 +177,7 @@ class Operations:
         raise Untranslatable(f"the operation {op!r}")
 
     def in_range(self, value: Value, name: str) -> str:
-        """An integer modulo 2^32; what the bounds of an operation say cannot leave the range."""
+        """An integer modulo 2^32, if the bounds of the operation do not say that it is in range."""
         least, most = {U32: (0, MASK), I32: (-(2**31), 2**31 - 1)}.get(value.type, (None, None))
         if least is None or (value.low, value.high) != (least, most):
             return name
@@ -183,14 +191,41 @@ class Operations:
         shifted = self.add("BitwiseAnd", self.add("Add", name, half), mask)
         return self.add("Sub", shifted, half)
 
+    def unsigned(self, op: str, a: Value, b: Value) -> str:
+        """Operations on uint64 that are others on the bits of int64."""
+        first, second = self.name(a), self.name(b)
+        if a.high <= MOST and b.high <= MOST:
+            return self.add(BINARY[op], first, second)
+        if op not in ("floordiv", "mod"):
+            flip = self.number(LEAST)
+            return self.add(BINARY[op], self.add("Add", first, flip), self.add("Add", second, flip))
+        if op == "floordiv" or b.high > 2**62:
+            raise Untranslatable("a division of numbers of 64 bits")
+        half = self.add("Mod", self.halved(first, 1), second)
+        bit = self.add("BitwiseAnd", first, self.number(1))
+        both = self.add("Add", self.add("Mul", half, self.number(2)), bit)
+        return self.add("Mod", both, second)
+
+    def halved(self, name: str, n: int) -> str:
+        """The bits of an int64, n >= 1 places further down, with zeros in front."""
+        even = self.add("BitwiseAnd", name, self.number(-2))
+        half = self.add("Div", even, self.number(2))
+        quarter = self.number(2**62)
+        lifted = self.add("Add", self.add("Add", half, quarter), quarter)
+        is_negative = self.add("Less", name, self.number(0))
+        half = self.add("Where", is_negative, lifted, half)
+        return half if n == 1 else self.add("Div", half, self.number(2 ** (n - 1)))
+
     def converted(self, value: Value, source: Value) -> str:
         name = self.name(source)
         if value.type == F32:
             return self.add("Cast", name, to=TensorProto.FLOAT)
         if source.type in INTEGERS:
-            if source.low >= value.low and source.high <= value.high:
-                return name
-            return self.wrapped(name, value.type)
+            if value.type in (I64, U64):
+                return name  # the same bits
+            least, most = RANGES[value.type]
+            fits = least <= source.low and source.high <= most
+            return name if fits else self.wrapped(name, value.type)
         whole = self.add("Cast", name, to=TensorProto.INT64)
         return whole if source.type == BOOL else self.in_range(value, whole)
 
@@ -202,6 +237,10 @@ class Operations:
             powers = self.constant(2 ** np.arange(32, dtype=np.int64))
             factor = self.add("Gather", powers, self.name(amount))
         name = self.name(number)
+        if value.op == "shr" and value.type == U64 and number.high > MOST:
+            if not amount.is_constant:
+                raise Untranslatable("a shift of 64 bits by what is known only at run time")
+            return self.halved(name, int(amount.value)) if amount.value else name
         if value.op == "shl":
             return self.in_range(value, self.add("Mul", name, factor))
         if number.low >= 0:
