@@ -24,6 +24,7 @@ INTEGER_OPERATIONS = {
     "shl": lambda a, b: a << b, "shr": operator.rshift, "min": min, "max": max,
 }  # fmt: skip
 # Their low 32 bits follow from those of their operands.
+SHIFTS = ("shl", "shr")
 LOW_BITS = ("add", "sub", "mul", "and", "or", "xor")
 
 
@@ -55,6 +56,8 @@ def bounds(op, a, b) -> tuple[int, int] | None:
         return 0, 2 ** max(a.high.bit_length(), b.high.bit_length()) - 1
     if op == "shr" and b.is_constant:
         return a.low >> b.value, a.high >> b.value
+    if op == "shr" and a.low >= 0 and b.low >= 0:
+        return 0, a.high >> min(b.low, 64)
     if op == "shl" and b.is_constant and b.value < 64:
         return a.low << b.value, a.high << b.value
     if op == "floordiv" and a.low >= 0 and b.low > 0:
@@ -154,7 +157,7 @@ class Arithmetic:
         if type in LONG and found is not None:
             for narrow in (U32, I32):
                 low, high = RANGES[narrow]
-                exact = low <= found[0] and found[1] <= high
+                exact = low <= found[0] and found[1] <= high and (op not in SHIFTS or b.high < 32)
                 if exact and fits(a, narrow) and fits(b, narrow):
                     args = self.cast(a, narrow), self.cast(b, narrow)
                     return self.cast(self.emit(op, narrow, args, *found), type)
@@ -199,10 +202,10 @@ class Arithmetic:
         return self.emit("cast", type, (value,), *((value.low, value.high) if is_exact else ()))
 
     def _low_bits(self, value, type):
-        if value.op == "cast" and value.args[0].type in NARROW:
+        if value.op == "cast" and value.args[0].type in INTEGERS:
             return self.cast(value.args[0], type)
         is_exact = (value.low, value.high) if fits(value, type) else (None, None)
-        if value.op in LOW_BITS:
+        if value.op in LOW_BITS or (value.op == "shl" and value.args[1].high < 32):
             args = [self.cast(arg, U32) for arg in value.args]
             low = self.emit(value.op, U32, tuple(args))
             return low if type == U32 else self.emit("cast", type, (low,), *is_exact)

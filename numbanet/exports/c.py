@@ -164,6 +164,7 @@ def c_header(program: Program, packed: Packed, name: str, title: str, embed: boo
     )
     unused = "" if "param(params" in body else "    (void)params;\n"
     unused += "" if "x[" in body else "    (void)x;\n"
+    unused += "" if program.n_outputs else "    (void)y;\n"
     return TEMPLATE.format(
         title=title, note=note, call=f"{name}_evaluate", guard=f"{name.upper()}_H", name=name,
         upper=name.upper(), n_inputs=program.n_inputs, n_outputs=program.n_outputs,

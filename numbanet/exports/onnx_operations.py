@@ -126,16 +126,15 @@ class Operations:
         self.names[key] = value
 
     def loop(self, body: list) -> None:
-        """A loop that ends with a condition at its head: as many rounds as it can have at most."""
-        place = next((k for k, each in enumerate(body) if is_end(each)), None)
-        if place is None:
-            raise Untranslatable("a loop without a condition at its head")
+        """A loop that ends by a condition: as many rounds as it can have at most."""
         active = None
         for _ in range(MOST_ROUNDS):
-            self.run(body[:place], active)
-            goes_on = self.add("Not", self.name(body[place].condition))
-            active = self.both(active, goes_on)
-            self.run(body[place + 1 :], active)
+            for statement in body:
+                self.run([each for each in [statement] if not is_end(each)], active)
+                if is_end(statement):
+                    condition = self.name(statement.condition)
+                    self.run(statement.then[:-1], self.both(active, condition))
+                    active = self.both(active, self.add("Not", condition))
 
     # Values
 
@@ -285,8 +284,4 @@ class Operations:
 
 
 def is_end(statement) -> bool:
-    return (
-        isinstance(statement, If)
-        and len(statement.then) == 1
-        and isinstance(statement.then[0], Break)
-    )
+    return isinstance(statement, If) and any(isinstance(each, Break) for each in statement.then)

@@ -177,6 +177,8 @@ def _is_needed(statement, used) -> bool:
         return id(statement.value) in used
     if isinstance(statement, (Declare, Assign)):
         return id(statement.variable) in used
+    if isinstance(statement, If):
+        return any(_is_needed(each, used) for block in blocks_of(statement) for each in block)
     return True
 
 
@@ -188,8 +190,6 @@ def _kept(body, used):
         if isinstance(statement, If):
             statement.then = _kept(statement.then, used)
             statement.otherwise = _kept(statement.otherwise, used)
-            if not statement.then and not statement.otherwise:
-                continue
         elif isinstance(statement, (For, Forever)):
             statement.body = _kept(statement.body, used)
         kept.append(statement)

@@ -32,10 +32,11 @@ class Frame:
     def __init__(self, code: TypedFunction, variables: dict, caller=None):
         self.code, self.variables, self.caller = code, variables, caller
         self.line = None
+        self.leaves = None  # what writes that a loop ends, within one that is kept
 
     def branch(self) -> Frame:
         copy = Frame(self.code, dict(self.variables), self.caller)
-        copy.line = self.line
+        copy.line, copy.leaves = self.line, self.leaves
         return copy
 
 
@@ -57,6 +58,8 @@ class Tracer(Arithmetic):
     # Statements
 
     def emit(self, op, type, args, low=None, high=None) -> Value:
+        if type == F64:
+            raise Untranslatable("float64; write np.float32(...) around each Python float")
         key = (op, type, *(a.args if isinstance(a, Value) and a.is_constant else id(a) for a in args))
         key = (*key, *(a.type for a in args if isinstance(a, Value)))
         if op != "load":
@@ -188,8 +191,12 @@ class Tracer(Arithmetic):
         """One value for what several ways through the program have left; assigned at their ends."""
         values = [value for _, value in found]
         first = values[0]
-        if all(value is first for value in values) or first is None:
+        if all(value is first for value in values):
             return first
+        if len({type(value) for value in values}) != 1:
+            raise Untranslatable("values of different kinds that depend on a condition")
+        if any(value is UNDEFINED for value in values):
+            return UNDEFINED
         if isinstance(first, tuple) and not isinstance(first, View):
             columns = zip(*values, strict=True)
             blocks = [block for block, _ in found]
@@ -201,10 +208,7 @@ class Tracer(Arithmetic):
             raise Untranslatable("arrays or functions that depend on a condition")
         if all(v.is_constant and v.args == first.args and v.type == first.type for v in values):
             return first
-        ends = (None, None)
-        if first.low is not None:
-            ends = min(v.low for v in values), max(v.high for v in values)
-        variable = self.variable(first.type, *ends)
+        variable = self.variable(first.type, *found_bounds(values))
         for block, value in found:
             block.append(Assign(variable, value))
         self.declared.append(Declare(variable))
@@ -212,19 +216,20 @@ class Tracer(Arithmetic):
 
     # Control flow
 
-    def run(self, frame, label, before, stop, arrive, returned) -> None:
+    def run(self, frame, label, before, stop, arrive, returned, begins_loop=False) -> None:
         """Follow blocks from `label` to `stop` or to the end of the function."""
         code = frame.code
         while True:
-            if label == stop:
+            if label == stop and not begins_loop:
                 arrive(frame, before)
                 return
             loop = code.loops.get(label)
-            if loop is not None and before not in loop.body:
+            if loop is not None and before not in loop.body and not begins_loop:
                 after = self.kept_loop(frame, label, before, loop)
                 if after is not None:
                     before, label = after
                     continue
+            begins_loop = False
             block = code.blocks[label]
             self.enter(frame, block, before)
             for statement in block.body[:-1]:
@@ -239,6 +244,9 @@ class Tracer(Arithmetic):
                 condition = self.truth(frame.variables[end.cond.name])
                 if condition.is_constant:
                     before, label = label, end.truebr if condition.value else end.falsebr
+                    continue
+                if frame.leaves is not None and (inside := frame.leaves(frame, label, condition, end)):
+                    before, label = label, inside
                     continue
                 join = code.join_of[label]
                 self.fork(frame, label, condition, end, join, stop, arrive, returned)
@@ -265,7 +273,7 @@ class Tracer(Arithmetic):
         def meet(at, came_from):
             block = frame.code.blocks[join]
             chosen = {phi.target.name: incoming(phi, came_from, at) for phi in phis(block)}
-            arrivals.append((self.block, chosen))
+            arrivals.append((self.block, at.variables | chosen))
 
         inner = arrive if join == stop and join is not None else meet
         for target, body in ((end.truebr, statement.then), (end.falsebr, statement.otherwise)):
@@ -279,10 +287,18 @@ class Tracer(Arithmetic):
             states.append((body, self.contents))
         self.join_arrays(before, states)
         self.block.append(statement)
-        if inner is meet and join is not None:
-            for name in arrivals[0][1] if arrivals else ():
-                ways = [(block, chosen[name]) for block, chosen in arrivals]
+        if inner is meet and arrivals:
+            self.meet(frame, arrivals)
+
+    def meet(self, frame, arrivals) -> None:
+        """What variables hold where several ways meet; a loop that is unrolled changes many."""
+        names = set.intersection(*(set(variables) for _, variables in arrivals))
+        for name in sorted(names):
+            ways = [(block, variables[name]) for block, variables in arrivals]
+            try:
                 frame.variables[name] = self.merged(ways)
+            except Untranslatable:
+                frame.variables[name] = UNDEFINED  # an error only if it is read
 
     def join_arrays(self, before, states) -> None:
         """What arrays hold after both ways."""
@@ -403,8 +419,7 @@ class Tracer(Arithmetic):
             statement.variable = counter
             statement.start, statement.stop = self.cast(over.start, narrow), self.cast(over.stop, narrow)
             statement.step = int(over.step.value)
-            number = self.cast(counter, type)
-        exits = []
+        exits, departures = [], []
 
         def back(at, came_from):
             ends = [(incoming(phi, came_from, at), phi.target.name) for phi in phis(block)]
@@ -426,29 +441,14 @@ class Tracer(Arithmetic):
             raise NeedsConstant("return")
 
         def inside():
-            way = self.frame
             if over is not None:
-                frame.variables["next number"] = number
-                self.numbered_header(frame, block, number)
+                self.numbered_header(frame, block, self.cast(counter, type))
                 branch = block.body[-1]
                 exits.append(branch.falsebr)
                 target = branch.truebr
             else:
-                for each in block.body[:-1]:
-                    self.execute(frame, each)
-                branch = block.body[-1]
-                if not isinstance(branch, ir.Branch):
-                    raise NeedsConstant("a loop without an end")
-                condition = self.truth(frame.variables[branch.cond.name])
-                outside, target = branch.falsebr, branch.truebr
-                if outside in loop.body:
-                    outside, target = target, outside
-                    leave_if = condition
-                else:
-                    leave_if = self.unary("lnot", condition)
-                exits.append(outside)
-                self.block.append(If(leave_if, [Break()]))
-            self.run_inside(way, frame, target, header, loop, back, leave)
+                target = None
+            self.run_inside(frame, target, header, loop, back, leave, departures)
 
         snapshot = self.snapshot()
         self.within(body, inside)
@@ -456,22 +456,75 @@ class Tracer(Arithmetic):
             if array in snapshot and values != snapshot[array]:
                 self.touched.add(array)
         written.append(statement)
-        outside = exits[0]
         for name, start, variable in carried:
             frame.variables[name] = start if variable is None else variable
-        return header, outside
+        if over is not None:
+            return header, exits[0]
+        return self.departed(frame, departures)
 
-    def run_inside(self, way, frame, target, header, loop, back, leave):
+    def run_inside(self, frame, target, header, loop, back, leave, departures):
+        """The body of a loop, from `target` or, for one without a range, from its header."""
         inner = frame.branch()
         before, self.frame = self.frame, inner
-        if header in frame.code.left_early:
+        if target is not None and header in frame.code.left_early:
             raise NeedsConstant("break")
-        self.loops_open += 1
+
+        def leaves(at, label, condition, end):
+            outside = [each for each in (end.truebr, end.falsebr) if each not in loop.body]
+            if len(outside) != 1:
+                return None
+            if target is not None:
+                raise NeedsConstant("break")
+            stays = end.falsebr if end.truebr in outside else end.truebr
+            if end.falsebr in outside:
+                condition = self.unary("lnot", condition)
+            ends: list = []
+            self.block.append(If(condition, ends))
+            departures.append((ends, at.branch(), label, outside[0]))
+            return stays
+
+        inner.leaves = leaves
+        self.loops_open += target is not None
         try:
-            self.run(inner, target, header, header, back, leave)
+            if target is None:
+                self.run(inner, header, None, header, back, leave, begins_loop=True)
+            else:
+                self.run(inner, target, header, header, back, leave)
         finally:
-            self.loops_open -= 1
+            self.loops_open -= target is not None
         self.frame = before
+
+    def departed(self, frame, departures) -> tuple[int | None, int]:
+        """Where a loop without a range leads to, and what is known there."""
+        outsides = {outside for *_, outside in departures}
+        if len(outsides) != 1:
+            raise Untranslatable("a loop that ends in several ways, or never")
+        (outside,) = outsides
+        known = []
+        for _, at, label, _ in departures:
+            chosen = {
+                phi.target.name: incoming(phi, label, at)
+                for phi in phis(frame.code.blocks[outside])
+            }
+            known.append(at.variables | chosen)
+        for name in set.intersection(*(set(each) for each in known)):
+            found = [each[name] for each in known]
+            if all(value is frame.variables.get(name) for value in found):
+                continue
+            if all(isinstance(value, Value) and not value.is_constant for value in found):
+                variable = self.variable(found[0].type, *found_bounds(found))
+                self.declared.append(Declare(variable))
+                for (block, *_), value in zip(departures, found, strict=True):
+                    block.append(Assign(variable, value))
+                frame.variables[name] = variable
+            elif all(value is found[0] for value in found) or not isinstance(found[0], Value):
+                frame.variables[name] = found[0]
+            else:
+                blocks = [block for block, *_ in departures]
+                frame.variables[name] = self.merged(list(zip(blocks, found, strict=True)))
+        for block, *_ in departures:
+            block.append(Break())
+        return None, outside
 
     def numbered_header(self, frame, block, number) -> None:
         """The header of a `for` over a range, with the number of this round."""
@@ -543,6 +596,13 @@ class Tracer(Arithmetic):
 UNDEFINED = object()  # what a variable holds on ways on which it is not assigned
 
 
+def found_bounds(values) -> tuple:
+    """What bounds all of them, if they are integers."""
+    if values[0].low is None:
+        return None, None
+    return min(value.low for value in values), max(value.high for value in values)
+
+
 def depth(frame) -> int:
     n = 0
     while frame is not None:
@@ -562,7 +622,9 @@ def phis(block):
 
 
 def incoming(phi, before, frame):
-    """The value that a phi node takes on the way from the block `before`."""
+    """The value that a phi node takes on the way from the block `before`; None: it has it already."""
+    if before is None:
+        return frame.variables.get(phi.target.name, UNDEFINED)
     places = phi.value.incoming_blocks
     if before not in places:
         raise Untranslatable("a variable that is assigned on some ways only")
