@@ -1,4 +1,4 @@
-"""Trained models as programs of other languages, translated from their components' device functions."""
+"""Trained models as programs of other languages, made of their components' device functions."""
 
 import os
 from typing import Any

@@ -6,7 +6,17 @@ import operator
 import numpy as np
 
 from numbanet.exports.program import (
-    BOOL, F32, F64, I32, INTEGERS, LONG, NARROW, RANGES, U32, U64, Value,
+    BOOL,
+    F32,
+    F64,
+    I32,
+    INTEGERS,
+    LONG,
+    NARROW,
+    RANGES,
+    U32,
+    U64,
+    Value,
 )  # fmt: skip
 
 COMPARISONS = {
@@ -268,4 +278,4 @@ FOLDED = {
     "log2": np.log2, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh,
     "cosh": np.cosh,
 }  # fmt: skip
-__all__ = ["Arithmetic", "constant", "FUNCTIONS", "U64"]
+__all__ = ["FUNCTIONS", "U64", "Arithmetic", "constant"]

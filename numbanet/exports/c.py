@@ -6,7 +6,6 @@ from numbanet.exports.packing import Packed
 from numbanet.exports.printing import Printer, float_text
 from numbanet.exports.program import BOOL, F32, I32, I64, NARROW, U32, U64, Program, Value
 
-ORDER = ("mul", "add")
 HELPERS = """
 static inline float {name}_float(uint32_t bits) {{
     float number;
@@ -75,10 +74,13 @@ static inline void {call}(const {name}_params *params, const float *x, float *y)
 """
 
 
+TYPES = {
+    F32: "float", I32: "int32_t", U32: "uint32_t", I64: "int64_t", U64: "uint64_t", BOOL: "int",
+}  # fmt: skip
+
+
 class CPrinter(Printer):
-    types = {
-        F32: "float", I32: "int32_t", U32: "uint32_t", I64: "int64_t", U64: "uint64_t", BOOL: "int",
-    }  # fmt: skip
+    types = TYPES
 
     def parameter(self, index: Value) -> str:
         return f"{self.name}_param(params, {self.text(index)})"
@@ -154,7 +156,7 @@ def c_header(program: Program, packed: Packed, name: str, title: str, embed: boo
         embed: whether the parameters are in the header; else the caller reads them from a file.
     """
     body = CPrinter(name).statements(program)
-    scales = "\n    const float *scales; /* one for each {} values */".format(packed.block)
+    scales = f"\n    const float *scales; /* one for each {packed.block} values */"
     texts = {"name": name, "block": packed.block}
     helpers = HELPERS + (HALF if packed.precision == "float16" else "")
     note = (

@@ -8,8 +8,14 @@ from numba.core import ir, types
 from numbanet.exports.arithmetic import constant
 from numbanet.exports.program import BOOL, F32, I64, Value
 from numbanet.exports.views import (
-    TYPES, NeedsConstant, Range, Untranslatable, View, scalar_type,
+    TYPES,
+    NeedsConstant,
+    Range,
+    Untranslatable,
+    View,
+    scalar_type,
 )  # fmt: skip
+from numbanet.unsigned import REPLACEMENTS
 
 OPERATORS = {
     operator.add: "add", operator.sub: "sub", operator.mul: "mul", operator.truediv: "div",
@@ -22,6 +28,7 @@ OPERATORS = {
     operator.irshift: "shr", operator.iand: "and", operator.ior: "or", operator.ixor: "xor",
     operator.ipow: "pow",
 }  # fmt: skip
+OPERATORS |= {instead: OPERATORS[function] for function, instead in REPLACEMENTS.items()}
 STAR = types.StarArgTuple, types.StarArgUniTuple  # what `*name` takes
 UNARY = {operator.neg: "neg", operator.invert: "invert", operator.not_: "lnot", operator.pos: None}
 
@@ -50,14 +57,12 @@ def signature_of(frame, expression):
 def binary(tracer, frame, expression, name):
     a, b = frame.variables[expression.lhs.name], frame.variables[expression.rhs.name]
     function = expression.fn
-    if not isinstance(function, type(operator.add)):
-        function = expression.immutable_fn
     if not isinstance(a, Value) or not isinstance(b, Value):
         return python_operation(function, a, b)
     signature = signature_of(frame, expression)
     op = OPERATORS.get(function)
     if op is None:
-        raise Untranslatable(f"the operator {function.__name__!r}")
+        raise Untranslatable(f"the operator {function_name(function)}")
     kinds = [scalar_type(each) for each in signature.args]
     if BOOL in kinds and op in ("and", "or", "xor") and kinds[0] == kinds[1]:
         return tracer.binary(op, BOOL, a, b)
@@ -85,9 +90,9 @@ def python_operation(function, a, b):
     """An operation on tuples or on other objects, such as `is None`."""
     if function in (operator.is_, operator.is_not):
         return constant(BOOL, (a is b) == (function is operator.is_))
-    if function is operator.add and isinstance(a, tuple) and isinstance(b, tuple):
+    if OPERATORS.get(function) == "add" and isinstance(a, tuple) and isinstance(b, tuple):
         return (*a, *b)
-    raise Untranslatable(f"the operator {function.__name__!r} on these objects")
+    raise Untranslatable(f"the operator {function_name(function)} on these objects")
 
 
 def unary(tracer, frame, expression, name):
@@ -141,7 +146,7 @@ def element(tracer, owner, index):
         return owner[slice(*ends)]
     if index.is_constant:
         return owner[int(index.value)]
-    if tracer.keep_loops and tracer.loops_open:
+    if tracer.keeps_loops and tracer.loops_open:
         raise NeedsConstant("an index into a tuple")
     return chosen(tracer, owner, index)
 
@@ -166,15 +171,18 @@ def part(tracer, view, index):
     stop = view.length if index.stop is None else tracer.cast(index.stop, I64)
     if index.step is not None:
         raise Untranslatable("a slice with a step")
-    ends = []
-    for end in (start, stop):
-        if end.is_constant and end.value < 0:
-            end = tracer.binary("add", I64, view.length, end)
-        if end.is_constant and view.length.is_constant:
-            end = constant(I64, min(end.value, view.length.value))
-        ends.append(end)
+    ends = [within(tracer, view, end) for end in (start, stop)]
     length = tracer.binary("sub", I64, ends[1], ends[0])
     return view._replace(first=tracer.binary("add", I64, view.first, ends[0]), length=length)
+
+
+def within(tracer, view, end):
+    """An end of a slice, counted from the first element, and not beyond the last."""
+    if end.is_constant and end.value < 0:
+        end = tracer.binary("add", I64, view.length, end)
+    if end.is_constant and view.length.is_constant:
+        return constant(I64, min(end.value, view.length.value))
+    return end
 
 
 def build_tuple(tracer, frame, expression, name):

@@ -1,4 +1,4 @@
-"""The typed form of a device function: what Numba's front end makes of it, before any machine code."""
+"""The typed form of a device function: what the front end of Numba makes of it."""
 
 from functools import cache
 

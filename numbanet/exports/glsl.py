@@ -23,8 +23,11 @@ void {name}_evaluate(in float x[{inputs}], out float y[{outputs}]) {{
 """
 
 
+TYPES = {F32: "float", I32: "int", U32: "uint", BOOL: "bool"}
+
+
 class GlslPrinter(Printer):
-    types = {F32: "float", I32: "int", U32: "uint", BOOL: "bool"}
+    types = TYPES
 
     def __init__(self, name, n_weights):
         super().__init__(name)
@@ -97,7 +100,9 @@ def note(packed, name, uniform) -> str:
     kind = NUMBERS[packed.precision]
     lines = [f"{name}_values: a {kind} texture, {WIDTH} numbers a row, of all parameters in order."]
     if packed.scales is not None:
-        lines.append(f"{name}_scales: an R32F texture, {WIDTH} a row, one for {packed.block} values.")
+        lines.append(
+            f"{name}_scales: an R32F texture, {WIDTH} a row, one for {packed.block} values."
+        )
     if uniform:
         lines.append(f"{name}_weights: a uniform block of the network's weights as float32.")
     return "\n".join(f"// {line}" for line in lines)

@@ -82,7 +82,9 @@ def chosen_view(view: str, n_inputs: int, n_outputs: int) -> str:
         ),
     }
     if view not in needs:
-        raise ValueError(f"view: {shown(view)} is not allowed; use auto or one of {', '.join(VIEWS)}")
+        raise ValueError(
+            f"view: {shown(view)} is not allowed; use auto or one of {', '.join(VIEWS)}"
+        )
     fits, need = needs[view]
     if not fits or n_outputs < 1:
         raise ValueError(

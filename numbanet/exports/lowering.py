@@ -2,7 +2,21 @@
 
 from numbanet.exports.arithmetic import COMPARISONS, Arithmetic, constant
 from numbanet.exports.program import (
-    BOOL, F32, I32, I64, LONG, U32, Assign, Declare, For, Forever, If, Let, Program, Store, Value,
+    BOOL,
+    F32,
+    I32,
+    I64,
+    LONG,
+    U32,
+    Assign,
+    Declare,
+    For,
+    Forever,
+    If,
+    Let,
+    Program,
+    Store,
+    Value,
     without_unused,
 )  # fmt: skip
 
@@ -71,7 +85,9 @@ class _Lowering(Arithmetic):
             source = None if source is None else self.single(source)
             self.block.append(type(statement)(variable, source))
             return
-        halves = self.pairs.setdefault(id(variable), (Value("variable", U32), Value("variable", U32)))
+        halves = self.pairs.setdefault(
+            id(variable), (Value("variable", U32), Value("variable", U32))
+        )
         sources = (None, None) if source is None else self.pair(source)
         for half, each in zip(halves, sources, strict=True):
             self.block.append(type(statement)(half, each))
@@ -104,7 +120,9 @@ class _Lowering(Arithmetic):
         half, mask = constant(U32, 16), constant(U32, 0xFFFF)
         a0, a1 = self.u32("and", a, mask), self.u32("shr", a, half)
         b0, b1 = self.u32("and", b, mask), self.u32("shr", b, half)
-        middle = self.u32("add", self.u32("mul", a1, b0), self.u32("shr", self.u32("mul", a0, b0), half))
+        middle = self.u32(
+            "add", self.u32("mul", a1, b0), self.u32("shr", self.u32("mul", a0, b0), half)
+        )
         low = self.u32("add", self.u32("and", middle, mask), self.u32("mul", a0, b1))
         high = self.u32("add", self.u32("mul", a1, b1), self.u32("shr", middle, half))
         return self.u32("add", high, self.u32("shr", low, half))

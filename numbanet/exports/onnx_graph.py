@@ -73,7 +73,7 @@ def add_parameters(graph: Operations, packed: Packed) -> None:
 
 def encoded(graph: Operations, encoding, first_param: int) -> list[str]:
     """The features, [n] each."""
-    tracer = Tracer(TRANSLATIONS, keep_loops=False, rounds=True)
+    tracer = Tracer(TRANSLATIONS, keeps_loops=False, rounds=True)
     inputs, outputs = Array("x", encoding.n_dims), Array("y", encoding.n_outputs)
     tracer.contents.update({inputs: {}, outputs: {}})
     tracer.arrays.append(outputs)
@@ -103,7 +103,7 @@ def layers(graph: Operations, network, features: str) -> str:
 
 def activated(graph: Operations, activation, values: str) -> str:
     """An activation of every number."""
-    tracer = Tracer(TRANSLATIONS, keep_loops=False, rounds=True)
+    tracer = Tracer(TRANSLATIONS, keeps_loops=False, rounds=True)
     inputs, outputs = Array("x", 1), Array("y", 1)
     tracer.contents.update({inputs: {}, outputs: {}})
     tracer.arrays.append(outputs)

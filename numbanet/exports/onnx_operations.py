@@ -4,8 +4,23 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from numbanet.exports.program import (
-    BOOL, F32, I32, I64, INTEGERS, RANGES, U32, U64, Assign, Break, Declare, Forever, If, Let,
-    Program, Store, Value,
+    BOOL,
+    F32,
+    I32,
+    I64,
+    INTEGERS,
+    RANGES,
+    U32,
+    U64,
+    Assign,
+    Break,
+    Declare,
+    Forever,
+    If,
+    Let,
+    Program,
+    Store,
+    Value,
 )  # fmt: skip
 from numbanet.exports.views import Untranslatable
 
@@ -70,9 +85,7 @@ class Operations:
     def stacked(self, columns: list[str]) -> str:
         """[n] numbers each as the columns of one array."""
         axis = self.constant(np.array([1], np.int64))
-        return self.add(
-            "Concat", *(self.add("Unsqueeze", each, axis) for each in columns), axis=1
-        )
+        return self.add("Concat", *(self.add("Unsqueeze", each, axis) for each in columns), axis=1)
 
     def columns(self, program: Program, inputs: list[str] | None = None) -> list[str]:
         """The outputs of a program; its inputs are the columns of "x" where none are given."""
@@ -250,7 +263,9 @@ class Operations:
 
     def bits_to_float(self, bits: str) -> str:
         """The float32 with these bits, from its sign, exponent and fraction."""
-        exponent = self.add("BitwiseAnd", self.add("Div", bits, self.number(2**23)), self.number(255))
+        exponent = self.add(
+            "BitwiseAnd", self.add("Div", bits, self.number(2**23)), self.number(255)
+        )
         fraction = self.add("BitwiseAnd", bits, self.number(2**23 - 1))
         is_negative = self.add("GreaterOrEqual", bits, self.number(2**31))
         fraction = self.add("Cast", fraction, to=TensorProto.FLOAT)

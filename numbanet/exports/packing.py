@@ -1,4 +1,4 @@
-"""Parameters in the precision of an export: float32, float16, or int8 with a scale for each block."""
+"""Parameters in the precision of an export: float32, float16, or int8 with scales for blocks."""
 
 from dataclasses import dataclass
 
@@ -51,7 +51,9 @@ def packed(params: np.ndarray, precision: str) -> Packed:
     if precision == "float16":
         largest = float(np.abs(params).max(initial=0))
         if largest > np.finfo(np.float16).max:
-            raise ValueError(f"float16 ends at 65504, and a parameter is {largest:.6g}; use float32")
+            raise ValueError(
+                f"float16 ends at 65504, and a parameter is {largest:.6g}; use float32"
+            )
         return Packed(precision, params.astype(np.float16).view(np.uint16))
     n_blocks = -(-params.size // BLOCK)
     padded = np.zeros(n_blocks * BLOCK, np.float32)

@@ -1,10 +1,25 @@
 """Programs as text. What the three languages share; each says how types and operations look."""
 
 import math
+from collections.abc import Mapping
 
 from numbanet.exports.program import (
-    BOOL, F32, I64, U64, Assign, Break, Declare, For, Forever, If, Let, Program, Store,
-    Value, blocks_of, values_of,
+    BOOL,
+    F32,
+    I64,
+    U64,
+    Assign,
+    Break,
+    Declare,
+    For,
+    Forever,
+    If,
+    Let,
+    Program,
+    Store,
+    Value,
+    blocks_of,
+    values_of,
 )  # fmt: skip
 
 INFIX = {
@@ -19,7 +34,7 @@ UNSTABLE = ("load", "variable", "copy")  # whose value is another one later
 class Printer:
     """Writes a program's statements; `name` begins every global name."""
 
-    types: dict[str, str] = {}
+    types: Mapping[str, str]
 
     def __init__(self, name: str):
         self.name = name
@@ -188,5 +203,3 @@ def _inlined(body, uses) -> set[int]:
             found.add(id(value))
             depth[id(value)] = nested
     return found
-
-

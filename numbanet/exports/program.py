@@ -26,7 +26,7 @@ class Value:
     `low` and `high` bound an integer.
     """
 
-    __slots__ = ("op", "type", "args", "low", "high", "name")
+    __slots__ = ("args", "high", "low", "name", "op", "type")
 
     def __init__(self, op: str, type: str, args: tuple = (), low=None, high=None):
         self.op, self.type, self.args, self.name = op, type, args, None

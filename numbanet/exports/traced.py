@@ -59,5 +59,3 @@ def program_of(model, rounds: bool = False) -> Program:
     body = without_unused([*tracer.declared, *tracer.block])
     stored = [array for array in tracer.arrays if array.is_stored]
     return Program(inputs.length, outputs.length, stored, body)
-
-

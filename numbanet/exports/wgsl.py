@@ -61,8 +61,11 @@ KINDS = {
 }
 
 
+TYPES = {F32: "f32", I32: "i32", U32: "u32", BOOL: "bool"}
+
+
 class WgslPrinter(Printer):
-    types = {F32: "f32", I32: "i32", U32: "u32", BOOL: "bool"}
+    types = TYPES
     endless = "loop {"
 
     def parameter(self, index: Value) -> str:
@@ -115,7 +118,9 @@ class WgslPrinter(Printer):
         type = loop.variable.type
         start, stop = self.text(loop.start), self.text(loop.stop)
         step = self.integer_literal(type, loop.step)
-        return f"for (var {name}: {self.types[type]} = {start}; {name} < {stop}; {name} += {step}) {{"
+        return (
+            f"for (var {name}: {self.types[type]} = {start}; {name} < {stop}; {name} += {step}) {{"
+        )
 
 
 def wgsl_module(program: Program, packed: Packed, name: str, title: str) -> str:

@@ -38,7 +38,7 @@ def encoding_example(otype, k, seed=0):
     component = laws.create("encoding", otype, config, sizes)
     twin = naive.encoding({"otype": otype, **config}, sizes["n_dims"])
     params = np.random.default_rng(seed).normal(size=component.n_params)
-    return Example(component, None, params), lambda x, p: twin.forward(x, p)
+    return Example(component, None, params), twin.forward
 
 
 def network_example(config, n_inputs, n_outputs, network, seed=0):
@@ -52,7 +52,7 @@ def network_example(config, n_inputs, n_outputs, network, seed=0):
     n_params = EncodedNetwork(encoding.padded(width), component).n_params
     rng = np.random.default_rng(seed)
     params = rng.uniform(-1, 1, n_params) * 0.4
-    return Example(encoding, component, params), lambda x, p: twin.inference(x, p)
+    return Example(encoding, component, params), twin.inference
 
 
 def expected_of(twin, params, precision, x):

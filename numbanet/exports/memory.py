@@ -1,0 +1,212 @@
+"""Statements as they are written, and what is known of arrays and variables while they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numbanet.exports.arithmetic import Arithmetic, constant
+from numbanet.exports.program import (
+    BOOL,
+    F32,
+    F64,
+    I64,
+    U32,
+    Array,
+    Assign,
+    Declare,
+    Let,
+    Store,
+    Value,
+)  # fmt: skip
+from numbanet.exports.views import Untranslatable, View
+
+UNDEFINED = object()  # what a variable holds on ways on which it is not assigned
+
+
+class Memory(Arithmetic):
+    """The block that is being written, the arrays there are, and their contents where known."""
+
+    def __init__(self, rounds: bool = False):
+        self.rounds, self.rounded = rounds, {}
+        self.block: list = []
+        self.declared: list[Declare] = []  # variables that branches assign
+        self.arrays: list[Array] = []
+        self.contents: dict[Array, dict[int, Value]] = {}  # what is known of arrays
+        self.touched: set[Array] = set()
+        self.known: list[dict] = [{}]  # values by operation, of this block and those around it
+        self.arrays_may_exist = True
+
+    def emit(self, op, type, args, low=None, high=None) -> Value:
+        if type == F64:
+            raise Untranslatable("float64; write np.float32(...) around each Python float")
+        key = (
+            op,
+            type,
+            *(a.args if isinstance(a, Value) and a.is_constant else id(a) for a in args),
+        )
+        key = (*key, *(a.type for a in args if isinstance(a, Value)))
+        if op != "load":
+            for known in self.known:
+                if key in known:
+                    return known[key]
+        value = Value(op, type, args, low, high)
+        self.block.append(Let(value))
+        self.known[-1][key] = value
+        return value
+
+    def variable(self, type: str, low=None, high=None) -> Value:
+        return Value("variable", type, (), low, high)
+
+    def within(self, block: list, action) -> list:
+        """Let the action write to another block."""
+        before, self.block = self.block, block
+        self.known.append({})
+        try:
+            action()
+        finally:
+            self.block = before
+            self.known.pop()
+        return block
+
+    def truth(self, value) -> Value:
+        if not isinstance(value, Value):
+            return constant(BOOL, bool(value))
+        return self.cast(value, BOOL)
+
+    def new_array(self, length: int) -> View:
+        array = Array(f"a{len(self.arrays)}", length)
+        self.arrays.append(array)
+        self.contents[array] = {}
+        return View(array, constant(I64, 0), constant(I64, length))
+
+    def load(self, view: View, index: Value) -> Value:
+        """Element of a view, as a number of the view's type."""
+        place = self.binary("add", I64, self.cast(view.first, I64), self.cast(index, I64))
+        if view.array is None:
+            low = self.cast(place, U32)
+            return self.emit("parameter", F32, (low,))
+        array = view.array
+        if place.is_constant and not 0 <= place.value < array.length:
+            raise Untranslatable(f"index {place.value} of an array of {array.length} numbers")
+        if array.name == "x" and place.is_constant:
+            value = self.emit("input", F32, (self.cast(place, U32),))
+        elif place.is_constant and not array.is_stored:
+            value = self.contents[array].get(place.value)
+            if value is None:  # never written: any number will do
+                value = constant(F32, 0.0)
+        else:
+            self.store_contents(array)
+            self.touched.add(array)
+            value = self.emit("load", array.type, (array, self.cast(place, U32)))
+        return self.as_type(value, view.type)
+
+    def as_type(self, value: Value, type: str) -> Value:
+        if value.type == type:
+            return value
+        return self.float_bits(value) if type == U32 else self.bits_to_float(value)
+
+    def store(self, view: View, index: Value, value: Value) -> None:
+        array = view.array
+        if array is None or array.name == "x":
+            raise Untranslatable("a forward pass that writes to its inputs or parameters")
+        place = self.binary("add", I64, self.cast(view.first, I64), self.cast(index, I64))
+        if place.is_constant and not 0 <= place.value < array.length:
+            raise Untranslatable(f"index {place.value} of an array of {array.length} numbers")
+        self.touched.add(array)
+        if place.is_constant and not array.is_stored:
+            self.contents[array][place.value] = value
+            return
+        self.store_contents(array)
+        value = self.as_type(value, array.type)
+        self.block.append(Store(array, self.cast(place, U32), value))
+
+    def store_contents(self, array: Array) -> None:
+        """Make an array one that exists."""
+        if array.is_stored or array.name == "x":
+            return
+        if not self.arrays_may_exist:
+            raise Untranslatable("an index that is known only at run time")
+        array.is_stored = True
+        contents, self.contents[array] = self.contents[array], {}
+        if contents and all(value.type == U32 for value in contents.values()):
+            array.type = U32
+        for place, value in contents.items():
+            stored = self.as_type(value, array.type)
+            self.block.append(Store(array, constant(U32, place), stored))
+
+    def store_anyway(self, array: Array) -> None:
+        """Write what is known of an array, also where arrays do not exist."""
+        for place, value in self.contents[array].items():
+            self.block.append(Store(array, constant(U32, place), value))
+
+    def snapshot(self):
+        return {array: dict(values) for array, values in self.contents.items()}
+
+    def state(self):
+        return self.snapshot(), [(array, array.is_stored, array.type) for array in self.arrays]
+
+    def restore(self, state):
+        contents, kinds = state
+        self.contents = {array: dict(values) for array, values in contents.items()}
+        self.arrays = [array for array, *_ in kinds]
+        for array, is_stored, type in kinds:
+            array.is_stored, array.type = is_stored, type
+
+    def merged(self, found: list[tuple[list, Any]]) -> Any:
+        """One value for what several ways through the program have left; assigned at their ends."""
+        values = [value for _, value in found]
+        first = values[0]
+        if all(value is first for value in values):
+            return first
+        if len({type(value) for value in values}) != 1:
+            raise Untranslatable("values of different kinds that depend on a condition")
+        if any(value is UNDEFINED for value in values):
+            return UNDEFINED
+        if isinstance(first, tuple) and not isinstance(first, View):
+            columns = zip(*values, strict=True)
+            blocks = [block for block, _ in found]
+            members = [self.merged(list(zip(blocks, each, strict=True))) for each in columns]
+            return type(first)(*members) if hasattr(first, "_fields") else tuple(members)
+        if not isinstance(first, Value):
+            if all(value == first for value in values):
+                return first
+            raise Untranslatable("arrays or functions that depend on a condition")
+        if all(v.is_constant and v.args == first.args and v.type == first.type for v in values):
+            return first
+        variable = self.variable(first.type, *found_bounds(values))
+        for block, value in found:
+            block.append(Assign(variable, value))
+        self.declared.append(Declare(variable))
+        return variable
+
+    def join_arrays(self, before, states) -> None:
+        """What arrays hold after both ways."""
+        (then, one), (otherwise, other) = states
+        self.contents = {}
+        for array in before:
+            a, b = one[array], other[array]
+            if array.is_stored:  # in one way or both: the other one stores what it knows
+                for body, known in ((then, a), (otherwise, b)):
+                    for place, value in known.items():
+                        body.append(Store(array, constant(U32, place), value))
+                self.contents[array] = {}
+                continue
+            merged = {}
+            for place in sorted(a.keys() | b.keys()):
+                x, y = a.get(place), b.get(place)
+                missing = constant((x or y).type, 0)  # never written: any number will do
+                merged[place] = self.merged([(then, x or missing), (otherwise, y or missing)])
+            self.contents[array] = merged
+
+
+def found_bounds(values) -> tuple:
+    """What bounds all of them, if they are integers."""
+    if values[0].low is None:
+        return None, None
+    return min(value.low for value in values), max(value.high for value in values)
+
+
+def identity(operand):
+    """What two operands share if they are the same."""
+    is_constant = isinstance(operand, Value) and operand.is_constant
+    return (operand.type, *operand.args) if is_constant else id(operand)
