@@ -14,6 +14,7 @@ from numbanet import optimizers as _optimizers  # noqa: F401
 from numbanet.array_types import Array, ArrayLike
 from numbanet.config import load_config
 from numbanet.create import create_from_config, create_loss, create_optimizer, load
+from numbanet.exports import export
 from numbanet.inline_compiler import DeviceCodeError
 from numbanet.loss_value import Loss
 from numbanet.many import ManyModels, create_many
@@ -64,6 +65,7 @@ __all__ = [
     "create_network",
     "create_network_with_input_encoding",
     "create_optimizer",
+    "export",
     "from_matrices",
     "load",
     "load_config",

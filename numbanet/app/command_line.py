@@ -206,6 +206,30 @@ def compile_for_cpu(arguments: argparse.Namespace, output: Output) -> None:
     compile_for_cpu(chosen_config(arguments), *sizes, arguments.torch, output)
 
 
+def run_export(arguments: argparse.Namespace, output: Output) -> int:
+    import numbanet
+
+    try:
+        model = numbanet.load(arguments.model, device="cpu")
+        files = numbanet.export(
+            model,
+            arguments.output,
+            arguments.to,
+            precision=arguments.precision,
+            name=arguments.name,
+            embed=not arguments.separate,
+            view=arguments.view,
+        )
+    except ModuleNotFoundError as error:
+        raise UsageError(f'missing: {error.name}; pip install "numbanet[export]"') from error
+    except ValueError as error:
+        raise AppError(str(error)) from error
+    sizes = {file: Path(file).stat().st_size for file in files}
+    output.say("\n".join(f"wrote {file}, {size:,} bytes" for file, size in sizes.items()))
+    output.result({"files": sizes})
+    return 0
+
+
 def run_cache(arguments: argparse.Namespace, output: Output) -> int:
     from numbanet.app import kernel_files
 
@@ -270,6 +294,7 @@ def run_completion(arguments: argparse.Namespace, output: Output) -> int:
 COMMANDS = {
     "learn-image": (commands.LEARN_IMAGE, run_learn_image),
     "compile": (commands.COMPILE, run_compile),
+    "export": (commands.EXPORT, run_export),
     "config": (commands.CONFIG, run_config),
     "cache": (commands.CACHE, run_cache),
     "doctor": (commands.DOCTOR, run_doctor),

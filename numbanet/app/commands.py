@@ -163,6 +163,39 @@ COMPILE = Command(
 )
 
 
+EXPORT = Command(
+    help="write a trained model as C, WGSL, GLSL, ONNX or one HTML file",
+    description="Write the model of a snapshot as a program that needs no Python: a C99 header, a "
+    "function of WGSL or GLSL ES 3.00 with a file of parameters, an ONNX graph, or an HTML file "
+    "that shows the model.",
+    epilog="examples: numbanet export model.safetensors model.h; numbanet export "
+    "snapshot.safetensors --to html --precision int8 photo.html",
+    arguments={
+        "model": {"metavar": "MODEL", "help": "a snapshot, such as learn-image writes"},
+        "output": {"metavar": "OUTPUT", "help": "the file to write; its ending tells the language"},
+        "--to": {
+            "choices": ("c", "wgsl", "glsl", "onnx", "html"),
+            "help": "the language (default: .h, .wgsl, .glsl, .onnx or .html of OUTPUT)",
+        },
+        "--precision": {
+            "default": "float32",
+            "choices": ("float32", "float16", "int8"),
+            "help": "that the parameters are rounded to (default: float32)",
+        },
+        "--name": {"help": "begins every name in the program (default: from OUTPUT)"},
+        "--separate": {
+            "action": "store_true",
+            "help": "leave the parameters of a C header in a file beside it",
+        },
+        "--view": {
+            "default": "auto",
+            "choices": ("auto", "image", "surface", "volume", "field"),
+            "help": "what an HTML file shows (default: by the numbers of inputs and outputs)",
+        },
+    },
+)
+
+
 CACHE = Command(
     help="show or clear the cache of compiled kernels",
     description="Show where compiled kernels are kept and how much they take, or remove them; "

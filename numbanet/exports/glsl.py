@@ -51,6 +51,11 @@ class GlslPrinter(Printer):
             return "(-2147483647 - 1)"
         return str(number) if number >= 0 else f"({number})"
 
+    def infix(self, value, sign):
+        if value.type == BOOL and value.args[0].type == BOOL:
+            sign = {"and": "&&", "or": "||", "xor": "^^"}.get(value.op, sign)
+        return super().infix(value, sign)
+
     def function(self, value):
         args = [self.text(arg) for arg in value.args]
         op = value.op

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MOST_HALF = 65504.0  # the largest float16
 PRECISIONS = ("float32", "float16", "int8")
 BLOCK = 64  # int8 numbers with one scale
 LARGEST = 127  # of an int8 number, on both sides
@@ -50,7 +51,7 @@ def packed(params: np.ndarray, precision: str) -> Packed:
         return Packed(precision, params)
     if precision == "float16":
         largest = float(np.abs(params).max(initial=0))
-        if largest > np.finfo(np.float16).max:
+        if largest > MOST_HALF:
             raise ValueError(
                 f"float16 ends at 65504, and a parameter is {largest:.6g}; use float32"
             )
