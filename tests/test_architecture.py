@@ -51,7 +51,7 @@ LAYERS = (
     ("trainer_names", "trainer_settings"),
     ("trainer",),
     ("trainable_model",),
-    ("create", "tcnn_snapshot"),
+    ("create", "exports", "tcnn_snapshot"),
     ("many",),
     ("params_file",),
     ("torch",),

@@ -16,6 +16,7 @@ import numbanet
 
 ELSEWHERE = {  # pages whose code other tests run, more closely
     "device_functions.md": "tests/cuda/test_device_functions_page.py",
+    "export.md": "tests/exports/test_page.py",
     "extending.md": "tests/test_extending.py",
 }
 NEEDS_TORCH = {"from_tinycudann.ipynb"}  # of notebooks, which have no commands

@@ -207,26 +207,9 @@ def compile_for_cpu(arguments: argparse.Namespace, output: Output) -> None:
 
 
 def run_export(arguments: argparse.Namespace, output: Output) -> int:
-    import numbanet
+    from numbanet.app.export_command import export_snapshot
 
-    try:
-        model = numbanet.load(arguments.model, device="cpu")
-        files = numbanet.export(
-            model,
-            arguments.output,
-            arguments.to,
-            precision=arguments.precision,
-            name=arguments.name,
-            embed=not arguments.separate,
-            view=arguments.view,
-        )
-    except ModuleNotFoundError as error:
-        raise UsageError(f'missing: {error.name}; pip install "numbanet[export]"') from error
-    except ValueError as error:
-        raise AppError(str(error)) from error
-    sizes = {file: Path(file).stat().st_size for file in files}
-    output.say("\n".join(f"wrote {file}, {size:,} bytes" for file, size in sizes.items()))
-    output.result({"files": sizes})
+    export_snapshot(arguments, output)
     return 0
 
 

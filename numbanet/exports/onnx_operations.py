@@ -3,6 +3,7 @@
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from numbanet.exports import onnx_bits
 from numbanet.exports.program import (
     BOOL,
     F32,
@@ -40,7 +41,6 @@ UNARY = {
 TYPES = {F32: np.float32, BOOL: np.bool_, **dict.fromkeys((U32, I32, U64, I64), np.int64)}
 MASK = 0xFFFFFFFF
 MOST, LEAST = 2**63 - 1, -(2**63)  # of int64, which stands for uint64 too: the bits are the same
-EXPONENTS = np.array([0.0, *(2.0 ** (k - 127) for k in range(1, 255)), np.inf]).astype(np.float32)
 MOST_ROUNDS = 64  # of a loop whose end is known only at run time
 
 
@@ -169,7 +169,7 @@ class Operations:
         if op == "select":
             return self.add("Where", *map(self.name, args))
         if op in ("float_to_bits", "bits_to_float"):
-            return getattr(self, op)(self.name(args[0]))
+            return onnx_bits.BITS[op](self, self.name(args[0]))
         if op in ("shl", "shr"):
             return self.shifted(value)
         if op == "mulhi":
@@ -260,42 +260,6 @@ class Operations:
         half = self.number(2**31)  # division rounds towards zero
         positive = self.add("Div", self.add("Add", name, half), factor)
         return self.add("Sub", positive, self.add("Div", half, factor))
-
-    def bits_to_float(self, bits: str) -> str:
-        """The float32 with these bits, from its sign, exponent and fraction."""
-        exponent = self.add(
-            "BitwiseAnd", self.add("Div", bits, self.number(2**23)), self.number(255)
-        )
-        fraction = self.add("BitwiseAnd", bits, self.number(2**23 - 1))
-        is_negative = self.add("GreaterOrEqual", bits, self.number(2**31))
-        fraction = self.add("Cast", fraction, to=TensorProto.FLOAT)
-        part = self.add("Mul", fraction, self.number(2.0**-23, np.float32))
-        size = self.add(
-            "Mul",
-            self.add("Add", part, self.number(1, np.float32)),
-            self.add("Gather", self.constant(EXPONENTS), exponent),
-        )
-        return self.add("Where", is_negative, self.add("Neg", size), size)
-
-    def float_to_bits(self, name: str) -> str:
-        """The bits of a float32 that is a normal number or zero."""
-        size = self.add("Abs", name)
-        axis = self.constant(np.array([-1], np.int64))
-        reached = self.add(
-            "GreaterOrEqual", self.add("Unsqueeze", size, axis), self.constant(EXPONENTS[1:255])
-        )
-        counted = self.add("Cast", reached, to=TensorProto.INT64)
-        exponent = self.add("ReduceSum", counted, axis, keepdims=0)
-        is_zero = self.add("Equal", exponent, self.number(0))
-        unit = self.add("Gather", self.constant(EXPONENTS), exponent)
-        safe = self.add("Where", is_zero, self.number(1, np.float32), unit)
-        rest = self.add("Sub", self.add("Div", size, safe), self.number(1, np.float32))
-        scaled = self.add("Mul", rest, self.number(2.0**23, np.float32))
-        fraction = self.add("Cast", scaled, to=TensorProto.INT64)
-        bits = self.add("Add", self.add("Mul", exponent, self.number(2**23)), fraction)
-        bits = self.add("Where", is_zero, self.number(0), bits)
-        is_negative = self.add("Less", name, self.number(0, np.float32))
-        return self.add("Where", is_negative, self.add("Add", bits, self.number(2**31)), bits)
 
 
 def is_end(statement) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from numbanet.atomic_file import replace_file
-from numbanet.exports import FORMATS
 from numbanet.exports.c import c_header
+from numbanet.exports.export import FORMATS
 from numbanet.exports.glsl import glsl_function
 from numbanet.exports.packing import Packed, packed
 from numbanet.exports.traced import program_of
