@@ -21,6 +21,8 @@ import numbanet
 from emulator.device import EmulatedDevice
 from numbanet.cuda.driver.compile_only import CompileOnlyDevice
 from numbanet.cuda.memory.arrays import to_device
+from numbanet.cuda.memory.rooms import Rooms
+from numbanet.cuda.memory.slots import Slots
 from numbanet.cuda.target import CudaTarget
 from numbanet.registry import ConfigError
 from numbanet.snapshot import SnapshotError
@@ -70,19 +72,18 @@ MODELS = {
     "float32": Model(SMALL, precision="float32"),
     "random corners": Model(RANDOM),
     "before Hopper": Model({**SMALL, "n_features_per_level": 4}, fused=False, capability=(8, 6)),
-    "before Ampere": Model(SMALL, mlp("MLP", 16, 1), capability=TURING),
     "bfloat16": Model(COMPOSITE, n_inputs=5, precision="bfloat16", loss="RelativeL2Luminance"),
 }
 
 
-def drawn(n_multiprocessors, seed, capability=HOPPER):
-    device = EmulatedDevice(capability)
+def drawn(n_multiprocessors, seed, capability=HOPPER, **options):
+    device = EmulatedDevice(capability, **options)
     device.n_multiprocessors = n_multiprocessors
     device.order = np.random.default_rng(seed)
     return device
 
 
-def trained(model, n_multiprocessors, seed, deterministic=True, n=300):
+def trained(model, n_multiprocessors, seed, deterministic=True, n=260):
     """What runs leave behind: losses, gradients of inputs and parameters, parameters.
 
     Of n samples, of one and of none.
@@ -122,6 +123,20 @@ def test_the_default_depends_on_the_order(name):
     assert bits(trained(MODELS[name], 4, 0, False)) != bits(trained(MODELS[name], 1, 1, False))
 
 
+@pytest.mark.parametrize(("n_slots", "n"), [(1, 1), (5, 33), (150, 40)])
+def test_slots_are_added_up(n_slots, n):
+    device = drawn(4, 0, racecheck="global")
+    slots, values = Slots(device, Rooms(device)), np.random.default_rng(0)
+    numbers = np.float32(values.normal(size=(n_slots, n)))
+    address = slots.zeros(n_slots, n)
+    assert not device.memory.view(address, np.float32, numbers.size).any()
+    device.copy_to_device(address, numbers)
+    gradients = to_device(np.ones(n + 2, np.float32), device)
+    slots.add_to(gradients.address + 4, n_slots, n)
+    np.testing.assert_allclose(gradients.numpy()[1:-1], 1 + np.float64(numbers).sum(0), atol=1e-4)
+    assert np.array_equal(gradients.numpy()[[0, -1]], [1, 1])
+
+
 # The sums of an encoding's parameters
 
 
@@ -131,7 +146,7 @@ class OnDevice:
     def __init__(self, otype, config, sizes, precision="float32", seed=0):
         self.encoding = laws.create("encoding", otype, config, sizes)
         self.twin = naive.encoding({"otype": otype, **config}, **sizes)
-        self.target = CudaTarget(drawn(4, seed), precision)
+        self.target = CudaTarget(drawn(4, seed, racecheck="global"), precision)
         self.engine = self.target.encoding_engine(self.encoding)
         self.engine.deterministic = True
         self.values = np.random.default_rng(1).normal(size=self.encoding.n_params)
