@@ -113,12 +113,13 @@ def run_everything(model: numbanet.TrainableModel, n: int) -> None:
 
 
 def train_once(model: numbanet.TrainableModel, n: int) -> None:
-    """Ask for a training step with a batch of n."""
+    """Ask for a training step, and inference, with a batch of n."""
     target = model.network.target
     inputs, outputs = (
         target.empty(n, k) for k in (model.network.n_input_dims, model.network.n_output_dims)
     )
     model.trainer.training_step(inputs, outputs)
+    model(inputs)
 
 
 def check_cache() -> None:

@@ -18,6 +18,8 @@ from numbanet.engine import Batch, Gradients, LossSums, Service
 from numbanet.losses.base import AbstractLoss
 from numbanet.storage.views import FLOAT_BYTES
 
+SLAB = 1 << 19  # samples of an inference whose features are looked up before
+
 
 class CudaEngine:
     """Queues passes: as one kernel where they can be fused, or two, or as a chain of kernels.
@@ -109,10 +111,12 @@ class CudaEngine:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Samples of a batch from which on other kernels serve a training step."""
+        """Samples of a batch from which on other kernels serve a training step, or inference."""
         if self.deterministic or self.tables is None or self._for_training(1) is self.chain:
             return ()
-        return (self.tables.fewest,)
+        fewest, given = self.tables.fewest, self.tables.given
+        of_given = (self.tables.fewest_given, self.tables.fewest_inferred) if given else ()
+        return tuple(sorted({fewest, *(max(fewest, each) for each in of_given)}))
 
     def _chain(self, what: str) -> Chain:
         if self._required:
@@ -129,8 +133,24 @@ class CudaEngine:
         serving = self._for_inference(n)
         if outputs is None:
             outputs = empty((n, self.model.network.n_output_dims), "f4", self._device)
-        serving.inference(inputs, params, outputs)
+        if serving is self.fused and self.tables is not None and n >= self.tables.fewest_inferred:
+            self._inference_of_given(inputs, params, outputs)
+        else:
+            serving.inference(inputs, params, outputs)
         return outputs
+
+    def _inference_of_given(
+        self, inputs: DeviceArray, params: DeviceArray, outputs: DeviceArray
+    ) -> None:
+        """In slabs, whose features the second-level cache holds."""
+        n, encoding_params = inputs.shape[0], self.workspace.encoding_params(params)
+        for first in range(0, n, SLAB):
+            x, y = inputs, outputs
+            if n > SLAB:
+                rows = slice(first, first + SLAB)
+                x, y = inputs[rows], outputs[rows]
+            kept = self.tables.look_up(x.address, x.shape[0], encoding_params)
+            self.fused.inference(x, params, y, kept)
 
     @exclusive
     def forward_backward(
@@ -155,13 +175,16 @@ class CudaEngine:
             if gradients is not None and gradients.in_halves:
                 self.workspace.collect(gradients)
         else:
-            n_sums = serving.forward_backward(*given, tables.keep(n))
             own, inputs = self.workspace, batch.inputs.address
-            to = own.float_gradients(gradients)
-            if tables is self.tables:
-                tables(inputs, n, to, own.unscaled, not overwrite)
+            to, encoding_params = own.float_gradients(gradients), own.encoding_params(params)
+            if tables is not self.tables:
+                n_sums = serving.forward_backward(*given, tables.keep(n))
+                tables(inputs, n, encoding_params, to)
             else:
-                tables(inputs, n, own.encoding_params(params), to)
+                gives = n >= tables.fewest_given
+                kept = tables.give(inputs, n, encoding_params) if gives else tables.keep(n)
+                n_sums = serving.forward_backward(*given, kept)
+                tables(inputs, n, kept, to, own.unscaled, not overwrite)
         noted = None if tables is None or tables is not self.tables else tables.noted
         sums = self.workspace.partial_sums(n_sums)
         return LossSums(sums, n_sums, self.workspace.n_elements(batch), noted)

@@ -79,13 +79,19 @@ class FusedLayout:
 
     @cached_property
     def rows(self) -> tuple[int, ...]:
-        """Where the rows of the features begin, of the hidden layers, of the output, and the end.
+        """Where the rows of the features begin, of the hidden layers, of the output, and what is
+        noted; and the end.
 
         Gradients replace the values that they are of.
         """
         pitches = self.pitches if self.trains else self.pitches[:1]
         sizes = [self.n_threads * pitch for pitch in pitches]
-        return tuple(accumulate(sizes, initial=self.weights_bytes))
+        return tuple(accumulate((*sizes, self.noted_bytes), initial=self.weights_bytes))
+
+    @property
+    def noted_bytes(self) -> int:
+        """For the largest gradient of each pair of features, where tables may ask for these."""
+        return 2 * self.widths[0] if self.trains and self.model.encoding.n_params else 0
 
     @property
     def shared_bytes(self) -> int:

@@ -89,21 +89,27 @@ def encode(encoding: AbstractEncoding, precision: str):
     return encode
 
 
-@cache
-def encode_in_words(encoding: AbstractEncoding, precision: str):
-    """Device function (x, params, words): the features of a sample, two in a word.
-
-    x are its inputs, params is the address of the encoding's parameters; all lanes of a warp call
-    it. Where an input is not finite, the first word is NaN, which is enough for a network. Features
-    are kept as pairs of halves as soon as both are there, so that few registers are in use; those
-    with odd places are kept as floats.
-    """
-    n, vector, constants = encoding.n_outputs, VECTORS[precision], encoding.constants
-    n_words, to_pair = n // 2, TO_PAIR[precision]
-    in_pairs = all(
+def in_pairs_of(encoding: AbstractEncoding) -> bool:
+    """Whether all partitions begin and end between pairs of features."""
+    return all(
         part.first_column % 2 == 0 and part.encoding.partition_width % 2 == 0
         for part in encoding.parts
     )
+
+
+@cache
+def encode_in_words(encoding: AbstractEncoding, precision: str, given: tuple[int, ...] = ()):
+    """Device function (x, params, words): the features of a sample, two in a word.
+
+    x are its inputs, params is the address of the encoding's parameters; all lanes of a warp call
+    it. Partitions whose words are given are left out, where all features are in pairs. Where an
+    input is not finite, the first word is NaN, which is enough for a network. Features are kept as
+    pairs of halves as soon as both are there, so that few registers are in use; those with odd
+    places are kept as floats.
+    """
+    n, vector, constants = encoding.n_outputs, VECTORS[precision], encoding.constants
+    n_words, to_pair = n // 2, TO_PAIR[precision]
+    in_pairs = in_pairs_of(encoding)
     n_floats, n_constants = 1 if in_pairs else n, len(constants)
     columns = tuple((first, stop) for first, stop, _ in constants) or ((0, 0),)
     values = tuple(np.float32(value) for *_, value in constants) or (ZERO,)
@@ -121,10 +127,13 @@ def encode_in_words(encoding: AbstractEncoding, precision: str):
         n_pairs = width // 2
         has_pairs = in_pairs and precision in part.encoding.partition_forward_pairs
         forward_pairs = part.encoding.partition_forward_pairs.get(precision, nothing)
+        is_given = tuple((first_column + k * width) // 2 in given for k in range(n_partitions))
 
         @device
         def encode_partition(partition, x, params, y, words):
             first = first_column + partition * width
+            if is_given[partition]:
+                return
             if has_pairs:
                 forward_pairs(partition, x, params, words[first // 2 : first // 2 + n_pairs])
             elif in_pairs:

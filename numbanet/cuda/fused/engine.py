@@ -10,7 +10,7 @@ from numbanet.cuda.fused.training import training_kernel
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.launch.threads import WARP
 from numbanet.cuda.memory.arrays import DeviceArray, address_of
-from numbanet.cuda.memory.workspace import Kept, Workspace
+from numbanet.cuda.memory.workspace import Kept, PassOptions, Workspace
 from numbanet.engine import Batch, Gradients
 from numbanet.losses.base import AbstractLoss
 from numbanet.storage.views import STORAGES
@@ -51,19 +51,29 @@ class Fused:
         most = shape.n_started * self._workspace.n_multiprocessors
         return min(-(-n // shape.layout.group_threads), most)
 
-    def inference(self, inputs: DeviceArray, params: DeviceArray, outputs: DeviceArray) -> None:
-        """As Chain.inference."""
+    def inference(
+        self,
+        inputs: DeviceArray,
+        params: DeviceArray,
+        outputs: DeviceArray,
+        kept: Kept | None = None,
+    ) -> None:
+        """As Chain.inference; features that are given are read from what was kept."""
         own, shape, n = self._workspace, self.inference_shape, inputs.shape[0]
-        kernel = self._kernels.get(outputs.dtype)
+        key = outputs.dtype if kept is None else (outputs.dtype, kept.given)
+        kernel = self._kernels.get(key)
         if kernel is None:
+            given = (
+                PassOptions() if kept is None else PassOptions(kept=kept.pairs, given=kept.given)
+            )
             storage = STORAGES[outputs.dtype]
             kernel = self._kernel(
-                outputs.dtype,
-                lambda: inference_kernel(shape.layout, own.precision, storage),
+                key,
+                lambda: inference_kernel(shape.layout, own.precision, storage, given),
                 shape,
             )
         addresses = params.address, own.encoding_params(params), outputs.address
-        kernel(self._grid(shape, n), inputs.address, n, *addresses)
+        kernel(self._grid(shape, n), inputs.address, n, *addresses, kept.address if kept else 0)
 
     def forward_backward(
         self,
@@ -96,7 +106,7 @@ class Fused:
             grid,
             *(batch.inputs.address, n, params.address, own.encoding_params(params)),
             *map(address_of, (batch.targets, batch.pdf, batch.external_dl_dy)),
-            *(own.scale(batch), own.unscaled, to, scatter, factor),
+            *(own.scale(batch), own.unscaled, to, scatter, factor, kept.largest if kept else 0),
             *(own.partial_sums(n_sums).address, address_of(dl_dinput)),
             n_params if has_slots else 0,
         )

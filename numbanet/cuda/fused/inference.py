@@ -9,14 +9,13 @@ from functools import cache
 
 import numpy as np
 
+from numbanet.cuda.block.keep import load_given
 from numbanet.cuda.block.layout import FRAGMENTS, FusedLayout
 from numbanet.cuda.block.network import (
     forward,
 )
 from numbanet.cuda.block.outputs import beyond, first_output, for_each_output
-from numbanet.cuda.block.samples import (
-    encode,
-)
+from numbanet.cuda.block.samples import encode_in_words, store_pairs
 from numbanet.cuda.block.weights import end_turns, load_weights
 from numbanet.cuda.launch.rows import read_row
 from numbanet.cuda.launch.threads import (
@@ -26,11 +25,13 @@ from numbanet.cuda.launch.threads import (
     thread_index,
 )
 from numbanet.cuda.launch.types import Address, UInt
+from numbanet.cuda.memory.workspace import PassOptions
 from numbanet.device import (
     device,
     lane_number,
     local_array,
     nothing,
+    uint32_view,
     unrolled,
 )
 from numbanet.storage.access import store, store_pair
@@ -39,33 +40,46 @@ from numbanet.tiles.fragments import ROWS
 from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
 
 LANES, LOG2_LANES = np.uint32(32), np.uint32(5)
+NOTHING = PassOptions()
 
 
 @cache
-def features_of_lane(layout: FusedLayout, precision: str):
-    """Device function (inputs, i, n, params, address): write the features of sample i of n.
+def features_of_lane(layout: FusedLayout, precision: str, options: PassOptions):
+    """Device function (inputs, i, n, params, kept, address): write the features of sample i of n.
 
-    Beyond the last sample it is the last one again, whose results nobody writes.
+    Given ones are read from what was kept. Beyond the last sample others are those of the last one
+    again, whose results nobody writes.
     """
-    n_dims = layout.model.encoding.n_dims
-    encode_sample, read = encode(layout.model.encoding, precision), read_row(n_dims)
+    encoding, given = layout.model.encoding, options.given
+    n_dims, n_words = encoding.n_dims, encoding.n_outputs // 2
+    load = load_given(options.kept[0], given) if given else nothing
+    to_words, store_row = encode_in_words(encoding, precision, given), store_pairs(2 * n_words)
+    read = read_row(n_dims)
 
     @device
-    def features_of_lane(inputs, i, n, params, address):
+    def features_of_lane(inputs, i, n, params, kept, address):
         x, row = local_array(n_dims), min(i, n - 1)
+        words = uint32_view(local_array(n_words))
+        load(words, i, n, kept)
         read(inputs, row * n_dims, x)
-        encode_sample(x, params, address)
+        to_words(x, params, words)
+        store_row(address, words)
 
     return features_of_lane
 
 
 @cache
-def inference_kernel(layout: FusedLayout, precision: str, storage: str = "float32"):
-    """(inputs, n, weights, encoding's parameters, outputs); `storage` is that of the outputs."""
+def inference_kernel(
+    layout: FusedLayout, precision: str, storage: str = "float32", options: PassOptions = NOTHING
+):
+    """(inputs, n, weights, encoding's parameters, outputs, what is given).
+
+    `storage` is that of the outputs; of the options, what is given counts.
+    """
     network = layout.model.network
     n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
     act = network.activations[1].forward
-    load, source = load_weights(layout), features_of_lane(layout, precision)
+    load, source = load_weights(layout), features_of_lane(layout, precision, options)
     multiply, n_all_sums = forward(layout, precision, FRAGMENTS), FRAGMENTS * n_sums
     features_rows, pitch_0, tile_rows = layout.rows[0], layout.pitches[0], layout.n_threads
     end = end_turns(layout, network.n_hidden_layers + 1)
@@ -99,6 +113,7 @@ def inference_kernel(layout: FusedLayout, precision: str, storage: str = "float3
 
     def fused_inference(
         pinputs: Address, n: UInt, pweights: Address, pparams: Address, poutputs: Address,
+        pgiven: Address,
     ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
         load(thread, pweights, shared)
@@ -113,7 +128,7 @@ def inference_kernel(layout: FusedLayout, precision: str, storage: str = "float3
             first = warp * LANES
             row = first + lane
             address = shared + features_rows + row * pitch_0
-            source(pinputs, tile + row, n, pparams, address)
+            source(pinputs, tile + row, n, pparams, pgiven, address)
             warp_barrier()
             sums = local_array(n_all_sums)
             multiply(shared, first, lane, sums, pweights)

@@ -34,6 +34,7 @@ from numbanet.cuda.launch.threads import (
 from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.cuda.memory.slots import slot_address
 from numbanet.cuda.memory.workspace import PassOptions
+from numbanet.cuda.tables.largest import largest_of_block, note_in_block
 from numbanet.device import (
     ZERO,
     device,
@@ -99,6 +100,8 @@ def features_of_tile(
     back = take_back(encoding, precision, options, layout.n_private)
     is_private = sums_of_block is not None
     scale_of_sums = scale_of_warp(sums_of_block) if is_private else nothing
+    note = note_in_block(*options.kept, precision) if options.notes else nothing
+    noted_place = layout.rows[-2]
 
     @device
     def fragment(k, shared, warp, lane):
@@ -114,6 +117,7 @@ def features_of_tile(
         load_row(address, words)
         if is_private:
             scale = scale_of_sums(words, to.factor, n_bits, lane, shared)
+        note(words, lane, shared + noted_place)
         if i < n:
             noise = words[0] ^ (i * NOISE)
             back(words, i, i, n, given, to, Sums(gradients, (table, noise), scale))
@@ -127,19 +131,24 @@ def training_kernel(
     layout: FusedLayout, precision: str, loss: AbstractLoss | None, options: PassOptions
 ):
     """(inputs, n, weights, encoding's parameters, targets, pdf, given, scale, unscaled,
-    gradients, scatter, factor, partial sums, inputs' gradients, slot).
+    gradients, scatter, factor, largest, partial sums, inputs' gradients, slot).
 
     Weights' gradients are multiplied by `unscaled`, the encoding's by `factor`, and added; those of
     weights `slot` numbers apart for each group that has samples, in the order of their first. The
     inputs' are multiplied by `unscaled` and written. Those of kept features are written to
-    `scatter`, and the encoding's are left to others.
+    `scatter`, from where given ones are read before, and the largest ones to `largest`; then the
+    encoding's are left to others.
     """
     network, encoding = layout.model.network, layout.model.encoding
     param_gradients, is_private = options.param_gradients, False
-    load, source = load_weights(layout), features_of_lane(layout, precision)
+    load, source = load_weights(layout), features_of_lane(layout, precision, options)
     steps, flushes = steps_back(layout, precision, param_gradients)
     clear_sums = bits_of_numbers = flush_sums = nothing
     sums_of_block, private = None, layout.rows[-1]
+    clear_largest = bring_largest = nothing
+    notes, noted_place = options.notes, layout.rows[-2]
+    if notes:
+        clear_largest, bring_largest = largest_of_block(options.kept[1] - options.kept[0])
     if options.scatters(encoding) and layout.n_private > 0:
         is_private, sums_of_block = True, PrivateSums(layout, precision, options.storage)
         clear_sums, flush_sums = clear(sums_of_block), flush(sums_of_block)
@@ -165,10 +174,18 @@ def training_kernel(
             number = thread + block_index() * step
             sums[number >> LOG2_LANES] = of_warp
 
+    @device
+    def flush_block(thread, shared, pscatter, plargest):
+        if is_private or notes:
+            barrier()
+            flush_sums(thread, shared, pscatter)
+            bring_largest(thread, shared + noted_place, plargest)
+
     def fused_training(
         pinputs: Address, n: UInt, pweights: Address, pparams: Address, ptargets: Address,
         ppdf: Address, pgiven: Address, scale: Float, unscaled: Float, pgradients: Address,
-        pscatter: Address, factor: Float, psums: Address, pdl_dinput: Address, slot: UInt,
+        pscatter: Address, factor: Float, plargest: Address, psums: Address, pdl_dinput: Address,
+        slot: UInt,
     ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
         warp, lane = thread >> LOG2_LANES, thread & 31
@@ -176,6 +193,7 @@ def training_kernel(
         to = Destination(pdl_dinput, unscaled, factor)
         load(thread, pweights, shared)
         table = shared + private
+        clear_largest(thread, shared + noted_place)
         if is_private:
             clear_sums(thread, shared)
         dl_dweights, total = local_array(n_all_sums), local_array(1)
@@ -196,7 +214,7 @@ def training_kernel(
         has_tiles = tile + first_row < n
         while tile + first_row < n:
             i = tile + thread
-            source(pinputs, i, n, pparams, address)
+            source(pinputs, i, n, pparams, pscatter, address)
             warp_barrier()
             outputs(shared, warp, lane, tile, n, wanted, total)
             steps(shared, warp, lane, dl_dweights)
@@ -210,9 +228,7 @@ def training_kernel(
             number = np.uint32(block_index() + group * blocks_per_grid())
             mine = slot_address(pgradients, number, slot)
             flushes(warp, lane, dl_dweights, float_vector(mine, n_network_params))
-        if is_private:
-            barrier()
-            flush_sums(thread, shared, pscatter)
+        flush_block(thread, shared, pscatter, plargest)
         add_up_loss(psums, n, thread, lane, total[0])
 
     what = "training_to_inputs" if options.input_gradients else "training"

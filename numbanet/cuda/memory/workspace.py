@@ -17,11 +17,16 @@ LOSS_SCALES = {"float32": 1.0, "float16": 128.0, "bfloat16": 128.0}
 
 
 class Kept(NamedTuple):
-    """Pairs of features whose gradients a pass leaves to others to add up, and where."""
+    """Pairs of features whose gradients a pass leaves to others to add up, and where.
+
+    Of pairs that are given, the features themselves are there before.
+    """
 
     first: int
     stop: int
     address: int  # of a row of all samples, padded to a multiple of 4, for each pair
+    largest: int = 0  # address for the largest gradient of each pair, float32, of 0 before; or 0
+    given: tuple[int, ...] = ()
 
     @property
     def pairs(self) -> tuple[int, int]:
@@ -38,6 +43,8 @@ class PassOptions:
     storage: str = "float32"  # of the gradients of the encoding
     input_gradients: bool = False
     kept: tuple[int, int] | None = None  # see Kept.pairs
+    given: tuple[int, ...] = ()  # see Kept
+    notes: bool = False  # the largest gradients of what is kept
 
     def scatters(self, encoding: AbstractEncoding) -> bool:
         """Whether the gradients of its parameters are added up by the kernel."""
@@ -117,7 +124,7 @@ class Workspace:
             gradients is not None,
             self.precision if in_halves else "float32",
             dl_dinput is not None,
-            None if kept is None else kept.pairs,
+            *((None, (), False) if kept is None else (kept.pairs, kept.given, kept.largest != 0)),
         )
 
     def scale(self, batch: Batch) -> float:

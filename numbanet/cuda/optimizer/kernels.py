@@ -33,7 +33,7 @@ N_STEPS, N_SKIPPED, ARRIVED, RUNS, N_RESULTS = (np.uint32(k) for k in range(5))
 N_CONTROL = 8
 HISTORY = 4096  # results that are kept, each the bits of a loss and whether the step was skipped
 
-MOST_CHECKED = 3  # pieces of memory in which infinities are looked for
+MOST_CHECKED = 2  # pieces of memory in which infinities are looked for
 
 MAGNITUDE, INFINITY = 0x7FFFFFFF, np.uint32(0x7F800000)  # of the bits of a float32
 NOTHING, BIT = np.uint32(0), np.uint32(1)
@@ -76,29 +76,28 @@ def arrive(found, control):
 
 @cache
 def finish_kernel(optimizer: AbstractOptimizer):
-    """(inputs, n_inputs, gradients, n_gradients, others, n_others, partial_sums, n_sums, factor,
-    control, history, hyperparams, scalars, wants_step).
+    """(gradients, n_gradients, others, n_others, partial_sums, n_sums, factor, control, history,
+    hyperparams, scalars, wants_step).
 
-    All blocks look for inputs, gradients and others' largest ones that are infinite, or count as
-    such, or NaN. The last one to be done adds up the loss, writes it to the history, and decides
-    whether the step runs; for one that does, it counts it and computes its scalars.
+    All blocks look for gradients and others' largest ones that are infinite, or count as such, or
+    NaN, as those of the first matrix are where an input is. The last one to be done adds up the
+    loss, writes it to the history, and decides whether the step runs; for one that does, it counts
+    it and computes its scalars.
     """
     schedule = optimizer.schedule
     n_hyperparams, n_scalars = optimizer.n_hyperparams, optimizer.n_scalars
     least_bad = np.float32(optimizer.least_bad_gradient).view(np.uint32)
 
     def finish_step(
-        pinputs: Address, n_inputs: UInt, pgradients: Address, n_gradients: UInt,
-        pothers: Address, n_others: UInt, psums: Address, n_sums: UInt, factor: Float,
-        pcontrol: Address, phistory: Address, phyperparams: Address, pscalars: Address,
-        wants_step: UInt,
+        pgradients: Address, n_gradients: UInt, pothers: Address, n_others: UInt, psums: Address,
+        n_sums: UInt, factor: Float, pcontrol: Address, phistory: Address, phyperparams: Address,
+        pscalars: Address, wants_step: UInt,
     ):  # fmt: skip
         sums, control = float_vector(psums, n_sums), uint32_vector(pcontrol, N_CONTROL)
         history = uint32_vector(phistory, 2 * HISTORY)
         hyperparams = float_vector(phyperparams, n_hyperparams)
         scalars = float_vector(pscalars, n_scalars)
-        bad = has_beyond(INFINITY, pinputs, n_inputs)
-        bad |= has_beyond(least_bad, pgradients, n_gradients)
+        bad = has_beyond(least_bad, pgradients, n_gradients)
         bad |= has_beyond(least_bad, pothers, n_others)
         is_last, bad = arrive(bad, control)
         if not is_last or thread_index() >= WARP:

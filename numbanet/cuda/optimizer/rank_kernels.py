@@ -22,21 +22,19 @@ N_VOTES = 2  # numbers that a rank adds to a step
 
 @cache
 def vote_kernel(least_bad_gradient: float):
-    """(inputs, n_inputs, gradients, n_gradients, others, n_others, partial_sums, n_sums, factor,
-    control, votes): what a rank adds to the step of all.
+    """(gradients, n_gradients, others, n_others, partial_sums, n_sums, factor, control, votes):
+    what a rank adds to the step of all.
 
     That is its part of the loss, and infinity if something is not finite, else 0.
     """
     least_bad = np.float32(least_bad_gradient).view(np.uint32)
 
     def vote(
-        pinputs: Address, n_inputs: UInt, pgradients: Address, n_gradients: UInt,
-        pothers: Address, n_others: UInt, psums: Address, n_sums: UInt, factor: Float,
-        pcontrol: Address, pvotes: Address,
+        pgradients: Address, n_gradients: UInt, pothers: Address, n_others: UInt, psums: Address,
+        n_sums: UInt, factor: Float, pcontrol: Address, pvotes: Address,
     ):  # fmt: skip
         control, votes = uint32_vector(pcontrol, N_CONTROL), float_vector(pvotes, N_VOTES)
-        bad = has_beyond(INFINITY, pinputs, n_inputs)
-        bad |= has_beyond(least_bad, pgradients, n_gradients)
+        bad = has_beyond(least_bad, pgradients, n_gradients)
         bad |= has_beyond(least_bad, pothers, n_others)
         is_last, bad = arrive(bad, control)
         if not is_last or thread_index() >= WARP:

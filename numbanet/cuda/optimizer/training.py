@@ -181,9 +181,9 @@ class CudaTraining(AbstractTraining):
 
     def _queue(self, found, given, optimizer, overwrite, run_optimizer) -> None:
         """Queue the kernels of a step; whatever they need is there after the first time."""
-        batch, _, _, gradients, _ = given
+        gradients = given[3]
         sums = self._engine.forward_backward(*given, overwrite=overwrite)
-        self._finish(found, batch, gradients, sums, run_optimizer)
+        self._finish(found, gradients, sums, run_optimizer)
         if run_optimizer:
             step = self._optimize if optimizer.is_tame else self._try_to_optimize
             step(found, optimizer, gradients.flat)
@@ -208,15 +208,13 @@ class CudaTraining(AbstractTraining):
             self._device.copy(to, master + first * FLOAT_BYTES, (last - first) * FLOAT_BYTES)
 
     def _finish(
-        self, found: OptimizerKernels, batch: Batch, gradients: Gradients, loss: LossSums,
-        run_optimizer: bool,
-    ) -> None:  # fmt: skip
+        self, found: OptimizerKernels, gradients: Gradients, loss: LossSums, run_optimizer: bool
+    ) -> None:
         checked = ()
         if run_optimizer:
-            checked = batch.inputs, gradients.flat
+            checked = (gradients.flat,)
             if loss.noted is not None:
-                n_network = self._engine.model.network.n_params
-                checked = batch.inputs, gradients.flat[:n_network], loss.noted
+                checked = gradients.flat[: self._engine.model.network.n_params], loss.noted
         if self._over_ranks is not None:
             votes = self._over_ranks.vote(
                 found.vote, checked, loss, self._control.address,

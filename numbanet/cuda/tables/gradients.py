@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from numbanet.cuda.block.samples import in_pairs_of
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.memory.rooms import Rooms
 from numbanet.cuda.memory.workspace import Kept
-from numbanet.cuda.tables import largest, records, resident, sums
+from numbanet.cuda.tables import features, records, resident, sums
+from numbanet.cuda.tables.features import FeaturePlan
 from numbanet.cuda.tables.plan import TablePlan
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.networks.base import next_multiple
@@ -20,7 +22,10 @@ from numbanet.networks.base import next_multiple
 # Additions to memory that are saved, from which on this pays: so many, and more where bins, which
 # are written as a whole, have many parameters. Measured: docs/design/tables.md.
 FEWEST_REDUCTIONS, REDUCTIONS_PER_PARAM = 1 << 22, 0.6
+PIECE = 4  # words of a row, all of which are padded
 RECORD_BYTES = 512 << 20  # of memory for records, at most
+# Samples from which on it pays to look features up in shared memory: most of them, or some.
+FEWEST_MOST_GIVEN, FEWEST_GIVEN, NEVER = 1 << 16, 1 << 18, 1 << 62
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,11 @@ class TableGradients:
         self._options, self._rooms = (n_columns, first_word, precision), rooms
         self._kernels = {}
 
-    def _kernel(self, make: Callable, options, block: int, shared_bytes: int = 0) -> Kernel:
+    def _kernel(self, make: Callable, options, block: int, *sizes: int) -> Kernel:
+        """Sizes are the shared memory of a block, and the most registers of a thread."""
         if make not in self._kernels:
             function = make(self.plan, *options)
-            self._kernels[make] = Kernel(self._device, function, block, shared_bytes)
+            self._kernels[make] = Kernel(self._device, function, block, *sizes)
         return self._kernels[make]
 
     def __call__(self, this: Pass) -> None:
@@ -98,7 +104,7 @@ class TableGradients:
         n_jobs, slab = len(self.plan.binned), self._most_areas * of_block
         write = self._kernel(
             *(records.records_kernel, self._options),
-            *(records.N_THREADS, records.SHARED_BYTES),
+            *(records.N_THREADS, records.SHARED_BYTES, records.MOST_REGISTERS),
         )
         add_up = self._kernel(
             *(sums.sums_kernel, (self._first_word,), sums.N_THREADS),
@@ -133,6 +139,11 @@ class TableGradients:
             collect(grid, partial, gradients, *rest)
 
 
+def pitch_of(n: int) -> int:
+    """Words of a row of so many samples."""
+    return next_multiple(n, PIECE)
+
+
 class ModelTables:
     """The tables of all grids of a model, whose features' gradients a fused kernel keeps.
 
@@ -158,6 +169,16 @@ class ModelTables:
         self._device, self._precision = device, precision
         self._rooms = Rooms(device)
         most, n_dims = max_shared_bytes or device.max_shared_bytes, encoding.n_dims
+        plans = [FeaturePlan(part, most, precision) for part in parts]
+        self._n_dims = n_dims
+        self._features = [plan for plan in plans if plan.levels and in_pairs_of(encoding)]
+        self.given = tuple(word for plan in self._features for word in plan.words)
+        most_are_given = 2 * len(self.given) >= self._n_words
+        # Samples from which on features are given, and in inference.
+        self.fewest_given = FEWEST_MOST_GIVEN if most_are_given else FEWEST_GIVEN
+        self.fewest_inferred = FEWEST_GIVEN
+        if not self.given:
+            self.fewest_given = self.fewest_inferred = NEVER
         self.grids = [
             TableGradients(device, TablePlan(part, most), n_dims, first, precision, self._rooms)
             for part in parts
@@ -179,37 +200,60 @@ class ModelTables:
 
     def keep(self, n: int) -> Kept:
         """Which features' gradients of n samples are to be kept, and where."""
-        n_bytes = 4 * next_multiple(n, largest.PIECE) * self._n_words
-        return Kept(*self._kept, self._rooms("words", n_bytes))
+        self._device.zero(self._flags.address, self._flags.nbytes)
+        return Kept(*self._kept, self._room(n), self._flags.address)
+
+    def _room(self, n: int) -> int:
+        return self._rooms("words", 4 * pitch_of(n) * self._n_words)
+
+    def give(self, inputs: int, n: int, params: int) -> Kept:
+        """As `keep`, with the features of levels that are looked up in shared memory.
+
+        Inputs and the encoding's parameters are addresses.
+        """
+        kept = self.keep(n)
+        self._look_up(inputs, n, params, kept.address)
+        return kept._replace(given=self.given)
+
+    def look_up(self, inputs: int, n: int, params: int) -> Kept:
+        """As `give`, where no gradients are wanted."""
+        address = self._room(n)
+        self._look_up(inputs, n, params, address)
+        return Kept(*self._kept, address, 0, self.given)
+
+    def _look_up(self, inputs: int, n: int, params: int, address: int) -> None:
+        for grid, kernel in self._feature_kernels:
+            kernel(grid, inputs, n, params, address, pitch_of(n))
 
     @cached_property
-    def _largest(self) -> Kernel:
-        function = largest.largest_kernel(self._precision)
-        return Kernel(self._device, function, largest.BLOCK)
+    def _feature_kernels(self) -> list[tuple[tuple[int, int], Kernel]]:
+        found = []
+        for plan in self._features:
+            function = features.features_kernel(plan, self._n_dims, self._kept[0])
+            kernel = Kernel(self._device, function, features.N_THREADS, plan.shared_bytes)
+            found.append(((plan.n_slices, len(plan.levels)), kernel))
+        return found
 
     @cached_property
+    def _flags(self) -> DeviceArray:
+        """The largest gradient of each pair, which levels have second rounds, and `noted`."""
+        n_seconds = sum(len(each.plan.binned) for each in self.grids)
+        return empty((self._n_words + n_seconds + 1,), np.float32, self._device)
+
+    @property
     def noted(self) -> DeviceArray:
         """One float32: the size of the largest gradient of a pass, if it is large, or NaN."""
-        return empty((1,), np.float32, self._device)
+        return self._flags[-1:]
 
-    def __call__(self, inputs: int, n: int, gradients: int, factor: float, adds: bool) -> None:
+    def __call__(
+        self, inputs: int, n: int, kept: Kept, gradients: int, factor: float, adds: bool
+    ) -> None:
         """Add up what was kept; `gradients` is the address of the encoding's first one."""
-        words, pitch = self.keep(n).address, next_multiple(n, largest.PIECE)
-        n_zeroed = self._n_words + sum(len(each.plan.binned) for each in self.grids)
-        of_largest = self._rooms("largest", 4 * n_zeroed)
-        self._device.zero(of_largest, 4 * n_zeroed)
-        self._device.zero(self.noted.address, 4)
-        blocks = min(-(-n // (largest.BLOCK * largest.PIECE)), largest.BLOCKS)
-        self._largest((blocks, self._n_words), words, n, pitch, of_largest)
-        second = of_largest + 4 * self._n_words
+        second = kept.largest + 4 * self._n_words
+        of_batch = inputs, n, kept.address, pitch_of(n), kept.largest
         for grid in self.grids:
             to = gradients + 4 * grid.plan.part.first_param
-            grid(
-                Pass(
-                    *(inputs, n, words, pitch, of_largest, second, to, factor, adds),
-                    self.noted.address,
-                )
-            )
+            grid(Pass(*of_batch, second, to, factor, adds, self.noted.address))
             second += 4 * len(grid.plan.binned)
 
 

@@ -1,43 +1,84 @@
-"""The largest gradient of each pair of features in a batch."""
+"""The largest gradient of each pair of features in a batch, found where gradients are made."""
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
+from numba.types import uint32, void
 
-from numbanet.cuda.launch.threads import (
-    block_index_y,
-    n_threads,
-    thread_index,
-    thread_number,
-)
-from numbanet.cuda.launch.types import Address, UInt
-from numbanet.cuda.tables.units import magnitude_of_word, raise_word
-from numbanet.device import select
-from numbanet.tiles.instructions import load_words_from, warp_max
+from numbanet.cuda.tables.units import raise_word
+from numbanet.device import device, float_bits, local_array, uint32_view, unrolled
+from numbanet.storage.halves import TO_FLOATS
+from numbanet.tiles.instructions import access, load_word, store_word, warp_max
 
-BLOCK, BLOCKS = 256, 32  # threads, and blocks of a pair of features
-PIECE = 4  # words that are loaded at a time
+LANES = 32
+MAGNITUDES, LOW = 0x7FFF7FFF, 0xFFFF  # of two halves; of the first one
+
+# (address, word): a word of shared memory becomes this one, if it is larger.
+raise_shared_word = access("red.shared.max.u32 [$0], $1;", void, uint32, uint32)
 
 
 @cache
-def largest_kernel(precision: str):
-    """(words, n, pitch, largest): word (q, i) is at q * pitch + i; block y has word q."""
-    magnitude = magnitude_of_word(precision)
+def note_largest(first: int, stop: int, precision: str, raise_: Callable, address_type: type):
+    """Device function (words, lane, address): of words `first` to `stop` of a warp.
 
-    def largest_gradients(pwords: Address, n: UInt, pitch: UInt, plargest: Address):
-        q, i, step = block_index_y(), thread_number(), n_threads()
-        row = np.uint64(pwords + np.uint64(4) * np.uint64(q) * np.uint64(pitch))
-        n_pieces, largest = pitch >> 2, np.uint32(0)
-        while i < n_pieces:
-            piece = load_words_from(np.uint64(row + np.uint64(16) * np.uint64(i)))
-            first = 4 * i
-            for k in range(4):
-                known = first + k < n
-                largest = max(largest, magnitude(select(known, piece[k], np.uint32(0))))
-            i += step
-        of_warp = warp_max(largest)
-        if (thread_index() & 31) == 0:
-            raise_word(np.uint64(plargest + np.uint64(4) * np.uint64(q)), of_warp)
+    Their sizes, as float32, are brought to that address by `raise_`. The bits of halves without
+    sign are in the order of their sizes, those of infinities and NaN included.
+    """
+    n, to_floats = stop - first, TO_FLOATS[precision]
+    n_mine = -(-n // LANES)
 
-    largest_gradients.__qualname__ = f"largest_gradients_{precision}"
-    return largest_gradients
+    @device
+    def find(k, words, lane, mine):
+        halves = words[first + k] & MAGNITUDES
+        of_warp = warp_max(max(halves & LOW, halves >> 16))
+        if lane == k % LANES:
+            mine[k // LANES] = of_warp
+
+    @device
+    def bring(k, lane, mine, address):
+        word = lane + LANES * k
+        if word < n:
+            size, _ = to_floats(mine[k])
+            raise_(address + address_type(word * 4), float_bits(size))
+
+    @device
+    def note_largest(words, lane, address):
+        mine = uint32_view(local_array(n_mine))
+        for k in range(n_mine):
+            mine[k] = np.uint32(0)
+        unrolled(n, find, words, lane, mine)
+        unrolled(n_mine, bring, lane, mine, address)
+
+    return note_largest
+
+
+def note_in_block(first: int, stop: int, precision: str):
+    """As note_largest, in shared memory."""
+    return note_largest(first, stop, precision, raise_shared_word, np.uint32)
+
+
+def note_in_batch(first: int, stop: int, precision: str):
+    """As note_largest, in global memory."""
+    return note_largest(first, stop, precision, raise_word, np.uint64)
+
+
+@cache
+def largest_of_block(n: int):
+    """Device functions (thread, shared) and (thread, shared, address).
+
+    They clear n words of shared memory, and bring them to global memory.
+    """
+
+    @device
+    def clear(thread, shared):
+        if thread < n:
+            store_word(shared + thread * 4, np.uint32(0))
+
+    @device
+    def bring(thread, shared, address):
+        if thread < n:
+            place = thread * 4
+            raise_word(address + np.uint64(place), load_word(shared + place))
+
+    return clear, bring

@@ -29,6 +29,7 @@ from numbanet.cuda.tables.units import (
     raise_word,
 )
 from numbanet.device import ZERO, device, local_array, select, uint32_view, unrolled
+from numbanet.encodings.grid.edges import by_indexing, edge
 from numbanet.storage.halves import TO_FLOATS, floats_to_float16_pair
 from numbanet.storage.views import float_vector, uint32_vector
 from numbanet.tiles.instructions import (
@@ -46,6 +47,7 @@ ROUND = N_THREADS * PER_THREAD  # records of a block
 COUNTS, STARTS = 0, 4 * MOST_BINS  # in shared memory
 STAGE = -(-(STARTS + 4 * (MOST_BINS + 1)) // 16) * 16
 SHARED_BYTES = STAGE + 8 * ROUND
+MOST_REGISTERS = 64  # of a thread, so that a multiprocessor has two blocks
 HALF_BITS = 14  # the largest gradient becomes a half of so many bits, less than 2^15
 FLIPS_SHIFT, PLACE_SHIFT = 14, 19
 PLACES = 1 << 13  # along an edge
@@ -93,61 +95,77 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
         for job in plan.binned
     )
     first_dim, to_floats = np.uint32(part.first_dim), TO_FLOATS[precision]
-    level_constants, locate_, edge_ = grid.level_constants, grid.locate, grid.edge
+    level_constants, locate_ = grid.level_constants, grid.locate
     exponent_of, is_single = largest_exponent(1), n_features == 1
-    n_storage, n_places = 2 * PER_THREAD, PER_THREAD + 1
+    n_storage, n_places, n_coordinates = 2 * PER_THREAD, PER_THREAD + 1, n_passes * n_dims
     offset_at, n_offsets = offset_address(plan), plan.n_offsets
     most_bins = np.uint32(max(plan.n_offsets - 1, 1))
 
     @device
-    def make_record(k, p, group, place, values, known, to):
-        (level, cell, factors), (low, high), (turn, shared, words, places) = place, values, to
-        left, right, share = edge_(level, cell, factors, group * n_edges + k)
-        t, j = factors[1], p * n_edges + k
-        differs = left ^ right
-        flips_low_bits = (differs & (differs + 1)) == 0
-        by_flips = flips_low_bits & (differs < BIN)
-        same_bin = (left >> BIN_SHIFT) == (right >> BIN_SHIFT)
-        pair = by_flips | ((right == left + 1) & same_bin)
-        is_first = turn == 0
-        of_end = select(pair, np.float32(1), select(is_first, np.float32(1) - t, t))
-        entry = select(is_first, left, right)
-        flips = select(by_flips, bit_length(differs), NEXT)
-        along = np.uint32(min(np.int32(t * np.float32(PLACES)), np.int32(PLACES - 1)))
-        how = (flips << FLIPS_SHIFT) | (along << PLACE_SHIFT)
-        words[2 * j] = (entry & BIN_MASK) | select(pair, how, np.uint32(0))
-        share *= of_end
-        words[2 * j + 1] = floats_to_float16_pair(share * low, share * high)
-        places[j] = NO_PLACE
-        if known & (is_first | (not pair)):
-            owner = entry >> BIN_SHIFT
-            rank = count_up(shared + owner * 4, np.uint32(1))
-            places[j] = (owner << 16) | rank
-            if not pair:
-                places[PER_THREAD] = np.uint32(1)
-
-    @device
-    def make_records(p, source, level, to):
-        inputs, n, words, q, pitch, is_high, scale = source
-        thread = thread_index()
-        within = thread % of_pass + p * of_pass
-        i, group = block_index() * of_block + within, np.int64(thread // of_pass)
-        known = i < n
-        i = min(i, n - 1)
-        x, cell, factors = (
-            local_array(n_dims), uint32_view(local_array(n_dims)), local_array(n_factors),
-        )  # fmt: skip
+    def read_sample(p, first, n, inputs, words, x, read):
+        i = min(first + p * of_pass, n - 1)
         row = np.uint64(i) * np.uint64(n_columns) + np.uint64(first_dim)
         for d in range(n_dims):
-            x[d] = inputs[row + np.uint64(d)]
-        low, high = to_floats(words[np.uint64(q) * np.uint64(pitch) + np.uint64(i)])
-        if is_single:
-            low, high = select(is_high, high, low), ZERO
-        locate_(level, x, cell, factors)
-        unrolled(
-            n_edges, make_record, p, group, (level, cell, factors), (scale * low, scale * high),
-            known, to,
-        )  # fmt: skip
+            x[p * n_dims + d] = inputs[row + np.uint64(d)]
+        read[p] = words[i]
+
+    def maker(entry):  # of the records of a thread, for levels of one kind
+        edge_ = edge(n_dims, entry)
+
+        @device
+        def make_record(k, p, group, place, values, known, to):
+            (level, cell, factors), (low, high), (turn, shared, words, places) = place, values, to
+            left, right, share = edge_(level, cell, factors, group * n_edges + k)
+            t, j = factors[1], p * n_edges + k
+            differs = left ^ right
+            flips_low_bits = (differs & (differs + 1)) == 0
+            by_flips = flips_low_bits & (differs < BIN)
+            same_bin = (left >> BIN_SHIFT) == (right >> BIN_SHIFT)
+            pair = by_flips | ((right == left + 1) & same_bin)
+            is_first = turn == 0
+            of_end = select(pair, np.float32(1), select(is_first, np.float32(1) - t, t))
+            entry = select(is_first, left, right)
+            flips = select(by_flips, bit_length(differs), NEXT)
+            along = np.uint32(min(np.int32(t * np.float32(PLACES)), np.int32(PLACES - 1)))
+            how = (flips << FLIPS_SHIFT) | (along << PLACE_SHIFT)
+            words[2 * j] = (entry & BIN_MASK) | select(pair, how, np.uint32(0))
+            share *= of_end
+            words[2 * j + 1] = floats_to_float16_pair(share * low, share * high)
+            places[j] = NO_PLACE
+            if known & (is_first | (not pair)):
+                owner = entry >> BIN_SHIFT
+                rank = count_up(shared + owner * 4, np.uint32(1))
+                places[j] = (owner << 16) | rank
+                if not pair:
+                    places[PER_THREAD] = np.uint32(1)
+
+        @device
+        def make_of_sample(p, level, place, n, source, values, to):
+            (first, group), (x, read), (is_high, scale) = place, source, values
+            cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
+            low, high = to_floats(read[p])
+            if is_single:
+                low, high = select(is_high, high, low), ZERO
+            locate_(level, x[p * n_dims : (p + 1) * n_dims], cell, factors)
+            known = first + p * of_pass < n
+            unrolled(
+                n_edges, make_record, p, group, (level, cell, factors), (scale * low, scale * high),
+                known, to,
+            )  # fmt: skip
+
+        @device
+        def make_records(level, inputs, n, words, values, to):
+            thread = thread_index()
+            group = np.int64(thread // of_pass)
+            first = block_index() * of_block + thread % of_pass
+            x, read = local_array(n_coordinates), uint32_view(local_array(n_passes))
+            unrolled(n_passes, read_sample, first, n, inputs, words, x, read)
+            place, source = (first, group), (x, read)
+            unrolled(n_passes, make_of_sample, level, place, n, source, values, to)
+
+        return make_records
+
+    make_records = by_indexing(grid, maker)
 
     @device
     def stage_record(j, shared, words, places):
@@ -215,7 +233,8 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
         q, is_high = column >> 1, (column & 1) != 0
         e = exponent_of(plargest, q)
         scale = power(np.int32(HALF_BITS + 1) - e) if e < EXPONENT_OF_NAN else ZERO
-        inputs, words = float_vector(pinputs, n), uint32_vector(pwords, n)
+        row = np.uint64(pwords + np.uint64(4) * np.uint64(q) * np.uint64(pitch))
+        inputs, words = float_vector(pinputs, n), uint32_vector(row, n)
         area = np.uint64(job) * np.uint64(blocks_per_grid()) + np.uint64(block_index())
         turn = np.uint32(0)
         while turn < 2:
@@ -225,8 +244,8 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
             storage = uint32_view(local_array(n_storage))
             places = uint32_view(local_array(n_places))  # and whether there are single ends
             places[PER_THREAD] = np.uint32(0)
-            source = inputs, n, words, q, pitch, is_high, scale
-            unrolled(n_passes, make_records, source, level, (turn, shared, storage, places))
+            to = turn, shared, storage, places
+            make_records(level, inputs, n, words, (is_high, scale), to)
             barrier()
             find_starts(shared, thread)
             unrolled(PER_THREAD, stage_record, shared, storage, places)

@@ -16,6 +16,7 @@ from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.cuda.tables.plan import NO_PARAMS, TablePlan
 from numbanet.cuda.tables.units import bits_for, largest_exponent, note, scale_of, unit_of
 from numbanet.device import device, local_array, select, uint32_view, unrolled
+from numbanet.encodings.grid.edges import by_indexing, edge
 from numbanet.storage.access import GOLDEN, rounded
 from numbanet.storage.halves import TO_FLOATS
 from numbanet.storage.memory_access import add_shared_int32
@@ -74,7 +75,7 @@ def resident_kernel(plan: TablePlan, n_columns: int, first_word: int, precision:
     sizes = tuple(np.uint32(job.size * n_mine) for job in plan.residents)
     places = tuple(np.uint32(job.first_sum + job.first_feature) for job in plan.residents)
     stride, first_dim = np.uint64(plan.n_resident_sums), np.uint32(part.first_dim)
-    level_constants, locate_, edge_ = grid.level_constants, grid.locate, grid.edge
+    level_constants, locate_ = grid.level_constants, grid.locate
     n_factors, to_floats = grid.n_factors, TO_FLOATS[precision]
     add, exponent_of = add_features(n_mine), largest_exponent(n_words)
 
@@ -103,12 +104,42 @@ def resident_kernel(plan: TablePlan, n_columns: int, first_word: int, precision:
         right[f] = t * whole
         left[f] = whole - right[f]
 
-    @device
-    def add_edge(e, level, cell, factors, g, table, noise):
-        low, high, share = edge_(level, cell, factors, e)
-        left, right = local_array(n_mine), local_array(n_mine)
-        unrolled(n_mine, share_out, share, factors[1], g, left, right)
-        add(table, low, high, left, right, noise)
+    def adder(entry):  # of the samples from i to `end`, for levels of one kind
+        edge_ = edge(n_dims, entry)
+
+        @device
+        def add_edge(e, level, cell, factors, g, table, noise):
+            low, high, share = edge_(level, cell, factors, e)
+            left, right = local_array(n_mine), local_array(n_mine)
+            unrolled(n_mine, share_out, share, factors[1], g, left, right)
+            add(table, low, high, left, right, noise)
+
+        @device
+        def add_samples(level, i, end, first, source, is_high, scale, table):
+            inputs, words, q, pitch = source
+            x, g = local_array(n_dims), local_array(n_mine)
+            next_x, next_words = local_array(n_dims), uint32_view(local_array(n_words))
+            last = max(end, np.uint32(1)) - 1
+            read(inputs, words, q, pitch, min(i, last), next_x, next_words)
+            while i < end:
+                cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
+                unrolled(n_words, unpack, next_words, is_high, scale, g)
+                for d in range(n_dims):
+                    x[d] = next_x[d]
+                noise = (first + i) * NOISE
+                i += N_THREADS
+                after = min(i, last)
+                read(inputs, words, q, pitch, after, next_x, next_words)  # while the sums wait
+                locate_(level, x, cell, factors)
+                if n_edges <= MOST_UNROLLED:
+                    unrolled(n_edges, add_edge, level, cell, factors, g, table, noise)
+                else:
+                    for edge_number in range(n_edges):
+                        add_edge(edge_number, level, cell, factors, g, table, noise)
+
+        return add_samples
+
+    add_samples = by_indexing(grid, adder)
 
     def resident_sums(
         pinputs: Address, n: UInt, first: UInt, pwords: Address, pitch: UInt, plargest: Address,
@@ -127,26 +158,9 @@ def resident_kernel(plan: TablePlan, n_columns: int, first_word: int, precision:
         i = slice_ * n_slice
         end = min(n, i + n_slice)
         i += thread_index()
-        inputs, words = float_vector(pinputs, n), uint32_vector(pwords, n)
+        source = float_vector(pinputs, n), uint32_vector(pwords, n), q, pitch
         barrier()
-        x, g = local_array(n_dims), local_array(n_mine)
-        next_x, next_words = local_array(n_dims), uint32_view(local_array(n_words))
-        last = max(end, np.uint32(1)) - 1
-        read(inputs, words, q, pitch, min(i, last), next_x, next_words)
-        while i < end:
-            cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
-            unrolled(n_words, unpack, next_words, is_high, scale, g)
-            for d in range(n_dims):
-                x[d] = next_x[d]
-            noise = (first + i) * NOISE
-            i += N_THREADS
-            read(inputs, words, q, pitch, min(i, last), next_x, next_words)  # while the sums wait
-            locate_(level, x, cell, factors)
-            if n_edges <= MOST_UNROLLED:
-                unrolled(n_edges, add_edge, level, cell, factors, g, table, noise)
-            else:
-                for edge_number in range(n_edges):
-                    add_edge(edge_number, level, cell, factors, g, table, noise)
+        add_samples(level, i, end, first, source, is_high, scale, table)
         barrier()
         unit, k = unit_of(e, bits), thread_index()
         partial = float_vector(

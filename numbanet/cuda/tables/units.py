@@ -13,7 +13,6 @@ from numba.types import uint32, uint64, void
 from numbanet.device import device, float_bits, float_from_bits
 from numbanet.ptx import instruction
 from numbanet.storage.access import FRACTION_BITS
-from numbanet.storage.halves import TO_FLOATS
 from numbanet.storage.views import uint32_vector
 from numbanet.tiles.instructions import access
 
@@ -89,15 +88,3 @@ def unit_of(e, bits):  # NaN for what is not finite
 @device
 def scale_of(e, bits):  # what numbers below 2^e are multiplied with, fraction included
     return power(np.int32(bits - e + np.int32(FRACTION_BITS))) if e < EXPONENT_OF_NAN else power(0)
-
-
-def magnitude_of_word(precision: str):
-    """Device function word -> bits of the larger of both numbers, as a float32 without sign."""
-    to_floats = TO_FLOATS[precision]
-
-    @device
-    def magnitude_of_word(word):
-        low, high = to_floats(word)
-        return max(float_bits(low) & MAGNITUDE, float_bits(high) & MAGNITUDE)
-
-    return magnitude_of_word

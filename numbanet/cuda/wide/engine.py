@@ -110,6 +110,7 @@ class Wide:
                 grid,
                 *(batch.inputs[slab].address, n, first, n_all, params.address),
                 *(own.encoding_params(params), *given, own.scale(batch), units, scatter, factor),
+                0 if kept is None else kept.largest,
                 *(sums.address + n_sums * FLOAT_BYTES, to, own.unscaled),
             )
             n_sums += grid * N_WARPS

@@ -10,6 +10,7 @@ from functools import cache
 
 import numpy as np
 
+from numbanet.cuda.block.keep import load_given
 from numbanet.cuda.block.layout import FRAGMENTS
 from numbanet.cuda.block.outputs import Wanted, output_gradient
 from numbanet.cuda.block.sample_gradients import Destination, Sums, take_back
@@ -26,6 +27,7 @@ from numbanet.cuda.launch.threads import (
 )
 from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.cuda.memory.workspace import PassOptions
+from numbanet.cuda.tables.largest import note_in_batch
 from numbanet.cuda.wide.layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, WideLayout
 from numbanet.cuda.wide.network import backward, forward
 from numbanet.device import (
@@ -93,7 +95,7 @@ def wide_training_kernel(
     options: PassOptions,
 ):
     """(inputs, n, first, n_all, weights, encoding's parameters, targets, pdf, given, scale, units,
-    scatter, factor, partial sums, inputs' gradients, unscaled).
+    scatter, factor, largest, partial sums, inputs' gradients, unscaled).
 
     For samples `first` ... of n_all. The encoding's gradients are multiplied by `factor` and added,
     the inputs' are multiplied by `unscaled` and written; without either nothing goes back. Kept
@@ -104,7 +106,9 @@ def wide_training_kernel(
     n_dims, n_features = encoding.n_dims, layout.widths[0]
     read, features_row = read_row(n_dims), lane_row(n_features)
     n_feature_words, n_pieces = n_features // 2, n_features // PIECE_HALVES
-    load, encode = load_weights(layout.block), encode_in_words(encoding, precision)
+    load, encode = load_weights(layout.block), encode_in_words(encoding, precision, options.given)
+    load_words = load_given(options.kept[0], options.given) if options.given else nothing
+    note = note_in_batch(*options.kept, precision) if options.notes else nothing
     wants_features = options.wants_features(encoding)
     goes_back = param_gradients or input_gradients
     multiply = forward(layout, precision, keeps=goes_back)
@@ -144,7 +148,8 @@ def wide_training_kernel(
     def wide_training(
         pinputs: Address, n: UInt, first: UInt, n_all: UInt, pweights: Address, pparams: Address,
         ptargets: Address, ppdf: Address, pgiven: Address, scale: Float, punits: Address,
-        pscatter: Address, factor: Float, psums: Address, pdl_dinput: Address, unscaled: Float,
+        pscatter: Address, factor: Float, plargest: Address, psums: Address, pdl_dinput: Address,
+        unscaled: Float,
     ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
         wanted, to = (
@@ -166,6 +171,7 @@ def wide_training_kernel(
             x, words = local_array(n_dims), uint32_view(local_array(n_feature_words))
             known = min(sample, n - 1)
             read(pinputs, known * n_dims, x)
+            load_words(words, first + sample if sample < n else n_all, n_all, pscatter)
             encode(x, pparams, words)
             unrolled(n_pieces, store_piece, row, words)
             warp_barrier()
@@ -179,10 +185,11 @@ def wide_training_kernel(
             end(shared, pweights)
             if wants_features:
                 warp_barrier()
-                sample, _, _, row = places(unit, punits)
+                sample, lane, _, row = places(unit, punits)
+                dl_dfeatures = uint32_view(local_array(n_feature_words))
+                unrolled(n_pieces, load_piece, np.uint64(row + of_gradients), dl_dfeatures)
+                note(dl_dfeatures, lane, plargest)
                 if sample < n:
-                    dl_dfeatures = uint32_view(local_array(n_feature_words))
-                    unrolled(n_pieces, load_piece, np.uint64(row + of_gradients), dl_dfeatures)
                     number, given = first + sample, (pinputs, pparams)
                     features_back(dl_dfeatures, sample, number, n_all, given, to, sums_of_features)
             unit += blocks_per_grid() * n_warps

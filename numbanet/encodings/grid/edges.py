@@ -3,15 +3,41 @@
 The two ends of an edge share what it gets, so both come from one number and the place along it.
 """
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, reduce
 
-from numbanet.device import ONE, device, select
+import numpy as np
+
+from numbanet.device import ONE, device, nothing, select
+from numbanet.encodings.grid.indexing import table_entry
+
+
+def by_indexing(grid, make: Callable):
+    """Device function (level, ...) that calls what `make` returns for the entries of such levels.
+
+    So a loop over many samples of a level does not ask again how its entries are found. `make`
+    takes a device function as `grid.entry`.
+    """
+
+    def then(before, indexing):
+        function = make(table_entry(grid.n_dims, grid.hash, frozenset({indexing})))
+        number = np.int32(indexing)
+
+        @device
+        def choose(level, *arguments):
+            if level.indexing == number:
+                function(level, *arguments)
+            else:
+                before(level, *arguments)
+
+        return choose
+
+    return reduce(then, sorted(grid.indexings), nothing)
 
 
 @cache
-def edge(grid):
+def edge(n_dims: int, entry: Callable):
     """Device function (level, cell, factors, e): the entries of edge e's ends, and its share."""
-    n_dims, entry = grid.n_dims, grid.entry
 
     @device
     def edge(level, cell, factors, e):

@@ -3,7 +3,7 @@
 from functools import cached_property
 
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.encodings.grid import edges, level, pairs, partitions, rows
+from numbanet.encodings.grid import level, pairs, partitions, rows
 
 
 def derived(form, name: str):
@@ -49,8 +49,6 @@ class GridFunctions(AbstractEncoding):
     level_double_backward_params = cached_property(level.double_backward_params)
     # (level, x, cell, factors): the cell of x, and the factors of its corners.
     locate = cached_property(level.locate)
-    # (level, cell, factors, e) -> the entries of both ends of edge e, and its share.
-    edge = cached_property(edges.edge)
 
     @property
     def has_edges(self) -> bool:
@@ -81,7 +79,7 @@ class GridFunctions(AbstractEncoding):
         if self.n_accessed_pairs == 0 or self.n_corners > pairs.MOST_BLENDED_CORNERS:
             return {}
         return {
-            each: partitions.of_level(self, pairs.forward_pairs(self, each))
+            each: partitions.of_level(self, pairs.forward_pairs(self, each, pairs.load_words(self)))
             for each in ("float16", "bfloat16")
         }
 

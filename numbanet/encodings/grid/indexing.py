@@ -232,10 +232,11 @@ def table_entry(n_dims: int, hash_name: str, indexings: frozenset[int]):
     linear, wide = linear_entry(n_dims, int(LINEAR) not in indexings), wide_index(n_dims)
     hashed = hash_function(hash_name, n_dims)
     any_hashed, any_wide = int(HASHED) in indexings, int(WIDE) in indexings
+    all_hashed = indexings == {int(HASHED)}
 
     @device
     def table_entry(level, cell, corner):
-        if any_hashed and level.indexing == HASHED:
+        if all_hashed or (any_hashed and level.indexing == HASHED):
             index = hashed(cell, corner) & (level.size - 1)
         elif any_wide and level.indexing == WIDE:
             index = wide(level, cell, corner)

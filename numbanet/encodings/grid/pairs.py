@@ -14,15 +14,30 @@ MOST_BLENDED_CORNERS = 16  # whose features are in registers at the same time
 
 
 @cache
-def forward_pairs(grid, precision):
+def load_words(grid):
+    """Device function (level, cell, corner, params, words): the entry of a corner, in pairs."""
+    n_pairs, first_feature_ = grid.n_pairs, first_feature(grid)
+
+    @device
+    def load_words(level, cell, corner, params, words):  # words [n_pairs]
+        j = first_feature_(level, cell, corner)
+        for k in range(n_pairs):
+            words[k] = load_halves(params, j + np.uint64(2 * k))
+
+    return load_words
+
+
+@cache
+def forward_pairs(grid, precision, load):
     """Device function (level, x, params, words): write the level's features of x, two in a word.
 
     Interpolates along one dimension after the other. The first one's differences are what the
-    tensor cores subtract, so that all is float32 without a conversion of every entry.
+    tensor cores subtract, so that all is float32 without a conversion of every entry. `load` is as
+    load_words, for parameters wherever they are.
     """
     n_dims, n_corners, n_pairs = grid.n_dims, grid.n_corners, grid.n_pairs
     n_features, n_factors = grid.n_features_per_level, grid.n_factors
-    locate_, first_feature_ = locate(grid), first_feature(grid)
+    locate_ = locate(grid)
     to_pair, units_of_lane = TO_PAIR[precision], units(precision)
     subtract = floats_and_differences(precision)
     # In the order of the registers that the tensor cores want.
@@ -41,9 +56,7 @@ def forward_pairs(grid, precision):
     @device
     def load_corner(i, level, cell, params, words):
         corner = corner_order[i]
-        j = first_feature_(level, cell, corner)
-        for k in range(n_pairs):
-            words[corner * n_pairs + k] = load_halves(params, j + np.uint64(2 * k))
+        load(level, cell, corner, params, words[corner * n_pairs : (corner + 1) * n_pairs])
 
     @device
     def edge(e, words):  # along the first dimension: its corners' words of one pair
