@@ -84,8 +84,10 @@ def reference(request, monkeypatch):
 @pytest.fixture(params=["operators", "functions"])
 def evaluate(request):
     """The forward pass, as compiled programs call it and as eager ones do."""
-    forward = operators.forward if request.param == "operators" else passes.Forward.apply
-    return lambda x, params: forward(x, params, "reference", "float64", True)[0]
+    options = "reference", "float64", True
+    if request.param == "operators":
+        return lambda x, params: operators.forward(x, params, *options)[0]
+    return lambda x, params: passes.Forward.apply(x, params, *options)
 
 
 def test_first_derivatives_of_the_reference(reference, evaluate):
