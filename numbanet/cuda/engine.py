@@ -89,7 +89,8 @@ class CudaEngine:
 
     def _for_training(self, n: int) -> Fused | Wide | Chain:
         """What trains with a batch of n."""
-        if self.fused is not None and self.fused.can_train(n):
+        keeps = self.tables is not None and n >= self.tables.fewest
+        if self.fused is not None and self.fused.can_train(n, keeps):
             return self.fused
         if self.wide is not None and self.wide.can_train:
             return self.wide

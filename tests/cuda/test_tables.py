@@ -205,6 +205,7 @@ TWO_DIMS = {
         {**HASH, "n_dims_to_encode": 2, "dims_to_encode_begin": 1},
     ],
 }
+MODELS["deep"] = (2, 3, "float16", TRAINED["hash"][3], mlp("CutlassMLP", 48, 4, "Tanh"), "L2")
 MODELS["two_dims_of_three"] = (3, 2, "bfloat16", TWO_DIMS, mlp("FullyFusedMLP", 16, 1), "L2")
 MODELS["two_grids"] = (5, 2, "float16", TWO_GRIDS, mlp("FullyFusedMLP", 16, 2), "L2")
 
@@ -218,6 +219,7 @@ def test_training_is_as_exact_as_halves_allow(name, cuda_device):
     (loss, gradients), launches = case.launched(case.fused, case.train)
     if launches:
         assert any(name.startswith("resident_sums") for name in launches)
+        assert any(name.startswith("fused_training") for name in launches) == (name != "wide")
     case.assert_gradients(gradients, lambda y: case.loss_of(y)[1])
     n_network = case.twin.mlp.n_params
     assert np.linalg.norm(without - gradients) < 4e-3 * np.linalg.norm(without)

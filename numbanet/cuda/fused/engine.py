@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from numbanet.cuda.block.layout import fits
 from numbanet.cuda.fused.inference import inference_kernel
-from numbanet.cuda.fused.shapes import FusedShape, inference_shape, training_shape
+from numbanet.cuda.fused.shapes import WARPS, FusedShape, inference_shape, training_shape
 from numbanet.cuda.fused.training import training_kernel
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.launch.threads import WARP
@@ -35,9 +35,11 @@ class Fused:
         """Whether it evaluates batches of n."""
         return self._can_infer and n <= self._most_samples
 
-    def can_train(self, n: int) -> bool:
-        """Whether it trains with batches of n."""
-        return self._can_train and n <= self._most_samples
+    def can_train(self, n: int, keeps: bool = False) -> bool:
+        """Whether it trains with batches of n; and, deep, with grids: only if it keeps features."""
+        is_deep = self.training_shape.layout.n_warps > WARPS
+        scatters = self._workspace.model.encoding.n_params > 0 and not keeps
+        return self._can_train and n <= self._most_samples and not (is_deep and scatters)
 
     def _kernel(self, key, make: Callable, shape: FusedShape) -> Kernel:
         if key not in self._kernels:

@@ -22,6 +22,7 @@ WARPS = 4  # of a group that trains
 TRAINING_GROUPS = 2  # of a multiprocessor, in one block where they fit
 REGISTERS, MOST_REGISTERS = 65536, 255  # of a multiprocessor, and of a thread
 COARSEST = 16 * 1024  # bytes of private gradients, which pay most
+LEAST_CACHE = 48 * 1024  # bytes for gathers, beside one group of all warps
 FIRST_LEVEL_CACHE = 64 * 1024  # bytes for gathers, of the memory that it has with shared memory
 
 
@@ -64,25 +65,24 @@ def training_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
     """Of blocks that may have so much shared memory; it still may not fit.
 
     In one block groups share its weights and private gradients, of which more fit then. Where a
-    group has not enough registers for the gradients of all weights, all warps are one group; not
-    where a grid is read, which its many rows would leave no first-level cache for.
+    group has not enough registers for the gradients of all weights, all warps are one group; with a
+    grid only if its rows leave some first-level cache.
     """
     layout = FusedLayout(model, WARPS, trains=True)
-    if layout.first_sums[-1] > MOST_SUMS and model.encoding.n_params == 0:
-        return deep_shape(model, max_shared_bytes)
+    if layout.first_sums[-1] > MOST_SUMS:
+        deep = deep_shape(model, max_shared_bytes)
+        most = max_shared_bytes - (LEAST_CACHE if model.encoding.n_params else 0)
+        if deep.layout.shared_bytes <= most:
+            return deep
     together = replace(layout, n_groups=TRAINING_GROUPS)
     if together.shared_bytes <= max_shared_bytes:
-        return alone(together, max_shared_bytes)
+        wanted = min(together.shared_bytes + COARSEST, max_shared_bytes)
+        layout = together.with_private(max(max_shared_bytes - FIRST_LEVEL_CACHE, wanted))
+        return FusedShape(layout, 1, 1)
     half = half_of(max_shared_bytes)
     if layout.shared_bytes <= half:
         return FusedShape(layout.with_private(half), 2, 2)
     return FusedShape(layout.with_private(max_shared_bytes), 1, 1)
-
-
-def alone(layout: FusedLayout, max_shared_bytes: int) -> FusedShape:
-    """One block of a multiprocessor, with the private gradients that pay."""
-    wanted = min(layout.shared_bytes + COARSEST, max_shared_bytes)
-    return FusedShape(layout.with_private(max(max_shared_bytes - FIRST_LEVEL_CACHE, wanted)), 1, 1)
 
 
 def deep_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
@@ -90,4 +90,4 @@ def deep_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
     layout = FusedLayout(model, TRAINING_GROUPS * WARPS, trains=True)
     if layout.shared_bytes > max_shared_bytes:
         layout = replace(layout, packs_outputs=True)
-    return alone(layout, max_shared_bytes)
+    return FusedShape(layout, 1, 1)
