@@ -14,7 +14,7 @@ ENCODINGS = [
     if kind == "encoding"
     for k in range(len(examples))
 ]
-ACTIVATIONS = registry.registered("activation")
+ACTIVATIONS = list(registry.registered("activation"))
 HASH = {
     "otype": "HashGrid", "n_levels": 3, "log2_hashmap_size": 5, "base_resolution": 4,
     "per_level_scale": 1.6,

@@ -74,6 +74,49 @@ def test_models_agree_in_every_precision(
     models.assert_agrees(found, expected)
 
 
+def grids(draw):
+    return {
+        "otype": draw(st.sampled_from(["HashGrid", "DenseGrid", "TiledGrid"])),
+        "n_levels": draw(st.integers(1, 3)),
+        "n_features_per_level": draw(st.sampled_from([1, 2, 4])),
+        "log2_hashmap_size": draw(st.integers(4, 8)),
+        "base_resolution": draw(st.integers(2, 6)),
+        "per_level_scale": draw(st.sampled_from([1.3, 2.0])),
+        "interpolation": draw(st.sampled_from(["Linear", "Smoothstep", "Nearest"])),
+    }
+
+
+@st.composite
+def encodings(draw):
+    """An encoding of two inputs, or several beside each other."""
+    kinds = [
+        grids(draw),
+        {"otype": "OneBlob", "n_bins": draw(st.sampled_from([2, 8, 32]))},
+        {"otype": "Frequency", "n_frequencies": draw(st.integers(1, 5))},
+        {"otype": "TriangleWave", "n_frequencies": draw(st.integers(1, 5))},
+        {"otype": "Identity", "scale": 1.5},
+    ]
+    chosen = draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=2))
+    if len(chosen) == 1:
+        return chosen[0], 2
+    parts = [{**chosen[0], "n_dims_to_encode": 2}, chosen[1]]
+    return {"otype": "Composite", "nested": parts}, 4
+
+
+@needs_compiler
+@settings(max_examples=8)
+@given(encoding=encodings(), activation=st.sampled_from(models.ACTIVATIONS))
+def test_random_models_agree(tmp_path_factory, encoding, activation):
+    config, n_inputs = encoding
+    network = {"n_neurons": 16, "n_hidden_layers": 1, "activation": activation}
+    example, twin = models.network_example(config, n_inputs, 2, network)
+    source = naive.Model(n_inputs, 2, {"encoding": config, "network": network}).encoding
+    x = laws.inputs(source, 17, np.random.default_rng(1)).astype(np.float32)
+    expected = models.expected_of(twin, example.params, "float32", x)
+    found = outputs(example, x, tmp_path_factory.mktemp("model"))
+    models.assert_agrees(found, expected)
+
+
 @needs_compiler
 def test_nothing_is_read_or_written_out_of_place(tmp_path):
     network = {"n_neurons": 16, "n_hidden_layers": 2}

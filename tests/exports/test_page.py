@@ -17,7 +17,7 @@ def test_the_page_does_what_it_says(tmp_path, monkeypatch):
         pytest.skip("needs gcc or clang")
     monkeypatch.chdir(tmp_path)
     blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
-    (_, example), (_, program), (_, graph), (_, inference) = blocks
+    (_, example), (_, program), (_, graph), (_, inference), (_, shader) = blocks
     names = {}
     exec(example, names)
     Path("main.c").write_text(program)
@@ -31,3 +31,9 @@ def test_the_page_does_what_it_says(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime", reason="needs the package onnxruntime")
     exec(graph + inference, names)
     assert names["y"].shape == (1000, 3)
+    pytest.importorskip("wgpu", reason="needs the package wgpu")
+    from test_wgsl import device
+
+    device()  # skips without a Vulkan driver
+    exec(shader, names)
+    np.testing.assert_allclose(names["z"], names["model"](names["x"]), atol=2e-6)
