@@ -54,6 +54,7 @@ class Sums:
         self.device, self.n_dims = device, n_dims
         monkeypatch.setattr(plan_module, "JOBS", 8)  # few blocks, which the emulator runs
         monkeypatch.setattr(plan_module, "PIECES", 2)
+        monkeypatch.setattr(plan_module, "FEWEST_OF_SLICE", 64)
         padded = self.grid.padded(2 * -(-self.grid.n_outputs // 2))
         self.tables = ModelTables(device, padded, "float16", max_shared_bytes)
 

@@ -80,19 +80,20 @@ class TableGradients:
             self._add_up_bins(this)
 
     def _add_up_residents(self, this: Pass) -> None:
-        plan = self.plan
-        partial = self._rooms("residents", 4 * plan.n_slices * plan.n_resident_sums)
+        plan, n_slices = self.plan, self.plan.n_slices(this.n)
+        partial = self._rooms("residents", 4 * n_slices * plan.n_resident_sums)
         n_threads, bytes_ = resident.N_THREADS, plan.resident_bytes
         kernel = self._kernel(resident.resident_kernel, self._options, n_threads, bytes_)
         kernel(
-            (plan.n_slices, len(plan.residents)),
+            (n_slices, len(plan.residents)),
             *(this.inputs, this.n, 0, this.words, this.pitch, this.largest, partial),
         )
         n_threads = resident.COLLECT_THREADS
         collect = self._kernel(resident.collect_residents_kernel, (), n_threads)
         most = plan.n_features * max(job.size for job in plan.residents)
         grid = -(-most // n_threads), len({job.level for job in plan.residents})
-        collect(grid, partial, this.gradients, this.factor, int(this.adds), this.noted)
+        rest = this.gradients, this.factor, int(this.adds), this.noted
+        collect(grid, partial, n_slices, *rest)
 
     @cached_property
     def _most_areas(self) -> int:

@@ -15,6 +15,7 @@ LOG2_BIN = 13
 BIN = 1 << LOG2_BIN  # entries of a bin, of which a block has two features
 MOST_BINS = 512  # of a level
 JOBS = 128  # blocks for all resident levels, about as many as there are multiprocessors
+FEWEST_OF_SLICE = 4096  # samples, beside which its partial sums are cheap
 PIECES = 64  # into which a level's records are cut at least, by bins and by slices of the batch
 
 
@@ -96,9 +97,13 @@ class TablePlan:
         return sum({job.level: job.size * self.n_features for job in self.residents}.values())
 
     @property
-    def n_slices(self) -> int:
-        """Of the batch, each of which has blocks for all resident levels."""
+    def most_slices(self) -> int:
+        """Of a batch, each of which has blocks for all resident levels."""
         return max(1, JOBS // max(len(self.residents), 1))
+
+    def n_slices(self, n: int) -> int:
+        """Of a batch of n: few for a small one, since each has partial sums of all entries."""
+        return max(1, min(self.most_slices, n // FEWEST_OF_SLICE))
 
     @property
     def resident_bytes(self) -> int:

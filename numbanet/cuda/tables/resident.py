@@ -15,7 +15,7 @@ from numbanet.cuda.launch.threads import (
 from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.cuda.tables.plan import NO_PARAMS, TablePlan
 from numbanet.cuda.tables.units import bits_for, largest_exponent, note, scale_of, unit_of
-from numbanet.device import device, local_array, select, uint32_view, unrolled
+from numbanet.device import ZERO, device, local_array, select, uint32_view, unrolled
 from numbanet.encodings.grid.edges import by_indexing, edge
 from numbanet.storage.access import GOLDEN, rounded
 from numbanet.storage.halves import TO_FLOATS
@@ -181,7 +181,8 @@ def resident_kernel(plan: TablePlan, n_columns: int, first_word: int, precision:
 
 @cache
 def collect_residents_kernel(plan: TablePlan):
-    """(partial sums, gradients, factor, 1 to add to what is there, where large ones are noted).
+    """(partial sums, slices, gradients, factor, 1 to add to what is there, where large ones are
+    noted).
 
     Adds up the slices of all resident levels, of which block y has one.
     """
@@ -189,11 +190,12 @@ def collect_residents_kernel(plan: TablePlan):
     firsts = tuple(np.uint32(job.first_param) for job in jobs.values())
     places = tuple(np.uint32(job.first_sum) for job in jobs.values())
     counts = tuple(np.uint32(job.size * plan.n_features) for job in jobs.values())
-    n_slices, stride = plan.n_slices, np.uint64(plan.n_resident_sums)
+    most, stride = plan.most_slices, np.uint64(plan.n_resident_sums)
 
     def collect_residents(
-        ppartial: Address, pgradients: Address, factor: Float, accumulates: UInt, noted: Address
-    ):
+        ppartial: Address, n_slices: UInt, pgradients: Address, factor: Float, accumulates: UInt,
+        noted: Address,
+    ):  # fmt: skip
         level, k = block_index_y(), thread_number()
         count = counts[level]
         if k < count:
@@ -201,8 +203,9 @@ def collect_residents_kernel(plan: TablePlan):
             of_slice = np.uint64(places[level]) + np.uint64(k)
             partial, gradients = float_vector(ppartial, count), float_vector(pgradients, count)
             total = np.float32(0)
-            for s in range(n_slices):
-                total += partial[np.uint64(s) * stride + of_slice]
+            for s in range(most):  # whose number is known, so that all are loaded at once
+                here = np.uint64(min(np.uint32(s), n_slices - 1)) * stride
+                total += select(s < n_slices, partial[here + of_slice], ZERO)
             total *= factor
             if accumulates != 0:
                 total += gradients[j]
