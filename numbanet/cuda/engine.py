@@ -89,7 +89,7 @@ class CudaEngine:
 
     def _for_training(self, n: int) -> Fused | Wide | Chain:
         """What trains with a batch of n."""
-        keeps = self.tables is not None and n >= self.tables.fewest
+        keeps = self.deterministic or (self.tables is not None and n >= self.tables.fewest)
         if self.fused is not None and self.fused.can_train(n, keeps):
             return self.fused
         if self.wide is not None and self.wide.can_train:
@@ -113,9 +113,9 @@ class CudaEngine:
     @property
     def batch_sizes(self) -> tuple[int, ...]:
         """Samples of a batch from which on other kernels serve a training step, or inference."""
-        if self.deterministic or self.tables is None or self._for_training(1) is self.chain:
+        if self.tables is None or self._for_training(1) is self.chain:
             return ()
-        fewest, given = self.tables.fewest, self.tables.given
+        fewest, given = 1 if self.deterministic else self.tables.fewest, self.tables.given
         of_given = (self.tables.fewest_given, self.tables.fewest_inferred) if given else ()
         return tuple(sorted({fewest, *(max(fewest, each) for each in of_given)}))
 
