@@ -17,7 +17,8 @@ from numbanet.communicator import Communicator, RankError, sizes_of
 from numbanet.shown import shown
 
 TAG_ASKED, TAG_WAITING = 1, 2
-N_SPINS = 200  # before a waiting process sleeps between looks
+# Data moves only while MPI is asked, a piece each time; who waits longer is waiting for a rank.
+MOVING = 0.25  # seconds in which a waiting process does not sleep
 NAP, LONGEST_NAP = 20e-6, 1e-3  # seconds
 GRACE = 2.0  # seconds in which ranks that wait are heard of
 
@@ -77,11 +78,12 @@ class MpiCommunicator(Communicator):
             raise RankError(self._failure)
         try:
             request = operation(*arguments)
-            for _ in range(N_SPINS):
-                if request.Test():
+            begun = time.monotonic()
+            while not request.Test():
+                if time.monotonic() - begun > MOVING:
+                    self._nap_until(request)
                     return
                 os.sched_yield()
-            self._nap_until(request)
         except self._mpi.Exception as error:
             self._failure = f"rank {self.rank} of {self.size} lost another one: {error}"
             raise RankError(self._failure) from error
