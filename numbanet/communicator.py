@@ -30,11 +30,14 @@ class Communicator(ABC):
         size: how many there are.
         pieces: None, or into how many equal pieces the batch of all ranks is divided, which are
             evaluated one by one; numbers of ranks that divide it then train the same bits.
+        equal_batches: whether all ranks are trusted to make the same calls with as many samples,
+            after the first step, instead of being asked before each.
     """
 
     rank: int
     size: int
     pieces: int | None = None
+    equal_batches = False
 
     @abstractmethod
     def gather(self, numbers: np.ndarray) -> np.ndarray:

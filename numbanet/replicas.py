@@ -31,13 +31,14 @@ class Replicas:
         """
         if self._is_alone:
             return n
+        if self._is_checked and self.comm.equal_batches:
+            return n * self.comm.size
         pieces = self.comm.own_pieces
         if self.comm.size == 1:
             counts = np.array([n])
         else:
             if not self._is_checked:
                 compare(self.comm, start_of(trainer))
-                self._is_checked = True
             key = self._key_of(trainer)
             call = [n, WAYS.index(gradient_mode), int(run_optimizer), key]
             calls = self.comm.gather(np.array(call, np.int64))
@@ -48,10 +49,16 @@ class Replicas:
                     "run_optimizer, or an option of the optimizer or the loss differs"
                 )
             counts = calls[:, 0]
+            self._is_checked = True
         if self.comm.pieces is not None and ((counts != counts[0]) | (counts % pieces != 0)).any():
             raise ValueError(
                 f"inputs: the ranks have {', '.join(map(str, counts[:8]))} samples; with pieces="
                 f"{self.comm.pieces} all have equally many, a multiple of {pieces}"
+            )
+        if self.comm.equal_batches and (counts != counts[0]).any():
+            raise ValueError(
+                f"inputs: the ranks have {', '.join(map(str, counts[:8]))} samples; with "
+                "equal_batches all have equally many"
             )
         return int(counts.sum())
 

@@ -146,7 +146,7 @@ def main():
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
-    comm = numbanet.distributed.init()
+    comm = numbanet.distributed.init(equal_batches=True)
     if comm.size == 1:
         raise SystemExit("needs several ranks: start it with mpirun, srun or torchrun")
     target = create("image", options.device, comm).network.target

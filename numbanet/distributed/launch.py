@@ -19,7 +19,8 @@ TIMEOUT = 300.0  # seconds, in which the first step of a large model is compiled
 
 
 def init(
-    comm: Any = None, *, timeout: float = TIMEOUT, pieces: int | None = None
+    comm: Any = None, *, timeout: float = TIMEOUT, pieces: int | None = None,
+    equal_batches: bool = False,
 ) -> Communicator:  # fmt: skip
     """Meet the other processes of this launch.
 
@@ -28,7 +29,7 @@ def init(
             mpirun or srun (through mpi4py) or torchrun (through PyTorch's gloo). A process that was
             started by itself is the only rank.
         timeout: seconds after which a rank that does not come is given up.
-        pieces: see Communicator; a power of two.
+        pieces, equal_batches: see Communicator; pieces are a power of two.
 
     Raises:
         ValueError: an argument, or a launcher's variable, is not allowed.
@@ -36,6 +37,13 @@ def init(
     """
     if not (isinstance(timeout, (int, float)) and timeout > 0):
         raise ValueError(f"timeout: {shown(timeout)} is not allowed; use seconds above 0")
+    found = meet(comm, timeout, pieces)
+    found.equal_batches = equal_batches
+    return found
+
+
+def meet(comm: Any, timeout: float, pieces: int | None) -> Communicator:
+    """The communicator of this launch, or of one of mpi4py."""
     if comm is None:
         launcher, rank, size = launch_of(os.environ)
         if size == 1:

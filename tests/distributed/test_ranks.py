@@ -244,6 +244,24 @@ def test_different_models_are_told_before_the_first_step(comm):
         many.trainer.training_step(x, y)
 
 
+def test_equal_batches_are_told_once(comm):
+    """The steps are the same; only the first asks the others about theirs."""
+    trusting = numbanet.distributed.init(
+        getattr(comm, "_comm", None), timeout=60, equal_batches=True
+    )
+    many, one = create(comm=trusting), create(comm=comm)
+    for k in range(3):
+        x, y = batch(k)
+        rows = comm.rows(N)
+        losses = [model.trainer.training_step(x[rows], y[rows]) for model in (many, one)]
+        assert float(losses[0]) == float(losses[1])
+    np.testing.assert_array_equal(many.network.params, one.network.params)
+    if comm.size > 1:
+        x, y = batch(n=N + comm.rank)
+        with pytest.raises(ValueError, match="with equal_batches all have equally many"):
+            create(comm=trusting).trainer.training_step(x, y)
+
+
 def test_replicas_that_differ_are_found(comm):
     only_with_others(comm)
     many = create(comm=comm)
