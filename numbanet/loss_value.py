@@ -17,7 +17,7 @@ class Loss(Real):
 
     It can be used as a number (`loss < 0.1`, `numpy.mean(losses)`); `float(loss)` makes a float. On
     a GPU the host waits for the step when it is first used, and learns whether it was skipped.
-    Without targets, as with `external_dl_dy` alone, no loss is computed, and it is NaN.
+    Without targets, as with `external_dl_dy` alone, no loss is computed, and it is 0.
     """
 
     __slots__ = ("_grid_range", "_has_targets", "_is_external", "_result", "_warns")
@@ -39,7 +39,7 @@ class Loss(Real):
         if result.skipped and self._warns:
             self._warns = False
             warn_caller(SKIPPED, RuntimeWarning)
-        return result.loss if self._has_targets else math.nan
+        return result.loss if self._has_targets else 0.0
 
     def item(self) -> float:
         """The value, as `float(loss)`."""
@@ -47,7 +47,7 @@ class Loss(Real):
 
     def __repr__(self) -> str:
         if not self._has_targets:
-            return "Loss(nan, without targets; the gradient was external_dl_dy)"
+            return "Loss(0, without targets; the gradient was external_dl_dy)"
         more = ", of the targets; the gradient was external_dl_dy" if self._is_external else ""
         return f"Loss({float(self):g}{more})"
 

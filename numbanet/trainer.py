@@ -201,7 +201,7 @@ class Trainer(OldTrainerNames):
             use_inference_params: differentiate at the parameters for inference.
 
         Returns:
-            The loss, of the samples of all ranks; it is NaN without targets.
+            The loss, of the samples of all ranks; it is 0 without targets.
 
         Raises:
             TypeError, ValueError: an argument does not fit, or ranks make different calls; nothing

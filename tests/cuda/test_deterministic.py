@@ -307,12 +307,15 @@ def test_a_snapshot_that_says_nonsense(tmp_path, monkeypatch):
 
 def test_captured_steps_are_made_anew(cuda_device):
     """What was recorded is not played once sums are to have another order."""
+    recorded = getattr(cuda_device, "launches", None)
+    if recorded is None:
+        pytest.skip("needs the emulator, which records launches")
     model = MODELS["fused"].create(cuda_device, deterministic=False)
     x, y = np.full((40, 2), 0.3, np.float32), np.ones((40, 3), np.float32)
     x, y = (to_device(each, cuda_device) for each in (x, y))
     for deterministic in (False, True):
         model.network.deterministic = deterministic
         for _ in range(3):
-            cuda_device.launches.clear()
+            recorded.clear()
             model.trainer.training_step(x, y)
-            assert ("add_slots" in cuda_device.launches) is deterministic
+            assert ("add_slots" in recorded) is deterministic
