@@ -5,6 +5,8 @@ import operator
 
 import numpy as np
 
+from numbanet.exports.constants import constant
+from numbanet.exports.divisions import Divisions
 from numbanet.exports.program import (
     BOOL,
     F32,
@@ -38,22 +40,6 @@ SHIFTS = ("shl", "shr")
 LOW_BITS = ("add", "sub", "mul", "and", "or", "xor")
 
 
-def constant(type: str, number) -> Value:
-    """A constant of that type; integers wrap."""
-    if type == BOOL:
-        number = bool(number)
-    elif type == F32:
-        with np.errstate(all="ignore"):
-            number = np.float32(number)
-    elif type == F64:
-        number = float(number)
-    else:
-        low, high = RANGES[type]
-        number = (int(number) - low) % (high - low + 1) + low
-    is_integer = type in INTEGERS or type == BOOL
-    return Value("const", type, (number,), *((int(number),) * 2 if is_integer else (None, None)))
-
-
 def bounds(op, a, b) -> tuple[int, int] | None:
     """The least and the largest exact result, where that is easy to tell."""
     if op in ("add", "sub", "mul", "min", "max"):
@@ -68,8 +54,8 @@ def bounds(op, a, b) -> tuple[int, int] | None:
         return a.low >> b.value, a.high >> b.value
     if op == "shr" and a.low >= 0 and b.low >= 0:
         return 0, a.high >> min(b.low, 64)
-    if op == "shl" and b.is_constant and b.value < 64:
-        return a.low << b.value, a.high << b.value
+    if op == "shl" and b.low >= 0 and b.high < 64:
+        return min(a.low << b.low, a.low << b.high), max(a.high << b.low, a.high << b.high)
     if op == "floordiv" and a.low >= 0 and b.low > 0:
         return a.low // b.high, a.high // b.low
     if op == "mod" and a.low >= 0 and b.low > 0:
@@ -89,7 +75,7 @@ def unit_of_rounding(value: Value) -> float | None:
     return 2.0 ** (exponent - 24) if mantissa == 0.75 and exponent >= 24 else None
 
 
-class Arithmetic:
+class Arithmetic(Divisions):
     """Makes values; `emit` puts one that is not constant where the program stands.
 
     Compilers of shaders take x + c - c for x, where device code rounds by it. With `rounds` it
@@ -110,6 +96,8 @@ class Arithmetic:
             return self._compare(op, type, a, b)
         if type not in INTEGERS:
             return self._float(op, type, a, b)
+        if op in ("floordiv", "mod") and min(a.low, b.low) < 0:
+            return self._floored(op, type, a, b)
         return self._neutral(op, type, a, b) or self._integer(op, type, a, b)
 
     def _folded(self, op, type, a, b):
@@ -126,6 +114,10 @@ class Arithmetic:
     def _float(self, op, type, a, b):
         if op == "mul" and 1.0 in (number := [v.value if v.is_constant else None for v in (a, b)]):
             return b if number[0] == 1.0 else a
+        if op in ("floordiv", "mod"):
+            return self._float_division(op, a, b)
+        if op == "pow" and b.is_constant and float(b.value).is_integer() and abs(b.value) <= 1024:
+            return self._power(a, int(b.value))
         if self.rounds and op in ("add", "sub") and (unit := unit_of_rounding(b)) is not None:
             if op == "add":
                 shifted = self.emit(op, type, (a, b))
@@ -262,6 +254,8 @@ class Arithmetic:
                 return constant(BOOL if op == "lnot" else value.type, FOLDED[op](value.value))
         if op == "neg" and value.type in INTEGERS:
             return self.binary("sub", value.type, constant(value.type, 0), value)
+        if op == "abs" and value.type in INTEGERS:
+            return self._magnitude(value)
         if op == "lnot":
             return self.emit(op, BOOL, (self.cast(value, BOOL),))
         return self.emit(op, value.type, (value,))

@@ -102,6 +102,8 @@ class Branches(Memory):
         end = frame.code.blocks[label].body[-1]
         arrivals: list[tuple[list, dict]] = []
         before, states = self.snapshot(), []
+        unstored = [array for array in before if not array.is_stored]
+        stored: set = set()  # in one way or both
 
         def meet(at, came_from):
             chosen = phis(frame.code.blocks[join])
@@ -117,6 +119,11 @@ class Branches(Memory):
             self.within(body, lambda t=target, w=way: self.run(w, t, label, ends))
             self.frame = outer
             states.append((body, self.contents))
+            stored |= {array for array in unstored if array.is_stored}
+            for array in unstored:
+                array.is_stored = False
+        for array in stored:
+            array.is_stored = True
         self.join_arrays(before, states)
         self.block.append(statement)
         if arrive is meet and arrivals:

@@ -111,20 +111,6 @@ class CPrinter(Printer):
             return f"({self.types[type]}){text}" if type == I32 else f"(uint32_t)(int64_t){text}"
         return f"({self.types[type]}){text}"
 
-    def infix(self, value, sign):
-        a, b = value.args
-        text = f"{self.text(a)} {sign} {self.text(b)}"
-        if value.op in ("floordiv", "mod") and value.type in (I32, I64) and a.low < 0:
-            return self.floored(value)
-        if value.op == "div" or value.type != F32:
-            return text
-        return text
-
-    def floored(self, value):
-        a, b = map(self.text, value.args)
-        rest = f"((({a}) % ({b})) + ({b})) % ({b})"
-        return rest if value.op == "mod" else f"(({a}) - ({rest})) / ({b})"
-
     def function(self, value):
         args = [self.text(arg) for arg in value.args]
         op, type = value.op, value.type

@@ -103,7 +103,9 @@ def unary(tracer, frame, expression, name):
     if op == "lnot":
         return tracer.unary("lnot", tracer.truth(value))
     kind = scalar_type(signature_of(frame, expression).return_type)
-    return tracer.unary(op, tracer.cast(value, kind))
+    if value.type == BOOL:
+        value = tracer.cast(value, kind)
+    return tracer.cast(tracer.unary(op, value), kind)  # first in its own type, as Numba does
 
 
 def attribute(tracer, frame, expression, name):

@@ -9,6 +9,7 @@ from numbanet.exports.program import (
     LONG,
     U32,
     Assign,
+    Break,
     Declare,
     For,
     Forever,
@@ -19,6 +20,7 @@ from numbanet.exports.program import (
     Value,
     without_unused,
 )  # fmt: skip
+from numbanet.exports.views import Untranslatable
 
 SIGN = 2**31
 
@@ -60,6 +62,9 @@ class _Lowering(Arithmetic):
             ways = self.block_of(statement.then), self.block_of(statement.otherwise)
             self.block.append(If(condition, *ways))
         elif isinstance(statement, For):
+            if statement.variable.type in LONG:
+                self.counted(statement)
+                return
             ends = self.single(statement.start), self.single(statement.stop)
             body = self.block_of(statement.body)
             self.block.append(For(statement.variable, *ends, statement.step, body))
@@ -67,6 +72,15 @@ class _Lowering(Arithmetic):
             self.block.append(Forever(self.block_of(statement.body)))
         else:
             self.block.append(statement)
+
+    def counted(self, loop: For) -> None:
+        """A loop over numbers of 64 bits, as one that ends by a condition."""
+        variable, type = loop.variable, loop.variable.type
+        is_over = Value("ge", BOOL, (variable, loop.stop))
+        after = Value("add", type, (variable, constant(type, loop.step)))
+        self.statement(Declare(variable, loop.start))
+        head, end = [Let(is_over), If(is_over, [Break()])], [Let(after), Assign(variable, after)]
+        self.statement(Forever([*head, *loop.body, *end]))
 
     def single(self, value: Value) -> Value:
         return self.singles.get(id(value), value)
@@ -177,7 +191,9 @@ class _Lowering(Arithmetic):
     def shifted(self, value):
         a, n = value.args
         if not n.is_constant:
-            raise ValueError("a shift of 64 bits by what is known only at run time")
+            raise Untranslatable(
+                "a shift of 64 bits by what is known only at run time; shift a uint32 by a uint32"
+            )
         n, (low, high) = int(n.value), self.pair(a)
         zero, left = constant(U32, 0), value.op == "shl"
         near, far = (low, high) if left else (high, low)
@@ -231,10 +247,22 @@ class _Lowering(Arithmetic):
         if value.type == BOOL:
             return self.u32("ne", self.u32("or", low, high), constant(U32, 0))
         if value.type == F32:
-            upper = self.cast(high, I32) if args[0].type == I64 else high
-            scaled = self.binary("mul", F32, self.cast(upper, F32), constant(F32, 2.0**32))
-            return self.binary("add", F32, scaled, self.cast(low, F32))
+            return self.to_float(args[0].type, low, high)
         return self.cast(low, value.type)
+
+    def to_float(self, type, low, high) -> Value:
+        """The float32; of a negative number its magnitude's, which is not rounded to 2^32."""
+        is_negative = constant(BOOL, False)
+        if type == I64:
+            zero = constant(U32, 0)
+            is_negative = self.u32("ge", high, constant(U32, SIGN))
+            borrow = self.cast(self.u32("ne", low, zero), U32)
+            opposite = self.u32("sub", self.u32("sub", zero, high), borrow)
+            low = self.select(is_negative, self.u32("sub", zero, low), low)
+            high = self.select(is_negative, opposite, high)
+        scaled = self.binary("mul", F32, self.cast(high, F32), constant(F32, 2.0**32))
+        number = self.binary("add", F32, scaled, self.cast(low, F32))
+        return self.select(is_negative, self.unary("neg", number), number)
 
     def comparison(self, op, a, b) -> Value:
         if op in ("eq", "ne"):

@@ -33,6 +33,7 @@ class Memory(Arithmetic):
         self.arrays: list[Array] = []
         self.contents: dict[Array, dict[int, Value]] = {}  # what is known of arrays
         self.touched: set[Array] = set()
+        self.settled: set[Array] = set()  # arrays whose type is decided
         self.known: list[dict] = [{}]  # values by operation, of this block and those around it
         self.arrays_may_exist = True
 
@@ -128,8 +129,13 @@ class Memory(Arithmetic):
             raise Untranslatable("an index that is known only at run time")
         array.is_stored = True
         contents, self.contents[array] = self.contents[array], {}
-        if contents and all(value.type == U32 for value in contents.values()):
+        kinds = {value.type for value in contents.values()}
+        if array not in self.settled and kinds == {U32}:
             array.type = U32
+        self.settled.add(array)
+        self._write(array, contents)
+
+    def _write(self, array: Array, contents: dict[int, Value]) -> None:
         for place, value in contents.items():
             stored = self.as_type(value, array.type)
             self.block.append(Store(array, constant(U32, place), stored))
@@ -143,10 +149,12 @@ class Memory(Arithmetic):
         return {array: dict(values) for array, values in self.contents.items()}
 
     def state(self):
-        return self.snapshot(), [(array, array.is_stored, array.type) for array in self.arrays]
+        kinds = [(array, array.is_stored, array.type) for array in self.arrays]
+        return self.snapshot(), kinds, set(self.settled)
 
     def restore(self, state):
-        contents, kinds = state
+        contents, kinds, settled = state
+        self.settled = set(settled)
         self.contents = {array: dict(values) for array, values in contents.items()}
         self.arrays = [array for array, *_ in kinds]
         for array, is_stored, type in kinds:
@@ -154,17 +162,19 @@ class Memory(Arithmetic):
 
     def merged(self, found: list[tuple[list, Any]]) -> Any:
         """One value for what several ways through the program have left; assigned at their ends."""
-        values = [value for _, value in found]
-        first = values[0]
-        if all(value is first for value in values):
+        defined = [(block, value) for block, value in found if value is not UNDEFINED]
+        if not defined:
+            return UNDEFINED
+        values = [value for _, value in defined]
+        first, is_partial = values[0], len(defined) < len(found)
+        if not is_partial and all(value is first for value in values):
             return first
         if len({type(value) for value in values}) != 1:
             raise Untranslatable("values of different kinds that depend on a condition")
-        if any(value is UNDEFINED for value in values):
-            return UNDEFINED
         if isinstance(first, tuple) and not isinstance(first, View):
-            columns = zip(*values, strict=True)
-            blocks = [block for block, _ in found]
+            nothing = (UNDEFINED,) * len(first)
+            rows = [nothing if value is UNDEFINED else value for _, value in found]
+            columns, blocks = zip(*rows, strict=True), [block for block, _ in found]
             members = [self.merged(list(zip(blocks, each, strict=True))) for each in columns]
             return type(first)(*members) if hasattr(first, "_fields") else tuple(members)
         if not isinstance(first, Value):
@@ -174,9 +184,10 @@ class Memory(Arithmetic):
         if all(v.is_constant and v.args == first.args and v.type == first.type for v in values):
             return first
         variable = self.variable(first.type, *found_bounds(values))
-        for block, value in found:
+        for block, value in defined:
             block.append(Assign(variable, value))
-        self.declared.append(Declare(variable))
+        start = constant(first.type, 0) if is_partial else None  # any number will do
+        self.declared.append(Declare(variable, start))
         return variable
 
     def join_arrays(self, before, states) -> None:
@@ -187,8 +198,7 @@ class Memory(Arithmetic):
             a, b = one[array], other[array]
             if array.is_stored:  # in one way or both: the other one stores what it knows
                 for body, known in ((then, a), (otherwise, b)):
-                    for place, value in known.items():
-                        body.append(Store(array, constant(U32, place), value))
+                    self.within(body, lambda known=known, array=array: self._write(array, known))
                 self.contents[array] = {}
                 continue
             merged = {}

@@ -1,4 +1,4 @@
-"""The bits of a float32 by arithmetic: ONNX has no operator for them."""
+"""What ONNX has no operator for: the bits of a float32, and a few functions."""
 
 import numpy as np
 from onnx import TensorProto
@@ -45,3 +45,18 @@ def float_to_bits(graph, name: str) -> str:
 
 
 BITS = {"bits_to_float": bits_to_float, "float_to_bits": float_to_bits}
+
+
+def trunc(graph, name: str) -> str:
+    return graph.add("Mul", graph.add("Sign", name), graph.add("Floor", graph.add("Abs", name)))
+
+
+def exp2(graph, name: str) -> str:
+    return graph.add("Pow", graph.number(2, np.float32), name)
+
+
+def log2(graph, name: str) -> str:
+    return graph.add("Div", graph.add("Log", name), graph.number(np.log(2.0), np.float32))
+
+
+COMPOSED = {"trunc": trunc, "exp2": exp2, "log2": log2}

@@ -53,6 +53,7 @@ class Operations:
         self.names: dict[int, str] = {}
         self.known: dict[tuple, str] = {}
         self.n_names = 0
+        self.unfinished: str | None = None  # samples whose loops had no end yet
 
     def new_name(self) -> str:
         self.n_names += 1
@@ -93,8 +94,12 @@ class Operations:
             inputs = [
                 self.add("Gather", "x", self.number(k), axis=1) for k in range(program.n_inputs)
             ]
-        self.inputs, self.names, self.outputs = inputs, {}, {}
+        self.inputs, self.names, self.outputs, self.unfinished = inputs, {}, {}, None
         self.run(program.body, None)
+        if self.unfinished is not None:
+            nan = self.number(np.nan, np.float32)
+            for k, name in self.outputs.items():
+                self.outputs[k] = self.add("Where", self.unfinished, nan, name)
         like = self.add("Mul", inputs[0], self.number(0, np.float32)) if inputs else None
         return [self.spread(self.outputs[k], like) for k in range(program.n_outputs)]
 
@@ -122,7 +127,7 @@ class Operations:
                 if statement.otherwise:
                     self.run(statement.otherwise, self.both(active, self.add("Not", condition)))
             elif isinstance(statement, Forever):
-                self.loop(statement.body)
+                self.loop(statement.body, active)
             else:
                 raise Untranslatable("a loop that ends early or has an unknown length")
 
@@ -135,12 +140,18 @@ class Operations:
             before = self.names.get(key)
             if before is None:
                 before = self.number(0, TYPES[statement.variable.type])
-            value = self.add("Where", active, value, before)
+            value = self.chosen(statement.variable.type, active, value, before)
         self.names[key] = value
 
-    def loop(self, body: list) -> None:
-        """A loop that ends by a condition: as many rounds as it can have at most."""
-        active = None
+    def chosen(self, type: str, condition: str, if_true: str, if_false: str) -> str:
+        """One of two numbers; ONNX Runtime has no Where for truth values."""
+        if type != BOOL:
+            return self.add("Where", condition, if_true, if_false)
+        otherwise = self.add("And", self.add("Not", condition), if_false)
+        return self.add("Or", self.add("And", condition, if_true), otherwise)
+
+    def loop(self, body: list, active: str | None) -> None:
+        """A loop that ends by a condition, of MOST_ROUNDS; outputs are NaN where it needs more."""
         for _ in range(MOST_ROUNDS):
             for statement in body:
                 self.run([each for each in [statement] if not is_end(each)], active)
@@ -148,6 +159,8 @@ class Operations:
                     condition = self.name(statement.condition)
                     self.run(statement.then[:-1], self.both(active, condition))
                     active = self.both(active, self.add("Not", condition))
+        before = self.unfinished
+        self.unfinished = active if before is None else self.add("Or", before, active)
 
     # Values
 
@@ -167,7 +180,7 @@ class Operations:
         if op == "cast":
             return self.converted(value, args[0])
         if op == "select":
-            return self.add("Where", *map(self.name, args))
+            return self.chosen(value.type, *map(self.name, args))
         if op in ("float_to_bits", "bits_to_float"):
             return onnx_bits.BITS[op](self, self.name(args[0]))
         if op in ("shl", "shr"):
@@ -182,6 +195,8 @@ class Operations:
             return self.add(BITWISE[op], *map(self.name, args))
         if op == "ne":
             return self.add("Not", self.add("Equal", *map(self.name, args)))
+        if op in onnx_bits.COMPOSED:
+            return onnx_bits.COMPOSED[op](self, self.name(args[0]))
         if op in BINARY:
             return self.in_range(value, self.add(BINARY[op], *map(self.name, args)))
         if op in UNARY:

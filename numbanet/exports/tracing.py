@@ -19,8 +19,9 @@ from numbanet.exports.errors import ExportError
 from numbanet.exports.expressions import argument_types, bound_values, evaluate
 from numbanet.exports.front_end import typed
 from numbanet.exports.loops import Loops
+from numbanet.exports.memory import UNDEFINED
 from numbanet.exports.program import BOOL, F32, F64, I64, Value
-from numbanet.exports.views import TYPES, Untranslatable, View, scalar_type
+from numbanet.exports.views import TYPES, NeedsConstant, Untranslatable, View, scalar_type
 
 MOST_CALLS = 200  # within each other
 
@@ -55,7 +56,7 @@ class Tracer(Loops):
         try:
             until = Until(None, None, lambda value: returned.append((self.block, value)))
             self.run(frame, first, None, until)
-        except Untranslatable as error:
+        except (Untranslatable, NeedsConstant) as error:
             line = self.frame.line
             raise ExportError(self.frame.code.function, str(error), line) from error
         self.frame = before
@@ -67,11 +68,21 @@ class Tracer(Loops):
         if isinstance(statement, ir.Assign):
             if isinstance(statement.value, ir.Expr) and statement.value.op == "phi":
                 return
+            self.check_defined(frame, statement.value)
             frame.variables[statement.target.name] = evaluate(self, frame, statement)
         elif isinstance(statement, (ir.SetItem, ir.StaticSetItem)):
             self.set_item(frame, statement)
         elif not isinstance(statement, ir.Del):
             raise Untranslatable(f"a statement of the kind {type(statement).__name__}")
+
+    def check_defined(self, frame, expression) -> None:
+        if not isinstance(expression, ir.Expr):
+            return
+        for each in expression.list_vars():
+            if frame.variables.get(each.name) is UNDEFINED:
+                if self.loops_open:
+                    raise NeedsConstant("a variable without a value before the first round")
+                raise Untranslatable("a variable that has no value yet")
 
     def set_item(self, frame, statement) -> None:
         variables = frame.variables

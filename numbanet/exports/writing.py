@@ -9,10 +9,12 @@ import numpy as np
 
 from numbanet.atomic_file import replace_file
 from numbanet.exports.c import c_header
+from numbanet.exports.errors import ExportError
 from numbanet.exports.export import FORMATS
 from numbanet.exports.glsl import glsl_function
 from numbanet.exports.packing import Packed, packed
 from numbanet.exports.traced import program_of
+from numbanet.exports.views import Untranslatable
 from numbanet.exports.wgsl import wgsl_module
 from numbanet.model import AbstractModel
 from numbanet.shown import shown
@@ -73,6 +75,13 @@ def evaluated(model) -> tuple[AbstractModel, np.ndarray]:
 
 def files_of(kind, model, numbers: Packed, name, title, embed, view) -> dict[str, bytes]:
     """The text of the program, and the parameters where they are not in it."""
+    try:
+        return translated(kind, model, numbers, name, title, embed, view)
+    except Untranslatable as error:  # of a language; what device functions hold names its line
+        raise ExportError(model.encoding.forward.py_func, str(error)) from error
+
+
+def translated(kind, model, numbers, name, title, embed, view) -> dict[str, bytes]:
     n_weights = model.network.n_params if hasattr(model, "network") else 0
     if kind == "onnx":
         from numbanet.exports.onnx_graph import onnx_model
