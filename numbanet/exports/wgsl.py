@@ -131,7 +131,12 @@ def wgsl_module(program: Program, packed: Packed, name: str, title: str) -> str:
         packed: the parameters.
         name: begins every name.
         title: one line about the model.
+
+    Raises:
+        ValueError: there are no outputs.
     """
+    if not program.n_outputs:
+        raise ValueError("an encoding without outputs has no WGSL module")
     program = lowered(program)
     texts = {"name": name, "block": packed.block}
     scales = f"@group(0) @binding(1) var<storage, read> {name}_scales: array<f32>;\n"

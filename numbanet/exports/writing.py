@@ -17,8 +17,11 @@ from numbanet.exports.traced import program_of
 from numbanet.exports.views import Untranslatable
 from numbanet.exports.wgsl import wgsl_module
 from numbanet.model import AbstractModel
+from numbanet.regular_file import check_regular
 from numbanet.shown import shown
 
+NAME = re.compile(r"(?=.{1,61}$)[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*", re.ASCII)
+RESERVED = re.compile(r"(web)?gl_", re.IGNORECASE)  # of GLSL, as two _ beside each other are
 KINDS = ("c", "wgsl", "glsl", "onnx", "html")
 
 
@@ -32,10 +35,21 @@ def write(model, path, to, precision, name, embed, view) -> list[str]:
     target = os.fspath(path)
     written = {target: files["program"]}
     if "params" in files:
-        written[str(Path(target).with_suffix(".bin"))] = files["params"]
+        written[params_path(target)] = files["params"]
+    for place in written:
+        if os.path.exists(place):
+            check_regular(os.stat(place).st_mode, place)
     for place, data in reversed(written.items()):
         replace_file(place, data)
     return list(written)
+
+
+def params_path(path: str) -> str:
+    """The file beside a program; raises ValueError where that is the program's own name."""
+    beside = os.path.splitext(path)[0] + ".bin"
+    if beside == path:
+        raise ValueError(f"path: {shown(path)} is where the parameters go; use another ending")
+    return beside
 
 
 def kind_of(path, to) -> str:
@@ -53,10 +67,15 @@ def kind_of(path, to) -> str:
 def name_of(path, name) -> str:
     """An identifier of all languages; raises ValueError for a given one that is none."""
     if name is None:
-        name = re.sub(r"\W+", "_", Path(path).stem, flags=re.ASCII).strip("_").lower() or "model"
-        return f"model_{name}" if name[0].isdigit() or keyword.iskeyword(name) else name
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,60}", name):
-        raise ValueError(f"name: {shown(name)} is not allowed; use letters, digits and _")
+        name = re.sub(r"[\W_]+", "_", Path(path).stem, flags=re.ASCII)[:60].strip("_").lower()
+        name = name or "model"
+        is_taken = name[0].isdigit() or keyword.iskeyword(name) or RESERVED.match(name)
+        return f"model_{name}" if is_taken else name
+    if not isinstance(name, str) or not NAME.fullmatch(name) or RESERVED.match(name):
+        raise ValueError(
+            f"name: {shown(name)} is not allowed; use letters, digits and single _ between them, "
+            "61 at most, and neither gl_ nor webgl_ in front"
+        )
     return name
 
 

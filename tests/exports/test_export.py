@@ -22,6 +22,33 @@ def test_the_ending_tells_the_language(model, tmp_path):
         assert "my_model_2" in path.read_text()
 
 
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("a__b", "a_b"), ("a__MODEL__b", "a_model_b"), ("gl_x", "model_gl_x"), ("日本", "model"),
+        ("WebGL_x", "model_webgl_x"), ("2x", "model_2x"), ("_", "model"), ("a" * 200, "a" * 60),
+    ],
+)  # fmt: skip
+def test_names_from_paths_are_allowed_in_every_language(model, stem, name, tmp_path):
+    numbanet.export(model, tmp_path / f"{stem}.glsl")
+    assert f"void {name}_evaluate(" in (tmp_path / f"{stem}.glsl").read_text()
+
+
+def test_nothing_is_written_where_a_file_cannot_be(model, tmp_path):
+    with pytest.raises(ValueError, match="is where the parameters go"):
+        numbanet.export(model, tmp_path / "m.bin", "wgsl")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "m.wgsl").mkdir()
+    (tmp_path / "m.bin").write_text("mine")
+    with pytest.raises(IsADirectoryError):
+        numbanet.export(model, tmp_path / "m.wgsl")
+    assert (tmp_path / "m.bin").read_text() == "mine"
+    empty = numbanet.create_encoding(2, {"otype": "Empty"}, device="cpu")
+    with pytest.raises(ValueError, match="without outputs has no WGSL"):
+        numbanet.export(empty, tmp_path / "e.wgsl")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_numbers_in_a_file_are_those_of_the_model(model, tmp_path):
     _, numbers = numbanet.export(model, tmp_path / "m.h", embed=False)
     found = np.fromfile(numbers, "<f4")
@@ -34,6 +61,9 @@ def test_numbers_in_a_file_are_those_of_the_model(model, tmp_path):
         ({"to": "rust"}, "to: 'rust' is not allowed; use one of c, wgsl"),
         ({"precision": "int4"}, "precision: 'int4'; use one of float32"),
         ({"name": "2x"}, "name: '2x' is not allowed"),
+        ({"name": "a__b"}, "name: 'a__b' is not allowed; use letters, digits and single _"),
+        ({"name": "a_"}, "name: 'a_' is not allowed"),
+        ({"name": "gl_x"}, "name: 'gl_x' is not allowed"),
     ],
 )
 def test_what_is_not_allowed_is_refused(model, tmp_path, options, message):
