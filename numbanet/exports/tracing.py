@@ -57,6 +57,8 @@ class Tracer(Loops):
             until = Until(None, None, lambda value: returned.append((self.block, value)))
             self.run(frame, first, None, until)
         except (Untranslatable, NeedsConstant) as error:
+            if isinstance(error, NeedsConstant) and before is not None:
+                raise  # a loop around the call may be unrolled
             line = self.frame.line
             raise ExportError(self.frame.code.function, str(error), line) from error
         self.frame = before

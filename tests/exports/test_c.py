@@ -118,6 +118,15 @@ def test_random_models_agree(tmp_path_factory, encoding, activation):
 
 
 @needs_compiler
+def test_many_levels_agree(tmp_path):
+    network = {"n_neurons": 16, "n_hidden_layers": 1}
+    example, twin = models.network_example({**models.HASH, "n_levels": 7}, 2, 3, network)
+    x = np.random.default_rng(0).random((21, 2)).astype(np.float32)
+    expected = models.expected_of(twin, example.params, "float32", x)
+    models.assert_agrees(outputs(example, x, tmp_path), expected)
+
+
+@needs_compiler
 def test_nothing_is_read_or_written_out_of_place(tmp_path):
     network = {"n_neurons": 16, "n_hidden_layers": 2}
     example, _ = models.network_example(models.HASH, 2, 3, network)
