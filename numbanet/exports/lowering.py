@@ -196,15 +196,27 @@ class _Lowering(Arithmetic):
             )
         n, (low, high) = int(n.value), self.pair(a)
         zero, left = constant(U32, 0), value.op == "shl"
+        is_signed = not left and value.type == I64
         near, far = (low, high) if left else (high, low)
         back = "shr" if left else "shl"
         if n >= 32:
-            near, far = zero, self.u32(value.op, near, constant(U32, n - 32))
+            empty = self.down(near, 31) if is_signed else zero
+            far = (
+                self.down(near, n - 32)
+                if is_signed
+                else self.u32(value.op, near, constant(U32, n - 32))
+            )
+            near = empty
         elif n > 0:
             over = self.u32(back, near, constant(U32, 32 - n))
             far = self.u32("or", self.u32(value.op, far, constant(U32, n)), over)
-            near = self.u32(value.op, near, constant(U32, n))
+            near = self.down(near, n) if is_signed else self.u32(value.op, near, constant(U32, n))
         return (near, far) if left else (far, near)
+
+    def down(self, upper: Value, n: int) -> Value:
+        """Bits shifted down behind copies of the sign."""
+        number = self.cast(upper, I32)
+        return self.cast(self.binary("shr", I32, number, constant(I32, n)), U32)
 
     def divided(self, value):
         """Schoolbook division, bit by bit, of numbers that are not negative."""

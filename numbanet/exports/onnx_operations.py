@@ -272,9 +272,8 @@ class Operations:
             return self.in_range(value, self.add("Mul", name, factor))
         if number.low >= 0:
             return self.add("Div", name, factor)
-        half = self.number(2**31)  # division rounds towards zero
-        positive = self.add("Div", self.add("Add", name, half), factor)
-        return self.add("Sub", positive, self.add("Div", half, factor))
+        rest = self.add("Mod", name, factor)  # never negative, while Div rounds towards zero
+        return self.add("Div", self.add("Sub", name, rest), factor)
 
 
 def is_end(statement) -> bool:

@@ -30,6 +30,8 @@ def divisions(x, params, y):
     y[5] = np.float32(np.int32(n) // np.int32(4))
     y[6] = x[0] // THIRD
     y[7] = x[0] % THIRD
+    y[8] = np.float32(n >> 2)
+    y[9] = np.float32(n >> 40)
 
 
 @device
@@ -100,7 +102,7 @@ def long_loop(x, params, y):
     y[0] = np.float32(k)
 
 
-LENGTHS = {divisions: 8, powers: 6, assigned_on_some_ways: 4, arrays: 4, long_loop: 1}
+LENGTHS = {divisions: 10, powers: 6, assigned_on_some_ways: 4, arrays: 4, long_loop: 1}
 
 
 class Everyday(Strange):
