@@ -45,7 +45,7 @@ function shader(kind, source) {
 }
 
 const program = gl && gl.createProgram();
-let resolution = 1, pending = false, moving = 0;
+let resolution = 0.25, pending = false, moving = 0; // coarse at first, so that there is a picture soon
 
 function draw() {
   pending = false;
