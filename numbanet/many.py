@@ -32,6 +32,12 @@ class ManyModels:
         params: float32 [n_models, n_params]; writing to it changes the models.
     """
 
+    __slots__ = {  # with what help() says of each
+        "params": "The parameters, float32 [n_models, n_params].",
+        **dict.fromkeys(("_encoding", "_network", "_loss", "_optimizers", "_target", "_many")),
+        "__weakref__": None,
+    }
+
     def __init__(self, components: Sequence[tuple], rngs: Sequence[Any], device: Any):
         self._target = target_for(device)
         self._encoding, self._network, self._loss, _ = components[0]
@@ -184,10 +190,12 @@ def create_many(
         ValueError: another argument cannot.
         RuntimeError: the device cannot be used.
     """
-    configs = [config] if isinstance(config, Mapping) else list(config)
-    given = seeds if isinstance(seeds, (int, np.integer)) else list(seeds)
+    is_one = isinstance(config, (Mapping, str)) or not isinstance(config, Iterable)
+    configs = [config] if is_one else list(config)
+    given = list(seeds) if isinstance(seeds, Iterable) else seeds
     count = count_of(n, configs, given)
     if not isinstance(given, list):
+        initial_rng(given, seed_convention)  # raises if it is no seed
         given = [int(given) + k for k in range(count)]
     rngs = [initial_rng(seed, seed_convention) for seed in given]
     components = [create_components(n_input_dims, n_output_dims, each) for each in configs]

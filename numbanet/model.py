@@ -79,16 +79,24 @@ class AbstractModel(ABC):
     Arrays that come out are NumPy arrays on the CPU, and arrays on the device on a GPU.
     """
 
-    __slots__ = (
-        *("n_input_dims", "n_output_dims", "padded_output_dims", "encoding", "activations"),
-        *("target", "parameters", "target_gradients", "engine", "_n_params", "__weakref__"),
-    )
+    __slots__ = {  # with what help() says of each
+        "n_input_dims": "Inputs of a sample.",
+        "n_output_dims": "Outputs of a sample.",
+        "padded_output_dims": "Outputs of the kernels, whose last ones are dropped.",
+        "encoding": "The encoding component.",
+        "activations": "The activation of each layer; none for an encoding.",
+        "target": "The device, in a precision: what memory and kernels come from.",
+        "parameters": "The parameters, with their copy for the kernels.",
+        "target_gradients": "The gradients, as the kernels have them.",
+        "engine": "What evaluates and differentiates the model on its target.",
+        **dict.fromkeys(("_n_params", "__weakref__")),
+    }
 
     n_input_dims: int
     n_output_dims: int
     padded_output_dims: int
     encoding: AbstractEncoding
-    activations: tuple[Activation, ...]  # of its layers
+    activations: tuple[Activation, ...]
     engine: Any
 
     def __init__(self, params: np.ndarray, n_matrix_params: int, target: AbstractTarget):
@@ -340,7 +348,7 @@ class NetworkWithInputEncoding(AbstractModel):
         target: what it runs on.
     """
 
-    __slots__ = ("network",)
+    __slots__ = {"network": "The network component."}
 
     def __init__(
         self, encoding: AbstractEncoding, network: AbstractMLP, rng: Pcg32, target: AbstractTarget
@@ -444,7 +452,7 @@ class Encoding(AbstractModel):
         alignment: pad the features to a multiple of this; 0 for no padding.
     """
 
-    __slots__ = ("alignment",)
+    __slots__ = {"alignment": "Outputs are a multiple of this; 0 for no padding."}
 
     def __init__(
         self, encoding: AbstractEncoding, rng: Pcg32, target: AbstractTarget, alignment: int = 0

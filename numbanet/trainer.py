@@ -28,8 +28,7 @@ class Trainer(OldTrainerNames):
 
     Args:
         model: the network to train; the trainer works on its parameters in place.
-        optimizer: the optimizer component.
-        loss: the loss component.
+        optimizer, loss: the components.
         on_nonfinite: what a step of the optimizer does if its inputs, loss or gradients are
             infinite or NaN: "skip" leaves the parameters as they are, zeroes the gradients, counts
             it in n_skipped_steps and warns (on a GPU when the loss is read); "raise" raises
@@ -39,14 +38,16 @@ class Trainer(OldTrainerNames):
         deterministic: True for the same bits in every run, as a CPU has; see docs/reliability.md.
 
     Raises:
-        ConfigError: the loss cannot take so many outputs, or the optimizer does not fit the model's
-            parameters.
+        ConfigError: the loss cannot take so many outputs, or the optimizer does not fit the model.
     """
 
-    __slots__ = (
-        *("network", "optimizer", "loss", "on_nonfinite", "deterministic", "layout", "comm"),
-        *("_grid_range", "_replicas", "_own_training", "__weakref__"),
-    )
+    __slots__ = {  # with what help() says of each
+        "network": "The network that is trained.",
+        **dict.fromkeys(("optimizer", "loss"), "The component, with the options that hold now."),
+        **dict.fromkeys(("on_nonfinite", "deterministic", "comm"), "What the trainer was given."),
+        "layout": "How the parameters are divided into matrices and others.",
+        **dict.fromkeys(("_grid_range", "_replicas", "_own_training", "__weakref__")),
+    }
 
     def __init__(
         self,

@@ -145,3 +145,9 @@ def test_arguments_are_checked():
     wider["network"]["n_neurons"] = 32
     with pytest.raises(ConfigError, match=r"config\[1\]: needs other code"):
         numbanet.create_many(2, 3, [config(), wider], device="cpu")
+    for no_config in (3, None, "config.json", [config(), None]):
+        with pytest.raises(ConfigError, match="config: expected a JSON object, got"):
+            numbanet.create_many(2, 3, no_config, 2, device="cpu")
+    for seeds in (1.5, None, "ab"):
+        with pytest.raises(ValueError, match=r"seed: .* is not allowed; use an integer from 0"):
+            numbanet.create_many(2, 3, config(), 2, seeds=seeds, device="cpu")

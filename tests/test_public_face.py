@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import math
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,8 @@ def test_all_that_is_public_says_what_it_is(kind):
         if isinstance(value, property) or inspect.isroutine(value):
             text = value.__doc__ or inspect.getdoc(getattr(kind, name))
             assert text, f"{kind.__name__}.{name}"
+        if inspect.isdatadescriptor(value):  # attributes in slots too
+            assert inspect.getdoc(getattr(kind, name)), f"{kind.__name__}.{name}"
 
 
 def test_functions_say_what_they_do_and_return():
@@ -100,6 +103,10 @@ def test_attributes_that_do_not_exist_cannot_be_set(model):
         with pytest.raises(AttributeError):
             _ = part.learning_rat
     model.trainer.learning_rate = 1e-3
+    many = numbanet.create_many(2, 1, {}, 2, device="cpu")
+    with pytest.raises(AttributeError):
+        many.learning_rate = 1e-3  # it has learning_rates
+    many.learning_rates = 1e-3
 
 
 def test_a_model_and_its_trainer_are_shown_on_a_few_lines(model):
@@ -182,6 +189,7 @@ def test_a_loss_is_a_number(model):
     assert sum([loss, loss]) == max([2 * loss, loss]) == 2 * value
     assert np.float32(2) * loss == pytest.approx(2 * value)
     assert math.isfinite(loss)
+    assert statistics.fmean([loss, loss]) == statistics.median([loss]) == value
     assert f"{loss:.3f}" == f"{value:.3f}"
     assert bool(loss)
     with pytest.raises(TypeError):

@@ -25,17 +25,22 @@ class Command:
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Let a parser take the arguments, and those of all commands."""
-        for names, options in {**self.arguments, **COMMON}.items():
+        for names, options in self.arguments.items():
             parser.add_argument(*names.split(), **options)
+        how_much = parser.add_mutually_exclusive_group()
+        for names, options in HOW_MUCH.items():
+            how_much.add_argument(*names.split(), **options)
+        parser.add_argument(
+            "--json", action="store_true", help="print results as JSON, a line each"
+        )
 
 
-COMMON = {
+HOW_MUCH = {
     "-v --verbose": {
         "action": "store_true",
         "help": "say also what is compiled, and what is found in the cache",
     },
     "-q --quiet": {"action": "store_true", "help": "print errors only"},
-    "--json": {"action": "store_true", "help": "print results as JSON, a line each"},
 }
 SET = {
     "metavar": "PATH=VALUE",

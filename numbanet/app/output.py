@@ -59,10 +59,16 @@ class Output:
 
     @contextmanager
     def telling(self, handler: logging.Handler) -> Iterator[None]:
-        """Let a handler have what the logger says of compilations, instead of standard error."""
+        """Let a handler have what the logger says of compilations, instead of standard error.
+
+        Where all is said, standard error has it too.
+        """
         before, handlers = LOG.level, list(LOG.handlers)
-        LOG.setLevel(logging.INFO)
-        LOG.handlers[:] = [handler]
+        if self.verbose:
+            LOG.addHandler(handler)
+        else:
+            LOG.setLevel(logging.INFO)
+            LOG.handlers[:] = [handler]
         try:
             yield
         finally:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import logging.handlers
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ import numbanet
 from numbanet import registry
 from numbanet.app.config_schema import config_schema
 from numbanet.app.errors import UsageError
+from numbanet.app.output import Output
 from numbanet.app.overrides import overridden
 
 SIZES = {
@@ -209,6 +211,20 @@ def test_the_log_says_as_much_as_is_asked_for(command, monkeypatch, caplog):
         assert caplog.messages == said
     assert command("doctor", "--verbose")[2] == "found\nslow\nbroken\n"
     assert (log.level, log.propagate, log.handlers) == before
+    code, _, err = command("doctor", "--verbose", "--quiet")
+    assert (code, "not allowed with argument" in err) == (2, True)
+
+
+@pytest.mark.parametrize(("is_verbose", "said"), [(False, ""), (True, "found\ncompiled\n")])
+def test_a_command_that_tells_of_compilations_lets_all_be_logged(is_verbose, said, capsys):
+    log, told = logging.getLogger("numbanet"), logging.handlers.BufferingHandler(9)
+    told.setLevel(logging.INFO)
+    output = Output(verbose=is_verbose)
+    with output.logged(), output.telling(told):
+        log.debug("found")
+        log.info("compiled")
+    assert capsys.readouterr().err == said
+    assert [each.msg for each in told.buffer] == ["compiled"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
