@@ -1,7 +1,7 @@
 """Many models of one config, trained side by side: ensembles, and sweeps over seeds or rates."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class ManyModels:
     def __repr__(self) -> str:
         return f"<{len(self)} models of {self.params.shape[1]} parameters on {self._target.name}>"
 
-    def __getitem__(self, k: int) -> TrainableModel:
+    def __getitem__(self, k: SupportsIndex) -> TrainableModel:
         """A model like number k, with copies of what it has."""
         training, optimizer = self._many.trainings[k], self._optimizers[k]
         network = NetworkWithInputEncoding(

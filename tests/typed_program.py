@@ -59,6 +59,8 @@ def main(folder: Path) -> None:
     model.save(folder / "model.safetensors", {"name": "typed"})
     assert_type(numbanet.load(folder / "model.safetensors", device="cpu"), numbanet.TrainableModel)
     assert_type(numbanet.to_matrices(model.network), list[np.ndarray])
+    many = numbanet.create_many(2, 1, {}, 2, device="cpu")
+    assert_type(many[np.argmin([0.5, 0.25])], numbanet.TrainableModel)
 
 
 if __name__ == "__main__":
