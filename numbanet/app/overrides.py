@@ -8,10 +8,13 @@ from typing import Any
 
 from numbanet.app.arguments import read_config
 from numbanet.app.errors import UsageError
+from numbanet.commented_json import Pairs
+from numbanet.config import plain
+from numbanet.registry import ConfigError
 from numbanet.shown import shown
 
 FORM = "write it as --set encoding.n_levels=8, or --set optimizer.nested.decay=0.9"
-STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+STEP = re.compile(r"([^.\[\]]+)|\[([0-9]{1,9})\]")
 
 
 def overridden(
@@ -25,21 +28,25 @@ def overridden(
             A value is JSON, and else a string: `loss.otype=L2` needs no quotation marks.
 
     Raises:
-        UsageError: the file cannot be read, or an assignment leads nowhere.
+        UsageError: the file cannot be read, an assignment leads nowhere, or its value could not be
+            in a file.
     """
     config = read_config(config)
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise UsageError(f"--set {shown(assignment)}: there is no value; {FORM}")
-        assign(config, path.strip(), value_of(text.strip()))
-    return config
+    try:
+        for assignment in assignments:
+            path, equals, text = assignment.partition("=")
+            if not equals:
+                raise UsageError(f"--set {shown(assignment)}: there is no value; {FORM}")
+            assign(config, path.strip(), plain(value_of(text.strip()), path.strip()))
+        return plain(config)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
 
 
 def value_of(text: str) -> Any:
     """The value that a text stands for."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=Pairs)
     except (ValueError, RecursionError):
         return text
 
