@@ -95,7 +95,10 @@ EDITS = {  # module, what is replaced, what by, and whose keys that changes
         access,
         "return np.float32(array[i])",
         "return -np.float32(array[i])",
-        lambda target, model, kernel: model == "grid" and is_fused(target, kernel),
+        lambda target, model, kernel: (
+            (target == "cuda" and "fused_training" in kernel)
+            or (model == "grid" and is_fused(target, kernel))
+        ),
     ),
     "an intrinsic for the CPU": (
         micro_kernel,

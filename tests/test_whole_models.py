@@ -120,9 +120,9 @@ def test_a_random_model_trains_as_its_twin(drawn):
     for _ in range(N_STEPS):
         loss = float(model.trainer.training_step(x, targets))
         assert loss == pytest.approx(trainer.training_step(x, targets), rel=1e-4)
-    moves = trainer.network.params - params
+    moves = trainer.params - params
     rounding = 1e-6 * np.abs(params).max() / np.abs(moves).max()
     assert_close(model.network.params - params, moves, 1e-2 + rounding)
-    weights = getattr(trainer.optimizer, "inference", trainer.network.params)
+    weights = getattr(trainer.optimizer, "inference", trainer.params)
     assert_close(model(x), twin.inference(x, weights), 1e-4)
     assert model.trainer.n_steps == N_STEPS

@@ -33,7 +33,7 @@ def as_json(value) -> bytes:
 
 
 def generate(rng) -> bytes:
-    n_params = trainer().model.n_params
+    n_params = trainer().network.n_params
     numbers = rng.random((5, n_params), np.float32)
     optimizer = {
         "current_step": 5,
@@ -75,7 +75,7 @@ def load(content: bytes, folder: Path) -> None:
         for old, new in zip(before, everything(trainer()), strict=True):
             assert np.array_equal(old, new), "a refused snapshot changed the trainer"
         raise
-    assert np.array_equal(numbanet.load_params(file), trainer().params)
+    assert np.array_equal(numbanet.load_params(file), trainer().network.params)
 
 
 FORMAT = Format("foreign_snapshots", generate, load, (SnapshotError,), (UserWarning,))

@@ -342,7 +342,7 @@ def test_training_is_as_exact_as_halves_allow(cuda_device, name):
 @given(seed=st.integers(0, 2**31 - 1))
 def test_any_table_is_interpolated_as_exactly_as_halves_allow(cuda_device, name, seed):
     """Features of random entries: half precision anywhere in between would show here first."""
-    case = Case(name, cuda_device, 65, cases=CASES | TABLES, n_candidates=20, seed=seed)
+    case = Case(name, cuda_device, 257, cases=CASES | TABLES, n_candidates=20, seed=seed)
     exact = case.twin.inference(case.x, case.params)
     case.assert_as_exact(case.inference(case.fused), case.reference.inference(case.x), exact)
     case.assert_gradients(case.train(case.fused)[1], lambda y: case.loss_of(y)[1])
