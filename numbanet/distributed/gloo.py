@@ -3,7 +3,9 @@
 torchrun itself ends and names the others when a process dies, and may start all of them again.
 """
 
+import atexit
 import os
+import weakref
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -12,7 +14,15 @@ import numpy as np
 
 from numbanet.communicator import Communicator, RankError, sizes_of
 
+_open: weakref.WeakSet = weakref.WeakSet()  # communicators that are to let their group go
 _n_made = 0  # of this process; each communicator meets under a name of its own
+
+
+@atexit.register
+def let_groups_go() -> None:
+    """End the threads of gloo while the interpreter still runs: later they abort the process."""
+    for comm in list(_open):
+        comm._group = None
 
 
 class GlooCommunicator(Communicator):
@@ -29,6 +39,7 @@ class GlooCommunicator(Communicator):
         try:
             store = distributed.PrefixStore(meeting_place(), store_of_torchrun(distributed, limit))
             self._group = distributed.ProcessGroupGloo(store, rank, size, limit)
+            _open.add(self)
         except RuntimeError as error:
             raise RankError(
                 f"rank {rank} of {size} did not meet all others in {timeout:g} s: {error!s:.300}"

@@ -83,7 +83,7 @@ class Evaluator:
         if keeps and self._n_kept:
             kept = tensors.empty(x.shape[0], self._n_kept)
         tensors.run(self._passes, self._forward, (), x, *read, y, kept)
-        if keeps and read[0].dtype != params.dtype:
+        if keeps and kept is None and read[0].dtype != params.dtype:
             kept = read[0]
         return y if y.dtype is self._dtype else y.to(self._dtype), kept
 
