@@ -2,6 +2,7 @@
 
 import math
 import operator
+from abc import ABC, abstractmethod
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def unit_of_rounding(value: Value) -> float | None:
     return 2.0 ** (exponent - 24) if mantissa == 0.75 and exponent >= 24 else None
 
 
-class Arithmetic(Divisions):
+class Arithmetic(Divisions, ABC):
     """Makes values; `emit` puts one that is not constant where the program stands.
 
     Compilers of shaders take x + c - c for x, where device code rounds by it. With `rounds` it
@@ -85,8 +86,9 @@ class Arithmetic(Divisions):
     rounds = False
     rounded: dict[int, tuple[Value, float]]
 
+    @abstractmethod
     def emit(self, op, type, args, low=None, high=None) -> Value:
-        raise NotImplementedError
+        """Write an operation whose bounds are known, or not; returns its result."""
 
     def binary(self, op: str, type: str, a: Value, b: Value) -> Value:
         """a op b for operands of that type."""

@@ -1,5 +1,7 @@
 """Memory of a device that comes from PyTorch's allocator, where a pass takes one piece of it."""
 
+from abc import ABC, abstractmethod
+
 import torch
 
 from numbanet.cuda.memory.arrays import DeviceArray
@@ -8,7 +10,7 @@ from numbanet.networks.base import next_multiple
 ALIGNMENT = 256  # bytes, of what a device allocates
 
 
-class TensorMemory:
+class TensorMemory(ABC):
     """For a device: its memory is tensors that `empty` makes, in a room where one is open.
 
     A room is one tensor that a pass allocates from, because each tensor costs the host more than
@@ -22,9 +24,9 @@ class TensorMemory:
         self.n_queued = 0  # kernels, and pieces of memory that were zeroed
         super().__init__(*arguments)
 
+    @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """An uninitialised tensor."""
-        raise NotImplementedError
 
     def address_of(self, tensor: torch.Tensor) -> int:
         """Of the tensor's first element."""

@@ -64,3 +64,31 @@ def expected_of(twin, params, precision, x):
 def assert_agrees(found, expected, tolerance=1e-5):
     error = np.linalg.norm(found - expected)
     assert error <= tolerance * max(np.linalg.norm(expected), 1e-30), error
+
+
+# What holds in every language; `outputs` gives those of an example for inputs.
+
+
+def assert_encoding_agrees(outputs, otype, k, n=33):
+    example, twin = encoding_example(otype, k)
+    config, sizes = laws.EXAMPLES["encoding", otype][k]
+    source = naive.encoding({"otype": otype, **config}, sizes["n_dims"])
+    x = laws.inputs(source, n, np.random.default_rng(1)).astype(np.float32)
+    assert_agrees(outputs(example, x), expected_of(twin, example.params, "float32", x))
+
+
+def assert_activation_agrees(outputs, activation):
+    network = {"n_neurons": 16, "n_hidden_layers": 1, "activation": activation}
+    network["output_activation"] = activation
+    example, twin = network_example({"otype": "Identity"}, 3, 2, network)
+    x = np.random.default_rng(0).random((33, 3)).astype(np.float32)
+    assert_agrees(outputs(example, x), expected_of(twin, example.params, "float32", x))
+
+
+def assert_model_agrees(outputs, precision, n=37, n_outputs=3, **network):
+    """Of a hash grid and a network, at the parameters as that precision stores them."""
+    example, twin = network_example(HASH, 2, n_outputs, network)
+    x = np.random.default_rng(0).random((n, 2)).astype(np.float32)
+    found = outputs(example, x, precision)
+    assert found.shape == (n, n_outputs)
+    assert_agrees(found, expected_of(twin, example.params, precision, x))

@@ -2,9 +2,6 @@
 
 import browser
 import exported_models as models
-import laws
-import naive
-import numpy as np
 import pytest
 
 from numbanet.exports.glsl import WIDTH, in_uniform_block
@@ -26,19 +23,11 @@ def outputs(example, x, precision="float32"):
 
 @pytest.mark.parametrize(("otype", "k"), FEW)
 def test_encodings_agree(otype, k):
-    example, twin = models.encoding_example(otype, k)
-    config, sizes = laws.EXAMPLES["encoding", otype][k]
-    source = naive.encoding({"otype": otype, **config}, sizes["n_dims"])
-    x = laws.inputs(source, 33, np.random.default_rng(1)).astype(np.float32)
-    expected = models.expected_of(twin, example.params, "float32", x)
-    models.assert_agrees(outputs(example, x), expected)
+    models.assert_encoding_agrees(outputs, otype, k)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("n_neurons", [16, 64])
 def test_models_agree_in_every_precision(precision, n_neurons):
     network = {"n_neurons": n_neurons, "n_hidden_layers": 2, "activation": "Tanh"}
-    example, twin = models.network_example(models.HASH, 2, 3, network)
-    x = np.random.default_rng(0).random((37, 2)).astype(np.float32)
-    expected = models.expected_of(twin, example.params, precision, x)
-    models.assert_agrees(outputs(example, x, precision), expected)
+    models.assert_model_agrees(outputs, precision, **network)

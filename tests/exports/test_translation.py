@@ -113,7 +113,7 @@ def test_users_code_is_translated(tmp_path):
     rng = np.random.default_rng(3)
     x = np.stack([rng.uniform(-2, 2, 50), rng.uniform(0.01, 0.99, 50)], 1).astype(np.float32)
     example = models.Example(Branching(n_dims=2), None, [])
-    found = outputs(example, x, tmp_path)
+    found = outputs(example, x, folder=tmp_path)
     models.assert_agrees(found, expected(x), 1e-5)
 
 

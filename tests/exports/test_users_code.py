@@ -137,7 +137,7 @@ def outputs(language, function, x, folder: Path):
     if language == "c":
         if not c_program.COMPILERS:
             pytest.skip("needs gcc or clang")
-        return test_c.outputs(example_of(function), x, folder)
+        return test_c.outputs(example_of(function), x, folder=folder)
     return {"wgsl": test_wgsl, "glsl": test_glsl, "onnx": test_onnx}[language].outputs(
         example_of(function), x
     )
