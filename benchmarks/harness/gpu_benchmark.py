@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from benchmarks.harness.gpu import gpu_is_usable
 from benchmarks.harness.machine import card
 from benchmarks.harness.options import RESULTS, batch_sizes, chosen_from
 from benchmarks.harness.report import draw, print_shares, print_tables
@@ -26,11 +27,7 @@ def main(name, kind, jobs, description):
         description: for --help.
     """
     options = parse_arguments(jobs, description)
-    from numbanet.cuda.driver.device import why_not
-
-    reason = why_not()
-    if reason is not None:
-        print(f"Nothing is measured, because no GPU can be used: {reason}")
+    if not gpu_is_usable():
         return
     methods = {name: METHODS[name] for name in options.methods}
     # most of a start is compilation, and all are timed by one GPU: so all start at once

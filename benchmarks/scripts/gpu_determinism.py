@@ -17,40 +17,36 @@ from functools import partial
 
 import numpy as np
 
-import numbanet
+from benchmarks.harness import real_models
+from benchmarks.harness.gpu import gpu_is_usable
 from benchmarks.harness.options import batch_sizes, chosen_from
-from benchmarks.scripts.gpu_models import FREQUENCY, GRID, HARMONICS, NEVER, SDF, microseconds
+from benchmarks.harness.real_models import IMAGE
+from benchmarks.harness.turns import in_turns, microseconds
+from benchmarks.scripts.gpu_models import MOST_CALLS, NEVER, ROUND
 
-IMAGE = {**GRID, "log2_hashmap_size": 15, "per_level_scale": 1.5}
-# name -> n_input_dims, n_output_dims, precision, encoding, n_neurons, n_hidden_layers
+# name -> model, precision
 MODELS = {
-    "image": (2, 3, "float16", IMAGE, 64, 2),
-    "field": (3, 4, "float16", GRID, 64, 2),
-    "distance": (3, 1, "float16", {**GRID, **SDF}, 64, 2),
-    "wide": (2, 3, "float16", IMAGE, 128, 5),
-    "frequencies": (3, 4, "float16", FREQUENCY, 64, 4),
-    "harmonics": (6, 4, "bfloat16", HARMONICS, 64, 2),
-    "random_corners": (2, 3, "float16", {**IMAGE, "stochastic_interpolation": True}, 64, 2),
-    "image_float32": (2, 3, "float32", IMAGE, 64, 2),
+    "image": (real_models.MODELS["image"], "float16"),
+    "field": (real_models.MODELS["field"], "float16"),
+    "distance": (real_models.MODELS["distance"], "float16"),
+    "wide": ((2, 3, IMAGE, 128, 5), "float16"),
+    "frequencies": (real_models.MODELS["frequencies"], "float16"),
+    "harmonics": (real_models.MODELS["grid_and_harmonics"], "bfloat16"),
+    "random_corners": ((2, 3, {**IMAGE, "stochastic_interpolation": True}, 64, 2), "float16"),
+    "image_float32": (real_models.MODELS["image"], "float32"),
 }
 ADAM = {"otype": "Adam", "learning_rate": 1e-2, "epsilon": 1e-15}
-N_BATCHES, N_ROUNDS, N_SEEDS = 8, 7, 5
+N_BATCHES, N_SEEDS = 8, 5
 N_POOL = 64  # batches that are learnt in turns
 QUESTIONS = ("bits", "time", "quality")
 
 
 def create(name, deterministic, seed=1337, decays_over=None):
     """A model whose rate falls to a thousandth over so many steps, where that is given."""
-    n_inputs, n_outputs, precision, encoding, n_neurons, n_hidden_layers = MODELS[name]
-    config = {
-        "loss": {"otype": "L2"},
-        "optimizer": decaying(decays_over) if decays_over else ADAM,
-        "encoding": encoding,
-        "network": {"n_neurons": n_neurons, "n_hidden_layers": n_hidden_layers},
-    }
-    return numbanet.create_from_config(
-        *(n_inputs, n_outputs, config, seed, "cuda", precision), deterministic=deterministic
-    )
+    model, precision = MODELS[name]
+    optimizer = decaying(decays_over) if decays_over else ADAM
+    options = {"seed": seed, "precision": precision, "deterministic": deterministic}
+    return real_models.create(model, optimizer=optimizer, **options)
 
 
 def decaying(n_steps):
@@ -102,13 +98,12 @@ def ask_for_time(name, options):
             way: partial(model.trainer.training_step, *batches(model, n)[0])
             for way, model in ways.items()
         }
-        times = {way: [] for way in calls}
-        for call in calls.values():
-            for _ in range(5):
-                call()
-        for _ in range(N_ROUNDS):
-            for way, call in calls.items():
-                times[way].append(microseconds(device, call, n))
+        clock = partial(
+            microseconds,
+            n_calls=max(min(MOST_CALLS, ROUND // n), 5),
+            synchronize=device.synchronize,
+        )
+        times = in_turns(clock, calls)
         ratio = np.median(np.divide(times["deterministic"], times["default"]))
         cells = [f"{way} {np.median(each):8.1f}" for way, each in times.items()]
         print(
@@ -189,11 +184,7 @@ def main():
     parser.add_argument("--batch", type=lambda text: batch_sizes(text)[0], default=1 << 14)
     parser.add_argument("--batches", type=batch_sizes, default=batch_sizes("2^14,2^16,2^18"))
     options = parser.parse_args()
-    from numbanet.cuda.driver.device import why_not
-
-    reason = why_not()
-    if reason is not None:
-        print(f"Nothing is measured, because no GPU can be used: {reason}")
+    if not gpu_is_usable():
         return
     ask = {"bits": ask_for_bits, "time": ask_for_time, "quality": ask_for_quality}
     answers = [

@@ -13,6 +13,7 @@ import sys
 import numpy as np
 
 from benchmarks.harness.clocks import Clock
+from benchmarks.harness.gpu import gpu_is_usable
 from benchmarks.harness.jobs import JOBS
 from benchmarks.harness.options import batch_sizes
 from benchmarks.harness.samples import NAMES
@@ -94,11 +95,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--batches", type=batch_sizes, default=batch_sizes("2^14,2^18"))
     options = parser.parse_args()
-    from numbanet.cuda.driver.device import why_not
-
-    reason = why_not()
-    if reason is not None:
-        print(f"Nothing is measured, because no GPU can be used: {reason}")
+    if not gpu_is_usable():
         return
     for name in NAMES:
         for n in options.batches:

@@ -9,55 +9,23 @@ medians in microseconds. Gradients are compared with those of float32 before.
 
 import argparse
 import sys
-import time
 from functools import partial
 
 import numpy as np
 
-import numbanet
+from benchmarks.harness import real_models
+from benchmarks.harness.gpu import gpu_is_usable
 from benchmarks.harness.options import batch_sizes
+from benchmarks.harness.real_models import MODELS
+from benchmarks.harness.turns import in_turns, microseconds
 
-GRID = {
-    "otype": "HashGrid", "n_levels": 16, "n_features_per_level": 2, "base_resolution": 16,
-    "log2_hashmap_size": 19, "per_level_scale": 1.447,
-}  # fmt: skip
-SDF = {"n_levels": 8, "n_features_per_level": 4, "per_level_scale": 1.6}
-FREQUENCY = {"otype": "Frequency", "n_frequencies": 10}
-HARMONICS = {
-    "otype": "Composite",
-    "nested": [
-        {**GRID, "n_dims_to_encode": 3},
-        {"otype": "SphericalHarmonics", "degree": 4, "n_dims_to_encode": 3},
-    ],
-}
-# name -> n_input_dims, n_output_dims, encoding, n_neurons, n_hidden_layers
-MODELS = {
-    "image": (2, 3, {**GRID, "log2_hashmap_size": 15, "per_level_scale": 1.5}, 64, 2),
-    "density": (3, 16, GRID, 64, 1),
-    "field": (3, 4, GRID, 64, 2),
-    "distance": (3, 1, {**GRID, **SDF}, 64, 2),
-    "large_image": (2, 3, {**GRID, "per_level_scale": 1.5}, 64, 2),
-    "small_field": (3, 4, {**GRID, "log2_hashmap_size": 15}, 64, 2),
-    "grid_and_harmonics": (6, 4, HARMONICS, 64, 2),
-    "frequencies": (3, 4, FREQUENCY, 64, 4),
-}
-N_ROUNDS, ROUND = 7, 1 << 24  # samples of a round, at most 60 calls
+ROUND, MOST_CALLS = 1 << 24, 60  # samples of a round
 NEVER, MOST_ERROR = 1 << 62, 0.05
 
 
 def create(name, precision, fewest=None):
     """A model whose tables are added up apart from so many samples on."""
-    n_inputs, n_outputs, encoding, n_neurons, n_hidden_layers = MODELS[name]
-    network = {"n_neurons": n_neurons, "n_hidden_layers": n_hidden_layers}
-    config = {
-        "loss": {"otype": "L2"},
-        "optimizer": {"otype": "Adam", "learning_rate": 1e-3},
-        "encoding": encoding,
-        "network": {"otype": "FullyFusedMLP", **network},
-    }
-    model = numbanet.create_from_config(
-        n_inputs, n_outputs, config, device="cuda", precision=precision
-    )
+    model = real_models.create(MODELS[name], precision=precision)
     if fewest is not None:
         model.network.engine.tables.fewest = fewest
     return model
@@ -67,16 +35,6 @@ def gradients(model, params, batch):
     model.network.params = params
     model.trainer.training_step(*batch, run_optimizer=False)
     return model.network.gradients.numpy().astype(np.float64)
-
-
-def microseconds(device, call, n):
-    n_calls = max(min(60, ROUND // n), 5)
-    device.synchronize()
-    begun = time.perf_counter()
-    for _ in range(n_calls):
-        call()
-    device.synchronize()
-    return 1e6 * (time.perf_counter() - begun) / n_calls
 
 
 def measure(name, sizes):
@@ -100,13 +58,12 @@ def measure(name, sizes):
                 sys.exit(f"{name}, {n} samples, {way}: gradients are off by {error:.1e}")
             calls[way] = partial(model.trainer.training_step, *batch)
         calls["inference"] = partial(first, batch[0])
-        times = {way: [] for way in calls}
-        for call in calls.values():
-            for _ in range(5):
-                call()
-        for _ in range(N_ROUNDS):
-            for way, call in calls.items():
-                times[way].append(microseconds(target.device, call, n))
+        clock = partial(
+            microseconds,
+            n_calls=max(min(MOST_CALLS, ROUND // n), 5),
+            synchronize=target.device.synchronize,
+        )
+        times = in_turns(clock, calls)
         cells = [f"{way} {np.median(found):7.1f}" for way, found in times.items()]
         print(f"{name:18} 2^{n.bit_length() - 1:<3}{', '.join(cells)}", flush=True)
 
@@ -116,11 +73,7 @@ def main():
     parser.add_argument("--models", type=lambda text: text.split(","), default=list(MODELS))
     parser.add_argument("--batches", type=batch_sizes, default=batch_sizes("2^14,2^16,2^18"))
     options = parser.parse_args()
-    from numbanet.cuda.driver.device import why_not
-
-    reason = why_not()
-    if reason is not None:
-        print(f"Nothing is measured, because no GPU can be used: {reason}")
+    if not gpu_is_usable():
         return
     for name in options.models:
         measure(name, options.batches)

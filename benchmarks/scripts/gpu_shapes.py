@@ -17,10 +17,11 @@ import numpy as np
 
 import numbanet
 from benchmarks.harness.clocks import Clock
+from benchmarks.harness.gpu import gpu_is_usable
 from benchmarks.harness.grid import GRID
 from benchmarks.harness.options import batch_sizes
 from benchmarks.harness.samples import ONE_BLOB as ONE_BLOB_CONFIG
-from numbanet.cuda.driver.device import RESERVED, why_not
+from numbanet.cuda.driver.device import RESERVED
 from numbanet.cuda.fused.shapes import FusedShape
 
 GRID_19 = {**GRID, "log2_hashmap_size": 19, "per_level_scale": 1.38}
@@ -184,9 +185,7 @@ def main():
     parser.add_argument("--batches", type=batch_sizes, default=batch_sizes("2^14,2^18"))
     parser.add_argument("--only", default="", help="models whose names contain this")
     options = parser.parse_args()
-    reason = why_not()
-    if reason is not None:
-        print(f"Nothing is measured, because no GPU can be used: {reason}")
+    if not gpu_is_usable():
         return
     measures = (compare_deep, DEEP), (compare_training, WIDE), (compare_shapes, FITTING)
     for measure, jobs in measures:

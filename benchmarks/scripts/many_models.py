@@ -7,12 +7,13 @@ batch as large as all these together. Wall clock, medians.
 """
 
 import argparse
-import time
+from functools import partial
 
 import numpy as np
 
 import numbanet
 from benchmarks.harness.options import batch_sizes
+from benchmarks.harness.turns import in_turns, microseconds
 
 CONFIG = {
     "loss": {"otype": "L2"},
@@ -20,14 +21,7 @@ CONFIG = {
     "encoding": {"otype": "Frequency", "n_frequencies": 6},
     "network": {"otype": "FullyFusedMLP", "n_neurons": 32, "n_hidden_layers": 2},
 }
-N_DIMS, N_OUTPUTS, N_ROUNDS = 2, 3, 7
-
-
-def seconds(call, n_calls):
-    begun = time.perf_counter()
-    for _ in range(n_calls):
-        call()
-    return (time.perf_counter() - begun) / n_calls
+N_DIMS, N_OUTPUTS = 2, 3
 
 
 def measure(n_models, n):
@@ -41,15 +35,9 @@ def measure(n_models, n):
         "many": lambda: many.training_step(x, y),
         "one": lambda: one.trainer.training_step(*flat),
     }
-    times = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-        call()
-    for _ in range(N_ROUNDS):
-        for name, call in calls.items():
-            times[name].append(seconds(call, 3))
+    times = in_turns(partial(microseconds, n_calls=3), calls, n_warm=2)
     taken = {name: float(np.median(each)) for name, each in times.items()}
-    rates = {name: n_models * n / each / 1e6 for name, each in taken.items()}
+    rates = {name: n_models * n / each for name, each in taken.items()}
     print(
         f"{n_models} models, {n} samples each: {rates['many']:.2f} M samples/s; "
         f"one model, {n_models * n}: {rates['one']:.2f}; {taken['one'] / taken['many']:.0%}",

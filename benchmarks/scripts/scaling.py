@@ -12,30 +12,18 @@ floor is the time these take at the rate of a large sum. What is said of 8 ranks
 
 import argparse
 import os
-import time
 from functools import partial
 
 import numpy as np
 
 import numbanet
 from benchmarks.harness.options import batch_sizes
-from benchmarks.scripts.gpu_models import MODELS
+from benchmarks.harness.real_models import MODELS, create
+from benchmarks.harness.turns import in_turns, microseconds
 
-N_ROUNDS, ROUND = 7, 1 << 23  # samples of a round, at most 50 calls
+ROUND, MOST_CALLS = 1 << 23, 50  # samples of a round
 MOST_ERROR = 0.05
 LARGE = {"cpu": 1 << 22, "cuda": 1 << 26}  # floats of a sum that shows the link's rate
-
-
-def create(name, device, comm=None):
-    n_inputs, n_outputs, encoding, n_neurons, n_hidden_layers = MODELS[name]
-    network = {"n_neurons": n_neurons, "n_hidden_layers": n_hidden_layers}
-    config = {
-        "loss": {"otype": "L2"},
-        "optimizer": {"otype": "Adam", "learning_rate": 1e-3},
-        "encoding": encoding,
-        "network": {"otype": "FullyFusedMLP", **network},
-    }
-    return numbanet.create_from_config(n_inputs, n_outputs, config, device=device, comm=comm)
 
 
 def synchronize(target):
@@ -43,16 +31,12 @@ def synchronize(target):
         target.device.synchronize()
 
 
-def microseconds(comm, target, call, n_calls):
-    """Of one call, on the slowest rank."""
+def slowest(comm, target, n_calls, call):
+    """Microseconds of one call on the slowest rank."""
     synchronize(target)
     comm.barrier()
-    begun = time.perf_counter()
-    for _ in range(n_calls):
-        call()
-    synchronize(target)
-    mine = np.array([1e6 * (time.perf_counter() - begun) / n_calls])
-    return float(comm.gather(mine).max())
+    mine = microseconds(call, n_calls, partial(synchronize, target))
+    return float(comm.gather(np.array([mine])).max())
 
 
 def rate_of_link(comm, target):
@@ -67,7 +51,7 @@ def rate_of_link(comm, target):
         source, total = target.zeros(n), target.zeros(n)
         call = partial(collectives(target.device, comm).sum, source, total)
     call()
-    times = [microseconds(comm, target, call, 5) for _ in range(3)]
+    times = [slowest(comm, target, 5, call) for _ in range(3)]
     return 2 * (comm.size - 1) / comm.size * 4 * n / min(times)
 
 
@@ -91,7 +75,8 @@ def verify(comm, one, many, name):
 
 
 def measure(comm, name, sizes, device, link):
-    one, many = create(name, alone_on(device, comm)), create(name, device, comm)
+    one = create(MODELS[name], alone_on(device, comm))
+    many = create(MODELS[name], device, comm=comm)
     target, n_ranks = many.network.target, comm.size
     error = verify(comm, one, many, name)
     n_params, n_own = many.network.n_params, many.trainer.optimizer_state.shape[1]
@@ -112,14 +97,8 @@ def measure(comm, name, sizes, device, link):
             "together": partial(many.trainer.training_step, *batches[n]),
             "shared": partial(many.trainer.training_step, *batches[n // n_ranks]),
         }
-        times = {way: [] for way in calls}
-        for call in calls.values():
-            for _ in range(4):
-                call()
-        n_calls = max(min(50, ROUND // n), 3)
-        for _ in range(N_ROUNDS):
-            for way, call in calls.items():
-                times[way].append(microseconds(comm, target, call, n_calls))
+        n_calls = max(min(MOST_CALLS, ROUND // n), 3)
+        times = in_turns(partial(slowest, comm, target, n_calls), calls)
         alone, together, shared = (float(np.median(times[way])) for way in calls)
         at_8 = alone + (together - alone) * (7 / 8) / ((n_ranks - 1) / n_ranks)
         if comm.rank == 0:
@@ -149,7 +128,7 @@ def main():
     comm = numbanet.distributed.init(equal_batches=True)
     if comm.size == 1:
         raise SystemExit("needs several ranks: start it with mpirun, srun or torchrun")
-    target = create("image", options.device, comm).network.target
+    target = create(MODELS["image"], options.device, comm=comm).network.target
     link = rate_of_link(comm, target)
     if comm.rank == 0:
         rate = f"a large sum sends {link / 1e3:.2f} GB/s a rank"
