@@ -14,19 +14,18 @@ from numbanet import optimizers as _optimizers  # noqa: F401
 from numbanet.array_types import Array, ArrayLike
 from numbanet.config import load_config
 from numbanet.create import create_from_config, create_loss, create_optimizer, load
+from numbanet.create_model import (
+    create_encoding,
+    create_network,
+    create_network_with_input_encoding,
+)
+from numbanet.encoding_model import Encoding
 from numbanet.exports import export
 from numbanet.inline_compiler import DeviceCodeError
 from numbanet.loss_value import Loss
 from numbanet.many import ManyModels, create_many
 from numbanet.matrices import from_matrices, to_matrices
-from numbanet.model import (
-    Encoding,
-    Network,
-    NetworkWithInputEncoding,
-    create_encoding,
-    create_network,
-    create_network_with_input_encoding,
-)
+from numbanet.network_with_input_encoding import Network, NetworkWithInputEncoding
 from numbanet.params_file import load_params, save_params
 from numbanet.registry import ConfigError, register
 from numbanet.snapshot import SnapshotError

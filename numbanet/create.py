@@ -6,15 +6,11 @@ from typing import Any
 
 from numbanet import registry
 from numbanet.communicator import Communicator
+from numbanet.create_model import create_encoding_component, create_network_component
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.losses.base import AbstractLoss
-from numbanet.model import (
-    NetworkWithInputEncoding,
-    check_bool,
-    create_encoding_component,
-    create_network_component,
-    initial_rng,
-)
+from numbanet.model_arguments import check_bool, initial_rng
+from numbanet.network_with_input_encoding import NetworkWithInputEncoding
 from numbanet.networks.base import AbstractMLP
 from numbanet.optimizers.base import AbstractOptimizer
 from numbanet.registry import ConfigError

@@ -10,7 +10,8 @@ from numbanet.caller import warn_caller
 from numbanet.create import create_components
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.engine import Batch
-from numbanet.model import NetworkWithInputEncoding, initial_rng
+from numbanet.model_arguments import initial_rng
+from numbanet.network_with_input_encoding import NetworkWithInputEncoding
 from numbanet.optimizers.base import ParamLayout
 from numbanet.registry import ConfigError
 from numbanet.saved_training import SavedTraining

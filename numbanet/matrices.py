@@ -16,7 +16,7 @@ import numpy as np
 from numbanet.array_types import ArrayLike
 from numbanet.arrays import as_host_matrix, as_host_vector
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.model import NetworkWithInputEncoding
+from numbanet.network_with_input_encoding import NetworkWithInputEncoding
 from numbanet.networks.base import AbstractMLP
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from numbanet import registry
+from numbanet.create_model import create_encoding_component, create_network_component
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.losses.base import AbstractLoss
-from numbanet.model import create_encoding_component, create_network_component
 from numbanet.networks.base import AbstractMLP
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.optimizers.limits import MOST_WEIGHT

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from numbanet.array_types import Array, ArrayLike
-from numbanet.model import NetworkWithInputEncoding
+from numbanet.network_with_input_encoding import NetworkWithInputEncoding
 from numbanet.renamed import renamed
 from numbanet.summary import Summary, summary_of
 from numbanet.trainer import Trainer

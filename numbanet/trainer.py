@@ -12,7 +12,8 @@ from numbanet.engine import Batch
 from numbanet.grid_range import GridRange
 from numbanet.loss_value import SKIPPED, Loss
 from numbanet.losses.base import AbstractLoss
-from numbanet.model import NetworkWithInputEncoding, check_bool, check_gradient_mode
+from numbanet.model_arguments import check_bool, check_gradient_mode
+from numbanet.network_with_input_encoding import NetworkWithInputEncoding
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.replicas import Replicas, check_equal
 from numbanet.saved_training import SavedTraining, config_of, tensor_shapes
@@ -290,11 +291,9 @@ class Trainer(OldTrainerNames):
         self.n_steps, self.n_skipped_steps = saved.n_steps, saved.n_skipped_steps
 
 
-def restored(
-    kind: type, model: Any, saved: SavedTraining, tensors: Any, on_nonfinite: str
-) -> Trainer:
+def restored(kind: type, model: Any, saved: SavedTraining, tensors: Any, nonfinite: str) -> Trainer:
     """The trainer that was pickled, of a model that was."""
-    options = {"on_nonfinite": on_nonfinite, "deterministic": saved.deterministic}
+    options = {"on_nonfinite": nonfinite, "deterministic": saved.deterministic}
     trainer = kind(model, saved.optimizer, saved.loss, **options)
     trainer.restore(saved, tensors)
     return trainer

@@ -8,7 +8,11 @@ import pytest
 import numbanet
 from numbanet import registry
 from numbanet.create import create_loss, create_optimizer
-from numbanet.model import create_encoding, create_network, create_network_with_input_encoding
+from numbanet.create_model import (
+    create_encoding,
+    create_network,
+    create_network_with_input_encoding,
+)
 from numbanet.registry import ConfigError
 from numbanet.unknown_options import ELSEWHERE, UnknownOptionWarning
 

@@ -5,7 +5,7 @@ import numpy as np
 import numbanet
 from benchmarks.harness.samples import sample
 from numbanet.cuda.target import CudaTarget
-from numbanet.model import NetworkWithInputEncoding
+from numbanet.network_with_input_encoding import NetworkWithInputEncoding
 from numbanet.random import Pcg32
 
 CAPABILITY, PRECISION = (9, 0), "float16"

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from numbanet import registry
+from numbanet.create_model import create_encoding_component, create_network_component
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.identity import Identity
-from numbanet.model import create_encoding_component, create_network_component, initial_rng
+from numbanet.model_arguments import initial_rng
 from numbanet.networks.base import AbstractMLP
 from numbanet.unknown_options import UnknownOptions
 

@@ -9,10 +9,10 @@ import pytest
 from grid_twin import HASHES, GridTwin, pcg32_draw
 from numba import njit
 
+from numbanet.create_model import create_network_with_input_encoding
 from numbanet.device import float_bits
 from numbanet.encodings.grid import Grid
 from numbanet.encodings.grid.indexing import divide, hash_function, reciprocal
-from numbanet.model import create_network_with_input_encoding
 from numbanet.registry import ConfigError, create, to_config
 
 IMAGE = {"n_levels": 16, "log2_hashmap_size": 15, "base_resolution": 16, "per_level_scale": 1.5}

@@ -1,0 +1,45 @@
+"""Arguments of models that are checked alike everywhere."""
+
+from typing import Any
+
+import numpy as np
+
+from numbanet.random import Pcg32, seed_sequence
+from numbanet.shown import shown
+
+MOST_DIMS = 2**20  # of inputs and of outputs
+SEED_CONVENTIONS = ("bindings", "trainer")
+GRADIENT_MODES = ("overwrite", "accumulate", "ignore")
+
+
+def initial_rng(seed: int, convention: str) -> Pcg32:
+    """The generator of the initial parameters.
+
+    tiny-cuda-nn seeds it with the number itself in its PyTorch bindings, and with the first word
+    of C++'s std::seed_seq in its own Trainer; so the same seed gives different weights there.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed: {shown(seed)} is not allowed; use an integer from 0")
+    if convention not in SEED_CONVENTIONS:
+        raise ValueError(f"seed_convention: {shown(convention)}; use one of {SEED_CONVENTIONS}")
+    return Pcg32(int(seed) if convention == "bindings" else seed_sequence(int(seed)))
+
+
+def check_dims(name: str, n: Any) -> int:
+    """n as an int; raises ValueError unless it is a whole number from 1 to MOST_DIMS."""
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= MOST_DIMS:
+        raise ValueError(f"{name}: {shown(n)} is not allowed; use an integer from 1 to {MOST_DIMS}")
+    return int(n)
+
+
+def check_bool(name: str, value: Any) -> bool:
+    """The value; raises ValueError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: {shown(value)} is not allowed; use True or False")
+    return value
+
+
+def check_gradient_mode(mode: str) -> None:
+    """Raises ValueError unless the mode exists."""
+    if mode not in GRADIENT_MODES:
+        raise ValueError(f"gradient_mode: {shown(mode)}; use one of {', '.join(GRADIENT_MODES)}")

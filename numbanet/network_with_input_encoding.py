@@ -1,0 +1,119 @@
+"""An encoding and the network that reads it, and a network by itself."""
+
+from typing import Any
+
+import numpy as np
+
+from numbanet.array_types import Array, ArrayLike
+from numbanet.encoded_network import EncodedNetwork
+from numbanet.encodings.base import AbstractEncoding
+from numbanet.engine import Batch, Gradients
+from numbanet.model import AbstractModel, Context
+from numbanet.networks.base import AbstractMLP
+from numbanet.random import Pcg32
+from numbanet.shown import shown
+from numbanet.target import AbstractTarget
+
+
+class NetworkWithInputEncoding(AbstractModel):
+    """An encoding and the network that reads it, evaluated together.
+
+    Args:
+        encoding: the encoding component; its features are padded to a multiple of 16.
+        network: the network component, with the padded width as its n_input_dims.
+        rng: where the initial parameters come from.
+        target: what it runs on.
+    """
+
+    __slots__ = {"network": "The network component."}
+
+    def __init__(
+        self, encoding: AbstractEncoding, network: AbstractMLP, rng: Pcg32, target: AbstractTarget
+    ):
+        params = [network.initial_params(rng), encoding.initial_params(rng)]
+        super().__init__(np.concatenate(params).astype(np.float32), network.n_params, target)
+        self.encoding = encoding
+        self.network = network
+        self.n_input_dims = encoding.n_dims
+        self.n_output_dims = network.n_output_dims
+        self.padded_output_dims = network.padded_output_dims
+        self.activations = network.layer_activations
+        padded = encoding.padded(network.n_input_dims)
+        self.engine = target.network_engine(EncodedNetwork(padded, network))
+
+    def _components(self):
+        return {"encoding": self.encoding, "network": self.network}
+
+    def named_shapes(self) -> dict[str, tuple[int, ...]]:
+        matrices = {f"network.{k}": shape for k, shape in enumerate(self.network.shapes)}
+        parts = self.encoding.param_shapes.items()
+        return {**matrices, **{f"encoding.{name}": shape for name, shape in parts}}
+
+    def _evaluate(self, inputs: Any, params: Any, outputs: Any) -> Any:
+        return self.engine.inference(inputs, params, outputs)
+
+    def kernel_params(self, params: ArrayLike | None = None) -> Array:
+        """The parameters as kernels read them, [n_params] in `precision`; see device_functions.
+
+        Args:
+            params: convert these instead of the model's own, float32 [n_params].
+        """
+        return self._chosen_params(params)
+
+    def device_functions(
+        self, threads_per_block: int = 128, shared_offset: int = 0, fused: bool | None = None
+    ) -> Any:
+        """Functions `load` and `infer` that evaluate this model in CUDA kernels of the user's.
+
+        They stay valid while the model is trained: the parameters are an argument of the kernel,
+        for which `kernel_params()` is asked before each launch.
+
+        Args:
+            threads_per_block: that the kernel will be launched with, a multiple of 32.
+            shared_offset: bytes of dynamic shared memory in front that belong to others, such as
+                the device functions of another model.
+            fused: None lets the lanes of a warp work together on tensor cores where that is
+                possible, and else each lane alone, which is much slower; True raises an error
+                instead; False is each lane alone.
+
+        Returns:
+            numbanet.cuda.in_kernels.device_functions.DeviceFunctions.
+
+        Raises:
+            ValueError: the model is not on a GPU, an argument is not allowed, or fused=True asks
+                for what is not possible.
+        """
+        return self.target.device_functions(
+            self.engine.model,
+            threads_per_block=threads_per_block,
+            shared_offset=shared_offset,
+            fused=fused,
+        )
+
+    def _propagate(
+        self, context: Context, dl_dy: Any, gradients: Gradients | None, dl_dx: Any
+    ) -> None:
+        batch = Batch(context.inputs, external_dl_dy=dl_dy)
+        self.engine.forward_backward(batch, context.params, None, gradients, dl_dx)
+
+    def input_gradient(self, dim: int, inputs: ArrayLike, params: ArrayLike | None = None) -> Array:
+        """The derivative of output `dim` with respect to the inputs, float32 [n, n_input_dims].
+
+        Raises:
+            ValueError: there is no such output.
+        """
+        if not (isinstance(dim, (int, np.integer)) and 0 <= dim < self.n_output_dims):
+            raise ValueError(f"dim: {shown(dim)} is no output; use 0 to {self.n_output_dims - 1}")
+        context = Context(self._inputs(inputs), self._chosen_params(params))
+        one_hot = np.zeros((context.inputs.shape[0], self.n_output_dims), np.float32)
+        one_hot[:, dim] = 1
+        return self.backward(context, one_hot, gradient_mode="ignore")
+
+
+class Network(NetworkWithInputEncoding):
+    """A network by itself: its inputs are padded with ones to a multiple of 16.
+
+    The networks have no biases; the weights of the padding act as the first layer's.
+    """
+
+    __slots__ = ()
