@@ -4,25 +4,20 @@ Mildenhall et al. 2020, NeRF: Representing Scenes as Neural Radiance Fields, sec
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from numbanet.device import (
     HALF,
     PI,
-    ZERO,
     device,
     less_even,
-    local_array,
     power_of_two,
     select,
     sin_pi,
-    unrolled,
-    vectorized,
 )
-from numbanet.encodings.base import AbstractEncoding
-from numbanet.registry import check, derived, register
+from numbanet.encodings.waves import AbstractWaves, Wave
+from numbanet.registry import derived, register
 
 SINE, SLOPE = np.int32(0), np.int32(1)  # orders of derivation
 
@@ -79,66 +74,11 @@ def add_curvature(j, x, row, total):
 
 @register("encoding", "Frequency")
 @dataclass(frozen=True)
-class Frequency(AbstractEncoding):
+class Frequency(AbstractWaves):
     """2 n_frequencies features per dimension."""
+
+    wave = Wave(bases, value, slope, add_gradient, add_curvature)
+    n_features_per_frequency = 2
 
     n_dims: int = derived()
     n_frequencies: int = 12
-
-    def __post_init__(self):
-        check(1 <= self.n_frequencies <= 32, "n_frequencies", self.n_frequencies, "1 to 32")
-
-    @property
-    def n_outputs(self):
-        return self.n_dims * 2 * self.n_frequencies
-
-    @cached_property
-    def forward(self):
-        n_dims, width = self.n_dims, 2 * self.n_frequencies
-
-        @device
-        def dimension(d, x, y):
-            vectorized(width, value, bases(x[d]), y[d * width : (d + 1) * width])
-
-        @device
-        def frequency(x, params, y):  # x [n_dims], y [n_dims * width]
-            unrolled(n_dims, dimension, x, y)
-
-        return frequency
-
-    @cached_property
-    def backward_input(self):
-        n_dims, width = self.n_dims, 2 * self.n_frequencies
-
-        @device
-        def dimension(d, x, dl_dy, dl_dx):
-            total = local_array(1)
-            total[0] = ZERO
-            vectorized(width, add_gradient, bases(x[d]), dl_dy[d * width : (d + 1) * width], total)
-            dl_dx[d] = total[0]
-
-        @device
-        def frequency_backward(x, params, dl_dy, dl_dx):
-            unrolled(n_dims, dimension, x, dl_dy, dl_dx)
-
-        return frequency_backward
-
-    @cached_property
-    def double_backward_input(self):
-        n_dims, width = self.n_dims, 2 * self.n_frequencies
-
-        @device
-        def dimension(d, x, dl_dy, dl_ddx, dl_ddy, dl_dx):
-            row = dl_dy[d * width : (d + 1) * width]
-            total = local_array(1)
-            total[0] = ZERO
-            both = bases(x[d])
-            vectorized(width, add_curvature, both, row, total)
-            dl_dx[d] = dl_ddx[d] * total[0]
-            vectorized(width, slope, both, dl_ddx[d], dl_ddy[d * width : (d + 1) * width])
-
-        @device
-        def frequency_double_backward(x, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
-            unrolled(n_dims, dimension, x, dl_dy, dl_ddx, dl_ddy, dl_dx)
-
-        return frequency_double_backward
