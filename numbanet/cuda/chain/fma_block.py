@@ -131,7 +131,6 @@ def block_product(precision: str, n_columns: int, a_along_depth: bool, b_along_d
     a_size, b_size = (ROWS + PAD) * DEPTH, (n_columns + PAD) * DEPTH
     a_fetched, b_fetched = ROWS * DEPTH // N_THREADS, n_columns * DEPTH // N_THREADS
     n_sums = ROWS * n_columns // N_THREADS
-    step = DEPTH
 
     @device
     def block_product(a, b, depths, sums):
@@ -148,7 +147,7 @@ def block_product(precision: str, n_columns: int, a_along_depth: bool, b_along_d
             deposit_a(next_a, a_tile)
             deposit_b(next_b, b_tile)
             barrier()
-            depth += step
+            depth += DEPTH
             if depth < end:
                 fetch_a(a_array, a_pitch, a_first, a_end, depth, end, next_a)
                 fetch_b(b_array, b_pitch, b_first, b_end, depth, end, next_b)

@@ -33,11 +33,10 @@ def row_and_column(i, pitch):
 def activation_backward(precision: str, activation: Activation):
     """Kernel (dl_dy, kept, n_rows, n, pitch): the chain rule through an activation, in place."""
     vector, finish = VECTORS[precision], finish_backward(activation)
-    n_threads = N_THREADS
 
     def activation_backward(pdy, pkept, n_rows, n, pitch):
         dl_dy, kept = vector(pdy, n_rows * pitch), vector(pkept, n_rows * pitch)
-        i = TWO * (block_index() * n_threads + thread_index())
+        i = TWO * (block_index() * N_THREADS + thread_index())
         row, column = row_and_column(i, pitch)
         if (row < n_rows) & (column < n):
             low, high = load_pair(dl_dy, i)
@@ -51,12 +50,11 @@ def activation_backward(precision: str, activation: Activation):
 def activate_tangents(precision: str, activation: Activation):
     """Kernel (before, kept, after, n_rows, n, pitch): tangents of x to those of y."""
     vector, backward = VECTORS[precision], activation.backward
-    n_threads = N_THREADS
 
     def activate_tangents(pbefore, pkept, pafter, n_rows, n, pitch):
         n_all = n_rows * pitch
         before, kept, after = vector(pbefore, n_all), vector(pkept, n_all), vector(pafter, n_all)
-        i = block_index() * n_threads + thread_index()
+        i = block_index() * N_THREADS + thread_index()
         row, column = row_and_column(i, pitch)
         if (row < n_rows) & (column < n):
             store(after, i, backward(load(before, i), load(kept, i)))
@@ -72,13 +70,12 @@ def activate_tangents_backward(precision: str, activation: Activation):
     The chain rule in place, for the gradients of y and of its tangents; `tangents` are those of x.
     """
     vector, backward, second = VECTORS[precision], activation.backward, activation.second
-    n_threads = N_THREADS
 
     def activate_tangents_backward(pvalues, ptangents, pbefore, pkept, n_rows, n, pitch):
         n_all = n_rows * pitch
         dl_dvalues, dl_dtangents = vector(pvalues, n_all), vector(ptangents, n_all)
         before, kept = vector(pbefore, n_all), vector(pkept, n_all)
-        i = block_index() * n_threads + thread_index()
+        i = block_index() * N_THREADS + thread_index()
         row, column = row_and_column(i, pitch)
         if (row < n_rows) & (column < n):
             x, dl_dtangent = load(kept, i), load(dl_dtangents, i)

@@ -158,14 +158,13 @@ def set_zero(k, sums):
 @cache
 def warp_position(n_columns: int):
     """Device function (): the first row and column of a warp in its block's tile."""
-    warp_columns, warps_across = n_columns // WARPS_ACROSS, WARPS_ACROSS
-    warp_rows = WARP_ROWS
+    warp_columns = n_columns // WARPS_ACROSS
 
     @device
     def warp_position():
         warp = thread_index() >> FIVE
-        row, column = warp // warps_across, warp % warps_across
-        return row * warp_rows, column * warp_columns
+        row, column = warp // WARPS_ACROSS, warp % WARPS_ACROSS
+        return row * WARP_ROWS, column * warp_columns
 
     return warp_position
 
