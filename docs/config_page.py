@@ -109,6 +109,8 @@ def escaped(text: str) -> str:
 
 
 def type_name(field: dataclasses.Field) -> str:
+    if "shown" in field.metadata:
+        return field.metadata["shown"]
     name = registry.type_name(field).replace(" | None", "")
     if "convert" in field.metadata and name != "str":  # to nested components
         return "list of objects" if name.startswith("tuple") else "object"

@@ -73,13 +73,15 @@ ELSEWHERE = {
         "RelMSE": "RelativeL2",
     },
     "optimizer": {
-        "AdamW": "Adam",  # with relative_decay
         "AdaBound": "Adam",  # with adabound
         "Momentum": "SGD",
         "GradientDescent": "SGD",
         "ExponentialMovingAverage": "EMA",
         "StepLR": "ExponentialDecay",
         "ExponentialLR": "ExponentialDecay",
+        "CosineAnnealingLR": "CosineDecay",
+        "LinearLR": "WarmUp",
+        "MultiStepLR": "Piecewise",
         "SWA": "Average",
     },
 }

@@ -208,6 +208,19 @@ EXAMPLES = {
         ({"learning_rate": 0.1, "optimize_matrix_params": False}, {}),
         ({"learning_rate": 0.1, "optimize_non_matrix_params": False}, {}),
     ],
+    ("optimizer", "AdamW"): [
+        ({}, {}),
+        (
+            {
+                "learning_rate": 0.1,
+                "weight_decay": 0.5,
+                "non_matrix_weight_decay": 0.25,
+                "non_matrix_learning_rate_factor": 0.5,
+            },
+            {},
+        ),
+        ({"learning_rate": 0.1, "optimize_matrix_params": False}, {}),
+    ],
     ("optimizer", "SGD"): [({}, {}), ({"learning_rate": 0.5, "l2_reg": 0.25}, {})],
     ("optimizer", "Novograd"): [
         ({}, {}),
@@ -257,6 +270,32 @@ EXAMPLES = {
         ({"decay_start": 0, "decay_interval": 1, "decay_base": 0.5, "nested": FAST_ADAM}, {}),
         ({**FAST_DECAY, "nested": {"otype": "EMA", "decay": 0.5, "nested": FAST_ADAM}}, {}),
         ({**FAST_DECAY, "nested": {"otype": "Composite", "nested": PARTS}}, {}),
+    ],
+    ("optimizer", "CosineDecay"): [
+        ({"n_steps": 7, "decay_start": 2, "end_factor": 0.125, "nested": FAST_ADAM}, {}),
+        ({"n_steps": 5, "nested": {"otype": "Composite", "nested": PARTS}}, {}),
+    ],
+    ("optimizer", "WarmUp"): [
+        ({"nested": FAST_ADAM}, {}),
+        (
+            {
+                "n_steps": 3,
+                "start_factor": 0.25,
+                "nested": {"otype": "ExponentialDecay", "nested": FAST_ADAM, **FAST_DECAY},
+            },
+            {},
+        ),
+    ],
+    ("optimizer", "Piecewise"): [
+        ({}, {}),
+        ({"points": [[2, 0.5], [5, 2.0], [5, 0.25], [9, 0.0]], "nested": FAST_ADAM}, {}),
+        (
+            {
+                "points": [[0, 1.0], [6, 0.5]],
+                "nested": {"otype": "Batched", "batch_size_multiplier": 2, "nested": FAST_ADAM},
+            },
+            {},
+        ),
     ],
     ("optimizer", "Average"): [
         ({"n_samples": 5, "nested": FAST_ADAM}, {}),

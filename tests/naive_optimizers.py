@@ -74,6 +74,21 @@ class Adam:
         return np.where(moves, new, w)
 
 
+class AdamW(Adam):
+    """Loshchilov and Hutter 2019, algorithm 2, for what Adam moves."""
+
+    def __init__(self, n_params, shapes, weight_decay=0.01, non_matrix_weight_decay=0.0, **options):
+        super().__init__(n_params, shapes, **options, l2_reg=0.0)
+        self.decays = weight_decay, non_matrix_weight_decay
+
+    def step(self, w, g):
+        k = self.k.copy()
+        new, factor = super().step(w, g), self.non_matrix_learning_rate_factor
+        is_matrix = np.arange(self.n_params) < self.n_matrix_params
+        decay = np.where(is_matrix, self.decays[0], factor * self.decays[1])
+        return np.where(self.k > k, new - self.learning_rate * decay * w, w)
+
+
 class SGD:
     def __init__(self, n_params, shapes, learning_rate=1e-3, l2_reg=1e-8):
         self.learning_rate, self.l2_reg = learning_rate, l2_reg
@@ -257,7 +272,21 @@ class Batched(Wrapper):
         return self.nested.step(w, mean)
 
 
-class ExponentialDecay(Wrapper):
+class Schedule(Wrapper):
+    """Sets the learning rates inside before each step, to the first ones times a factor."""
+
+    n_done = 0
+
+    def step_nested(self, w, g):
+        before = learning_rates(self.nested)
+        scale_learning_rate(self.nested, self.factor(self.n_done))
+        self.n_done += 1
+        w = self.nested.step(w, g)
+        set_learning_rates(self.nested, before)
+        return w
+
+
+class ExponentialDecay(Schedule):
     def __init__(
         self,
         n_params,
@@ -270,23 +299,66 @@ class ExponentialDecay(Wrapper):
     ):
         self.nested = optimizer(nested or {}, n_params, shapes)
         self.base, self.start, self.end = decay_base, decay_start, decay_end
-        self.interval, self.n_done = decay_interval, 0
+        self.interval = decay_interval
 
-    def step_nested(self, w, g):
-        s = self.n_done
-        if self.start <= s <= self.end and (s - self.start) % self.interval == 0:
-            scale_learning_rate(self.nested, self.base)
-        self.n_done += 1
-        return self.nested.step(w, g)
+    def factor(self, s):
+        return self.base ** len(range(self.start, min(s, self.end) + 1, self.interval))
+
+
+class CosineDecay(Schedule):
+    def __init__(
+        self, n_params, shapes, nested=None, n_steps=10_000, decay_start=0, end_factor=0.0
+    ):
+        self.nested = optimizer(nested or {}, n_params, shapes)
+        self.n_steps, self.start, self.end = n_steps, decay_start, end_factor
+
+    def factor(self, s):
+        u = np.clip((s - self.start) / self.n_steps, 0, 1)
+        return self.end + (1 - self.end) * (1 + np.cos(np.pi * u)) / 2
+
+
+class WarmUp(Schedule):
+    def __init__(self, n_params, shapes, nested=None, n_steps=1000, start_factor=0.0):
+        self.nested = optimizer(nested or {}, n_params, shapes)
+        self.n_steps, self.start = n_steps, start_factor
+
+    def factor(self, s):
+        return self.start + (1 - self.start) * min((s + 1) / self.n_steps, 1)
+
+
+class Piecewise(Schedule):
+    def __init__(self, n_params, shapes, nested=None, points=((0, 1.0),)):
+        self.nested = optimizer(nested or {}, n_params, shapes)
+        self.points = points
+
+    def factor(self, s):
+        before = [point for point in self.points if point[0] <= s]
+        after = [point for point in self.points if point[0] > s]
+        if not (before and after):
+            return (before or after)[-1 if before else 0][1]
+        (s0, low), (s1, high) = before[-1], after[0]
+        return low + (high - low) * (s - s0) / (s1 - s0)
 
 
 def scale_learning_rate(optimizer, factor):
-    """Of the optimizers inside, wherever they are."""
-    for nested in getattr(optimizer, "parts_nested", [getattr(optimizer, "nested", None)]):
-        if nested is not None:
-            scale_learning_rate(nested, factor)
-        else:
-            optimizer.learning_rate *= factor
+    set_learning_rates(optimizer, [rate * factor for rate in learning_rates(optimizer)])
+
+
+def innermost(optimizer):
+    """The optimizers inside that have a learning rate of their own."""
+    nested = getattr(optimizer, "parts_nested", [getattr(optimizer, "nested", None)])
+    if nested == [None]:
+        return [optimizer]
+    return [inner for each in nested for inner in innermost(each)]
+
+
+def learning_rates(optimizer):
+    return [each.learning_rate for each in innermost(optimizer)]
+
+
+def set_learning_rates(optimizer, rates):
+    for each, rate in zip(innermost(optimizer), rates, strict=True):
+        each.learning_rate = rate
 
 
 class Composite:
@@ -319,15 +391,19 @@ class Composite:
 
 OPTIMIZERS = {
     "adam": Adam,
+    "adamw": AdamW,
     "average": Average,
     "batched": Batched,
     "composite": Composite,
+    "cosinedecay": CosineDecay,
     "ema": EMA,
     "exponentialdecay": ExponentialDecay,
     "lookahead": Lookahead,
     "novograd": Novograd,
+    "piecewise": Piecewise,
     "sgd": SGD,
     "shampoo": Shampoo,
+    "warmup": WarmUp,
 }
 
 

@@ -529,6 +529,7 @@ def test_a_parameter_that_does_not_move_stays_as_it_is(kind, otype, config, size
         ({"otype": "Adam"}, True),
         ({"otype": "Adam", "skip_zero_grad_non_matrix_params": False}, False),
         ({"otype": "ExponentialDecay", "nested": {"otype": "Adam"}}, True),
+        ({"otype": "WarmUp", "nested": {"otype": "AdamW"}}, True),
         ({"otype": "EMA", "nested": {"otype": "Adam"}}, False),
         ({"otype": "Composite", "nested": [{"n_params_to_optimize": 60, "otype": "Adam"}]}, True),
         ({"otype": "SGD"}, False),
@@ -559,6 +560,7 @@ ROSENBROCK_START = np.array([-1.2, 1.0])
 ADAM = {"otype": "Adam", "learning_rate": 0.02, "l2_reg": 0.0}
 MINIMISERS = {  # with the learning rate that suits both functions
     "Adam": ADAM,
+    "AdamW": {"learning_rate": 0.02, "weight_decay": 0.0},
     "SGD": {"learning_rate": 1e-3, "l2_reg": 0.0},
     "Novograd": {"learning_rate": 1e-3, "beta2": 0.9},
     "Shampoo": {"learning_rate": 3e-3, "l2_reg": 0.0, "cg_on_momentum": False},
@@ -569,6 +571,9 @@ MINIMISERS = {  # with the learning rate that suits both functions
         "decay_base": 0.5,
         "nested": {"otype": "Novograd", "learning_rate": 0.03, "beta2": 0.9},
     },
+    "CosineDecay": {"n_steps": 4000, "nested": {**ADAM, "learning_rate": 0.05}},
+    "WarmUp": {"n_steps": 100, "nested": ADAM},
+    "Piecewise": {"points": [[0, 2.0], [3000, 1.0]], "nested": ADAM},
     "Average": {"n_samples": 16, "nested": ADAM},
     "Batched": {"batch_size_multiplier": 2, "nested": {**ADAM, "learning_rate": 0.05}},
     "Lookahead": {"nested": {**ADAM, "learning_rate": 0.05}},

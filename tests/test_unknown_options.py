@@ -116,7 +116,7 @@ def test_an_error_is_not_hidden_by_a_warning():
         ("loss", "MSE", "L2"),
         ("loss", "mae", "L1"),
         ("loss", "RelativL2", "RelativeL2"),
-        ("optimizer", "AdamW", "Adam"),
+        ("optimizer", "CosineAnnealingLR", "CosineDecay"),
         ("optimizer", "Adams", "Adam"),
         ("optimizer", "ExponentalDecay", "ExponentialDecay"),
         ("encoding", "HashGird", "HashGrid"),

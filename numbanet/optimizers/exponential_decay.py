@@ -8,18 +8,16 @@ import numpy as np
 
 from numbanet.device import device, exp
 from numbanet.optimizers.adam import Adam
-from numbanet.optimizers.base import AbstractOptimizer, ParamLayout, log_decay
-from numbanet.optimizers.wrapper import NESTED, AbstractWrapper
+from numbanet.optimizers.base import AbstractOptimizer, log_decay
+from numbanet.optimizers.schedule import AbstractSchedule
+from numbanet.optimizers.wrapper import NESTED
 from numbanet.registry import check, register
 
 
 @register("optimizer", "ExponentialDecay")
 @dataclass(frozen=True)
-class ExponentialDecay(AbstractWrapper):
-    """After s steps, decay_base is multiplied in if s is decay_start plus whole intervals.
-
-    The learning rate is that of the nested optimizer, before any decay.
-    """
+class ExponentialDecay(AbstractSchedule):
+    """After s steps, decay_base is multiplied in if s is decay_start plus whole intervals."""
 
     decay_base: float = 0.1
     decay_start: int = 10_000
@@ -35,25 +33,18 @@ class ExponentialDecay(AbstractWrapper):
             check(value >= 0, option, value, "an integer that is not negative")
         check(interval >= 1, "decay_interval", interval, "an integer from 1")
 
+    @property
+    def largest_factor(self):
+        return max(self.decay_base, 1.0)
+
     @cached_property
-    def schedule(self):
-        nested, rates = self.nested.schedule, self.rates
-        n_rates, log = len(rates), np.float32(log_decay(self.decay_base))
+    def factor(self):
+        log = np.float32(log_decay(self.decay_base))
         start, end, interval = self.decay_start, self.decay_end, self.decay_interval
 
         @device
-        def schedule(t, hyperparams, scalars):
-            nested(t, hyperparams, scalars)
-            n_decays = max((min(t - 1, end) - start) // interval + 1, 0)
-            factor = exp(log * np.float32(n_decays))
-            for k in range(n_rates):
-                scalars[rates[k]] *= factor
+        def exponential_decay(n_done, numbers):
+            n_decays = max((min(n_done, end) - start) // interval + 1, 0)
+            return exp(log * np.float32(n_decays))
 
-        return schedule
-
-    @property
-    def is_tame(self):
-        return self.nested.is_tame and self.decay_base <= 1
-
-    def moves(self, layout: ParamLayout):
-        return self.nested.moves(layout)
+        return exponential_decay

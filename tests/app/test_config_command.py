@@ -78,6 +78,8 @@ def test_the_schema_refuses_what_components_refuse(schema, kind, name):
         {"encoding": {"otype": "Grid", "interpolation": "Cubic"}},
         {"encoding": {"otype": "Composite", "nested": [{"otype": "OneBlob", "n_bins": "8"}]}},
         {"optimizer": {"learning_rate": True}},
+        {"optimizer": {"otype": "Piecewise", "points": [[0, 1.0], [10]]}},
+        {"optimizer": {"otype": "Piecewise", "points": {"0": 1.0}}},
         {"loss": "L2"},
         {"parent": 3},
     ],

@@ -238,6 +238,9 @@ def test_defaults():
             "decay_interval": 10_000,
         },
         "Lookahead": {"alpha": 0.5, "n_steps": 16},
+        "CosineDecay": {"n_steps": 10_000, "decay_start": 0, "end_factor": 0.0},
+        "WarmUp": {"n_steps": 1000, "start_factor": 0.0},
+        "Piecewise": {"points": [[0, 1.0]]},
     }.items():
         made = create("optimizer", {"otype": otype}, default="none")
         assert to_config(made) == {"otype": otype, **options, "nested": to_config(Adam())}
@@ -255,6 +258,11 @@ def test_defaults():
         ("ExponentialDecay", "decay_start", (-1,)),
         ("ExponentialDecay", "decay_end", (-1,)),
         ("ExponentialDecay", "decay_interval", (0,)),
+        ("CosineDecay", "n_steps", (0,)),
+        ("CosineDecay", "decay_start", (-1,)),
+        ("CosineDecay", "end_factor", (-0.1, 1.1)),
+        ("WarmUp", "n_steps", (0,)),
+        ("WarmUp", "start_factor", (-0.1, 1.1)),
     ],
 )
 def test_wrong_values(otype, option, values):
