@@ -6,11 +6,13 @@ from numbanet import ctrl_c as _ctrl_c  # noqa: F401 (Ctrl-C ends the command's 
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
+from numbanet import callbacks as callbacks
 from numbanet import distributed as distributed
 from numbanet import encodings as _encodings  # noqa: F401 (registers the components)
 from numbanet import losses as _losses  # noqa: F401
 from numbanet import networks as _networks  # noqa: F401
 from numbanet import optimizers as _optimizers  # noqa: F401
+from numbanet import schedules as schedules
 from numbanet.array_types import Array, ArrayLike
 from numbanet.config import load_config
 from numbanet.create import create_from_config, create_loss, create_optimizer, load
@@ -21,6 +23,8 @@ from numbanet.create_model import (
 )
 from numbanet.encoding_model import Encoding
 from numbanet.exports import export
+from numbanet.fit import fit, training
+from numbanet.history import History
 from numbanet.inline_compiler import DeviceCodeError
 from numbanet.loss_value import Loss
 from numbanet.many import ManyModels, create_many
@@ -28,6 +32,7 @@ from numbanet.matrices import from_matrices, to_matrices
 from numbanet.network_with_input_encoding import Network, NetworkWithInputEncoding
 from numbanet.params_file import load_params, save_params
 from numbanet.registry import ConfigError, register
+from numbanet.run import Run, Step
 from numbanet.snapshot import SnapshotError
 from numbanet.summary import Summary, summary
 from numbanet.tcnn_snapshot import TcnnSnapshot, read_tcnn_snapshot
@@ -46,11 +51,14 @@ __all__ = [
     "ConfigError",
     "DeviceCodeError",
     "Encoding",
+    "History",
     "Loss",
     "ManyModels",
     "Network",
     "NetworkWithInputEncoding",
+    "Run",
     "SnapshotError",
+    "Step",
     "Summary",
     "TcnnSnapshot",
     "TrainableModel",
@@ -65,6 +73,7 @@ __all__ = [
     "create_network_with_input_encoding",
     "create_optimizer",
     "export",
+    "fit",
     "from_matrices",
     "load",
     "load_config",
@@ -74,6 +83,7 @@ __all__ = [
     "save_params",
     "summary",
     "to_matrices",
+    "training",
 ]
 
 

@@ -10,6 +10,7 @@ from numbanet.caller import warn_caller
 from numbanet.communicator import ALONE, Communicator
 from numbanet.engine import Batch
 from numbanet.grid_range import GridRange
+from numbanet.learning_rates import LearningRates
 from numbanet.loss_value import SKIPPED, Loss
 from numbanet.losses.base import AbstractLoss
 from numbanet.model_arguments import check_bool, check_gradient_mode
@@ -24,7 +25,7 @@ from numbanet.trainer_names import OldTrainerNames
 from numbanet.trainer_settings import changed, check_count
 
 
-class Trainer(OldTrainerNames):
+class Trainer(LearningRates, OldTrainerNames):
     """Trains a model.
 
     Args:
@@ -150,15 +151,6 @@ class Trainer(OldTrainerNames):
     def optimizer_state(self) -> Array:
         """The optimizer's state, float32 [n_state, n_params]; of this rank's, if ranks share."""
         return self._training.state
-
-    @property
-    def learning_rate(self) -> float:
-        """The learning rate; setting it compiles nothing."""
-        return self.optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        self.update_hyperparams({"optimizer": self.optimizer.learning_rate_options(value)})
 
     def _batch(self, inputs: Any, targets: Any, pdf: Any, external_dl_dy: Any) -> Batch:
         """The samples of a step as arrays of the target; see training_step."""

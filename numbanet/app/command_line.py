@@ -111,9 +111,9 @@ def chosen_config(arguments: argparse.Namespace, default: Any = None) -> Any:
 
 def run_learn_image(arguments: argparse.Namespace, output: Output) -> int:
     require_sample_packages()
-    from numbanet.app.interrupt import Interrupt
     from numbanet.app.learn_image import DEFAULT_CONFIG, learn_image
-    from numbanet.app.progress import SilentProgress, terminal_progress
+    from numbanet.interrupt import Interrupt
+    from numbanet.progress import SilentProgress, terminal_progress
 
     progress = SilentProgress() if output.quiet else terminal_progress()
     notice = "finishing this step, then saving; Ctrl-C again to abort"
@@ -172,7 +172,7 @@ def continuation(arguments: argparse.Namespace, snapshot: Path) -> str:
 
 
 def run_compile(arguments: argparse.Namespace, output: Output) -> int:
-    from numbanet.app.interrupt import cleaning_up
+    from numbanet.interrupt import cleaning_up
 
     with cleaning_up():
         compile_on = compile_for_cpu if arguments.target == "cpu" else compile_for_cuda

@@ -6,14 +6,11 @@ Their PSNR compares displayed values (gamma-encoded, clamped to [0, 1], not roun
 those of the photograph; the report also has it for linear light.
 
 Training time is what passes between the evaluations: drawing positions, looking up colours, steps,
-now and then reading a loss. Evaluations and pictures are not part of it, nor is the first step,
-which compiles or loads the compiled code. A GPU works on while the host queues more steps, so the
-clock is read only where a loss was, for which all steps before had to be finished: up to 100 steps
-apart.
+now and then reading a loss.
 """
 
 import json
-import time
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -24,23 +21,21 @@ import numpy as np
 
 import numbanet
 from numbanet.app.bilinear import colours_of
+from numbanet.app.course import picture_name
 from numbanet.app.curves import write_curves
 from numbanet.app.environment import environment, processor
-from numbanet.app.errors import AppError
-from numbanet.app.files import write_file, writing
-from numbanet.app.image_course import METADATA_KEY, Course, Job, picture_name
+from numbanet.app.files import write_file
+from numbanet.app.image_course import METADATA_KEY, ImageCourse, Job
+from numbanet.app.learning import SNAPSHOT, Learning, picture_due
 from numbanet.app.photograph import Photograph, to_encoded
 from numbanet.app.pictures import Picture, contact_sheet, psnr, squared_error, write_picture
-from numbanet.app.progress import SilentProgress, Status
 from numbanet.random import Pcg32
-from numbanet.target import AbstractTarget
 
-PICTURE_STEPS = tuple(10**k for k in range(1, 10))
 FILES = {  # fields of Result; the pictures come on top
     "contact_sheet": "contact_sheet.png",
     "curves": "curves.png",
     "report": "report.json",
-    "snapshot": "snapshot.safetensors",
+    "snapshot": SNAPSHOT,
 }
 
 
@@ -75,100 +70,33 @@ class Result:
         }
 
 
-@dataclass
-class ImageTraining:
-    """A job under way."""
+class ImageTraining(Learning):
+    """A training on a photograph under way."""
 
-    photograph: Photograph
-    job: Job
-    model: Any
-    rng: Pcg32
-    course: Course
-    output: Path = Path()
-    loss: numbanet.Loss | None = None
-    compile_seconds: float = 0.0
-    lap_start: tuple[float, int] | None = None  # seconds and step from which time is counted
+    metadata_key = METADATA_KEY
+    course: ImageCourse
 
-    def __post_init__(self):
-        if not self.on_cpu:
-            # "raise" would wait for each step; skipped ones are noticed when the loss is read.
-            self.model.trainer.on_nonfinite = "skip"
-
-    @property
-    def target(self) -> AbstractTarget:
-        return self.model.network.target
-
-    @property
-    def on_cpu(self) -> bool:
-        return self.target.name == "cpu"
+    def __init__(self, photograph: Photograph, job: Job, model: Any, rng: Pcg32, course: Any):
+        super().__init__(job, model, rng, course)
+        self.photograph = photograph
 
     @cached_property
     def colours_at(self) -> Callable[[Any], Any]:
         """Function from positions to the photograph's colours, on the target."""
         return colours_of(self.photograph, self.target)
 
-    def run(
-        self, n_steps: int, progress: SilentProgress, interrupted: Callable[[], bool]
-    ) -> Result:
-        """Train up to step `n_steps` and write everything; see learn_image."""
-        course = self.course
-        first_step = course.step
-        started = time.perf_counter()
-        with progress.compiling():
-            self.model(self.photograph.centres(0, 1))
-            if course.step < n_steps:
-                self.advance()
-                self.read_loss()
-        self.compile_seconds = time.perf_counter() - started
-        self.start_lap()
-        progress.training(first_step, n_steps)
-        while True:
-            last = course.step >= n_steps or interrupted()
-            due = last or evaluation_due(course.step)
-            if due:
-                self.evaluate(keep=last)
-            progress.show(self.status(n_steps), milestone=due)
-            if due:
-                self.start_lap()
-            if last:
-                break
-            self.advance()
-        return self.finish(n_steps, time.perf_counter() - started)
+    def prepare(self) -> None:
+        self.model(self.photograph.centres(0, 1))
 
-    def advance(self) -> None:
-        """Make one training step; on a GPU, queue it."""
-        course, batch_size = self.course, self.job.batch_size
+    def training_step(self) -> numbanet.Loss:
+        batch_size = self.job.batch_size
         positions = self.rng.device_uniform(2 * batch_size, self.target).reshape(batch_size, 2)
-        course.step += 1
-        try:
-            self.loss = self.model.trainer.training_step(positions, self.colours_at(positions))
-        except FloatingPointError as error:
-            raise self.diverged(str(error)) from error
-        if loss_due(course.step):
-            self.note_loss()
+        return self.model.trainer.training_step(positions, self.colours_at(positions))
 
-    def diverged(self, how: str) -> AppError:
-        return AppError(f"step {self.course.step}: {how}; try a lower learning rate")
-
-    def read_loss(self) -> float:
-        """The loss of the last step, for which a GPU is waited for."""
-        if self.model.trainer.n_skipped_steps:
-            raise self.diverged("the loss or a gradient has become infinite or NaN")
-        return float(self.loss)
-
-    def note_loss(self) -> None:
-        """Read the loss and, as all steps are done then, the clock."""
-        course = self.course
-        course.losses.append((course.step, self.read_loss()))
-        if self.lap_start is not None:
-            seconds, step = self.lap_start
-            course.training_seconds += time.perf_counter() - seconds
-            course.timed_steps += course.step - step
-            self.start_lap()
-
-    def start_lap(self) -> None:
-        """Count time from here on; called where no work is queued."""
-        self.lap_start = time.perf_counter(), self.course.step
+    @property
+    def shown(self) -> tuple[str, ...]:
+        psnr = self.course.psnr
+        return () if math.isnan(psnr) else (f"{psnr:.1f} dB",)
 
     def strip(self, first: int, last: int) -> np.ndarray:
         """The network's picture in linear light, some rows of it, [rows, width, 3]."""
@@ -179,8 +107,6 @@ class ImageTraining:
     def evaluate(self, keep: bool = False) -> None:
         """Measure the PSNR; at powers of ten, or to `keep`, write picture and snapshot too."""
         course, photograph = self.course, self.photograph
-        if self.loss is not None and course.losses[-1][0] != course.step:
-            self.note_loss()
         keep = keep or picture_due(course.step)
         picture = Picture(photograph.width, photograph.height) if keep else None
         displayed = in_light = 0.0
@@ -198,24 +124,6 @@ class ImageTraining:
             write_picture(self.output / name, picture.image)
             course.pictures.append((course.step, name))
             self.save()
-
-    def save(self) -> None:
-        self.course.rng_state = self.rng.state
-        saved = {"job": asdict(self.job), "course": asdict(self.course)}
-        path = self.output / FILES["snapshot"]
-        with writing(path):
-            self.model.save(path, metadata={METADATA_KEY: saved})
-
-    @property
-    def samples_per_second(self) -> float:
-        course = self.course
-        if not course.timed_steps:
-            return 0.0
-        return course.timed_steps * self.job.batch_size / course.training_seconds
-
-    def status(self, n_steps: int) -> Status:
-        course = self.course
-        return Status(course.step, n_steps, course.loss, course.psnr, self.samples_per_second)
 
     def finish(self, n_steps: int, total_seconds: float) -> Result:
         """Write what shows the whole course, and name all files."""
@@ -278,19 +186,3 @@ class ImageTraining:
             "files": [path.name for path in result.files],
             "environment": environment(),
         }
-
-
-def loss_due(step: int) -> bool:
-    """Every step at first, then ever fewer: about 90 a decade."""
-    return step < 100 or step % min(10 ** (len(str(step)) - 2), 100) == 0
-
-
-def evaluation_due(step: int) -> bool:
-    """Steps 1, 2, 5, 10, 20, ... and every 1000th."""
-    digits = str(step)
-    return (digits[0] in "125" and not digits[1:].strip("0")) or step % 1000 == 0
-
-
-def picture_due(step: int) -> bool:
-    """Steps 10, 100, 1000, ..."""
-    return step in PICTURE_STEPS

@@ -8,15 +8,17 @@ from typing import Any
 
 import numbanet
 from numbanet.app.arguments import check_number, read_config
+from numbanet.app.course import picture_name
 from numbanet.app.errors import AppError, UsageError
 from numbanet.app.files import writing
-from numbanet.app.image_course import Course, Job, picture_name, read_metadata
+from numbanet.app.image_course import ImageCourse, Job, read_metadata
 from numbanet.app.image_file import MOST_PIXELS, read_photograph
-from numbanet.app.image_training import FILES, PICTURE_STEPS, ImageTraining, Result
+from numbanet.app.image_training import FILES, ImageTraining, Result
+from numbanet.app.learning import PICTURE_STEPS
 from numbanet.app.photograph import Photograph
 from numbanet.app.pictures import Picture, write_picture
-from numbanet.app.progress import SilentProgress
 from numbanet.cuda.errors import CudaError
+from numbanet.progress import SilentProgress
 from numbanet.random import Pcg32
 from numbanet.regular_file import check_regular
 
@@ -149,7 +151,7 @@ def started(photograph, config, batch_size, seed, device, precision) -> ImageTra
     batch_size = DEFAULT_BATCH_SIZE if batch_size is None else int(batch_size)
     model = create(config, seed=seed, device=device, precision=precision)
     job = Job(photograph.digest, model.trainer.config(), batch_size, seed)
-    return ImageTraining(photograph, job, model, Pcg32(seed), Course())
+    return ImageTraining(photograph, job, model, Pcg32(seed), ImageCourse())
 
 
 def create(config, **options) -> numbanet.TrainableModel:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from numbanet import ctrl_c
-from numbanet.app.interrupt import Interrupt, cleaning_up
+from numbanet.interrupt import Interrupt, cleaning_up
 
 
 @pytest.mark.parametrize("module", ["numbanet.ctrl_c", "numba", "numbanet", "matplotlib"])

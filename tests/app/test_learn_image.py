@@ -14,8 +14,9 @@ from PIL import Image
 
 import numbanet
 from numbanet.app.errors import AppError, UsageError
-from numbanet.app.image_training import evaluation_due, loss_due, picture_due
 from numbanet.app.learn_image import DEFAULT_CONFIG, learn_image
+from numbanet.app.learning import picture_due
+from numbanet.history import loss_due, milestone_due
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 SMALL = {"batch_size": 256, "seed": 7}
@@ -238,9 +239,9 @@ def test_what_is_due_when():
     steps = range(1, 3001)
     assert [n for n in steps if picture_due(n)] == [10, 100, 1000]
     evaluations = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 3000]
-    assert [n for n in steps if evaluation_due(n)] == evaluations
-    assert all(evaluation_due(n) for n in steps if picture_due(n))
-    assert all(loss_due(n) for n in steps if evaluation_due(n))
+    assert [n for n in steps if milestone_due(n)] == evaluations
+    assert all(milestone_due(n) for n in steps if picture_due(n))
+    assert all(loss_due(n) for n in steps if milestone_due(n))
     assert sum(map(loss_due, range(1, 10**5 + 1))) < 1300
 
 

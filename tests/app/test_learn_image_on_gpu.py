@@ -9,7 +9,7 @@ from PIL import Image
 
 import numbanet
 from emulator.device import shared_device
-from numbanet.app import image_training
+from numbanet import run
 from numbanet.app.errors import AppError
 from numbanet.app.image_file import read_photograph
 from numbanet.app.learn_image import learn_image, started
@@ -89,37 +89,39 @@ def test_a_snapshot_goes_on_with_the_same_numbers(photograph, config, tmp_path, 
 
 
 @pytest.fixture
-def training(photograph, config, monkeypatch):
+def under_way(photograph, config, monkeypatch):
     """A training that asks for the loss when it is told to, and at no step by itself."""
-    monkeypatch.setattr(image_training, "loss_due", lambda step: False)
+    monkeypatch.setattr(run, "loss_due", lambda step: False)
     photograph, config = read_photograph(photograph), numbanet.load_config(config)
-    return started(photograph, config, BATCH_SIZE, SEED, shared_device(), "float32")
+    training = started(photograph, config, BATCH_SIZE, SEED, shared_device(), "float32")
+    return run.Run(training, None, 100, training.course)
 
 
-def test_steps_wait_for_nothing_and_send_nothing(training, monkeypatch):
+def test_steps_wait_for_nothing_and_send_nothing(under_way, monkeypatch):
     device = shared_device()
-    training.advance()  # the first step sends the photograph and the optimizer's options
-    training.read_loss()
-    training.start_lap()
+    under_way.advance()  # the first step sends the photograph and the optimizer's options
     waits = device.synchronizations
 
     def send(address, host):
         pytest.fail("a step copies from the host")
 
     monkeypatch.setattr(device, "copy_to_device", send)
-    training.advance()
-    training.advance()
+    under_way.advance()
+    under_way.advance()
     assert device.synchronizations == waits
-    assert training.course.timed_steps == 0
-    training.note_loss()
+    history = under_way.history
+    assert history.timed_steps == 0
+    under_way.read_loss()
     assert device.synchronizations > waits
-    assert training.course.timed_steps == 2
-    assert training.course.losses == [(3, training.loss.item())]
+    assert history.timed_steps == 2
+    assert [step for step, _ in history.losses] == [1, 3]
+    assert history.losses[-1] == (3, float(under_way.loss))
 
 
-def test_a_skipped_step_is_noticed_with_the_loss(training):
-    training.model.network.params = np.full(training.model.network.n_params, np.nan, np.float32)
-    training.advance()
-    training.advance()
+def test_a_skipped_step_is_noticed_with_the_loss(under_way):
+    under_way.advance()
+    network = under_way.trainer.network
+    network.params = np.full(network.n_params, np.nan, np.float32)
+    under_way.advance()
     with pytest.raises(AppError, match=r"step 2: .* infinite or NaN; try a lower learning rate"):
-        training.note_loss()
+        under_way.read_loss()

@@ -1,13 +1,10 @@
 """How a training shows where it stands: silent, as plain lines, or as a live bar."""
 
-import math
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -17,13 +14,10 @@ class Status:
     step: int
     n_steps: int
     loss: float
-    psnr: float
-    samples_per_second: float
+    more: tuple[str, ...] = ()  # what else there is to say
 
     def __str__(self) -> str:
-        rate = f"{self.samples_per_second / 1e6:.2f} M samples/s" if self.samples_per_second else ""
-        psnr = "" if math.isnan(self.psnr) else f"{self.psnr:.1f} dB"
-        return "  ".join(filter(None, [f"loss {self.loss:.3g}", psnr, rate]))
+        return "  ".join([f"loss {self.loss:.3g}", *self.more])
 
 
 class SilentProgress(AbstractContextManager):
@@ -68,13 +62,15 @@ class LineProgress(SilentProgress):
             self.say(f"step {status.step}/{status.n_steps}  {status}  {left:.0f} s left")
 
     def say(self, text):
-        print(text, file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 (what it is for)
 
 
 class BarProgress(SilentProgress):
-    """A live bar with step, loss, PSNR, speed and the time left."""
+    """A live bar with step, loss, what else is said, and the time left; needs rich."""
 
-    def __init__(self, console: Console):
+    def __init__(self, console: Any):
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
         self.console = console
         self.bar = Progress(
             TextColumn("step {task.completed}/{task.total}"),
@@ -104,6 +100,10 @@ class BarProgress(SilentProgress):
 
 
 def terminal_progress() -> SilentProgress:
-    """A bar where standard error is a terminal, lines elsewhere."""
+    """A bar where standard error is a terminal and rich is installed, lines elsewhere."""
+    try:
+        from rich.console import Console
+    except ImportError:
+        return LineProgress()
     console = Console(stderr=True)
     return BarProgress(console) if console.is_terminal else LineProgress()

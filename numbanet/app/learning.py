@@ -1,0 +1,170 @@
+"""A job under way: steps, evaluations when they are due, pictures and snapshots as they come.
+
+The loop is that of numbanet.training, so that a notebook, a viewer and a command drive the same
+steps. Training time is as in numbanet.history: evaluations and pictures are not part of it.
+"""
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from numbanet.app.course import Course
+from numbanet.app.errors import AppError
+from numbanet.app.files import writing
+from numbanet.callbacks import Callback
+from numbanet.fit import INTERRUPTED, training
+from numbanet.history import milestone_due
+from numbanet.progress import SilentProgress, Status
+from numbanet.random import Pcg32
+from numbanet.run import Run
+from numbanet.target import AbstractTarget
+
+PICTURE_STEPS = tuple(10**k for k in range(1, 10))
+SNAPSHOT = "snapshot.safetensors"
+
+
+@dataclass(frozen=True)
+class WatchedLoss:
+    """A loss that, when it is read, says which step went wrong."""
+
+    loss: Any
+    learning: "Learning"
+
+    def __float__(self) -> float:
+        self.learning.check_skipped()
+        return float(self.loss)
+
+
+class Learning(Callback):
+    """What all jobs do; a subclass says what a step is, what is measured, and what is drawn.
+
+    Args:
+        job: a dataclass of what determines the training.
+        metadata_key: under which a snapshot has job and course.
+    """
+
+    metadata_key: str
+    samples_name = "samples"
+
+    def __init__(self, job: Any, model: Any, rng: Pcg32, course: Course):
+        self.job, self.model, self.rng, self.course = job, model, rng, course
+        self.output = Path()
+        self.compile_seconds = 0.0
+        self.under_way: Run | None = None
+        if not self.on_cpu:
+            # "raise" would wait for each step; skipped ones are noticed when the loss is read.
+            model.trainer.on_nonfinite = "skip"
+
+    @abstractmethod
+    def training_step(self) -> Any:
+        """Make one step, on a GPU queue it; returns its loss."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Evaluate the model on a few samples, so that it is compiled."""
+
+    @abstractmethod
+    def evaluate(self, keep: bool) -> None:
+        """Measure what was learned; at powers of ten, or to `keep`, write picture and snapshot."""
+
+    @abstractmethod
+    def finish(self, n_steps: int, total_seconds: float) -> Any:
+        """Write what shows the whole course; returns the result."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """What there is to say of the last evaluation, for a line of progress."""
+        return ()
+
+    @property
+    def steps_done(self) -> int:
+        return self.course.step
+
+    @property
+    def target(self) -> AbstractTarget:
+        return self.model.network.target
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.target.name == "cpu"
+
+    def run(
+        self,
+        n_steps: int,
+        progress: SilentProgress,
+        interrupted: Callable[[], bool],
+        callbacks: Sequence[Callback] = (),
+    ) -> Any:
+        """Train up to step `n_steps` and write everything."""
+        course, first_step, started = self.course, self.course.step, time.perf_counter()
+        everyone = [self, *callbacks]
+        with closing(training(self, steps=n_steps, history=course, callbacks=everyone)) as steps:
+            with progress.compiling():
+                self.prepare()
+                next(steps, None)
+            self.compile_seconds = time.perf_counter() - started
+            progress.training(first_step, n_steps)
+            while True:
+                last = course.step >= n_steps or interrupted()
+                due = last or milestone_due(course.step)
+                if due:
+                    self.pause_to_evaluate(keep=last)
+                progress.show(self.status(n_steps), milestone=due)
+                if last:
+                    break
+                next(steps)
+            if course.step < n_steps and self.under_way is not None:
+                self.under_way.stop(INTERRUPTED)
+        return self.finish(n_steps, time.perf_counter() - started)
+
+    def begin(self, run: Run) -> None:
+        self.under_way = run
+
+    def step(self) -> WatchedLoss:
+        """Make one training step; on a GPU, queue it."""
+        try:
+            return WatchedLoss(self.training_step(), self)
+        except FloatingPointError as error:
+            raise self.diverged(self.course.step + 1, str(error)) from error
+
+    def diverged(self, step: int, how: str) -> AppError:
+        return AppError(f"step {step}: {how}; try a lower learning rate")
+
+    def check_skipped(self) -> None:
+        """Raise AppError if a step was; a GPU is waited for."""
+        if self.model.trainer.n_skipped_steps:
+            how = "the loss or a gradient has become infinite or NaN"
+            raise self.diverged(self.course.step, how)
+
+    def pause_to_evaluate(self, keep: bool) -> None:
+        """Evaluate, and let none of that time count."""
+        if self.under_way is None:  # no step was asked for
+            self.evaluate(keep)
+            return
+        with self.under_way.paused():
+            self.evaluate(keep)
+
+    def save(self) -> None:
+        self.course.rng_state = self.rng.state
+        saved = {"job": asdict(self.job), "course": asdict(self.course)}
+        path = self.output / SNAPSHOT
+        with writing(path):
+            self.model.save(path, metadata={self.metadata_key: saved})
+
+    @property
+    def samples_per_second(self) -> float:
+        return self.course.steps_per_second * self.job.batch_size
+
+    def status(self, n_steps: int) -> Status:
+        rate = self.samples_per_second
+        more = (*self.shown, f"{rate / 1e6:.2f} M {self.samples_name}/s") if rate else self.shown
+        return Status(self.course.step, n_steps, self.course.loss, more)
+
+
+def picture_due(step: int) -> bool:
+    """Steps 10, 100, 1000, ..."""
+    return step in PICTURE_STEPS

@@ -1,0 +1,248 @@
+"""What is done beside the steps of a training: evaluations, early stops, files, progress."""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from numbanet.history import History, milestone_due
+from numbanet.progress import SilentProgress, Status, terminal_progress
+from numbanet.run import Run
+from numbanet.shown import shown
+from numbanet.training_file import save_training
+
+
+class Callback:
+    """Does nothing; subclasses do something at the start, after each step, or at the end.
+
+    `run` has step, n_steps, trainer, loss, history; run.stop(reason) ends the training.
+    """
+
+    def begin(self, run: Run) -> None:
+        """Called before the first step."""
+
+    def after_step(self, run: Run) -> None:
+        """Called after each step; on a GPU, reading run.loss waits for it."""
+
+    def end(self, run: Run) -> None:
+        """Called at the end, whatever led to it."""
+
+
+class Function(Callback):
+    """A function that is called after each step."""
+
+    def __init__(self, function: Callable[[Run], object]):
+        self.function = function
+
+    def after_step(self, run: Run) -> None:
+        self.function(run)
+
+
+def as_callback(value: Any) -> Callback:
+    """The value, or a callback that calls it.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(value, Callback):
+        return value
+    if not callable(value) or isinstance(value, type):
+        raise TypeError(f"callbacks: {shown(value)} is neither a Callback nor a function of a run")
+    return Function(value)
+
+
+class Periodic(Callback):
+    """Does `act` every so many steps and at the end."""
+
+    def __init__(self, every: int):
+        if not (isinstance(every, int) and every >= 1):
+            raise ValueError(f"every: {shown(every)} is not allowed; use an integer from 1")
+        self.every, self.last = every, -1
+
+    def act(self, run: Run) -> None:
+        """What is done."""
+        raise NotImplementedError
+
+    def after_step(self, run: Run) -> None:
+        if run.step % self.every == 0 or run.step == run.n_steps:
+            self.last = run.step
+            with run.paused():
+                self.act(run)
+
+
+class Evaluation(Periodic):
+    """Calls a function every so many steps and after the last; its time does not count.
+
+    Args:
+        function: without arguments; returns a number, or a mapping from names to numbers.
+        every: steps between the calls.
+        name: what a number is called in history.metrics.
+    """
+
+    def __init__(self, function: Callable[[], Any], every: int = 100, name: str = "evaluation"):
+        super().__init__(every)
+        self.function, self.name = function, name
+
+    def act(self, run: Run) -> None:
+        found = self.function()
+        values = found if isinstance(found, Mapping) else {self.name: found}
+        run.note(**{name: float(value) for name, value in values.items()})
+
+
+class EarlyStop(Callback):
+    """Ends a training whose metric no longer improves.
+
+    Args:
+        metric: "loss", or a name that an Evaluation before it gives.
+        patience: values that may come without an improvement.
+        least_change: what counts as one.
+        highest: whether higher values are better, as of a PSNR.
+    """
+
+    def __init__(
+        self,
+        metric: str = "loss",
+        patience: int = 10,
+        least_change: float = 0.0,
+        highest: bool = False,
+    ):
+        self.metric, self.patience = metric, patience
+        self.least_change, self.sign = least_change, -1.0 if highest else 1.0
+
+    def begin(self, run: Run) -> None:
+        self.best, self.n_waited, self.n_seen = math.inf, 0, self._count(run.history)
+
+    def _count(self, history: History) -> int:
+        rows = history.losses if self.metric == "loss" else history.metrics
+        return len(rows)
+
+    def after_step(self, run: Run) -> None:
+        n = self._count(run.history)
+        if n == self.n_seen:
+            return
+        self.n_seen = n
+        value = self.sign * run.history.metric(self.metric)
+        if value < self.best - self.least_change:
+            self.best, self.n_waited = value, 0
+        else:
+            self.n_waited += 1
+        if self.n_waited > self.patience:
+            run.stop(f"{self.metric} no longer improves: {self.sign * self.best:g} was the best")
+
+
+class Checkpoint(Periodic):
+    """Writes a snapshot every so many steps and at the end, also after an interruption.
+
+    `numbanet.load(path)` gives the model back, and History.from_json(model.metadata["history"]) the
+    history with which `fit` goes on.
+
+    Args:
+        path: the file, replaced as a whole.
+        metadata: what else goes into it.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        every: int = 1000,
+        metadata: Mapping[str, Any] | None = None,
+    ):
+        super().__init__(every)
+        self.path, self.metadata = path, dict(metadata or {})
+
+    def act(self, run: Run) -> None:
+        metadata = {**self.metadata, "history": run.history.to_json()}
+        save_training(run.trainer, self.path, metadata)
+
+    def end(self, run: Run) -> None:
+        if run.step != self.last:
+            self.act(run)
+
+
+class TensorBoard(Callback):
+    """Writes losses, evaluations and the learning rate in force as events for TensorBoard.
+
+    Needs tensorboardX: pip install "numbanet[tensorboard]".
+
+    Args:
+        folder: where the file of events goes.
+
+    Raises:
+        ImportError: tensorboardX is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            missing = 'TensorBoard needs tensorboardX; pip install "numbanet[tensorboard]"'
+            raise ImportError(missing) from error
+        self.folder, self.make = folder, SummaryWriter
+
+    def begin(self, run: Run) -> None:
+        is_first = run.trainer.comm.rank == 0
+        self.writer = self.make(logdir=os.fspath(self.folder), write_to_disk=is_first)
+        self.n_losses, self.n_metrics = len(run.history.losses), len(run.history.metrics)
+
+    def after_step(self, run: Run) -> None:
+        history = run.history
+        if len(history.losses) > self.n_losses:
+            rates = run.trainer.learning_rates_in_force
+            for k, rate in enumerate(rates):
+                name = "learning_rate" if len(rates) == 1 else f"learning_rate/{k}"
+                self.writer.add_scalar(name, rate, run.step)
+        self.write(history)
+
+    def write(self, history: History) -> None:
+        """What has come since the last call."""
+        for step, loss in history.losses[self.n_losses :]:
+            self.writer.add_scalar("loss", loss, step)
+        for step, values in history.metrics[self.n_metrics :]:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
+        self.n_losses, self.n_metrics = len(history.losses), len(history.metrics)
+
+    def end(self, run: Run) -> None:
+        self.write(run.history)
+        self.writer.close()
+
+
+class Progress(Callback):
+    """Shows step, loss, the newest metric and speed; see numbanet.progress.
+
+    Args:
+        shown: how; by default a bar on a terminal, and lines elsewhere.
+    """
+
+    def __init__(self, shown: SilentProgress | None = None):
+        self.shown = terminal_progress() if shown is None else shown
+
+    def begin(self, run: Run) -> None:
+        if run.trainer is not None and run.trainer.comm.rank > 0:
+            self.shown = SilentProgress()  # rank 0 says it for all
+        self.shown.__enter__()
+        self.is_training = False
+
+    def after_step(self, run: Run) -> None:
+        if not self.is_training:
+            self.shown.training(run.step - 1, run.n_steps)
+            self.is_training = True
+        history = run.history
+        milestone = run.step == run.n_steps or milestone_due(run.step)
+        rate = history.steps_per_second
+        metrics = history.metrics[-1][1] if history.metrics else {}
+        more = [f"{name} {value:.4g}" for name, value in metrics.items()]
+        more += [f"{rate:.3g} steps/s"] if rate else []
+        self.shown.show(
+            Status(run.step, run.n_steps, history.loss, tuple(more)), milestone=milestone
+        )
+
+    def end(self, run: Run) -> None:
+        self.shown.__exit__(None, None, None)
+        if run.history.end:
+            self.shown.say(f"ended at step {run.step} of {run.n_steps}: {run.history.end}")
+
+
+def terminal() -> Progress:
+    """Progress for a person who watches."""
+    return Progress()
