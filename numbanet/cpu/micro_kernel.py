@@ -28,9 +28,16 @@ def lanes() -> int:
 
 
 @cache
-def rows() -> int:
-    """Rows of C per block: 8 where there are 32 vector registers, 4 with the 16 of AVX."""
-    return 4 if lanes() == 8 else 8
+def rows(n_lanes: int) -> int:
+    """Rows of C per block: 8 where there are 32 vector registers, 4 with the 16 of AVX.
+
+    Of AVX these are the last rows; the others are taken by blocks of TALL_ROWS. A processor that
+    starts two multiply-adds per cycle, and ends one after five, needs ten results under way.
+    """
+    return 4 if n_lanes == 8 else 8
+
+
+TALL_ROWS = 6  # 12 vectors of results, of 16 registers
 
 
 @cache
@@ -129,24 +136,35 @@ def place_in(c, i, j):
 
 
 @cache
-def matrix_product():
+def matrix_product(n_lanes: int = 0):
     """Device function (n_rows, n_columns, depth, a, b, c, accumulate): C (+)= A B.
 
     The operands are tuples of a 1-D float32 array, where the matrix starts in it, and its strides:
     a = (array, start, row stride, depth stride), b = (array, start, depth stride) and
     c = (array, start, row stride), with contiguous columns of B and C. n_columns is a multiple of
-    16; rows of A and C up to the next multiple of `rows()` are read and written too. What is
+    16; rows of A and C up to the next multiple of `rows` are read and written too. What is
     constant where it is called is constant here, since it is inlined.
+
+    Args:
+        n_lanes: float32 in a vector, of which a pair or one divides 16; 0 for `lanes()`.
     """
-    n_rows_block, n_lanes = rows(), lanes()
+    n_lanes = n_lanes or lanes()
+    n_rows_block, has_tall = rows(n_lanes), n_lanes == 8
+    tall = micro_kernel(TALL_ROWS, 2, n_lanes)
     wide = micro_kernel(n_rows_block, 2, n_lanes)
     narrow = micro_kernel(n_rows_block, 1, n_lanes)
 
     @device
     def matrix_product(n_rows, n_columns, depth, a, b, c, accumulate):
+        n_tall = 0
+        if has_tall:  # two by two, so that whole blocks of the others are left
+            n_tall = (n_rows + n_rows_block - 1) // (2 * TALL_ROWS) * (2 * TALL_ROWS)
         n_wide = n_columns // (2 * n_lanes) * (2 * n_lanes)
         for j in range(0, n_wide, 2 * n_lanes):
-            for i in range(0, n_rows, n_rows_block):
+            if has_tall:
+                for i in range(0, n_tall, TALL_ROWS):
+                    tall(rows_of(a, i), columns_of(b, j), place_in(c, i, j), depth, accumulate)
+            for i in range(n_tall, n_rows, n_rows_block):
                 wide(rows_of(a, i), columns_of(b, j), place_in(c, i, j), depth, accumulate)
         for j in range(n_wide, n_columns, n_lanes):
             for i in range(0, n_rows, n_rows_block):

@@ -6,8 +6,28 @@ tangents, n / 2 numbers are followed by their n / 2 tangents.
 
 from functools import cache
 
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
 from numbanet.activations import Activation
 from numbanet.device import belongs_to, device
+
+
+@intrinsic
+def read(typingctx, x):
+    """The float32 x itself, which is not taken for what lies where a result of it is stored.
+
+    From `a[i] = select(condition, other, a[i])` LLVM otherwise makes a masked store, which without
+    AVX-512 takes AMD's processors as long as many stores; see docs/design/cpu_engine.md.
+    """
+
+    def codegen(context, builder, signature, args):
+        instruction = ir.Instruction(builder.block, args[0].type, "freeze", args)
+        builder._insert(instruction)  # llvmlite's builder has no method for it
+        return instruction
+
+    return types.float32(types.float32), codegen
 
 
 @cache
@@ -24,7 +44,7 @@ def activate(activation: Activation):
     def activate(scratch, before, after, n):
         if before == after:
             for i in range(before, before + n):
-                scratch[i] = forward(scratch[i])
+                scratch[i] = forward(read(scratch[i]))
         else:
             for i in range(n):
                 scratch[after + i] = forward(scratch[before + i])
@@ -42,7 +62,8 @@ def activate_backward(activation: Activation):
     def activate_backward(scratch, gradient, before, after, n):
         kept = before if from_input else after
         for i in range(n):
-            scratch[gradient + i] = backward(scratch[gradient + i], scratch[kept + i])
+            dl_dy = read(scratch[gradient + i])
+            scratch[gradient + i] = backward(dl_dy, scratch[kept + i])
 
     return activate_backward
 
@@ -78,9 +99,10 @@ def activate_tangents_backward(activation: Activation):
         half = n // 2
         kept = before if from_input else after
         for i in range(half):
-            x, dl_dtangent = scratch[kept + i], scratch[gradient + half + i]
+            x, dl_dtangent = scratch[kept + i], read(scratch[gradient + half + i])
             bend = second(x) * scratch[before + half + i]
-            scratch[gradient + i] = backward(scratch[gradient + i], x) + bend * dl_dtangent
+            dl_dy = read(scratch[gradient + i])
+            scratch[gradient + i] = backward(dl_dy, x) + bend * dl_dtangent
             scratch[gradient + half + i] = backward(dl_dtangent, x)
 
     return activate_tangents_backward
