@@ -18,7 +18,14 @@ from numbanet.device.elementary import (
     sin,
     sin_pi,
 )
-from numbanet.device.local import float_bits, local_array, multiply_add, uint32_view
+from numbanet.device.local import (
+    float_bits,
+    four_from,
+    local_array,
+    multiply_add,
+    set_four,
+    uint32_view,
+)
 from numbanet.device.loops import unrolled, vectorized
 from numbanet.device.registers import (
     at_least,

@@ -82,6 +82,16 @@ def float_bits(x):  # as uint32
     return uint32_view(storage)[0]
 
 
+@device
+def four_from(array, i):
+    return array[i], array[i + 1], array[i + 2], array[i + 3]
+
+
+@device
+def set_four(array, i, values):
+    array[i], array[i + 1], array[i + 2], array[i + 3] = values
+
+
 @intrinsic
 def multiply_add(typingctx, target, i, weight, source, j, n):
     """target[i : i + n] += weight * source[j : j + n] for 1-D float32 arrays, as one vector.

@@ -11,7 +11,7 @@ instruction reads, their 16-byte pieces lie in different banks.
 from functools import cache
 
 from numbanet.architecture import HOPPER, compute_capability
-from numbanet.device import ZERO, device, unrolled
+from numbanet.device import ZERO, device, four_from, set_four, unrolled
 from numbanet.tiles.instructions import (
     MULTIPLY_ADD,
     ldmatrix,
@@ -75,13 +75,13 @@ def product(
     @device
     def multiply(fragment, k, j, b, words, sums):
         q = n_words * fragment + 4 * k
-        a = words[q], words[q + 1], words[q + 2], words[q + 3]
+        a = four_from(words, q)
         i = n_sums * fragment + 8 * j
-        c = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
-        sums[i], sums[i + 1], sums[i + 2], sums[i + 3] = multiply_add(a, b[0], b[1], c)
+        c = four_from(sums, i)
+        set_four(sums, i, multiply_add(a, b[0], b[1], c))
         i += 4
-        c = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
-        sums[i], sums[i + 1], sums[i + 2], sums[i + 3] = multiply_add(a, b[2], b[3], c)
+        c = four_from(sums, i)
+        set_four(sums, i, multiply_add(a, b[2], b[3], c))
 
     @device
     def block(index, words, address, sums):  # 16 x 16 of the matrix
@@ -119,11 +119,11 @@ def add_outer_product(precision: str):
     @device
     def add_outer_product(a, b, sums, first):
         i = first
-        c = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
-        sums[i], sums[i + 1], sums[i + 2], sums[i + 3] = multiply_add(a, b[0], b[1], c)
+        c = four_from(sums, i)
+        set_four(sums, i, multiply_add(a, b[0], b[1], c))
         i += 4
-        c = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
-        sums[i], sums[i + 1], sums[i + 2], sums[i + 3] = multiply_add(a, b[2], b[3], c)
+        c = four_from(sums, i)
+        set_four(sums, i, multiply_add(a, b[2], b[3], c))
 
     return add_outer_product
 
@@ -135,7 +135,7 @@ def load_rows(n_wide: int):
     @device
     def load_block(k, address, words):
         block = ldmatrix(address + 32 * k)
-        words[4 * k], words[4 * k + 1], words[4 * k + 2], words[4 * k + 3] = block
+        set_four(words, 4 * k, block)
 
     @device
     def load_rows(address, words):
@@ -151,7 +151,7 @@ def store_rows(n_wide: int, pitch: int):
 
     @device
     def store_block(k, address, words):
-        block = words[4 * k], words[4 * k + 1], words[4 * k + 2], words[4 * k + 3]
+        block = four_from(words, 4 * k)
         stmatrix(address + 32 * k, block)
 
     @device

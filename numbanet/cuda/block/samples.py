@@ -10,8 +10,10 @@ import numpy as np
 from numbanet.device import (
     ZERO,
     device,
+    four_from,
     local_array,
     nothing,
+    set_four,
     uint32_view,
     unrolled,
 )
@@ -31,7 +33,7 @@ def store_pairs(n: int):
     @device
     def store_piece(k, address, words):
         i = 4 * k
-        piece = words[i], words[i + 1], words[i + 2], words[i + 3]
+        piece = four_from(words, i)
         store_words(address + 16 * k, piece)
 
     @device
@@ -49,7 +51,7 @@ def load_pairs(n: int):
     @device
     def load_piece(k, address, words):
         piece, i = load_words(address + 16 * k), 4 * k
-        words[i], words[i + 1], words[i + 2], words[i + 3] = piece
+        set_four(words, i, piece)
 
     @device
     def load_pairs(address, words):

@@ -13,7 +13,7 @@ import numpy as np
 
 from numbanet.cuda.chain.tensor_tiles import TileLayout, place_in_tile, tile_loader
 from numbanet.cuda.launch.threads import barrier, thread_index
-from numbanet.device import ZERO, device, local_array, uint32_view, unrolled
+from numbanet.device import ZERO, device, four_from, local_array, set_four, uint32_view, unrolled
 from numbanet.tiles.instructions import (
     MULTIPLY_ADD,
     close_group,
@@ -121,16 +121,16 @@ def stage_product(precision: str, left: Operand, right: Operand):
 
     @device
     def load_rows(m, k, address, a):
-        a[4 * m], a[4 * m + 1], a[4 * m + 2], a[4 * m + 3] = load_left(address, k, m)
+        set_four(a, 4 * m, load_left(address, k, m))
 
     @device
     def multiply(j, pair, b, a, sums):
         m, half = j // 2, j % 2
         i = 4 * (m * n_columns + 2 * pair + half)
-        rows = a[4 * m], a[4 * m + 1], a[4 * m + 2], a[4 * m + 3]
-        before = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
+        rows = four_from(a, 4 * m)
+        before = four_from(sums, i)
         after = multiply_add(rows, b[2 * half], b[2 * half + 1], before)
-        sums[i], sums[i + 1], sums[i + 2], sums[i + 3] = after
+        set_four(sums, i, after)
 
     @device
     def multiply_pair(pair, k, address, a, sums):

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 
-from numbanet.device import device, unrolled
+from numbanet.device import device, set_four, unrolled
 from numbanet.storage.access import load, reduce_one, store
 from numbanet.storage.memory_access import load_four_floats
 from numbanet.storage.views import VECTORS, float_vector
@@ -22,7 +22,7 @@ def read_row(n: int):
     def read_four(k, numbers, start, row):
         i = 4 * k
         four = load_four_floats(numbers, start + i)
-        row[i], row[i + 1], row[i + 2], row[i + 3] = four
+        set_four(row, i, four)
 
     @device
     def read_row(address, start, row):

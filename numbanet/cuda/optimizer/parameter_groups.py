@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from numbanet.device import ZERO, device, local_array, unrolled
+from numbanet.device import ZERO, device, four_from, local_array, set_four, unrolled
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.storage.access import store
 from numbanet.storage.halves import TO_PAIR
@@ -66,12 +66,12 @@ def step_four(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str,
     def load_row(row, i, state, kept):
         k = 4 * row
         four = load_four_floats(state, np.uintp(row * pitch) + i)
-        kept[k], kept[k + 1], kept[k + 2], kept[k + 3] = four
+        set_four(kept, k, four)
 
     @device
     def store_row(row, i, state, kept):
         k, place = 4 * row, np.uintp(row * pitch) + i
-        store_four_floats(state, place, kept[k], kept[k + 1], kept[k + 2], kept[k + 3])
+        store_four_floats(state, place, *four_from(kept, k))
 
     @device
     def step_each(k, i, w, g, state, scalars, matrices):
@@ -80,19 +80,19 @@ def step_four(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str,
     @device
     def step_four(i, weights, gradients, pstate, scalars, matrices, pcopy):
         w, g, kept = local_array(FOUR), local_array(FOUR), local_array(n_kept)
-        g[0], g[1], g[2], g[3] = load_four_floats(gradients, i)
+        set_four(g, 0, load_four_floats(gradients, i))
         some_move = (
             (moves(i, g[0]) | moves(i + np.uintp(1), g[1]))
             | (moves(i + np.uintp(2), g[2]) | moves(i + np.uintp(3), g[3]))
         )  # fmt: skip
         if some_move:
             state = float_vector(pstate, n_state * pitch)
-            w[0], w[1], w[2], w[3] = load_four_floats(weights, i)
+            set_four(w, 0, load_four_floats(weights, i))
             unrolled(n_state, load_row, i, state, kept)
             mine = columns_from(kept, i, n_state, FOUR)
             unrolled(FOUR, step_each, i, w, g, mine, scalars, matrices)
             unrolled(n_state, store_row, i, state, kept)
-            store_four_floats(weights, i, w[0], w[1], w[2], w[3])
+            store_four_floats(weights, i, *four_from(w, 0))
             if has_copy:
                 low, high = to_pair(w[0], w[1]), to_pair(w[2], w[3])
                 store_two_words(vector(pcopy, n), i, low, high)

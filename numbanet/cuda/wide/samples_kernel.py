@@ -33,10 +33,12 @@ from numbanet.cuda.wide.network import backward, forward
 from numbanet.device import (
     ZERO,
     device,
+    four_from,
     lane_number,
     local_array,
     nothing,
     opaque,
+    set_four,
     thread_index_for,
     uint32_view,
     unrolled,
@@ -77,14 +79,14 @@ def lane_row(width: int):
 @device
 def store_piece(k, address, words):
     i = 4 * k
-    piece = words[i], words[i + 1], words[i + 2], words[i + 3]
+    piece = four_from(words, i)
     store_words_to(np.uint64(address + np.uint64(2 * MATRIX_BYTES * k)), piece)
 
 
 @device
 def load_piece(k, address, words):
     piece, i = load_words_from(np.uint64(address + np.uint64(2 * MATRIX_BYTES * k))), 4 * k
-    words[i], words[i + 1], words[i + 2], words[i + 3] = piece
+    set_four(words, i, piece)
 
 
 @cache

@@ -22,7 +22,16 @@ from numbanet.cuda.launch.threads import (
 from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.cuda.memory.slots import slot_address
 from numbanet.cuda.wide.layout import BLOCK_BYTES, MATRIX_BYTES, ROW_BYTES, UNITS, WideLayout
-from numbanet.device import ZERO, device, local_array, nothing, uint32_view, unrolled
+from numbanet.device import (
+    ZERO,
+    device,
+    four_from,
+    local_array,
+    nothing,
+    set_four,
+    uint32_view,
+    unrolled,
+)
 from numbanet.storage.access import reduce_pair
 from numbanet.storage.views import float_vector
 from numbanet.tiles.copies import PIECE
@@ -128,12 +137,12 @@ def add_stage(precision: str, tile: Tile):
     def load_rows(j, row, address, a):
         if whole or row + j < m:
             block = ldmatrix_transposed(address + BLOCK_BYTES * j)
-            a[4 * j], a[4 * j + 1], a[4 * j + 2], a[4 * j + 3] = block
+            set_four(a, 4 * j, block)
 
     @device
     def add_block(j, k, row, a, b, sums):
         if whole or row + j < m:
-            block = a[4 * j], a[4 * j + 1], a[4 * j + 2], a[4 * j + 3]
+            block = four_from(a, 4 * j)
             add(block, b, sums, 8 * (n_columns * j + k))
 
     @device
