@@ -95,6 +95,11 @@ EXAMPLES = {
     ("encoding", "DenseGrid"): [({"n_levels": 2, "base_resolution": 4}, {"n_dims": 2})],
     ("encoding", "Frequency"): [({}, {"n_dims": 3}), ({"n_frequencies": 1}, {"n_dims": 1})],
     ("encoding", "TriangleWave"): [({}, {"n_dims": 3}), ({"n_frequencies": 5}, {"n_dims": 1})],
+    ("encoding", "RandomFourier"): [
+        ({"n_features": 16}, {"n_dims": 2}),
+        ({"n_features": 6, "scale": 4.0, "seed": 3}, {"n_dims": 5}),
+        ({"frequencies": [[0.5], [-1.25], [0.0]]}, {"n_dims": 1}),
+    ],
     ("encoding", "SphericalHarmonics"): [
         ({}, {"n_dims": 3}),
         ({"degree": 8}, {"n_dims": 3}),

@@ -68,6 +68,35 @@ class TriangleWave(PerDimension):
         return np.abs(halves - np.round(halves)).min(axis=2)
 
 
+class RandomFourier(naive.Encoding):
+    """Of given frequencies, or of those that Box and Muller make of the stream of a seed."""
+
+    def __init__(self, n_dims, n_features=64, scale=1.0, seed=1337, frequencies=None):
+        self.n_dims = n_dims
+        if frequencies is None:
+            draws, n = naive.PCG32(seed), n_features // 2 * n_dims
+            u, v = np.array([draws.next_float() for _ in range(2 * n)]).reshape(2, n)
+            normal = np.sqrt(-2 * np.log(1 - u)) * np.cos(2 * np.pi * v)
+            frequencies = scale * normal.reshape(-1, n_dims)
+        self.frequencies = np.array(frequencies, np.float32).astype(np.float64)
+        self.n_outputs = 2 * len(self.frequencies)
+
+    def waves(self, x, order):
+        angle = 2 * np.pi * x @ self.frequencies.T + order * np.pi / 2
+        return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(len(x), self.n_outputs)
+
+    def forward(self, x, params):
+        return self.waves(x, 0)
+
+    def jacobian(self, x, params):
+        slopes = np.repeat(2 * np.pi * self.frequencies, 2, axis=0)
+        return self.waves(x, 1)[:, :, None] * slopes
+
+    def hessian(self, x, params):
+        slopes = np.repeat(2 * np.pi * self.frequencies, 2, axis=0)
+        return self.waves(x, 2)[:, :, None, None] * slopes[:, :, None] * slopes[:, None, :]
+
+
 class SphericalHarmonics(naive.Encoding):
     padding_first = True
 
@@ -268,6 +297,7 @@ def one_blob_frequency(n_dims, n_frequencies=12, n_bins=4):
 ENCODINGS = {
     "frequency": Frequency,
     "trianglewave": TriangleWave,
+    "randomfourier": RandomFourier,
     "sphericalharmonics": SphericalHarmonics,
     "empty": Empty,
     "composite": Composite,

@@ -15,6 +15,7 @@ SMALL = (
     ("SphericalHarmonics", {"degree": 8}, 3),
     ("OneBlob", {"n_bins": 8}, 5),
     ("NRC", {}, 10),
+    ("RandomFourier", {"n_features": 32}, 3),
     ("Empty", {}, 2),
     (
         "Composite",
