@@ -1,0 +1,176 @@
+"""Cameras: from a place in a picture to a ray."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from numbanet.array_types import ArrayLike
+from numbanet.cpu.launch import ParallelKernel
+from numbanet.cuda.launch.threads import thread_number
+from numbanet.cuda.launch.types import Address, UInt
+from numbanet.device import HALF, ONE, TWO, device
+from numbanet.shown import shown
+from numbanet.storage.views import float_matrix, float_vector
+from numbanet.target import AbstractTarget
+from numbanet.targets import target_for
+from numbanet.volumes.launch import Job
+
+N_NUMBERS = 20  # of a camera, for kernels: pose, focal lengths, centre, distortion
+N_TURNS = 10  # of Newton's method, which removes the distortion
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera with the distortion of OpenCV's model.
+
+    Args:
+        pose: from the camera to the world, [3, 4] or [4, 4]; the camera looks along its -z axis, y
+            is up, as in OpenGL, Blender and transforms.json.
+        width, height: of its pictures, in pixels.
+        focal: focal lengths along x and y, in pixels.
+        centre: where the axis meets the picture, in pixels from the top left corner; the middle by
+            default.
+        distortion: k1, k2, p1, p2.
+
+    Raises:
+        ValueError: an argument is not allowed.
+    """
+
+    pose: Any
+    width: int
+    height: int
+    focal: tuple[float, float]
+    centre: tuple[float, float] | None = None
+    distortion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+    def __post_init__(self):
+        pose = np.asarray(self.pose, np.float64)
+        if pose.shape not in ((3, 4), (4, 4)) or not np.isfinite(pose).all():
+            raise ValueError(
+                f"pose: expected finite numbers [3, 4] or [4, 4], got {self.pose!r:.200}"
+            )
+        if not (1 <= self.width < 1 << 16 and 1 <= self.height < 1 << 16):
+            raise ValueError(f"width, height: {self.width}, {self.height}; use 1 to 65535")
+        focal = np.asarray(self.focal, np.float64)
+        if focal.shape != (2,) or not (np.isfinite(focal).all() and (focal > 0).all()):
+            raise ValueError(f"focal: expected two positive numbers, got {shown(self.focal)}")
+        centre = (self.width / 2, self.height / 2) if self.centre is None else self.centre
+        others = np.concatenate([np.asarray(centre, float), np.asarray(self.distortion, float)])
+        if others.shape != (6,) or not np.isfinite(others).all():
+            raise ValueError(
+                "centre, distortion: expected two and four finite numbers, got "
+                f"{shown(self.centre)}, {shown(self.distortion)}"
+            )
+        object.__setattr__(self, "pose", pose[:3].copy())
+        object.__setattr__(self, "centre", tuple(float(each) for each in centre))
+
+    @classmethod
+    def looking(
+        cls, at: ArrayLike, place: ArrayLike, width: int, height: int, *, angle: float = 0.7,
+        up: ArrayLike = (0.0, 0.0, 1.0),
+    ) -> "Camera":  # fmt: skip
+        """A camera at a place that looks at a point.
+
+        Args:
+            angle: of the field of view along x, in radians.
+        """
+        at, place, up = (np.asarray(each, np.float64) for each in (at, place, up))
+        back = (place - at) / np.linalg.norm(place - at)
+        right = np.cross(up, back)
+        if np.linalg.norm(right) < 1e-6:  # it looks along `up`
+            right = np.cross(np.roll(up, 1), back)
+        right /= np.linalg.norm(right)
+        pose = np.stack([right, np.cross(back, right), back, place], axis=1)
+        focal = width / 2 / math.tan(angle / 2)
+        return cls(pose, width, height, (focal, focal))
+
+    def resized(self, width: int, height: int) -> "Camera":
+        """The same view with other pixels; what is more along one axis is cut off or added."""
+        scale = max(width / self.width, height / self.height)
+        focal = self.focal[0] * scale, self.focal[1] * scale
+        x, y = self.centre or (0.0, 0.0)
+        centre = (
+            width / 2 + (x - self.width / 2) * scale,
+            height / 2 + (y - self.height / 2) * scale,
+        )
+        return replace(self, width=width, height=height, focal=focal, centre=centre)
+
+    def numbers(self) -> np.ndarray:
+        """What kernels read of it, float32 [N_NUMBERS]."""
+        parts = self.pose.reshape(-1), self.focal, self.centre, self.distortion
+        return np.concatenate(parts).astype(np.float32)
+
+    def rays(self, device: Any = "cpu", first: int = 0, last: int | None = None) -> tuple:
+        """Origins and directions of the pixels' centres, row by row, float32 [n, 3] each.
+
+        Args:
+            device: where the arrays are to be.
+            first, last: rows; all by default.
+        """
+        target = device if isinstance(device, AbstractTarget) else target_for(device, None)
+        last = self.height if last is None else last
+        n = (last - first) * self.width
+        origins, directions = target.empty(n, 3), target.empty(n, 3)
+        camera = target.from_host(self.numbers())
+        rays_of_rows(target, n, camera, first, self.width, origins, directions)
+        return origins, directions
+
+
+@device
+def undistorted(x, y, k1, k2, p1, p2):
+    """The place that OpenCV's distortion moves to (x, y), by Newton's method."""
+    u, v = x, y
+    for _ in range(N_TURNS):
+        r = u * u + v * v
+        radial = ONE + r * (k1 + r * k2)
+        slope = TWO * (k1 + TWO * k2 * r)  # of `radial` in u, over u
+        error_x = u * radial + TWO * p1 * u * v + p2 * (r + TWO * u * u) - x
+        error_y = v * radial + TWO * p2 * u * v + p1 * (r + TWO * v * v) - y
+        xx = radial + slope * u * u + TWO * p1 * v + np.float32(6.0) * p2 * u
+        yy = radial + slope * v * v + TWO * p2 * u + np.float32(6.0) * p1 * v
+        xy = slope * u * v + TWO * p1 * u + TWO * p2 * v
+        determinant = xx * yy - xy * xy
+        if abs(determinant) > np.float32(1e-6):
+            u -= (yy * error_x - xy * error_y) / determinant
+            v -= (xx * error_y - xy * error_x) / determinant
+    return u, v
+
+
+@device
+def camera_ray(camera, x, y, origin, direction):
+    """Write the ray of a place in the picture, in pixels from the top left corner."""
+    u, v = (x - camera[14]) / camera[12], (y - camera[15]) / camera[13]
+    u, v = undistorted(u, v, camera[16], camera[17], camera[18], camera[19])
+    size = ONE / math.sqrt(u * u + v * v + ONE)
+    for d in range(3):
+        along = camera[4 * d] * u - camera[4 * d + 1] * v - camera[4 * d + 2]
+        direction[d], origin[d] = along * size, camera[4 * d + 3]
+
+
+@device
+def pixel_ray(i, camera, first, width, origins, directions):
+    x = np.float32(i % width) + HALF
+    camera_ray(camera, x, np.float32(first + i // width) + HALF, origins[i], directions[i])
+
+
+@ParallelKernel
+def rays_on_host(n, camera, first, width, origins, directions):
+    for i in prange(n):
+        pixel_ray(np.uint32(i), camera, first, width, origins, directions)
+
+
+def rays_on_device(
+    n: UInt, pcamera: Address, first: UInt, width: UInt, porigins: Address, pdirections: Address
+):
+    i = thread_number()
+    if i < n:
+        pixel_ray(
+            i, float_vector(pcamera, N_NUMBERS), first, width, float_matrix(porigins, n, 3),
+            float_matrix(pdirections, n, 3),
+        )  # fmt: skip
+
+
+rays_of_rows = Job(rays_on_host, rays_on_device)

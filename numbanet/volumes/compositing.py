@@ -1,0 +1,149 @@
+"""Compositing of samples along rays, and its gradients.
+
+A sample of density s and length l absorbs a = 1 - exp(-s l) of what comes from behind it, and adds
+w = T a of its colour, where T is what reaches it through the samples in front (Max 1995, as in
+Mildenhall et al. 2020). Behind the last sample is the background. Samples behind the one after
+which less than `least` of the light goes on count as absent.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from numbanet.array_types import Array, ArrayLike
+from numbanet.target import AbstractTarget
+from numbanet.volumes.composite_jobs import backward_job, forward_job
+from numbanet.volumes.samples import Samples
+
+MOST_CHANNELS = 32
+LEAST = 1e-4
+
+
+@dataclass(frozen=True)
+class Composited:
+    """What rays see; arrays are the target's.
+
+    Args:
+        colours: with the background, float32 [n_rays, n_channels].
+        opacities: what the samples absorb, float32 [n_rays].
+        depths: the distances of the samples' middles, weighted by what they add; float32 [n_rays].
+        transmittances: what reaches each sample, and 0 for those that count as absent; float32 [n].
+        samples, densities, shades, background: what was composited; shades are samples' colours.
+    """
+
+    colours: Array
+    opacities: Array
+    depths: Array
+    transmittances: Array
+    samples: Samples
+    densities: Array
+    shades: Array
+    background: Array
+
+
+def composite(
+    samples: Samples,
+    densities: ArrayLike,
+    colours: ArrayLike,
+    background: ArrayLike | None = None,
+    *,
+    least: float = LEAST,
+    out: Composited | None = None,
+) -> Composited:
+    """What rays see of samples.
+
+    Args:
+        densities: per unit of length, float32 [n], not negative.
+        colours: float32 [n, n_channels], 1 to 32 channels.
+        background: [n_channels], or [n_rays, n_channels]; black by default.
+        least: samples that less than this part of the light reaches are left out; 0 for none.
+        out: what an earlier call for as many rays and samples returned, to be written anew.
+
+    Raises:
+        TypeError, ValueError: the arrays do not fit.
+    """
+    target, n, n_rays = samples.target, len(samples), samples.n_rays
+    densities = target.vector(densities, "densities", n)
+    n_channels = channels_of(colours)
+    colours = target.matrix(colours, "colours", n_channels, n)
+    background = backgrounds(samples, background, n_channels)
+    if not 0 <= least < 1:
+        raise ValueError(f"least: {least!r} is not allowed; use a number from 0 to below 1")
+    shapes = (n_rays, n_channels), (n_rays,), (n_rays,), (n,)
+    given = out and (out.colours, out.opacities, out.depths, out.transmittances)
+    made = Composited(*outputs(target, shapes, given), samples, densities, colours, background)
+    forward_job(n_channels)(
+        target, n_rays, densities, colours, samples.starts, samples.lengths, samples.ranges,
+        background, background.shape[0], float(least),
+        made.colours, made.opacities, made.depths, made.transmittances,
+    )  # fmt: skip
+    return made
+
+
+def composite_backward(
+    composited: Composited,
+    dl_dcolours: ArrayLike,
+    *,
+    dl_dopacities: ArrayLike | None = None,
+    dl_ddepths: ArrayLike | None = None,
+    out: tuple[Array, Array] | None = None,
+) -> tuple[Array, Array]:
+    """The gradients of densities [n] and of samples' colours [n, n_channels].
+
+    That of the background is (1 - opacities) dl_dcolours.
+
+    Args:
+        composited: what `composite` returned; its arrays and what it was given are as they were.
+        dl_dcolours: the gradient of what rays see, [n_rays, n_channels].
+        dl_dopacities, dl_ddepths: [n_rays]; 0 by default.
+        out: what an earlier call for as many samples returned, to be written anew.
+
+    Raises:
+        TypeError, ValueError: the arrays do not fit.
+    """
+    samples, background = composited.samples, composited.background
+    target, n, n_rays = samples.target, len(samples), samples.n_rays
+    n_channels = composited.colours.shape[1]
+    gradients = [target.matrix(dl_dcolours, "dl_dcolours", n_channels, n_rays)]
+    for name, given in (("dl_dopacities", dl_dopacities), ("dl_ddepths", dl_ddepths)):
+        none = given is None
+        gradients.append(target.zeros(n_rays) if none else target.vector(given, name, n_rays))
+    dl_ddensities, dl_dshades = outputs(target, ((n,), (n, n_channels)), out)
+    for each in (dl_ddensities, dl_dshades):
+        target.set_zero(each)  # also of samples that no ray has
+    backward_job(n_channels)(
+        target, n_rays, composited.densities, composited.shades, samples.starts, samples.lengths,
+        composited.transmittances, samples.ranges, background, background.shape[0],
+        *gradients, dl_ddensities, dl_dshades,
+    )  # fmt: skip
+    return dl_ddensities, dl_dshades
+
+
+def outputs(target: AbstractTarget, shapes: tuple, given: tuple | None) -> list:
+    """Arrays that are given, if they have these shapes, or new ones."""
+    if given is None:
+        return [target.empty(*shape) for shape in shapes]
+    return [target.output(each, "out", shape) for each, shape in zip(given, shapes, strict=True)]
+
+
+def channels_of(colours: Any) -> int:
+    """How many channels colours have; raises ValueError where they are not 1 to MOST_CHANNELS."""
+    shape = np.shape(colours) if not hasattr(colours, "shape") else tuple(colours.shape)
+    if len(shape) != 2 or not 1 <= shape[1] <= MOST_CHANNELS:
+        raise ValueError(
+            f"colours: expected shape [n, 1 to {MOST_CHANNELS} channels], got {list(shape)}"
+        )
+    return shape[1]
+
+
+def backgrounds(samples: Samples, background: Any, n_channels: int) -> Any:
+    """One row for all rays, or one for each."""
+    target = samples.target
+    if background is None:
+        return target.zeros(1, n_channels)
+    shape = np.shape(background) if not hasattr(background, "shape") else tuple(background.shape)
+    if len(shape) == 1:
+        return target.vector(background, "background", n_channels).reshape(1, n_channels)
+    rows = 1 if shape[:1] == (1,) else samples.n_rays
+    return target.matrix(background, "background", n_channels, rows)

@@ -1,0 +1,50 @@
+"""Memory for samples: as much as they need, or as much as there is."""
+
+from typing import Any
+
+import numpy as np
+
+from numbanet.shown import shown
+from numbanet.target import AbstractTarget
+from numbanet.volumes.launch import integers
+from numbanet.volumes.packing import pack
+from numbanet.volumes.samples import Samples
+
+MOST_SAMPLES = (1 << 31) - 1
+
+
+def whole(name: str, value: Any, least: int, most: int) -> int:
+    """The value as an int; raises ValueError unless it is a whole number in this range."""
+    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (is_whole and least <= value <= most):
+        raise ValueError(f"{name}: {shown(value)} is not allowed; use {least} to {most}")
+    return int(value)
+
+
+def empty_samples(target: AbstractTarget) -> Samples:
+    """None, of no rays."""
+    none = target.empty(0)
+    total = integers(target, 2)
+    target.set_zero(total)
+    return Samples(
+        target.empty(0, 3), none, none, integers(target, 0), integers(target, 0, 2), total, target
+    )
+
+
+def with_room(
+    target: AbstractTarget, counts: Any, ranges: Any, total: Any, room: int | Samples | None
+) -> Samples:
+    """Arrays for samples of which each ray has so many; `ranges` and `total` are written."""
+    if isinstance(room, Samples):
+        capacity = len(room)
+    else:
+        capacity = MOST_SAMPLES if room is None else whole("room", room, 0, MOST_SAMPLES)
+    pack(target, counts, capacity, ranges, total)
+    if isinstance(room, Samples):
+        return Samples(room.positions, room.starts, room.lengths, room.rays, ranges, total, target)
+    if room is None:
+        capacity = int(target.to_host(total)[0])
+    return Samples(
+        target.zeros(capacity, 3), target.zeros(capacity), target.zeros(capacity),
+        integers(target, capacity), ranges, total, target,
+    )  # fmt: skip

@@ -1,0 +1,50 @@
+"""Samples along rays, packed: those of a ray lie one after another."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from numbanet.array_types import Array
+from numbanet.target import AbstractTarget
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Intervals along rays; arrays are the target's.
+
+    Args:
+        positions: the middles of the intervals, float32 [n, 3].
+        starts: distances along the ray at which the intervals begin, float32 [n].
+        lengths: of the intervals, float32 [n].
+        rays: the number of each sample's ray, uint32 [n].
+        ranges: first sample and number of samples of each ray, uint32 [n_rays, 2].
+        total: how many samples there are, uint32 [1]; the arrays may be longer.
+        target: what the arrays belong to.
+    """
+
+    positions: Array
+    starts: Array
+    lengths: Array
+    rays: Array
+    ranges: Array
+    total: Array
+    target: AbstractTarget
+
+    @property
+    def n_rays(self) -> int:
+        """How many rays there are."""
+        return self.ranges.shape[0]
+
+    def __len__(self) -> int:
+        """The length of the arrays."""
+        return self.starts.shape[0]
+
+    def count(self) -> int:
+        """How many samples there are; a GPU is waited for."""
+        return int(self.target.to_host(self.total)[0])
+
+    def first(self, n: int) -> "Samples":
+        """The same with arrays of n samples, in the same memory."""
+        cut: list[Any] = [
+            each[:n] for each in (self.positions, self.starts, self.lengths, self.rays)
+        ]
+        return Samples(*cut, self.ranges, self.total, self.target)

@@ -1,0 +1,210 @@
+"""The occupancy grid and the ray marcher, against loops in float64."""
+
+import numpy as np
+import pytest
+
+from numbanet.random import Pcg32
+from numbanet.volumes import OccupancyGrid
+
+BOX = ((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
+STEP = 0.09
+
+
+def blobs(positions):
+    """Densities of two balls, one of which reaches out of the inner box."""
+    p = np.asarray(positions)
+    first = np.linalg.norm(p - [0.3, -0.2, 0.1], axis=1) < 0.5
+    second = np.linalg.norm(p - [-0.9, 0.6, 0.0], axis=1) < 0.6
+    return (5.0 * first + 3.0 * second).astype(np.float32)
+
+
+def made(target, n_levels=2):
+    grid = OccupancyGrid(BOX, 8 if n_levels == 1 else 16, n_levels, device=target)
+    grid.update(blobs, Pcg32(3), threshold=1.0)
+    return grid
+
+
+def cells_of(grid, points):
+    """Level and cell of points, and how far they are from the borders of both, in cells."""
+    centre, half = grid.box.mean(axis=0), (grid.box[1] - grid.box[0]) / 2
+    u = (points - centre) / half
+    size = np.abs(u).max(axis=1)
+    level = np.clip(np.ceil(np.log2(np.maximum(size, 1e-9))), 0, grid.n_levels - 1).astype(int)
+    at = (u / 2.0 ** level[:, None] + 1) * grid.resolution / 2
+    cell = np.clip(np.floor(at), 0, grid.resolution - 1).astype(int)
+    margin = np.abs(at - np.round(at)).min(axis=1)
+    return level, cell, np.minimum(margin, np.abs(size - 1))
+
+
+def naive_samples(grid, origins, directions, offsets, step):
+    """Steps in occupied cells, as (ray, number, is it far from all borders); where rays begin."""
+    low, high = grid.outer_box
+    occupied, found, firsts = grid.occupied(), [], []
+    directions = np.where(np.abs(directions) < 1e-12, 1e-12, directions.astype(float))
+    for i, (o, d) in enumerate(zip(origins.astype(float), directions, strict=True)):
+        ends = np.sort(np.stack([(low - o) / d, (high - o) / d]), axis=0)
+        first, last = max(ends[0].max(), 0), ends[1].min()
+        firsts.append(first + offsets[i] * step)
+        starts = first + (np.arange(int(max(last - first, 0) / step) + 2) + offsets[i]) * step
+        middles = starts + step / 2
+        inside = middles < last
+        level, cell, margin = cells_of(grid, o + middles[:, None] * d)
+        is_in = inside & occupied[(level, *cell.T)]
+        clear = (margin > 1e-3) & (np.abs(middles - last) > 1e-4)
+        found += [(i, int(k), bool(clear[k])) for k in np.flatnonzero(is_in)]
+    return found, np.array(firsts)
+
+
+@pytest.mark.parametrize("n_levels", [1, 2])
+def test_samples_are_the_steps_in_occupied_cells(target, rays, n_levels):
+    origins, directions = rays
+    grid = made(target, n_levels)
+    offsets = np.random.default_rng(0).random(len(origins)).astype(np.float32)
+    samples = grid.march(origins, directions, STEP, offsets=offsets)
+    chosen, starts, positions, ranges = (
+        np.asarray(each)
+        for each in (samples.rays, samples.starts, samples.positions, samples.ranges)
+    )
+    n = samples.count()
+    assert n == len(samples) == len(starts) > 100
+    np.testing.assert_array_equal(np.repeat(np.arange(len(origins)), ranges[:, 1]), chosen)
+    np.testing.assert_array_equal(ranges[:, 0], np.cumsum(ranges[:, 1]) - ranges[:, 1])
+    assert ranges[4, 1] == 0
+    np.testing.assert_array_equal(np.asarray(samples.lengths), np.full(n, STEP, np.float32))
+    middles = origins[chosen] + (starts[:, None] + STEP / 2) * directions[chosen]
+    np.testing.assert_allclose(positions, middles, atol=2e-6)
+    wanted, firsts = naive_samples(grid, origins, directions, offsets, STEP)
+    numbers = np.round((starts - firsts[chosen]) / STEP).astype(int)
+    mine = set(zip(chosen.tolist(), numbers.tolist(), strict=True))
+    clear = {(i, k) for i, k, is_clear in wanted if is_clear}
+    any_of = {(i, k) for i, k, _ in wanted}
+    assert len(clear) > 0.9 * n
+    assert clear <= mine
+    assert len(mine - any_of) <= 0.02 * n  # at borders roundings decide
+
+
+def test_a_new_grid_is_full_and_an_update_finds_what_is_there(target):
+    grid = OccupancyGrid(BOX, 16, 2, device=target)
+    assert grid.occupied().all()
+    grid.update(blobs, Pcg32(1), threshold=1.0)
+    occupied = grid.occupied()
+    assert occupied[0, 10, 6, 9]
+    assert not occupied[0, 15, 15, 15]
+    assert 0.02 < occupied.mean() < 0.5
+    grid.update(lambda p: np.zeros((len(p), 1)), Pcg32(1), threshold=1.0, decay=0.3)
+    left = np.asarray(grid.densities)
+    assert left.max() == pytest.approx(0.3 * 5, rel=1e-5)
+    grid.update(lambda p: np.zeros((len(p), 1)), Pcg32(1), threshold=1.0, decay=0.0)
+    assert not grid.occupied().any()
+    assert grid.n_cells == occupied.size == 8192
+
+
+def test_the_mean_is_the_threshold_while_all_is_low(target):
+    grid = OccupancyGrid(BOX, 4, device=target)
+    values = np.linspace(0, 1e-3, 64).astype(np.float32)
+    grid.update(lambda p: values, Pcg32(1), threshold=1.0)
+    assert grid.occupied().sum() == 32
+
+
+def test_parts_of_the_cells_can_be_asked_for(target):
+    asked = []
+
+    def density(positions):
+        asked.append(np.asarray(positions))
+        return np.ones(len(asked[-1]))
+
+    grid = OccupancyGrid(BOX, 8, device=target)
+    for part in range(3):
+        grid.update(density, Pcg32(1), threshold=2.0, part=part, n_parts=3)
+    _, cell, _ = cells_of(grid, np.concatenate(asked).astype(float))
+    assert sorted(map(tuple, cell)) == list(np.ndindex(8, 8, 8))
+    assert np.asarray(grid.densities).min() == 1
+
+
+def test_what_has_no_room_is_left_out(target, rays):
+    grid = made(target)
+    whole = grid.march(*rays, STEP)
+    n, counts = whole.count(), np.asarray(whole.ranges)[:, 1]
+    room = int(0.6 * n)
+    samples = grid.march(*rays, STEP, room=room)
+    ranges = np.asarray(samples.ranges)
+    fits = np.cumsum(counts) <= room
+    np.testing.assert_array_equal(ranges[:, 1], np.where(fits, counts, 0))
+    assert np.asarray(samples.total).tolist() == [counts[fits].sum(), n]
+    kept = int(counts[fits].sum())
+    starts = np.asarray(whole.starts)[:kept].copy()
+    np.testing.assert_array_equal(np.asarray(samples.starts)[:kept], starts)
+    again = grid.march(*rays, STEP, room=samples)
+    assert again.starts is samples.starts
+    np.testing.assert_array_equal(np.asarray(again.starts)[:kept], starts)
+
+
+def test_near_far_and_cones_bound_the_steps(target, rays):
+    grid = made(target)
+    samples = grid.march(*rays, STEP, near=2.4, far=3.5, cone=0.05)
+    starts, lengths = np.asarray(samples.starts), np.asarray(samples.lengths)
+    assert len(starts) > 10
+    assert starts.min() >= 2.4
+    assert (starts + lengths / 2).max() < 3.5
+    np.testing.assert_allclose(lengths, np.maximum(STEP, 0.05 * starts), rtol=1e-6)
+
+
+def test_no_rays_have_no_samples(target):
+    none = np.zeros((0, 3))
+    samples = OccupancyGrid(BOX, 4, device=target).march(none, none, 0.1)
+    assert (len(samples), samples.count(), samples.n_rays) == (0, 0, 0)
+
+
+def test_rays_that_are_no_numbers_end(target):
+    """They may have any samples, but no memory is read or written that is not theirs."""
+    bad = np.array([[np.nan, 0, 0], [np.inf, 0, 0], [1e38, 0, 0], [3e9, 0, 0]], np.float32)
+    grid = OccupancyGrid(BOX, 4, device=target)
+    samples = grid.march(bad, np.full((4, 3), -0.57), 0.1, room=64)
+    assert samples.count() <= 64
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"box": ((0, 0, 0), (1, 1))}, "box"),
+        ({"box": ((0, 0, 0), (1, 0, 1))}, "box"),
+        ({"box": ((0, 0, 0), (1, np.nan, 1))}, "box"),
+        ({"resolution": 6}, "multiple of 4"),
+        ({"resolution": 24, "n_levels": 2}, "multiple of 16"),
+        ({"resolution": 0}, "resolution"),
+        ({"resolution": 1024, "n_levels": 16}, "too many"),
+        ({"n_levels": True}, "n_levels"),
+    ],
+)
+def test_grids_that_cannot_be(options, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        OccupancyGrid(**{"box": BOX, "resolution": 8, "device": "cpu"} | options)
+
+
+@pytest.mark.parametrize(
+    ("step", "options", "words"),
+    [
+        (0.0, {}, "step"),
+        (1e-9, {}, "step"),
+        (np.nan, {}, "step"),
+        (0.1, {"near": 2, "far": 1}, "near, far"),
+        (0.1, {"near": -1}, "near, far"),
+        (0.1, {"cone": 1.0}, "cone"),
+        (0.1, {"room": -1}, "room"),
+        (0.1, {"offsets": np.zeros(3)}, "offsets"),
+    ],
+)
+def test_marches_that_cannot_be(rays, step, options, words):
+    grid = OccupancyGrid(BOX, 4, device="cpu")
+    with pytest.raises(ValueError, match=words):
+        grid.march(*rays, step, **options)
+
+
+def test_updates_that_cannot_be():
+    grid = OccupancyGrid(BOX, 4, device="cpu")
+    with pytest.raises(ValueError, match="density"):
+        grid.update(lambda p: np.zeros(3), Pcg32(1), threshold=1.0)
+    with pytest.raises(ValueError, match="threshold"):
+        grid.update(blobs, Pcg32(1), threshold=np.nan)
+    with pytest.raises(ValueError, match="part"):
+        grid.update(blobs, Pcg32(1), threshold=1.0, part=2, n_parts=2)
