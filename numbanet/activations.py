@@ -32,7 +32,7 @@ from numbanet.unknown_options import near_otype
 SLOPE = np.float32(0.01)  # of LeakyReLU below zero
 SHARPNESS = np.float32(10.0)
 INVERSE_SHARPNESS = np.float32(0.1)
-FOUR = np.float32(4.0)
+THREE, FOUR, SIX = np.float32(3.0), np.float32(4.0), np.float32(6.0)
 TANH_MAX = np.float32(20.0)  # of the exponent: tanh 10 is 1 in float32
 SILU_MAX = np.float32(30.0)  # beyond, 1 - sigmoid(x) is nothing but its rounding error
 SILU_MIN = np.float32(-100.0)  # below, sigmoid(x) has stopped falling
@@ -49,6 +49,7 @@ class AbstractActivation:
     forward: Any = None  # (x) -> y
     backward: Any = None  # (dl_dy, kept) -> dl_dx
     second: Any = None  # (kept) -> the second derivative of y for x; only double backward needs it
+    third: Any = None  # (kept) -> the third one; only second derivatives of outputs need it
 
 
 @register("activation", "None")
@@ -65,6 +66,8 @@ class NoActivation(AbstractActivation):
     def second(y):
         return ZERO
 
+    third = second
+
 
 @register("activation", "ReLU")
 class ReLU(AbstractActivation):
@@ -76,9 +79,7 @@ class ReLU(AbstractActivation):
     def backward(dl_dy, y):
         return select(y > ZERO, dl_dy, ZERO)
 
-    @device
-    def second(y):
-        return ZERO
+    second = NoActivation.second
 
 
 @register("activation", "LeakyReLU")
@@ -91,9 +92,7 @@ class LeakyReLU(AbstractActivation):
     def backward(dl_dy, y):
         return select(y > ZERO, dl_dy, SLOPE * dl_dy)
 
-    @device
-    def second(y):
-        return ZERO
+    second = NoActivation.second
 
 
 @device
@@ -121,6 +120,15 @@ class SiLU(AbstractActivation):
         inverse = ONE / (ONE + e)
         return e * inverse * inverse * (TWO - size * (ONE - e) * inverse)
 
+    @device
+    def third(x):  # s' (x (1 - 6 s') + 3 (1 - 2 s)), which is odd in x
+        size = min(abs(x), -SILU_MIN)
+        e = exp(-size)
+        inverse = ONE / (ONE + e)
+        slope = e * inverse * inverse
+        value = slope * (size * (ONE - SIX * slope) - THREE * (ONE - e) * inverse)
+        return select(x < ZERO, -value, value)
+
 
 @register("activation", "Exponential")
 class Exponential(AbstractActivation):
@@ -133,6 +141,8 @@ class Exponential(AbstractActivation):
     @device
     def second(y):
         return y
+
+    third = second
 
 
 @register("activation", "Sine")
@@ -148,6 +158,10 @@ class Sine(AbstractActivation):
     def second(x):
         return -sin(x)
 
+    @device
+    def third(x):
+        return -cos(x)
+
 
 @register("activation", "Sigmoid")
 class Sigmoid(AbstractActivation):
@@ -160,6 +174,11 @@ class Sigmoid(AbstractActivation):
     @device
     def second(y):
         return y * (ONE - y) * (ONE - TWO * y)
+
+    @device
+    def third(y):
+        slope = y * (ONE - y)
+        return slope * (ONE - SIX * slope)
 
 
 @register("activation", "Squareplus")
@@ -183,6 +202,14 @@ class Squareplus(AbstractActivation):
         ratio = scaled / (scaled * scaled + ONE)
         return TWO * SHARPNESS * ratio * ratio * ratio
 
+    @device
+    def third(y):  # 600 (Y / (Y^2 + 1))^4 (1 - Y^2) / (1 + Y^2)
+        scaled = SHARPNESS * min(y, SQUARE_MAX * INVERSE_SHARPNESS)
+        square = scaled * scaled
+        ratio = scaled / (square + ONE)
+        fourth = ratio * ratio * ratio * ratio
+        return SIX * SHARPNESS * SHARPNESS * fourth * (ONE - square) / (ONE + square)
+
 
 @register("activation", "Softplus")
 class Softplus(AbstractActivation):
@@ -198,6 +225,11 @@ class Softplus(AbstractActivation):
     def second(y):
         e = exp_minus_one(-SHARPNESS * y)
         return -SHARPNESS * e * (ONE + e)
+
+    @device
+    def third(y):
+        e = exp_minus_one(-SHARPNESS * y)
+        return -SHARPNESS * SHARPNESS * e * (ONE + e) * (ONE + TWO * e)
 
 
 @register("activation", "Tanh")
@@ -215,6 +247,11 @@ class Tanh(AbstractActivation):
     def second(y):
         return -TWO * y * (ONE - y * y)
 
+    @device
+    def third(y):
+        square = y * y
+        return -TWO * (ONE - square) * (ONE - THREE * square)
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -224,6 +261,7 @@ class Activation:
     forward: Any
     backward: Any
     second: Any
+    third: Any = None
     from_input: bool = False
 
     def __reduce__(self):  # device functions do not travel between processes, but names do
@@ -243,6 +281,7 @@ def record(component: type) -> Activation:
         component.forward,
         component.backward,
         component.second,
+        component.third,
         component.from_input,
     )
 

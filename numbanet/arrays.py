@@ -1,5 +1,6 @@
 """What comes in: arrays of any library, checked once, at the boundary."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,25 @@ def as_host_vector(value: Any, name: str, n: int) -> np.ndarray:
     if array.ndim != 1:
         raise ValueError(f"{name}: expected shape [{n}], got {list(array.shape)}")
     return as_host_matrix(array.reshape(1, -1), name, n, 1).reshape(-1)
+
+
+def as_host_array(value: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The value as a float32 array of that shape, copied only if it must be.
+
+    Raises:
+        TypeError: it is no array of real numbers, or it lies on a GPU.
+        ValueError: its shape is wrong.
+    """
+    array = _as_numpy(value, name)
+    check_shape(array.shape, name, shape)
+    size = math.prod(shape)
+    return as_host_matrix(array.reshape(1, size), name, size, 1).reshape(shape)
+
+
+def check_shape(found: tuple[int, ...], name: str, shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless the shapes are equal."""
+    if tuple(found) != tuple(shape):
+        raise ValueError(f"{name}: expected shape {list(shape)}, got {list(found)}")
 
 
 def as_host_output(value: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from numbanet.encoded_network import EncodedNetwork
+from numbanet.jets import Jet
 from numbanet.losses.base import AbstractLoss
 
 
@@ -99,6 +100,25 @@ class Engine(Protocol):
         """The gradients with respect to dl_dy and the inputs, in arrays that are given or in new
         ones; adds to `gradients`.
         """
+
+
+class DerivativeEngine(Protocol):
+    """Differentiates the outputs of one encoded network by its inputs, in float32."""
+
+    def forward(self, inputs: Any, params: Any, jet: Jet, outputs: tuple[Any, Any, Any]) -> None:
+        """Write values, first and second derivatives.
+
+        Args:
+            params: float32 [n_params].
+            outputs: arrays [n, n_outputs], [n, n_outputs, n_dims] and [n, n_outputs, as many as
+                `jet.second_columns`].
+        """
+
+    def backward(
+        self, inputs: Any, params: Any, jet: Jet, dl_doutputs: tuple[Any, Any, Any],
+        gradients: Gradients,
+    ) -> None:  # fmt: skip
+        """Add the gradient of the parameters, all float32; None in dl_doutputs counts as zeros."""
 
 
 class AlwaysDeterministic:

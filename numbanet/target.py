@@ -17,7 +17,7 @@ from numbanet.communicator import ALONE, Communicator
 from numbanet.division import Division
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.engine import Batch, EncodingEngine, Engine, Gradients, LossSums
+from numbanet.engine import Batch, DerivativeEngine, EncodingEngine, Engine, Gradients, LossSums
 from numbanet.losses.base import AbstractLoss
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 
@@ -165,6 +165,10 @@ class AbstractTarget(ABC):
         """Any array as one of the target's [n]; raises TypeError, ValueError."""
 
     @abstractmethod
+    def array(self, value: Any, name: str, shape: tuple[int, ...]) -> Array:
+        """Any array as one of the target's of that shape; raises TypeError, ValueError."""
+
+    @abstractmethod
     def output(self, value: Any, name: str, shape: tuple[int, ...]) -> Array:
         """An array of the user's that can be written in place; raises TypeError, ValueError."""
 
@@ -241,6 +245,10 @@ class AbstractTarget(ABC):
     @abstractmethod
     def encoding_engine(self, encoding: AbstractEncoding) -> EncodingEngine:
         """The engine of an encoding by itself, padded already."""
+
+    @abstractmethod
+    def derivative_engine(self, model: EncodedNetwork) -> DerivativeEngine:
+        """What differentiates the outputs of a model by its inputs."""
 
     @abstractmethod
     def device_functions(self, model: EncodedNetwork, **options: Any) -> Any:

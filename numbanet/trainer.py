@@ -15,6 +15,7 @@ from numbanet.loss_value import SKIPPED, Loss
 from numbanet.losses.base import AbstractLoss
 from numbanet.model_arguments import check_bool, check_gradient_mode
 from numbanet.network_with_input_encoding import NetworkWithInputEncoding
+from numbanet.optimizer_step import OptimizerStep
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.replicas import Replicas, check_equal
 from numbanet.saved_training import SavedTraining, config_of, tensor_shapes
@@ -25,7 +26,7 @@ from numbanet.trainer_names import OldTrainerNames
 from numbanet.trainer_settings import changed, check_count
 
 
-class Trainer(LearningRates, OldTrainerNames):
+class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
     """Trains a model.
 
     Args:

@@ -636,6 +636,24 @@ class Model:
         dl_dtable += self.encoding.backward_params(x, table, dl_dfeatures)
         return dl_ddy, dl_dx, np.concatenate([dl_dweights, dl_dtable])
 
+    def derivatives(self, x, params):
+        """Outputs [n, k], their Jacobian [n, k, d] and their Hessian [n, k, d, e]."""
+        x = np.asarray(x, np.float64)
+        weights, table = self.split(params)
+        features = self.encoding
+        y = features.forward(x, table)
+        first, second = features.jacobian(x, table), features.hessian(x, table)
+        for matrix, name in zip(self.mlp.matrices(weights), self.mlp.activations, strict=True):
+            z = y @ matrix.T
+            first, second = (np.einsum("jk,nk...->nj...", matrix, each) for each in (first, second))
+            value, slope = (function(z) for function in activation(name))
+            bend = second_derivative(name)(z)[:, :, None, None]
+            second = slope[:, :, None, None] * second
+            second += bend * first[:, :, :, None] * first[:, :, None, :]
+            y, first = value, slope[:, :, None] * first
+        n_outputs = self.mlp.n_output_dims
+        return y[:, :n_outputs], first[:, :n_outputs], second[:, :n_outputs]
+
     def input_gradient(self, dim, x, params):
         dl_dy = np.zeros((len(x), self.mlp.n_output_dims))
         dl_dy[:, dim] = 1

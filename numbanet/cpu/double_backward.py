@@ -19,9 +19,11 @@ from numbanet.cpu.mlp import (
     unpack_gradients,
 )
 from numbanet.device import ZERO, device
+from numbanet.jets import Jet
 from numbanet.networks.base import AbstractMLP
 
 HALF_TILE = TILE // 2
+TANGENT = Jet(1)  # the one derivative is that along a direction
 
 
 @cache
@@ -31,7 +33,7 @@ def double_backward_kernel(network: AbstractMLP, param_gradients: bool) -> Paral
     Takes the features' tangents and the gradient of the outputs' tangents, and replaces features
     and tangents by their gradients; adds to the gradients of the network's parameters.
     """
-    layout = BufferLayout(network, with_tangents=True)
+    layout = BufferLayout(network, TANGENT)
     n_encoded, n_outputs = network.n_input_dims, network.n_output_dims
     n_weights, scratch_size = layout.n_weights, layout.scratch_size
     output, pitch = layout.output, layout.pitches[-1]

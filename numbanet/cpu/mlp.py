@@ -5,9 +5,8 @@ forward pass, the gradient of the input and the gradient of the weights are all 
 columns are contiguous, so one micro-kernel serves the three of them and nothing is transposed but
 the weights, once per call.
 
-A tile with tangents holds samples in its first half, and in its second half the derivatives of
-everything along a direction given for each sample. Both halves go through the same matrices, so
-only the activations know of it; the gradients of tangents are what second derivatives need.
+A tile of jets holds samples in its first rows, and below these as many rows for each of their
+derivatives. All go through the same matrices, so only the activations know of it.
 """
 
 from dataclasses import dataclass
@@ -19,10 +18,11 @@ from numbanet.cpu.micro_kernel import matrix_product
 from numbanet.cpu.tile_activations import (
     activate,
     activate_backward,
-    activate_tangents,
-    activate_tangents_backward,
+    activate_jets,
+    activate_jets_backward,
 )
 from numbanet.device import device
+from numbanet.jets import Jet
 from numbanet.networks.base import ALIGNMENT, AbstractMLP, next_multiple
 
 TILE = 128
@@ -38,7 +38,7 @@ class BufferLayout:
     """
 
     network: AbstractMLP
-    with_tangents: bool = False
+    jet: Jet | None = None  # None for values alone
 
     @cached_property
     def widths(self) -> tuple[np.int64, ...]:
@@ -69,14 +69,14 @@ class BufferLayout:
     def keeps_inputs(self) -> bool:
         """Whether the hidden layers are kept before their activation too.
 
-        It is differentiated there, or a second derivative needs the tangents.
+        It is differentiated there, or jets are.
         """
-        return self.with_tangents or self.network.activations[0].from_input
+        return self.jet is not None or self.network.activations[0].from_input
 
     @property
     def keeps_output_input(self) -> bool:
         """As keeps_inputs."""
-        return self.with_tangents or self.network.activations[1].from_input
+        return self.jet is not None or self.network.activations[1].from_input
 
     @property
     def n_stored_layers(self) -> int:
@@ -172,8 +172,10 @@ def tile_forward(layout: BufferLayout):
     keeps_output_input = layout.keeps_output_input
     inputs = n_hidden_layers * layer_size  # where hidden layers before the activation are kept
     product = matrix_product()
-    activated = activate_tangents if layout.with_tangents else activate
-    activate_hidden, activate_output = map(activated, network.activations)
+    activate_hidden, activate_output = (
+        activate(each) if layout.jet is None else activate_jets(each, layout.jet)
+        for each in network.activations
+    )
 
     @device
     def tile_forward(x, x_start, n_rows, transposed, scratch):
@@ -253,8 +255,10 @@ def tile_backward(layout: BufferLayout, weight_gradients: bool, input_gradients:
     gradients = layout.gradients
     hidden_size = hidden_pitch * hidden_pitch
     through_matrix = matrix_backward(weight_gradients)
-    activated = activate_tangents_backward if layout.with_tangents else activate_backward
-    hidden_backward, output_backward = map(activated, network.activations)
+    hidden_backward, output_backward = (
+        activate_backward(each) if layout.jet is None else activate_jets_backward(each, layout.jet)
+        for each in network.activations
+    )
 
     @device
     def tile_backward(x, x_start, n_rows, weights, scratch, dl_dweights):

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.arrays import as_host_matrix, as_host_output, as_host_vector
+from numbanet.arrays import as_host_array, as_host_matrix, as_host_output, as_host_vector
 from numbanet.communicator import ALONE, Communicator, sum_in_pairs
+from numbanet.cpu.derivative_engine import DerivativeEngine
 from numbanet.cpu.encoding_engine import EncodingEngine
 from numbanet.cpu.engine import OPTIMIZER_CHUNK, CpuEngine, all_below, optimize
 from numbanet.cpu.pieces import PieceByPiece
@@ -159,6 +160,9 @@ class CpuTarget(AbstractTarget):
     def vector(self, value, name, n):
         return as_host_vector(value, name, n)
 
+    def array(self, value, name, shape):
+        return as_host_array(value, name, shape)
+
     def output(self, value, name, shape):
         return as_host_output(value, name, shape)
 
@@ -206,6 +210,9 @@ class CpuTarget(AbstractTarget):
 
     def encoding_engine(self, encoding):
         return EncodingEngine(encoding)
+
+    def derivative_engine(self, model):
+        return DerivativeEngine(model)
 
     def device_functions(self, model, **options):
         raise ValueError(

@@ -1,7 +1,7 @@
 """Activations and their derivatives over n numbers of a tile's scratch buffer.
 
-`before` and `after` are where the numbers start that go into an activation and come out of it. With
-tangents, n / 2 numbers are followed by their n / 2 tangents.
+`before` and `after` are where the numbers start that go into an activation and come out of it. The
+columns of jets follow each other: all values, then all derivatives by the first input, and so on.
 """
 
 from functools import cache
@@ -11,7 +11,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbanet.activations import Activation
-from numbanet.device import belongs_to, device
+from numbanet.device import belongs_to, device, local_array
+from numbanet.jets import Jet, activate_jet, activate_jet_backward
 
 
 @intrinsic
@@ -68,41 +69,72 @@ def activate_backward(activation: Activation):
     return activate_backward
 
 
+LANES = 16  # jets that are activated together: widths are multiples of it
+
+
 @cache
-def activate_tangents(activation: Activation):
-    """As activate, for n / 2 numbers and their tangents, which do not stay in place."""
-    activate_values = activate(activation)
-    backward, from_input = activation.backward, activation.from_input
+def load_lanes(n_columns: int):
+    """Device function (scratch, start, step, lanes): columns of LANES numbers, `step` apart."""
 
     @device
-    @belongs_to(f"{activation.name}.backward")
-    def activate_tangents(scratch, before, after, n):
-        half = n // 2
-        activate_values(scratch, before, after, half)
-        kept = before if from_input else after
-        for i in range(half):
-            tangent = scratch[before + half + i]
-            scratch[after + half + i] = backward(tangent, scratch[kept + i])
+    def load_lanes(scratch, start, step, lanes):
+        for column in range(n_columns):
+            for i in range(LANES):
+                lanes[column * LANES + i] = scratch[start + column * step + i]
 
-    return activate_tangents
+    return load_lanes
 
 
 @cache
-def activate_tangents_backward(activation: Activation):
-    """As activate_backward, for the gradients of n / 2 numbers and of their tangents."""
-    backward, second = activation.backward, activation.second
-    from_input = activation.from_input
+def store_lanes(n_columns: int):
+    """Device function (lanes, scratch, start, step): load_lanes, the other way."""
+
+    @device
+    def store_lanes(lanes, scratch, start, step):
+        for column in range(n_columns):
+            for i in range(LANES):
+                scratch[start + column * step + i] = lanes[column * LANES + i]
+
+    return store_lanes
+
+
+@cache
+def activate_jets(activation: Activation, jet: Jet):
+    """As activate, for the columns of jets, n numbers in all, which do not stay in place."""
+    n_columns, n_local = jet.n_columns, jet.n_columns * LANES
+    load, store = load_lanes(n_columns), store_lanes(n_columns)
+    activate_lane = activate_jet(activation, jet, LANES)
+
+    @device
+    @belongs_to(f"{activation.name}.forward")
+    def activate_jets(scratch, before, after, n):
+        z, y, step = local_array(n_local), local_array(n_local), n // n_columns
+        for start in range(0, step, LANES):
+            load(scratch, before + start, step, z)
+            for i in range(LANES):
+                activate_lane(i, z, y)
+            store(y, scratch, after + start, step)
+
+    return activate_jets
+
+
+@cache
+def activate_jets_backward(activation: Activation, jet: Jet):
+    """As activate_backward, for the gradients of the columns of jets."""
+    n_columns, n_local = jet.n_columns, jet.n_columns * LANES
+    load, store = load_lanes(n_columns), store_lanes(n_columns)
+    from_input, lane_backward = activation.from_input, activate_jet_backward(activation, jet, LANES)
 
     @device
     @belongs_to(f"{activation.name}.second")
-    def activate_tangents_backward(scratch, gradient, before, after, n):
-        half = n // 2
-        kept = before if from_input else after
-        for i in range(half):
-            x, dl_dtangent = scratch[kept + i], read(scratch[gradient + half + i])
-            bend = second(x) * scratch[before + half + i]
-            dl_dy = read(scratch[gradient + i])
-            scratch[gradient + i] = backward(dl_dy, x) + bend * dl_dtangent
-            scratch[gradient + half + i] = backward(dl_dtangent, x)
+    def activate_jets_backward(scratch, gradient, before, after, n):
+        z, dl_dy, dl_dz = local_array(n_local), local_array(n_local), local_array(n_local)
+        kept, step = before if from_input else after, n // n_columns
+        for start in range(0, step, LANES):
+            load(scratch, before + start, step, z)
+            load(scratch, gradient + start, step, dl_dy)
+            for i in range(LANES):
+                lane_backward(i, scratch[kept + start + i], z, dl_dy, dl_dz)
+            store(dl_dz, scratch, gradient + start, step)
 
-    return activate_tangents_backward
+    return activate_jets_backward

@@ -9,10 +9,11 @@ from functools import cached_property
 import numpy as np
 
 from numbanet.device import ZERO, belongs_to, device
+from numbanet.encodings.partial import PartialDerivatives, partial_of_feature
 from numbanet.encodings.parts import Constant, Part, of_all
 
 
-class AbstractEncoding(ABC):
+class AbstractEncoding(PartialDerivatives, ABC):
     """Maps n_dims inputs to n_outputs features.
 
     Subclasses are frozen dataclasses with a derived field `n_dims`. Their device functions work on
@@ -216,6 +217,8 @@ class ElementwiseEncoding(AbstractEncoding):
     """An encoding whose features depend on one input each: first those of x[0], and so on."""
 
     n_features: int  # per input
+    n_derivatives = 2
+    add_partial = cached_property(partial_of_feature)
 
     @property
     def n_outputs(self):

@@ -15,6 +15,8 @@ class Empty(AbstractEncoding):
 
     n_dims: int = derived()
 
+    n_derivatives = 2
+
     @property
     def n_outputs(self):
         return 0
@@ -48,3 +50,11 @@ class Empty(AbstractEncoding):
                 dl_dx[d] = ZERO
 
         return empty_double_backward
+
+    @cached_property
+    def add_partial(self):
+        @device
+        def empty_add_partial(x, params, a, b, y):
+            return
+
+        return empty_add_partial

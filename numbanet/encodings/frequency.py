@@ -72,12 +72,24 @@ def add_curvature(j, x, row, total):
     total[0] -= row[j] * factor * factor * wave(x, j, SINE)
 
 
+@device
+def add_derivative(j, x, order, row):
+    factor = angular_frequency(j)
+    if order == 0:
+        row[j] += wave(x, j, SINE)
+    elif order == 1:
+        row[j] += factor * wave(x, j, SLOPE)
+    else:
+        row[j] -= factor * factor * wave(x, j, SINE)
+
+
 @register("encoding", "Frequency")
 @dataclass(frozen=True)
 class Frequency(AbstractWaves):
     """2 n_frequencies features per dimension."""
 
-    wave = Wave(bases, value, slope, add_gradient, add_curvature)
+    wave = Wave(bases, value, slope, add_gradient, add_curvature, add_derivative)
+    n_derivatives = 2
     n_features_per_frequency = 2
 
     n_dims: int = derived()

@@ -10,69 +10,23 @@ from functools import cached_property
 
 import numpy as np
 
-from numbanet.device import HALF, ONE, ZERO, device, floor_to_int, select, unrolled
+from numbanet.device import ONE, ZERO, device, floor_to_int, select, unrolled
 from numbanet.encodings.base import AbstractEncoding
+from numbanet.encodings.blob import (
+    add_from,
+    blob,
+    blob_integral,
+    blob_slope,
+    gather,
+    gather_from,
+    spread,
+    spread_from,
+)
 from numbanet.registry import check, derived, register
 
 MAX_BINS = 2**16  # per input
 NEXT = np.int32(1)
 MOST_BINS = 16  # of a partition: loops over more are not unrolled for sm_100 and newer
-
-
-@device
-def blob(u):
-    v = ONE - u * u
-    return np.float32(15.0 / 16.0) * v * v
-
-
-@device
-def blob_slope(u):
-    return np.float32(-15.0 / 4.0) * u * (ONE - u * u)
-
-
-@device
-def blob_integral(u):  # from -1 to u
-    q = u * u
-    return HALF + u * (
-        np.float32(15.0 / 16.0) + q * (np.float32(3.0 / 16.0) * q - np.float32(0.625))
-    )
-
-
-# All bins are visited in order: zeros and three stores at computed places would be faster on the
-# CPU (11 against 31 ns for two dimensions of 64 bins), but on CUDA the row would then live in local
-# memory instead of registers. The loop ends at row.shape[0], not at a constant, because LLVM
-# vectorises it then (16 bins: 44 against 106 ns); on CUDA the shape of a local array is constant.
-
-
-@device
-def spread_from(first, taps, factor, row):  # row = factor * the values of the taps, 0 elsewhere
-    left_bin, middle_bin, right_bin, left, middle, right = taps
-    left, middle, right = factor * left, factor * middle, factor * right
-    for b in range(row.shape[0]):
-        here = first + np.float32(b)
-        value = select(here == left_bin, left, ZERO) + select(here == middle_bin, middle, ZERO)
-        row[b] = value + select(here == right_bin, right, ZERO)
-
-
-@device
-def spread(taps, factor, row):
-    spread_from(ZERO, taps, factor, row)
-
-
-@device
-def gather_from(first, taps, row):  # the sum of the taps' values times row, from bin `first` on
-    left_bin, middle_bin, right_bin, left, middle, right = taps
-    total = ZERO
-    for b in range(row.shape[0]):
-        here = first + np.float32(b)
-        value = select(here == left_bin, left, ZERO) + select(here == middle_bin, middle, ZERO)
-        total += (value + select(here == right_bin, right, ZERO)) * row[b]
-    return total
-
-
-@device
-def gather(taps, row):
-    return gather_from(ZERO, taps, row)
 
 
 @register("encoding", "OneBlob")
@@ -82,6 +36,8 @@ class OneBlob(AbstractEncoding):
 
     n_dims: int = derived()
     n_bins: int = 16
+
+    n_derivatives = 2
 
     def __post_init__(self):
         n = self.n_bins
@@ -297,3 +253,46 @@ class OneBlob(AbstractEncoding):
             spread_from(first, derivatives(x_d), along, dl_ddy)
 
         return one_blob_bins_double_backward
+
+    @cached_property
+    def _add_partial_of(self):
+        """Device function (d, first, x, a, b, y): add_partial for some bins of input d, x."""
+        values, derivatives, second_derivatives = (
+            self._values, self._derivatives, self._second_derivatives,
+        )  # fmt: skip
+
+        @device
+        def add_partial_of(d, first, x, a, b, y):
+            if a < 0:
+                add_from(first, values(x), y)
+            elif a == d and b < 0:
+                add_from(first, derivatives(x), y)
+            elif a == d and b == d:
+                add_from(first, second_derivatives(x), y)
+
+        return add_partial_of
+
+    @cached_property
+    def add_partial(self):
+        n_dims, n_bins, add_partial_of = self.n_dims, self.n_bins, self._add_partial_of
+
+        @device
+        def dimension(d, x, a, b, y):
+            add_partial_of(d, ZERO, x[d], a, b, y[d * n_bins : (d + 1) * n_bins])
+
+        @device
+        def one_blob_add_partial(x, params, a, b, y):
+            unrolled(n_dims, dimension, x, a, b, y)
+
+        return one_blob_add_partial
+
+    @cached_property
+    def partition_add_partial(self):
+        place, pick, add_partial_of = self._place, self._pick, self._add_partial_of
+
+        @device
+        def one_blob_bins_add_partial(partition, x, params, a, b, y):
+            d, first = place(partition)
+            add_partial_of(d, first, pick(d, x), a, b, y)
+
+        return one_blob_bins_add_partial

@@ -130,6 +130,36 @@ class Padded(AbstractWrapper):
         return padded_double_backward_params
 
     @cached_property
+    def add_partial(self):
+        (first, stop), n_columns = self.columns, self.n_columns
+        padding, encoding_add = np.float32(self.encoding.padding_value), self.encoding.add_partial
+        if encoding_add is None:
+            return None
+
+        @device
+        def padded_add_partial(x, params, a, b, y):
+            encoding_add(x, params, a, b, y[first:stop])
+            if a < 0:
+                for k in range(first):
+                    y[k] += padding
+                for k in range(stop, n_columns):
+                    y[k] += padding
+
+        return padded_add_partial
+
+    @cached_property
+    def partial_backward_params(self):
+        (first, stop), encoding_backward = self.columns, self.encoding.partial_backward_params
+        if encoding_backward is None:
+            return None
+
+        @device
+        def padded_partial_backward_params(x, params, a, b, dl_dy, dl_dparams):
+            encoding_backward(x, params, a, b, dl_dy[first:stop], dl_dparams)
+
+        return padded_partial_backward_params
+
+    @cached_property
     def forward_rows(self):
         (first_column, _), n_columns = self.columns, self.n_columns
         padding, fill = np.float32(self.encoding.padding_value), self._fill

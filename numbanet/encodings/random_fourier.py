@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.device import HALF, PI, ZERO, device, less_even, sin_pi, vectorized
+from numbanet.device import HALF, ONE, PI, ZERO, device, less_even, sin_pi, vectorized
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.random import Pcg32
 from numbanet.registry import ConfigError, check, derived, is_number, register
@@ -60,6 +60,8 @@ class RandomFourier(AbstractEncoding):
     scale: float = 1.0  # of frequencies that are drawn
     seed: int = 1337  # of frequencies that are drawn
     frequencies: tuple[tuple[float, ...], ...] | None = field(default=None, metadata=FREQUENCIES)
+
+    n_derivatives = 2
 
     def __post_init__(self):
         n, scale, given = self.n_features, self.scale, self.frequencies
@@ -194,6 +196,27 @@ class RandomFourier(AbstractEncoding):
 
         return waves_double_backward
 
+    def _add_partial(self, n: int):
+        phase, half_turns = self._phase, self._half_turns
+
+        @device
+        def add_wave(k, first, x, a, b, y):
+            angle, factor, quarter_turns = phase(first + k, x), ONE, ZERO
+            if a >= 0:
+                factor *= PI * half_turns(first + k, a)
+                quarter_turns += HALF
+            if b >= 0:
+                factor *= PI * half_turns(first + k, b)
+                quarter_turns += HALF
+            y[2 * k] += factor * sin_pi(angle, quarter_turns)
+            y[2 * k + 1] += factor * sin_pi(angle, quarter_turns + HALF)
+
+        @device
+        def waves_add_partial(first, x, a, b, y):
+            vectorized(n, add_wave, first, x, a, b, y)
+
+        return waves_add_partial
+
     @cached_property
     def forward(self):
         return of_all(self._forward(self.n_features // 2))
@@ -217,6 +240,14 @@ class RandomFourier(AbstractEncoding):
     @cached_property
     def partition_double_backward_input(self):
         return of_partition(self._double_backward_input(self._per_partition), self._per_partition)
+
+    @cached_property
+    def add_partial(self):
+        return of_all(self._add_partial(self.n_features // 2))
+
+    @cached_property
+    def partition_add_partial(self):
+        return of_partition(self._add_partial(self._per_partition), self._per_partition)
 
 
 @cache

@@ -124,6 +124,32 @@ def hessian_term(k, table, real, imaginary, dl_dy, direction, dl_ddy, dl_dv):
         dl_dv[1] += h * a - g * b
 
 
+@device
+def partial_term(k, table, real, imaginary, orders, y):
+    """Add the derivative of these orders for v to the terms of (l, m)."""
+    of_x, of_y, of_z = orders
+    l, m, factor = TERMS[k]  # noqa: E741
+    value = factor * table[l * PITCH + m + of_z]
+    re, im = ZERO, ZERO
+    n = of_x + of_y
+    if n == 0:
+        re, im = real[m], imaginary[m]
+    elif n == 1 and m > 0:  # (x + iy)^m loses a power, and is turned by i for y
+        value *= np.float32(m)
+        re, im = real[m - 1], imaginary[m - 1]
+    elif n == 2 and m > 1:
+        value *= np.float32(m * (m - 1))
+        re, im = real[m - 2], imaginary[m - 2]
+    if of_y == 1:
+        re, im = -im, re
+    elif of_y == 2:
+        re, im = -re, -im
+    middle = l * l + l
+    y[middle + m] += value * re
+    if m > 0:
+        y[middle - m] += value * im
+
+
 @register("encoding", "SphericalHarmonics")
 @dataclass(frozen=True)
 class SphericalHarmonics(AbstractEncoding):
@@ -133,6 +159,7 @@ class SphericalHarmonics(AbstractEncoding):
     degree: int = 4
 
     padding_first = True
+    n_derivatives = 2
 
     def __post_init__(self):
         check(1 <= self.degree <= MAX_DEGREE, "degree", self.degree, f"1 to {MAX_DEGREE}")
@@ -206,3 +233,23 @@ class SphericalHarmonics(AbstractEncoding):
                 dl_dx[d] = TWO * dl_dv[d]
 
         return spherical_harmonics_double_backward
+
+    @cached_property
+    def add_partial(self):
+        n_terms, prepare = self.n_terms, self._prepare
+        n_outputs = self.n_outputs
+
+        @device
+        def spherical_harmonics_add_partial(x, params, a, b, y):
+            table, row = local_array(TABLE), local_array(n_outputs)
+            real, imaginary = local_array(MAX_DEGREE), local_array(MAX_DEGREE)
+            prepare(x, table, real, imaginary)
+            orders = (a == 0) + (b == 0), (a == 1) + (b == 1), (a == 2) + (b == 2)
+            scale = (TWO if a >= 0 else ONE) * (TWO if b >= 0 else ONE)
+            for k in range(n_outputs):
+                row[k] = ZERO
+            unrolled(n_terms, partial_term, table, real, imaginary, orders, row)
+            for k in range(n_outputs):
+                y[k] += scale * row[k]
+
+        return spherical_harmonics_add_partial

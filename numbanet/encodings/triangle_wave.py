@@ -63,12 +63,21 @@ def add_no_curvature(k, x, row, total):
     """Lines are straight."""
 
 
+@device
+def add_derivative(k, x, order, row):
+    if order == 0:
+        row[k] += FOUR * abs(phase(x, k) - HALF) - ONE
+    elif order == 1:
+        row[k] += wave_slope(x, k)
+
+
 @register("encoding", "TriangleWave")
 @dataclass(frozen=True)
 class TriangleWave(AbstractWaves):
     """n_frequencies features per dimension."""
 
-    wave = Wave(itself, value, slope, add_gradient, add_no_curvature)
+    wave = Wave(itself, value, slope, add_gradient, add_no_curvature, add_derivative)
+    n_derivatives = 1
     n_features_per_frequency = 1
 
     n_dims: int = derived()

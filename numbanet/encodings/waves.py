@@ -20,6 +20,7 @@ class Wave:
         slope: (j, x, factor, row) writes its derivative, times factor, to row[j].
         add_gradient: (j, x, row, total) adds row[j] times its derivative to total[0].
         add_curvature: (j, x, row, total) adds row[j] times its second derivative to total[0].
+        add_derivative: (j, x, order, row) adds its derivative of an order, 0 to 2, to row[j].
     """
 
     prepare: Callable
@@ -27,6 +28,7 @@ class Wave:
     slope: Callable
     add_gradient: Callable
     add_curvature: Callable
+    add_derivative: Callable
 
 
 class AbstractWaves(AbstractEncoding):
@@ -106,3 +108,22 @@ class AbstractWaves(AbstractEncoding):
             unrolled(n_dims, dimension, x, dl_dy, dl_ddx, dl_ddy, dl_dx)
 
         return double_backward_input
+
+    @cached_property
+    def add_partial(self):
+        n_dims, width, wave = self.n_dims, self._width, self.wave
+        prepare, add_derivative = wave.prepare, wave.add_derivative
+
+        @device
+        def dimension(d, x, a, b, y):
+            if a < 0 or (a == d and (b < 0 or b == d)):
+                order = (a >= 0) + (b >= 0)
+                row = y[d * width : (d + 1) * width]
+                vectorized(width, add_derivative, prepare(x[d]), order, row)
+
+        @device
+        @belongs_to(f"{type(self).__name__}.add_partial")
+        def add_partial(x, params, a, b, y):
+            unrolled(n_dims, dimension, x, a, b, y)
+
+        return add_partial

@@ -10,6 +10,7 @@ PASSED_ON = """
     constants padded initial_params partition_columns partition_param_ends reads_numbers numbers
     forward backward_input backward_params double_backward_input double_backward_params
     forward_rows backward_params_rows double_backward_params_rows
+    n_derivatives add_partial partial_backward_params partial_backward_params_rows
 """
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.arrays import as_host_matrix, as_host_vector
+from numbanet.arrays import as_host_array, as_host_matrix, as_host_vector, check_shape
 from numbanet.cuda.errors import CudaError
 from numbanet.cuda.memory import dlpack
 from numbanet.cuda.memory.arrays import DeviceArray, to_device
@@ -58,6 +58,20 @@ def as_device_vector(value: Any, name: str, n: int, device: Any) -> DeviceArray:
             raise ValueError(f"{name}: expected shape [{n}], got {list(shape)}")
 
     return bring(value, name, device, check, lambda host: as_host_vector(host, name, n))
+
+
+def as_device_array(value: Any, name: str, shape: tuple[int, ...], device: Any) -> DeviceArray:
+    """The value as a float32 array of that shape on a device; as `as_device_matrix`.
+
+    Raises:
+        TypeError: it is no array of real numbers, or it lies on another GPU.
+        ValueError: its shape is wrong.
+    """
+    return bring(
+        value, name, device,
+        lambda found: check_shape(found, name, shape),
+        lambda host: as_host_array(host, name, shape),
+    )  # fmt: skip
 
 
 def as_device_output(value: Any, name: str, shape: tuple[int, ...], device: Any) -> DeviceArray:

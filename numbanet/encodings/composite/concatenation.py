@@ -140,3 +140,23 @@ class Concatenation(AbstractPair):
                 right(partition - n_left, xs, right_params, dl_dys, dl_ddxs, right_dl_dparams)
 
         return concatenation_double_backward_params_rows
+
+    @cached_property
+    def partial_backward_params_rows(self):
+        if self.n_params == 0:
+            return None
+        split, split_gradients, n_left = self.split, self.split_gradients, self.n_left_partitions
+        left, right = self.of_both("partial_backward_params_rows")
+
+        @device
+        def concatenation_partial_backward_params_rows(
+            partition, xs, params, by, dl_dys, dl_dparams
+        ):
+            left_params, right_params = split(params)
+            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
+            if partition < n_left:
+                left(partition, xs, left_params, by, dl_dys, left_dl_dparams)
+            else:
+                right(partition - n_left, xs, right_params, by, dl_dys, right_dl_dparams)
+
+        return concatenation_partial_backward_params_rows

@@ -151,6 +151,43 @@ class AbstractPair(AbstractEncoding):
 
         return pair_double_backward_params
 
+    @property
+    def n_derivatives(self):
+        return min(self.left.n_derivatives, self.right.n_derivatives)
+
+    @cached_property
+    def add_partial(self):
+        left, right = self.left.add_partial, self.right.add_partial
+        split, columns = self.split, self.columns
+        if left is None or right is None:
+            return None
+
+        @device
+        def pair_add_partial(x, params, a, b, y):
+            left_params, right_params = split(params)
+            of_left, of_right = columns(y)
+            left(x, left_params, a, b, of_left)
+            right(x, right_params, a, b, of_right)
+
+        return pair_add_partial
+
+    @cached_property
+    def partial_backward_params(self):
+        if self.n_params == 0:
+            return None
+        split, split_gradients, columns = self.split, self.split_gradients, self.columns
+        left, right = self.of_both("partial_backward_params")
+
+        @device
+        def pair_partial_backward_params(x, params, a, b, dl_dy, dl_dparams):
+            left_params, right_params = split(params)
+            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
+            of_left, of_right = columns(dl_dy)
+            left(x, left_params, a, b, of_left, left_dl_dparams)
+            right(x, right_params, a, b, of_right, right_dl_dparams)
+
+        return pair_partial_backward_params
+
     def initial_params(self, rng):
         return np.concatenate([self.left.initial_params(rng), self.right.initial_params(rng)])
 

@@ -1,12 +1,30 @@
 """Product: the features of two encodings of equal width, multiplied.
 
-For p = a b: dp = b da + a db, and d2p = b d2a + a d2b + 2 da db.
+For p = a b: dp = b da + a db, and d2p = b d2a + a d2b + 2 da db. So a derivative by two inputs
+is a sum over the ways to divide them among the factors.
 """
 
 from functools import cached_property
 
-from numbanet.device import device, local_array
+from numbanet.device import ZERO, device, local_array
 from numbanet.encodings.composite.pair import AbstractPair
+
+NONE, BOTH = -1, 3  # no input; the first and the second
+
+
+@device
+def n_terms(a, b):  # ways to divide the inputs of a derivative among the factors
+    return 1 if a < 0 else (2 if b < 0 else 4)
+
+
+@device
+def taken(a, b, which):  # those of which the bits are set
+    first, second = (a if which & 1 else b), NONE
+    if which == 0:
+        first = NONE
+    if which == BOTH:
+        second = b
+    return first, second
 
 
 class Product(AbstractPair):
@@ -173,3 +191,61 @@ class Product(AbstractPair):
             right_backward(x, right_params, dl_dright, right_dl_dparams)
 
         return product_double_backward_params
+
+    @cached_property
+    def _factors(self):
+        """Device function (x, params, left_by, right_by, left_y, right_y): both derivatives."""
+        n_outputs, split = self.n_outputs, self.split
+        left, right = self.left.add_partial, self.right.add_partial
+
+        @device
+        def factors(x, params, left_by, right_by, left_y, right_y):
+            left_params, right_params = split(params)
+            for k in range(n_outputs):
+                left_y[k] = ZERO
+                right_y[k] = ZERO
+            left(x, left_params, left_by[0], left_by[1], left_y)
+            right(x, right_params, right_by[0], right_by[1], right_y)
+
+        return factors
+
+    @cached_property
+    def add_partial(self):
+        n_outputs, factors = self.n_outputs, self._factors
+        if self.left.add_partial is None or self.right.add_partial is None:
+            return None
+
+        @device
+        def product_add_partial(x, params, a, b, y):
+            left_y, right_y = local_array(n_outputs), local_array(n_outputs)
+            for term in range(n_terms(a, b)):
+                left_by, right_by = taken(a, b, term), taken(a, b, BOTH - term)
+                factors(x, params, left_by, right_by, left_y, right_y)
+                for k in range(n_outputs):
+                    y[k] += left_y[k] * right_y[k]
+
+        return product_add_partial
+
+    @cached_property
+    def partial_backward_params(self):
+        if self.n_params == 0:
+            return None
+        n_outputs, factors, split = self.n_outputs, self._factors, self.split
+        split_gradients = self.split_gradients
+        left, right = self.of_both("partial_backward_params")
+
+        @device
+        def product_partial_backward_params(x, params, a, b, dl_dy, dl_dparams):
+            left_params, right_params = split(params)
+            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
+            dl_dleft, dl_dright = local_array(n_outputs), local_array(n_outputs)
+            for term in range(n_terms(a, b)):
+                left_by, right_by = taken(a, b, term), taken(a, b, BOTH - term)
+                factors(x, params, left_by, right_by, dl_dright, dl_dleft)
+                for k in range(n_outputs):
+                    dl_dright[k] *= dl_dy[k]
+                    dl_dleft[k] *= dl_dy[k]
+                left(x, left_params, left_by[0], left_by[1], dl_dleft, left_dl_dparams)
+                right(x, right_params, right_by[0], right_by[1], dl_dright, right_dl_dparams)
+
+        return product_partial_backward_params

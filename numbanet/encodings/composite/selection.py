@@ -105,6 +105,73 @@ class Selection(AbstractWrapper):
         return selection_double_backward_params
 
     @cached_property
+    def _within(self):
+        """Device function (a): input a among those of the encoding, -1 for none."""
+        first = self.first_dim
+
+        @device
+        def within(a):
+            return a - first if a >= 0 else a
+
+        return within
+
+    @cached_property
+    def _reads(self):
+        """Device function (a, b): whether a derivative by these inputs need not be 0."""
+        first, stop = self.dims
+
+        @device
+        def reads(a, b):
+            return (a < 0 or first <= a < stop) and (b < 0 or first <= b < stop)
+
+        return reads
+
+    @cached_property
+    def add_partial(self):
+        (first, stop), within, reads = self.dims, self._within, self._reads
+        encoding_add = self.encoding.add_partial
+        if encoding_add is None:
+            return None
+
+        @device
+        def selection_add_partial(x, params, a, b, y):
+            if reads(a, b):
+                encoding_add(x[first:stop], params, within(a), within(b), y)
+
+        return selection_add_partial
+
+    @cached_property
+    def partial_backward_params(self):
+        (first, stop), within, reads = self.dims, self._within, self._reads
+        encoding_backward = self.encoding.partial_backward_params
+        if encoding_backward is None:
+            return None
+
+        @device
+        def selection_partial_backward_params(x, params, a, b, dl_dy, dl_dparams):
+            if reads(a, b):
+                selected = x[first:stop]
+                encoding_backward(selected, params, within(a), within(b), dl_dy, dl_dparams)
+
+        return selection_partial_backward_params
+
+    @cached_property
+    def partial_backward_params_rows(self):
+        (first, stop), within, reads = self.dims, self._within, self._reads
+        encoding_rows = self.encoding.partial_backward_params_rows
+        if encoding_rows is None:
+            return None
+
+        @device
+        def selection_partial_backward_params_rows(partition, xs, params, by, dl_dys, dl_dparams):
+            a, b = by
+            if reads(a, b):
+                inner = within(a), within(b)
+                encoding_rows(partition, xs[:, first:stop], params, inner, dl_dys, dl_dparams)
+
+        return selection_partial_backward_params_rows
+
+    @cached_property
     def forward_rows(self):
         (first_dim, stop), encoding_rows = self.dims, self.encoding.forward_rows
 

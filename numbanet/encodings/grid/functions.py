@@ -3,7 +3,7 @@
 from functools import cached_property
 
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.encodings.grid import level, pairs, partitions, rows
+from numbanet.encodings.grid import level, pairs, partials, partitions, rows
 
 
 def derived(form, name: str):
@@ -18,6 +18,11 @@ class GridFunctions(AbstractEncoding):
     stochastic_interpolation: bool
     n_features_per_level: int
     begins_even: bool
+
+    @property
+    def n_derivatives(self) -> int:
+        """Those that interpolation leaves between the vertices."""
+        return {"Nearest": 0, "Linear": 1, "Smoothstep": 2}[self.interpolation]
 
     @property
     def n_corners(self) -> int:
@@ -47,6 +52,8 @@ class GridFunctions(AbstractEncoding):
     level_backward_input = cached_property(level.backward_input)
     level_double_backward_input = cached_property(level.double_backward_input)
     level_double_backward_params = cached_property(level.double_backward_params)
+    level_add_partial = cached_property(partials.level_add_partial)
+    level_partial_backward_params = cached_property(partials.level_partial_backward_params)
     # (level, x, cell, factors): the cell of x, and the factors of its corners.
     locate = cached_property(level.locate)
 
@@ -63,7 +70,14 @@ class GridFunctions(AbstractEncoding):
     backward_input = cached_property(partitions.all_backward_input)
     double_backward_input = cached_property(partitions.all_double_backward_input)
 
+    add_partial = derived(partials.all_partials, "level_add_partial")
+    partial_backward_params = derived(partials.all_partials, "level_partial_backward_params")
+
     partition_forward = derived(partitions.of_level, "level_forward")
+    partition_add_partial = derived(partitions.of_level, "level_add_partial")
+    partition_partial_backward_params = derived(
+        partitions.of_level, "level_partial_backward_params"
+    )
     partition_double_backward_params = derived(partitions.of_level, "level_double_backward_params")
     partition_backward_input = cached_property(partitions.backward_input)
     partition_double_backward_input = cached_property(partitions.double_backward_input)
@@ -87,6 +101,7 @@ class GridFunctions(AbstractEncoding):
 
     forward_rows = cached_property(rows.forward_rows)
     double_backward_params_rows = cached_property(rows.double_backward_params_rows)
+    partial_backward_params_rows = cached_property(partials.partial_backward_params_rows)
 
     @property
     def needs_whole_batch(self) -> bool:

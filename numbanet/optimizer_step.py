@@ -1,0 +1,42 @@
+"""A trainer's step without a batch: with gradients that its user has computed."""
+
+from typing import Any
+
+from numbanet.engine import Batch
+from numbanet.loss_value import Loss
+
+
+class OptimizerStep:
+    """The step of a Trainer, whose attributes it uses."""
+
+    __slots__ = ()
+
+    def optimizer_step(self: Any) -> Loss:
+        """Make a step of the optimizer with the gradients that the model has.
+
+        These are what `backward`, `double_backward` and those of `derivatives` left there; they
+        stay, and with several ranks they are added up for the step. It is skipped, as
+        `training_step`'s is, where one is infinite or NaN.
+
+        Returns:
+            A loss without targets, 0; reading it says whether the step was skipped.
+
+        Raises:
+            ValueError: ranks make different calls.
+            RankError: another rank ended, or did not come in time.
+            FloatingPointError: a gradient is not finite and on_nonfinite is "raise".
+        """
+        network, target = self.network, self.network.target
+        inputs, dl_dy = (target.empty(0, n) for n in (network.n_input_dims, network.n_output_dims))
+        batch = Batch(inputs, external_dl_dy=dl_dy)
+        batch.n_rows = self._replicas.begin_step(self, 0, True, "accumulate")
+        result = self._training.step(
+            *(batch, network.parameters.current(), None, self.optimizer),
+            *(network.target_gradients, None),
+            overwrite=False,
+            run_optimizer=True,
+        )
+        is_known = result.is_known or self.on_nonfinite == "raise"
+        if is_known:
+            self._tell(result)
+        return Loss(result, self._grid_range, not is_known, False, True)
