@@ -177,8 +177,7 @@ class Sigmoid(AbstractActivation):
 
     @device
     def third(y):
-        slope = y * (ONE - y)
-        return slope * (ONE - SIX * slope)
+        return y * (ONE - y) * (ONE - SIX * y * (ONE - y))
 
 
 @register("activation", "Squareplus")

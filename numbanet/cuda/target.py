@@ -13,7 +13,12 @@ from numbanet.cuda.in_kernels.device_functions import device_functions
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.launch.threads import WARP
 from numbanet.cuda.memory import arrays, uniform
-from numbanet.cuda.memory.inputs import as_device_matrix, as_device_output, as_device_vector
+from numbanet.cuda.memory.inputs import (
+    as_device_array,
+    as_device_matrix,
+    as_device_output,
+    as_device_vector,
+)
 from numbanet.cuda.memory.loss_sums import write_mean
 from numbanet.cuda.memory.parameters import CudaParameters, aligned
 from numbanet.cuda.optimizer.training import CudaTraining
@@ -45,6 +50,9 @@ class CudaTarget(AbstractTarget):
 
     def vector(self, value, name, n):
         return as_device_vector(value, name, n, self.device)
+
+    def array(self, value, name, shape):
+        return as_device_array(value, name, shape, self.device)
 
     def output(self, value, name, shape):
         return as_device_output(value, name, shape, self.device)
@@ -121,6 +129,9 @@ class CudaTarget(AbstractTarget):
 
     def encoding_engine(self, encoding):
         return EncodingEngine(self.device, encoding, self.precision)
+
+    def derivative_engine(self, model):
+        raise ValueError("derivatives: a GPU does not compute them yet; use device='cpu'")
 
     def device_functions(self, model, **options):
         return device_functions(self.device, model, self.precision, **options)
