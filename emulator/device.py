@@ -77,6 +77,14 @@ class EmulatedDevice:
         if n_bytes:
             self._bytes(target, n_bytes)[:] = self._bytes(source, n_bytes)
 
+    def zero_rows(self, address, pitch, n_bytes, n_rows):
+        for k in range(n_rows):
+            self.zero(address + k * pitch, n_bytes)
+
+    def copy_rows(self, target, target_pitch, source, source_pitch, n_bytes, n_rows):
+        for k in range(n_rows):
+            self.copy(target + k * target_pitch, source + k * source_pitch, n_bytes)
+
     def copy_to_device(self, address, host):
         if host.nbytes:
             self._bytes(address, host.nbytes)[:] = host.reshape(-1).view(np.uint8)

@@ -5,17 +5,19 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from numbanet.array_types import ArrayLike
-from numbanet.caller import warn_caller
-from numbanet.create import create_components
+from numbanet.array_types import Array, ArrayLike
+from numbanet.arrays import as_host_matrix
+from numbanet.create import asks_for_determinism, create_components
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.engine import Batch
+from numbanet.many_losses import Losses
 from numbanet.model_arguments import initial_rng
 from numbanet.network_with_input_encoding import NetworkWithInputEncoding
 from numbanet.optimizers.base import ParamLayout
 from numbanet.registry import ConfigError
 from numbanet.saved_training import SavedTraining
 from numbanet.shown import shown
+from numbanet.target import AbstractTarget
 from numbanet.targets import target_for
 from numbanet.trainable_model import TrainableModel
 from numbanet.trainer import Trainer
@@ -30,17 +32,20 @@ class ManyModels:
     Made by create_many. Indexing gives a model of its own, with copies: `models[3].save(path)`.
 
     Attributes:
-        params: float32 [n_models, n_params]; writing to it changes the models.
+        deterministic: whether training has the same bits in every run, as a CPU always has.
     """
 
     __slots__ = {  # with what help() says of each
-        "params": "The parameters, float32 [n_models, n_params].",
+        "deterministic": "Whether training has the same bits in every run.",
         **dict.fromkeys(("_encoding", "_network", "_loss", "_optimizers", "_target", "_many")),
         "__weakref__": None,
     }
 
-    def __init__(self, components: Sequence[tuple], rngs: Sequence[Any], device: Any):
-        self._target = target_for(device)
+    def __init__(
+        self, components: Sequence[tuple], rngs: Sequence[Any], target: AbstractTarget,
+        deterministic: bool = False,
+    ):  # fmt: skip
+        self._target, self.deterministic = target, deterministic
         self._encoding, self._network, self._loss, _ = components[0]
         self._loss.row(self._network.n_output_dims, False)
         self._optimizers = [optimizer for *_, optimizer in components]
@@ -49,40 +54,53 @@ class ManyModels:
             np.concatenate([each.initial_params(rng) for each in (self._network, self._encoding)])
             for rng in rngs
         ]
-        self.params = np.stack(params).astype(np.float32)
         padded = EncodedNetwork(self._encoding.padded(self._network.n_input_dims), self._network)
-        self._many = self._target.many(padded, self.params, self._optimizers, layout)
+        given = padded, np.stack(params).astype(np.float32), self._optimizers, layout
+        self._many = self._target.many(*given, deterministic)
 
     def __len__(self) -> int:
-        return len(self.params)
+        return len(self._optimizers)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} models of {self.params.shape[1]} parameters on {self._target.name}>"
+        n_params = self._network.n_params + self._encoding.n_params
+        return f"<{len(self)} models of {n_params} parameters on {self._target.name}>"
+
+    @property
+    def params(self) -> Array:
+        """The parameters, float32 [n_models, n_params]; on a GPU a copy.
+
+        Setting it changes the models, and what their optimizers average of the weights; on the CPU
+        writing to it changes the models too.
+        """
+        return self._many.params
+
+    @params.setter
+    def params(self, values: ArrayLike) -> None:
+        n_params = self._network.n_params + self._encoding.n_params
+        self._many.set_params(as_host_matrix(values, "params", n_params, len(self)))
 
     def __getitem__(self, k: SupportsIndex) -> TrainableModel:
         """A model like number k, with copies of what it has."""
-        training, optimizer = self._many.trainings[k], self._optimizers[k]
+        optimizer = self._optimizers[k]
+        k = range(len(self))[k]
         network = NetworkWithInputEncoding(
             self._encoding, self._network, initial_rng(0, "bindings"), self._target
         )
-        counts = training.n_steps, training.n_skipped_steps
+        counts = int(self.n_steps[k]), int(self.n_skipped_steps[k])
         saved = SavedTraining(self._encoding, self._network, self._loss, optimizer, *counts, {})
-        tensors = {"params": self.params[k], "optimizer.state": training.state}
-        for name in ("matrices", "statistics"):
-            tensors[f"optimizer.{name}"] = getattr(training, name)
-        trainer = Trainer(network, optimizer, self._loss)
-        trainer.restore(saved, tensors)
+        trainer = Trainer(network, optimizer, self._loss, deterministic=self.deterministic)
+        trainer.restore(saved, self._many.tensors(k))
         return TrainableModel(network, trainer)
 
     @property
     def n_steps(self) -> np.ndarray:
         """Steps of each model's optimizer, [n_models]."""
-        return np.array([each.n_steps for each in self._many.trainings])
+        return self._many.n_steps
 
     @property
     def n_skipped_steps(self) -> np.ndarray:
         """Steps of each model that were skipped; see training_step."""
-        return np.array([each.n_skipped_steps for each in self._many.trainings])
+        return self._many.n_skipped_steps
 
     @property
     def learning_rates(self) -> np.ndarray:
@@ -97,24 +115,24 @@ class ManyModels:
             for each, rate in zip(self._optimizers, rates, strict=True)
         ]
 
-    def __call__(self, inputs: ArrayLike) -> np.ndarray:
+    def __call__(self, inputs: ArrayLike) -> Array:
         """Evaluate all models with their parameters for inference.
 
         Args:
             inputs: [n, n_input_dims] for all, or [n_models, n, n_input_dims].
 
         Returns:
-            float32 [n_models, n, n_output_dims].
+            float32 [n_models, n, n_output_dims], on the models' device.
 
         Raises:
             TypeError, ValueError: the inputs do not fit.
         """
         xs = self._samples(inputs, "inputs", self._encoding.n_dims)
-        return self._many.inference(xs, self._params_for_inference())
+        return self._many.inference(xs, self._optimizers)
 
     def training_step(
         self, inputs: ArrayLike, targets: ArrayLike, pdf: ArrayLike | None = None
-    ) -> np.ndarray:
+    ) -> np.ndarray | Losses:
         """Make a step of each model; one whose numbers are not finite skips its own, and is told.
 
         Args:
@@ -123,7 +141,8 @@ class ManyModels:
             pdf: the density with which each target was sampled, shaped as targets may be.
 
         Returns:
-            The losses, float64 [n_models].
+            The losses, float64 [n_models]: an array of NumPy, or on a GPU what becomes one when it
+            is looked at.
 
         Raises:
             TypeError, ValueError: an argument does not fit; nothing has changed then.
@@ -133,34 +152,20 @@ class ManyModels:
         ys = self._samples(targets, "targets", n_outputs, xs.shape[1])
         if pdf is not None:
             pdf = self._samples(pdf, "pdf", n_outputs, xs.shape[1])
-        losses, is_stepped = self._many.step(Batch(xs, ys, pdf), self._loss, self._optimizers)
-        if not is_stepped.all():
-            numbers = np.flatnonzero(~is_stepped)
-            warn_caller(
-                f"the inputs, the loss or a gradient of {len(numbers)} models are infinite or NaN "
-                f"({', '.join(map(str, numbers[:8]))}); they skipped the step",
-                RuntimeWarning,
-            )
-        return losses
+        result = self._many.step(Batch(xs, ys, pdf), self._loss, self._optimizers)
+        losses = Losses(result, len(self))
+        return losses.numpy() if result.is_known else losses
 
-    def _params_for_inference(self) -> np.ndarray:
-        row = self._optimizers[0].inference_row
-        if row is None:
-            return self.params
-        pairs = zip(self._many.trainings, self._optimizers, strict=True)
-        is_begun = np.array([training.is_begun(optimizer) for training, optimizer in pairs])
-        return np.where(is_begun[:, None], self._many.state[:, row], self.params)
-
-    def _samples(
-        self, values: Any, name: str, n_columns: int, n_rows: int | None = None
-    ) -> np.ndarray:
+    def _samples(self, values: Any, name: str, n_columns: int, n_rows: int | None = None) -> Array:
         """Any samples as [1 or n_models, n, n_columns]; raises TypeError, ValueError."""
         shape = np.shape(values)
         if len(shape) != 3:
-            return self._target.matrix(values, name, n_columns, n_rows)[None]
+            one = self._target.matrix(values, name, n_columns, n_rows)
+            return one.reshape(1, *one.shape)
         if shape[0] != len(self):
             raise ValueError(f"{name}: of {shape[0]} models, and there are {len(self)}")
-        flat = np.reshape(values, (shape[0] * shape[1], shape[2]))
+        array = values if hasattr(values, "reshape") else np.asarray(values)
+        flat = array.reshape(shape[0] * shape[1], shape[2])
         n_all_rows = None if n_rows is None else n_rows * shape[0]
         return self._target.matrix(flat, name, n_columns, n_all_rows).reshape(*shape)
 
@@ -173,6 +178,7 @@ def create_many(
     *,
     seeds: int | Iterable[int] = 1337,
     device: Any = "auto",
+    precision: str | None = None,
     seed_convention: str = "bindings",
 ) -> ManyModels:
     """Make many models of one shape, which train side by side, in one launch for all.
@@ -180,7 +186,7 @@ def create_many(
     Each comes to what it would come to by itself.
 
     Args:
-        n_input_dims, n_output_dims, device, seed_convention: see create_from_config.
+        n_input_dims, n_output_dims, device, precision, seed_convention: see create_from_config.
         config: of all models, or one of each, which differ in learning rates and other numbers that
             need no compilation.
         n: how many; may be left out where there are so many configs or seeds.
@@ -191,8 +197,9 @@ def create_many(
         ValueError: another argument cannot.
         RuntimeError: the device cannot be used.
     """
+    target = target_for(device, precision)
     is_one = isinstance(config, (Mapping, str)) or not isinstance(config, Iterable)
-    configs = [config] if is_one else list(config)
+    configs: list[Any] = [config] if is_one else list(config)
     given = list(seeds) if isinstance(seeds, Iterable) else seeds
     count = count_of(n, configs, given)
     if not isinstance(given, list):
@@ -206,19 +213,21 @@ def create_many(
     for k, key in enumerate(keys):
         if key != keys[0]:
             raise ConfigError(f"config[{k}]: needs other code than config[0]; its shape differs")
-    return ManyModels(components, rngs, device)
+    return ManyModels(components, rngs, target, any(map(asks_for_determinism, configs)))
 
 
 def count_of(n: Any, configs: list, seeds: Any) -> int:
     """How many models that makes; raises ValueError where it is said twice in different ways."""
-    counts = {n, len(seeds) if isinstance(seeds, list) else None}
-    counts |= {len(configs) if len(configs) != 1 else None}
-    counts -= {None}
-    count = counts.pop() if len(counts) == 1 else None
-    is_integer = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
-    if not (is_integer and 1 <= count <= MOST_MODELS):
+    said = [] if n is None else [n]
+    said += [len(seeds)] if isinstance(seeds, list) else []
+    said += [len(configs)] if len(configs) != 1 else []
+    are_integers = all(
+        isinstance(each, (int, np.integer)) and not isinstance(each, bool) for each in said
+    )
+    counts = {int(each) for each in said} if are_integers else set()
+    if len(counts) != 1 or not 1 <= min(counts) <= MOST_MODELS:
         raise ValueError(
             f"n: {shown(n)}, beside {len(configs)} configs and seeds {shown(seeds)}: say how many "
             f"models from 1 to {MOST_MODELS} once, or the same each time"
         )
-    return int(count)
+    return counts.pop()

@@ -19,6 +19,7 @@ from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.engine import Batch, DerivativeEngine, EncodingEngine, Engine, Gradients, LossSums
 from numbanet.losses.base import AbstractLoss
+from numbanet.many_training import AbstractMany
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 
 SAMPLE = 1024
@@ -257,9 +258,9 @@ class AbstractTarget(ABC):
     @abstractmethod
     def many(
         self, model: EncodedNetwork, params: np.ndarray, optimizers: Sequence[AbstractOptimizer],
-        layout: ParamLayout,
-    ) -> Any:  # fmt: skip
-        """What trains many models, [n_models, n_params]; raises ValueError where nothing does."""
+        layout: ParamLayout, deterministic: bool = False,
+    ) -> AbstractMany:  # fmt: skip
+        """What trains many models, whose parameters are float32 [n_models, n_params]."""
 
     @abstractmethod
     def training(

@@ -138,7 +138,7 @@ def test_arguments_are_checked():
         with pytest.raises(ValueError, match=message):
             models.training_step(*arguments)
     assert not models.n_steps.any()
-    for options in ({}, {"n": 0}, {"n": 2, "seeds": [1, 2, 3]}, {"n": 1.5}):
+    for options in ({}, {"n": 0}, {"n": 2, "seeds": [1, 2, 3]}, {"n": 1.5}, {"n": [3]}):
         with pytest.raises(ValueError, match="say how many"):
             numbanet.create_many(2, 3, config(), device="cpu", **options)
     wider = copy.deepcopy(config())
@@ -151,3 +151,19 @@ def test_arguments_are_checked():
     for seeds in (1.5, None, "ab"):
         with pytest.raises(ValueError, match=r"seed: .* is not allowed; use an integer from 0"):
             numbanet.create_many(2, 3, config(), 2, seeds=seeds, device="cpu")
+
+
+def test_parameters_are_given_to_all():
+    models = create({"otype": "EMA", "nested": ADAM})
+    x, y = batch_of("hash", N)
+    models.training_step(x, y)
+    values = models.params + np.float32(1)
+    models.params = values
+    one = alone(0, {"otype": "EMA", "nested": ADAM})
+    one.trainer.training_step(x, y)
+    one.network.params = values[0]
+    assert_same(models, 0, one)
+    np.testing.assert_array_equal(models(x)[0], one(x))
+    for wrong in (values[:2], values[:, :-1], values[0]):
+        with pytest.raises(ValueError, match="params"):
+            models.params = wrong

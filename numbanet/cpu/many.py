@@ -1,6 +1,7 @@
 """Many models of one shape on the CPU: steps and inference of all in one launch each."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,18 +18,28 @@ from numbanet.cpu.target import LARGE, CpuParameters, CpuTraining
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.engine import Batch
 from numbanet.losses.base import AbstractLoss
+from numbanet.many_training import AbstractMany, ManyResult
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 
 NO_SAMPLES = NO_MATRIX[None]
 LARGE_BITS = np.float32(LARGE).view(np.int32)
 
 
-class CpuMany:
-    """The arrays of all models, and a training of each, which has its rows of them.
+@dataclass(frozen=True)
+class KnownResult(ManyResult):
+    """What a step came to."""
 
-    The optimizers differ in their hyperparams alone. Samples are [1, n, ...] for all models, or
-    [n_models, n, ...].
-    """
+    losses: np.ndarray
+    are_stepped: np.ndarray
+
+    is_known = True
+
+    def read(self):
+        return self.losses, self.are_stepped
+
+
+class CpuMany(AbstractMany):
+    """The arrays of all models, and a training of each, which has its rows of them."""
 
     def __init__(
         self, model: EncodedNetwork, params: np.ndarray, optimizers: Sequence[AbstractOptimizer],
@@ -36,7 +47,7 @@ class CpuMany:
     ):  # fmt: skip
         self._model, self._layout = model, layout
         self._key, self._numbers = model.kernel_key(), np.array(model.encoding.numbers, np.int64)
-        self.params, self.gradients = params, np.zeros_like(params)
+        self._params, self.gradients = params, np.zeros_like(params)
         self.trainings = [
             CpuTraining(None, CpuParameters(own), each, layout)
             for own, each in zip(params, optimizers, strict=True)
@@ -52,21 +63,50 @@ class CpuMany:
             setattr(each, name, own)
         return stacked
 
-    def inference(self, xs: np.ndarray, params: np.ndarray) -> np.ndarray:
-        """[n_models, n, n_output_dims]."""
-        shape = len(self.params), xs.shape[1], self._model.network.n_output_dims
-        ys = np.empty(shape, np.float32)
+    @property
+    def params(self) -> np.ndarray:
+        """Those that the kernels read."""
+        return self._params
+
+    def set_params(self, values):
+        self._params[...] = values
+        for each in self.trainings:
+            each.take_weights()
+
+    @property
+    def n_steps(self):
+        return np.array([each.n_steps for each in self.trainings])
+
+    @property
+    def n_skipped_steps(self):
+        return np.array([each.n_skipped_steps for each in self.trainings])
+
+    def tensors(self, k):
+        training = self.trainings[k]
+        own = {
+            f"optimizer.{name}": getattr(training, name)
+            for name in ("state", "matrices", "statistics")
+        }
+        return {"params": self._params[k], **own}
+
+    def inference(self, xs, optimizers):
+        shape = len(self._params), xs.shape[1], self._model.network.n_output_dims
+        ys, params = np.empty(shape, np.float32), self._params
+        row = optimizers[0].inference_row
+        if row is not None:
+            pairs = zip(self.trainings, optimizers, strict=True)
+            is_begun = np.array([training.is_begun(optimizer) for training, optimizer in pairs])
+            params = np.where(is_begun[:, None], self.state[:, row], params)
         many_inference_kernel(self._key)(xs, params, self._numbers, ys, NO_MATRIX)
         return ys
 
     def step(
         self, batch: Batch, loss: AbstractLoss, optimizers: Sequence[AbstractOptimizer]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The losses [n_models], and which models were stepped."""
+    ) -> "KnownResult":
         losses = self._pass(batch, loss)
         means = losses.sum(axis=1) / max(batch.inputs.shape[1] * batch.targets.shape[2], 1)
         if batch.inputs.shape[1] == 0:
-            return means, np.ones(len(losses), bool)
+            return KnownResult(means, np.ones(len(losses), bool))
         begins = optimizers[0].n_calls_to_begin
         for each in self.trainings:
             each.check_count(each.n_steps)
@@ -82,17 +122,17 @@ class CpuMany:
         for each, stepped in zip(self.trainings, is_stepped, strict=True):
             each.n_steps += int(stepped)
             each.n_skipped_steps += int(not stepped)
-        return means, is_stepped
+        return KnownResult(means, is_stepped)
 
     def _pass(self, batch: Batch, loss: AbstractLoss) -> np.ndarray:
         """Overwrite the gradients; the sums of the losses, [n_models, n_groups]."""
         plan = TrainingPlan(self._key, loss, has_pdf=batch.pdf is not None)
         n, n_outputs = batch.inputs.shape[1], batch.targets.shape[2]
         group_rows = plan.group_rows(n, self._model.n_params)
-        losses = np.zeros((len(self.params), -(-min(n, plan.slab_rows) // group_rows)))
+        losses = np.zeros((len(self._params), -(-min(n, plan.slab_rows) // group_rows)))
         many_training_kernel(plan)(
             *(batch.inputs, batch.targets, NO_SAMPLES if batch.pdf is None else batch.pdf),
-            *(NO_MATRIX, self.params, self._numbers, group_rows),
+            *(NO_MATRIX, self._params, self._numbers, group_rows),
             *(np.float32(1.0 / max(n * n_outputs, 1)), self.gradients, losses),
         )
         return losses
@@ -108,7 +148,7 @@ class CpuMany:
             self._latest = optimizers
         ts = np.array([each.n_steps + 1 for each in self.trainings], np.int32) * self._in_kernel
         many_optimizer_kernel(first.kernel_key(), self._layout)(
-            *(xs, losses, LARGE_BITS, ts, self.params, self.gradients),
+            *(xs, losses, LARGE_BITS, ts, self._params, self.gradients),
             *(
                 self.state,
                 self.matrices,

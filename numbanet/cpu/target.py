@@ -220,7 +220,7 @@ class CpuTarget(AbstractTarget):
             "`inference`"
         )
 
-    def many(self, model, params, optimizers, layout):
+    def many(self, model, params, optimizers, layout, deterministic=False):
         from numbanet.cpu.many import CpuMany
 
         return CpuMany(model, params, optimizers, layout)

@@ -12,6 +12,9 @@ from numbanet.cuda.engine import CudaEngine
 from numbanet.cuda.in_kernels.device_functions import device_functions
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.launch.threads import WARP
+from numbanet.cuda.many.device import ManyDevice
+from numbanet.cuda.many.models import CudaMany
+from numbanet.cuda.many.training import ManyTraining
 from numbanet.cuda.memory import arrays, uniform
 from numbanet.cuda.memory.inputs import (
     as_device_array,
@@ -136,8 +139,16 @@ class CudaTarget(AbstractTarget):
     def device_functions(self, model, **options):
         return device_functions(self.device, model, self.precision, **options)
 
-    def many(self, model, params, optimizers, layout):
-        raise ValueError("create_many: a GPU does not train many models at once; use device='cpu'")
+    def many(self, model, params, optimizers, layout, deterministic=False):
+        device = ManyDevice(self.device, len(params))
+        of_many = CudaTarget(device, self.precision, self.fused)
+        engine = of_many.network_engine(model)
+        engine.deterministic |= deterministic
+        sizes = layout.n_params, model.network.n_params
+        parameters = of_many.parameters(params[0], sizes[1])
+        training = ManyTraining(device, engine, parameters, optimizers[0], layout)
+        gradients = of_many.gradients(*sizes)
+        return CudaMany(params, optimizers, engine, parameters, gradients, training)
 
     def training(self, engine, parameters, optimizer, layout, comm=ALONE):
         if comm.pieces is not None:

@@ -131,10 +131,11 @@ def backward(precision: str, activation: Activation, fan_in: int) -> Product:
 
 @cache
 def weight_gradients(precision: str, fan_out: int, fan_in: int) -> Product:
-    """Kernel (dl_dy, x, dl_dweights, factor, fan_out, fan_in, n, pitch, n_each, slot).
+    """Kernel (dl_dy, x, dl_dweights, factor, fan_out, fan_in, n, pitch, n_each, n_parts,
+    slot).
 
-    Adds factor * dl_dy x^T to float32 gradients; each block takes `n_each` samples, and adds them
-    `slot` numbers behind those of the one before.
+    Adds factor * dl_dy x^T to float32 gradients; each block takes one of n_parts of `n_each`
+    samples, and adds them `slot` numbers behind those of the one before.
     """
     bits = BITS[precision]
     product = block_product(precision, WEIGHT_COLUMNS, True, True)
@@ -143,13 +144,14 @@ def weight_gradients(precision: str, fan_out: int, fan_in: int) -> Product:
     position = block_position(ROWS, WEIGHT_COLUMNS)
 
     def weight_gradients(
-        pdy, px, pdw, factor, fan_out, fan_in, n, pitch, n_each, slot,
+        pdy, px, pdw, factor, fan_out, fan_in, n, pitch, n_each, n_parts, slot,
     ):  # fmt: skip
+        part = block_index_z() % n_parts
         dl_dy, x = bits(pdy, fan_out * pitch), bits(px, fan_in * pitch)
-        mine = slot_address(pdw, block_index_z(), slot)
+        mine = slot_address(pdw, part, slot)
         dl_dweights = float_vector(mine, fan_out * fan_in)
         first_row, first_column = position(fan_out)
-        first_sample = block_index_z() * n_each
+        first_sample = part * n_each
         samples = first_sample, min(n, first_sample + n_each)
         sums = local_array(n_all_sums)
         a, b = (dl_dy, pitch, first_row, fan_out), (x, pitch, first_column, fan_in)

@@ -90,7 +90,7 @@ def activate_tangents_backward(precision: str, activation: Activation):
 
 SIZES = ("uint32",) * 4  # rows, depth, n, pitch
 SAMPLE_TYPES = (*("uint64",) * 4, *SIZES)
-WEIGHT_TYPES = (*("uint64",) * 3, "float32", *SIZES, *("uint32",) * 2)
+WEIGHT_TYPES = (*("uint64",) * 3, "float32", *SIZES, *("uint32",) * 3)
 ACTIVATION_TYPES = (*("uint64",) * 2, *("uint32",) * 3)
 TANGENT_TYPES = (*("uint64",) * 3, *("uint32",) * 3)
 TANGENT_BACKWARD_TYPES = (*("uint64",) * 4, *("uint32",) * 3)
@@ -157,7 +157,7 @@ class MatrixProduct:
         grid = (tiles, 1, n_tiles(n, n_each))
         slot = fan_out * fan_in if in_slots else 0
         sizes = fan_out, fan_in, n, pitch
-        return self._launch(product, WEIGHT_TYPES, grid, sizes, n_each, slot)
+        return self._launch(product, WEIGHT_TYPES, grid, sizes, n_each, grid[2], slot)
 
     def _sample_launch(self, product: Product, sizes) -> Launch:
         n_rows, _, n, _ = sizes

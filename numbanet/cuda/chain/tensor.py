@@ -236,12 +236,13 @@ def weight_gradients_of_tile(precision: str, tile_rows: int, tile_columns: int) 
                     reduce_one(dl_dweights, at + ONE, high)
 
     def weight_gradients(
-        dl_dy, x, pdw, factor, fan_out, fan_in, n, pitch, n_each, slot,
+        dl_dy, x, pdw, factor, fan_out, fan_in, n, pitch, n_each, n_parts, slot,
     ):  # fmt: skip
-        mine = slot_address(pdw, block_index_z(), slot)
+        part = block_index_z() % n_parts
+        mine = slot_address(pdw, part, slot)
         dl_dweights = float_vector(mine, fan_out * fan_in)
         first_row, first_column = tile_position(fan_out)
-        first_sample = block_index_z() * n_each
+        first_sample = part * n_each
         samples = first_sample, min(n, first_sample + n_each)
         in_pairs = ((fan_in & ONE) == NOTHING) & (mine % np.uint64(8) == np.uint64(0))
         sums = local_array(n_sums)

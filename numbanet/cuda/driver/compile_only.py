@@ -98,6 +98,15 @@ class CompileOnlyDevice:
     def copy(self, target: int, source: int, n_bytes: int) -> None:
         """There is nothing to copy."""
 
+    def zero_rows(self, address: int, pitch: int, n_bytes: int, n_rows: int) -> None:
+        """There is nothing to zero."""
+
+    def copy_rows(
+        self, target: int, target_pitch: int, source: int, source_pitch: int, n_bytes: int,
+        n_rows: int,
+    ) -> None:  # fmt: skip
+        """There is nothing to copy."""
+
     def copy_to_device(self, address: int, host: np.ndarray) -> None:
         """There is nowhere to copy to."""
 

@@ -111,6 +111,23 @@ class DeviceMemory(DriverContext):
         if n_bytes:
             self._call("cuMemcpyAsync", target, source, n_bytes, self._stream)
 
+    def zero_rows(self, address: int, pitch: int, n_bytes: int, n_rows: int) -> None:
+        if n_bytes and n_rows:
+            self._call("cuMemsetD2D8Async", address, pitch, 0, n_bytes, n_rows, self._stream)
+
+    def copy_rows(
+        self, target: int, target_pitch: int, source: int, source_pitch: int, n_bytes: int,
+        n_rows: int,
+    ) -> None:  # fmt: skip
+        if not (n_bytes and n_rows):
+            return
+        copy = self._driver.CUDA_MEMCPY2D()
+        copy.srcMemoryType = copy.dstMemoryType = self._driver.CUmemorytype.CU_MEMORYTYPE_DEVICE
+        copy.srcDevice, copy.srcPitch = source, source_pitch
+        copy.dstDevice, copy.dstPitch = target, target_pitch
+        copy.WidthInBytes, copy.Height = n_bytes, n_rows
+        self._call("cuMemcpy2DAsync", copy, self._stream)
+
     def copy_to_device(self, address: int, host: np.ndarray) -> None:
         """Copy an array in C order; it may be changed as soon as this returns."""
         if host.nbytes:

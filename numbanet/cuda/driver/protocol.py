@@ -33,6 +33,15 @@ class Device(Protocol):
 
     def copy(self, target: int, source: int, n_bytes: int) -> None: ...
 
+    def zero_rows(self, address: int, pitch: int, n_bytes: int, n_rows: int) -> None:
+        """Zero n_rows pieces of n_bytes, whose beginnings lie `pitch` bytes apart."""
+
+    def copy_rows(
+        self, target: int, target_pitch: int, source: int, source_pitch: int, n_bytes: int,
+        n_rows: int,
+    ) -> None:  # fmt: skip
+        """Copy n_rows such pieces."""
+
     def copy_to_device(self, address: int, host: np.ndarray) -> None: ...
 
     def copy_to_host(self, host: np.ndarray, address: int) -> None: ...

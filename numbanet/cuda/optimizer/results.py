@@ -69,14 +69,14 @@ class Round:
 class PendingResult:
     """A StepResult that is read from the device when it is asked for."""
 
-    __slots__ = ("_place", "_round")
+    __slots__ = ("_round", "place")
 
     def __init__(self, its_round: Round, place: int):
-        self._round, self._place = its_round, place
+        self._round, self.place = its_round, place
 
     @property
     def is_known(self) -> bool:
-        return self._place < self._round.n_known
+        return self.place < self._round.n_known
 
     def read(self) -> StepResult:
-        return self._round.result(self._place)
+        return self._round.result(self.place)

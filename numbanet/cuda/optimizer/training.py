@@ -141,9 +141,8 @@ class CudaTraining(AbstractTraining):
                 self.check_count(self.n_steps)
             found, is_tame = self._kernels_of(optimizer)
             found.prepare(run_optimizer)
-            may_begin = run_optimizer and self._weight_rows and self._may_begin(optimizer)
-            if may_begin and not self.is_begun(optimizer):
-                self.take_weights()
+            if run_optimizer and self._weight_rows:
+                self._prepare_to_begin(optimizer)
             result = self._results.next()
             given = batch, params, loss, gradients, dl_dinput
             work = found, given, optimizer, overwrite, run_optimizer
@@ -195,10 +194,12 @@ class CudaTraining(AbstractTraining):
         # Waits for the device once, unless steps are skipped.
         return self._n_known >= n or (self._n_known + self._n_asked >= n and self.n_steps >= n)
 
-    def _may_begin(self, optimizer: AbstractOptimizer) -> bool:
-        """Whether the step that is asked for may be the one that begins."""
+    def _prepare_to_begin(self, optimizer: AbstractOptimizer) -> None:
+        """Take the weights if the step that is asked for may be the one that begins."""
         n = optimizer.n_calls_to_begin
-        return self._n_known < n <= self._n_known + self._n_asked + 1
+        may_begin = self._n_known < n <= self._n_known + self._n_asked + 1
+        if may_begin and not self.is_begun(optimizer):
+            self.take_weights()
 
     def take_weights(self) -> None:
         master, n = self._parameters.master.address, self.state.shape[1]
@@ -231,6 +232,12 @@ class CudaTraining(AbstractTraining):
             *(self._control.address, self._results.history.address),
             *(found.hyperparams.address, found.scalars.address, int(run_optimizer)),
         )
+
+    def _precondition(self, optimizer: AbstractOptimizer, scalars: DeviceArray) -> None:
+        if self._counter(kernels.RUNS):  # which waits for the device
+            optimizer.precondition(
+                self._operations, self._layout, self.state, self.matrices, self.statistics, scalars
+            )
 
     @cached_property
     def _verify(self) -> Kernel:
@@ -283,10 +290,7 @@ class CudaTraining(AbstractTraining):
             grid = int(kernels.SUM_LANES) // BLOCK, n_matrices
             found.summands(grid, *arrays, sums, control)
             found.matrix_step(n_matrices, sums, matrices, scalars, control)
-        if self._has_statistics and self._counter(kernels.RUNS):  # which waits for the device
-            optimizer.precondition(
-                self._operations, self._layout, self.state, self.matrices, self.statistics,
-                found.scalars,
-            )  # fmt: skip
+        if self._has_statistics:
+            self._precondition(optimizer, found.scalars)
         n_threads = (end - first) // found.group_size
         found.optimize.over(n_threads, *arrays, matrices, copy.address, control, end, *own)

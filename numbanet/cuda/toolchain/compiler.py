@@ -4,6 +4,7 @@ The only module that imports numba-cuda, so that a successor has one place to go
 """
 
 import contextlib
+import inspect
 import re
 import threading
 import types as python_types
@@ -90,7 +91,10 @@ def translate(function, argument_types, compute_capability, block) -> str:
         from numba.cuda import types
 
         teach_unsigned()
-        signature = types.void(*(numba_type(types, name) for name in argument_types))
+        arguments = [numba_type(types, name) for name in argument_types]
+        if function.__code__.co_flags & inspect.CO_VARARGS:
+            arguments = [types.Tuple(arguments)]
+        signature = types.void(*arguments)
         # Numba raises all kinds for code that it cannot compile.
         with explained_failures(function, "CUDA", Exception):
             text, _ = cuda.compile(

@@ -1,0 +1,1 @@
+"""Many models of one shape, which the kernels of one model train side by side."""

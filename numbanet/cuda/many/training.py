@@ -1,0 +1,85 @@
+"""Steps of many models' optimizers, each of which counts its own."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from numbanet.cuda.many.device import ManyDevice
+from numbanet.cuda.memory.arrays import DeviceArray
+from numbanet.cuda.optimizer import kernels
+from numbanet.cuda.optimizer.matrices import Operations
+from numbanet.cuda.optimizer.training import FLOAT_BYTES, CudaTraining
+from numbanet.optimizers.base import AbstractOptimizer
+
+COUNTER_BYTES = 4
+
+
+class ManyTraining(CudaTraining):
+    """The training of a ManyDevice: what the host decides by a model's numbers, it does for each.
+
+    The optimizers differ in their hyperparams alone.
+    """
+
+    _device: ManyDevice
+    _fewest_known = 0  # steps of the model that made fewest, when they were last counted
+
+    def set_optimizers(self, optimizers: Sequence[AbstractOptimizer]) -> AbstractOptimizer:
+        """Use the hyperparams of each from the next step on, which all make with the returned one.
+
+        Where one is not tame, that is none either.
+        """
+        bold = (each for each in optimizers if not each.is_tame)
+        of_all = next(bold, optimizers[0])
+        found, _ = self._kernels_of(of_all)
+        values = np.array([each.hyperparams() for each in optimizers], np.float32)
+        self._device.write(found.hyperparams.address, values)
+        return of_all
+
+    @property
+    def history(self) -> DeviceArray:
+        """The results of the last steps, see `kernels`."""
+        return self._results.history
+
+    def counters(self, k: int) -> np.ndarray:
+        """One number of `control`, of each model; waits for the device."""
+        address = self._control.address + COUNTER_BYTES * int(k)
+        return self._device.read(address, (1,), np.uint32)[:, 0].astype(np.int64)
+
+    @property
+    def n_steps(self) -> int:
+        """Of the model that made most; asking waits for the device."""
+        counts = self.counters(kernels.N_STEPS)
+        self._fewest_known, self._n_known, self._n_asked = counts.min(), counts.max(), 0
+        return int(self._n_known)
+
+    def are_begun(self, optimizer: AbstractOptimizer) -> np.ndarray:
+        """As is_begun, for each model; waits for the device."""
+        return self.counters(kernels.N_STEPS) >= optimizer.n_calls_to_begin
+
+    def _prepare_to_begin(self, optimizer):
+        n = optimizer.n_calls_to_begin
+        if not self._fewest_known < n <= self._n_known + self._n_asked + 1:
+            return
+        if self.n_steps + 1 >= n:
+            for k in np.flatnonzero(self.counters(kernels.N_STEPS) + 1 == n):
+                self._take_weights_of(int(k))
+
+    def _take_weights_of(self, k: int) -> None:
+        device, n = self._device, self.state.shape[1]
+        state = device.array_of(self.state, k).address
+        master = device.array_of(self._parameters.master, k).address
+        for row, first, last in self._weight_rows:
+            to = state + (row * n + first) * FLOAT_BYTES
+            device.below.copy(to, master + first * FLOAT_BYTES, (last - first) * FLOAT_BYTES)
+
+    @cached_property
+    def _operations(self) -> Operations:
+        return Operations(self._device.below)
+
+    def _precondition(self, optimizer: AbstractOptimizer, scalars: DeviceArray) -> None:
+        """One model after the other: how it goes depends on a model's numbers."""
+        arrays = self.state, self.matrices, self.statistics, scalars
+        for k in np.flatnonzero(self.counters(kernels.RUNS)):
+            own = (self._device.array_of(array, int(k)) for array in arrays)
+            optimizer.precondition(self._operations, self._layout, *own)
