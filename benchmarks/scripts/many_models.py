@@ -3,7 +3,7 @@
     python -m benchmarks.scripts.many_models [--device auto] [--models 256] [--batches 2^8,2^10]
 
 A step of create_many's models with batches of their own, in turns with a step of one model on a
-batch as large as all these together. Wall clock, a GPU synchronised at both ends of a round; medians.
+batch as large as all these together. Wall clock, a GPU synchronised at both ends; medians.
 """
 
 import argparse
