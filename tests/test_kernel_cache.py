@@ -18,7 +18,8 @@ from laws import compilations, compiles_nothing
 from numba.core.bytecode import FunctionIdentity
 
 import numbanet
-from numbanet.cpu.kernels import TrainingPlan, training_kernel
+from numbanet.cpu.kernels import training_kernel
+from numbanet.cpu.training_plan import TrainingPlan
 from numbanet.fingerprint import NotCacheable, fingerprint
 from numbanet.kernel_cache import compile_cached
 

@@ -12,7 +12,7 @@ from laws import assert_close
 from models import MODELS, make_config, mlp
 
 import numbanet
-from numbanet.cpu import kernels
+from numbanet.cpu import training_plan
 
 # Largest error, relative to the largest expected entry: layers and slopes multiply it.
 TOLERANCE = 5e-4
@@ -108,7 +108,7 @@ def test_slabs_and_threads(monkeypatch):
             np.testing.assert_array_equal(network.gradients, gradients)
     finally:
         numba.set_num_threads(before)
-    monkeypatch.setattr(kernels, "SLAB_FLOATS", 128 * twin.encoding.n_outputs)
+    monkeypatch.setattr(training_plan, "SLAB_FLOATS", 128 * twin.encoding.n_outputs)
     found = check(network, twin, 300)
     np.testing.assert_array_equal(found[0], whole[0])
     np.testing.assert_array_equal(found[1], whole[1])

@@ -20,7 +20,7 @@ from laws import assert_close, compiles_nothing
 from models import MODELS
 
 import numbanet
-from numbanet.cpu.kernels import TrainingPlan
+from numbanet.cpu.training_plan import TrainingPlan
 
 TOLERANCE = {"loss": 1e-5, "gradient": 2e-4}
 NAMES = ["hash", "smooth", "one_blob"]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from numbanet.cpu import derivative_kernels as kernels
-from numbanet.cpu.kernels import N_GROUPS
+from numbanet.cpu.training_plan import N_GROUPS
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.engine import Gradients
 from numbanet.jets import Jet

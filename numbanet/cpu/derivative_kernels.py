@@ -9,14 +9,8 @@ import numpy as np
 from numba import prange
 
 from numbanet.cpu.launch import ParallelKernel
-from numbanet.cpu.mlp import (
-    TILE,
-    BufferLayout,
-    pack_weights,
-    tile_backward,
-    tile_forward,
-    unpack_gradients,
-)
+from numbanet.cpu.mlp import tile_backward, tile_forward
+from numbanet.cpu.tile_buffers import TILE, BufferLayout, pack_weights, unpack_gradients
 from numbanet.device import ZERO, device
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.finite_inputs import is_nan, spoil, zero_or_nan

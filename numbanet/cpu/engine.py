@@ -6,8 +6,9 @@ from numba import get_num_threads
 from numbanet.cpu import kernels, operations
 from numbanet.cpu.double_backward import double_backward_kernel
 from numbanet.cpu.encoding_engine import EncodingEngine
-from numbanet.cpu.kernels import TrainingPlan
 from numbanet.cpu.optimizer_kernel import n_beyond, optimizer_kernel
+from numbanet.cpu.tile_buffers import BufferLayout
+from numbanet.cpu.training_plan import TrainingPlan
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.engine import AlwaysDeterministic, Batch, Gradients, LossSums, Service
 from numbanet.losses.base import AbstractLoss
@@ -42,12 +43,17 @@ class CpuEngine(AlwaysDeterministic):
         kernels.inference_kernel(self._key)(inputs, params, self._numbers, outputs, NO_MATRIX)
         return outputs
 
+    @property
+    def n_kept(self) -> int:
+        """Numbers per sample of all that `forward` can keep: features and hidden layers."""
+        return self.model.n_encoded + BufferLayout(self.model.network).n_kept
+
     def forward(
-        self, inputs: np.ndarray, params: np.ndarray, outputs: np.ndarray, features: np.ndarray
+        self, inputs: np.ndarray, params: np.ndarray, outputs: np.ndarray, kept: np.ndarray
     ) -> None:
-        """Write the outputs and the features [n, n_encoded], for a Batch."""
+        """Write the outputs and, for a Batch, the features [n, n_encoded] or all [n, n_kept]."""
         kernel = kernels.inference_kernel(self._key, keeps_features=True)
-        kernel(inputs, params, self._numbers, outputs, features)
+        kernel(inputs, params, self._numbers, outputs, kept)
 
     def forward_backward(
         self,

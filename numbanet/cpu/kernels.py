@@ -6,76 +6,36 @@ slab is divided into at most N_GROUPS groups of whole tiles, and each group adds
 the network's weights on its own.
 """
 
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numba import prange
 
 from numbanet.cpu.launch import ParallelKernel
-from numbanet.cpu.mlp import (
+from numbanet.cpu.mlp import tile_backward, tile_forward, tile_hidden, tile_output
+from numbanet.cpu.tile_buffers import (
     TILE,
     BufferLayout,
+    copy_kept,
     pack_weights,
-    tile_backward,
-    tile_forward,
     unpack_gradients,
 )
+from numbanet.cpu.training_plan import N_GROUPS, TrainingPlan
 from numbanet.device import ZERO, device, nothing
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.finite_inputs import spoil_rows
 from numbanet.encodings.parts import with_numbers
-from numbanet.losses.base import AbstractLoss
-from numbanet.networks.base import next_multiple
 
-N_GROUPS = 32
-SLAB_FLOATS = 1 << 20  # 4 MiB of features stay in the last-level cache until they are used again
 ONE_FEATURE = ((0, 1),)  # a NaN there spoils all outputs of a network
 INFERENCE_ROWS = 1024  # of a group, or fewer where that makes fewer than N_GROUPS groups
 
 
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What a training kernel computes: each combination is compiled on its own.
-
-    The model is a kernel_key.
-    """
-
-    model: EncodedNetwork
-    loss: AbstractLoss | None
-    has_pdf: bool = False
-    has_external_dl_dy: bool = False
-    param_gradients: bool = True
-    input_gradients: bool = False
-    encoded: bool = False  # the features are given
-
-    def group_rows(self, n: int, n_params: int) -> int:
-        """Rows of a group for a batch of n, and a model with n_params parameters.
-
-        There are fewer groups where their gradients would need much memory: more than the
-        parameters and 160 bytes per sample.
-        """
-        n_affordable = (n_params + 40 * n) // BufferLayout(self.model.network).n_weights
-        n_groups = min(N_GROUPS, max(2, n_affordable // 2 * 2))
-        return max(TILE, next_multiple(-(-min(n, self.slab_rows) // n_groups), TILE))
-
-    @property
-    def encoding_gradients(self) -> bool:
-        """Whether the encoding has parameters, and their gradients are wanted."""
-        return self.param_gradients and self.model.encoding.n_params > 0
-
-    @property
-    def slab_rows(self) -> int:
-        if self.model.encoding.needs_whole_batch:
-            return 1 << 40
-        return max(TILE, SLAB_FLOATS // self.model.n_encoded // TILE * TILE)
-
-
 @cache
 def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> ParallelKernel:
-    """(xs, params, numbers, ys, features): evaluate the model for every row; features may be empty.
+    """(xs, params, numbers, ys, kept): evaluate the model for every row.
 
-    The model is a kernel_key, and `numbers` are those of the model that it stands for.
+    The model is a kernel_key, and `numbers` are those of the model that it stands for. What may be
+    kept for a Batch are features [n, n_encoded], or hidden layers with them as copy_kept has them.
     """
     network, layout, n_encoded = model.network, BufferLayout(model.network), model.n_encoded
     n_outputs, n_network_params = network.n_output_dims, network.n_params
@@ -84,9 +44,10 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
     output, output_pitch = layout.output, layout.pitches[-1]
     encode_rows, spoil = model.encoding.forward_rows, spoil_rows(model.encoding.n_dims, ONE_FEATURE)
     pack, forward = pack_weights(model.network), tile_forward(layout)
+    keep = copy_kept(layout, n_encoded, into_tile=False)
 
     @device
-    def infer(xs, first, last, encoding_params, transposed, ys, features):
+    def infer(xs, first, last, encoding_params, transposed, ys, kept):
         encoded = np.empty((TILE, n_encoded), np.float32)
         flat = encoded.reshape(-1)
         scratch = np.empty(scratch_size, np.float32)
@@ -94,14 +55,17 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
             n_rows = min(TILE, last - row)
             encode_rows(xs, row, row + n_rows, encoding_params, encoded, 0, 0)
             spoil(xs, row, row + n_rows, encoded, 0)
-            if keeps_features:
-                features[row : row + n_rows] = encoded[:n_rows]
             forward(flat, 0, n_rows, transposed, scratch)
+            if keeps_features:
+                if kept.shape[1] > n_encoded:
+                    keep(flat, scratch, n_rows, kept, row)
+                else:
+                    kept[row : row + n_rows] = encoded[:n_rows]
             for i in range(n_rows):
                 for k in range(n_outputs):
                     ys[row + i, k] = scratch[output + i * output_pitch + k]
 
-    def inference(xs, params, numbers, ys, features):
+    def inference(xs, params, numbers, ys, kept):
         n = xs.shape[0]
         weights = np.empty(n_weights, np.float32)
         transposed = np.empty(n_weights, np.float32)
@@ -112,7 +76,7 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
             first = group * group_rows
             last = min(n, first + group_rows)
             encoding_params = params_of(params[n_network_params:], numbers)
-            infer(xs, first, last, encoding_params, transposed, ys, features)
+            infer(xs, first, last, encoding_params, transposed, ys, kept)
 
     return ParallelKernel(inference)
 
@@ -193,7 +157,9 @@ def train_rows(plan: TrainingPlan, layout: BufferLayout):
     scratch_size, is_encoded = layout.scratch_size, plan.encoded
     encoding_gradients, input_gradients = plan.encoding_gradients, plan.input_gradients
     encode_rows, spoil = encoding.forward_rows, spoil_rows(encoding.n_dims, ONE_FEATURE)
-    forward, gradient = tile_forward(layout), output_gradient(plan, layout)
+    hidden, output = tile_hidden(layout), tile_output(layout)
+    gradient = output_gradient(plan, layout)
+    needs_outputs, restore = plan.needs_outputs, copy_kept(layout, n_encoded, into_tile=True)
     backward = tile_backward(layout, plan.param_gradients, encoding_gradients or input_gradients)
     backward_input, keep = encoding.backward_input, keep_gradients(encoding.partition_columns)
 
@@ -212,12 +178,20 @@ def train_rows(plan: TrainingPlan, layout: BufferLayout):
         total = np.float64(0)
         for row in range(first, last, TILE):
             n_rows = min(TILE, last - row)
+            is_activated = False
             if is_encoded:
-                encoded[:n_rows] = features[row : row + n_rows]
+                is_activated = features.shape[1] > n_encoded
+                if is_activated:
+                    restore(flat, scratch, n_rows, features, row)
+                else:
+                    encoded[:n_rows] = features[row : row + n_rows]
             else:
                 encode_rows(xs, row, row + n_rows, params, encoded, 0, 0)
                 spoil(xs, row, row + n_rows, encoded, 0)
-            forward(flat, 0, n_rows, transposed, scratch)
+            if not is_activated:
+                hidden(flat, 0, n_rows, transposed, scratch)
+            if needs_outputs:
+                output(flat, 0, n_rows, transposed, scratch)
             total += gradient(row, n_rows, flat_samples, scale, scratch, packed)
             backward(flat, 0, n_rows, weights, scratch, dl_dweights)
             if input_gradients:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from numbanet.cpu.engine import NO_MATRIX, OPTIMIZER_CHUNK
-from numbanet.cpu.kernels import TrainingPlan
 from numbanet.cpu.many_kernels import (
     LEFT,
     STEPPED,
@@ -15,6 +14,7 @@ from numbanet.cpu.many_kernels import (
     many_training_kernel,
 )
 from numbanet.cpu.target import LARGE, CpuParameters, CpuTraining
+from numbanet.cpu.training_plan import TrainingPlan
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.engine import Batch
 from numbanet.losses.base import AbstractLoss

@@ -8,9 +8,10 @@ from functools import cache
 import numpy as np
 from numba import prange
 
-from numbanet.cpu.kernels import TrainingPlan, inference_kernel, training_kernel
+from numbanet.cpu.kernels import inference_kernel, training_kernel
 from numbanet.cpu.launch import ParallelKernel
 from numbanet.cpu.optimizer_kernel import count_beyond, optimizer_kernel
+from numbanet.cpu.training_plan import TrainingPlan
 from numbanet.device import device
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout

@@ -9,10 +9,7 @@ A tile of jets holds samples in its first rows, and below these as many rows for
 derivatives. All go through the same matrices, so only the activations know of it.
 """
 
-from dataclasses import dataclass
-from functools import cache, cached_property
-
-import numpy as np
+from functools import cache
 
 from numbanet.cpu.micro_kernel import matrix_product
 from numbanet.cpu.tile_activations import (
@@ -21,164 +18,31 @@ from numbanet.cpu.tile_activations import (
     activate_jets,
     activate_jets_backward,
 )
+from numbanet.cpu.tile_buffers import BufferLayout
 from numbanet.device import device
-from numbanet.jets import Jet
-from numbanet.networks.base import ALIGNMENT, AbstractMLP, next_multiple
-
-TILE = 128
 
 
-@dataclass(frozen=True)
-class BufferLayout:
-    """Where a network's weights and activations lie in the flat buffers of the CPU kernels.
-
-    Widths are padded to a multiple of 16, which every vector length divides. Rows of weights are
-    padded likewise, because the micro-kernel reads and writes whole blocks. Sizes are NumPy's
-    integers: for each of Python's, Numba would compile what they are passed to anew.
-    """
-
-    network: AbstractMLP
-    jet: Jet | None = None  # None for values alone
-
-    @cached_property
-    def widths(self) -> tuple[np.int64, ...]:
-        return tuple(map(np.int64, self.network.widths))
-
-    @cached_property
-    def pitches(self) -> tuple[np.int64, ...]:
-        return tuple(np.int64(next_multiple(width, ALIGNMENT)) for width in self.network.widths)
-
-    @cached_property
-    def weight_offsets(self) -> tuple[int, ...]:
-        """Start of each matrix in a padded weight buffer, and its total size at the end."""
-        offsets = [np.int64(0)]
-        for rows, columns in zip(self.pitches[1:], self.pitches[:-1], strict=True):
-            offsets.append(offsets[-1] + rows * columns)
-        return tuple(offsets)
-
-    @property
-    def n_weights(self) -> int:
-        return self.weight_offsets[-1]
-
-    @property
-    def layer_size(self) -> int:
-        """Floats of the activations of one hidden layer."""
-        return TILE * self.pitches[1]
-
-    @property
-    def keeps_inputs(self) -> bool:
-        """Whether the hidden layers are kept before their activation too.
-
-        It is differentiated there, or jets are.
-        """
-        return self.jet is not None or self.network.activations[0].from_input
-
-    @property
-    def keeps_output_input(self) -> bool:
-        """As keeps_inputs."""
-        return self.jet is not None or self.network.activations[1].from_input
-
-    @property
-    def n_stored_layers(self) -> int:
-        return self.network.n_hidden_layers * (2 if self.keeps_inputs else 1)
-
-    @property
-    def output(self) -> int:
-        """Start of the output in the scratch buffer; its input form, then its gradient follow."""
-        return self.n_stored_layers * self.layer_size
-
-    @property
-    def output_size(self) -> int:
-        return TILE * self.pitches[-1]
-
-    @property
-    def gradients(self) -> int:
-        """Start of two hidden layers' worth of gradients."""
-        return self.output + 3 * self.output_size
-
-    @property
-    def scratch_size(self) -> int:
-        return self.gradients + 2 * self.layer_size
+def activation_of(layout: BufferLayout, which: int):
+    """Device function that applies the activation of hidden layers (0) or outputs (1) to a tile."""
+    activation = layout.network.activations[which]
+    return activate(activation) if layout.jet is None else activate_jets(activation, layout.jet)
 
 
 @cache
-def pack_weights(network: AbstractMLP):
-    """Device function (params, weights, transposed): copy the matrices into padded buffers.
-
-    Both buffers are zero where no weight belongs.
-    """
-    layout = BufferLayout(network)
-    shapes, pitches, offsets = network.shapes, layout.pitches, layout.weight_offsets
-    n_matrices = len(shapes)
-
-    @device
-    def pack_weights(params, weights, transposed):
-        weights[:] = 0
-        transposed[:] = 0
-        source = 0
-        for k in range(n_matrices):
-            n_rows, n_columns = shapes[k]
-            row_pitch, column_pitch, offset = pitches[k], pitches[k + 1], offsets[k]
-            for i in range(n_rows):
-                for j in range(n_columns):
-                    weight = params[source + j]
-                    weights[offset + i * row_pitch + j] = weight
-                    transposed[offset + j * column_pitch + i] = weight
-                source += n_columns
-
-    return pack_weights
-
-
-@cache
-def unpack_gradients(network: AbstractMLP):
-    """Device function (partials, n_groups, gradients): add up the groups' padded gradients.
-
-    Groups are added in their order, so the result does not depend on the number of threads.
-    """
-    layout = BufferLayout(network)
-    shapes, pitches, offsets = network.shapes, layout.pitches, layout.weight_offsets
-    n_matrices = len(shapes)
-
-    @device
-    def unpack_gradients(partials, n_groups, gradients):
-        total = partials[0]
-        for group in range(1, n_groups):
-            partial = partials[group]
-            for i in range(total.shape[0]):
-                total[i] += partial[i]
-        target = 0
-        for k in range(n_matrices):
-            n_rows, n_columns = shapes[k]
-            for i in range(n_rows):
-                row = offsets[k] + i * pitches[k]
-                for j in range(n_columns):
-                    gradients[target + j] += total[row + j]
-                target += n_columns
-
-    return unpack_gradients
-
-
-@cache
-def tile_forward(layout: BufferLayout):
-    """Device function (x, x_start, n_rows, transposed, scratch): outputs go to layout.output."""
+def tile_hidden(layout: BufferLayout):
+    """Device function (x, x_start, n_rows, transposed, scratch): the hidden layers of a tile."""
     network = layout.network
     n_hidden_layers = network.n_hidden_layers
-    n_inputs, n_neurons, n_last = layout.widths[0], layout.widths[1], layout.widths[-2]
-    pitches, offsets = layout.pitches, layout.weight_offsets
-    input_pitch, hidden_pitch, output_pitch = pitches[0], pitches[1], pitches[-1]
-    last_pitch, last_weights, second_weights = pitches[-2], offsets[-2], offsets[1]
-    layer_size, output, output_size = layout.layer_size, layout.output, layout.output_size
+    n_inputs, n_neurons = layout.widths[0], layout.widths[1]
+    input_pitch, hidden_pitch = layout.pitches[0], layout.pitches[1]
+    second_weights, layer_size = layout.weight_offsets[1], layout.layer_size
     keeps_inputs = layout.keeps_inputs
-    keeps_output_input = layout.keeps_output_input
     inputs = n_hidden_layers * layer_size  # where hidden layers before the activation are kept
     product = matrix_product()
-    activate_hidden, activate_output = (
-        activate(each) if layout.jet is None else activate_jets(each, layout.jet)
-        for each in network.activations
-    )
+    activate_hidden = activation_of(layout, 0)
 
     @device
-    def tile_forward(x, x_start, n_rows, transposed, scratch):
+    def tile_hidden(x, x_start, n_rows, transposed, scratch):
         for k in range(n_hidden_layers):
             here = k * layer_size
             before = inputs + here if keeps_inputs else here
@@ -193,6 +57,24 @@ def tile_forward(layout: BufferLayout):
                 b = (transposed, start, hidden_pitch)
                 product(n_rows, hidden_pitch, n_neurons, a, b, c, False)
             activate_hidden(scratch, before, here, n_rows * hidden_pitch)
+
+    return tile_hidden
+
+
+@cache
+def tile_output(layout: BufferLayout):
+    """Device function as tile_hidden, after it: outputs go to layout.output."""
+    network = layout.network
+    n_hidden_layers, n_last = network.n_hidden_layers, layout.widths[-2]
+    pitches, last_weights = layout.pitches, layout.weight_offsets[-2]
+    last_pitch, output_pitch = pitches[-2], pitches[-1]
+    layer_size, output, output_size = layout.layer_size, layout.output, layout.output_size
+    keeps_output_input = layout.keeps_output_input
+    product = matrix_product()
+    activate_output = activation_of(layout, 1)
+
+    @device
+    def tile_output(x, x_start, n_rows, transposed, scratch):
         before = output + output_size if keeps_output_input else output
         b = (transposed, last_weights, output_pitch)
         c = (scratch, before, output_pitch)
@@ -202,6 +84,19 @@ def tile_forward(layout: BufferLayout):
             a = (scratch, (n_hidden_layers - 1) * layer_size, last_pitch, 1)
         product(n_rows, output_pitch, n_last, a, b, c, False)
         activate_output(scratch, before, output, n_rows * output_pitch)
+
+    return tile_output
+
+
+@cache
+def tile_forward(layout: BufferLayout):
+    """Device function (x, x_start, n_rows, transposed, scratch): outputs go to layout.output."""
+    hidden, output = tile_hidden(layout), tile_output(layout)
+
+    @device
+    def tile_forward(x, x_start, n_rows, transposed, scratch):
+        hidden(x, x_start, n_rows, transposed, scratch)
+        output(x, x_start, n_rows, transposed, scratch)
 
     return tile_forward
 

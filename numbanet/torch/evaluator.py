@@ -20,6 +20,9 @@ from numbanet.torch.descriptions import components, n_kept, n_params, sizes
 from numbanet.torch.tensors import DeviceTensors, HostTensors
 
 MOST_EVALUATORS = 64  # kept
+# Of hidden layers and features, for which both passes together would otherwise wait for memory.
+# That is a large part of a last-level cache, and what a forward pass may hold until the backward.
+MOST_KEPT_BYTES = 1 << 24
 
 
 def target_of(device: torch.device, precision: str) -> AbstractTarget:
@@ -70,18 +73,22 @@ class Evaluator:
         self._passes = self._tensors.recurring(self._engine)
 
     def forward(
-        self, x: torch.Tensor, params: torch.Tensor, keeps: bool
+        self, x: torch.Tensor, params: torch.Tensor, keeps: bool, *, hidden: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The outputs [n, n_outputs] for inputs [n, n_inputs], and what `backward` can do with.
 
-        That is None unless it `keeps` something: on the CPU the features [n, n_kept], elsewhere the
-        parameters as the kernels read them, where these are of another type.
+        That is None unless it `keeps` something: on the CPU the features [n, n_kept], and `hidden`
+        layers with them up to MOST_KEPT_BYTES, elsewhere the parameters as the kernels read them,
+        where these are of another type.
         """
         tensors, kept = self._tensors, None
         x, *read = self._given(x, params)
         y = tensors.empty(x.shape[0], self.n_outputs, dtype=self._written)
         if keeps and self._n_kept:
-            kept = tensors.empty(x.shape[0], self._n_kept)
+            n, width = x.shape[0], self._n_kept
+            if hidden and 4 * n * self._engine.n_kept <= MOST_KEPT_BYTES:
+                width = self._engine.n_kept
+            kept = tensors.empty(n, width)
         tensors.run(self._passes, self._forward, (), x, *read, y, kept)
         if keeps and kept is None and read[0].dtype != params.dtype:
             kept = read[0]

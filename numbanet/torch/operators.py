@@ -33,7 +33,8 @@ def forward(
 
     The second tensor is what `backward` may be given, see Evaluator; empty unless `keeps`.
     """
-    y, kept = evaluator_for(description, x.device, precision).forward(x, params, keeps)
+    evaluator = evaluator_for(description, x.device, precision)
+    y, kept = evaluator.forward(x, params, keeps, hidden=False)  # one shape for any batch size
     return y, x.new_empty(len(x), 0) if kept is None else kept
 
 

@@ -248,8 +248,8 @@ def test_modes_that_look_at_operators_see_them(module):
 def test_features_are_kept_for_gradients_of_parameters_alone(module, monkeypatch):
     kept, plain = [], tcnn.evaluator.Evaluator.forward
 
-    def noted(self, *arguments):
-        found = plain(self, *arguments)
+    def noted(self, *arguments, **options):
+        found = plain(self, *arguments, **options)
         kept.append(found[1] if found[1] is None else found[1].shape)
         return found
 
@@ -261,8 +261,40 @@ def test_features_are_kept_for_gradients_of_parameters_alone(module, monkeypatch
         module(x)
     module.params.requires_grad_(False)
     module(x)
-    width = naive.Model(*MODELS["hash"]).encoding.n_outputs
+    width = naive.Model(*MODELS["hash"]).encoding.n_outputs + 2 * 16
     assert kept == [(33, width), None, None, None]
+
+
+# Widths are padded to 16; SiLU, the last one of smooth, is differentiated where it was activated.
+@pytest.mark.parametrize(("name", "n_hidden"), [("hash", 32), ("smooth", 32), ("one_blob", 48)])
+@pytest.mark.parametrize("n", [1, 257])
+def test_hidden_layers_are_kept_of_batches_that_are_not_large(name, n_hidden, n, monkeypatch):
+    """Gradients are the same without them, and not the same with others."""
+    n_input_dims, n_output_dims, config = MODELS[name]
+    module = tcnn.NetworkWithInputEncoding(
+        n_input_dims, n_output_dims, config["encoding"], config["network"]
+    )
+    with torch.no_grad():
+        module.params.copy_(torch.from_numpy(models.lively_params(naive.Model(*MODELS[name]))))
+    x, dl_dy = torch.rand(n, n_input_dims), torch.rand(n, n_output_dims)
+
+    def gradient(limit, factor=1):
+        monkeypatch.setattr(tcnn.evaluator, "MOST_KEPT_BYTES", limit)
+        y = module(x)
+        kept = y.grad_fn.saved_tensors[2]
+        n_rows = min(n, 128)  # of the first tile, whose features come first
+        flat = kept.numpy().reshape(-1)  # whose changes autograd does not see
+        flat[n_rows * n_features : n_rows * kept.shape[1]] *= factor
+        return kept.shape[1], torch.autograd.grad(y, module.params, dl_dy)[0]
+
+    n_features = naive.Model(*MODELS[name]).encoding.n_outputs
+    width, anew = gradient(0)
+    assert width == n_features
+    width, found = gradient(4 * n * (n_features + n_hidden))
+    assert width == n_features + n_hidden
+    torch.testing.assert_close(found, anew, rtol=1e-4, atol=1e-5)
+    _, of_others = gradient(1 << 24, 2)
+    assert (of_others - found).norm() > 0.1 * found.norm() > 0
 
 
 def test_pytorch_that_has_no_tags_for_operators():
