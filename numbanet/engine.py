@@ -105,6 +105,8 @@ class Engine(Protocol):
 class DerivativeEngine(Protocol):
     """Differentiates the outputs of one encoded network by its inputs, in float32."""
 
+    deterministic: bool  # as Engine's
+
     def forward(self, inputs: Any, params: Any, jet: Jet, outputs: tuple[Any, Any, Any]) -> None:
         """Write values, first and second derivatives.
 

@@ -89,6 +89,7 @@ class NetworkWithInputEncoding(AbstractModel):
         if self._derivative_engine is None:
             self._derivative_engine = self.target.derivative_engine(self.engine.model)
         n_outputs, engine = self.n_output_dims, self._derivative_engine
+        engine.deterministic = self.deterministic
         return derivatives_of(engine, self.target, jet, inputs, own, n_outputs, self._gradients_for)
 
     def kernel_params(self, params: ArrayLike | None = None) -> Array:

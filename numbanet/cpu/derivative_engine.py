@@ -5,7 +5,7 @@ import numpy as np
 from numbanet.cpu import derivative_kernels as kernels
 from numbanet.cpu.training_plan import N_GROUPS
 from numbanet.encoded_network import EncodedNetwork
-from numbanet.engine import Gradients
+from numbanet.engine import AlwaysDeterministic, Gradients
 from numbanet.jets import Jet
 from numbanet.networks.base import next_multiple
 
@@ -13,7 +13,7 @@ SLAB_FLOATS = 1 << 20  # of features, which the last-level cache then holds
 NOTHING = {ndim: np.empty((0,) * ndim, np.float32) for ndim in (2, 3)}
 
 
-class DerivativeEngine:
+class DerivativeEngine(AlwaysDeterministic):
     """Differentiates one encoded network; arrays are float32 NumPy arrays."""
 
     def __init__(self, model: EncodedNetwork):

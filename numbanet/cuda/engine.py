@@ -171,7 +171,9 @@ class CudaEngine:
         tables = self._tables_for(serving, n, gradients)
         if overwrite:
             self._clear(gradients, tables)
-        if tables is None:
+        if n == 0:  # nothing is to be compiled for it
+            n_sums = 0
+        elif tables is None:
             n_sums = serving.forward_backward(*given)
             if gradients is not None and gradients.in_halves:
                 self.workspace.collect(gradients)

@@ -7,6 +7,7 @@ import numpy as np
 
 from numbanet.architecture import HOPPER, reaches
 from numbanet.communicator import ALONE
+from numbanet.cuda.chain.derivative_engine import DerivativeEngine
 from numbanet.cuda.chain.encoding_engine import EncodingEngine
 from numbanet.cuda.engine import CudaEngine
 from numbanet.cuda.in_kernels.device_functions import device_functions
@@ -134,7 +135,7 @@ class CudaTarget(AbstractTarget):
         return EncodingEngine(self.device, encoding, self.precision)
 
     def derivative_engine(self, model):
-        raise ValueError("derivatives: a GPU does not compute them yet; use device='cpu'")
+        return DerivativeEngine(self.device, model)
 
     def device_functions(self, model, **options):
         return device_functions(self.device, model, self.precision, **options)

@@ -45,6 +45,18 @@ class Plans:
         """Launches of products alone, forward and backward, and of activations."""
         return self._planned(self._tangents, n, pitch)
 
+    def products(self, n: int, pitch: int, in_slots: bool) -> tuple:
+        """Launches of products alone: forward, backward, weight gradients (in slots)."""
+        return self._planned(self._products, n, pitch, in_slots)
+
+    def _products(self, n: int, pitch: int, in_slots: bool) -> tuple:
+        product, shapes = self._product, self._shapes
+        return (
+            [product.forward(NONE, *shape, n, pitch) for shape in shapes],
+            [product.backward(NONE, *shape, n, pitch) for shape in shapes],
+            [product.weight_gradients(*shape, n, pitch, in_slots) for shape in shapes],
+        )
+
     def _passes(self, n: int, pitch: int, in_slots: bool) -> tuple:
         product, activations = self._product, self._activations
         forward, backward, weights = [], [], []
