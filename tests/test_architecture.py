@@ -78,6 +78,7 @@ LARGE_FILES = set()
 LONG_FUNCTIONS = set()
 MANY_ARGUMENTS = {
     # What users call: each argument is an option of theirs, and most are given by name.
+    "app/learn_field.py learn_field",
     "app/learn_image.py learn_image",
     "create.py create_from_config",
     "create_model.py create_network_with_input_encoding",

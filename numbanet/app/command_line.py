@@ -12,6 +12,7 @@ from typing import Any
 from numbanet.app import commands
 from numbanet.app.environment import version
 from numbanet.app.errors import AppError, UsageError
+from numbanet.app.field_command import LEARN_FIELD, run_learn_field
 from numbanet.app.output import Output
 from numbanet.app.streams import lossy_streams
 from numbanet.ctrl_c import INTERRUPTED
@@ -276,6 +277,7 @@ def run_completion(arguments: argparse.Namespace, output: Output) -> int:
 
 COMMANDS = {
     "learn-image": (commands.LEARN_IMAGE, run_learn_image),
+    "learn-field": (LEARN_FIELD, run_learn_field),
     "compile": (commands.COMPILE, run_compile),
     "export": (commands.EXPORT, run_export),
     "config": (commands.CONFIG, run_config),

@@ -74,7 +74,6 @@ class OccupancyGrid:
         self._frame = self.target.from_host(frame)
         self.densities = self.target.zeros(self.n_cells)
         self.bits = integers(self.target, self.n_cells // CELLS)
-        self.n_updates = 0
         self.fill()
 
     @property
@@ -140,12 +139,15 @@ class OccupancyGrid:
             found = target.matrix(found, "density", 1, n).reshape(n)
         found = target.vector(found, "density", n)
         grid_jobs.merge(target, n, part, n_parts, float(decay), found, self.densities)
-        mean = target.empty(1)
+        self.set_bits(threshold)
+
+    def set_bits(self, threshold: float) -> None:
+        """Let those cells be occupied whose density is above the threshold, or above the mean."""
+        target, mean = self.target, self.target.empty(1)
         grid_jobs.mean_of(target, self.densities, mean)
         grid_jobs.set_bits(
             target, self.n_cells // CELLS, self.densities, mean, float(threshold), self.bits
         )
-        self.n_updates += 1
 
     def march(
         self,

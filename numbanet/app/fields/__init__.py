@@ -1,0 +1,1 @@
+"""Radiance fields: scenes, what learns them, and what the command learn-field writes."""

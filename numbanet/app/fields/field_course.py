@@ -1,0 +1,153 @@
+"""What a training on a scene is, and how far it has come: what a snapshot of it holds."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from numbanet.app.course import Course
+from numbanet.app.fields.learner import BACKGROUNDS, MOST_RAYS, FieldLearner
+from numbanet.history import is_count, is_table
+from numbanet.saved_training import SavedTraining
+from numbanet.snapshot import SnapshotError, check_finite, open_snapshot, write_snapshot
+
+KIND = "learn_field"
+HEADS = "density", "colour"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What determines a training; a snapshot continues only the same job."""
+
+    scene_digest: str
+    config: dict[str, Any]
+    batch_size: int
+    seed: int
+    background: str
+    exposure: bool
+    n_steps: int
+
+    def is_usable(self) -> bool:
+        """Whether all is of its type and in its range, which nothing ensures in a file."""
+        return (
+            isinstance(self.scene_digest, str)
+            and isinstance(self.config, dict)
+            and is_count(self.batch_size, 2**31)
+            and self.batch_size > 0
+            and is_count(self.seed, 2**32)
+            and self.background in (*BACKGROUNDS, "random")
+            and isinstance(self.exposure, bool)
+            and is_count(self.n_steps, 2**31)
+        )
+
+
+@dataclass
+class FieldCourse(Course):
+    """What happened so far; travels in the snapshot."""
+
+    psnrs: list[tuple[int, float]] = field(default_factory=list)
+    n_rays: int = 0
+    n_samples: int = 0
+    last_kept: int = 0
+
+    @property
+    def psnr(self) -> float:
+        return self.psnrs[-1][1] if self.psnrs else math.nan
+
+    def is_usable(self) -> bool:
+        counts = is_count(self.n_rays, MOST_RAYS + 1) and is_count(self.n_samples, 2**63)
+        return bool(
+            super().is_usable()
+            and counts
+            and is_count(self.last_kept, 2**32)
+            and is_table(self.psnrs, self.step, float)
+        )
+
+
+def tensors_of(learner: FieldLearner) -> dict[str, Any]:
+    """All numbers of a training, on the host, by name."""
+    field, found = learner.field, {}
+    for head in HEADS:
+        tensors = getattr(field, head).trainer.tensors()
+        found |= {f"{head}.{name}": tensor for name, tensor in tensors.items()}
+    for name, array in others_of(learner).items():
+        found[name] = learner.target.to_host(array)
+    return found
+
+
+def others_of(learner: FieldLearner) -> dict[str, Any]:
+    return {
+        "grid.densities": learner.field.grid.densities,
+        "gains": learner.gains,
+        "gain_moments": learner.gain_moments,
+    }
+
+
+def write(path: Any, learner: FieldLearner, job: Job, course: FieldCourse) -> None:
+    """Write a snapshot of a training; raises OSError."""
+    trainers = {head: getattr(learner.field, head).trainer for head in HEADS}
+    header = {
+        "kind": KIND,
+        "job": asdict(job),
+        "course": asdict(course),
+        "steps": {head: [t.n_steps, t.n_skipped_steps] for head, t in trainers.items()},
+    }
+    write_snapshot(path, tensors_of(learner), header)
+
+
+def read_header(path: Any) -> tuple[Job, FieldCourse, dict[str, list[int]]]:
+    """The job and the course of a snapshot, and the counts of its heads.
+
+    Raises:
+        SnapshotError: it is none of a field.
+        OSError: it cannot be read.
+    """
+    with open_snapshot(path) as file:
+        header = file.header
+    try:
+        if header.get("kind") != KIND:
+            raise TypeError("this is no training of learn-field")
+        job, course, steps = Job(**header["job"]), FieldCourse(**header["course"]), header["steps"]
+        good = (
+            job.is_usable()
+            and course.is_usable()
+            and all(
+                len(steps[head]) == 2 and all(is_count(each, 2**31) for each in steps[head])
+                for head in HEADS
+            )
+        )
+        if not good:
+            raise TypeError("these are not what was saved")
+    except (KeyError, TypeError) as error:
+        raise SnapshotError(
+            f"{path}: was not saved by learn-field and cannot be resumed ({error!s:.100})"
+        ) from error
+    return job, course, steps
+
+
+def restore(path: Any, learner: FieldLearner, steps: dict[str, list[int]]) -> None:
+    """Let a learner of the same job go on where a snapshot was written.
+
+    Raises:
+        SnapshotError: the tensors are not those of this job.
+        OSError: the file cannot be read.
+    """
+    expected = {name: array.shape for name, array in tensors_of(learner).items()}
+    with open_snapshot(path) as file:
+        tensors = file.tensors(expected)
+        check_finite(file.name, tensors)
+        for head in HEADS:
+            trainer = getattr(learner.field, head).trainer
+            network = trainer.network
+            saved = SavedTraining(
+                network.encoding, network.network, trainer.loss, trainer.optimizer,
+                *steps[head], {},
+            )  # fmt: skip
+            own = {
+                name.removeprefix(f"{head}."): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(f"{head}.")
+            }
+            saved.check_numbers(file.name, own, allow_nonfinite=False)
+            trainer.restore(saved, own)
+    for name, array in others_of(learner).items():
+        learner.target.copy_from_host(array, tensors[name])

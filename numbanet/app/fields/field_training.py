@@ -1,0 +1,246 @@
+"""The training of a radiance field: steps, measurements, pictures, a report.
+
+Held-out views are measured as they are displayed, on the background that training shows: PSNR and
+SSIM, one view at milestones and all of them at the end. Training time is as in numbanet.history.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from numbanet.app.course import picture_name
+from numbanet.app.curves import write_curves
+from numbanet.app.environment import environment, processor
+from numbanet.app.fields import field_course
+from numbanet.app.fields.field_course import FieldCourse, Job
+from numbanet.app.fields.learner import FieldLearner
+from numbanet.app.fields.quality import ssim
+from numbanet.app.fields.scene_data import SceneData
+from numbanet.app.fields.views import as_host
+from numbanet.app.files import write_file, writing
+from numbanet.app.learning import SNAPSHOT, Learning, picture_due
+from numbanet.app.pictures import contact_sheet, psnr, squared_error, write_picture
+from numbanet.volumes import Camera
+
+FILES = {  # fields of Result; the pictures come on top
+    "contact_sheet": "contact_sheet.png",
+    "views": "views.png",
+    "curves": "curves.png",
+    "report": "report.json",
+    "snapshot": SNAPSHOT,
+}
+MOST_SHOWN = 6  # views on a sheet
+ERROR_SCALE = 4.0  # of the absolute error, for a picture of it
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training reached and the files it wrote; PSNR and SSIM are means of held-out views."""
+
+    step: int
+    finished: bool
+    loss: float
+    psnr: float
+    ssim: float
+    rays_per_second: float
+    samples_per_second: float
+    pictures: tuple[Path, ...]
+    contact_sheet: Path
+    views: Path
+    curves: Path
+    report: Path
+    snapshot: Path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        sheets = self.contact_sheet, self.views, self.curves
+        return (*self.pictures, *sheets, self.report, self.snapshot)
+
+    def for_programs(self) -> dict[str, Any]:
+        """The same as JSON has it."""
+        names = "step", "finished", "loss", "psnr", "ssim", "rays_per_second", "samples_per_second"
+        numbers = {name: getattr(self, name) for name in names}
+        return {**numbers, "files": [str(path) for path in self.files]}
+
+
+class FieldTraining(Learning):
+    """A training on a scene under way."""
+
+    metadata_key = field_course.KIND
+    samples_name = "samples"
+    course: FieldCourse
+
+    def __init__(self, scene: SceneData, job: Job, learner: FieldLearner, course: FieldCourse):
+        super().__init__(job, learner.field.density, learner.rng, course)
+        learner.field.colour.trainer.on_nonfinite = self.model.trainer.on_nonfinite
+        self.scene, self.learner = scene, learner
+
+    def prepare(self) -> None:
+        self.learner.picture(self.scene.test.cameras[0], 8, 8)
+
+    def training_step(self) -> Any:
+        loss = self.learner.step()
+        self.course.n_rays, self.course.n_samples = self.learner.n_rays, self.learner.n_samples
+        return loss
+
+    def picture(self, camera: Camera, width: int, height: int) -> np.ndarray:
+        """What the field looks like now, float32 [height, width, 3] in [0, 1]."""
+        return self.learner.picture(camera, width, height)
+
+    def check_skipped(self) -> None:
+        super().check_skipped()
+        if self.learner.field.colour.trainer.n_skipped_steps:
+            raise self.diverged(self.course.step, "a gradient has become infinite or NaN")
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        value = self.course.psnr
+        return () if math.isnan(value) else (f"{value:.1f} dB",)
+
+    @property
+    def samples_per_second(self) -> float:
+        per_step = self.course.n_samples / max(self.course.step, 1)
+        return self.course.steps_per_second * per_step
+
+    def reference(self, k: int) -> np.ndarray:
+        """Held-out view k on the background that is shown, float32 [height, width, 3]."""
+        camera = self.scene.test.cameras[k]
+        words = as_host(self.scene.test.pixels[k]).astype("<u4", copy=False)
+        rgba = words.view(np.uint8).reshape(camera.height, camera.width, 4) / np.float32(255)
+        opacity, background = rgba[..., 3:], np.array(self.learner.shown_background, np.float32)
+        return rgba[..., :3] * opacity + (1 - opacity) * background
+
+    def seen(self, k: int) -> np.ndarray:
+        """What the field shows in the place of held-out view k."""
+        camera = self.scene.test.cameras[k]
+        return self.learner.picture(camera, camera.width, camera.height)
+
+    def evaluate(self, keep: bool = False) -> None:
+        """Measure a held-out view; at powers of ten, or to `keep`, write picture and snapshot."""
+        course, reference = self.course, self.reference(0)
+        picture = self.seen(0)
+        course.psnrs.append((course.step, psnr_of(picture, reference)))
+        if keep or picture_due(course.step):
+            name = picture_name(course.step)
+            write_picture(self.output / name, as_image(picture))
+            course.pictures.append((course.step, name))
+            self.save()
+
+    def save(self) -> None:
+        self.course.rng_state = self.rng.state
+        self.course.last_kept = self.learner.last_kept()
+        path = self.output / SNAPSHOT
+        with writing(path):
+            field_course.write(path, self.learner, self.job, self.course)
+
+    def measured(self) -> tuple[list[dict[str, float]], list[tuple[np.ndarray, np.ndarray]]]:
+        """PSNR and SSIM of all held-out views; the first few, learned and given."""
+        found, shown = [], []
+        for k in range(len(self.scene.test)):
+            picture, reference = self.seen(k), self.reference(k)
+            found.append({"psnr": psnr_of(picture, reference), "ssim": ssim(picture, reference)})
+            if k < MOST_SHOWN:
+                shown.append((picture, reference))
+        return found, shown
+
+    def finish(self, n_steps: int, total_seconds: float) -> Result:
+        """Measure all held-out views, write what shows the whole course, and name all files."""
+        course, output = self.course, self.output
+        found, shown = self.measured()
+        pictures = [(output / name, step) for step, name in course.pictures]
+        pictures = [(path, step) for path, step in pictures if path.exists()]
+        values = dict(course.psnrs)
+        labelled = [(path, f"step {step}: {values[step]:.1f} dB") for path, step in pictures]
+        labelled.append((output / "reference.png", "held-out view"))
+        result = Result(
+            step=course.step,
+            finished=course.step >= n_steps,
+            loss=course.loss,
+            psnr=float(np.mean([each["psnr"] for each in found])),
+            ssim=float(np.mean([each["ssim"] for each in found])),
+            rays_per_second=course.steps_per_second * self.learner.all_rays / max(course.step, 1),
+            samples_per_second=self.samples_per_second,
+            pictures=tuple(path for path, _ in labelled),
+            **{name: output / file for name, file in FILES.items()},
+        )
+        write_picture(result.contact_sheet, contact_sheet(labelled))
+        write_picture(result.views, sheet_of(shown))
+        title = f"{self.scene.name}: {course.step} steps of about {self.job.batch_size} samples"
+        write_curves(result.curves, course.losses, course.psnrs, title)
+        report = self.report(result, found, n_steps, total_seconds)
+        write_file(result.report, json.dumps(report, indent=2).encode())
+        return result
+
+    def report(
+        self, result: Result, found: list[dict[str, float]], n_steps: int, total_seconds: float
+    ) -> dict[str, Any]:
+        """Every figure of the training, ready for JSON."""
+        course, field, test = self.course, self.learner.field, self.scene.test
+        return {
+            "job": asdict(self.job),
+            "scene": {
+                "name": self.scene.name,
+                "training_views": len(self.scene.train),
+                "test_views": len(test),
+                "width": test.cameras[0].width,
+                "height": test.cameras[0].height,
+                "background": self.job.background,
+            },
+            "model": {
+                "n_params": field.density.network.n_params + field.colour.network.n_params,
+                "occupied": float(field.grid.occupied().mean()),
+                "device": self.target.name,
+                "device_name": processor() if self.on_cpu else self.target.device.name,
+                "precision": self.target.precision,
+            },
+            "steps": {"asked": n_steps, "made": course.step, "finished": result.finished},
+            "loss": course.loss if course.losses else None,
+            "psnr": result.psnr,
+            "ssim": result.ssim,
+            "views": found,
+            "timings": {
+                "compile_seconds": self.compile_seconds,
+                "training_seconds": course.training_seconds,
+                "timed_steps": course.timed_steps,
+                "rays_per_second": result.rays_per_second,
+                "samples_per_second": result.samples_per_second,
+                "total_seconds": total_seconds,
+            },
+            "losses": [{"step": step, "loss": value} for step, value in course.losses],
+            "psnrs": [{"step": step, "psnr": value} for step, value in course.psnrs],
+            "files": [path.name for path in result.files],
+            "environment": environment(),
+        }
+
+
+def psnr_of(picture: np.ndarray, reference: np.ndarray) -> float:
+    return psnr(squared_error(picture, reference), reference.size)
+
+
+def as_image(picture: np.ndarray) -> Image.Image:
+    return Image.fromarray((np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8))
+
+
+def error_map(picture: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """White where two pictures are alike, black where they differ by 1 / ERROR_SCALE or more."""
+    error = np.abs(picture - reference).mean(axis=2, keepdims=True)
+    return np.repeat(1 - ERROR_SCALE * error, 3, axis=2)
+
+
+def sheet_of(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Image.Image:
+    """Rows of what was learned, what was given, and the error times ERROR_SCALE."""
+    height, width = pairs[0][0].shape[:2]
+    pairs = [(a, b) for a, b in pairs if a.shape[:2] == (height, width)]
+    rows = [
+        np.concatenate(row, axis=1)
+        for row in (
+            [a for a, _ in pairs], [b for _, b in pairs],
+            [error_map(a, b) for a, b in pairs],
+        )
+    ]  # fmt: skip
+    return as_image(np.concatenate(rows))

@@ -1,0 +1,286 @@
+"""Scenes in files: transforms.json with pictures, as instant-ngp and nerfstudio read them.
+
+A folder has transforms_train.json and transforms_test.json, or transforms.json alone, of which
+every eighth picture is kept for the test unless the file says which. instant-ngp's cube: a position
+p of the file is at scale p + offset, and the scene is in the cube of side aabb_scale around
+(0.5, 0.5, 0.5). A file without scale, offset and aabb_scale gets them from its cameras: what they
+look at is in the middle, and they are on average AUTO_DISTANCE away.
+
+Nothing in these files is trusted: sizes are bounded, numbers are to be finite, and pictures lie in
+the file's folder.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from numbanet.app.errors import UsageError
+from numbanet.app.fields.scene_data import SceneData, Shots
+from numbanet.app.image_file import MOST_PIXELS, open_image
+from numbanet.regular_file import read_regular
+from numbanet.shown import shown
+from numbanet.volumes import Camera
+
+MOST_BYTES = 1 << 26
+MOST_FRAMES = 1 << 14
+MOST_ALL_PIXELS = 1 << 30
+TEST_EVERY = 8
+ENDINGS = ("", ".png", ".jpg", ".jpeg", ".PNG", ".JPG")
+PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
+NGP_SCALE, NGP_OFFSET = 0.33, (0.5, 0.5, 0.5)
+MOST_AABB_SCALE = 128
+AUTO_DISTANCE, AUTO_AABB_SCALE = 1.0, 8
+LARGEST = 1e6  # of numbers in poses
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a file's positions are in the field's [0, 1]^3."""
+
+    scale: float
+    offset: np.ndarray
+    n_levels: int
+
+
+def read_scene(path: str | Path, downscale: int = 1, max_pixels: int = MOST_PIXELS) -> SceneData:
+    """Read a folder, or a transforms.json.
+
+    Args:
+        downscale: pictures are made so many times smaller along each axis.
+        max_pixels: larger pictures are refused.
+
+    Raises:
+        UsageError: a file cannot be read or used; the message says which and why.
+    """
+    path = Path(path)
+    files = [path]
+    if path.is_dir():
+        files = [path / "transforms_train.json", path / "transforms_test.json"]
+        if not files[0].exists():
+            files = [path / "transforms.json"]
+    contents = [read_json(file) for file in files if file == files[0] or file.exists()]
+    frames = [frames_of(content, file) for content, file in zip(contents, files, strict=False)]
+    poses = [pose_of(frame, files[0]) for part in frames for frame in part]
+    placement = placement_of(contents[0], poses, files[0])
+    reader = Reader(downscale, max_pixels, placement)
+    parts = [
+        [reader.shot(content, frame, file) for frame in part]
+        for content, part, file in zip(contents, frames, files, strict=False)
+    ]
+    train, test = parts if len(parts) == 2 else divided(contents[0], frames[0], parts[0])
+    if not train or not test:
+        raise UsageError(f"'{files[0]}': needs at least two pictures, one of them for the test")
+    name = (path if path.is_dir() else path.parent).resolve().name
+    return SceneData(
+        name, Shots(*map(list, zip(*train, strict=True))),
+        Shots(*map(list, zip(*test, strict=True))), placement.n_levels, reader.has_opacity,
+    )  # fmt: skip
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a JSON file."""
+    try:
+        content = json.loads(read_regular(path, MOST_BYTES))
+    except OSError as error:
+        raise UsageError(f"cannot read '{path}': {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"'{path}' is no JSON: {error!s:.200}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"'{path}': expected an object with frames, got {shown(content)}")
+    return content
+
+
+def frames_of(content: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
+    """The frames, whose kind of camera is one that there is."""
+    frames = content.get("frames")
+    if not isinstance(frames, list) or not 1 <= len(frames) <= MOST_FRAMES:
+        raise UsageError(f"'{path}': frames: expected a list of 1 to {MOST_FRAMES}")
+    for frame in frames:
+        if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
+            raise UsageError(f"'{path}': a frame is no object with a file_path: {shown(frame)}")
+        for where in (content, frame):
+            model = where.get("camera_model", "OPENCV")
+            if model not in PINHOLES or where.get("is_fisheye"):
+                raise UsageError(
+                    f"'{path}': camera_model {shown(model)} is not supported; there are "
+                    f"{', '.join(PINHOLES)}"
+                )
+            for name in ("k3", "k4", "k5", "k6"):
+                if where.get(name):
+                    raise UsageError(f"'{path}': {name}: only k1, k2, p1, p2 are supported")
+    return sorted(frames, key=lambda frame: frame["file_path"])
+
+
+def number(where: Mapping[str, Any], name: str, path: Path, default: float | None) -> float | None:
+    """A finite number, or the default where there is none."""
+    value = where.get(name)
+    if value is None:
+        return default
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not abs(value) <= 1e9:
+        raise UsageError(f"'{path}': {name}: {shown(value)} is not allowed; use a number")
+    return float(value)
+
+
+def pose_of(frame: Mapping[str, Any], path: Path) -> np.ndarray:
+    """transform_matrix of a frame, [3, 4]."""
+    try:
+        pose = np.array(frame.get("transform_matrix"), np.float64)
+    except (TypeError, ValueError):
+        pose = np.zeros(0)
+    good = pose.shape in ((3, 4), (4, 4)) and bool((np.abs(pose) <= LARGEST).all())
+    if good:
+        good = abs(np.linalg.det(pose[:3, :3])) > 1e-6
+    if not good:
+        raise UsageError(
+            f"'{path}': transform_matrix of {shown(frame['file_path'])}: expected numbers "
+            f"[4, 4] to {LARGEST:g} whose axes are independent"
+        )
+    return pose[:3]
+
+
+def placement_of(content: Mapping[str, Any], poses: list[np.ndarray], path: Path) -> Placement:
+    """By the file's scale, offset and aabb_scale, or by its cameras."""
+    given = any(name in content for name in ("scale", "offset", "aabb_scale"))
+    is_blender = "camera_angle_x" in content and "fl_x" not in content
+    side = number(content, "aabb_scale", path, 1.0 if given or is_blender else AUTO_AABB_SCALE)
+    if side not in [2.0**k for k in range(int(math.log2(MOST_AABB_SCALE)) + 1)]:
+        raise UsageError(
+            f"'{path}': aabb_scale: {shown(content['aabb_scale'])} is not allowed; use a power of "
+            f"two up to {MOST_AABB_SCALE}"
+        )
+    if given or is_blender:
+        scale = number(content, "scale", path, NGP_SCALE)
+        offset = content.get("offset", NGP_OFFSET)
+        try:
+            offset = np.array(offset, np.float64)
+        except (TypeError, ValueError):
+            offset = np.zeros(0)
+        if offset.shape != (3,) or not (np.abs(offset) <= LARGEST).all() or not scale > 0:
+            raise UsageError(f"'{path}': scale, offset: expected a positive number, and three")
+    else:
+        scale, offset = by_cameras(poses)
+    middle = np.full(3, 0.5)
+    return Placement(scale / side, (offset - middle) / side + middle, int(math.log2(side)) + 1)
+
+
+def by_cameras(poses: list[np.ndarray]) -> tuple[float, np.ndarray]:
+    """Scale and offset, so that what cameras look at is in the middle."""
+    places, axes = np.array([p[:, 3] for p in poses]), np.array([p[:, 2] for p in poses])
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]  # the nearest point to all axes
+    total = across.sum(axis=0) + 1e-3 * len(poses) * np.eye(3)
+    pulled = (across @ places[:, :, None])[..., 0].sum(axis=0)
+    centre = np.linalg.solve(total, pulled + 1e-3 * len(poses) * places.mean(axis=0))
+    distance = max(float(np.linalg.norm(places - centre, axis=1).mean()), 1e-9)
+    scale = AUTO_DISTANCE / distance
+    return scale, 0.5 - scale * centre
+
+
+def divided(content: Mapping[str, Any], frames: list, shots: list) -> tuple[list, list]:
+    """Shots to learn and shots for the test."""
+    names, test = [frame["file_path"] for frame in frames], content.get("test_filenames")
+    if isinstance(test, list) and any(name in test for name in names):
+        is_test = [name in test for name in names]
+    else:
+        every = min(TEST_EVERY, len(names))
+        is_test = [k % every == 0 for k in range(len(names))]
+    parts = [[s for s, t in zip(shots, is_test, strict=True) if t == w] for w in (False, True)]
+    return parts[0], parts[1]
+
+
+class Reader:
+    """Reads pictures and cameras; counts the pixels of all."""
+
+    def __init__(self, downscale: int, max_pixels: int, placement: Placement):
+        self.downscale, self.max_pixels, self.placement = downscale, max_pixels, placement
+        self.has_opacity, self.n_pixels = False, 0
+
+    def shot(
+        self, content: Mapping[str, Any], frame: Mapping[str, Any], path: Path
+    ) -> tuple[Camera, np.ndarray]:
+        """A frame's camera and its picture."""
+        file = picture_of(path.parent, frame["file_path"], path)
+        with open_image(file, self.max_pixels) as image:
+            self.n_pixels += image.width * image.height
+            if self.n_pixels > MOST_ALL_PIXELS * self.downscale**2:
+                raise UsageError(
+                    f"'{path}': the pictures have more than {MOST_ALL_PIXELS} pixels; ask for a "
+                    "larger --downscale"
+                )
+            self.has_opacity |= "A" in image.mode or "transparency" in image.info
+            whole = image.width, image.height
+            small = image.convert("RGBA")
+        if self.downscale > 1:
+            size = tuple(max(1, n // self.downscale) for n in whole)
+            small = small.convert("RGBa").resize(size, Image.Resampling.BOX).convert("RGBA")
+        camera = camera_of({**content, **frame}, pose_of(frame, path), whole, small.size, path)
+        pose = camera.pose.copy()
+        pose[:, :3] /= np.linalg.norm(pose[:, :3], axis=0)
+        pose[:, 3] = pose[:, 3] * self.placement.scale + self.placement.offset
+        camera = Camera(
+            pose, camera.width, camera.height, camera.focal, camera.centre, camera.distortion
+        )
+        pixels = np.asarray(small, np.uint8).reshape(-1).view("<u4").astype(np.uint32)
+        return camera, pixels
+
+
+def picture_of(folder: Path, name: str, path: Path) -> Path:
+    """The picture's file; a UsageError unless it lies in the folder."""
+    inside = folder.resolve()
+    for ending in ENDINGS:
+        try:
+            file = (folder / f"{name}{ending}").resolve()
+            is_there = file.is_file()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UsageError(f"'{path}': file_path {shown(name)}: {error!s:.100}") from error
+        if not file.is_relative_to(inside):
+            raise UsageError(
+                f"'{path}': file_path {shown(name)} leads out of '{folder}', which is not followed"
+            )
+        if is_there:
+            return file
+    raise UsageError(f"'{path}': there is no picture {shown(name)} in '{folder}'")
+
+
+def camera_of(
+    values: Mapping[str, Any], pose: np.ndarray, whole: tuple[int, int], small: tuple[int, int],
+    path: Path,
+) -> Camera:  # fmt: skip
+    """The camera of a picture of `whole` pixels that was made `small`, in the file's units."""
+    width, height = number(values, "w", path, whole[0]), number(values, "h", path, whole[1])
+    if not (width and height and width > 0 and height > 0):
+        raise UsageError(f"'{path}': w, h: {shown(values.get('w'))}, {shown(values.get('h'))}")
+    focal_x = focal(values, "x", width, path)
+    focal_y = focal(values, "y", height, path) or focal_x
+    focal_x = focal_x or focal_y
+    if focal_x is None or focal_y is None:
+        raise UsageError(f"'{path}': there is neither fl_x nor camera_angle_x, nor those of y")
+    x, y = small[0] / width, small[1] / height
+    centre = number(values, "cx", path, width / 2), number(values, "cy", path, height / 2)
+    distortion = tuple(number(values, name, path, 0.0) for name in ("k1", "k2", "p1", "p2"))
+    try:
+        return Camera(
+            pose, *small, (focal_x * x, focal_y * y), (centre[0] * x, centre[1] * y), distortion
+        )
+    except ValueError as error:
+        raise UsageError(f"'{path}': {error}") from error
+
+
+def focal(values: Mapping[str, Any], axis: str, size: float, path: Path) -> float | None:
+    """A focal length in pixels, by itself or from the angle of the field of view."""
+    length = number(values, f"fl_{axis}", path, None)
+    if length is not None:
+        return length
+    angle = number(values, f"camera_angle_{axis}", path, None)
+    if angle is None:
+        return None
+    if not 0 < angle < math.pi:
+        raise UsageError(f"'{path}': camera_angle_{axis}: {angle!r}; use 0 to pi")
+    return size / 2 / math.tan(angle / 2)
