@@ -11,6 +11,7 @@ import numpy as np
 from numbanet.communicator import Communicator, RankError
 
 WAYS = ("overwrite", "accumulate", "ignore")
+MOST_UNASKED = 63  # steps in turn before which ranks are not asked, where the devices weight them
 
 
 class Replicas:
@@ -21,9 +22,11 @@ class Replicas:
         self._is_checked = comm.size == 1
         self._is_alone = comm.size == 1 and comm.pieces is None
         self._latest, self._key = (None, None), 0
+        self._n_rows, self._n_unasked = 0, 0
+        self.is_nominal = False  # whether n_rows is of an earlier step, see Batch
 
     def begin_step(self, trainer: Any, n: int, run_optimizer: bool, gradient_mode: str) -> int:
-        """How many samples all ranks have, of which n are this one's.
+        """How many samples all ranks have, of which n are this one's; see `is_nominal`.
 
         Raises:
             ValueError: on all ranks, because they make different calls, or were started with
@@ -33,6 +36,11 @@ class Replicas:
             return n
         if self._is_checked and self.comm.equal_batches:
             return n * self.comm.size
+        weighs = trainer.weighs_batches and run_optimizer and gradient_mode == "overwrite"
+        self.is_nominal = weighs and self._n_rows > 0 and self._n_unasked < MOST_UNASKED
+        if self.is_nominal:
+            self._n_unasked += 1
+            return self._n_rows
         pieces = self.comm.own_pieces
         if self.comm.size == 1:
             counts = np.array([n])
@@ -40,7 +48,7 @@ class Replicas:
             if not self._is_checked:
                 compare(self.comm, start_of(trainer))
             key = self._key_of(trainer)
-            call = [n, WAYS.index(gradient_mode), int(run_optimizer), key]
+            call = [n, WAYS.index(gradient_mode), int(run_optimizer), key, self._n_unasked]
             calls = self.comm.gather(np.array(call, np.int64))
             others = np.flatnonzero((calls[:, 1:] != calls[0, 1:]).any(axis=1))
             if others.size:
@@ -49,7 +57,7 @@ class Replicas:
                     "run_optimizer, or an option of the optimizer or the loss differs"
                 )
             counts = calls[:, 0]
-            self._is_checked = True
+            self._is_checked, self._n_unasked = True, 0
         if self.comm.pieces is not None and ((counts != counts[0]) | (counts % pieces != 0)).any():
             raise ValueError(
                 f"inputs: the ranks have {', '.join(map(str, counts[:8]))} samples; with pieces="
@@ -60,7 +68,8 @@ class Replicas:
                 f"inputs: the ranks have {', '.join(map(str, counts[:8]))} samples; with "
                 "equal_batches all have equally many"
             )
-        return int(counts.sum())
+        self._n_rows = int(counts.sum())
+        return self._n_rows
 
     def _key_of(self, trainer: Any) -> int:
         """A number for the options of the optimizer and the loss."""

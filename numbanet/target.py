@@ -79,6 +79,7 @@ class AbstractTraining(ABC):
     as they are and the gradients are zeroed.
     """
 
+    weighs_batches = False  # whether it learns by itself how many samples all ranks have
     n_steps: int  # made so far
     n_skipped_steps: int
     state: Any  # float32 [n_state, n_params], or of this rank's parameters

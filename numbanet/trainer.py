@@ -153,6 +153,11 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
         """The optimizer's state, float32 [n_state, n_params]; of this rank's, if ranks share."""
         return self._training.state
 
+    @property
+    def weighs_batches(self) -> bool:
+        """Whether steps learn on the device how many samples all ranks have."""
+        return self._own_training.weighs_batches
+
     def _batch(self, inputs: Any, targets: Any, pdf: Any, external_dl_dy: Any) -> Batch:
         """The samples of a step as arrays of the target; see training_step."""
         model, target = self.network, self.network.target
@@ -216,7 +221,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
         gradients = None if gradient_mode == "ignore" else network.target_gradients
         own = self.averaged_params if use_inference_params else None
         n = self._replicas.begin_step(self, len(batch), run_optimizer, gradient_mode)
-        batch.n_rows = n
+        batch.n_rows, batch.is_nominal = n, self._replicas.is_nominal
         self._grid_range.take(batch.inputs)
         result = self._training.step(
             batch,

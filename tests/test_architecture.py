@@ -103,6 +103,7 @@ KERNELS = {  # their arguments are what a launch packs
     "cuda/fused/training.py fused_training",
     "cuda/optimizer/kernels.py finish_step",
     "cuda/optimizer/kernels.py optimize_part",
+    "cuda/optimizer/rank_kernels.py finish_of_ranks",
     "cuda/optimizer/rank_kernels.py vote",
     "cuda/tables/sums.py sum_records",
     "cuda/wide/samples_kernel.py wide_training",

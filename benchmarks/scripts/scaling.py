@@ -2,6 +2,7 @@
 
     mpirun -n 4 python -m benchmarks.scripts.scaling --device cpu [--models NAME,...]
     torchrun --nproc-per-node 2 -m benchmarks.scripts.scaling [--batches 2^18,2^20]
+        [--equal-batches]
 
 In turns, each rank trains a model alone and all train one together. Wall clock, devices
 synchronised at both ends of a round, the slowest rank; medians in microseconds. Weak scaling is the
@@ -123,9 +124,10 @@ def main():
     parser.add_argument("--models", type=lambda text: text.split(","), default=["image", "field"])
     parser.add_argument("--batches", type=batch_sizes, default=batch_sizes("2^16,2^18,2^20"))
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--equal-batches", action="store_true", help="see docs/distributed.md")
     options = parser.parse_args()
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
-    comm = numbanet.distributed.init(equal_batches=True)
+    comm = numbanet.distributed.init(equal_batches=options.equal_batches)
     if comm.size == 1:
         raise SystemExit("needs several ranks: start it with mpirun, srun or torchrun")
     target = create(MODELS["image"], options.device, comm=comm).network.target

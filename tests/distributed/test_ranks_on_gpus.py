@@ -6,6 +6,8 @@ from models import HASH, make_config, mlp
 
 import numbanet
 from emulator.device import EmulatedDevice
+from numbanet import replicas
+from numbanet.communicator import sum_in_pairs
 from numbanet.cuda.driver import device as driver
 from numbanet.cuda.optimizer import over_ranks
 from numbanet.targets import device_of_rank, find_device
@@ -70,6 +72,68 @@ def test_steps_are_those_on_all_samples(comm, device, way):
     total = int(comm.gather(np.array([n_own])).sum())
     is_divided = way == "parts" and comm.size > 1
     assert total == many.network.n_params * (1 if is_divided else comm.size)
+
+
+def unequal_rows(comm, k):
+    """The own rows, and all, fewer in each step; in the second, rank 0 has none."""
+    n = N - 7 * k
+    bounds = [n * each ** (k + 1) // comm.size ** (k + 1) for each in range(comm.size + 1)]
+    if comm.size > 1 and k == 1:
+        bounds[1] = 0
+    return slice(bounds[comm.rank], bounds[comm.rank + 1]), slice(0, n)
+
+
+@pytest.mark.parametrize("otype", ["Adam", "Novograd"])
+def test_batches_of_other_sizes_are_weighted_on_the_device(comm, device, way, otype):
+    optimizer = {"otype": otype}
+    many = create(device, comm, optimizer, "float32")
+    one = create(device, None, optimizer, "float32")
+    for k in range(4):
+        x, y = batch(k)
+        own, of_all = unequal_rows(comm, k)
+        dl_dinput = many.network.target.zeros(own.stop - own.start, 2)
+        expected_dl_dinput = many.network.target.zeros(of_all.stop, 2)
+        loss = many.trainer.training_step(x[own], y[own], dl_dinput=dl_dinput)
+        of_one = one.trainer.training_step(x[of_all], y[of_all], dl_dinput=expected_dl_dinput)
+        assert float(loss) == pytest.approx(float(of_one), rel=1e-4)
+        expected = expected_dl_dinput.numpy()[own]
+        np.testing.assert_allclose(dl_dinput.numpy(), expected, rtol=1e-3, atol=1e-6)
+        total = sum_in_pairs(comm.gather(many.network.gradients.numpy()))
+        np.testing.assert_allclose(total, one.network.gradients.numpy(), rtol=1e-3, atol=1e-5)
+    many.trainer.check_replicas()
+    for name, array in many.trainer.tensors().items():
+        expected = one.trainer.tensors()[name]
+        np.testing.assert_allclose(array, expected, rtol=1e-2, atol=1e-4, err_msg=name)
+    before = many.trainer.tensors()
+    loss = many.trainer.training_step(*(each[:0] for each in batch()))
+    assert float(loss) == 0
+    assert (many.trainer.n_steps, many.trainer.n_skipped_steps) == (4, 0)
+    for name, array in many.trainer.tensors().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_hosts_are_asked_seldom(comm, device, monkeypatch):
+    monkeypatch.setattr(replicas, "MOST_UNASKED", 2)
+    many, asked = create(device, comm), []
+    monkeypatch.setattr(many.trainer._replicas, "_key_of", lambda trainer: asked.append(1) or 1)
+    for k in range(7):
+        many.trainer.training_step(*batch(k))
+    assert len(asked) == (3 if comm.size > 1 else 0)
+
+
+def test_another_option_on_one_rank_is_told(comm, device):
+    many = create(device, comm)
+    x_y = batch()
+    many.trainer.training_step(*x_y)
+    many.trainer.learning_rate = 1e-3 if comm.rank == 0 else 1e-4
+    if comm.size > 1:
+        loss = many.trainer.training_step(*x_y)
+        with pytest.raises(ValueError, match="ranks made different steps"):
+            float(loss)
+    many.trainer.learning_rate = 1e-3
+    many.trainer.training_step(*x_y)
+    assert many.trainer.n_steps == 2
+    many.trainer.check_replicas()
 
 
 @pytest.mark.parametrize("otype", ["Novograd", "EMA"])

@@ -31,7 +31,8 @@ from numbanet.storage.views import float_matrix, float_vector, uint32_vector
 # Numbers in `control`, uint32.
 N_STEPS, N_SKIPPED, ARRIVED, RUNS, N_RESULTS = (np.uint32(k) for k in range(5))
 N_CONTROL = 8
-HISTORY = 4096  # results that are kept, each the bits of a loss and whether the step was skipped
+HISTORY = 4096  # results that are kept, each the bits of a loss and why the step was skipped, or 0
+NOT_FINITE, OTHER_CALL = np.uint32(1), np.uint32(2)  # why: also since ranks make other calls
 
 MOST_CHECKED = 2  # pieces of memory in which infinities are looked for
 
@@ -75,6 +76,36 @@ def arrive(found, control):
 
 
 @cache
+def conclude(optimizer: AbstractOptimizer):
+    """Device function (loss, why, wants_step, control, history, hyperparams, scalars), one thread.
+
+    Writes the loss, given as bits, to the history, and decides whether the step runs: not if `why`
+    says what is wrong. For one that does, it counts it and computes its scalars.
+    """
+    schedule = optimizer.schedule
+
+    @device
+    def conclude(loss, why, wants_step, control, history, hyperparams, scalars):
+        skipped, runs = NOTHING, NOTHING
+        if wants_step != NOTHING:
+            if why != NOTHING:
+                skipped = why
+                control[N_SKIPPED] = control[N_SKIPPED] + BIT
+            else:
+                runs = BIT
+                t = control[N_STEPS] + BIT
+                control[N_STEPS] = t
+                schedule(np.int32(t), hyperparams, scalars)
+        control[RUNS] = runs
+        serial = control[N_RESULTS]
+        place = serial % HISTORY * 2
+        history[place], history[place + BIT] = loss, skipped
+        control[N_RESULTS] = serial + BIT
+
+    return conclude
+
+
+@cache
 def finish_kernel(optimizer: AbstractOptimizer):
     """(gradients, n_gradients, others, n_others, partial_sums, n_sums, factor, control, history,
     hyperparams, scalars, wants_step).
@@ -84,8 +115,8 @@ def finish_kernel(optimizer: AbstractOptimizer):
     loss, writes it to the history, and decides whether the step runs; for one that does, it counts
     it and computes its scalars.
     """
-    schedule = optimizer.schedule
     n_hyperparams, n_scalars = optimizer.n_hyperparams, optimizer.n_scalars
+    end = conclude(optimizer)
     least_bad = np.float32(optimizer.least_bad_gradient).view(np.uint32)
 
     def finish_step(
@@ -105,21 +136,8 @@ def finish_kernel(optimizer: AbstractOptimizer):
         loss = float_bits(sum_of(sums, n_sums) * factor)
         if thread_index() == NOTHING:
             bad |= is_beyond(INFINITY, loss)
-            skipped, runs = NOTHING, NOTHING
-            if wants_step != NOTHING:
-                if bad:
-                    skipped = BIT
-                    control[N_SKIPPED] = control[N_SKIPPED] + BIT
-                else:
-                    runs = BIT
-                    t = control[N_STEPS] + BIT
-                    control[N_STEPS] = t
-                    schedule(np.int32(t), hyperparams, scalars)
-            control[RUNS] = runs
-            serial = control[N_RESULTS]
-            place = serial % HISTORY * 2
-            history[place], history[place + BIT] = loss, skipped
-            control[N_RESULTS] = serial + BIT
+            why = NOT_FINITE if bad else NOTHING
+            end(loss, why, wants_step, control, history, hyperparams, scalars)
 
     return finish_step
 
@@ -143,7 +161,7 @@ def verify_step(
         control[N_SKIPPED] = control[N_SKIPPED] + BIT
         serial = control[N_RESULTS] - BIT
         history = uint32_vector(phistory, 2 * HISTORY)
-        history[serial % HISTORY * 2 + BIT] = BIT
+        history[serial % HISTORY * 2 + BIT] = NOT_FINITE
 
 
 def restore(pbefore: Address, pafter: Address, n: UInt, pcontrol: Address):
@@ -229,8 +247,9 @@ def optimize_kernel(
 
     A thread has group_size of them. Where the step does not run, the gradients are zeroed.
 
-    With a pitch there is one more argument, `first`: the parameters from there to n are stepped,
-    and a row of the state has `pitch` numbers. It begins as if those before `first` were there too.
+    With a pitch there are two more arguments, `first` and the address of other gradients, or 0: the
+    parameters from `first` to n are stepped, and those gradients zeroed. A row of the state has
+    `pitch` numbers, and begins as if those before `first` were there too.
     """
     step = step_group(optimizer, layout, precision, pitch or layout.n_params)
     clear = clear_group(optimizer, layout)
@@ -257,7 +276,7 @@ def optimize_kernel(
 
     def optimize_part(
         pweights: Address, pgradients: Address, pstate: Address, pscalars: Address,
-        pmatrices: Address, pcopy: Address, pcontrol: Address, n: UInt, first: UInt,
+        pmatrices: Address, pcopy: Address, pcontrol: Address, n: UInt, first: UInt, pown: Address,
     ):  # fmt: skip
         weights, gradients = float_vector(pweights, n), float_vector(pgradients, n)
         scalars, matrices = (
@@ -265,8 +284,11 @@ def optimize_kernel(
             float_matrix(pmatrices, n_matrix_state, n_matrices),
         )
         i = np.uintp(thread_number()) * np.uintp(size) + np.uintp(first)
-        if i < n and uint32_vector(pcontrol, N_CONTROL)[RUNS] != NOTHING:
-            step(i, weights, gradients, pstate, scalars, matrices, pcopy)
+        if i < n:
+            if uint32_vector(pcontrol, N_CONTROL)[RUNS] != NOTHING:
+                step(i, weights, gradients, pstate, scalars, matrices, pcopy)
+            elif pown != np.uint64(0):
+                clear(i, float_vector(pown, n))
 
     name = type(optimizer).__name__
     optimize_part.__qualname__ = f"{name}.step.<locals>.{name}_optimize_part"

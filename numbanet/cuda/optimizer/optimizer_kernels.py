@@ -31,7 +31,7 @@ class OptimizerKernels:
 
     def prepare(self, run_optimizer: bool) -> None:
         """Compile what a step ends with, before it begins."""
-        _ = self.finish
+        _ = self.finish if self._pitch is None else (self.vote, self.finish_of_ranks)
         if run_optimizer:
             _ = self.optimize
 
@@ -46,6 +46,10 @@ class OptimizerKernels:
     def finish(self) -> Kernel:
         function = kernels.finish_kernel(self._optimizer)
         return Kernel(self._device, function)
+
+    @cached_property
+    def finish_of_ranks(self) -> Kernel:
+        return Kernel(self._device, rank_kernels.finish_kernel(self._optimizer))
 
     @cached_property
     def vote(self) -> Kernel:

@@ -4,6 +4,7 @@ All is queued in the order of the step: votes on whether it runs, the sums of th
 parameters of those who stepped them.
 """
 
+import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -15,9 +16,11 @@ from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.memory.parameters import ROOM, CudaParameters, aligned
 from numbanet.cuda.optimizer import kernels, rank_kernels
+from numbanet.cuda.optimizer.optimizer_kernels import OptimizerKernels
 from numbanet.cuda.ranks.collectives import Collectives, collectives, resized
 from numbanet.division import Division, divide
 from numbanet.engine import LossSums
+from numbanet.losses.base import AbstractLoss
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.storage.views import FLOAT_BYTES
 
@@ -38,9 +41,13 @@ def address_before(array: DeviceArray, n: int) -> int:
     return (array.address - n * FLOAT_BYTES) % 2**64
 
 
-def behind(array: DeviceArray) -> DeviceArray:
-    """Room for votes behind a vector that is `aligned`."""
-    return resized(array, array.size + rank_kernels.N_VOTES)[array.size :]
+def behind(array: DeviceArray, n: int) -> DeviceArray:
+    """Room for n votes behind a vector that is `aligned`."""
+    return resized(array, array.size + n)[array.size :]
+
+
+def address_and_size(array: DeviceArray) -> tuple[int, int]:
+    return array.address, array.size
 
 
 class OverRanks:
@@ -49,6 +56,20 @@ class OverRanks:
     def __init__(self, device: Any, comm: Communicator, division: Division, layout: ParamLayout):
         self._device, self._comm, self._division = device, comm, division
         self._layout = layout
+        self._n_votes = comm.size * rank_kernels.N_VOTES
+        self._latest = None, None
+
+    def set_options(self, optimizer: AbstractOptimizer, loss: AbstractLoss | None) -> None:
+        """What is compared with the other ranks' options, at each step."""
+        if self._latest[0] is not optimizer or self._latest[1] is not loss:
+            self._latest = optimizer, loss
+            number = zlib.crc32(repr(self._latest).encode()) % rank_kernels.LARGEST_OPTIONS
+            host = np.array([number], np.float32)
+            self._device.copy_to_device(self._options.address, host)
+
+    @cached_property
+    def _options(self) -> DeviceArray:
+        return empty((1,), np.float32, self._device)
 
     @cached_property
     def _collectives(self) -> Collectives:
@@ -60,7 +81,7 @@ class OverRanks:
 
     @cached_property
     def _votes(self) -> DeviceArray:
-        return empty((2, rank_kernels.N_VOTES), np.float32, self._device)
+        return empty((2, self._n_votes), np.float32, self._device)
 
     @cached_property
     def _sums(self) -> DeviceArray:
@@ -76,37 +97,70 @@ class OverRanks:
 
     def vote(
         self, kernel: Kernel, checked: Sequence[DeviceArray], loss: LossSums | None, control: int,
-        gradients: DeviceArray | None = None,
+        gradients: DeviceArray | None = None, n_samples: int = 0,
     ) -> DeviceArray:  # fmt: skip
-        """The loss of all ranks, and infinity if one of them found something that is not finite.
+        """What all ranks have to say, see rank_kernels.
 
         Args:
             kernel: of vote_kernel.
             checked: what is looked into, up to MOST_CHECKED arrays.
             loss: the own part of the loss.
             gradients: to be summed too; see `summed`.
+            n_samples: the own ones.
         """
-        own, of_all = self._votes[0], self._votes[1]
-        in_one = gradients is not None and self._division.bounds is None
+        own, of_all, n_votes = self._votes[0], self._votes[1], self._n_votes
+        in_one = gradients is not None and self._division.bounds is None and n_votes <= ROOM
         if in_one:  # a second sum would take as long as one of a megabyte
-            own, of_all = behind(gradients), behind(self._sums)
+            own, of_all = behind(gradients, n_votes), behind(self._sums, n_votes)
         most = max((array.size for array in checked), default=1)
         kernel(
             min(-(-most // BLOCK), kernels.MOST_BLOCKS),
             *(number for array in checked for number in (array.address, array.size)),
             *((0, 0) * (kernels.MOST_CHECKED - len(checked))),
             *((0, 0, 0.0) if loss is None else (loss.sums.address, loss.n, 1.0 / loss.n_elements)),
-            *(control, own.address),
+            *(control, own.address, self._comm.rank, self._comm.size, n_samples),
+            self._options.address,
         )
         if in_one:
-            n = gradients.size + rank_kernels.N_VOTES
+            n = gradients.size + n_votes
             self._collectives.sum(resized(gradients, n), resized(self._sums, n))
         else:
             with self._collectives.together():
                 self._collectives.sum(own, of_all)
-                if gradients is not None:
+                if gradients is not None and self._division.bounds is None:
+                    self._collectives.sum(gradients, self._sums)
+                elif gradients is not None:
                     self._collectives.sum_part(gradients, self._sums, self._division.bounds)
         return of_all
+
+    def finish(
+        self, found: OptimizerKernels, given: tuple, checked: Sequence[DeviceArray],
+        loss: LossSums, device_memory: tuple[int, int], run_optimizer: bool,
+    ) -> None:  # fmt: skip
+        """Vote on a step and sum the gradients, weight what comes of it, and decide if it runs.
+
+        Args:
+            given: as to the engine's forward_backward.
+            device_memory: the addresses of `control` and the history.
+        """
+        batch, _, _, gradients, dl_dinput = given
+        control, _ = device_memory
+        own = gradients.flat if run_optimizer else None
+        votes = self.vote(found.vote, checked, loss, control, own, len(batch))
+        weighted = [own, self._sums, dl_dinput] if batch.is_nominal else [None] * 3
+        most = max((each.size for each in weighted if each is not None), default=1)
+        found.finish_of_ranks(
+            min(-(-most // BLOCK), kernels.MOST_BLOCKS),
+            *(votes.address, self._comm.size, batch.n_rows if batch.is_nominal else 0),
+            int(batch.external_dl_dy is not None),
+            *(n for each in weighted for n in ((0, 0) if each is None else address_and_size(each))),
+            *(*device_memory, found.hyperparams.address, found.scalars.address),
+            int(run_optimizer),
+        )
+
+    def cleared(self, gradients: DeviceArray) -> int:
+        """The address of gradients that the optimizer's kernel zeroes if they do not count."""
+        return gradients.address if self._division.bounds is None else 0
 
     @property
     def summed(self) -> int:
@@ -118,7 +172,7 @@ class OverRanks:
         if self._division.bounds is not None:
             self._collectives.fill(parameters.master, self._division.bounds)
             parameters.renew_copy()
-        self._clear.over(gradients.size, gradients.address, gradients.size, control)
+            self._clear.over(gradients.size, gradients.address, gradients.size, control)
 
     def whole(self, rows: DeviceArray) -> np.ndarray:
         """Rows of the own parameters' state, with those of all."""

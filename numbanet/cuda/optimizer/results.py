@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.cuda.memory.arrays import DeviceArray, zeros
-from numbanet.cuda.optimizer.kernels import HISTORY
+from numbanet.cuda.optimizer.kernels import HISTORY, OTHER_CALL
 from numbanet.target import StepResult
 
 
@@ -62,8 +62,13 @@ class Round:
         with self._history.device.lock:  # no step is queued while the history is read
             if place >= self.n_known:
                 self.read()
-            loss, skipped = self._values[place]
-        return StepResult(float(loss.view(np.float32)), bool(skipped))
+            loss, why = self._values[place]
+        if why == OTHER_CALL:
+            raise ValueError(
+                "ranks made different steps, all of which were skipped: an option of the optimizer "
+                "or the loss differs, or one had no targets"
+            )
+        return StepResult(float(loss.view(np.float32)), why != 0)
 
 
 class PendingResult:

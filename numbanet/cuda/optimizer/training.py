@@ -17,7 +17,7 @@ from numbanet.cuda.optimizer.matrices import Operations
 from numbanet.cuda.optimizer.optimizer_kernels import OptimizerKernels
 from numbanet.cuda.optimizer.over_ranks import OverRanks, address_before, division_for
 from numbanet.cuda.optimizer.results import PendingResult, Results
-from numbanet.engine import Batch, Engine, Gradients, LossSums
+from numbanet.engine import Batch, Engine, LossSums
 from numbanet.losses.base import AbstractLoss
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.target import AbstractTraining
@@ -40,8 +40,8 @@ class CudaTraining(AbstractTraining):
         self._device, self._engine = device, engine
         super().__init__(parameters, optimizer, division_for(optimizer, layout, comm), comm)
         self._layout = layout
-        self._over_ranks = None
-        if comm.size > 1:
+        self._over_ranks, self.weighs_batches = None, comm.size > 1
+        if self.weighs_batches:
             self._over_ranks = OverRanks(device, comm, self._division, layout)
         self.state = to_device(
             self._own(optimizer.initial_state(parameters.master.numpy())), device
@@ -143,6 +143,8 @@ class CudaTraining(AbstractTraining):
             found.prepare(run_optimizer)
             if run_optimizer and self._weight_rows:
                 self._prepare_to_begin(optimizer)
+            if self._over_ranks is not None:
+                self._over_ranks.set_options(optimizer, loss)
             result = self._results.next()
             given = batch, params, loss, gradients, dl_dinput
             work = found, given, optimizer, overwrite, run_optimizer
@@ -162,6 +164,7 @@ class CudaTraining(AbstractTraining):
                         0 if pdf is None else pdf.address,
                         0 if dl_dy is None else dl_dy.address,
                         0 if dl_dinput is None else dl_dinput.address,
+                        *(batch.n_rows, batch.is_nominal),
                         self._engine.generation,
                     )
                     self._graphs.run(key, self._queue, *work)
@@ -182,7 +185,7 @@ class CudaTraining(AbstractTraining):
         """Queue the kernels of a step; whatever they need is there after the first time."""
         gradients = given[3]
         sums = self._engine.forward_backward(*given, overwrite=overwrite)
-        self._finish(found, gradients, sums, run_optimizer)
+        self._finish(found, given, sums, run_optimizer)
         if run_optimizer:
             step = self._optimize if optimizer.is_tame else self._try_to_optimize
             step(found, optimizer, gradients.flat)
@@ -209,20 +212,18 @@ class CudaTraining(AbstractTraining):
             self._device.copy(to, master + first * FLOAT_BYTES, (last - first) * FLOAT_BYTES)
 
     def _finish(
-        self, found: OptimizerKernels, gradients: Gradients, loss: LossSums, run_optimizer: bool
+        self, found: OptimizerKernels, given: tuple, loss: LossSums, run_optimizer: bool
     ) -> None:
+        *_, gradients, _ = given
         checked = ()
         if run_optimizer:
             checked = (gradients.flat,)
             if loss.noted is not None:
                 checked = gradients.flat[: self._engine.model.network.n_params], loss.noted
         if self._over_ranks is not None:
-            votes = self._over_ranks.vote(
-                found.vote, checked, loss, self._control.address,
-                gradients.flat if run_optimizer else None,
-            )  # fmt: skip
-            checked = (votes[1:],) if run_optimizer else ()
-            loss = LossSums(votes, 1, 1)
+            device_memory = self._control.address, self._results.history.address
+            self._over_ranks.finish(found, given, checked, loss, device_memory, run_optimizer)
+            return
         most = max((array.size for array in checked), default=1)
         found.finish(
             min(-(-most // BLOCK), kernels.MOST_BLOCKS),
@@ -260,7 +261,7 @@ class CudaTraining(AbstractTraining):
         looked_at = weights, self.state
         if self._over_ranks is not None:
             votes = self._over_ranks.vote(found.vote_after, looked_at, None, control)
-            looked_at = votes[1:], votes[:0]
+            looked_at = votes, votes[:0]
         most = max(array.size for array in looked_at)
         self._verify(
             min(-(-most // BLOCK), kernels.MOST_BLOCKS),
@@ -281,7 +282,7 @@ class CudaTraining(AbstractTraining):
         control, scalars = self._control.address, found.scalars.address
         summed, own, (first, end) = gradients.address, (), self._division.own
         if self._over_ranks is not None:
-            summed, own = self._over_ranks.summed, (first,)
+            summed, own = self._over_ranks.summed, (first, self._over_ranks.cleared(gradients))
         state = address_before(self.state, first)
         arrays = weights.address, summed, state, scalars
         matrices = self.matrices.address
