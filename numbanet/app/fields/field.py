@@ -24,7 +24,7 @@ from numbanet.volumes.room import whole
 SECTIONS = "density", "colour", "grid"
 MOST_STEPS, MOST_LEVELS = 1 << 14, 8
 DIAGONAL = math.sqrt(3.0)
-RAYS_AT_ONCE = {"cpu": 1 << 13, "cuda": 1 << 16}
+RAYS_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 14}
 COLOUR_ENCODING = {
     "otype": "Composite",
     "nested": [
