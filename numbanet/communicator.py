@@ -32,12 +32,14 @@ class Communicator(ABC):
             evaluated one by one; numbers of ranks that divide it then train the same bits.
         equal_batches: whether all ranks are trusted to make the same calls with as many samples,
             after the first step, instead of being asked before each.
+        timeout: seconds after which a rank that does not come is given up.
     """
 
     rank: int
     size: int
     pieces: int | None = None
     equal_batches = False
+    timeout = 300.0
 
     @abstractmethod
     def gather(self, numbers: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ class GlooCommunicator(Communicator):
 
         self.rank, self.size, self.pieces = rank, size, pieces
         self.check_pieces()
-        self._torch, self._timeout = torch, timeout
+        self._torch, self.timeout = torch, timeout
         limit = timedelta(seconds=timeout)
         try:
             store = distributed.PrefixStore(meeting_place(), store_of_torchrun(distributed, limit))
@@ -76,7 +76,7 @@ class GlooCommunicator(Communicator):
             operation(*arguments).wait()
         except RuntimeError as error:
             raise RankError(
-                f"rank {self.rank} of {self.size} lost another one, or waited {self._timeout:g} s "
+                f"rank {self.rank} of {self.size} lost another one, or waited {self.timeout:g} s "
                 f"for it: {error!s:.300}"
             ) from error
 

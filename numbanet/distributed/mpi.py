@@ -46,7 +46,7 @@ class MpiCommunicator(Communicator):
 
         if not isinstance(comm, MPI.Intracomm):
             raise TypeError(f"comm: expected a communicator of mpi4py, got {shown(comm)}")
-        self._mpi, self._comm, self._timeout = MPI, comm.Dup(), timeout
+        self._mpi, self._comm, self.timeout = MPI, comm.Dup(), timeout
         self.rank, self.size, self.pieces = comm.Get_rank(), comm.Get_size(), pieces
         self.check_pieces()
         self._failure = None
@@ -89,7 +89,7 @@ class MpiCommunicator(Communicator):
             raise RankError(self._failure) from error
 
     def _nap_until(self, request: Any) -> None:
-        deadline, nap = time.monotonic() + self._timeout, NAP
+        deadline, nap = time.monotonic() + self.timeout, NAP
         while not request.Test():
             time.sleep(nap)
             nap = min(1.1 * nap, LONGEST_NAP)
@@ -128,7 +128,7 @@ class MpiCommunicator(Communicator):
         names = ", ".join(map(str, sorted(missing)))
         who = f"rank {names}" if len(missing) == 1 else f"ranks {names}"
         self._failure = (
-            f"{who} of {self.size} did not come within {self._timeout:g} s: ended, stopped, or in "
+            f"{who} of {self.size} did not come within {self.timeout:g} s: ended, stopped, or in "
             "other calls than the rest"
         )
         if self.rank != min(set(range(self.size)) - missing):

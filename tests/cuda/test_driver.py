@@ -338,3 +338,20 @@ def test_a_block_that_is_too_large(gpu):
     with pytest.raises(errors.LaunchError, match="launching scale"):
         gpu.launch(kernel, 1, 2048, 0, pack(types, (0, 0, 1)))
     gpu.synchronize()
+
+
+def test_a_wait_that_lasts_too_long_is_given_up(device, fake_driver):
+    def overdue():
+        raise TimeoutError("who waits")
+
+    device.wait_at_most(0.005, overdue)
+    device.synchronize()
+    fake_driver.failures["cuStreamQuery"] = ["NOT_READY"] * 3
+    device.synchronize()  # done at the fourth time
+    fake_driver.failures["cuStreamQuery"] = ["NOT_READY"] * 10**6
+    with pytest.raises(TimeoutError, match="who waits"):
+        device.copy_to_host(np.zeros(4, np.float32), 4096)
+    assert not fake_driver.named("cuMemcpyDtoHAsync")
+    fake_driver.failures["cuStreamQuery"] = ["ILLEGAL_ADDRESS"]
+    with pytest.raises(errors.CudaError, match="ILLEGAL_ADDRESS"):
+        device.synchronize()

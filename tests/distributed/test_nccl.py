@@ -10,7 +10,10 @@ import pytest
 from numbanet.communicator import Alone, RankError
 from numbanet.cuda.ranks.collectives import collectives
 
-DEVICE = SimpleNamespace(ordinal=3, stream=17, dlpack_device=(2, 3))
+WAITS = []
+DEVICE = SimpleNamespace(
+    ordinal=3, stream=17, dlpack_device=(2, 3), wait_at_most=lambda *how: WAITS.append(how)
+)
 BOUNDS = 0, 64, 100
 
 
@@ -80,6 +83,14 @@ def test_calls_by_address_on_the_stream_of_the_device(calls):
         ("all_gather", 1000 + 4 * 64, 1000, 64, 7, 99, 17),
     ]
     assert nccl.is_queued
+
+
+def test_a_wait_for_other_gpus_ends(calls):
+    collectives(DEVICE, SecondOfTwo("gpu0"))
+    seconds, overdue = WAITS[-1]
+    assert seconds == Alone.timeout
+    with pytest.raises(RankError, match="rank 1 of 2 waited 300 s for what GPUs do together"):
+        overdue()
 
 
 def test_two_ranks_on_one_gpu_are_told(calls):

@@ -1,7 +1,11 @@
 """The driver's context of one GPU, which all libraries of a process share, and its streams."""
 
-from numbanet.cuda.driver.calls import bindings, checked
+import time
+from collections.abc import Callable
 
+from numbanet.cuda.driver.calls import bindings, checked, error_of
+
+SPINNING, NAP = 2e-3, 5e-5  # seconds of a wait before it sleeps, and of a sleep
 DEFAULT_STREAM = 1  # CU_STREAM_LEGACY, in __cuda_array_interface__ and DLPack too
 
 
@@ -17,6 +21,7 @@ class DriverContext:
         self._context = checked(self._driver.cuDevicePrimaryCtxRetain(handle))
         self._context_number = int(self._context)
         self._stream = self._driver.CUstream(DEFAULT_STREAM)
+        self._patience = None
 
     def _enter(self) -> bool:
         """Make the context current for this thread; whether it was not."""
@@ -63,13 +68,41 @@ class DriverContext:
         self._call("cuStreamWaitEvent", driver.CUstream(second), event, 0)
         self._call("cuEventDestroy", event)  # which takes effect when it has happened
 
+    def wait_at_most(self, seconds: float, overdue: Callable[[], None]) -> None:
+        """Have every wait for the stream call a function, which raises, after so many seconds."""
+        self._patience = seconds, overdue
+
     def synchronize(self) -> None:
         """Wait until all that was queued is done.
 
         Raises:
             LaunchError: a kernel failed.
         """
+        if self._patience is not None:
+            self._wait(*self._patience)
         self._call("cuStreamSynchronize", self._stream)
+
+    def _wait(self, seconds: float, overdue: Callable[[], None]) -> None:
+        begun = time.monotonic()
+        while not self._is_done():
+            waited = time.monotonic() - begun
+            if waited > seconds:
+                overdue()
+            if waited > SPINNING:
+                time.sleep(NAP)
+
+    def _is_done(self) -> bool:
+        entered = self._enter()
+        try:
+            (code,) = self._driver.cuStreamQuery(self._stream)
+        finally:
+            if entered:
+                self._leave()
+        if code == self._driver.CUresult.CUDA_ERROR_NOT_READY:
+            return False
+        if code:
+            raise error_of(code)
+        return True
 
     def synchronize_all(self) -> None:
         """Wait for all streams, those of other libraries included."""

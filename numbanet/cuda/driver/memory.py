@@ -138,6 +138,8 @@ class DeviceMemory(DriverContext):
 
     def copy_to_host(self, host: np.ndarray, address: int) -> None:
         """Fill an array in C order, after waiting for what is queued."""
+        if self._patience is not None:
+            self.synchronize()  # for the copy itself waits as long as it takes
         if host.nbytes:
             self._call("cuMemcpyDtoHAsync", host.ctypes.data, address, host.nbytes, self._stream)
         self.synchronize()

@@ -35,6 +35,7 @@ class Nccl:
         own.set_current()  # on which NCCL begins
         self._nccl = core.Communicator.init(comm.size, comm.rank, self._unique_id())
         self._handle = bindings.Comm(self._nccl.ptr)  # for calls by address
+        device.wait_at_most(comm.timeout, self._give_up)
 
     def _check_devices(self, own: Any) -> None:
         """Raise RankError on all ranks if two have the same GPU."""
@@ -52,6 +53,14 @@ class Nccl:
         mine = bytearray(bytes(self._core.get_unique_id(empty=self._comm.rank != 0)))
         (first, *_) = self._comm.gather(np.frombuffer(mine, np.uint8))
         return self._core.UniqueId.from_bytes(first.tobytes())
+
+    def _give_up(self) -> None:
+        """Raise a RankError: this GPU waits for another one's."""
+        self._comm.barrier()  # which names a rank that does not come
+        raise RankError(
+            f"rank {self._comm.rank} of {self._comm.size} waited {self._comm.timeout:g} s for what "
+            "GPUs do together, as did all others: they make other calls"
+        )
 
     def together(self):
         return self._core.group()
