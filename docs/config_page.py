@@ -37,6 +37,9 @@ A config is a JSON object with the sections "loss", "optimizer", "encoding" and 
 "otype" names a component; every other option has the default below. Names are compared without
 regard to case. Options that a component does not have are ignored, with one warning for a config.
 
+"network" may be null: then the model is the encoding. "parts" and "outputs" in the place of
+"encoding" and "network" make a [model of several parts](howto/compose.md).
+
 "deterministic" is true or false (default): whether training on a GPU gives the same bits in every
 run ([what is promised](reliability.md#the-same-bits-in-every-run)).
 

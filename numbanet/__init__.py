@@ -14,6 +14,7 @@ from numbanet import networks as _networks  # noqa: F401
 from numbanet import optimizers as _optimizers  # noqa: F401
 from numbanet import schedules as schedules
 from numbanet.array_types import Array, ArrayLike
+from numbanet.composed_model import ComposedModel, create_composed_model
 from numbanet.config import load_config
 from numbanet.create import create_from_config, create_loss, create_optimizer, load
 from numbanet.create_model import (
@@ -48,6 +49,7 @@ except _PackageNotFoundError:  # run from a source tree that is not installed
 __all__ = [
     "Array",
     "ArrayLike",
+    "ComposedModel",
     "ConfigError",
     "DeviceCodeError",
     "Encoding",
@@ -65,6 +67,7 @@ __all__ = [
     "Trainer",
     "UnknownOptionWarning",
     "__version__",
+    "create_composed_model",
     "create_encoding",
     "create_from_config",
     "create_loss",

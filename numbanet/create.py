@@ -6,17 +6,21 @@ from typing import Any
 
 from numbanet import registry
 from numbanet.communicator import Communicator
-from numbanet.create_model import create_encoding_component, create_network_component
-from numbanet.encodings.base import AbstractEncoding
+from numbanet.composed_model import ComposedModel
+from numbanet.composition import Composition
+from numbanet.composition_config import SECTIONS as PART_SECTIONS
+from numbanet.encoding_model import Encoding
 from numbanet.losses.base import AbstractLoss
+from numbanet.model import AbstractModel
 from numbanet.model_arguments import check_bool, initial_rng
 from numbanet.network_with_input_encoding import NetworkWithInputEncoding
-from numbanet.networks.base import AbstractMLP
 from numbanet.optimizers.base import AbstractOptimizer
+from numbanet.random import Pcg32
 from numbanet.registry import ConfigError
-from numbanet.saved_training import SECTIONS, open_saved_training
+from numbanet.saved_training import SECTIONS, composition_of, open_saved_training
 from numbanet.shown import joined, shown
 from numbanet.snapshot import SnapshotError
+from numbanet.target import AbstractTarget
 from numbanet.targets import device_of_rank, target_for
 from numbanet.trainable_model import TrainableModel
 from numbanet.trainer import Trainer
@@ -37,7 +41,7 @@ def create_optimizer(config: Mapping[str, Any]) -> AbstractOptimizer:
 
 def create_from_config(
     n_input_dims: int,
-    n_output_dims: int,
+    n_output_dims: int | None,
     config: Mapping[str, Any],
     seed: int = 1337,
     device: Any = "auto",
@@ -53,9 +57,10 @@ def create_from_config(
 
     Args:
         n_input_dims: width of the inputs; those of a grid are to be in [0, 1].
-        n_output_dims: width of the outputs.
-        config: "loss", "optimizer", "encoding" and "network"; each may be missing. "deterministic"
-            is true or false.
+        n_output_dims: width of the outputs; may be None where the config says it, as of parts.
+        config: "loss", "optimizer", "encoding" and "network"; each may be missing. A network that
+            is null leaves the encoding by itself. "parts" and "outputs" instead make a model of
+            several parts; see create_composed_model. "deterministic" is true or false.
         seed: of the initial parameters.
         device: "auto", "cpu", "cuda" or "cuda:N"; "auto" takes a GPU where one can be used.
         precision: of the parameters that the kernels read, "float32", "float16" or "bfloat16";
@@ -76,9 +81,8 @@ def create_from_config(
         RuntimeError: the device cannot be used.
     """
     target = target_for(device_of_rank(device, comm), precision, fused)
-    encoding, network, loss, optimizer = create_components(n_input_dims, n_output_dims, config)
-    rng = initial_rng(seed, seed_convention)
-    model = NetworkWithInputEncoding(encoding, network, rng, target)
+    composition, loss, optimizer = create_components(n_input_dims, n_output_dims, config)
+    model: Any = model_of(composition, initial_rng(seed, seed_convention), target)
     if deterministic is None:
         deterministic = asks_for_determinism(config)
     options = {"on_nonfinite": on_nonfinite, "comm": comm, "deterministic": deterministic}
@@ -93,25 +97,36 @@ def asks_for_determinism(config: Mapping[str, Any]) -> bool:
     return asked
 
 
+def model_of(composition: Composition, rng: Pcg32, target: AbstractTarget) -> AbstractModel:
+    """The model of these components: of several parts, of one network, or of an encoding."""
+    if composition.is_named:
+        return ComposedModel(composition, rng, target)
+    (part,) = composition.parts
+    if part.network is not None:
+        return NetworkWithInputEncoding(part.encoding, part.network, rng, target)
+    alignment = part.n_outputs if part.n_outputs > part.encoding.n_outputs else 0
+    return Encoding(part.encoding, rng, target, alignment)
+
+
 def create_components(
-    n_input_dims: int, n_output_dims: int, config: Mapping[str, Any]
-) -> tuple[AbstractEncoding, AbstractMLP, AbstractLoss, AbstractOptimizer]:
+    n_input_dims: int, n_output_dims: int | None, config: Mapping[str, Any]
+) -> tuple[Composition, AbstractLoss, AbstractOptimizer]:
     """Make what a config names; raises as create_from_config."""
     if not isinstance(config, Mapping):
         raise ConfigError(
             f"config: expected a JSON object, got {shown(config)}; numbanet.load_config reads files"
         )
-    parts = {section: config.get(section, {}) for section in SECTIONS}
     asks_for_determinism(config)  # raises if it is neither
+    sections = *SECTIONS, *PART_SECTIONS
     with UnknownOptions():
-        for section in config.keys() - {*SECTIONS, SCHEMA, "deterministic"}:
+        for section in config.keys() - {*sections, SCHEMA, "deterministic"}:
             note(
-                f"{joined('', section)}: a config has no such section; it has {', '.join(SECTIONS)}"
+                f"{joined('', section)}: a config has no such section; it has {', '.join(sections)}"
             )
-        loss, optimizer = create_loss(parts["loss"]), create_optimizer(parts["optimizer"])
-        encoding = create_encoding_component(n_input_dims, parts["encoding"])
-        network = create_network_component(encoding, n_output_dims, parts["network"])
-    return encoding, network, loss, optimizer
+        loss = create_loss(config.get("loss", {}))
+        optimizer = create_optimizer(config.get("optimizer", {}))
+        composition = composition_of(n_input_dims, n_output_dims, config)
+    return composition, loss, optimizer
 
 
 def load(
@@ -147,7 +162,7 @@ def load(
         saved.check_numbers(file.name, tensors, allow_nonfinite)
     rng = initial_rng(1337, "bindings")  # its parameters are replaced
     try:
-        network = NetworkWithInputEncoding(saved.encoding, saved.network, rng, target)
+        network: Any = model_of(saved.composition, rng, target)
     except ValueError as error:
         raise SnapshotError(f"{file.name}: cannot be used on {target.name} ({error})") from error
     deterministic = saved.deterministic if deterministic is None else deterministic

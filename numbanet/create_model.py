@@ -5,13 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from numbanet import registry
-from numbanet.encoding_model import Encoding, padded_encoding_width
-from numbanet.encodings.base import AbstractEncoding
+from numbanet.encoding_model import Encoding
 from numbanet.encodings.identity import Identity
 from numbanet.model_arguments import MOST_DIMS, check_dims, initial_rng
 from numbanet.network_with_input_encoding import Network, NetworkWithInputEncoding
-from numbanet.networks.base import ALIGNMENT, AbstractMLP
+from numbanet.part_components import create_encoding_component, create_network_component
 from numbanet.shown import shown
 from numbanet.targets import target_for
 from numbanet.unknown_options import UnknownOptions
@@ -82,27 +80,3 @@ def create_network_with_input_encoding(
         encoding = create_encoding_component(n_input_dims, encoding_config)
         network = create_network_component(encoding, n_output_dims, network_config)
     return NetworkWithInputEncoding(encoding, network, initial_rng(seed, seed_convention), target)
-
-
-def create_encoding_component(n_input_dims: int, config: Mapping[str, Any]) -> AbstractEncoding:
-    """The component of an encoding config, for inputs of n_input_dims."""
-    n_dims = check_dims("n_input_dims", n_input_dims)
-    return registry.create("encoding", config, default="OneBlob", n_dims=n_dims)
-
-
-def create_network_component(
-    encoding: AbstractEncoding, n_output_dims: int, config: Mapping[str, Any]
-) -> AbstractMLP:
-    """The component of a network config, for the padded features of an encoding."""
-    n_features = padded_encoding_width(encoding, ALIGNMENT)
-    if n_features == 0:
-        raise registry.ConfigError(
-            f"encoding: {type(encoding).__name__} has no features for a network"
-        )
-    return registry.create(
-        "network",
-        config,
-        default="MLP",
-        n_input_dims=n_features,
-        n_output_dims=check_dims("n_output_dims", n_output_dims),
-    )

@@ -71,6 +71,7 @@ class Engine(Protocol):
 
     model: EncodedNetwork
     precision: str
+    n_output_dims: int
     deterministic: bool  # whether gradients and losses are the same bits in every run; may be set
 
     def services(self) -> list[Service]:

@@ -5,20 +5,23 @@ from typing import Any
 import numpy as np
 
 from numbanet.caller import warn_caller
-from numbanet.encodings.base import AbstractEncoding
 from numbanet.target import AbstractTarget
 
 MOST = 0.45  # a half, but for chance: of inputs in [-1, 1], a half lies outside in one dimension
 
 
 class GridRange:
-    """Takes a sample of the first inputs that a grid is trained with, and looks at it later.
+    """Takes a sample of the first inputs that grids are trained with, and looks at it later.
 
     So a GPU is not waited for: its sample is looked at when a loss is read.
+
+    Args:
+        dims: the inputs that are read by grids.
+        target: where inputs are.
     """
 
-    def __init__(self, encoding: AbstractEncoding, target: AbstractTarget):
-        self._dims, self._target = sorted(set(encoding.grid_dims)), target
+    def __init__(self, dims: tuple[int, ...], target: AbstractTarget):
+        self._dims, self._target = list(dims), target
         self._is_open, self._sample = bool(self._dims), None
 
     def take(self, inputs: Any) -> None:

@@ -13,7 +13,6 @@ from numbanet.engine import Batch
 from numbanet.many_losses import Losses
 from numbanet.model_arguments import initial_rng
 from numbanet.network_with_input_encoding import NetworkWithInputEncoding
-from numbanet.optimizers.base import ParamLayout
 from numbanet.registry import ConfigError
 from numbanet.saved_training import SavedTraining
 from numbanet.shown import shown
@@ -46,16 +45,14 @@ class ManyModels:
         deterministic: bool = False,
     ):  # fmt: skip
         self._target, self.deterministic = target, deterministic
-        self._encoding, self._network, self._loss, _ = components[0]
+        composition, self._loss, _ = components[0]
+        (part,) = composition.parts
+        self._encoding, self._network = part.encoding, part.network
         self._loss.row(self._network.n_output_dims, False)
         self._optimizers = [optimizer for *_, optimizer in components]
-        layout = ParamLayout(self._network.n_params + self._encoding.n_params, self._network.shapes)
-        params = [
-            np.concatenate([each.initial_params(rng) for each in (self._network, self._encoding)])
-            for rng in rngs
-        ]
-        padded = EncodedNetwork(self._encoding.padded(self._network.n_input_dims), self._network)
-        given = padded, np.stack(params).astype(np.float32), self._optimizers, layout
+        params = np.stack([composition.initial_params(rng) for rng in rngs])
+        padded = EncodedNetwork(part.padded, part.network)
+        given = padded, params, self._optimizers, composition.layout
         self._many = self._target.many(*given, deterministic)
 
     def __len__(self) -> int:
@@ -87,7 +84,7 @@ class ManyModels:
             self._encoding, self._network, initial_rng(0, "bindings"), self._target
         )
         counts = int(self.n_steps[k]), int(self.n_skipped_steps[k])
-        saved = SavedTraining(self._encoding, self._network, self._loss, optimizer, *counts, {})
+        saved = SavedTraining(network.composition, self._loss, optimizer, *counts, {})
         trainer = Trainer(network, optimizer, self._loss, deterministic=self.deterministic)
         trainer.restore(saved, self._many.tensors(k))
         return TrainableModel(network, trainer)
@@ -207,6 +204,9 @@ def create_many(
         given = [int(given) + k for k in range(count)]
     rngs = [initial_rng(seed, seed_convention) for seed in given]
     components = [create_components(n_input_dims, n_output_dims, each) for each in configs]
+    for composition, *_ in components:
+        if composition.is_named or composition.parts[0].network is None:
+            raise ConfigError("config: create_many makes models of one encoding and one network")
     if len(components) == 1:
         components *= count
     keys = [(*others, optimizer.kernel_key()) for *others, optimizer in components]

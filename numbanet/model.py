@@ -13,11 +13,13 @@ import numpy as np
 
 from numbanet.activations import Activation
 from numbanet.array_types import Array, ArrayLike
+from numbanet.composition import Composition
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.engine import Gradients
 from numbanet.model_arguments import check_bool, check_gradient_mode
 from numbanet.parameter_owner import ParameterOwner
 from numbanet.random import Pcg32
+from numbanet.shown import shown
 from numbanet.summary import summary_of
 from numbanet.target import AbstractTarget
 from numbanet.targets import target_for
@@ -39,6 +41,7 @@ class AbstractModel(ParameterOwner):
 
     __slots__ = {  # with what help() says of each
         "activations": "The activation of each layer; none for an encoding.",
+        "composition": "The components that it is made of.",
         "encoding": "The encoding component.",
         "engine": "What evaluates and differentiates the model on its target.",
         "n_input_dims": "Inputs of a sample.",
@@ -46,16 +49,19 @@ class AbstractModel(ParameterOwner):
         "padded_output_dims": "Outputs of the kernels, whose last ones are dropped.",
     }
 
-    n_input_dims: int
-    n_output_dims: int
     padded_output_dims: int
     encoding: AbstractEncoding
-    activations: tuple[Activation, ...]
     engine: Any
 
-    def __init__(self, params: np.ndarray, n_matrix_params: int, target: AbstractTarget):
-        super().__init__(params, n_matrix_params, target)
-        self.activations = ()
+    def __init__(self, composition: Composition, rng: Pcg32, target: AbstractTarget):
+        super().__init__(composition.initial_params(rng), composition.boundary, target)
+        self.composition = composition
+        self.n_input_dims = composition.n_input_dims
+        self.n_output_dims = composition.n_output_dims
+        networks = (part.network for part in composition.parts if part.network is not None)
+        self.activations: tuple[Activation, ...] = tuple(
+            activation for network in networks for activation in network.layer_activations
+        )
 
     def __reduce__(self):
         """Pickled are the components, the device's name and the parameters; no gradients."""
@@ -79,6 +85,21 @@ class AbstractModel(ParameterOwner):
     @deterministic.setter
     def deterministic(self, value: bool) -> None:
         self.engine.deterministic = check_bool("deterministic", value)
+
+    @property
+    def training_engine(self) -> Any:
+        """What trainers call: passes from the inputs to the loss, and back."""
+        return self.engine
+
+    def named_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each part of the parameters, in their order."""
+        return {name: place.shape for name, place in self.composition.places.items()}
+
+    def _named(self, flat: Any) -> dict[str, Any]:
+        return {
+            name: flat[place.start : place.stop].reshape(*place.shape)
+            for name, place in self.composition.places.items()
+        }
 
     def __call__(
         self, inputs: ArrayLike, params: ArrayLike | None = None, out: Array | None = None
@@ -203,6 +224,19 @@ class AbstractModel(ParameterOwner):
         dl_ddl_dx = self.target.matrix(dl_ddl_dx, "dl_ddl_dx", self.n_input_dims, n)
         gradients = self._gradients_for(gradient_mode)
         return self.engine.double_backward(inputs, context.params, dl_dy, dl_ddl_dx, gradients)
+
+    def input_gradient(self, dim: int, inputs: ArrayLike, params: ArrayLike | None = None) -> Array:
+        """The derivative of output `dim` with respect to the inputs, float32 [n, n_input_dims].
+
+        Raises:
+            ValueError: there is no such output.
+        """
+        if not (isinstance(dim, (int, np.integer)) and 0 <= dim < self.n_output_dims):
+            raise ValueError(f"dim: {shown(dim)} is no output; use 0 to {self.n_output_dims - 1}")
+        context = Context(self._inputs(inputs), self._chosen_params(params))
+        one_hot = np.zeros((context.inputs.shape[0], self.n_output_dims), np.float32)
+        one_hot[:, dim] = 1
+        return self.backward(context, one_hot, gradient_mode="ignore")
 
     def _inputs(self, inputs: Any) -> Any:
         return self.target.matrix(inputs, "inputs", self.n_input_dims)

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import numpy as np
-
 from numbanet.array_types import Array, ArrayLike
+from numbanet.composition import Composition
 from numbanet.derivatives import Derivatives, derivatives_of, jet_for
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
@@ -12,7 +11,6 @@ from numbanet.engine import Batch, Gradients
 from numbanet.model import AbstractModel, Context
 from numbanet.networks.base import AbstractMLP
 from numbanet.random import Pcg32
-from numbanet.shown import shown
 from numbanet.target import AbstractTarget
 
 
@@ -31,25 +29,16 @@ class NetworkWithInputEncoding(AbstractModel):
     def __init__(
         self, encoding: AbstractEncoding, network: AbstractMLP, rng: Pcg32, target: AbstractTarget
     ):
-        params = [network.initial_params(rng), encoding.initial_params(rng)]
-        super().__init__(np.concatenate(params).astype(np.float32), network.n_params, target)
+        super().__init__(Composition.of(encoding, network), rng, target)
         self.encoding = encoding
         self.network = network
-        self.n_input_dims = encoding.n_dims
-        self.n_output_dims = network.n_output_dims
         self.padded_output_dims = network.padded_output_dims
-        self.activations = network.layer_activations
         padded = encoding.padded(network.n_input_dims)
         self.engine = target.network_engine(EncodedNetwork(padded, network))
         self._derivative_engine = None
 
     def _components(self):
         return {"encoding": self.encoding, "network": self.network}
-
-    def named_shapes(self) -> dict[str, tuple[int, ...]]:
-        matrices = {f"network.{k}": shape for k, shape in enumerate(self.network.shapes)}
-        parts = self.encoding.param_shapes.items()
-        return {**matrices, **{f"encoding.{name}": shape for name, shape in parts}}
 
     def _evaluate(self, inputs: Any, params: Any, outputs: Any) -> Any:
         return self.engine.inference(inputs, params, outputs)
@@ -135,19 +124,6 @@ class NetworkWithInputEncoding(AbstractModel):
     ) -> None:
         batch = Batch(context.inputs, external_dl_dy=dl_dy)
         self.engine.forward_backward(batch, context.params, None, gradients, dl_dx)
-
-    def input_gradient(self, dim: int, inputs: ArrayLike, params: ArrayLike | None = None) -> Array:
-        """The derivative of output `dim` with respect to the inputs, float32 [n, n_input_dims].
-
-        Raises:
-            ValueError: there is no such output.
-        """
-        if not (isinstance(dim, (int, np.integer)) and 0 <= dim < self.n_output_dims):
-            raise ValueError(f"dim: {shown(dim)} is no output; use 0 to {self.n_output_dims - 1}")
-        context = Context(self._inputs(inputs), self._chosen_params(params))
-        one_hot = np.zeros((context.inputs.shape[0], self.n_output_dims), np.float32)
-        one_hot[:, dim] = 1
-        return self.backward(context, one_hot, gradient_mode="ignore")
 
 
 class Network(NetworkWithInputEncoding):

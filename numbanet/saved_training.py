@@ -15,24 +15,27 @@ from typing import Any
 import numpy as np
 
 from numbanet import registry
-from numbanet.create_model import create_encoding_component, create_network_component
-from numbanet.encodings.base import AbstractEncoding
+from numbanet.composition import Composition
+from numbanet.composition_config import composition_config, create_composition
 from numbanet.losses.base import AbstractLoss
-from numbanet.networks.base import AbstractMLP
+from numbanet.model_arguments import check_dims
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.optimizers.limits import MOST_WEIGHT
+from numbanet.part_components import create_encoding_component, create_network_component
+from numbanet.registry import ConfigError
+from numbanet.shown import shown
 from numbanet.snapshot import OpenSnapshot, SnapshotError, check_finite, open_snapshot
 from numbanet.unknown_options import UnknownOptions
 
 SECTIONS = ("loss", "optimizer", "encoding", "network")
+KINDS = SECTIONS, ("loss", "optimizer", "parts", "outputs")
 
 
 @dataclass(frozen=True)
 class SavedTraining:
     """The components, counters and metadata of a snapshot."""
 
-    encoding: AbstractEncoding
-    network: AbstractMLP
+    composition: Composition
     loss: AbstractLoss
     optimizer: AbstractOptimizer
     n_steps: int
@@ -42,7 +45,7 @@ class SavedTraining:
 
     @cached_property
     def layout(self) -> ParamLayout:
-        return ParamLayout(self.network.n_params + self.encoding.n_params, self.network.shapes)
+        return self.composition.layout
 
     @cached_property
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -99,11 +102,50 @@ def check_limits(
             )
 
 
-def config_of(encoding, network, loss, optimizer, deterministic=False) -> dict[str, Any]:
+def config_of(
+    composition: Composition, loss: AbstractLoss, optimizer: AbstractOptimizer, deterministic=False
+) -> dict[str, Any]:
     """The JSON config of all components, with every option written out."""
-    parts = (loss, optimizer, encoding, network)
-    sections = dict(zip(SECTIONS, map(registry.to_config, parts), strict=True))
+    sections = {"loss": registry.to_config(loss), "optimizer": registry.to_config(optimizer)}
+    if composition.is_named:
+        sections |= composition_config(composition)
+    else:
+        (part,) = composition.parts
+        sections["encoding"] = registry.to_config(part.encoding)
+        sections["network"] = part.network and registry.to_config(part.network)
     return {**sections, "deterministic": True} if deterministic else sections
+
+
+def composition_of(
+    n_input_dims: int, n_output_dims: int | None, config: Mapping[str, Any]
+) -> Composition:
+    """The composition that a config describes: of its parts, or of an encoding and a network.
+
+    Args:
+        n_output_dims: None where the config says how many there are.
+
+    Raises:
+        ConfigError, ValueError: it cannot be used.
+    """
+    if config.get("parts") is not None:
+        for section in ("encoding", "network"):
+            if config.get(section) is not None:
+                raise ConfigError(f"{section}: a config with parts has it in these alone")
+        return create_composition(n_input_dims, n_output_dims, config)
+    encoding = create_encoding_component(n_input_dims, config.get("encoding", {}))
+    if "network" in config and config["network"] is None:
+        n, alignment = encoding.n_outputs, encoding.required_output_alignment
+        width = n if n_output_dims is None else check_dims("n_output_dims", n_output_dims)
+        if width == 0 or width < n or (width > n and width % alignment):
+            raise ConfigError(
+                f"network: null leaves the encoding, which has {n} features; n_output_dims is "
+                f"{shown(n_output_dims)}, to which they cannot be padded"
+            )
+        return Composition.of(encoding, None, width)
+    if n_output_dims is None:
+        raise ConfigError("n_output_dims: None is allowed only for parts and encodings alone")
+    network = create_network_component(encoding, n_output_dims, config.get("network", {}))
+    return Composition.of(encoding, network)
 
 
 @contextmanager
@@ -131,8 +173,8 @@ def _described(header: Mapping[str, Any]) -> SavedTraining:
         if key not in header:
             raise SnapshotError(f"its header lacks {key}")
     config, counts = header["config"], (header["n_steps"], header["n_skipped_steps"])
-    if not (isinstance(config, Mapping) and config.keys() >= set(SECTIONS)):
-        raise SnapshotError(f"config: expected an object with {', '.join(SECTIONS)}")
+    if not (isinstance(config, Mapping) and any(config.keys() >= set(each) for each in KINDS)):
+        raise SnapshotError(f"config: expected an object with {', '.join(SECTIONS)}, or with parts")
     if not all(type(count) is int and 0 <= count <= MOST_STEPS for count in counts):
         raise SnapshotError(f"n_steps, n_skipped_steps: expected integers from 0 to {MOST_STEPS}")
     deterministic = config.get("deterministic", False)
@@ -140,11 +182,8 @@ def _described(header: Mapping[str, Any]) -> SavedTraining:
         raise SnapshotError("deterministic: expected true or false")
     if not isinstance(header.get("metadata"), dict):
         raise SnapshotError("metadata: expected an object")
-    encoding = create_encoding_component(header["n_input_dims"], config["encoding"])
-    network = create_network_component(encoding, header["n_output_dims"], config["network"])
+    composition = composition_of(header["n_input_dims"], header["n_output_dims"], config)
     loss = registry.create("loss", config["loss"], default="RelativeL2")
-    loss.row(network.n_output_dims, False)  # raises if it cannot take so many outputs
+    loss.row(composition.n_output_dims, False)  # raises if it cannot take so many outputs
     optimizer = registry.create("optimizer", config["optimizer"], default="Adam")
-    return SavedTraining(
-        encoding, network, loss, optimizer, *counts, header["metadata"], deterministic
-    )
+    return SavedTraining(composition, loss, optimizer, *counts, header["metadata"], deterministic)

@@ -119,9 +119,15 @@ def summary_of(network: Any, trainer: Any = None) -> Summary:
         Part(name, shape, math.prod(shape), math.prod(shape) * each)
         for name, shape in network.named_shapes().items()
     )
-    components = {"encoding": network.encoding}
-    if hasattr(network, "network"):
-        components["network"] = network.network
+    components = {}
+    for part in network.composition.parts:
+        before = f"{part.name}." if part.name else ""
+        if part.shares is not None:
+            components[f"{before}shares"] = network.composition.parts[part.shares].name
+            continue
+        components[f"{before}encoding"] = part.encoding
+        if part.network is not None:
+            components[f"{before}network"] = part.network
     if trainer is not None:
         components |= {"loss": trainer.loss, "optimizer": trainer.optimizer}
     widths = f"{network.n_input_dims} inputs, {network.n_output_dims} outputs"

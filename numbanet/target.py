@@ -7,6 +7,7 @@ DeviceArrays on a GPU.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -215,6 +216,16 @@ class AbstractTarget(ABC):
         """Overwrite an array of the target."""
 
     @abstractmethod
+    def copy_columns(
+        self, source: Any, first: int, to: Any, at: int, n: int, adds: bool = False
+    ) -> None:
+        """Copy n columns of a matrix, from `first` on, to those of another one from `at` on.
+
+        Args:
+            adds: to what is there.
+        """
+
+    @abstractmethod
     def uniform(self, state: int, n: int, n_draws: int, n_threads: int) -> Any:
         """A new array of n numbers in [0, 1), which pcg32 draws from a state on; see Pcg32.
 
@@ -227,6 +238,16 @@ class AbstractTarget(ABC):
     @abstractmethod
     def write_mean(self, loss: LossSums, value: Any) -> None:
         """Write the mean loss to an array [] that is there already."""
+
+    @abstractmethod
+    def row_loss(
+        self, loss: AbstractLoss | None, batch: Batch, outputs: Any, dl_dy: Any
+    ) -> LossSums:
+        """The loss of outputs [n, n_outputs]; writes their gradient to dl_dy. Without one, 0."""
+
+    @abstractmethod
+    def lock(self) -> AbstractContextManager:
+        """What one thread at a time holds that works with memory that is kept."""
 
     @abstractmethod
     def parameters(self, values: np.ndarray, n_matrix_params: int) -> AbstractParameters:

@@ -70,9 +70,7 @@ class TcnnSnapshot:
                 f"{self.name}: has {self.params.size} parameters, and the model {model.n_params}"
             )
         state, optimizer, n_steps = self._optimizer_state(trainer.optimizer)
-        saved = SavedTraining(
-            model.encoding, model.network, trainer.loss, optimizer, n_steps, 0, metadata={}
-        )
+        saved = SavedTraining(model.composition, trainer.loss, optimizer, n_steps, 0, metadata={})
         tensors = {name: np.zeros(shape, "f4") for name, shape in saved.tensor_shapes.items()}
         tensors |= {"params": self.params, "optimizer.state": state}
         saved.check_numbers(self.name, tensors, allow_nonfinite)

@@ -13,10 +13,10 @@ from numbanet.grid_range import GridRange
 from numbanet.learning_rates import LearningRates
 from numbanet.loss_value import SKIPPED, Loss
 from numbanet.losses.base import AbstractLoss
+from numbanet.model import AbstractModel
 from numbanet.model_arguments import check_bool, check_gradient_mode
-from numbanet.network_with_input_encoding import NetworkWithInputEncoding
 from numbanet.optimizer_step import OptimizerStep
-from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.optimizers.base import AbstractOptimizer
 from numbanet.replicas import Replicas, check_equal
 from numbanet.saved_training import SavedTraining, config_of, tensor_shapes
 from numbanet.shown import shown
@@ -30,7 +30,8 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
     """Trains a model.
 
     Args:
-        model: the network to train; the trainer works on its parameters in place.
+        model: a network, an encoding by itself or a composed model; the trainer works on its
+            parameters in place.
         optimizer, loss: the components.
         on_nonfinite: what a step of the optimizer does if its inputs, loss or gradients are
             infinite or NaN: "skip" leaves the parameters as they are, zeroes the gradients, counts
@@ -45,7 +46,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
     """
 
     __slots__ = {  # with what help() says of each
-        "network": "The network that is trained.",
+        "network": "The model that is trained.",
         **dict.fromkeys(("optimizer", "loss"), "The component, with the options that hold now."),
         **dict.fromkeys(("on_nonfinite", "deterministic", "comm"), "What the trainer was given."),
         "layout": "How the parameters are divided into matrices and others.",
@@ -54,7 +55,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
 
     def __init__(
         self,
-        model: NetworkWithInputEncoding,
+        model: AbstractModel,
         optimizer: AbstractOptimizer,
         loss: AbstractLoss,
         *,
@@ -71,10 +72,10 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
         model.deterministic |= deterministic
         self.comm = ALONE if comm is None else comm
         self._replicas = Replicas(self.comm)
-        self.layout = ParamLayout(model.n_params, model.network.shapes)
-        self._grid_range = GridRange(model.encoding, model.target)
+        self.layout = model.composition.layout
+        self._grid_range = GridRange(model.composition.grid_dims, model.target)
         self._own_training = model.target.training(
-            model.engine, model.parameters, optimizer, self.layout, self.comm
+            model.training_engine, model.parameters, optimizer, self.layout, self.comm
         )
 
     def __repr__(self) -> str:
@@ -88,7 +89,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
         if self.comm.size > 1:
             raise TypeError(f"trainer: one of {self.comm.size} ranks cannot be pickled; save it")
         saved = SavedTraining(
-            self.network.encoding, self.network.network, self.loss, self.optimizer,
+            self.network.composition, self.loss, self.optimizer,
             self.n_steps, self.n_skipped_steps, {}, self.deterministic,
         )  # fmt: skip
         return restored, (type(self), self.network, saved, self.tensors(), self.on_nonfinite)
@@ -119,11 +120,11 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
         self._training.n_skipped_steps = check_count("n_skipped_steps", value)
 
     def inference(self, inputs: ArrayLike, out: Array | None = None) -> Array:
-        """The network at the parameters for inference, by tiny-cuda-nn's name for it.
+        """The model at the parameters for inference, by tiny-cuda-nn's name for it.
 
         Args:
             inputs: [n, n_input_dims], any batch size.
-            out: see NetworkWithInputEncoding's call.
+            out: see the model's call.
 
         Returns:
             The outputs, float32 [n, n_output_dims].
@@ -258,8 +259,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
 
     def config(self) -> dict[str, Any]:
         """The JSON config of everything, with every option written out."""
-        parts = self.network.encoding, self.network.network, self.loss, self.optimizer
-        return config_of(*parts, self.deterministic)
+        return config_of(self.network.composition, self.loss, self.optimizer, self.deterministic)
 
     def check_replicas(self) -> None:
         """Compare digests of what all ranks have: parameters, and state that they do not share.

@@ -44,15 +44,16 @@ def load_training(
 
 def check_same(name: str, saved: SavedTraining, trainer: Any) -> None:
     """Raise SnapshotError unless a snapshot is of a trainer's model, and of such an optimizer."""
-    theirs = config_of(saved.encoding, saved.network, saved.loss, saved.optimizer)
+    theirs = config_of(saved.composition, saved.loss, saved.optimizer)
     network, mine = trainer.network, trainer.config()
     pairs = {
-        "n_input_dims": (saved.encoding.n_dims, network.n_input_dims),
-        "n_output_dims": (saved.network.n_output_dims, network.n_output_dims),
-        "the encoding": (theirs["encoding"], mine["encoding"]),
-        "the network": (theirs["network"], mine["network"]),
-        "the optimizer": (saved.optimizer.structure, trainer.optimizer.structure),
+        "n_input_dims": (saved.composition.n_input_dims, network.n_input_dims),
+        "n_output_dims": (saved.composition.n_output_dims, network.n_output_dims),
     }
+    for section in ("encoding", "network", "parts", "outputs"):
+        if section in theirs or section in mine:
+            pairs[f"the {section}"] = theirs.get(section), mine.get(section)
+    pairs["the optimizer"] = saved.optimizer.structure, trainer.optimizer.structure
     for what, (found, expected) in pairs.items():
         if found != expected:
             raise SnapshotError(

@@ -15,7 +15,7 @@ import pytest
 
 import numbanet
 from numbanet import registry
-from numbanet.create_model import create_encoding_component, create_network_component
+from numbanet.part_components import create_encoding_component, create_network_component
 from numbanet.registry import ConfigError
 from numbanet.unknown_options import UnknownOptionWarning
 

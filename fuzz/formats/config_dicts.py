@@ -6,7 +6,7 @@ from fuzz.campaign import Format
 from fuzz.mutations import choice, mutated
 from numbanet import registry
 from numbanet.create import create_from_config
-from numbanet.create_model import create_encoding_component, create_network_component
+from numbanet.part_components import create_encoding_component, create_network_component
 from numbanet.registry import ConfigError
 from numbanet.unknown_options import UnknownOptions, UnknownOptionWarning
 

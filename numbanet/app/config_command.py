@@ -23,9 +23,9 @@ def complete(config: Mapping[str, Any], dims: tuple[int, int]) -> tuple[dict[str
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UnknownOptionWarning)
         try:
-            encoding, network, loss, optimizer = create_components(*dims, config)
-            loss.row(network.n_output_dims, False)  # raises if it cannot take so many outputs
+            composition, loss, optimizer = create_components(*dims, config)
+            loss.row(composition.n_output_dims, False)  # raises if it cannot take so many outputs
         except ValueError as error:
             raise UsageError(str(error)) from error
     unread = [line for warning in caught for line in str(warning.message).splitlines()]
-    return config_of(encoding, network, loss, optimizer, asks_for_determinism(config)), unread
+    return config_of(composition, loss, optimizer, asks_for_determinism(config)), unread

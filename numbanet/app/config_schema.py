@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from numbanet import registry
+from numbanet.composition_config import COLUMNS, INPUT_NAME
 from numbanet.create import SCHEMA
 from numbanet.saved_training import SECTIONS
 
@@ -47,8 +48,39 @@ def config_schema() -> dict[str, Any]:
                 "description": "the same bits in every run, on a GPU too",
             },
             **{section: {"$ref": f"#/definitions/{section}"} for section in SECTIONS},
+            "network": or_null("network"),
+            "parts": {
+                "type": "object",
+                "description": "by name, in the order of evaluation, instead of encoding, network",
+                "additionalProperties": part_schema(),
+            },
+            "outputs": columns_schema(),
         },
         "definitions": {section: of_kind(section) for section in SECTIONS},
+    }
+
+
+def or_null(section: str) -> dict[str, Any]:
+    return {"anyOf": [{"$ref": f"#/definitions/{section}"}, {"type": "null"}]}
+
+
+def columns_schema() -> dict[str, Any]:
+    """Columns of the inputs or of parts, or a list of such texts."""
+    text = {"type": "string", "pattern": f"^{COLUMNS.pattern}$"}
+    return {"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]}
+
+
+def part_schema() -> dict[str, Any]:
+    """A part of a model."""
+    return {
+        "type": "object",
+        "properties": {
+            "inputs": {**columns_schema(), "default": INPUT_NAME},
+            "encoding": or_null("encoding"),
+            "network": or_null("network"),
+            "n_output_dims": {"type": ["integer", "null"], "minimum": 1},
+            "shares": {"type": ["string", "null"]},
+        },
     }
 
 

@@ -26,6 +26,7 @@ class CpuEngine(AlwaysDeterministic):
     def __init__(self, model: EncodedNetwork):
         self.model = model
         self._encoding = EncodingEngine(model.encoding)
+        self.n_output_dims = model.network.n_output_dims
         self._key, self._numbers = model.kernel_key(), np.array(model.encoding.numbers, np.int64)
 
     def services(self) -> list[Service]:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from numbanet.communicator import Communicator
-from numbanet.cpu.engine import CpuEngine
-from numbanet.engine import Batch, Gradients, LossSums
+from numbanet.engine import Batch, Engine, Gradients, LossSums
 from numbanet.losses.base import AbstractLoss
 
 OF_SAMPLES = "inputs", "targets", "pdf", "external_dl_dy", "features"
@@ -21,7 +20,7 @@ OF_SAMPLES = "inputs", "targets", "pdf", "external_dl_dy", "features"
 class PieceByPiece:
     """An engine's pass forward and backward, whose gradients are those of all ranks."""
 
-    engine: CpuEngine
+    engine: Engine
     comm: Communicator
 
     def forward_backward(
@@ -48,7 +47,7 @@ class PieceByPiece:
         if gradients is not None:
             total = self.comm.reduce(of_batch)
             gradients.flat[...] = total if overwrite else gradients.flat + total
-        n_elements = batch.n_elements(self.engine.model.network.n_output_dims)
+        n_elements = batch.n_elements(self.engine.n_output_dims)
         return LossSums(np.array([value]), 1, n_elements)
 
 

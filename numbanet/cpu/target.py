@@ -1,6 +1,7 @@
 """The CPU as a target: NumPy arrays, and engines that run Numba's kernels on all cores."""
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numbanet.cpu.derivative_engine import DerivativeEngine
 from numbanet.cpu.encoding_engine import EncodingEngine
 from numbanet.cpu.engine import OPTIMIZER_CHUNK, CpuEngine, all_below, optimize
 from numbanet.cpu.pieces import PieceByPiece
+from numbanet.cpu.row_loss import row_loss
 from numbanet.division import divide
 from numbanet.engine import Batch, Gradients
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
@@ -190,11 +192,23 @@ class CpuTarget(AbstractTarget):
     def copy_from_host(self, array, values):
         array[...] = values
 
+    def copy_columns(self, source, first, to, at, n, adds=False):
+        if adds:
+            to[:, at : at + n] += source[:, first : first + n]
+        else:
+            to[:, at : at + n] = source[:, first : first + n]
+
     def uniform(self, state, n, n_draws, n_threads):
         return host_uniform(state, n, n_draws, n_threads)
 
     def write_mean(self, loss, value):
         value[...] = loss.sums[: loss.n].sum() / loss.n_elements
+
+    def row_loss(self, loss, batch, outputs, dl_dy):
+        return row_loss(loss, batch, outputs, dl_dy)
+
+    def lock(self):
+        return threading.RLock()
 
     def parameters(self, values, n_matrix_params):
         return CpuParameters(values.astype(np.float32))

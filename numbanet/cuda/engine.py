@@ -47,6 +47,7 @@ class CudaEngine:
         self._device = device
         self._asked, self._required = fused, bool(fused)
         self.model, self.precision = model, precision
+        self.n_output_dims = model.network.n_output_dims
         self.workspace = Workspace(device, model, precision)
         self.chain = Chain(self.workspace)
         fuses = can and fused is not False

@@ -9,6 +9,7 @@ from numbanet.architecture import HOPPER, reaches
 from numbanet.communicator import ALONE
 from numbanet.cuda.chain.derivative_engine import DerivativeEngine
 from numbanet.cuda.chain.encoding_engine import EncodingEngine
+from numbanet.cuda.chain.rows_of_samples import RowsOfSamples
 from numbanet.cuda.engine import CudaEngine
 from numbanet.cuda.in_kernels.device_functions import device_functions
 from numbanet.cuda.launch.kernel import Kernel
@@ -111,6 +112,19 @@ class CudaTarget(AbstractTarget):
 
     def write_mean(self, loss, value):
         self._mean_kernel(1, loss.sums.address, loss.n, 1.0 / loss.n_elements, value.address)
+
+    @cached_property
+    def _rows_of_samples(self) -> RowsOfSamples:
+        return RowsOfSamples(self.device)
+
+    def copy_columns(self, source, first, to, at, n, adds=False):
+        self._rows_of_samples.copy_columns(source, first, to, at, n, adds)
+
+    def row_loss(self, loss, batch, outputs, dl_dy):
+        return self._rows_of_samples.loss(loss, batch, outputs, dl_dy)
+
+    def lock(self):
+        return self.device.lock
 
     def parameters(self, values, n_matrix_params):
         return CudaParameters(self.device, values, n_matrix_params, self.precision)

@@ -100,19 +100,18 @@ class Adam(AbstractOptimizer):
         yield from limits_of_moments(m, v, max(self.epsilon, TINY))
 
     def moves(self, layout: ParamLayout):
-        matrix_end = np.uintp(layout.first + layout.n_matrix_params)
+        in_matrix = layout.is_matrix
         matrix_moves, other_moves = self.optimize_matrix_params, self.optimize_non_matrix_params
         keeps_zeros = not self.skip_zero_grad_non_matrix_params
 
         @device
         def adam_moves(i, g):
-            is_matrix = np.uintp(i) < matrix_end
-            return select(is_matrix, matrix_moves, other_moves & (keeps_zeros | (g != ZERO)))
+            return select(in_matrix(i), matrix_moves, other_moves & (keeps_zeros | (g != ZERO)))
 
         return adam_moves
 
     def step(self, layout: ParamLayout):
-        matrix_end, adam_moves = np.uintp(layout.first + layout.n_matrix_params), self.moves(layout)
+        in_matrix, adam_moves = layout.is_matrix, self.moves(layout)
         factor = np.float32(self.non_matrix_learning_rate_factor)
         matrix_l2, other_l2 = np.float32(self.l2_reg), np.float32(self.non_matrix_l2_reg)
         beta1, beta2 = np.float32(self.beta1), np.float32(self.beta2)
@@ -131,7 +130,7 @@ class Adam(AbstractOptimizer):
         def adam(i, w, g, state, scalars, matrices):  # state [3, n_params]
             i = np.uintp(i)  # an unsigned index is not tested for counting from the end
             m_before, v_before, k_before = state[0, i], state[1, i], state[2, i]
-            is_matrix = i < matrix_end
+            is_matrix = in_matrix(i)
             moves = adam_moves(i, g)
 
             g += select(is_matrix, matrix_l2, other_l2) * w

@@ -4,81 +4,15 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from numbanet.device import ONE, device, exp_minus_one
+from numbanet.optimizers.layout import ParamLayout
 from numbanet.optimizers.limits import Limit
-from numbanet.registry import ConfigError
 
 MOST_STEPS = 2**31 - 2  # the number of the next one is an int32
-
-
-@dataclass(frozen=True)
-class ParamLayout:
-    """How a flat parameter vector is divided: the network's matrices first, then the rest.
-
-    It may be a part of a longer vector. Indices of parameters and matrices are that vector's.
-    """
-
-    n_params: int
-    shapes: tuple[tuple[int, int], ...] = ()
-    first: int = 0  # parameter
-    first_matrix: int = 0
-
-    @property
-    def n_matrix_params(self) -> int:
-        return sum(rows * columns for rows, columns in self.shapes)
-
-    @cached_property
-    def matrix_ranges(self) -> tuple[tuple[int, int], ...]:
-        """First parameter and last + 1 of each matrix; the rest counts as one more."""
-        ends = [self.first]
-        for rows, columns in self.shapes:
-            ends.append(ends[-1] + rows * columns)
-        if ends[-1] < self.first + self.n_params:
-            ends.append(self.first + self.n_params)
-        return tuple(pairwise(ends))
-
-    @cached_property
-    def matrix_of(self):
-        """Device function (i): the index of the matrix that parameter i belongs to."""
-        ends = tuple(np.uintp(last) for _, last in self.matrix_ranges[:-1]) or (np.uintp(0),)
-        n_before_the_last = len(self.matrix_ranges) - 1
-        first_matrix = np.uintp(self.first_matrix)
-
-        @device
-        def matrix_of(i):
-            m = first_matrix
-            for k in range(n_before_the_last):
-                m += np.uintp(np.uintp(i) >= ends[k])
-            return m
-
-        return matrix_of
-
-    def part(self, first: int, n_params: int, first_matrix: int) -> "ParamLayout":
-        """The layout of parameters [first, first + n_params), whose first matrix has that index.
-
-        Raises:
-            ConfigError: it would hold a part of a matrix.
-        """
-        ranges = self.matrix_ranges[: len(self.shapes)]
-        for start, end in ranges:
-            if start < first < end or start < first + n_params < end:
-                raise ConfigError(
-                    f"optimizer: parameters {first} to {first + n_params} cannot have an optimizer "
-                    f"of their own, because {start} to {end} are one matrix"
-                )
-        shapes = tuple(
-            shape
-            for shape, (start, _) in zip(self.shapes, ranges, strict=True)
-            if first <= start < first + n_params
-        )
-        return ParamLayout(n_params, shapes, first, first_matrix)
 
 
 HUGE = 2.0**63  # the square of a float32 below is finite, and leaves room for decay

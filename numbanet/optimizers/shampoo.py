@@ -176,13 +176,13 @@ class Shampoo(AbstractOptimizer):
         operations.norm_squared(s, norm)
 
     def step(self, layout: ParamLayout):
-        matrix_of, matrix_end = layout.matrix_of, np.uintp(layout.first + layout.n_matrix_params)
+        matrix_of, in_matrix = layout.matrix_of, layout.is_matrix
         relative, absolute = np.float32(self.relative_decay), np.float32(self.absolute_decay)
         normalizes = self.frobenius_normalization
 
         @device
         def shampoo(i, w, g, state, scalars, matrices):
-            is_matrix, ratio = np.uintp(i) < matrix_end, ONE
+            is_matrix, ratio = in_matrix(i), ONE
             if normalizes:
                 m = matrix_of(i)
                 ratio = math.sqrt(matrices[NORM_M, m] / max(matrices[NORM_S, m], TINY))

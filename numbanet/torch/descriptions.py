@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from numbanet import registry
-from numbanet.create_model import create_encoding_component, create_network_component
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.identity import Identity
 from numbanet.model_arguments import initial_rng
 from numbanet.networks.base import AbstractMLP
+from numbanet.part_components import create_encoding_component, create_network_component
 from numbanet.unknown_options import UnknownOptions
 
 ABSENT = object()  # for what a model has not; a mistaken None is not to pass for it

@@ -194,6 +194,11 @@ class EncodingEngine:
     def _fill_columns(self) -> Kernel:
         return Kernel(self._device, fill_columns_kernel)
 
+    @property
+    def generation(self) -> int:
+        """Changes when memory has moved that queued work knows."""
+        return self.rooms.generation
+
     def release(self) -> None:
         """Give the memory between the kernels back; it is made anew when it is needed."""
         self.rooms.release()

@@ -1,0 +1,200 @@
+"""What a model is made of: parts, each an encoding with or without a network, and who reads whom.
+
+A part reads columns of the model's inputs and of the outputs of parts before it. All parameters
+are one vector: of one part after the other the matrices, then the tables. A model of one encoding
+and one network is a composition of one part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+
+from numbanet.encodings.base import AbstractEncoding
+from numbanet.networks.base import AbstractMLP, next_multiple
+from numbanet.optimizers.base import ParamLayout
+
+INPUT = -1  # the number of the model's inputs among the parts
+ALIGNMENT = 8  # parameters: where tables of a part may begin, so that 16 bytes are read at a time
+
+
+class Columns(NamedTuple):
+    """Some columns of the model's inputs, or of the outputs of a part."""
+
+    source: int  # number of the part, or INPUT
+    first: int
+    stop: int
+
+    @property
+    def n(self) -> int:
+        return self.stop - self.first
+
+
+class Place(NamedTuple):
+    """Where parameters of a name begin in the vector of all, and their shape."""
+
+    start: int
+    shape: tuple[int, ...]
+
+    @property
+    def stop(self) -> int:
+        return self.start + math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class ModelPart:
+    """An encoding, and the network that reads it, if there is one.
+
+    Args:
+        name: of its parameters, in front; empty for that of a model with one part.
+        inputs: what it reads, side by side.
+        encoding: as it is configured, without padding.
+        n_outputs: of the network, or the features with padding.
+        shares: the number of an equal part whose parameters it has.
+    """
+
+    name: str
+    inputs: tuple[Columns, ...]
+    encoding: AbstractEncoding
+    network: AbstractMLP | None
+    n_outputs: int
+    shares: int | None = None
+
+    @property
+    def n_matrix_params(self) -> int:
+        return 0 if self.network is None else self.network.n_params
+
+    @property
+    def n_params(self) -> int:
+        return self.n_matrix_params + self.encoding.n_params
+
+    @cached_property
+    def padded(self) -> AbstractEncoding:
+        """The encoding with the columns that are read."""
+        width = self.n_outputs if self.network is None else self.network.n_input_dims
+        return self.encoding.padded(width)
+
+    def named_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Names within the part, and shapes, in the order of the parameters."""
+        before = ""
+        if self.network is not None:
+            before = "encoding."
+            yield from ((f"network.{k}", shape) for k, shape in enumerate(self.network.shapes))
+        for name, shape in self.encoding.param_shapes.items():
+            yield before + name, shape
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Parts in the order of evaluation; the outputs are columns of theirs, side by side."""
+
+    n_input_dims: int
+    parts: tuple[ModelPart, ...]
+    outputs: tuple[Columns, ...]
+
+    @classmethod
+    def of(
+        cls, encoding: AbstractEncoding, network: AbstractMLP | None, n_outputs: int | None = None
+    ) -> Composition:
+        """That of one part; n_outputs is the padded width of an encoding by itself."""
+        if n_outputs is None:
+            n_outputs = encoding.n_outputs if network is None else network.n_output_dims
+        n_dims = encoding.n_dims
+        part = ModelPart("", (Columns(INPUT, 0, n_dims),), encoding, network, n_outputs)
+        return cls(n_dims, (part,), (Columns(0, 0, n_outputs),))
+
+    @property
+    def is_named(self) -> bool:
+        """Whether its config has parts with names."""
+        return len(self.parts) > 1 or self.parts[0].name != ""
+
+    @property
+    def n_output_dims(self) -> int:
+        return sum(columns.n for columns in self.outputs)
+
+    def width_of(self, source: int) -> int:
+        """Columns that a source has."""
+        return self.n_input_dims if source == INPUT else self.parts[source].n_outputs
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Where the parameters of each part begin; up to 7 zeros before keep tables aligned."""
+        starts, end = [], 0
+        for part in self.parts:
+            if part.shares is not None:
+                starts.append(starts[part.shares])
+                continue
+            n = part.n_matrix_params
+            starts.append(next_multiple(end + n, ALIGNMENT) - n if self.is_named else 0)
+            end = starts[-1] + part.n_params
+        return tuple(starts)
+
+    @cached_property
+    def n_params(self) -> int:
+        own = zip(self.starts, self.parts, strict=True)
+        n = max(start + part.n_params for start, part in own)
+        return next_multiple(n, ALIGNMENT) if self.is_named else n
+
+    @property
+    def boundary(self) -> int:
+        """A parameter that lies at 16 bytes: the first one of the tables."""
+        return 0 if self.is_named else self.parts[0].n_matrix_params
+
+    @cached_property
+    def places(self) -> dict[str, Place]:
+        """Where the parameters of each name are, in their order."""
+        places = {}
+        for part, start in zip(self.parts, self.starts, strict=True):
+            if part.shares is not None:
+                continue
+            at, prefix = start, f"{part.name}." if self.is_named else ""
+            for name, shape in part.named_shapes():
+                places[prefix + name] = Place(at, shape)
+                at = places[prefix + name].stop
+        return places
+
+    @cached_property
+    def layout(self) -> ParamLayout:
+        """What an optimizer learns of it."""
+        if not self.is_named:
+            network = self.parts[0].network
+            return ParamLayout(self.n_params, () if network is None else network.shapes)
+        shapes, starts = [], []
+        for part, start in zip(self.parts, self.starts, strict=True):
+            if part.network is None or part.shares is not None:
+                continue
+            shapes += part.network.shapes
+            sizes = (math.prod(shape) for shape in part.network.shapes[:-1])
+            starts += accumulate(sizes, initial=start)
+        return ParamLayout(self.n_params, tuple(shapes), starts=tuple(starts))
+
+    @property
+    def grid_dims(self) -> tuple[int, ...]:
+        """Inputs of the model that are read by a grid, which covers [0, 1] in each."""
+        found = set()
+        for part in self.parts:
+            read = [
+                columns.first + k if columns.source == INPUT else None
+                for columns in part.inputs
+                for k in range(columns.n)
+            ]
+            found |= {read[dim] for dim in part.encoding.grid_dims}
+        return tuple(sorted(found - {None}))
+
+    def initial_params(self, rng) -> np.ndarray:
+        """Initial values, float32 [n_params]: of each part the network's, then the encoding's."""
+        params = np.zeros(self.n_params, np.float32)
+        for part, start in zip(self.parts, self.starts, strict=True):
+            if part.shares is not None:
+                continue
+            middle = start + part.n_matrix_params
+            if part.network is not None:
+                params[start:middle] = part.network.initial_params(rng)
+            params[middle : start + part.n_params] = part.encoding.initial_params(rng)
+        return params
