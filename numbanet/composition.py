@@ -19,6 +19,7 @@ import numpy as np
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.networks.base import AbstractMLP, next_multiple
 from numbanet.optimizers.base import ParamLayout
+from numbanet.registry import option_values
 
 INPUT = -1  # the number of the model's inputs among the parts
 ALIGNMENT = 8  # parameters: where tables of a part may begin, so that 16 bytes are read at a time
@@ -66,6 +67,8 @@ class ModelPart:
     n_outputs: int
     shares: int | None = None
 
+    __getstate__ = option_values  # without what it has made by now
+
     @property
     def n_matrix_params(self) -> int:
         return 0 if self.network is None else self.network.n_params
@@ -97,6 +100,8 @@ class Composition:
     n_input_dims: int
     parts: tuple[ModelPart, ...]
     outputs: tuple[Columns, ...]
+
+    __getstate__ = option_values
 
     @classmethod
     def of(
