@@ -139,9 +139,8 @@ def restore(path: Any, learner: FieldLearner, steps: dict[str, list[int]]) -> No
             trainer = getattr(learner.field, head).trainer
             network = trainer.network
             saved = SavedTraining(
-                network.encoding, network.network, trainer.loss, trainer.optimizer,
-                *steps[head], {},
-            )  # fmt: skip
+                network.composition, trainer.loss, trainer.optimizer, *steps[head], {}
+            )
             own = {
                 name.removeprefix(f"{head}."): tensor
                 for name, tensor in tensors.items()
