@@ -31,7 +31,7 @@ class Communicator(ABC):
         pieces: None, or into how many equal pieces the batch of all ranks is divided, which are
             evaluated one by one; numbers of ranks that divide it then train the same bits.
         equal_batches: whether all ranks are trusted to make the same calls with as many samples,
-            after the first step, instead of being asked before each.
+            after the first step, instead of being asked.
         timeout: seconds after which a rank that does not come is given up.
     """
 

@@ -58,6 +58,8 @@ class CudaEngine:
     def services(self) -> list[Service]:
         return services(self._device, self.precision, self.fused, self.wide, self._asked)
 
+    is_queued = True  # the host waits for nothing
+
     @property
     def generation(self) -> int:
         """Changes when memory has moved that queued work knows."""

@@ -7,7 +7,7 @@ from models import HASH, make_config, mlp
 import numbanet
 from emulator.device import EmulatedDevice
 from numbanet import replicas
-from numbanet.communicator import sum_in_pairs
+from numbanet.communicator import Alone, sum_in_pairs
 from numbanet.cuda.driver import device as driver
 from numbanet.cuda.optimizer import over_ranks
 from numbanet.targets import device_of_rank, find_device
@@ -110,6 +110,29 @@ def test_batches_of_other_sizes_are_weighted_on_the_device(comm, device, way, ot
     assert (many.trainer.n_steps, many.trainer.n_skipped_steps) == (4, 0)
     for name, array in many.trainer.tensors().items():
         np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_pieces_make_the_same_bits_on_any_number_of_ranks(comm, device, precision):
+    """Those of one rank, which evaluates all pieces by itself."""
+    mine = numbanet.distributed.init(getattr(comm, "_comm", None), timeout=60, pieces=4)
+    many = create(device, mine, precision=precision)
+    one = create(device, Alone(pieces=4), precision=precision)
+    rows = comm.rows(N)
+    for k in range(4):
+        x, y = batch(k)
+        mode = {"gradient_mode": "accumulate" if k == 1 else "overwrite", "run_optimizer": k > 0}
+        loss = many.trainer.training_step(x[rows], y[rows], **mode)
+        assert float(loss) == float(one.trainer.training_step(x, y, **mode))
+    for name, array in many.trainer.tensors().items():
+        np.testing.assert_array_equal(array, one.trainer.tensors()[name], err_msg=name)
+    np.testing.assert_array_equal(many.network.gradients.numpy(), one.network.gradients.numpy())
+    plain = create(device, precision=precision)
+    plain.trainer.training_step(*batch())
+    one = create(device, Alone(pieces=4), precision=precision)
+    one.trainer.training_step(*batch())
+    gradients = (model.network.gradients.numpy() for model in (one, plain))
+    np.testing.assert_allclose(*gradients, rtol=1e-2, atol=1e-4)
 
 
 def test_hosts_are_asked_seldom(comm, device, monkeypatch):

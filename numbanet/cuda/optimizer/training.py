@@ -151,7 +151,8 @@ class CudaTraining(AbstractTraining):
             try:
                 # The host takes part in such a step, or it is rare.
                 takes_part = self._has_statistics or (run_optimizer and not is_tame)
-                if takes_part or not (self._over_ranks is None or self._over_ranks.is_queued):
+                of_ranks = self._engine if self._over_ranks is None else self._over_ranks
+                if takes_part or not of_ranks.is_queued:
                     self._queue(*work)
                 else:
                     inputs, targets, pdf, dl_dy = (
