@@ -103,16 +103,15 @@ def learn(n_steps=400, report=lambda step, losses: None):
     rng = np.random.default_rng(0)
     surface, normals = surface_points(rng, 1 << 15)
     for k in range(n_steps):
-        model.trainer.learning_rate = LEARNING_RATE * (
-            0.5001 + 0.5 * math.cos(math.pi * k / n_steps)
-        )
+        decay = 0.5001 + 0.5 * math.cos(math.pi * k / n_steps)
+        model.trainer.learning_rate = LEARNING_RATE * decay
         chosen = rng.integers(0, len(surface), N_SURFACE)
         report(k, step(model, surface[chosen], normals[chosen], rng.random((N_SPACE, 3))))
     return model
 
 
 def quality(model, n=1 << 15):
-    """The mean error within 0.05 of the surface, and the share of points on the right side of it."""
+    """The mean error within 0.05 of the surface, and the share of points on its right side."""
     points = np.random.default_rng(1).random((n, 3), np.float32)
     exact, learned = scene(points), ball(points)[0] + np.asarray(model(points))
     is_close = np.abs(exact) < 0.05
@@ -125,9 +124,7 @@ def main():
 
     def report(k, losses):
         if k % 100 == 0:
-            print(
-                f"step {k:5}   on the surface {losses[0]:.2e}   length of gradient {losses[1]:.2e}"
-            )
+            print(f"step {k:5}   on the surface {losses[0]:.2e}   eikonal {losses[1]:.2e}")
 
     model = learn(n_steps, report)
     print(f"{n_steps} steps in {time.perf_counter() - started:.1f} s on the {model.network.device}")

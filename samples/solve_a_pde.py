@@ -1,12 +1,13 @@
-"""Solve Poisson's or Helmholtz' equation on a square: a network whose Laplacian is trained (a PINN).
+"""Solve Poisson's or Helmholtz' equation on a square by a network: train its Laplacian (a PINN).
 
     python samples/solve_a_pde.py [poisson|helmholtz] [STEPS]
 
     u_xx + u_yy + k^2 u = f  in (0, 1)^2,  u = 0 on the boundary,  with k = 0 for Poisson
 
-The solution is u = b N: a function b that is 0 on the boundary, and a network N, so that the boundary
-takes no loss. A step asks for the network's values, gradients and Laplacians at random points, makes
-those of u by the product rule, and gives the gradient of the mean of the squared residual back.
+The solution is u = b N: a function b that is 0 on the boundary, and a network N, so that there is no
+loss of the boundary. A step asks for the network's values, gradients and Laplacians at random
+points, makes those of u by the product rule, and gives the gradient of the mean of the squared
+residual back.
 
 Lagaris et al. 1998, Artificial Neural Networks for Solving Ordinary and Partial Differential
 Equations; Raissi et al. 2019, Physics-informed neural networks.
@@ -98,9 +99,8 @@ def solve(equation, n_steps=1500, report=lambda step, loss: None):
     model = numbanet.create_from_config(n_input_dims=2, n_output_dims=1, config=CONFIG, seed=1)
     rng = np.random.default_rng(0)
     for k in range(n_steps):
-        model.trainer.learning_rate = LEARNING_RATE * (
-            0.5001 + 0.5 * math.cos(math.pi * k / n_steps)
-        )
+        decay = 0.5001 + 0.5 * math.cos(math.pi * k / n_steps)
+        model.trainer.learning_rate = LEARNING_RATE * decay
         report(k, step(model, equation, rng.random((N_POINTS, 2), np.float32)))
     return model
 

@@ -2,11 +2,11 @@
 
     python -m benchmarks.scripts.laplacian [--device cpu] [--widths 32,64] [--batches 2^10,2^12]
 
-Values, gradients and Laplacians of a Tanh network of three hidden layers at points of the plane, and
-the gradient of the mean of (Laplacian - f)^2 for its parameters: `model.derivatives` with `backward`,
-in turns with PyTorch's autograd, which differentiates twice by the inputs and once by the
-parameters. No optimizer. Both gradients are compared before. Wall clock, a GPU synchronised at both
-ends; medians.
+Values, gradients and Laplacians of a Tanh network of three hidden layers at points of the plane,
+and the gradient of the mean of (Laplacian - f)^2 for its parameters: `model.derivatives` with
+`backward`, in turns with PyTorch's autograd, which differentiates twice by the inputs and once by
+the parameters. No optimizer. Both gradients are compared before. Wall clock, a GPU synchronised at
+both ends; medians.
 """
 
 import argparse
