@@ -41,6 +41,11 @@ from numbanet.trainable_model import TrainableModel
 from numbanet.trainer import Trainer
 from numbanet.unknown_options import UnknownOptionWarning
 
+# isort: split
+from numbanet.app.learn_image import learn_image
+from numbanet.app.learn_surface import learn_surface
+from numbanet.app.learn_volume import learn_volume
+
 try:
     __version__ = _version("numbanet")
 except _PackageNotFoundError:  # run from a source tree that is not installed
@@ -78,6 +83,9 @@ __all__ = [
     "export",
     "fit",
     "from_matrices",
+    "learn_image",
+    "learn_surface",
+    "learn_volume",
     "load",
     "load_config",
     "load_params",

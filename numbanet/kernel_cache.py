@@ -123,6 +123,7 @@ class KernelCache:
 
     def path(self, signature, target_context) -> Path | None:
         """Where the compiled function for a signature is kept; None if it cannot be."""
+        target_context.refresh()  # or what is registered by then, and so the key, is not yet there
         arguments, _ = sigutils.normalize_signature(signature)
         with suppress(NotCacheable):
             return self._path(arguments, target_context.codegen())

@@ -11,6 +11,8 @@ from numbanet.shown import shown
 from numbanet.trainable_model import TrainableModel
 from numbanet.trainer import Trainer
 
+NO_BATCH = object()  # what a step gives where the batches are used up
+
 
 class Run:
     """A training under way, as callbacks see it.
@@ -53,7 +55,7 @@ class Run:
         history = self.history
         self._set_rate()
         loss = self._step()
-        if loss is None:
+        if loss is NO_BATCH:
             return False
         self.loss = loss
         history.step += 1
@@ -144,7 +146,7 @@ def trainer_of(learner: Any) -> Any:
 
 
 def step_function(learner: Any, trainer: Any, batches: Any) -> Callable[[], Any]:
-    """What makes a step and returns its loss, or None where the batches are used up.
+    """What makes a step and returns its loss, or NO_BATCH.
 
     Raises:
         TypeError: there are no batches, or nothing to train.
@@ -163,7 +165,7 @@ def step_function(learner: Any, trainer: Any, batches: Any) -> Callable[[], Any]
     def step():
         batch = next_batch()
         if batch is None:
-            return None
+            return NO_BATCH
         if isinstance(batch, Mapping):
             return trainer.training_step(**batch)
         if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):

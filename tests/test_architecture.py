@@ -85,6 +85,8 @@ MANY_ARGUMENTS = {
     # What users call: each argument is an option of theirs, and most are given by name.
     "app/learn_field.py learn_field",
     "app/learn_image.py learn_image",
+    "app/learn_surface.py learn_surface",
+    "app/learn_volume.py learn_volume",
     "create.py create_from_config",
     "create_model.py create_network_with_input_encoding",
     # PyTorch takes an operator's schema from the parameters, which are tensors and scalars.

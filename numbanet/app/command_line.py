@@ -1,27 +1,20 @@
 """The command `numbanet`. A failure that is not a defect is one line and a non-zero exit code."""
 
 import argparse
-import importlib.util
-import shlex
 import sys
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from numbanet.app import commands
+from numbanet.app import commands, learning_commands
+from numbanet.app.chosen_config import chosen_config
 from numbanet.app.environment import version
 from numbanet.app.errors import AppError, UsageError
 from numbanet.app.field_command import LEARN_FIELD, run_learn_field
 from numbanet.app.output import Output
+from numbanet.app.run_learning import run_learn_image, run_learn_surface, run_learn_volume
 from numbanet.app.streams import lossy_streams
 from numbanet.ctrl_c import INTERRUPTED
-
-SAMPLE_PACKAGES = {  # module: package
-    "PIL": "pillow",
-    "matplotlib": "matplotlib",
-    "rich": "rich",
-}
 
 
 class Parser(argparse.ArgumentParser):
@@ -89,87 +82,6 @@ def complain(text: str, exit_code: int) -> int:
 
 def show_warning(message, category, filename, line_number, file=None, line=None):
     print(f"numbanet: warning: {message}", file=sys.stderr)
-
-
-def require_sample_packages() -> None:
-    missing = [
-        package
-        for module, package in SAMPLE_PACKAGES.items()
-        if importlib.util.find_spec(module) is None
-    ]
-    if missing:
-        raise UsageError(f'missing: {", ".join(missing)}; pip install "numbanet[samples]"')
-
-
-def chosen_config(arguments: argparse.Namespace, default: Any = None) -> Any:
-    """The config that was named, with what --set changes of it, or of the default."""
-    if not arguments.set:
-        return arguments.config
-    from numbanet.app.overrides import overridden
-
-    return overridden(arguments.config or default, arguments.set)
-
-
-def run_learn_image(arguments: argparse.Namespace, output: Output) -> int:
-    require_sample_packages()
-    from numbanet.app.learn_image import DEFAULT_CONFIG, learn_image
-    from numbanet.interrupt import Interrupt
-    from numbanet.progress import SilentProgress, terminal_progress
-
-    progress = SilentProgress() if output.quiet else terminal_progress()
-    notice = "finishing this step, then saving; Ctrl-C again to abort"
-    with Interrupt(lambda: progress.say(notice)) as interrupt:
-        result = learn_image(
-            arguments.image,
-            chosen_config(arguments, DEFAULT_CONFIG),
-            n_steps=arguments.steps,
-            batch_size=arguments.batch_size,
-            seed=arguments.seed,
-            device=arguments.device,
-            precision=None if arguments.precision == "auto" else arguments.precision,
-            output=arguments.output,
-            resume=arguments.resume,
-            max_pixels=arguments.max_pixels,
-            white=arguments.white,
-            progress=progress,
-            interrupted=lambda: bool(interrupt),
-        )
-    output.say(
-        f"{result.step} steps, {result.psnr:.2f} dB, "
-        f"{result.samples_per_second / 1e6:.2f} M samples/s; wrote"
-    )
-    for path in result.files:
-        output.say(f"  {path}")
-    output.result(result.for_programs())
-    if result.finished:
-        return 0
-    if not output.quiet:
-        print(
-            f"interrupted at step {result.step} of {arguments.steps}; "
-            f"continue with: {continuation(arguments, result.snapshot)}",
-            file=sys.stderr,
-        )
-    return INTERRUPTED
-
-
-def continuation(arguments: argparse.Namespace, snapshot: Path) -> str:
-    """The command that goes on with a snapshot of an interrupted training."""
-    words = ["numbanet", "learn-image", arguments.image]
-    words += [arguments.config] if arguments.config else []
-    for assignment in arguments.set:
-        words += ["--set", assignment]
-    options = {
-        "--device": None if arguments.device == "auto" else arguments.device,
-        "--precision": None if arguments.precision == "auto" else arguments.precision,
-        "--max-pixels": arguments.max_pixels,
-        "--white": arguments.white,
-        "--steps": arguments.steps,
-        "--output": arguments.output,
-        "--resume": snapshot,
-    }
-    for option, value in options.items():
-        words += [] if value is None else [option, str(value)]
-    return shlex.join(words)
 
 
 def run_compile(arguments: argparse.Namespace, output: Output) -> int:
@@ -276,8 +188,10 @@ def run_completion(arguments: argparse.Namespace, output: Output) -> int:
 
 
 COMMANDS = {
-    "learn-image": (commands.LEARN_IMAGE, run_learn_image),
+    "learn-image": (learning_commands.LEARN_IMAGE, run_learn_image),
     "learn-field": (LEARN_FIELD, run_learn_field),
+    "learn-surface": (learning_commands.LEARN_SURFACE, run_learn_surface),
+    "learn-volume": (learning_commands.LEARN_VOLUME, run_learn_volume),
     "compile": (commands.COMPILE, run_compile),
     "export": (commands.EXPORT, run_export),
     "config": (commands.CONFIG, run_config),

@@ -4,7 +4,12 @@ import argparse
 
 from numbanet.app.errors import AppError
 
-FILES = ("IMAGE", "CONFIG", "FILE")  # what an argument that is a file is called in --help
+FILES = (
+    "IMAGE",
+    "CONFIG",
+    "FILE",
+    "MESH_OR_SDF",
+)  # what an argument that is a file is called in --help
 FOLDERS = ("DIR",)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -9,23 +10,42 @@ from matplotlib.figure import Figure
 from numbanet.app.files import write_file
 
 # One colour a quantity, distinguishable with any colour vision.
-LOSS, PSNR = "#0072b2", "#d55e00"
+LOSS, METRIC = "#0072b2", "#d55e00"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a metric is drawn.
+
+    Args:
+        name: of the metric.
+        label: of its axis.
+    """
+
+    name: str
+    label: str
 
 
 def write_curves(
-    path: Path, losses: list[tuple[int, float]], psnrs: list[tuple[int, float]], title: str
+    path: Path, losses: tuple[list, str], metrics: tuple[list, Curve], title: str
 ) -> None:
-    """Draw loss and PSNR over the training steps, the steps on a logarithmic axis.
+    """Draw the loss and a metric over the training steps, the steps on a logarithmic axis.
 
     The title may hold the name of a file, with dollar signs or bytes that are not UTF-8.
+
+    Args:
+        losses: points (step, value), and what the loss is called.
+        metrics: points (step, value), and what they are.
     """
     figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
     printable = os.fsencode(title).decode("utf-8", "replace")
     figure.suptitle(printable, parse_math=False)
     left, right = figure.subplots(1, 2)
-    draw(left, losses, LOSS, "loss of a batch")
+    points, label = losses
+    draw(left, points, LOSS, label)
     left.set_yscale("log")
-    draw(right, psnrs, PSNR, "PSNR of the picture (dB)", marker="o")
+    points, curve = metrics
+    draw(right, points, METRIC, curve.label, marker="o")
     content = io.BytesIO()
     figure.savefig(content, format="png")
     write_file(path, content.getvalue())

@@ -5,8 +5,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from numbanet.app.commands import LEARN_IMAGE, SET, Command
+from numbanet.app.commands import SET, Command
+from numbanet.app.learning_commands import LEARN_IMAGE
 from numbanet.app.output import Output
+from numbanet.app.run_learning import require
 from numbanet.ctrl_c import INTERRUPTED
 
 LEARN_FIELD = Command(
@@ -68,9 +70,7 @@ LEARN_FIELD = Command(
 
 
 def run_learn_field(arguments: argparse.Namespace, output: Output) -> int:
-    from numbanet.app.command_line import require_sample_packages
-
-    require_sample_packages()
+    require("samples")
     from numbanet.app.learn_field import learn_field
     from numbanet.app.overrides import overridden
     from numbanet.interrupt import Interrupt

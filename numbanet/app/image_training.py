@@ -22,8 +22,7 @@ import numpy as np
 import numbanet
 from numbanet.app.bilinear import colours_of
 from numbanet.app.course import picture_name
-from numbanet.app.curves import write_curves
-from numbanet.app.environment import environment, processor
+from numbanet.app.curves import Curve, write_curves
 from numbanet.app.files import write_file
 from numbanet.app.image_course import METADATA_KEY, ImageCourse, Job
 from numbanet.app.learning import SNAPSHOT, Learning, picture_due
@@ -31,6 +30,7 @@ from numbanet.app.photograph import Photograph, to_encoded
 from numbanet.app.pictures import Picture, contact_sheet, psnr, squared_error, write_picture
 from numbanet.random import Pcg32
 
+PSNR = Curve("psnr", "PSNR of the picture (dB)")
 FILES = {  # fields of Result; the pictures come on top
     "contact_sheet": "contact_sheet.png",
     "curves": "curves.png",
@@ -58,6 +58,11 @@ class Result:
     def files(self) -> tuple[Path, ...]:
         return (*self.pictures, self.contact_sheet, self.curves, self.report, self.snapshot)
 
+    @property
+    def measures(self) -> str:
+        """How good it is, for a person."""
+        return f"{self.psnr:.2f} dB"
+
     def for_programs(self) -> dict[str, Any]:
         """The same as JSON has it."""
         return {
@@ -84,6 +89,17 @@ class ImageTraining(Learning):
     def colours_at(self) -> Callable[[Any], Any]:
         """Function from positions to the photograph's colours, on the target."""
         return colours_of(self.photograph, self.target)
+
+    def write_reference(self) -> None:
+        """Write the photograph as it was read."""
+        photograph = self.photograph
+        picture = Picture(photograph.width, photograph.height)
+        for first, last in photograph.strips():
+            picture.draw(first, photograph.encoded(first, last))
+        write_picture(self.output / "reference.png", picture.image)
+
+    def places(self, n_steps: int) -> list[str]:
+        return list(FILES.values())
 
     def prepare(self) -> None:
         self.model(self.photograph.centres(0, 1))
@@ -145,14 +161,15 @@ class ImageTraining(Learning):
         most = photograph.width * photograph.height
         write_picture(result.contact_sheet, contact_sheet(labelled, max_pixels=most))
         title = f"{photograph.path.name}: {course.step} steps of {self.job.batch_size} samples"
-        write_curves(result.curves, course.losses, list(displayed.items()), title)
+        points = list(displayed.items()), PSNR
+        write_curves(result.curves, (course.losses, self.loss_name), points, title)
         report = self.report(result, n_steps, total_seconds)
         write_file(result.report, json.dumps(report, indent=2).encode())
         return result
 
     def report(self, result: Result, n_steps: int, total_seconds: float) -> dict[str, Any]:
         """Every figure of the training, ready for JSON."""
-        course, photograph, network = self.course, self.photograph, self.model.network
+        course, photograph = self.course, self.photograph
         return {
             "job": asdict(self.job),
             "image": {
@@ -161,28 +178,13 @@ class ImageTraining(Learning):
                 "height": photograph.height,
                 "white": photograph.white,
             },
-            "model": {
-                "n_params": network.n_params,
-                "device": network.device,
-                "device_name": processor() if self.on_cpu else self.target.device.name,
-                "precision": network.precision,
-            },
-            "steps": {"asked": n_steps, "made": course.step, "finished": result.finished},
-            "loss": course.loss if course.losses else None,
+            **self.figures(n_steps, total_seconds),
             "psnr": course.psnr,
             "psnr_linear": course.psnrs[-1][2],
-            "timings": {
-                "compile_seconds": self.compile_seconds,
-                "training_seconds": course.training_seconds,
-                "timed_steps": course.timed_steps,
-                "samples_per_second": self.samples_per_second,
-                "total_seconds": total_seconds,
-            },
             "losses": [{"step": step, "loss": value} for step, value in course.losses],
             "psnrs": [
                 {"step": step, "psnr": displayed, "psnr_linear": linear}
                 for step, displayed, linear in course.psnrs
             ],
             "files": [path.name for path in result.files],
-            "environment": environment(),
         }

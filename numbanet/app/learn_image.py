@@ -1,26 +1,14 @@
 """Learn a photograph: a network that maps a position in the image to its colour."""
 
-import math
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numbanet
-from numbanet.app.arguments import check_number, read_config
-from numbanet.app.course import picture_name
-from numbanet.app.errors import AppError, UsageError
-from numbanet.app.files import writing
-from numbanet.app.image_course import ImageCourse, Job, read_metadata
-from numbanet.app.image_file import MOST_PIXELS, read_photograph
-from numbanet.app.image_training import FILES, ImageTraining, Result
-from numbanet.app.learning import PICTURE_STEPS
-from numbanet.app.photograph import Photograph
-from numbanet.app.pictures import Picture, write_picture
-from numbanet.cuda.errors import CudaError
-from numbanet.progress import SilentProgress
-from numbanet.random import Pcg32
-from numbanet.regular_file import check_regular
+from numbanet.app.arguments import check_number
+
+if TYPE_CHECKING:
+    from numbanet.app.image_training import Result
+    from numbanet.progress import SilentProgress
 
 DEFAULT_CONFIG = {
     "loss": {"otype": "RelativeL2"},
@@ -48,9 +36,6 @@ DEFAULT_CONFIG = {
         "n_hidden_layers": 2,
     },
 }
-DEFAULT_BATCH_SIZE = 1 << 14
-MOST_UNASKED = 1 << 24  # of a batch; a snapshot alone starts no larger ones, which take gigabytes
-DEFAULT_SEED = 1337
 
 
 def learn_image(
@@ -66,9 +51,9 @@ def learn_image(
     resume: str | Path | None = None,
     max_pixels: int | None = None,
     white: float | None = None,
-    progress: SilentProgress | None = None,
+    progress: "SilentProgress | None" = None,
     interrupted: Callable[[], bool] = lambda: False,
-) -> Result:
+) -> "Result":
     """Train a network on a photograph and write pictures, curves, a report and a snapshot.
 
     Args:
@@ -88,104 +73,16 @@ def learn_image(
         UsageError: something that was asked for cannot be done.
         AppError: something went wrong outside the program, such as a full disk.
     """
+    from numbanet.app import image_job
+
     check_number("steps", n_steps, 0)
     check_number("batch size", 1 if batch_size is None else batch_size, 1)
     check_number("seed", 0 if seed is None else seed, 0, 2**32)
-    photograph = checked_photograph(image, max_pixels, white)
-    if config is not None:
-        config = read_config(config)
+    photograph = image_job.checked_photograph(image, max_pixels, white)
+    options = {"batch_size": batch_size, "seed": seed, "device": device, "precision": precision}
     if resume is None:
-        training = started(photograph, config, batch_size, seed, device, precision)
+        config = DEFAULT_CONFIG if config is None else config
+        training = image_job.started(photograph, config, **options)
     else:
-        training = continued(photograph, config, batch_size, seed, device, precision, resume)
-        if n_steps <= training.course.step:
-            raise UsageError(
-                f"'{resume}' has made {training.course.step} steps already; ask for more --steps"
-            )
-    training.output = Path(output)
-    with writing(training.output):
-        training.output.mkdir(parents=True, exist_ok=True)
-    check_places(training.output, n_steps)
-    write_reference(training.output / "reference.png", photograph)
-    try:
-        with progress or SilentProgress() as shown:
-            if photograph.note:
-                shown.say(photograph.note)
-            return training.run(n_steps, shown, interrupted)
-    except CudaError as error:
-        raise AppError(str(error)) from error
-
-
-def checked_photograph(
-    image: str | Path, max_pixels: int | None, white: float | None
-) -> Photograph:
-    """Read a photograph; raises UsageError where an option of learn_image is not allowed."""
-    max_pixels = MOST_PIXELS if max_pixels is None else max_pixels
-    check_number("max pixels", max_pixels, 1, 2**40)
-    if white is not None and not 0 < white < math.inf:
-        raise UsageError(f"white: {white!r} is not allowed; use a positive number")
-    return read_photograph(image, max_pixels, white)
-
-
-def check_places(output: Path, n_steps: int) -> None:
-    """Raise AppError, before the training, where something is in the way of a file of it."""
-    pictures = [picture_name(step) for step in (*PICTURE_STEPS, n_steps) if step <= n_steps]
-    for name in (*FILES.values(), *pictures):
-        path = output / name
-        with writing(path), suppress(FileNotFoundError):
-            check_regular(path.stat().st_mode, str(path))
-
-
-def write_reference(path: Path, photograph: Photograph) -> None:
-    """Write the photograph as it was read."""
-    picture = Picture(photograph.width, photograph.height)
-    for first, last in photograph.strips():
-        picture.draw(first, photograph.encoded(first, last))
-    write_picture(path, picture.image)
-
-
-def started(photograph, config, batch_size, seed, device, precision) -> ImageTraining:
-    """A training at step 0."""
-    config = DEFAULT_CONFIG if config is None else config
-    seed = DEFAULT_SEED if seed is None else int(seed)
-    batch_size = DEFAULT_BATCH_SIZE if batch_size is None else int(batch_size)
-    model = create(config, seed=seed, device=device, precision=precision)
-    job = Job(photograph.digest, model.trainer.config(), batch_size, seed)
-    return ImageTraining(photograph, job, model, Pcg32(seed), ImageCourse())
-
-
-def create(config, **options) -> numbanet.TrainableModel:
-    try:
-        return numbanet.create_from_config(2, 3, config, on_nonfinite="raise", **options)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise UsageError(str(error)) from error
-
-
-def continued(photograph, config, batch_size, seed, device, precision, path) -> ImageTraining:
-    """The training that a snapshot holds, if it is one of this job."""
-    try:
-        model = numbanet.load(path, device=device, precision=precision, on_nonfinite="raise")
-        job, course = read_metadata(model.metadata)
-    except OSError as error:
-        raise UsageError(f"cannot read '{path}': {error.strerror or error}") from error
-    except (ValueError, RuntimeError) as error:
-        raise UsageError(str(error)) from error
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"'{path}' was not saved by learn-image and cannot be resumed") from error
-    if batch_size is None and job.batch_size > MOST_UNASKED:
-        raise UsageError(
-            f"'{path}' asks for {job.batch_size} positions per step; to allow it: "
-            f"--batch-size {job.batch_size}"
-        )
-    if config is not None:
-        config = create(config).trainer.config()
-    pairs = {
-        "of another image": (photograph.digest, job.image_digest),
-        "with another config": (config, job.config),
-        f"with batch size {job.batch_size}": (batch_size, job.batch_size),
-        f"with seed {job.seed}": (seed, job.seed),
-    }
-    for description, (asked, saved) in pairs.items():
-        if asked is not None and asked != saved:
-            raise UsageError(f"'{path}' was saved by a training {description}; it cannot change")
-    return ImageTraining(photograph, job, model, Pcg32.from_state(course.rng_state), course)
+        training = image_job.continued(photograph, config, n_steps, resume, **options)
+    return training.run_in(output, n_steps, progress, interrupted, photograph.note)

@@ -7,19 +7,22 @@ steps. Training time is as in numbanet.history: evaluations and pictures are not
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from numbanet.app.course import Course
+from numbanet.app.course import Course, picture_name
+from numbanet.app.environment import environment, processor
 from numbanet.app.errors import AppError
 from numbanet.app.files import writing
 from numbanet.callbacks import Callback
+from numbanet.cuda.errors import CudaError
 from numbanet.fit import INTERRUPTED, training
 from numbanet.history import milestone_due
 from numbanet.progress import SilentProgress, Status
 from numbanet.random import Pcg32
+from numbanet.regular_file import check_regular
 from numbanet.run import Run
 from numbanet.target import AbstractTarget
 
@@ -68,6 +71,14 @@ class Learning(Callback):
         """Evaluate the model on a few samples, so that it is compiled."""
 
     @abstractmethod
+    def write_reference(self) -> None:
+        """Write a picture of what is to be learned."""
+
+    @abstractmethod
+    def places(self, n_steps: int) -> list[str]:
+        """Names of the files that will be written."""
+
+    @abstractmethod
     def evaluate(self, keep: bool) -> None:
         """Measure what was learned; at powers of ten, or to `keep`, write picture and snapshot."""
 
@@ -91,6 +102,29 @@ class Learning(Callback):
     @property
     def on_cpu(self) -> bool:
         return self.target.name == "cpu"
+
+    def run_in(
+        self,
+        output: str | Path,
+        n_steps: int,
+        progress: SilentProgress | None,
+        interrupted: Callable[[], bool],
+        note: str = "",
+        callbacks: Sequence[Callback] = (),
+    ) -> Any:
+        """Make the folder, look whether all files can be written there, and run the job."""
+        self.output = Path(output)
+        with writing(self.output):
+            self.output.mkdir(parents=True, exist_ok=True)
+        check_places(self.output, self.places(n_steps), n_steps)
+        self.write_reference()
+        try:
+            with progress or SilentProgress() as shown:
+                if note:
+                    shown.say(note)
+                return self.run(n_steps, shown, interrupted, callbacks)
+        except CudaError as error:
+            raise AppError(str(error)) from error
 
     def run(
         self,
@@ -159,10 +193,45 @@ class Learning(Callback):
     def samples_per_second(self) -> float:
         return self.course.steps_per_second * self.job.batch_size
 
+    @property
+    def loss_name(self) -> str:
+        return f"{self.model.trainer.loss.otype} loss of a batch"
+
+    def figures(self, n_steps: int, total_seconds: float) -> dict[str, Any]:
+        """What every report says: model, steps, loss, timings, environment."""
+        course, network = self.course, self.model.network
+        return {
+            "model": {
+                "n_params": network.n_params,
+                "device": network.device,
+                "device_name": processor() if self.on_cpu else self.target.device.name,
+                "precision": network.precision,
+            },
+            "steps": {"asked": n_steps, "made": course.step, "finished": course.step >= n_steps},
+            "loss": course.loss if course.losses else None,
+            "timings": {
+                "compile_seconds": self.compile_seconds,
+                "training_seconds": course.training_seconds,
+                "timed_steps": course.timed_steps,
+                "samples_per_second": self.samples_per_second,
+                "total_seconds": total_seconds,
+            },
+            "environment": environment(),
+        }
+
     def status(self, n_steps: int) -> Status:
         rate = self.samples_per_second
         more = (*self.shown, f"{rate / 1e6:.2f} M {self.samples_name}/s") if rate else self.shown
         return Status(self.course.step, n_steps, self.course.loss, more)
+
+
+def check_places(output: Path, names: list[str], n_steps: int) -> None:
+    """Raise AppError, before the training, where something is in the way of a file of it."""
+    pictures = [picture_name(step) for step in (*PICTURE_STEPS, n_steps) if step <= n_steps]
+    for name in (*names, *pictures):
+        path = output / name
+        with writing(path), suppress(FileNotFoundError):
+            check_regular(path.stat().st_mode, str(path))
 
 
 def picture_due(step: int) -> bool:

@@ -14,7 +14,7 @@ from PIL import Image
 
 import numbanet
 from numbanet import code_store
-from numbanet.app import command_line
+from numbanet.app import run_learning
 
 SMALL = ["--batch-size", 256, "--seed", 7]
 
@@ -120,9 +120,9 @@ def test_a_gpu_that_is_not_there(command, photograph, config):
 
 
 def test_missing_packages(command, photograph, monkeypatch):
-    find = command_line.importlib.util.find_spec
+    find = run_learning.importlib.util.find_spec
     monkeypatch.setattr(
-        command_line.importlib.util,
+        run_learning.importlib.util,
         "find_spec",
         lambda name: None if name in ("rich", "PIL") else find(name),
     )

@@ -12,7 +12,8 @@ from emulator.device import shared_device
 from numbanet import run
 from numbanet.app.errors import AppError
 from numbanet.app.image_file import read_photograph
-from numbanet.app.learn_image import learn_image, started
+from numbanet.app.image_job import started
+from numbanet.app.learn_image import learn_image
 from numbanet.random import Pcg32
 
 BATCH_SIZE, SEED = 256, 7
@@ -93,7 +94,7 @@ def under_way(photograph, config, monkeypatch):
     """A training that asks for the loss when it is told to, and at no step by itself."""
     monkeypatch.setattr(run, "loss_due", lambda step: False)
     photograph, config = read_photograph(photograph), numbanet.load_config(config)
-    training = started(photograph, config, BATCH_SIZE, SEED, shared_device(), "float32")
+    training = started(photograph, config, device=shared_device(), precision="float32", **SMALL)
     return run.Run(training, None, 100, training.course)
 
 

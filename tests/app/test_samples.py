@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+SAMPLES = Path(__file__).parents[2] / "samples"
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -31,3 +34,15 @@ def test_learn_an_image(program, photograph, config, tmp_path, bits):
     with Image.open(tmp_path / "learned.png") as learned, Image.open(photograph) as original:
         means = np.mean(learned), np.mean(original) / (257 if bits == 16 else 1)
     assert means[0] == pytest.approx(means[1], abs=4)
+
+
+def test_reconstruct_a_phantom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(SAMPLES))
+    import reconstruct_a_phantom
+
+    network, classical = reconstruct_a_phantom.main(n_steps=200)
+    assert network > 18.5
+    assert network > classical + 1
+    with Image.open("phantom.png") as picture:
+        assert picture.size == (1152, 384)

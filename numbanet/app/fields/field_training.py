@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from numbanet.app.course import picture_name
-from numbanet.app.curves import write_curves
+from numbanet.app.curves import Curve, write_curves
 from numbanet.app.environment import environment, processor
 from numbanet.app.fields import field_course
 from numbanet.app.fields.field_course import FieldCourse, Job
@@ -34,6 +34,7 @@ FILES = {  # fields of Result; the pictures come on top
     "report": "report.json",
     "snapshot": SNAPSHOT,
 }
+PSNR = Curve("psnr", "PSNR of a held-out view (dB)")
 MOST_SHOWN = 6  # views on a sheet
 ERROR_SCALE = 4.0  # of the absolute error, for a picture of it
 
@@ -171,7 +172,8 @@ class FieldTraining(Learning):
         write_picture(result.contact_sheet, contact_sheet(labelled))
         write_picture(result.views, sheet_of(shown))
         title = f"{self.scene.name}: {course.step} steps of about {self.job.batch_size} samples"
-        write_curves(result.curves, course.losses, course.psnrs, title)
+        losses = course.losses, "mean squared error of a batch"
+        write_curves(result.curves, losses, (course.psnrs, PSNR), title)
         report = self.report(result, found, n_steps, total_seconds)
         write_file(result.report, json.dumps(report, indent=2).encode())
         return result

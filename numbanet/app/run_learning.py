@@ -1,0 +1,135 @@
+"""The commands that learn something, between the command line and the jobs."""
+
+import argparse
+import importlib.util
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from numbanet.app.chosen_config import chosen_config
+from numbanet.app.errors import UsageError
+from numbanet.app.output import Output
+from numbanet.ctrl_c import INTERRUPTED
+
+PACKAGES = {  # extra: what is installed with it: module and package
+    "samples": {"PIL": "pillow", "matplotlib": "matplotlib", "rich": "rich"},
+    "surfaces": {"trimesh": "trimesh", "skimage": "scikit-image"},
+}
+
+
+def require(*extras: str) -> None:
+    """Raise UsageError if a package of these extras is missing."""
+    missing = [
+        package
+        for extra in extras
+        for module, package in PACKAGES[extra].items()
+        if importlib.util.find_spec(module) is None
+    ]
+    if missing:
+        named = ",".join(extras)
+        raise UsageError(f'missing: {", ".join(missing)}; pip install "numbanet[{named}]"')
+
+
+def run_learn_image(arguments: argparse.Namespace, output: Output) -> int:
+    require("samples")
+    from numbanet.app.learn_image import DEFAULT_CONFIG, learn_image
+
+    config = chosen_config(arguments, lambda: DEFAULT_CONFIG)
+    own = {"max_pixels": arguments.max_pixels, "white": arguments.white}
+    return run(learn_image, arguments.image, config, own, arguments, output)
+
+
+def run_learn_surface(arguments: argparse.Namespace, output: Output) -> int:
+    require("samples", "surfaces")
+    from numbanet.app.learn_surface import learn_surface
+    from numbanet.app.surfaces.training import DEFAULT_CONFIG
+
+    config = chosen_config(arguments, lambda: DEFAULT_CONFIG)
+    own = {"eikonal": arguments.eikonal, "mesh_resolution": arguments.mesh_resolution}
+    return run(learn_surface, arguments.shape, config, own, arguments, output)
+
+
+def run_learn_volume(arguments: argparse.Namespace, output: Output) -> int:
+    require("samples")
+    from numbanet.app.learn_volume import learn_volume
+    from numbanet.app.volume_file import read_volume
+    from numbanet.app.volume_training import VolumeLearning
+
+    default = lambda: VolumeLearning.config_for(read_volume(arguments.file))  # noqa: E731
+    config = chosen_config(arguments, default)
+    return run(learn_volume, arguments.file, config, {}, arguments, output)
+
+
+def run(
+    learn: Callable[..., Any],
+    subject: str,
+    config: Any,
+    own: Mapping[str, Any],
+    arguments: argparse.Namespace,
+    output: Output,
+) -> int:
+    """Run a job and print what came of it; returns the exit status.
+
+    Args:
+        learn: the job's function.
+        subject: its first argument: what is learned.
+        own: arguments that only this job has, by name.
+    """
+    from numbanet.interrupt import Interrupt
+    from numbanet.progress import SilentProgress, terminal_progress
+
+    progress = SilentProgress() if output.quiet else terminal_progress()
+    notice = "finishing this step, then saving; Ctrl-C again to abort"
+    with Interrupt(lambda: progress.say(notice)) as interrupt:
+        result = learn(
+            subject,
+            config,
+            n_steps=arguments.steps,
+            batch_size=arguments.batch_size,
+            seed=arguments.seed,
+            device=arguments.device,
+            precision=None if arguments.precision == "auto" else arguments.precision,
+            output=arguments.output,
+            resume=arguments.resume,
+            progress=progress,
+            interrupted=lambda: bool(interrupt),
+            **own,
+        )
+    rate = result.samples_per_second / 1e6
+    output.say(f"{result.step} steps, {result.measures}, {rate:.2f} M samples/s; wrote")
+    for path in result.files:
+        output.say(f"  {path}")
+    output.result(result.for_programs())
+    if result.finished:
+        return 0
+    if not output.quiet:
+        words = continuation(learn, subject, own, arguments, result.snapshot)
+        print(
+            f"interrupted at step {result.step} of {arguments.steps}; "
+            f"continue with: {shlex.join(words)}",
+            file=sys.stderr,
+        )
+    return INTERRUPTED
+
+
+def continuation(
+    learn: Callable, subject: str, own: Mapping[str, Any], arguments: Any, snapshot: Path
+) -> list[str]:
+    """The command that goes on with a snapshot of an interrupted training."""
+    words = ["numbanet", learn.__name__.replace("_", "-"), subject]
+    words += [arguments.config] if arguments.config else []
+    for assignment in arguments.set:
+        words += ["--set", assignment]
+    options = {
+        "device": None if arguments.device == "auto" else arguments.device,
+        "precision": None if arguments.precision == "auto" else arguments.precision,
+        **own,
+        "steps": arguments.steps,
+        "output": arguments.output,
+        "resume": snapshot,
+    }
+    for name, value in options.items():
+        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    return words

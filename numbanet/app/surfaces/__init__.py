@@ -1,0 +1,1 @@
+"""Surfaces as signed distances: meshes and formulas, and what a network learns of them."""
