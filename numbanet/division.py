@@ -43,7 +43,7 @@ def divide(
         least: models with fewer parameters are not divided.
     """
     n, n_ranks = layout.n_params, comm.size
-    each_alone = optimizer.n_matrix_state == 0 and optimizer.n_statistics(layout) == 0
+    each_alone = optimizer.n_matrix_state == 0 and not optimizer.preconditions(layout)
     if n_ranks == 1 or n < least or not each_alone or optimizer.inference_row is not None:
         return Division(n)
     return Division(n, comm.rank, even_bounds(n, n_ranks, quantum))

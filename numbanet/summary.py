@@ -13,6 +13,7 @@ from typing import Any
 from numbanet import registry
 from numbanet.engine import Service
 from numbanet.registry import default_of
+from numbanet.shown import shown
 from numbanet.storage.views import FLOAT_BYTES, ITEM_SIZES
 
 COLUMNS = ("part", "shape", "parameters", "bytes")
@@ -99,10 +100,10 @@ class Summary:
 
 def shortened(component: Any) -> str:
     """A component with those options that are not the default."""
-    if isinstance(component, tuple):
+    if isinstance(component, tuple) and any(map(dataclasses.is_dataclass, component)):
         return f"[{', '.join(map(shortened, component))}]"
     if not dataclasses.is_dataclass(component):
-        return repr(component)
+        return shown(component)
     given = (
         f"{name}={shortened(getattr(component, name))}"
         for name, option in registry.options(type(component)).items()

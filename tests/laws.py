@@ -95,6 +95,35 @@ EXAMPLES = {
     ("encoding", "DenseGrid"): [({"n_levels": 2, "base_resolution": 4}, {"n_dims": 2})],
     ("encoding", "Frequency"): [({}, {"n_dims": 3}), ({"n_frequencies": 1}, {"n_dims": 1})],
     ("encoding", "TriangleWave"): [({}, {"n_dims": 3}), ({"n_frequencies": 5}, {"n_dims": 1})],
+    ("encoding", "Permutohedral"): [
+        (
+            {
+                "n_levels": 3,
+                "log2_hashmap_size": 6,
+                "base_resolution": 2,
+                "per_level_scale": 2.0,
+            },
+            {"n_dims": 5},
+        ),
+        (
+            {
+                "n_levels": 2,
+                "n_features_per_level": 1,
+                "log2_hashmap_size": 5,
+                "base_resolution": 3,
+            },
+            {"n_dims": 2},
+        ),
+        (
+            {
+                "n_levels": 1,
+                "n_features_per_level": 4,
+                "log2_hashmap_size": 6,
+                "base_resolution": 4,
+            },
+            {"n_dims": 3},
+        ),
+    ],
     ("encoding", "RandomFourier"): [
         ({"n_features": 16}, {"n_dims": 2}),
         ({"n_features": 6, "scale": 4.0, "seed": 3}, {"n_dims": 5}),
@@ -255,6 +284,22 @@ EXAMPLES = {
             {},
         ),
     ],
+    ("optimizer", "Muon"): [
+        ({}, {}),
+        (
+            {
+                "learning_rate": 0.1,
+                "momentum": 0.5,
+                "nesterov": False,
+                "n_iterations": 3,
+                "weight_decay": 0.25,
+                "adam_learning_rate": 0.01,
+                "beta1": 0.5,
+                "beta2": 0.75,
+            },
+            {},
+        ),
+    ],
     ("optimizer", "EMA"): [
         ({}, {}),
         ({"decay": 0.0, "nested": {"otype": "SGD"}}, {}),
@@ -342,6 +387,15 @@ EXAMPLES = {
                 "nested": [
                     {"n_params_to_optimize": 32, **FAST_ADAM},
                     {"n_params_to_optimize": 28, "otype": "Shampoo"},
+                ]
+            },
+            {},
+        ),
+        (
+            {
+                "nested": [
+                    {"n_params_to_optimize": 32, "otype": "Muon"},
+                    {"n_params_to_optimize": 28, **FAST_ADAM},
                 ]
             },
             {},
@@ -617,7 +671,7 @@ class Steps:
             for m, (first, last) in enumerate(self.ranges):
                 parts = [summand(i, *pairs[i], self.state, scalars) for i in range(first, last)]
                 matrix_step(m, np.float32(np.sum(parts)), self.matrices, scalars)
-        if len(self.statistics):
+        if self.optimizer.preconditions(self.layout):
             arrays = self.state, self.matrices, self.statistics, scalars
             self.optimizer.precondition(operations, self.layout, *arrays)
         for i, (w, g) in enumerate(pairs):

@@ -68,6 +68,102 @@ class TriangleWave(PerDimension):
         return np.abs(halves - np.round(halves)).min(axis=2)
 
 
+class Permutohedral(naive.Encoding):
+    """Rosu and Behnke 2023, in coordinates in which vertices are integers."""
+
+    padding = 0.0
+
+    def __init__(
+        self,
+        n_dims,
+        n_levels=16,
+        n_features_per_level=2,
+        log2_hashmap_size=19,
+        base_resolution=16,
+        per_level_scale=1.5,
+    ):
+        self.n_dims, self.n_levels, self.n_features = n_dims, n_levels, n_features_per_level
+        self.alignment, self.n_outputs = n_features_per_level, n_levels * n_features_per_level
+        resolutions = base_resolution * per_level_scale ** np.arange(n_levels)
+        draws = naive.PCG32(1337)
+        self.shifts = [[draws.next_float() for _ in range(n_dims)] for _ in range(n_levels)]
+        unit = np.zeros((n_dims, n_dims))
+        for i in range(n_dims):
+            for j in range(i + 1):
+                unit[i, j] = (i + 2 if i == j else 1) / np.sqrt((j + 1) * (j + 2))
+        unit /= np.linalg.det(unit) ** (1 / n_dims)
+        self.maps = resolutions[:, None, None] * unit
+        self.scales = list(4 * resolutions)
+        n_vertices = [(int(np.ceil(each)) + 2) ** n_dims for each in resolutions]
+        self.entries = [min(2**log2_hashmap_size, 2 ** (n - 1).bit_length()) for n in n_vertices]
+        self.first_entries = np.concatenate([[0], np.cumsum(self.entries)])
+        self.n_params = int(self.first_entries[-1]) * n_features_per_level
+
+    def initial_params(self, rng):
+        return naive.strided_uniform(rng, self.n_params, -1e-4, 1e-4)
+
+    def simplices(self, x, level):
+        """Entries, weights, and the weights' derivatives by x, of the vertices of each sample."""
+        for each in x:
+            u = self.maps[level] @ each + self.shifts[level]
+            vertex, order = np.floor(u).astype(int), np.argsort(-(u - np.floor(u)), kind="stable")
+            steps = np.concatenate([[1], (u - np.floor(u))[order], [0]])
+            slopes = np.zeros((self.n_dims + 2, self.n_dims))
+            slopes[1:-1] = self.maps[level][order]
+            for k in range(self.n_dims + 1):
+                if k > 0:
+                    vertex[order[k - 1]] += 1
+                hashed = naive.xor_of_products([int(c) for c in vertex], (1, *naive.PRIMES[1:]))
+                entry = hashed % self.entries[level] + int(self.first_entries[level])
+                yield entry, steps[k] - steps[k + 1], slopes[k] - slopes[k + 1]
+
+    def matrices(self, x):
+        """For each level the matrix of weights, [n, n_entries], and its derivatives by x."""
+        for level in range(self.n_levels):
+            values = np.zeros((len(x), self.first_entries[-1]))
+            slopes = np.zeros((*values.shape, self.n_dims))
+            for k, (entry, weight, slope) in enumerate(self.simplices(x, level)):
+                values[k // (self.n_dims + 1), entry] += weight
+                slopes[k // (self.n_dims + 1), entry] += slope
+            yield values, slopes
+
+    def forward(self, x, params):
+        table = params.reshape(-1, self.n_features)
+        return np.concatenate([values @ table for values, _ in self.matrices(x)], axis=1)
+
+    def jacobian(self, x, params):
+        table = params.reshape(-1, self.n_features)
+        rows = [np.einsum("ned,ef->nfd", slopes, table) for _, slopes in self.matrices(x)]
+        return np.concatenate(rows, axis=1)
+
+    def hessian(self, x, params):
+        return np.zeros((len(x), self.n_outputs, self.n_dims, self.n_dims))
+
+    def of_levels(self, dl_dy):
+        return np.split(dl_dy, self.n_levels, axis=1)
+
+    def backward_params(self, x, params, dl_dy):
+        pairs = zip(self.matrices(x), self.of_levels(dl_dy), strict=True)
+        return sum(values.T @ own for (values, _), own in pairs).reshape(-1)
+
+    def double_backward_params(self, x, params, dl_dy, dl_ddx):
+        pairs = zip(self.matrices(x), self.of_levels(dl_dy), strict=True)
+        found = [np.einsum("ned,nd,nf->ef", slopes, dl_ddx, own) for (_, slopes), own in pairs]
+        return sum(found).reshape(-1)
+
+    def distance_to_border(self, x):
+        """Of whole numbers and of each other, whichever coordinates come closest."""
+        nearest = np.full((len(x), 1), np.inf)
+        for level in range(self.n_levels):
+            u = x @ self.maps[level].T + self.shifts[level]
+            differences = (u[:, :, None] - u[:, None, :]).reshape(len(x), -1)
+            same = np.eye(self.n_dims, dtype=bool).reshape(-1)
+            each = np.concatenate([u, differences[:, ~same]], axis=1)
+            distance = np.abs(each - np.round(each)).min(axis=1, keepdims=True)
+            nearest = np.minimum(nearest, distance)
+        return nearest
+
+
 class RandomFourier(naive.Encoding):
     """Of given frequencies, or of those that Box and Muller make of the stream of a seed."""
 
@@ -297,6 +393,7 @@ def one_blob_frequency(n_dims, n_frequencies=12, n_bins=4):
 ENCODINGS = {
     "frequency": Frequency,
     "trianglewave": TriangleWave,
+    "permutohedral": Permutohedral,
     "randomfourier": RandomFourier,
     "sphericalharmonics": SphericalHarmonics,
     "empty": Empty,

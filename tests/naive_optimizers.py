@@ -207,6 +207,64 @@ class Shampoo:
         return shrink(self.relative_decay * rate, self.absolute_decay * rate, w) - rate * direction
 
 
+class WithAdam:
+    """Directions of matrices, and Adam for the rest."""
+
+    def start(self, n_params, shapes, beta1, beta2, epsilon):
+        self.shapes, self.n_matrix_params, self.t = shapes, size(shapes), 0
+        n_others = n_params - self.n_matrix_params
+        options = {"beta1": beta1, "beta2": beta2, "epsilon": epsilon}
+        self.adam = Adam(n_others, (), **options)
+
+    def step(self, w, g):
+        self.t += 1
+        w, first = np.array(w), 0
+        for k, shape in enumerate(self.shapes):
+            part = slice(first, first + size([shape]))
+            first = part.stop
+            direction = self.direction(k, g[part].reshape(shape)).reshape(-1)
+            w[part] -= self.learning_rate * (direction + self.weight_decay * w[part])
+        self.adam.learning_rate = self.adam_learning_rate * self.factor
+        w[first:] = self.adam.step(w[first:], g[first:])
+        return w
+
+    @property
+    def factor(self):
+        """What schedules around it have multiplied the learning rate by."""
+        return self.learning_rate / self.first_rate
+
+
+class Muon(WithAdam):
+    def __init__(
+        self,
+        n_params,
+        shapes,
+        learning_rate=0.02,
+        momentum=0.95,
+        nesterov=True,
+        n_iterations=5,
+        weight_decay=0.0,
+        adam_learning_rate=1e-3,
+        beta1=0.9,
+        beta2=0.999,
+        epsilon=1e-8,
+    ):
+        vars(self).update({key: value for key, value in locals().items() if key != "self"})
+        self.first_rate = learning_rate
+        self.start(n_params, shapes, beta1, beta2, epsilon)
+        self.momenta = [np.zeros(shape) for shape in shapes]
+
+    def direction(self, k, g):
+        m = self.momenta[k] = self.momentum * self.momenta[k] + (1 - self.momentum) * g
+        d = (1 - self.momentum) * g + self.momentum * m if self.nesterov else m
+        norm = np.linalg.norm(d)
+        x = d / norm if norm > 1e-15 else 0 * d
+        for _ in range(self.n_iterations):
+            gram = x @ x.T
+            x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        return max(1, g.shape[0] / g.shape[1]) ** 0.5 * x
+
+
 class EMA:
     def __init__(self, n_params, shapes, nested=None, decay=0.99, full_precision=False):
         self.nested = optimizer(nested or {}, n_params, shapes)
@@ -399,6 +457,7 @@ OPTIMIZERS = {
     "ema": EMA,
     "exponentialdecay": ExponentialDecay,
     "lookahead": Lookahead,
+    "muon": Muon,
     "novograd": Novograd,
     "piecewise": Piecewise,
     "sgd": SGD,

@@ -564,6 +564,7 @@ MINIMISERS = {  # with the learning rate that suits both functions
     "SGD": {"learning_rate": 1e-3, "l2_reg": 0.0},
     "Novograd": {"learning_rate": 1e-3, "beta2": 0.9},
     "Shampoo": {"learning_rate": 3e-3, "l2_reg": 0.0, "cg_on_momentum": False},
+    "Muon": {"learning_rate": 2e-3, "momentum": 0.9},
     "EMA": {"nested": ADAM},
     "ExponentialDecay": {
         "decay_start": 2500,

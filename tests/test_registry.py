@@ -200,6 +200,7 @@ def test_kinds_are_fixed():
         ("optimizer", "EMA", optimizers.EMA),
         ("optimizer", "ExponentialDecay", optimizers.ExponentialDecay),
         ("optimizer", "Lookahead", optimizers.Lookahead),
+        ("optimizer", "Muon", optimizers.Muon),
         ("optimizer", "Novograd", optimizers.Novograd),
         ("optimizer", "Piecewise", optimizers.Piecewise),
         ("optimizer", "SGD", optimizers.SGD),

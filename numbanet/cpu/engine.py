@@ -157,7 +157,7 @@ def optimize(
     key, hyperparams = optimizer.kernel_key(), np.array(optimizer.hyperparams(), np.float32)
     scalars = np.empty(optimizer.n_scalars, np.float32)
     arrays = np.int32(t), weights, gradients, state, matrices, hyperparams, scalars, first, chunk
-    if len(statistics) == 0:
+    if not optimizer.preconditions(layout):
         optimizer_kernel(key, layout)(*arrays)
     else:
         optimizer_kernel(key, layout, steps=False)(*arrays)

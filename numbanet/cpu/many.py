@@ -142,7 +142,7 @@ class CpuMany(AbstractMany):
     ) -> np.ndarray:
         first, outcomes = optimizers[0], np.empty(len(losses), np.int64)
         if optimizers is not self._latest:
-            in_kernel = first.n_statistics(self._layout) == 0
+            in_kernel = not first.preconditions(self._layout)
             self._in_kernel = np.array([in_kernel and each.is_tame for each in optimizers])
             self._hyperparams = np.array([each.hyperparams() for each in optimizers], np.float32)
             self._latest = optimizers

@@ -9,6 +9,7 @@ from numbanet.optimizers.cosine_decay import CosineDecay as CosineDecay
 from numbanet.optimizers.ema import EMA as EMA
 from numbanet.optimizers.exponential_decay import ExponentialDecay as ExponentialDecay
 from numbanet.optimizers.lookahead import Lookahead as Lookahead
+from numbanet.optimizers.muon import Muon as Muon
 from numbanet.optimizers.novograd import Novograd as Novograd
 from numbanet.optimizers.piecewise import Piecewise as Piecewise
 from numbanet.optimizers.sgd import SGD as SGD

@@ -38,8 +38,8 @@ class AbstractOptimizer(ABC):
     One that needs products of matrices has `statistics`, float32 [n_statistics].
 
     A step is: schedule once; then, where n_matrix_state > 0, the sum of summand over each matrix
-    and matrix_step with it; then precondition, where n_statistics > 0; then step for each
-    parameter.
+    and matrix_step with it; then precondition, where the optimizer `preconditions`; then step for
+    each parameter.
     """
 
     otype: str
@@ -152,11 +152,15 @@ class AbstractOptimizer(ABC):
         """Length of the statistics."""
         return 0
 
+    def preconditions(self, layout: ParamLayout) -> bool:
+        """Whether a step needs whole matrices."""
+        return self.n_statistics(layout) > 0
+
     def precondition(self, operations, layout, state, matrices, statistics, scalars) -> None:
         """Do what needs whole matrices, with the operations of a target.
 
         Arrays are the target's, and the host does not look into them: cpu/operations.py says what
-        there is. Called only where n_statistics > 0.
+        there is. Called only where `preconditions` says so.
 
         Raises:
             TypeError: the optimizer has statistics but does not say what to do with them.

@@ -205,11 +205,14 @@ class Composite(AbstractOptimizer):
     def n_statistics(self, layout: ParamLayout) -> int:
         return sum(each.n_statistics(part) for each, part, _ in self.with_layouts(layout))
 
+    def preconditions(self, layout: ParamLayout) -> bool:
+        return any(each.preconditions(part) for each, part, _ in self.with_layouts(layout))
+
     def precondition(self, operations, layout, state, matrices, statistics, scalars) -> None:
         first = 0
         for optimizer, part, first_scalar in self.with_layouts(layout):
             n_statistics = optimizer.n_statistics(part)
-            if n_statistics:
+            if optimizer.preconditions(part):
                 mine = operations.view(statistics, first, (n_statistics,))
                 its_scalars = operations.view(scalars, first_scalar, (optimizer.n_scalars,))
                 optimizer.precondition(operations, part, state, matrices, mine, its_scalars)

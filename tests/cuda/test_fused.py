@@ -62,6 +62,7 @@ COMPOSITE = {
 }
 ONE_BLOB, FREQUENCY = {"otype": "OneBlob", "n_bins": 16}, {"otype": "Frequency", "n_frequencies": 3}
 IDENTITY = {"otype": "Identity"}
+LATTICES = {"otype": "Permutohedral", "n_levels": 4, "log2_hashmap_size": 6, "base_resolution": 2}
 LUMINANCE = "RelativeL2Luminance"  # a loss of whole rows
 DENSE = {"type": "Dense", "interpolation": "Smoothstep", "base_resolution": 2, "n_levels": 3}
 
@@ -76,6 +77,7 @@ TRAINED = {
     "entries_of_4": (2, 3, "bfloat16", grid(4), mlp("FullyFusedMLP", 16, 1, "ReLU", "Sine"), "L2"),
     "one_blob": (2, 33, "float16", ONE_BLOB, mlp("FullyFusedMLP", 32, 5), "L2"),
     "frequency": (3, 16, "float16", FREQUENCY, mlp("FullyFusedMLP", 128, 1, "None", "Tanh"), "L2"),
+    "permutohedral": (4, 3, "float16", LATTICES, mlp("FullyFusedMLP", 16, 2), "L2"),
     "identity": (
         *(5, 3, "float16", IDENTITY, mlp("CutlassMLP", 64, 3, "ReLU", "Exponential"), "RelativeL2"),
     ),

@@ -31,6 +31,11 @@ STACKS = {
         "batch_size_multiplier": 2,
         "nested": {"otype": "EMA", "decay": 0.5, "nested": NOVOGRAD},
     },
+    "muon": {
+        "otype": "EMA",
+        "decay": 0.5,
+        "nested": {"otype": "WarmUp", "n_steps": 4, "nested": {"otype": "Muon"}},
+    },
     "shampoo": {"otype": "EMA", "decay": 0.5, "nested": {"otype": "Shampoo"}},
     "composite": {
         "otype": "Composite",

@@ -50,7 +50,7 @@ class CudaTraining(AbstractTraining):
         shape = optimizer.n_matrix_state, self._n_matrices
         self.matrices = zeros(shape, np.float32, device)
         self.statistics = zeros((optimizer.n_statistics(layout),), np.float32, device)
-        self._has_statistics = self.statistics.size > 0
+        self._preconditions = optimizer.preconditions(layout)
         self._n_known = 0  # steps that were made, for all that the host knows
         self._n_asked = 0  # steps that were asked for since, of which some may be skipped
         self._control = zeros((kernels.N_CONTROL,), np.uint32, device)
@@ -150,7 +150,7 @@ class CudaTraining(AbstractTraining):
             work = found, given, optimizer, overwrite, run_optimizer
             try:
                 # The host takes part in such a step, or it is rare.
-                takes_part = self._has_statistics or (run_optimizer and not is_tame)
+                takes_part = self._preconditions or (run_optimizer and not is_tame)
                 of_ranks = self._engine if self._over_ranks is None else self._over_ranks
                 if takes_part or not of_ranks.is_queued:
                     self._queue(*work)
@@ -292,7 +292,7 @@ class CudaTraining(AbstractTraining):
             grid = int(kernels.SUM_LANES) // BLOCK, n_matrices
             found.summands(grid, *arrays, sums, control)
             found.matrix_step(n_matrices, sums, matrices, scalars, control)
-        if self._has_statistics:
+        if self._preconditions:
             self._precondition(optimizer, found.scalars)
         n_threads = (end - first) // found.group_size
         found.optimize.over(n_threads, *arrays, matrices, copy.address, control, end, *own)
