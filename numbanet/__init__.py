@@ -22,6 +22,7 @@ from numbanet.create_model import (
     create_network,
     create_network_with_input_encoding,
 )
+from numbanet.derivatives import Derivatives
 from numbanet.encoding_model import Encoding
 from numbanet.exports import export
 from numbanet.fit import fit, training
@@ -56,6 +57,7 @@ __all__ = [
     "ArrayLike",
     "ComposedModel",
     "ConfigError",
+    "Derivatives",
     "DeviceCodeError",
     "Encoding",
     "History",

@@ -29,6 +29,9 @@ class Derivatives:
         **dict.fromkeys(("_jet", "_propagate", "_target")),
     }
 
+    values: Array
+    jacobian: Array
+
     def __init__(
         self, jet: Jet, arrays: tuple[Any, Any, Any], target: AbstractTarget, propagate: Callable
     ):

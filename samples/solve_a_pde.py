@@ -4,7 +4,7 @@
 
     u_xx + u_yy + k^2 u = f  in (0, 1)^2,  u = 0 on the boundary,  with k = 0 for Poisson
 
-The solution is u = b N: a function b that is 0 on the boundary, and a network N, so that there is no
+The solution is u = b N: a function b that is 0 on the boundary and a network N, so that there is no
 loss of the boundary. A step asks for the network's values, gradients and Laplacians at random
 points, makes those of u by the product rule, and gives the gradient of the mean of the squared
 residual back.

@@ -54,6 +54,11 @@ def main(folder: Path) -> None:
     outputs, context = model.network.forward(x)
     assert_type(outputs, numbanet.Array)
     assert_type(model.network.backward(context, np.ones((20, 3))), numbanet.Array)
+    found = model.network.derivatives(x, order=1)
+    assert_type(found, numbanet.Derivatives)
+    assert_type(found.jacobian, numbanet.Array)
+    found.backward(found.values)
+    assert_type(model.trainer.optimizer_step(), numbanet.Loss)
     assert_type(numbanet.summary(model), numbanet.Summary)
     model.trainer.learning_rate = 1e-3
     model.save(folder / "model.safetensors", {"name": "typed"})
