@@ -24,6 +24,10 @@ class ManyTraining(CudaTraining):
     _device: ManyDevice
     _fewest_known = 0  # steps of the model that made fewest, when they were last counted
 
+    @property
+    def _most_blocks(self) -> int:
+        return max(kernels.MOST_BLOCKS // self._device.n_models, 1)
+
     def set_optimizers(self, optimizers: Sequence[AbstractOptimizer]) -> AbstractOptimizer:
         """Use the hyperparams of each from the next step on, which all make with the returned one.
 

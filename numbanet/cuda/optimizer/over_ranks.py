@@ -150,7 +150,7 @@ class OverRanks:
         weighted = [own, self._sums, dl_dinput] if batch.is_nominal else [None] * 3
         most = max((each.size for each in weighted if each is not None), default=1)
         found.finish_of_ranks(
-            min(-(-most // BLOCK), kernels.MOST_BLOCKS),
+            min(-(-most // BLOCK), rank_kernels.MOST_BLOCKS),
             *(votes.address, self._comm.size, batch.n_rows if batch.is_nominal else 0),
             int(batch.external_dl_dy is not None),
             *(n for each in weighted for n in ((0, 0) if each is None else address_and_size(each))),
@@ -172,7 +172,8 @@ class OverRanks:
         if self._division.bounds is not None:
             self._collectives.fill(parameters.master, self._division.bounds)
             parameters.renew_copy()
-            self._clear.over(gradients.size, gradients.address, gradients.size, control)
+            n_blocks = min(-(-gradients.size // BLOCK), rank_kernels.MOST_BLOCKS)
+            self._clear(n_blocks, gradients.address, gradients.size, control)
 
     def whole(self, rows: DeviceArray) -> np.ndarray:
         """Rows of the own parameters' state, with those of all."""

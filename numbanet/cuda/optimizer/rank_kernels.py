@@ -39,6 +39,7 @@ from numbanet.storage.views import float_vector, uint32_vector
 # else 0; its samples; and a number for its options.
 LOSS, BAD, SAMPLES, OPTIONS = (np.uint32(k) for k in range(4))
 N_VOTES = 4
+MOST_BLOCKS = 64  # of what is seldom to be done, since it takes time to start them
 LARGEST_OPTIONS = 1 << 24  # a float32 holds the integers below
 
 
@@ -159,5 +160,7 @@ def finish_kernel(optimizer: AbstractOptimizer):
 def clear_skipped(pgradients: Address, n: UInt, pcontrol: Address):
     """(gradients, n, control): zero them, if the step does not count."""
     i = thread_number()
-    if i < n and uint32_vector(pcontrol, N_CONTROL)[RUNS] == NOTHING:
-        uint32_vector(pgradients, n)[i] = NOTHING
+    if uint32_vector(pcontrol, N_CONTROL)[RUNS] == NOTHING:
+        while i < n:
+            uint32_vector(pgradients, n)[i] = NOTHING
+            i += n_threads()

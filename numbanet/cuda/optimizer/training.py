@@ -28,6 +28,8 @@ FLOAT_BYTES = 4
 class CudaTraining(AbstractTraining):
     """Steps whose results are known when the device has made them."""
 
+    _most_blocks = kernels.MOST_BLOCKS  # that look for what is not finite
+
     def __init__(
         self,
         device: Any,
@@ -227,7 +229,7 @@ class CudaTraining(AbstractTraining):
             return
         most = max((array.size for array in checked), default=1)
         found.finish(
-            min(-(-most // BLOCK), kernels.MOST_BLOCKS),
+            min(-(-most // BLOCK), self._most_blocks),
             *(number for array in checked for number in (array.address, array.size)),
             *((0, 0) * (kernels.MOST_CHECKED - len(checked))),
             *(loss.sums.address, loss.n, 1.0 / loss.n_elements),
@@ -265,7 +267,7 @@ class CudaTraining(AbstractTraining):
             looked_at = votes, votes[:0]
         most = max(array.size for array in looked_at)
         self._verify(
-            min(-(-most // BLOCK), kernels.MOST_BLOCKS),
+            min(-(-most // BLOCK), self._most_blocks),
             *(number for array in looked_at for number in (array.address, array.size)),
             *(control, self._results.history.address),
         )
