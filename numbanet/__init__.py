@@ -34,6 +34,7 @@ from numbanet.matrices import from_matrices, to_matrices
 from numbanet.network_with_input_encoding import Network, NetworkWithInputEncoding
 from numbanet.params_file import load_params, save_params
 from numbanet.registry import ConfigError, register
+from numbanet.resized_grid import resize_grid
 from numbanet.run import Run, Step
 from numbanet.snapshot import SnapshotError
 from numbanet.summary import Summary, summary
@@ -93,6 +94,7 @@ __all__ = [
     "load_params",
     "read_tcnn_snapshot",
     "register",
+    "resize_grid",
     "save_params",
     "summary",
     "to_matrices",

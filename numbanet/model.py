@@ -16,6 +16,7 @@ from numbanet.array_types import Array, ArrayLike
 from numbanet.composition import Composition
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.engine import Gradients
+from numbanet.grid_levels import GridLevel, levels_of
 from numbanet.model_arguments import check_bool, check_gradient_mode
 from numbanet.parameter_owner import ParameterOwner
 from numbanet.random import Pcg32
@@ -100,6 +101,11 @@ class AbstractModel(ParameterOwner):
             name: flat[place.start : place.stop].reshape(*place.shape)
             for name, place in self.composition.places.items()
         }
+
+    @property
+    def levels(self) -> tuple[GridLevel, ...]:
+        """The levels of its grids, coarse to fine: views of their tables, sizes, resolutions."""
+        return levels_of(self)
 
     def __call__(
         self, inputs: ArrayLike, params: ArrayLike | None = None, out: Array | None = None

@@ -50,6 +50,10 @@ EXAMPLES = {
     ],
     ("encoding", "Grid"): [
         (
+            {"resolutions": [5, 12, 3, 9], "log2_hashmap_size": 6, "initial_range": 0.5},
+            {"n_dims": 2},
+        ),
+        (
             {"n_levels": 4, "log2_hashmap_size": 6, "base_resolution": 5, "per_level_scale": 1.5},
             {"n_dims": 2},
         ),

@@ -287,7 +287,12 @@ class Grid(Encoding):
         per_level_scale=None,
         interpolation="Linear",
         hash="CoherentPrime",
+        resolutions=None,
+        initial_range=1e-4,
     ):
+        self.initial_range = initial_range
+        if resolutions is not None:
+            n_levels = len(resolutions)
         if n_features is not None:
             n_levels = n_features // n_features_per_level
         self.n_dims, self.n_levels, self.n_features = n_dims, n_levels, n_features_per_level
@@ -305,6 +310,8 @@ class Grid(Encoding):
             log2_scale = np.log2(np.float32(per_level_scale))
             growth = np.exp2(np.float32(level) * log2_scale)
             scale = growth * np.float32(base_resolution) - np.float32(1)
+            if resolutions is not None:
+                scale = np.float32(resolutions[level] - 1)
             resolution = math.ceil(scale) + 1
             n = 8 * math.ceil(min(resolution**n_dims, 2**31 - 1) / 8)
             if self.type in ("tiled", "tile"):
@@ -319,7 +326,7 @@ class Grid(Encoding):
         self.n_params = int(self.first_entries[-1]) * self.n_features
 
     def initial_params(self, rng):
-        return strided_uniform(rng, self.n_params, -1e-4, 1e-4)
+        return strided_uniform(rng, self.n_params, -self.initial_range, self.initial_range)
 
     def entry(self, cell, level):
         """The table entry of one vertex, counted from the start of all tables."""

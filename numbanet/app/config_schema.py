@@ -130,7 +130,8 @@ def of_option(kind: str, option: dataclasses.Field) -> dict[str, Any]:
     if plain in TYPES:
         return {"type": [TYPES[plain], "null"] if none else TYPES[plain]}
     if "items" in option.metadata:
-        return {"type": "array", "items": option.metadata["items"]}
+        kind = ["array", "null"] if option.default is None else "array"
+        return {"type": kind, "items": option.metadata["items"]}
     nested = {"$ref": f"#/definitions/{kind}"}
     return {"type": "array", "items": nested} if plain.startswith("tuple") else nested
 

@@ -4,14 +4,15 @@ Level l is a lattice of resolution ceil(scale_l) + 1 with scale_l = base * growt
 takes the features of the lattice cell around scale_l * x + 1/2, interpolated. A grid covers [0, 1]
 in every dimension: inputs of another range are to be scaled to it, because beyond it places far
 apart share entries. Müller et al. 2022, "Instant neural graphics primitives with a multiresolution
-hash encoding".
+hash encoding". A list of `resolutions` takes the place of base_resolution and per_level_scale:
+that of level l is then scale_l + 1.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -43,10 +44,7 @@ from numbanet.registry import check, choice, create, derived, register, spelling
 TYPES = {"Hash": "Hash", "Dense": "Dense", "Tiled": "Tiled", "Tile": "Tiled"}
 FEATURES_PER_LEVEL = (1, 2, 4, 8)
 MAX_DIMS = 7
-INITIAL_LOW = np.float32(-1e-4)
-INITIAL_WIDTH = np.float32(1e-4) - INITIAL_LOW
 FILLED_AT_ONCE = 2**16
-MAX_LEVELS = 128
 # What the levels of a grid mostly are, so that one that has only some of them is compiled alike.
 USUAL_INDEXINGS = {
     "Hash": frozenset(map(int, (NEAR, HASHED))),
@@ -71,6 +69,8 @@ class Grid(GridFunctions):
     stochastic_interpolation: bool = False
     hash: str = choice("CoherentPrime", HASHES)  # or Prime, ReversedPrime, Rng, BaseConvert
     fixed_point_pos: bool = False  # the bits of an input are an integer, in units of 2^-32
+    resolutions: tuple | None = field(default=None, metadata=tables.RESOLUTIONS)  # of each level
+    initial_range: float = 1e-4  # initial values are uniform in [-range, range); 0 for zeros
 
     padding_value = 0.0
     begins_even = True  # among the parameters of a model
@@ -83,6 +83,8 @@ class Grid(GridFunctions):
         check(n_features in FEATURES_PER_LEVEL, "n_features_per_level", n_features, allowed)
         check(0 <= log2_size <= 31, "log2_hashmap_size", log2_size, "0 to 31")
         check(1 <= base <= tables.MAX_RESOLUTION, "base_resolution", base, "1 or more")
+        width, allowed = self.initial_range, "a number from 0 to 1e30"
+        check(0 <= width <= 1e30, "initial_range", width, allowed)
         self._resolve("type", TYPES[spelling("type", self.type, TYPES)])
         for option, names in (("interpolation", INTERPOLATIONS), ("hash", HASHES)):
             self._resolve(option, spelling(option, getattr(self, option), names))
@@ -109,8 +111,16 @@ class Grid(GridFunctions):
                 self._resolve("n_levels", n_features // per_level)
                 self._resolve(option, None)
         if self.n_levels is None:
-            self._resolve("n_levels", 16)
-        check(1 <= self.n_levels <= MAX_LEVELS, "n_levels", self.n_levels, f"1 to {MAX_LEVELS}")
+            self._resolve("n_levels", len(self.resolutions or range(16)))
+        if self.resolutions is not None:
+            check(
+                len(self.resolutions) == self.n_levels,
+                "resolutions",
+                list(self.resolutions),
+                f"one for each of n_levels, which are {self.n_levels}",
+            )
+        most = tables.MAX_LEVELS
+        check(1 <= self.n_levels <= most, "n_levels", self.n_levels, f"1 to {most}")
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
@@ -177,11 +187,12 @@ class Grid(GridFunctions):
         return (OddGrid if self.begins_even else Grid)(**values)
 
     def initial_params(self, rng) -> np.ndarray:
-        """Uniform values in [-1e-4, 1e-4), in the order of tiny-cuda-nn's device fill."""
-        values = rng.device_uniform(self.n_params)
+        """Uniform values in [-range, range), in the order of tiny-cuda-nn's device fill."""
+        values, low = rng.device_uniform(self.n_params), np.float32(-self.initial_range)
+        width = np.float32(self.initial_range) - low
         for block in np.split(values, range(FILLED_AT_ONCE, len(values), FILLED_AT_ONCE)):
             # There one fused multiply-add; in float64 product and sum are exact, and rounded once.
-            block[...] = block.astype(np.float64) * np.float64(INITIAL_WIDTH) + INITIAL_LOW
+            block[...] = block.astype(np.float64) * np.float64(width) + low
         return values
 
     # What functions.py makes its functions of.

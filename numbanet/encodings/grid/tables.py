@@ -5,14 +5,17 @@ a resolution, and with it the place of every parameter behind it.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
 from numbanet.encodings.grid.indexing import HASHED, LINEAR, NEAR, WIDE, Level, reciprocal
-from numbanet.registry import check
+from numbanet.registry import ConfigError, check
+from numbanet.shown import shown
 
 MAX_RESOLUTION = 2**30  # so that [0, 1] lies within the positions that are not clamped
 MAX_ENTRIES = 2**32 - 1
+MAX_LEVELS = 128
 
 
 def levels(grid) -> tuple[Level, ...]:
@@ -56,7 +59,36 @@ def default_growth(grid) -> float:
     return float(np.float32(math.exp(log_ratio / n_steps)))
 
 
+def create_resolutions(value: Any, path: str, **extra: Any) -> tuple[int, ...] | None:
+    """The resolutions of a config: a list of integers, or nothing."""
+    if value is None:
+        return None
+    if not (isinstance(value, list | tuple) and 1 <= len(value) <= MAX_LEVELS):
+        raise ConfigError(
+            f"{path}: expected a list of 1 to {MAX_LEVELS} integers, got {shown(value)}"
+        )
+    for k, each in enumerate(value):
+        is_integer = isinstance(each, (int, np.integer)) and not isinstance(each, bool)
+        if not (is_integer and 1 <= each <= MAX_RESOLUTION):
+            raise ConfigError(
+                f"{path}[{k}]: {shown(each)} is not allowed; use an integer from 1 to "
+                f"{MAX_RESOLUTION}"
+            )
+    return tuple(map(int, value))
+
+
+# Metadata of the field that holds them.
+RESOLUTIONS = {
+    "convert": create_resolutions,
+    "shown": "list of ints",
+    "items": {"type": "integer", "minimum": 1, "maximum": MAX_RESOLUTION},
+}
+
+
 def scales(grid) -> list[np.float32]:
+    """Cells per unit of the inputs, on each level."""
+    if grid.resolutions is not None:
+        return [np.float32(resolution - 1) for resolution in grid.resolutions]
     log2_growth = np.float32(math.log2(np.float32(grid.per_level_scale)))
     base, one = np.float32(grid.base_resolution), np.float32(1)
     exponents = (float(np.float32(level) * log2_growth) for level in range(grid.n_levels))
