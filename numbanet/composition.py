@@ -11,12 +11,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from numbanet.encodings.base import AbstractEncoding
+from numbanet.encodings.grid import Grid
 from numbanet.networks.base import AbstractMLP, next_multiple
 from numbanet.optimizers.base import ParamLayout
 from numbanet.registry import option_values
@@ -169,7 +170,8 @@ class Composition:
         """What an optimizer learns of it."""
         if not self.is_named:
             network = self.parts[0].network
-            return ParamLayout(self.n_params, () if network is None else network.shapes)
+            shapes = () if network is None else network.shapes
+            return ParamLayout(self.n_params, shapes, names=self.named_ranges)
         shapes, starts = [], []
         for part, start in zip(self.parts, self.starts, strict=True):
             if part.network is None or part.shares is not None:
@@ -177,7 +179,33 @@ class Composition:
             shapes += part.network.shapes
             sizes = (math.prod(shape) for shape in part.network.shapes[:-1])
             starts += accumulate(sizes, initial=start)
-        return ParamLayout(self.n_params, tuple(shapes), starts=tuple(starts))
+        return ParamLayout(
+            self.n_params, tuple(shapes), starts=tuple(starts), names=self.named_ranges
+        )
+
+    @cached_property
+    def grids(self) -> tuple[tuple[str, Grid, int], ...]:
+        """The grids: what begins the names of their levels, and their first parameter."""
+        names = {place.start: name for name, place in self.places.items()}
+        found = []
+        for part, start in zip(self.parts, self.starts, strict=True):
+            if part.shares is None:
+                for each in part.encoding.parts:
+                    if isinstance(each.encoding, Grid):
+                        first = start + part.n_matrix_params + each.first_param
+                        name = names[first].removesuffix("params")
+                        found.append((name, each.encoding, first))
+        return tuple(found)
+
+    @property
+    def named_ranges(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, first parameter and last + 1 of all parts, also of levels within grids."""
+        places = [(name, place.start, place.stop) for name, place in self.places.items()]
+        for name, grid, first in self.grids:
+            ends = [first, *(first + end for end in grid.level_ends)]
+            pairs = enumerate(pairwise(ends))
+            places += [(f"{name}levels.{k}", *each) for k, each in pairs]
+        return tuple(places)
 
     @property
     def grid_dims(self) -> tuple[int, ...]:

@@ -1,12 +1,10 @@
 """The levels of a model's grids: views of their tables, read and written as lattices too."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from numbanet.array_types import Array
-from numbanet.composition import Composition
 from numbanet.cpu.grid_vertices import entries_of_vertices
 from numbanet.encodings.grid import Grid
 from numbanet.encodings.grid.indexing import HASHED
@@ -110,21 +108,10 @@ class GridLevel:
         self._model.target.copy_from_host(params, table)
 
 
-def grids_of(composition: Composition) -> Iterator[tuple[str, Grid, int]]:
-    """The grids of a model: what begins the names of their levels, and their first parameter."""
-    names = {place.start: name for name, place in composition.places.items()}
-    for part, start in zip(composition.parts, composition.starts, strict=True):
-        if part.shares is None:
-            for each in part.encoding.parts:
-                if isinstance(each.encoding, Grid):
-                    first = start + part.n_matrix_params + each.first_param
-                    yield names[first].removesuffix("params"), each.encoding, first
-
-
 def levels_of(model: Any) -> tuple[GridLevel, ...]:
     """The levels of all grids of a model, coarse to fine."""
     return tuple(
         GridLevel(model, f"{prefix}levels.{k}", grid, k, first)
-        for prefix, grid, first in grids_of(model.composition)
+        for prefix, grid, first in model.composition.grids
         for k in range(grid.n_levels)
     )

@@ -340,6 +340,26 @@ EXAMPLES = {
             {},
         ),
     ],
+    ("optimizer", "ParamGroups"): [
+        ({}, {}),
+        (
+            {
+                "nested": FAST_ADAM,
+                "groups": [
+                    {"parts": ["network.1"], "learning_rate_factor": 0.0},
+                    {"parts": ["network.*"], "learning_rate_factor": 0.5, "weight_decay": 0.25},
+                ],
+            },
+            {},
+        ),
+        (
+            {
+                "nested": {"otype": "SGD", "learning_rate": 0.5},
+                "groups": [{"parts": ["encoding.*"], "learning_rate_factor": 3.0}],
+            },
+            {},
+        ),
+    ],
     ("optimizer", "Piecewise"): [
         ({}, {}),
         ({"points": [[2, 0.5], [5, 2.0], [5, 0.25], [9, 0.0]], "nested": FAST_ADAM}, {}),

@@ -4,6 +4,8 @@
 are others, from the first step on.
 """
 
+import re
+
 import numpy as np
 
 
@@ -398,6 +400,31 @@ class Piecewise(Schedule):
         return low + (high - low) * (s - s0) / (s1 - s0)
 
 
+class ParamGroups(Wrapper):
+    """Moves parameters by factors of what the nested one does, and decays them; by their names."""
+
+    def __init__(self, n_params, shapes, nested=None, groups=()):
+        self.nested = optimizer(nested or {}, n_params, shapes)
+        n_matrix, starts, parts = 0, {}, {}
+        for k, shape in enumerate(shapes):
+            starts[f"network.{k}"] = n_matrix
+            n_matrix += size([shape])
+            parts[f"network.{k}"] = slice(starts[f"network.{k}"], n_matrix)
+        parts["encoding.params"] = slice(n_matrix, n_params)
+        self.factors, self.decays = np.ones(n_params), np.zeros(n_params)
+        for group in reversed(groups):
+            names = [group["parts"]] if isinstance(group["parts"], str) else group["parts"]
+            for name, part in parts.items():
+                if any(re.fullmatch(each.replace("*", ".*"), name) for each in names):
+                    self.factors[part] = group.get("learning_rate_factor", 1.0)
+                    self.decays[part] = group.get("weight_decay", 0.0)
+
+    def step_nested(self, w, g):
+        (rate,) = learning_rates(self.nested)
+        moved = self.nested.step(np.array(w), g)
+        return w + self.factors * (moved - w - rate * self.decays * w)
+
+
 def scale_learning_rate(optimizer, factor):
     set_learning_rates(optimizer, [rate * factor for rate in learning_rates(optimizer)])
 
@@ -459,6 +486,7 @@ OPTIMIZERS = {
     "lookahead": Lookahead,
     "muon": Muon,
     "novograd": Novograd,
+    "paramgroups": ParamGroups,
     "piecewise": Piecewise,
     "sgd": SGD,
     "shampoo": Shampoo,

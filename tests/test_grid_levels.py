@@ -176,5 +176,5 @@ def test_what_cannot_be_resized_is_refused():
     with pytest.raises(numbanet.ConfigError, match="cannot have more"):
         numbanet.resize_grid(create("listed"), n_levels=9)
     for wrong in (0, 2.5, True, 40):
-        with pytest.raises(ValueError, match="log2_hashmap_size|n_levels"):
+        with pytest.raises(ValueError, match=r"log2_hashmap_size|n_levels"):
             numbanet.resize_grid(create("hash"), n_levels=wrong, log2_hashmap_size=wrong)

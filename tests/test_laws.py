@@ -575,6 +575,10 @@ MINIMISERS = {  # with the learning rate that suits both functions
     "CosineDecay": {"n_steps": 4000, "nested": {**ADAM, "learning_rate": 0.05}},
     "WarmUp": {"n_steps": 100, "nested": ADAM},
     "Piecewise": {"points": [[0, 2.0], [3000, 1.0]], "nested": ADAM},
+    "ParamGroups": {
+        "nested": {**ADAM, "learning_rate": 0.04},
+        "groups": [{"parts": "network.0", "learning_rate_factor": 0.5}],
+    },
     "Average": {"n_samples": 16, "nested": ADAM},
     "Batched": {"batch_size_multiplier": 2, "nested": {**ADAM, "learning_rate": 0.05}},
     "Lookahead": {"nested": {**ADAM, "learning_rate": 0.05}},

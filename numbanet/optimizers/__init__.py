@@ -11,6 +11,7 @@ from numbanet.optimizers.exponential_decay import ExponentialDecay as Exponentia
 from numbanet.optimizers.lookahead import Lookahead as Lookahead
 from numbanet.optimizers.muon import Muon as Muon
 from numbanet.optimizers.novograd import Novograd as Novograd
+from numbanet.optimizers.param_groups import ParamGroups as ParamGroups
 from numbanet.optimizers.piecewise import Piecewise as Piecewise
 from numbanet.optimizers.sgd import SGD as SGD
 from numbanet.optimizers.shampoo import Shampoo as Shampoo

@@ -22,6 +22,7 @@ class ParamLayout:
     first: int = 0  # parameter
     first_matrix: int = 0
     starts: tuple[int, ...] | None = None  # of the matrices; None: side by side, before the rest
+    names: tuple[tuple[str, int, int], ...] = ()  # of parts: first parameter, and last + 1
 
     @property
     def n_matrix_params(self) -> int:
@@ -38,6 +39,15 @@ class ParamLayout:
         edges = [self.first, *chain.from_iterable(sorted(matrices)), self.first + self.n_params]
         others = [each for each in zip(edges[::2], edges[1::2], strict=True) if each[0] < each[1]]
         return *matrices, *others
+
+    @property
+    def named_ranges(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, first parameter and last + 1 of parts; where none are given, of the matrices."""
+        if self.names:
+            return self.names
+        ranges, n = self.matrix_ranges, len(self.shapes)
+        matrices = [(f"network.{k}", *each) for k, each in enumerate(ranges[:n])]
+        return *matrices, *(("encoding.params", *each) for each in ranges[n:])
 
     @cached_property
     def matrix_of(self):
@@ -85,7 +95,9 @@ class ParamLayout:
         ]
         shapes, starts = tuple(zip(*within, strict=True)) or ((), ())
         starts = None if self.starts is None else starts
-        return ParamLayout(n_params, shapes, first, first_matrix, starts)
+        last = first + n_params
+        names = tuple(each for each in self.names if first <= each[1] and each[2] <= last)
+        return ParamLayout(n_params, shapes, first, first_matrix, starts, names)
 
 
 @device

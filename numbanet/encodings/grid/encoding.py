@@ -149,6 +149,11 @@ class Grid(GridFunctions):
     def partition_param_ends(self) -> tuple[int, ...]:
         if self.n_accessed_pairs == 0:
             return ()  # tables in fast memory hold pairs
+        return self.level_ends
+
+    @property
+    def level_ends(self) -> tuple[int, ...]:
+        """Where the parameters of each level end."""
         ends = (int(level.offset) + int(level.size) for level in self.levels)
         return tuple(end * self.n_features_per_level for end in ends)
 
