@@ -1,4 +1,4 @@
-"""ParamGroups with a model: levels and parts by name, what changes while training, what is wrong."""
+"""ParamGroups with a model: levels and parts by name, changes while training, errors."""
 
 import models
 import numpy as np
