@@ -18,8 +18,9 @@ import numpy as np
 
 from numbanet.device import device
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.encodings.grid.encoding import FEATURES_PER_LEVEL, MAX_LEVELS, Grid, params_alone
+from numbanet.encodings.grid.encoding import FEATURES_PER_LEVEL, Grid, params_alone
 from numbanet.encodings.grid.functions import GridFunctions
+from numbanet.encodings.grid.tables import MAX_LEVELS
 from numbanet.encodings.permutohedral import lattice, level, rows
 from numbanet.random import Pcg32
 from numbanet.registry import check, derived, register
@@ -42,6 +43,7 @@ class Permutohedral(GridFunctions):
 
     padding_value = 0.0
     begins_even = True  # among the parameters of a model
+    initial_range = 1e-4
     stochastic_interpolation = has_edges = False
     n_derivatives = 1
 
