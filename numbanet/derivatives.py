@@ -16,18 +16,57 @@ from numbanet.target import AbstractTarget
 MOST_COLUMNS = 64  # of a jet: a value, its first and its second derivatives
 
 
-class Derivatives:
+class OutputDerivatives:
+    """Values and derivatives by the inputs; those of `numbanet.torch` are tensors."""
+
+    __slots__ = {  # with what help() says of each
+        "values": "The outputs, [n, n_output_dims].",
+        "jacobian": "Their derivatives by the inputs, [n, n_output_dims, n_input_dims].",
+        **dict.fromkeys(("_jet", "_second")),
+    }
+
+    values: Any
+    jacobian: Any
+
+    def __init__(self, jet: Jet, arrays: tuple[Any, Any, Any]):
+        self.values, self.jacobian, self._second = arrays
+        self._jet = jet
+
+    def __repr__(self) -> str:
+        n, n_outputs, n_dims = self.jacobian.shape
+        second = "" if self._jet.wanted is None else f", {self._jet.wanted}"
+        return f"{type(self).__name__}({n} samples, {n_outputs} outputs by {n_dims} inputs{second})"
+
+    def _of(self, kind: str) -> Any:
+        if self._jet.wanted != kind:
+            raise AttributeError(
+                f"{kind}: it was not computed; it is what derivatives(x, wanted={kind!r}) has"
+            )
+        return self._second
+
+    @property
+    def laplacian(self) -> Any:
+        """The sum of d2y/dx_d^2 over the inputs, [n, n_output_dims]."""
+        return self._of("laplacian")
+
+    @property
+    def diagonal(self) -> Any:
+        """d2y/dx_d^2 for each input, [n, n_output_dims, n_input_dims]."""
+        return self._of("diagonal")
+
+    @property
+    def hessian(self) -> Any:
+        """d2y/dx_d dx_e, [n, n_output_dims, n_input_dims, n_input_dims]."""
+        return self._of("hessian")
+
+
+class Derivatives(OutputDerivatives):
     """What `model.derivatives` returns: values, derivatives by the inputs, and the way back.
 
     Arrays are float32, NumPy arrays on the CPU and arrays on the device on a GPU.
     """
 
-    __slots__ = {  # with what help() says of each
-        "values": "The outputs, [n, n_output_dims].",
-        "jacobian": "Their derivatives by the inputs, [n, n_output_dims, n_input_dims].",
-        "_second": "The second derivatives that were asked for.",
-        **dict.fromkeys(("_jet", "_propagate", "_target")),
-    }
+    __slots__ = {"_propagate": None, "_target": None}
 
     values: Array
     jacobian: Array
@@ -35,34 +74,8 @@ class Derivatives:
     def __init__(
         self, jet: Jet, arrays: tuple[Any, Any, Any], target: AbstractTarget, propagate: Callable
     ):
-        self.values, self.jacobian, self._second = arrays
-        self._jet, self._target, self._propagate = jet, target, propagate
-
-    def __repr__(self) -> str:
-        n, n_outputs, n_dims = self.jacobian.shape
-        second = "" if self._jet.wanted is None else f", {self._jet.wanted}"
-        return f"Derivatives({n} samples, {n_outputs} outputs by {n_dims} inputs{second})"
-
-    def _of(self, kind: str) -> Array:
-        if self._jet.wanted != kind:
-            call = f"model.derivatives(x, wanted={kind!r})"
-            raise AttributeError(f"{kind}: it was not computed; it is what {call} has")
-        return self._second
-
-    @property
-    def laplacian(self) -> Array:
-        """The sum of d2y/dx_d^2 over the inputs, [n, n_output_dims]."""
-        return self._of("laplacian")
-
-    @property
-    def diagonal(self) -> Array:
-        """d2y/dx_d^2 for each input, [n, n_output_dims, n_input_dims]."""
-        return self._of("diagonal")
-
-    @property
-    def hessian(self) -> Array:
-        """d2y/dx_d dx_e, [n, n_output_dims, n_input_dims, n_input_dims]."""
-        return self._of("hessian")
+        super().__init__(jet, arrays)
+        self._target, self._propagate = target, propagate
 
     def backward(
         self,

@@ -6,7 +6,7 @@ the one and read in the other is kept: on the CPU the features of the encoding, 
 is faster than to encode again, and on a GPU the parameters in halves.
 """
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from numbanet.losses.base import AbstractLoss
 from numbanet.target import AbstractTarget
 from numbanet.targets import target_for
 from numbanet.torch.descriptions import components, n_kept, n_params, sizes
+from numbanet.torch.jet_evaluator import JetEvaluator
 from numbanet.torch.tensors import DeviceTensors, HostTensors
 
 MOST_EVALUATORS = 64  # kept
@@ -51,6 +52,7 @@ class Evaluator:
     """
 
     def __init__(self, description: str, target: AbstractTarget, dtype: torch.dtype):
+        self._description = description
         encoding, network = components(description)
         self.n_inputs, self.n_outputs = sizes(description)
         self.n_params = n_params(description)
@@ -71,6 +73,11 @@ class Evaluator:
             if network is not None:  # whose kernels convert
                 self._written = dtype
         self._passes = self._tensors.recurring(self._engine)
+
+    @cached_property
+    def jets(self) -> JetEvaluator:
+        """What differentiates the model by its inputs; the target is one of float32."""
+        return JetEvaluator(self._description, self.target)
 
     def forward(
         self, x: torch.Tensor, params: torch.Tensor, keeps: bool, *, hidden: bool = True

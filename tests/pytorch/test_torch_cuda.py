@@ -393,3 +393,26 @@ def test_deterministic_algorithms(where, dtype, deterministic, emulator, monkeyp
     deterministic(False)
     if where.type == "cpu":  # the emulator's, where the order is drawn
         assert not np.array_equal(gradients(0), gradients(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_derivatives_by_the_inputs(where, dtype):
+    """In float32, whatever the precision of the module; what comes again is a graph."""
+    module, twin = make("smooth", where, dtype)
+    params = module.params.detach().cpu().numpy()
+    x = models.inputs_of(twin, N, params=params)
+    for _ in range(3):
+        module.params.grad = None
+        found = module.derivatives(torch.from_numpy(x).to(where), order=2, wanted="diagonal")
+        found.diagonal.sum().backward()
+    values, jacobian, hessian = twin.derivatives(x, params)
+    assert_close(on_host(found.values), values, 1e-4)
+    assert_close(on_host(found.jacobian), jacobian, 1e-4)
+    assert_close(on_host(found.diagonal), np.diagonal(hessian, axis1=-2, axis2=-1), 5e-4)
+    direction = np.random.default_rng(0).normal(size=params.shape)
+
+    def total(step):
+        return np.trace(twin.derivatives(x, params + step * direction)[2], axis1=-2, axis2=-1).sum()
+
+    expected = (total(1e-4) - total(-1e-4)) / 2e-4
+    assert on_host(module.params.grad) @ direction == pytest.approx(expected, rel=1e-2)

@@ -1,0 +1,52 @@
+"""Derivatives of a module's outputs by its inputs, as tensors that autograd takes further."""
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from numbanet.derivatives import OutputDerivatives, jet_for
+from numbanet.torch.descriptions import components
+from numbanet.torch.evaluator import evaluator_for
+from numbanet.torch.passes import is_traced
+
+
+class Jets(Function):
+    """From inputs and parameters to values, first and second derivatives."""
+
+    @staticmethod
+    def forward(ctx, x, params, description, jet):
+        ctx.save_for_backward(x, params)
+        ctx.set_materialize_grads(False)
+        ctx.description, ctx.jet = description, jet
+        return evaluator_for(description, x.device, "float32").jets.forward(x, params, jet)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *dl_doutputs):
+        nothing = None, None
+        if all(each is None for each in dl_doutputs) or not ctx.needs_input_grad[1]:
+            return None, None, *nothing
+        x, params = ctx.saved_tensors
+        evaluator = evaluator_for(ctx.description, x.device, "float32").jets
+        found = evaluator.backward(x, params, ctx.jet, dl_doutputs)
+        return None, found.to(params.dtype), *nothing
+
+
+@torch.compiler.disable
+def derivatives(
+    x: Tensor, params: Tensor, description: str, order: int, wanted: str | None
+) -> OutputDerivatives:
+    """What Module.derivatives returns, of inputs that were checked."""
+    encoding, network = components(description)
+    jet = jet_for(encoding, network.layer_activations, order, wanted)
+    if is_traced(x, params):
+        raise RuntimeError("derivatives: PyTorch cannot trace or transform them; call it outside")
+    if x.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            "x: must not require a gradient, which would need third derivatives; detach it"
+        )
+    values, firsts, seconds = Jets.apply(x.detach().contiguous(), params, description, jet)
+    if jet.wanted is not None:
+        seconds = seconds.view(*values.shape, *jet.second_shape)
+    return OutputDerivatives(jet, (values, firsts, seconds))
