@@ -85,7 +85,7 @@ def tower(k, x, y, z):
 def boxes(x, y, z):
     u, v = turned(x, y, np.float32(0.4))
     least = box(u, v, z + np.float32(0.1), np.float32(0.17), np.float32(0.17), np.float32(0.4))
-    floor = box(x, y, z + np.float32(0.55), np.float32(0.6), np.float32(0.6), np.float32(0.05))
+    floor = box(x, y, z + np.float32(0.55), np.float32(0.55), np.float32(0.55), np.float32(0.05))
     least = min(least, floor)
     for k in range(6):
         least = min(least, tower(k, x, y, z))
