@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from numbanet.array_types import Array, ArrayLike
+from numbanet.derivatives import Derivatives
 from numbanet.network_with_input_encoding import NetworkWithInputEncoding
 from numbanet.renamed import renamed
 from numbanet.summary import Summary, summary_of
@@ -57,6 +58,16 @@ class TrainableModel:
             TypeError, ValueError: the inputs do not fit, or there is no such output.
         """
         return self.network.input_gradient(dim, inputs, self.trainer.averaged_params)
+
+    def derivatives(
+        self, inputs: ArrayLike, order: int = 2, *, wanted: str | None = None
+    ) -> Derivatives:
+        """The outputs with their derivatives by the inputs, at the parameters that are trained.
+
+        See NetworkWithInputEncoding.derivatives: arguments, what is returned and errors are its.
+        `trainer.optimizer_step()` makes a step with the gradient that its `backward` writes.
+        """
+        return self.network.derivatives(inputs, order, wanted=wanted)
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write a snapshot (safetensors): parameters, optimizer state, config and `metadata`.

@@ -82,7 +82,7 @@ def ball(points):
 def step(model, surface, normals, space):
     """A step on all terms; the mean squared distance on the surface, and of |gradient| - 1."""
     n, points = len(surface), np.concatenate([surface, space]).astype(np.float32)
-    found = model.network.derivatives(points, order=1)  # on a GPU these arrays lie there
+    found = model.derivatives(points, order=1)  # on a GPU these arrays lie there
     distance, gradient = ball(points)
     distance += np.asarray(found.values)
     gradient += np.asarray(found.jacobian)[:, 0]

@@ -69,7 +69,7 @@ def boundary_factor(x):
 def step(model, equation, x):
     """A step on the residual at points [n, 2]; the mean of its square."""
     b, grad_b, laplacian_b = boundary_factor(x)
-    found = model.network.derivatives(x)  # on a GPU these arrays lie there
+    found = model.derivatives(x)  # on a GPU these arrays lie there
     values, gradient, laplacian = map(np.asarray, (found.values, found.jacobian, found.laplacian))
     u = b * values
     laplacian_u = laplacian_b * values + b * laplacian

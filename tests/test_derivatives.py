@@ -325,6 +325,14 @@ def test_inputs_that_are_not_finite():
     assert (trainer.n_steps, trainer.n_skipped_steps) == (0, 1)
 
 
+def test_a_trained_model_is_asked_directly():
+    """At the parameters that are trained, also where others are for inference."""
+    model, twin, _ = create("siren")
+    x = batch(twin, model.network.params, 33, "laplacian")[0]
+    found, expected = model.derivatives(x, wanted="laplacian"), model.network.derivatives(x)
+    np.testing.assert_array_equal(found.laplacian, expected.laplacian)
+
+
 def test_a_step_with_gradients_of_ones_own():
     """It is the step that `training_step` makes with the same gradient."""
     (first, twin, _), (second, _, _) = create("siren"), create("siren")
