@@ -10,9 +10,13 @@ from numbanet.app import commands, learning_commands
 from numbanet.app.chosen_config import chosen_config
 from numbanet.app.environment import version
 from numbanet.app.errors import AppError, UsageError
-from numbanet.app.field_command import LEARN_FIELD, run_learn_field
 from numbanet.app.output import Output
-from numbanet.app.run_learning import run_learn_image, run_learn_surface, run_learn_volume
+from numbanet.app.run_learning import (
+    run_learn_field,
+    run_learn_image,
+    run_learn_surface,
+    run_learn_volume,
+)
 from numbanet.app.streams import lossy_streams
 from numbanet.ctrl_c import INTERRUPTED
 
@@ -189,7 +193,7 @@ def run_completion(arguments: argparse.Namespace, output: Output) -> int:
 
 COMMANDS = {
     "learn-image": (learning_commands.LEARN_IMAGE, run_learn_image),
-    "learn-field": (LEARN_FIELD, run_learn_field),
+    "learn-field": (learning_commands.LEARN_FIELD, run_learn_field),
     "learn-surface": (learning_commands.LEARN_SURFACE, run_learn_surface),
     "learn-volume": (learning_commands.LEARN_VOLUME, run_learn_volume),
     "compile": (commands.COMPILE, run_compile),

@@ -1,34 +1,27 @@
 """Learn a scene from pictures of it: a radiance field, in the manner of instant-ngp."""
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from numbanet.app.arguments import check_number, read_config
-from numbanet.app.course import picture_name
-from numbanet.app.errors import AppError, UsageError
+from numbanet.app.errors import UsageError
 from numbanet.app.fields.field import SIZES, RadianceField, config_for
 from numbanet.app.fields.field_course import FieldCourse, Job, read_header, restore
-from numbanet.app.fields.field_training import FILES, FieldTraining, Result, as_image
+from numbanet.app.fields.field_training import FieldTraining, Result
 from numbanet.app.fields.learner import BACKGROUNDS, FieldLearner
 from numbanet.app.fields.scene_data import SIZE, SceneData, is_made, made_scene
 from numbanet.app.fields.transforms import read_scene
 from numbanet.app.fields.views import Views
-from numbanet.app.files import writing
-from numbanet.app.learning import PICTURE_STEPS
-from numbanet.app.pictures import write_picture
-from numbanet.cuda.errors import CudaError
+from numbanet.app.resuming import check_batch_size, check_same, check_steps_left
 from numbanet.progress import SilentProgress
-from numbanet.regular_file import check_regular
 from numbanet.target import AbstractTarget
 from numbanet.targets import target_for
 
 DEFAULT_SEED = 1337
 DEFAULT_STEPS = {"cpu": 1000, "cuda": 5000}
 DEFAULT_DOWNSCALE = {"cpu": 2, "cuda": 1}
-MOST_UNASKED = 1 << 22  # samples of a step; a snapshot alone starts no larger ones
 
 
 def learn_field(
@@ -91,14 +84,8 @@ def learn_field(
         "exposure": exposure,
     }  # fmt: skip
     given = None if config is None else read_config(config)
-    with progress or SilentProgress() as shown:
-        try:
-            training = prepared(data, given, asked, target, resume)
-            training.output = Path(output)
-            make_places(training)
-            return training.run(training.job.n_steps, shown, interrupted)
-        except CudaError as error:
-            raise AppError(str(error)) from error
+    training = prepared(data, given, asked, target, resume)
+    return training.run_in(output, training.job.n_steps, progress, interrupted)
 
 
 def scene_on(scene: str | Path, target: AbstractTarget, downscale: int | None) -> SceneData:
@@ -163,11 +150,7 @@ def continued(data: SceneData, given: Any, asked: dict[str, Any], path: Any) -> 
         raise UsageError(f"cannot read '{path}': {error.strerror or error}") from error
     except ValueError as error:
         raise UsageError(str(error)) from error
-    if asked["batch_size"] is None and job.batch_size > MOST_UNASKED:
-        raise UsageError(
-            f"'{path}' asks for {job.batch_size} samples per step; to allow it: "
-            f"--batch-size {job.batch_size}"
-        )
+    check_batch_size(path, asked["batch_size"], job.batch_size, "samples")
     pairs = {
         "on another scene, or other sizes of its pictures": (data.digest, job.scene_digest),
         "with another config": (given and merged(job.config, given), job.config),
@@ -176,12 +159,9 @@ def continued(data: SceneData, given: Any, asked: dict[str, Any], path: Any) -> 
             for name in ("batch_size", "seed", "background", "exposure")
         },
     }
-    for description, (wanted, saved) in pairs.items():
-        if wanted is not None and wanted != saved:
-            raise UsageError(f"'{path}' was saved by a training {description}; it cannot change")
+    check_same(path, pairs)
     job = job if asked["n_steps"] is None else replace(job, n_steps=asked["n_steps"])
-    if job.n_steps <= course.step:
-        raise UsageError(f"'{path}' has made {course.step} steps already; ask for more --steps")
+    check_steps_left(path, job.n_steps, course.step)
     return job, course, steps
 
 
@@ -199,16 +179,3 @@ def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
         else:
             found[name] = value
     return found
-
-
-def make_places(training: FieldTraining) -> None:
-    """Make the directory; raise AppError where something is in the way of a file."""
-    output, n_steps = training.output, training.job.n_steps
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
-    pictures = [picture_name(step) for step in (*PICTURE_STEPS, n_steps) if step <= n_steps]
-    for name in (*FILES.values(), *pictures):
-        path = output / name
-        with writing(path), suppress(FileNotFoundError):
-            check_regular(path.stat().st_mode, str(path))
-    write_picture(output / "reference.png", as_image(training.reference(0)))

@@ -124,3 +124,50 @@ LEARN_VOLUME = Command(
         **training_options("voxels"),
     },
 )
+
+LEARN_FIELD = Command(
+    help="learn a scene from pictures of it",
+    description="Learn a scene from pictures taken around it: a radiance field in the manner of "
+    "instant-ngp. Writes pictures of a held-out view after 10, 100, 1000, ... steps, a sheet of "
+    "held-out views beside what was learned, curves, a report with their PSNR and SSIM, and a "
+    f"snapshot. {ENDING}",
+    epilog="examples: numbanet learn-field torus --output learned; "
+    "numbanet learn-field my_capture/transforms.json --downscale 4",
+    arguments={
+        "scene": {
+            "metavar": "SCENE",
+            "help": "a folder with transforms.json, such a file, or one of the scenes that are "
+            "drawn here: spheres, boxes, torus, thin, glossy, text, fog, many",
+        },
+        "config": {
+            **config_argument("as for the device"),
+            "help": "sections density, colour and grid as JSON with comments; what it lacks is as "
+            "for the device",
+        },
+        **training_options("rays"),
+        "--steps": {
+            "metavar": "N",
+            "type": int,
+            "help": "steps in all (default: 1000, on a GPU 5000)",
+        },
+        "--batch-size": {
+            "metavar": "N",
+            "type": int,
+            "help": "samples per step that light reaches, about (default: 16384, on a GPU 262144)",
+        },
+        "--downscale": {
+            "metavar": "N",
+            "type": int,
+            "help": "make pictures so many times smaller (default: 2, on a GPU 1)",
+        },
+        "--background": {
+            "choices": ("white", "black", "random"),
+            "help": "behind pictures with an opacity (default: random, drawn anew for each ray)",
+        },
+        "--exposure": {
+            "action": "store_true",
+            "default": None,
+            "help": "learn gains for each camera too",
+        },
+    },
+)

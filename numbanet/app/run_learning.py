@@ -62,6 +62,15 @@ def run_learn_volume(arguments: argparse.Namespace, output: Output) -> int:
     return run(learn_volume, arguments.file, config, {}, arguments, output)
 
 
+def run_learn_field(arguments: argparse.Namespace, output: Output) -> int:
+    require("samples")
+    from numbanet.app.learn_field import learn_field
+
+    config = chosen_config(arguments, dict)
+    own = {name: getattr(arguments, name) for name in ("downscale", "background", "exposure")}
+    return run(learn_field, arguments.scene, config, own, arguments, output)
+
+
 def run(
     learn: Callable[..., Any],
     subject: str,
@@ -106,9 +115,9 @@ def run(
         return 0
     if not output.quiet:
         words = continuation(learn, subject, own, arguments, result.snapshot)
+        of = "" if arguments.steps is None else f" of {arguments.steps}"
         print(
-            f"interrupted at step {result.step} of {arguments.steps}; "
-            f"continue with: {shlex.join(words)}",
+            f"interrupted at step {result.step}{of}; continue with: {shlex.join(words)}",
             file=sys.stderr,
         )
     return INTERRUPTED
@@ -131,5 +140,7 @@ def continuation(
         "resume": snapshot,
     }
     for name, value in options.items():
-        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+        if value is not None:
+            words.append(f"--{name.replace('_', '-')}")
+            words += [] if value is True else [str(value)]
     return words

@@ -15,7 +15,6 @@ from PIL import Image
 
 from numbanet.app.course import picture_name
 from numbanet.app.curves import Curve, write_curves
-from numbanet.app.environment import environment, processor
 from numbanet.app.fields import field_course
 from numbanet.app.fields.field_course import FieldCourse, Job
 from numbanet.app.fields.learner import FieldLearner
@@ -35,6 +34,7 @@ FILES = {  # fields of Result; the pictures come on top
     "snapshot": SNAPSHOT,
 }
 PSNR = Curve("psnr", "PSNR of a held-out view (dB)")
+REFERENCE = "reference.png"
 MOST_SHOWN = 6  # views on a sheet
 ERROR_SCALE = 4.0  # of the absolute error, for a picture of it
 
@@ -62,6 +62,12 @@ class Result:
         sheets = self.contact_sheet, self.views, self.curves
         return (*self.pictures, *sheets, self.report, self.snapshot)
 
+    @property
+    def measures(self) -> str:
+        """For a line of text."""
+        rate = self.rays_per_second / 1e3
+        return f"held-out views {self.psnr:.2f} dB, SSIM {self.ssim:.3f}, {rate:.0f} k rays/s"
+
     def for_programs(self) -> dict[str, Any]:
         """The same as JSON has it."""
         names = "step", "finished", "loss", "psnr", "ssim", "rays_per_second", "samples_per_second"
@@ -80,6 +86,12 @@ class FieldTraining(Learning):
         super().__init__(job, learner.field.density, learner.rng, course)
         learner.field.colour.trainer.on_nonfinite = self.model.trainer.on_nonfinite
         self.scene, self.learner = scene, learner
+
+    def write_reference(self) -> None:
+        write_picture(self.output / REFERENCE, as_image(self.reference(0)))
+
+    def places(self, n_steps: int) -> list[str]:
+        return [REFERENCE, *FILES.values()]
 
     def prepare(self) -> None:
         self.learner.picture(self.scene.test.cameras[0], 8, 8)
@@ -157,7 +169,7 @@ class FieldTraining(Learning):
         pictures = [(path, step) for path, step in pictures if path.exists()]
         values = dict(course.psnrs)
         labelled = [(path, f"step {step}: {values[step]:.1f} dB") for path, step in pictures]
-        labelled.append((output / "reference.png", "held-out view"))
+        labelled.append((output / REFERENCE, "held-out view"))
         result = Result(
             step=course.step,
             finished=course.step >= n_steps,
@@ -183,6 +195,10 @@ class FieldTraining(Learning):
     ) -> dict[str, Any]:
         """Every figure of the training, ready for JSON."""
         course, field, test = self.course, self.learner.field, self.scene.test
+        figures = self.figures(n_steps, total_seconds)
+        figures["model"]["n_params"] += field.colour.network.n_params
+        figures["model"]["occupied"] = float(field.grid.occupied().mean())
+        figures["timings"]["rays_per_second"] = result.rays_per_second
         return {
             "job": asdict(self.job),
             "scene": {
@@ -193,30 +209,13 @@ class FieldTraining(Learning):
                 "height": test.cameras[0].height,
                 "background": self.job.background,
             },
-            "model": {
-                "n_params": field.density.network.n_params + field.colour.network.n_params,
-                "occupied": float(field.grid.occupied().mean()),
-                "device": self.target.name,
-                "device_name": processor() if self.on_cpu else self.target.device.name,
-                "precision": self.target.precision,
-            },
-            "steps": {"asked": n_steps, "made": course.step, "finished": result.finished},
-            "loss": course.loss if course.losses else None,
+            **figures,
             "psnr": result.psnr,
             "ssim": result.ssim,
             "views": found,
-            "timings": {
-                "compile_seconds": self.compile_seconds,
-                "training_seconds": course.training_seconds,
-                "timed_steps": course.timed_steps,
-                "rays_per_second": result.rays_per_second,
-                "samples_per_second": result.samples_per_second,
-                "total_seconds": total_seconds,
-            },
             "losses": [{"step": step, "loss": value} for step, value in course.losses],
             "psnrs": [{"step": step, "psnr": value} for step, value in course.psnrs],
             "files": [path.name for path in result.files],
-            "environment": environment(),
         }
 
 
