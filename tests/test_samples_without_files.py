@@ -1,4 +1,4 @@
-"""The samples that train derivatives reach the quality that their pages promise."""
+"""The samples that need no files reach the quality that they promise."""
 
 import importlib.util
 from pathlib import Path
@@ -34,6 +34,18 @@ def test_known_solutions_solve_the_equations(name):
     laplacian = sum(u(x + step) + u(x - step) for step in h * np.eye(2)) - 4 * u(x)
     found = laplacian / h**2 + equation.k**2 * u(x)
     np.testing.assert_allclose(found, equation.source(x), atol=1e-3)
+
+
+def test_cached_radiance_is_that_of_long_paths():
+    """As bright as paths to their end, and with a smaller error where both have few."""
+    module, rng = sample("cache_radiance"), np.random.default_rng(0)
+    model = module.learn(60, rng)
+    exact = module.image(rng, 64, module.MOST_BOUNCES)
+    cached = module.image(rng, 16, 1, model)
+    np.testing.assert_allclose(cached.mean(axis=(0, 1)), exact.mean(axis=(0, 1)), rtol=0.05)
+    assert module.image(rng, 16, 1).mean() < 0.8 * exact.mean()
+    to_the_end, cached = module.relative_errors(model, rng)
+    assert cached < 0.9 * to_the_end
 
 
 def test_a_distance_is_learned_without_pytorch():
