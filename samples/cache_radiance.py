@@ -4,8 +4,8 @@
 
 A box with a lamp in its ceiling and a ball, all diffuse. Each frame traces paths from the camera
 and trains the network at their vertices: with the light of the lamp, and that of one more bounce as
-the network itself knows it. So light travels one bounce further with each frame. An image then
-needs one bounce and a look into the cache, where paths would go on for many.
+the network itself knows it. So light travels one bounce further with each frame. An image needs
+one bounce and a look into the cache then, where paths go on for many.
 
 Mueller et al. 2021, Real-time Neural Radiance Caching for Path Tracing: the encoding NRC, the loss
 relative to luminance, the reflectance as a factor, and training by what was learned before.
@@ -46,8 +46,7 @@ def intersect(origins, directions):
     root = half**2 - (to_centre**2).sum(axis=1) + RADIUS**2
     near = -half - np.sqrt(np.maximum(root, 0))
     on_ball = (root > 0) & (near > 1e-4) & (near < distance)
-    distance = np.where(on_ball, near, distance)
-    points = np.clip(origins + distance[:, None] * directions, 0, 1)
+    points = np.clip(origins + np.where(on_ball, near, distance)[:, None] * directions, 0, 1)
     normals[on_ball] = (points[on_ball] - CENTRE) / RADIUS
     reflectances[on_ball] = WHITE
     is_lamp = (axis == 1) & side & ~on_ball & (np.abs(points[:, ::2] - 0.5) < LAMP).all(axis=1)
