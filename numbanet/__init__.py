@@ -30,6 +30,7 @@ from numbanet.history import History
 from numbanet.inline_compiler import DeviceCodeError
 from numbanet.loss_value import Loss
 from numbanet.many import ManyModels, create_many
+from numbanet.many_losses import Losses
 from numbanet.matrices import from_matrices, to_matrices
 from numbanet.network_with_input_encoding import Network, NetworkWithInputEncoding
 from numbanet.params_file import load_params, save_params
@@ -63,6 +64,7 @@ __all__ = [
     "Encoding",
     "History",
     "Loss",
+    "Losses",
     "ManyModels",
     "Network",
     "NetworkWithInputEncoding",

@@ -18,7 +18,10 @@ class Losses(NDArrayOperatorsMixin):
     for the step, and tells which models skipped it.
     """
 
-    __slots__ = ("_result", "_warns", "shape")
+    __slots__ = {  # with what help() says of each
+        "shape": "(n_models,)",
+        **dict.fromkeys(("_result", "_warns")),
+    }
 
     def __init__(self, result: ManyResult, n: int):
         self._result, self.shape, self._warns = result, (n,), True
