@@ -22,11 +22,17 @@ class OptimizerStep:
             A loss without targets, 0; reading it says whether the step was skipped.
 
         Raises:
-            ValueError: ranks make different calls.
+            ValueError: ranks make different calls, or their batches are divided into pieces, whose
+                gradients alone are added up in pairs.
             RankError: another rank ended, or did not come in time.
             FloatingPointError: a gradient is not finite and on_nonfinite is "raise".
         """
-        network, target = self.network, self.network.target
+        network, target, pieces = self.network, self.network.target, self.comm.pieces
+        if pieces is not None:
+            raise ValueError(
+                f"optimizer_step: with pieces={pieces} only training_step adds gradients up; leave "
+                "pieces out of numbanet.distributed.init"
+            )
         inputs, dl_dy = (target.empty(0, n) for n in (network.n_input_dims, network.n_output_dims))
         batch = Batch(inputs, external_dl_dy=dl_dy)
         batch.n_rows = self._replicas.begin_step(self, 0, True, "accumulate")

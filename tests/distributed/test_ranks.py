@@ -112,6 +112,21 @@ def test_gradients_are_accumulated_before_they_are_summed(comm):
     np.testing.assert_array_equal(many.trainer.n_steps, 2)
 
 
+def test_gradients_of_ones_own_are_summed(comm):
+    many, one = create(comm=comm), create()
+    x, y = batch()
+    rows = unequal_rows(comm)
+    for model, of in ((many, rows), (one, slice(None))):
+        for _ in range(2):
+            _, context = model.network.forward(x[of])
+            model.network.backward(context, y[of], input_gradient=False)
+            assert float(model.trainer.optimizer_step()) == 0
+    assert_same(many, one)
+    many.trainer.check_replicas()
+    with pytest.raises(ValueError, match="with pieces=4 only training_step"):
+        create(comm=Alone(pieces=4)).trainer.optimizer_step()
+
+
 def test_gradients_stay_those_of_the_own_samples(comm):
     many, one = create(comm=comm), create()
     x, y = batch()
