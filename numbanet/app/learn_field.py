@@ -1,6 +1,7 @@
 """Learn a scene from pictures of it: a radiance field, in the manner of instant-ngp."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from numbanet.app.arguments import check_number, read_config
 from numbanet.app.errors import UsageError
 from numbanet.app.fields.field import SIZES, RadianceField, config_for
-from numbanet.app.fields.field_course import FieldCourse, Job, read_header, restore
+from numbanet.app.fields.field_course import FieldCourse, Job, read_header, read_tensors, restore
 from numbanet.app.fields.field_training import FieldTraining, Result
 from numbanet.app.fields.learner import BACKGROUNDS, FieldLearner
 from numbanet.app.fields.scene_data import SIZE, SceneData, is_made, made_scene
@@ -118,15 +119,24 @@ def prepared(
         job, course, steps = Job(data.digest, config, **chosen), FieldCourse(), None
     else:
         job, course, steps = continued(data, given, asked, resume)
+        with told():
+            tensors = read_tensors(resume, job, len(data.train))
     learner = learner_of(data, job, target)
     if steps is not None:
-        try:
-            restore(resume, learner, steps)
-        except (OSError, ValueError) as error:
-            raise UsageError(str(error)) from error
+        with told():
+            restore(resume, learner, tensors, steps)
         learner.go_on(course.step, course.n_rays, course.n_samples, course.last_kept)
         learner.rng.state = course.rng_state
     return FieldTraining(data, job, learner, course)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Around what reads a snapshot: what is wrong with it is the user's to know."""
+    try:
+        yield
+    except (OSError, TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
 def learner_of(data: SceneData, job: Job, target: AbstractTarget) -> FieldLearner:

@@ -22,7 +22,7 @@ from numbanet.volumes import Camera, OccupancyGrid, Samples, composite, visible
 from numbanet.volumes.room import whole
 
 SECTIONS = "density", "colour", "grid"
-MOST_STEPS, MOST_LEVELS = 1 << 14, 8
+MOST_STEPS, MOST_LEVELS, MOST_RESOLUTION = 1 << 14, 8, 512
 DIAGONAL = math.sqrt(3.0)
 RAYS_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 14}
 COLOUR_ENCODING = {
@@ -102,10 +102,11 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     for name in config.keys() - {*SECTIONS, "n_steps"}:
         raise ValueError(f"{shown(name)} is no section; there are {', '.join(SECTIONS)}, n_steps")
     for name in SECTIONS:
-        if not isinstance(config[name], Mapping):
-            raise ValueError(f"{name}: expected an object, got {shown(config[name])}")
-    whole("n_steps", config["n_steps"], 1, MOST_STEPS)
-    whole("grid.n_levels", config["grid"]["n_levels"], 1, MOST_LEVELS)
+        if not isinstance(config.get(name), Mapping):
+            raise ValueError(f"{name}: expected an object, got {shown(config.get(name))}")
+    whole("n_steps", config.get("n_steps"), 1, MOST_STEPS)
+    whole("grid.n_levels", config["grid"].get("n_levels"), 1, MOST_LEVELS)
+    whole("grid.resolution", config["grid"].get("resolution"), 4, MOST_RESOLUTION)
     return dict(config)
 
 

@@ -1,17 +1,22 @@
 """What a training on a scene is, and how far it has come: what a snapshot of it holds."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from numbanet.app.course import Course
+from numbanet.app.fields.field import checked
+from numbanet.app.fields.field_jobs import N_FEATURES, N_INPUTS
 from numbanet.app.fields.learner import BACKGROUNDS, MOST_RAYS, FieldLearner
+from numbanet.create import create_components
 from numbanet.history import is_count, is_table
-from numbanet.saved_training import SavedTraining
+from numbanet.saved_training import SavedTraining, tensor_shapes
 from numbanet.snapshot import SnapshotError, check_finite, open_snapshot, write_snapshot
 
 KIND = "learn_field"
 HEADS = "density", "colour"
+WIDTHS = (3, N_FEATURES), (N_INPUTS, 3)
 
 
 @dataclass(frozen=True)
@@ -124,29 +129,48 @@ def read_header(path: Any) -> tuple[Job, FieldCourse, dict[str, list[int]]]:
     return job, course, steps
 
 
-def restore(path: Any, learner: FieldLearner, steps: dict[str, list[int]]) -> None:
-    """Let a learner of the same job go on where a snapshot was written.
+def shapes_of(config: Mapping[str, Any], n_views: int) -> dict[str, tuple[int, ...]]:
+    """The tensors of a training with a config, of which nothing is made; raises ConfigError."""
+    config, found = checked(config), {}
+    for head, (n_inputs, n_outputs) in zip(HEADS, WIDTHS, strict=True):
+        composition, _, optimizer = create_components(n_inputs, n_outputs, config[head])
+        shapes = tensor_shapes(optimizer, composition.layout)
+        found |= {f"{head}.{name}": shape for name, shape in shapes.items()}
+    grid = config["grid"]
+    others = {
+        "grid.densities": (grid["n_levels"] * grid["resolution"] ** 3,),
+        "gains": (n_views, 3),
+        "gain_moments": (3 * n_views, 2),
+    }
+    return {**found, **others}
+
+
+def read_tensors(path: Any, job: Job, n_views: int) -> dict[str, Any]:
+    """The numbers of a snapshot, if they are those of its job.
 
     Raises:
-        SnapshotError: the tensors are not those of this job.
+        SnapshotError, ConfigError: they are not, or the job cannot be.
         OSError: the file cannot be read.
     """
-    expected = {name: array.shape for name, array in tensors_of(learner).items()}
+    expected = shapes_of(job.config, n_views)
     with open_snapshot(path) as file:
         tensors = file.tensors(expected)
         check_finite(file.name, tensors)
-        for head in HEADS:
-            trainer = getattr(learner.field, head).trainer
-            network = trainer.network
-            saved = SavedTraining(
-                network.composition, trainer.loss, trainer.optimizer, *steps[head], {}
-            )
-            own = {
-                name.removeprefix(f"{head}."): tensor
-                for name, tensor in tensors.items()
-                if name.startswith(f"{head}.")
-            }
-            saved.check_numbers(file.name, own, allow_nonfinite=False)
-            trainer.restore(saved, own)
+    return tensors
+
+
+def restore(path: Any, learner: FieldLearner, tensors: Any, steps: dict[str, list[int]]) -> None:
+    """Let a learner of the same job go on where a snapshot was written.
+
+    Raises:
+        SnapshotError: the numbers are not ones that training leads to.
+    """
+    for head in HEADS:
+        trainer = getattr(learner.field, head).trainer
+        parts = trainer.network.composition, trainer.loss, trainer.optimizer
+        saved, start = SavedTraining(*parts, *steps[head], {}), f"{head}."
+        own = {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
+        saved.check_numbers(str(path), own, allow_nonfinite=False)
+        trainer.restore(saved, own)
     for name, array in others_of(learner).items():
         learner.target.copy_from_host(array, tensors[name])

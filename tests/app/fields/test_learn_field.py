@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 from numbanet.app.command_line import main
@@ -15,6 +16,7 @@ from numbanet.app.fields.learner import UPDATE_EVERY, FieldLearner
 from numbanet.app.fields.scene_data import made_scene
 from numbanet.app.fields.views import Views
 from numbanet.app.learn_field import learn_field, merged
+from numbanet.snapshot import open_snapshot, write_snapshot
 from numbanet.targets import target_for
 
 CONFIG = {
@@ -223,6 +225,33 @@ def test_snapshots_of_other_jobs_are_refused(tmp_path):
     (tmp_path / "text").write_text("no snapshot")
     with pytest.raises(UsageError, match="safetensors"):
         run(tmp_path, n_steps=5, resume=tmp_path / "text")
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("grid", "resolution"), 512),
+        (("density", "encoding", "log2_hashmap_size"), 30),
+        (("colour", "network", "n_neurons"), 1 << 20),
+        (("density", "encoding"), None),
+        (("grid",), {}),
+    ],
+)
+def test_a_snapshot_cannot_ask_for_more_than_it_holds(tmp_path, monkeypatch, where, value):
+    """Nothing of the size that a header claims is made before the tensors were looked at."""
+    result = run(tmp_path, n_steps=1)
+    tensors = safetensors.numpy.load_file(result.snapshot)
+    with open_snapshot(result.snapshot) as file:
+        header = file.header
+    config = header["job"]["config"]
+    for name in where[:-1]:
+        config = config[name]
+    config[where[-1]] = value
+    path = tmp_path / "claims.safetensors"
+    write_snapshot(path, tensors, header)
+    monkeypatch.setattr(FieldLearner, "__init__", lambda *_, **__: pytest.fail("it was made"))
+    with pytest.raises(UsageError):
+        learn_field("torus", n_steps=5, output=tmp_path / "no", resume=path, **SMALL)
 
 
 def test_a_file_in_the_way_is_told(tmp_path):
