@@ -1,6 +1,7 @@
 """Many models of one config, trained side by side: ensembles, and sweeps over seeds or rates."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import index
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -78,8 +79,8 @@ class ManyModels:
 
     def __getitem__(self, k: SupportsIndex) -> TrainableModel:
         """A model like number k, with copies of what it has."""
+        k = range(len(self))[index(k)]
         optimizer = self._optimizers[k]
-        k = range(len(self))[k]
         network = NetworkWithInputEncoding(
             self._encoding, self._network, initial_rng(0, "bindings"), self._target
         )
@@ -106,7 +107,13 @@ class ManyModels:
 
     @learning_rates.setter
     def learning_rates(self, values: ArrayLike) -> None:
-        rates = np.broadcast_to(np.asarray(values, np.float64), len(self)).tolist()
+        try:
+            rates = np.broadcast_to(np.asarray(values, np.float64), len(self)).tolist()
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"learning_rates: {shown(values)} is not allowed; use a number, or one for each of "
+                f"{len(self)} models"
+            ) from None
         self._optimizers = [
             updated(each, each.learning_rate_options(rate), "optimizer")
             for each, rate in zip(self._optimizers, rates, strict=True)
@@ -155,16 +162,27 @@ class ManyModels:
 
     def _samples(self, values: Any, name: str, n_columns: int, n_rows: int | None = None) -> Array:
         """Any samples as [1 or n_models, n, n_columns]; raises TypeError, ValueError."""
-        shape = np.shape(values)
+        shape = shape_of(values)
         if len(shape) != 3:
             one = self._target.matrix(values, name, n_columns, n_rows)
             return one.reshape(1, *one.shape)
         if shape[0] != len(self):
             raise ValueError(f"{name}: of {shape[0]} models, and there are {len(self)}")
+        if n_rows is not None and shape[1] != n_rows:
+            raise ValueError(
+                f"{name}: expected shape {[len(self), n_rows, n_columns]}, got {list(shape)}"
+            )
         array = values if hasattr(values, "reshape") else np.asarray(values)
         flat = array.reshape(shape[0] * shape[1], shape[2])
-        n_all_rows = None if n_rows is None else n_rows * shape[0]
-        return self._target.matrix(flat, name, n_columns, n_all_rows).reshape(*shape)
+        return self._target.matrix(flat, name, n_columns).reshape(*shape)
+
+
+def shape_of(values: Any) -> tuple[int, ...]:
+    """The shape of any array; () of lists that have none, which the target refuses."""
+    try:
+        return np.shape(values)
+    except ValueError:
+        return ()
 
 
 def create_many(

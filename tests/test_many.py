@@ -134,10 +134,20 @@ def test_arguments_are_checked():
         ((x, y[:-1]), "targets"),
         ((np.stack([x, x]), y), "inputs: of 2 models, and there are 3"),
         ((x, y, y[:, :1]), "pdf"),
+        ((np.stack([x] * 3), y[:-1]), "targets: expected shape"),
+        ((np.stack([x] * 3), np.stack([y[:-1]] * 3)), r"targets: expected shape \[3, 40, 3\], got"),
     ):
         with pytest.raises(ValueError, match=message):
             models.training_step(*arguments)
     assert not models.n_steps.any()
+    for rates in ([1, 2], "a", {}):
+        with pytest.raises(ValueError, match=r"learning_rates: .* one for each of 3 models"):
+            models.learning_rates = rates
+    for k in ("a", slice(2), 1.0):
+        with pytest.raises(TypeError):
+            models[k]
+    with pytest.raises(TypeError, match="inputs: expected an array"):
+        models([[1, 2], [3]])
     for options in ({}, {"n": 0}, {"n": 2, "seeds": [1, 2, 3]}, {"n": 1.5}, {"n": [3]}):
         with pytest.raises(ValueError, match="say how many"):
             numbanet.create_many(2, 3, config(), device="cpu", **options)
