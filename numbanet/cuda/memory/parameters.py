@@ -14,6 +14,7 @@ from numbanet.storage.views import DTYPES, ITEM_SIZES
 from numbanet.target import AbstractParameters
 
 ALIGNMENT = 16  # bytes: the widest access
+ALL = slice(None)
 ROOM = 1 << 12  # elements behind a vector, which parts of equal size may need, or pairs of halves
 
 
@@ -102,10 +103,10 @@ class CudaParameters(AbstractParameters):
         self._is_stale = False
         return self.copy
 
-    def renew_copy(self) -> None:
-        """Have the kernels read what the master values are now."""
-        if self.copy is not self.master:
-            self._convert(self.master, self.copy)
+    def renew_copy(self, which: slice = ALL) -> None:
+        """Have the kernels read what the master values are now, from a multiple of 4 on."""
+        if self.copy is not self.master and self.master[which].size:
+            self._convert(self.master[which], self.copy[which])
 
     def converted(self, values: DeviceArray) -> DeviceArray:
         if (values.address + self._boundary * ITEM_SIZES["float32"]) % ALIGNMENT:

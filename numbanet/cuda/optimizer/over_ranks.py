@@ -171,7 +171,9 @@ class OverRanks:
         """After the optimizer's step: tell the parameters, zero gradients that did not count."""
         if self._division.bounds is not None:
             self._collectives.fill(parameters.master, self._division.bounds)
-            parameters.renew_copy()
+            first, last = self._division.own
+            for others in (slice(0, first), slice(last, None)):  # the optimizer wrote the own copy
+                parameters.renew_copy(others)
             n_blocks = min(-(-gradients.size // BLOCK), rank_kernels.MOST_BLOCKS)
             self._clear(n_blocks, gradients.address, gradients.size, control)
 
