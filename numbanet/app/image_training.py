@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 import numbanet
 from numbanet.app.bilinear import colours_of
@@ -27,8 +28,19 @@ from numbanet.app.files import write_file
 from numbanet.app.image_course import METADATA_KEY, ImageCourse, Job
 from numbanet.app.learning import SNAPSHOT, Learning, picture_due
 from numbanet.app.photograph import Photograph, to_encoded
-from numbanet.app.pictures import Picture, contact_sheet, psnr, squared_error, write_picture
+from numbanet.app.pictures import (
+    ERROR_SCALE,
+    Picture,
+    contact_sheet,
+    detail,
+    enlarged,
+    error_map,
+    psnr,
+    squared_error,
+    write_picture,
+)
 from numbanet.random import Pcg32
+from numbanet.volumes.cameras import Camera
 
 PSNR = Curve("psnr", "PSNR of the picture (dB)")
 FILES = {  # fields of Result; the pictures come on top
@@ -79,6 +91,7 @@ class ImageTraining(Learning):
     """A training on a photograph under way."""
 
     metadata_key = METADATA_KEY
+    view_centre = (0.0, 0.0, 0.0)
     course: ImageCourse
 
     def __init__(self, photograph: Photograph, job: Job, model: Any, rng: Pcg32, course: Any):
@@ -120,6 +133,27 @@ class ImageTraining(Learning):
         colours = self.target.to_host(colours)  # waits for a GPU
         return colours.reshape(last - first, self.photograph.width, 3)
 
+    def camera(self, width: int, height: int) -> Camera:
+        """In front of the picture, which stands upright in the plane y = 0, its width 1."""
+        tall = max(self.photograph.height / self.photograph.width, 1)
+        return Camera.looking((0, 0, 0), (0, -1.4 * tall, 0), width, height, angle=0.75)
+
+    def picture(self, camera: Camera, width: int, height: int) -> np.ndarray:
+        """The picture as it stands there; between its pixels, what the network says."""
+        rays = camera.resized(width, height).rays("cpu")
+        origins, directions = (np.asarray(each) for each in rays)
+        forward = np.where(np.abs(directions[:, 1]) < 1e-6, np.float32(1e-6), directions[:, 1])
+        depths = -origins[:, 1] / forward
+        x = origins[:, 0] + depths * directions[:, 0] + np.float32(0.5)
+        z = origins[:, 2] + depths * directions[:, 2]
+        y = np.float32(0.5) - z * np.float32(self.photograph.width / self.photograph.height)
+        met = (depths > 0) & (x >= 0) & (x < 1) & (y >= 0) & (y < 1)
+        seen = np.full((len(x), 3), 0.93, np.float32)
+        positions = np.stack([x[met], y[met]], axis=1).astype(np.float32)
+        if len(positions):
+            seen[met] = to_encoded(self.target.to_host(self.model(positions)))
+        return seen.reshape(height, width, 3)
+
     def evaluate(self, keep: bool = False) -> None:
         """Measure the PSNR; at powers of ten, or to `keep`, write picture and snapshot too."""
         course, photograph = self.course, self.photograph
@@ -159,13 +193,24 @@ class ImageTraining(Learning):
             **{name: output / file for name, file in FILES.items()},
         )
         most = photograph.width * photograph.height
-        write_picture(result.contact_sheet, contact_sheet(labelled, max_pixels=most))
+        sheet = [*labelled, *self.close_look(labelled[-2][0], most)] if pictures else labelled
+        write_picture(result.contact_sheet, contact_sheet(sheet, max_pixels=most))
         title = f"{photograph.path.name}: {course.step} steps of {self.job.batch_size} samples"
         points = list(displayed.items()), PSNR
         write_curves(result.curves, (course.losses, self.loss_name), points, title)
         report = self.report(result, n_steps, total_seconds)
         write_file(result.report, json.dumps(report, indent=2).encode())
         return result
+
+    def close_look(self, last: Path, max_pixels: int) -> list[tuple[Image.Image, str]]:
+        """Where the last picture differs from the reference, and a part of both, enlarged."""
+        reference = self.output / "reference.png"
+        part = detail(reference, max_pixels)
+        return [
+            (error_map(last, reference, max_pixels), f"error x {ERROR_SCALE}"),
+            (enlarged(last, part, max_pixels), "enlarged: last step"),
+            (enlarged(reference, part, max_pixels), "enlarged: reference"),
+        ]
 
     def report(self, result: Result, n_steps: int, total_seconds: float) -> dict[str, Any]:
         """Every figure of the training, ready for JSON."""

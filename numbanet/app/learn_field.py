@@ -39,6 +39,7 @@ def learn_field(
     downscale: int | None = None,
     background: str | None = None,
     exposure: bool | None = None,
+    view: bool | tuple[str, int] = False,
     progress: SilentProgress | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Result:
@@ -61,6 +62,8 @@ def learn_field(
             anew for each ray, and white where it is shown. "random" by default for such pictures,
             "black" for others.
         exposure: whether each camera has gains of its own, which are learned.
+        view: True for a page in the browser that shows what is learned, on this machine alone, or
+            the host and port where it is.
         interrupted: asked after each step; when true, the training ends early as if finished.
 
     Raises:
@@ -86,7 +89,7 @@ def learn_field(
     }  # fmt: skip
     given = None if config is None else read_config(config)
     training = prepared(data, given, asked, target, resume)
-    return training.run_in(output, training.job.n_steps, progress, interrupted)
+    return training.run_in(output, training.job.n_steps, progress, interrupted, view=view)
 
 
 def scene_on(scene: str | Path, target: AbstractTarget, downscale: int | None) -> SceneData:

@@ -51,6 +51,7 @@ def learn_image(
     resume: str | Path | None = None,
     max_pixels: int | None = None,
     white: float | None = None,
+    view: bool | tuple[str, int] = False,
     progress: "SilentProgress | None" = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> "Result":
@@ -67,6 +68,8 @@ def learn_image(
         max_pixels: larger images are refused before they take memory; 100 million by default.
         white: the value of white in an image with more than 8 bits a value; by default it is told
             from the file and its largest value.
+        view: True for a page in the browser that shows what is learned, on this machine alone, or
+            the host and port where it is.
         interrupted: asked after each step; when true, the training ends early as if finished.
 
     Raises:
@@ -85,4 +88,4 @@ def learn_image(
         training = image_job.started(photograph, config, **options)
     else:
         training = image_job.continued(photograph, config, n_steps, resume, **options)
-    return training.run_in(output, n_steps, progress, interrupted, photograph.note)
+    return training.run_in(output, n_steps, progress, interrupted, photograph.note, view)

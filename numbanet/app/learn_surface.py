@@ -28,6 +28,7 @@ def learn_surface(
     precision: str | None = None,
     output: str | Path = "learned",
     resume: str | Path | None = None,
+    view: bool | tuple[str, int] = False,
     progress: "SilentProgress | None" = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> "JobResult":
@@ -45,6 +46,8 @@ def learn_surface(
         device, precision: as for numbanet.create_from_config.
         output: directory to write to; it is created.
         resume: a snapshot of the same job to continue; gives the defaults of the other options.
+        view: True for a page in the browser that shows what is learned, on this machine alone, or
+            the host and port where it is.
         interrupted: asked after each step; when true, the training ends early as if finished.
 
     Returns:
@@ -67,7 +70,7 @@ def learn_surface(
     asked.check()
     learning = SurfaceLearning.begun(surface_of(shape), asked)
     learning.mesh_resolution = mesh_resolution
-    return learning.run_in(output, n_steps, progress, interrupted, learning.data.note)
+    return learning.run_in(output, n_steps, progress, interrupted, learning.data.note, view)
 
 
 def surface_of(shape: str | Path) -> Any:

@@ -20,6 +20,7 @@ def learn_volume(
     precision: str | None = None,
     output: str | Path = "learned",
     resume: str | Path | None = None,
+    view: bool | tuple[str, int] = False,
     progress: "SilentProgress | None" = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> "JobResult":
@@ -35,6 +36,8 @@ def learn_volume(
         device, precision: as for numbanet.create_from_config.
         output: directory to write to; it is created.
         resume: a snapshot of the same job to continue; gives the defaults of the other options.
+        view: True for a page in the browser that shows what is learned, on this machine alone, or
+            the host and port where it is.
         interrupted: asked after each step; when true, the training ends early as if finished.
 
     Returns:
@@ -52,4 +55,4 @@ def learn_volume(
     asked = Asked(config, n_steps, batch_size, seed, device, precision, resume)
     asked.check()
     learning = VolumeLearning.begun(read_volume(file), asked)
-    return learning.run_in(output, n_steps, progress, interrupted)
+    return learning.run_in(output, n_steps, progress, interrupted, view=view)

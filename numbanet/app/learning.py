@@ -6,11 +6,13 @@ steps. Training time is as in numbanet.history: evaluations and pictures are not
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from numbanet.app.course import Course, picture_name
 from numbanet.app.environment import environment, processor
@@ -25,6 +27,7 @@ from numbanet.random import Pcg32
 from numbanet.regular_file import check_regular
 from numbanet.run import Run
 from numbanet.target import AbstractTarget
+from numbanet.volumes.cameras import Camera
 
 PICTURE_STEPS = tuple(10**k for k in range(1, 10))
 SNAPSHOT = "snapshot.safetensors"
@@ -51,6 +54,7 @@ class Learning(Callback):
     """
 
     metadata_key: str
+    view_centre: tuple[float, float, float] = (0.5, 0.5, 0.5)  # what a viewer's camera orbits
     samples_name = "samples"
 
     def __init__(self, job: Any, model: Any, rng: Pcg32, course: Course):
@@ -83,6 +87,14 @@ class Learning(Callback):
         """Measure what was learned; at powers of ten, or to `keep`, write picture and snapshot."""
 
     @abstractmethod
+    def camera(self, width: int, height: int) -> Camera:
+        """Where a viewer begins."""
+
+    @abstractmethod
+    def picture(self, camera: Camera, width: int, height: int) -> np.ndarray:
+        """What a camera sees of the model as it is now, [height, width, 3] in [0, 1]."""
+
+    @abstractmethod
     def finish(self, n_steps: int, total_seconds: float) -> Any:
         """Write what shows the whole course; returns the result."""
 
@@ -110,9 +122,13 @@ class Learning(Callback):
         progress: SilentProgress | None,
         interrupted: Callable[[], bool],
         note: str = "",
-        callbacks: Sequence[Callback] = (),
+        view: bool | tuple[str, int] = False,
     ) -> Any:
-        """Make the folder, look whether all files can be written there, and run the job."""
+        """Make the folder, look whether all files can be written there, and run the job.
+
+        Args:
+            view: whether to show a page, or its host and port.
+        """
         self.output = Path(output)
         with writing(self.output):
             self.output.mkdir(parents=True, exist_ok=True)
@@ -122,7 +138,7 @@ class Learning(Callback):
             with progress or SilentProgress() as shown:
                 if note:
                     shown.say(note)
-                return self.run(n_steps, shown, interrupted, callbacks)
+                return self.run(n_steps, shown, interrupted, view)
         except CudaError as error:
             raise AppError(str(error)) from error
 
@@ -131,11 +147,11 @@ class Learning(Callback):
         n_steps: int,
         progress: SilentProgress,
         interrupted: Callable[[], bool],
-        callbacks: Sequence[Callback] = (),
+        view: bool | tuple[str, int] = False,
     ) -> Any:
         """Train up to step `n_steps` and write everything."""
         course, first_step, started = self.course, self.course.step, time.perf_counter()
-        everyone = [self, *callbacks]
+        everyone = [self, *self.viewers(view, interrupted, progress)]
         with closing(training(self, steps=n_steps, history=course, callbacks=everyone)) as steps:
             with progress.compiling():
                 self.prepare()
@@ -154,6 +170,17 @@ class Learning(Callback):
             if course.step < n_steps and self.under_way is not None:
                 self.under_way.stop(INTERRUPTED)
         return self.finish(n_steps, time.perf_counter() - started)
+
+    def viewers(
+        self, view: bool | tuple[str, int], interrupted: Callable[[], bool], progress: Any
+    ) -> list[Callback]:
+        """The page that shows the job, if it is wanted."""
+        if not view:
+            return []
+        from numbanet.app.live_view import HOST, PORT, LiveView
+
+        host, port = (HOST, PORT) if view is True else view
+        return [LiveView(self, host, port, interrupted, progress.say)]
 
     def begin(self, run: Run) -> None:
         self.under_way = run

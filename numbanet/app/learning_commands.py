@@ -4,6 +4,25 @@ from typing import Any
 
 from numbanet.app.commands import SET, Command
 
+VIEW: dict[str, dict[str, Any]] = {
+    "--view": {
+        "action": "store_true",
+        "help": "show what is learned on a page in the browser",
+    },
+    "--view-host": {
+        "metavar": "HOST",
+        "default": "127.0.0.1",
+        "help": "where the page can be reached; 0.0.0.0 lets other machines see it and use its "
+        "buttons (default: 127.0.0.1, this machine alone)",
+    },
+    "--view-port": {
+        "metavar": "PORT",
+        "type": int,
+        "default": 8080,
+        "help": "of the page; the next one that is free is taken (default: 8080)",
+    },
+}
+
 
 def config_argument(default: str) -> dict[str, Any]:
     return {
@@ -50,6 +69,7 @@ def training_options(samples: str) -> dict[str, dict[str, Any]]:
             "help": "where files go (default: learned)",
         },
         "--resume": {"metavar": "FILE", "help": "continue a snapshot.safetensors up to --steps"},
+        **VIEW,
     }
 
 

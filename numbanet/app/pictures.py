@@ -2,14 +2,20 @@
 
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from numbanet.app.errors import AppError, UsageError
 from numbanet.app.files import write_file
 from numbanet.app.image_file import MOST_PIXELS, open_image
+
+LARGEST = 512  # pixels of a tile on a sheet
+ERROR_SCALE = 8  # of an error map
+PARTS = 6  # of the shorter side is the part that is shown enlarged
 
 
 def squared_error(picture: np.ndarray, reference: np.ndarray) -> float:
@@ -47,26 +53,74 @@ def write_picture(path: Path, image: Image.Image) -> None:
     write_file(path, content.getbuffer())
 
 
+def error_map(picture: Path, reference: Path, max_pixels: int = MOST_PIXELS) -> Image.Image:
+    """ERROR_SCALE times how far displayed values differ, black where they are equal."""
+    images = []
+    for path in (picture, reference):
+        with opened(path, max_pixels) as file:  # one at a time
+            images.append(file.convert("RGB"))
+    difference = ImageChops.difference(*images)
+    return difference.point([min(ERROR_SCALE * k, 255) for k in range(256)] * 3)
+
+
+def detail(reference: Path, max_pixels: int = MOST_PIXELS) -> tuple[int, int, int, int]:
+    """The part of a picture, a sixth of its shorter side, in which neighbours differ most."""
+    with opened(reference, max_pixels) as file:
+        width, height = file.size
+        file.thumbnail((256, 256), Image.Resampling.BOX)
+        grey = np.asarray(file.convert("L"), np.float64)
+    size = max(min(width, height) // PARTS, 1)
+    scale = width / grey.shape[1]
+    n = min(max(round(size / scale), 1), *grey.shape)
+    change = np.abs(np.diff(grey, axis=0, append=grey[-1:]))
+    change += np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
+    sums = np.pad(change, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    windows = sums[n:, n:] - sums[:-n, n:] - sums[n:, :-n] + sums[:-n, :-n]
+    row, column = np.unravel_index(np.argmax(windows), windows.shape)
+    left, top = min(round(column * scale), width - size), min(round(row * scale), height - size)
+    return left, top, left + size, top + size
+
+
+def enlarged(
+    picture: Path, part: tuple[int, int, int, int], max_pixels: int = MOST_PIXELS
+) -> Image.Image:
+    """A part of a picture, its pixels as squares, as wide and high as a tile may be."""
+    with opened(picture, max_pixels) as file:
+        cut = file.convert("RGB").crop(part)
+    side = min(*file.size, LARGEST)
+    return cut.resize((side, side), Image.Resampling.NEAREST)
+
+
+@contextmanager
+def opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    """A picture that was written before."""
+    try:
+        with open_image(path, max_pixels) as file:
+            yield file
+    except UsageError as error:
+        raise AppError(f"for the contact sheet: {error}") from error
+
+
 def contact_sheet(
-    pictures: list[tuple[Path, str]],
+    pictures: list[tuple[Path | Image.Image, str]],
     *,
-    largest: int = 512,
+    largest: int = LARGEST,
     columns: int = 6,
     max_pixels: int = MOST_PIXELS,
 ) -> Image.Image:
-    """Labelled pictures of one size side by side, each at most `largest` pixels wide and high.
+    """Labelled pictures side by side, as large as the first one and at most `largest` pixels.
 
     Raises:
         AppError: one of the files cannot be read.
     """
     tiles = []
-    for path, label in pictures:
-        try:
-            with open_image(path, max_pixels) as file:
-                file.thumbnail((largest, largest), Image.Resampling.LANCZOS)
-                tiles.append((file.convert("RGB"), label))
-        except UsageError as error:
-            raise AppError(f"for the contact sheet: {error}") from error
+    for picture, label in pictures:
+        if isinstance(picture, Image.Image):
+            tiles.append((picture, label))
+            continue
+        with opened(picture, max_pixels) as file:
+            file.thumbnail((largest, largest), Image.Resampling.LANCZOS)
+            tiles.append((file.convert("RGB"), label))
     width, height = tiles[0][0].size
     gap = 12
     columns = min(columns, len(tiles))
@@ -78,7 +132,8 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     for i, (tile, label) in enumerate(tiles):
         x, y = gap + i % columns * step_x, gap + i // columns * step_y
-        sheet.paste(tile, (x, y))
+        tile.thumbnail((width, height), Image.Resampling.BOX)
+        sheet.paste(tile, (x + (width - tile.width) // 2, y + (height - tile.height) // 2))
         middle = (x + width // 2, y + height + label_height // 2)
         draw.text(middle, label, fill="#333333", font=font, anchor="mm")
     return sheet

@@ -15,6 +15,7 @@ from numbanet.ctrl_c import INTERRUPTED
 
 PACKAGES = {  # extra: what is installed with it: module and package
     "samples": {"PIL": "pillow", "matplotlib": "matplotlib", "rich": "rich"},
+    "view": {"viser": "viser"},
     "surfaces": {"trimesh": "trimesh", "skimage": "scikit-image"},
 }
 
@@ -30,6 +31,16 @@ def require(*extras: str) -> None:
     if missing:
         named = ",".join(extras)
         raise UsageError(f'missing: {", ".join(missing)}; pip install "numbanet[{named}]"')
+
+
+def view_of(arguments: argparse.Namespace) -> bool | tuple[str, int]:
+    """Where the page is, if one is wanted."""
+    if not arguments.view:
+        return False
+    require("view")
+    if not 0 < arguments.view_port < 1 << 16:
+        raise UsageError(f"view port: {arguments.view_port} is not allowed; use 1 to 65535")
+    return arguments.view_host, arguments.view_port
 
 
 def run_learn_image(arguments: argparse.Namespace, output: Output) -> int:
@@ -86,6 +97,7 @@ def run(
         subject: its first argument: what is learned.
         own: arguments that only this job has, by name.
     """
+    view = view_of(arguments)
     from numbanet.interrupt import Interrupt
     from numbanet.progress import SilentProgress, terminal_progress
 
@@ -102,6 +114,7 @@ def run(
             precision=None if arguments.precision == "auto" else arguments.precision,
             output=arguments.output,
             resume=arguments.resume,
+            view=view,
             progress=progress,
             interrupted=lambda: bool(interrupt),
             **own,

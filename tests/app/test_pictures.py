@@ -7,7 +7,17 @@ from PIL import Image
 from numbanet.app.errors import AppError
 from numbanet.app.image_file import read_photograph
 from numbanet.app.photograph import to_encoded, to_linear
-from numbanet.app.pictures import Picture, contact_sheet, psnr, squared_error, write_picture
+from numbanet.app.pictures import (
+    ERROR_SCALE,
+    Picture,
+    contact_sheet,
+    detail,
+    enlarged,
+    error_map,
+    psnr,
+    squared_error,
+    write_picture,
+)
 
 
 def test_gamma_there_and_back():
@@ -59,6 +69,38 @@ def test_contact_sheet(tmp_path):
 def test_a_picture_that_is_gone(tmp_path):
     with pytest.raises(AppError, match=r"for the contact sheet: cannot read .*gone\.png"):
         contact_sheet([(tmp_path / "gone.png", "gone")])
+
+
+def test_error_maps_and_details(tmp_path):
+    pixels = np.full((60, 90, 3), 100, np.uint8)
+    pixels[37:43, 60:66] = np.random.default_rng(0).integers(0, 256, (6, 6, 3))
+    one, other = tmp_path / "one.png", tmp_path / "other.png"
+    Image.fromarray(pixels).save(one)
+    changed = pixels.copy()
+    changed[5, 7], changed[6, 7] = 110, 0
+    Image.fromarray(changed).save(other)
+    errors = np.asarray(error_map(other, one))
+    assert (errors[5, 7] == 10 * ERROR_SCALE).all()
+    assert (errors[6, 7] == 255).all()
+    errors = np.delete(errors.reshape(-1, 3), [5 * 90 + 7, 6 * 90 + 7], axis=0)
+    assert not errors.any()
+    left, top, right, bottom = detail(one)
+    assert (right - left, bottom - top) == (10, 10)
+    assert left <= 60 <= 66 <= right
+    assert top <= 37 <= 43 <= bottom
+    part = np.asarray(enlarged(one, (60, 37, 66, 43)))
+    assert part.shape == (60, 60, 3)
+    np.testing.assert_array_equal(part[::10, ::10], pixels[37:43, 60:66])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (7, 5), (2000, 3)])
+def test_details_of_any_size(tmp_path, size):
+    path = tmp_path / "picture.png"
+    Image.new("RGB", size, "teal").save(path)
+    left, top, right, bottom = detail(path)
+    assert 0 <= left < right <= size[0]
+    assert 0 <= top < bottom <= size[1]
+    assert enlarged(path, detail(path)).getpixel((0, 0)) == (0, 128, 128)
 
 
 def test_centres_are_those_of_the_rows(tmp_path):

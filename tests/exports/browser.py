@@ -1,18 +1,12 @@
-"""Headless Chromium, and GLSL functions evaluated in it for many samples."""
+"""GLSL functions evaluated in headless Chromium for many samples."""
 
 import base64
-import functools
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
+from chromium import browser
 
-ARGUMENTS = (
-    "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-sync",
-    "--no-first-run", "--disable-background-networking", "--disable-component-update",
-)  # fmt: skip
 EVALUATE = (Path(__file__).parent / "evaluate.js").read_text()
 HEAD = """#version 300 es
 precision highp float;
@@ -35,20 +29,6 @@ void main() {
         y[min(first + 3, last)]);
 }
 """
-
-
-@functools.cache
-def browser():
-    """Chromium; the test is skipped where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("needs Chromium")
-    return (
-        playwright.sync_playwright()
-        .start()
-        .chromium.launch(executable_path=path, args=list(ARGUMENTS))
-    )
 
 
 def text(array) -> str:

@@ -101,6 +101,9 @@ class FieldTraining(Learning):
         self.course.n_rays, self.course.n_samples = self.learner.n_rays, self.learner.n_samples
         return loss
 
+    def camera(self, width: int, height: int) -> Camera:
+        return self.scene.test.cameras[0].resized(width, height)
+
     def picture(self, camera: Camera, width: int, height: int) -> np.ndarray:
         """What the field looks like now, float32 [height, width, 3] in [0, 1]."""
         return self.learner.picture(camera, width, height)
