@@ -54,11 +54,10 @@ class PieceByPiece:
 
     Args:
         device: a CudaDevice, or anything with its methods.
-        engine: which is deterministic from now on.
+        engine: which is deterministic whenever it is used here.
     """
 
     def __init__(self, device: Any, engine: Any, comm: Communicator):
-        engine.deterministic = True
         self._device, self._engine, self._comm = device, engine, comm
         self.model, self.precision = engine.model, engine.precision
         self._n = self.model.n_params
@@ -107,6 +106,7 @@ class PieceByPiece:
         gradients: Gradients | None = None, dl_dinput: DeviceArray | None = None, *,
         overwrite: bool = False,
     ) -> LossSums:  # fmt: skip
+        self._engine.deterministic = True
         write_mean_loss, add, add_up = self._kernels
         n_own, rank, n = self._comm.own_pieces, self._comm.rank, self._n
         size, own = len(batch) // n_own, self._rows[rank * self._pitch :][:n]
