@@ -132,7 +132,7 @@ def pose_of(frame: Mapping[str, Any], path: Path) -> np.ndarray:
     """transform_matrix of a frame, [3, 4]."""
     try:
         pose = np.array(frame.get("transform_matrix"), np.float64)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         pose = np.zeros(0)
     good = pose.shape in ((3, 4), (4, 4)) and bool((np.abs(pose) <= LARGEST).all())
     if good:
@@ -160,7 +160,7 @@ def placement_of(content: Mapping[str, Any], poses: list[np.ndarray], path: Path
         offset = content.get("offset", NGP_OFFSET)
         try:
             offset = np.array(offset, np.float64)
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             offset = np.zeros(0)
         if offset.shape != (3,) or not (np.abs(offset) <= LARGEST).all() or not scale > 0:
             raise UsageError(f"'{path}': scale, offset: expected a positive number, and three")
