@@ -67,18 +67,17 @@ def composite(
     densities = target.vector(densities, "densities", n)
     n_channels = channels_of(colours)
     colours = target.matrix(colours, "colours", n_channels, n)
-    background = backgrounds(samples, background, n_channels)
+    behind = backgrounds(samples, background, n_channels)
     if not 0 <= least < 1:
         raise ValueError(f"least: {least!r} is not allowed; use a number from 0 to below 1")
     shapes = (n_rays, n_channels), (n_rays,), (n_rays,), (n,)
     given = out and (out.colours, out.opacities, out.depths, out.transmittances)
-    made = Composited(*outputs(target, shapes, given), samples, densities, colours, background)
+    seen, opacities, depths, light = outputs(target, shapes, given)
     forward_job(n_channels)(
         target, n_rays, densities, colours, samples.starts, samples.lengths, samples.ranges,
-        background, background.shape[0], float(least),
-        made.colours, made.opacities, made.depths, made.transmittances,
+        behind, behind.shape[0], float(least), seen, opacities, depths, light,
     )  # fmt: skip
-    return made
+    return Composited(seen, opacities, depths, light, samples, densities, colours, behind)
 
 
 def composite_backward(

@@ -1,7 +1,6 @@
 """Samples along rays, packed: those of a ray lie one after another."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from numbanet.array_types import Array
 from numbanet.target import AbstractTarget
@@ -44,7 +43,7 @@ class Samples:
 
     def first(self, n: int) -> "Samples":
         """The same with arrays of n samples, in the same memory."""
-        cut: list[Any] = [
-            each[:n] for each in (self.positions, self.starts, self.lengths, self.rays)
-        ]
-        return Samples(*cut, self.ranges, self.total, self.target)
+        return replace(
+            self, positions=self.positions[:n], starts=self.starts[:n], lengths=self.lengths[:n],
+            rays=self.rays[:n],
+        )  # fmt: skip
