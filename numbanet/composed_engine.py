@@ -50,6 +50,8 @@ class ComposedEngine:
 
     # What an engine says of itself
 
+    is_queued = True  # on a GPU: the host waits for nothing
+
     def services(self) -> list[Service]:
         """What serves which passes of which part."""
         return [
@@ -164,7 +166,7 @@ class ComposedEngine:
             if self._last is not None:
                 k = n_before
                 x = self._gathered("x", k, self._last.part.inputs, values)
-                own = Batch(x, batch.targets, batch.pdf, batch.external_dl_dy, None, batch.n_rows)
+                own = dataclasses.replace(batch, inputs=x)
                 dl_dx = self._gradient_of_inputs(k, x, wanted)
                 sums = self._last.with_loss(own, params, loss, gradients, dl_dx)
                 sums.noted = None  # which would be of this part alone

@@ -13,6 +13,7 @@ import numpy as np
 
 from numbanet.activations import Activation
 from numbanet.array_types import Array, ArrayLike
+from numbanet.coarse_to_fine import CoarseToFine
 from numbanet.composition import Composition
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.engine import Gradients
@@ -41,6 +42,7 @@ class AbstractModel(ParameterOwner):
     """
 
     __slots__ = {  # with what help() says of each
+        "_coarse_to_fine": None,
         "activations": "The activation of each layer; none for an encoding.",
         "composition": "The components that it is made of.",
         "encoding": "The encoding component.",
@@ -56,7 +58,7 @@ class AbstractModel(ParameterOwner):
 
     def __init__(self, composition: Composition, rng: Pcg32, target: AbstractTarget):
         super().__init__(composition.initial_params(rng), composition.boundary, target)
-        self.composition = composition
+        self.composition, self._coarse_to_fine = composition, None
         self.n_input_dims = composition.n_input_dims
         self.n_output_dims = composition.n_output_dims
         networks = (part.network for part in composition.parts if part.network is not None)
@@ -107,8 +109,20 @@ class AbstractModel(ParameterOwner):
         """The levels of its grids, coarse to fine: views of their tables, sizes, resolutions."""
         return levels_of(self)
 
+    @property
+    def coarse_to_fine(self) -> CoarseToFine:
+        """What evaluates it with a max_level; raises TypeError without a grid."""
+        if self._coarse_to_fine is None:
+            given = self.target, self.composition, self.training_engine
+            self._coarse_to_fine = CoarseToFine(*given)
+        return self._coarse_to_fine
+
     def __call__(
-        self, inputs: ArrayLike, params: ArrayLike | None = None, out: Array | None = None
+        self,
+        inputs: ArrayLike,
+        params: ArrayLike | None = None,
+        out: Array | None = None,
+        max_level: ArrayLike | None = None,
     ) -> Array:
         """Evaluate the model: [n, n_input_dims] -> float32 [n, n_output_dims].
 
@@ -117,6 +131,7 @@ class AbstractModel(ParameterOwner):
             params: use these instead of the model's own, float32 [n_params].
             out: a float32 array [n, n_output_dims], of the model's device, that receives the
                 outputs and is returned; nothing is allocated then.
+            max_level: up to which level grids are read, see Trainer.training_step.
 
         Raises:
             TypeError, ValueError: the arrays do not fit, or `out` shares memory with what is read.
@@ -125,7 +140,10 @@ class AbstractModel(ParameterOwner):
         if params is not None:
             params = self.target.vector(params, "params", self.n_params)
         outputs = self._outputs(out, inputs, params)
-        found = self._evaluate(inputs, self._as_read(params), outputs)
+        if max_level is None:
+            found = self._evaluate(inputs, self._as_read(params), outputs)
+        else:
+            found = self.coarse_to_fine.evaluate(inputs, max_level, self._as_read(params), outputs)
         return found if out is None else out
 
     def inference(
@@ -219,12 +237,10 @@ class AbstractModel(ParameterOwner):
             TypeError, ValueError: the arrays do not fit, the mode does not exist, or an activation
                 has no second derivative.
         """
-        for activation in self.activations:
-            if activation.second is None:
-                raise TypeError(
-                    f"activation {activation.name} has no `second`, the second derivative that "
-                    "double_backward needs"
-                )
+        for each in self.activations:
+            if each.second is None:
+                why = "the second derivative that double_backward needs"
+                raise TypeError(f"activation {each.name} has no `second`, {why}")
         inputs, n = context.inputs, context.inputs.shape[0]
         dl_dy = self.target.matrix(dl_dy, "dl_dy", self.n_output_dims, n)
         dl_ddl_dx = self.target.matrix(dl_ddl_dx, "dl_ddl_dx", self.n_input_dims, n)

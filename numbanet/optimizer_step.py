@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from numbanet.caller import warn_caller
 from numbanet.engine import Batch
-from numbanet.loss_value import Loss
+from numbanet.loss_value import SKIPPED, Loss
+from numbanet.target import Result
 
 
 class OptimizerStep:
@@ -46,3 +48,11 @@ class OptimizerStep:
         if is_known:
             self._tell(result)
         return Loss(result, self._grid_range, not is_known, False, True)
+
+    def _tell(self: Any, result: Result) -> None:
+        """What a step came to, which may be waited for."""
+        if result.read().skipped:
+            if self.on_nonfinite == "raise":
+                raise FloatingPointError(f"{SKIPPED}, the parameters are as they were")
+            warn_caller(SKIPPED, RuntimeWarning)
+        self._grid_range.check()

@@ -134,7 +134,11 @@ def summary_of(network: Any, trainer: Any = None) -> Summary:
     widths = f"{network.n_input_dims} inputs, {network.n_output_dims} outputs"
     kind = type(network).__name__
     title = f"{kind}: {widths}, {network.n_params:,} parameters, {target.precision}, {target.name}"
-    return Summary(title, components, parts, tuple(network.engine.services()))
+    services = network.engine.services()
+    leveled = getattr(network, "_coarse_to_fine", None)
+    if leveled is not None:
+        services += leveled.services()
+    return Summary(title, components, parts, tuple(services))
 
 
 def _bytes_of_a_parameter(precision: str, trainer: Any) -> int:

@@ -96,6 +96,10 @@ class AbstractTraining(ABC):
         self._weight_rows = [division.own_part(*each) for each in rows]
         self._n_assigned = parameters.n_assigned
 
+    @abstractmethod
+    def use(self, engine: Any) -> None:
+        """Make the next steps with another engine, of the same parameters."""
+
     def follow(self) -> None:
         """Take over parameters that were assigned since the last call."""
         if self._n_assigned != self._parameters.n_assigned:

@@ -32,13 +32,16 @@ class TrainableModel:
         lambda model: model.trainer.optimizer,
     )
 
-    def __call__(self, inputs: ArrayLike, out: Array | None = None) -> Array:
+    def __call__(
+        self, inputs: ArrayLike, out: Array | None = None, max_level: ArrayLike | None = None
+    ) -> Array:
         """Evaluate the model with its parameters for inference.
 
         Args:
             inputs: [n, n_input_dims], any batch size.
             out: a float32 array [n, n_output_dims], of the model's device, that receives the
                 outputs and is returned; nothing is allocated then.
+            max_level: see Trainer.training_step.
 
         Returns:
             The outputs, float32 [n, n_output_dims].
@@ -46,7 +49,7 @@ class TrainableModel:
         Raises:
             TypeError, ValueError: the arrays do not fit, or `out` shares memory with what is read.
         """
-        return self.network(inputs, self.trainer.averaged_params, out)
+        return self.network(inputs, self.trainer.averaged_params, out, max_level)
 
     def input_gradient(self, dim: int, inputs: ArrayLike) -> Array:
         """The derivative of output `dim` for the inputs, at the parameters for inference.

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 
 from numbanet.array_types import Array, ArrayLike
-from numbanet.caller import warn_caller
 from numbanet.communicator import ALONE, Communicator
 from numbanet.engine import Batch
 from numbanet.grid_range import GridRange
 from numbanet.learning_rates import LearningRates
-from numbanet.loss_value import SKIPPED, Loss
+from numbanet.loss_value import Loss
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import AbstractModel
 from numbanet.model_arguments import check_bool, check_gradient_mode
@@ -21,7 +20,7 @@ from numbanet.replicas import Replicas, check_equal
 from numbanet.saved_training import SavedTraining, config_of, tensor_shapes
 from numbanet.shown import shown
 from numbanet.summary import summary_of
-from numbanet.target import AbstractTraining, Result
+from numbanet.target import AbstractTraining
 from numbanet.trainer_names import OldTrainerNames
 from numbanet.trainer_settings import changed, check_count
 
@@ -119,12 +118,14 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
     def n_skipped_steps(self, value: int) -> None:
         self._training.n_skipped_steps = check_count("n_skipped_steps", value)
 
-    def inference(self, inputs: ArrayLike, out: Array | None = None) -> Array:
+    def inference(
+        self, inputs: ArrayLike, out: Array | None = None, max_level: ArrayLike | None = None
+    ) -> Array:
         """The model at the parameters for inference, by tiny-cuda-nn's name for it.
 
         Args:
             inputs: [n, n_input_dims], any batch size.
-            out: see the model's call.
+            out, max_level: see the model's call.
 
         Returns:
             The outputs, float32 [n, n_output_dims].
@@ -132,7 +133,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
         Raises:
             TypeError, ValueError: the arrays do not fit, or `out` shares memory with what is read.
         """
-        return self.network(inputs, self.averaged_params, out)
+        return self.network(inputs, self.averaged_params, out, max_level)
 
     @property
     def inference_params(self) -> Array:
@@ -184,6 +185,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
         external_dl_dy: ArrayLike | None = None,
         gradient_mode: str = "overwrite",
         use_inference_params: bool = False,
+        max_level: ArrayLike | None = None,
     ) -> Loss:
         """Evaluate the loss of a batch, its gradients, and make a step of the optimizer.
 
@@ -200,6 +202,8 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
             gradient_mode: "overwrite" or "accumulate" the parameters' gradients, or "ignore" them,
                 in which case the optimizer does not run.
             use_inference_params: differentiate at the parameters for inference.
+            max_level: from 0 to 1, of all samples or of each [n]; of grids of L levels those up to
+                number max_level L are read, features of others are zeros and their entries stay.
 
         Returns:
             The loss, of the samples of all ranks; it is 0 without targets.
@@ -220,6 +224,10 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
                 external_dl_dy=batch.external_dl_dy,
             )  # fmt: skip
         gradients = None if gradient_mode == "ignore" else network.target_gradients
+        to = dl_dinput
+        if max_level is not None:
+            leveled = network.coarse_to_fine
+            dl_dinput = leveled.of_step(self._own_training, batch, max_level, dl_dinput)
         own = self.averaged_params if use_inference_params else None
         n = self._replicas.begin_step(self, len(batch), run_optimizer, gradient_mode)
         batch.n_rows, batch.is_nominal = n, self._replicas.is_nominal
@@ -234,19 +242,13 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
             overwrite=gradient_mode == "overwrite",
             run_optimizer=run_optimizer and gradients is not None and n > 0,
         )
+        if to is not dl_dinput:
+            network.coarse_to_fine.without_level(dl_dinput, to)
         given = (targets is not None, external_dl_dy is not None)
         is_known = result.is_known or self.on_nonfinite == "raise"
         if is_known:
             self._tell(result)
         return Loss(result, self._grid_range, not is_known, *given)
-
-    def _tell(self, result: Result) -> None:
-        """What a step came to, which may be waited for."""
-        if result.read().skipped:
-            if self.on_nonfinite == "raise":
-                raise FloatingPointError(f"{SKIPPED}, the parameters are as they were")
-            warn_caller(SKIPPED, RuntimeWarning)
-        self._grid_range.check()
 
     def update_hyperparams(self, config: Mapping[str, Any]) -> None:
         """Change options of the optimizer or the loss, for example

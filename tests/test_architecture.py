@@ -39,6 +39,7 @@ LAYERS = (
     ("jets",),
     ("encoded_network",),
     ("composition",),
+    ("leveled_composition",),
     ("engine", "tiles"),
     ("communicator",),
     ("distributed", "division", "many_training"),
@@ -46,6 +47,7 @@ LAYERS = (
     ("cpu", "cuda"),
     ("part_engine",),
     ("composed_engine",),
+    ("coarse_to_fine",),
     ("commented_json",),
     ("config", "snapshot"),
     ("derivatives", "summary", "targets"),
@@ -88,6 +90,7 @@ MANY_ARGUMENTS = {
     "app/learn_surface.py learn_surface",
     "app/learn_volume.py learn_volume",
     "create.py create_from_config",
+    "trainer.py training_step",
     "create_model.py create_network_with_input_encoding",
     # PyTorch takes an operator's schema from the parameters, which are tensors and scalars.
     "torch/operators.py _",

@@ -53,7 +53,7 @@ class CpuTraining(AbstractTraining):
         division = divide(optimizer, layout, comm, OPTIMIZER_CHUNK, 2 * comm.size * OPTIMIZER_CHUNK)
         super().__init__(parameters, optimizer, division, comm)
         params = parameters.array
-        self._engine = engine if comm.pieces is None else PieceByPiece(engine, comm)
+        self.use(engine)
         self._params, self._layout = params, layout
         self.n_steps = self.n_skipped_steps = 0
         first, last = division.own
@@ -61,6 +61,10 @@ class CpuTraining(AbstractTraining):
         n_matrices = len(optimizer.matrix_ranges(layout))
         self.matrices = np.zeros((optimizer.n_matrix_state, n_matrices), np.float32)
         self.statistics = np.zeros(optimizer.n_statistics(layout), np.float32)
+
+    def use(self, engine):
+        comm = self._comm
+        self._engine = engine if comm.pieces is None else PieceByPiece(engine, comm)
 
     def whole_state(self):
         if self._division.bounds is None:

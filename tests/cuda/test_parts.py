@@ -1,5 +1,6 @@
 """Models of several parts, and encodings by themselves, on the CUDA target: as on the CPU."""
 
+import models
 import numpy as np
 import pytest
 from composed_models import SGD, batch_of, created
@@ -72,3 +73,16 @@ def test_an_encoding_trains_in_a_trainer_of_its_own(cuda_device):
         losses = [float(trainer.training_step(x, targets)) for _ in range(3)]
         found.append([*losses, *np.asarray(trainer.inference(x)).ravel()])
     assert_close(found[1], found[0], 5e-3)
+
+
+def test_levels_appear_from_coarse_to_fine_as_on_the_cpu(cuda_device):
+    cpu, gpu = (models.create_lively("hash", device=each)[0] for each in ("cpu", cuda_device))
+    x, targets = models.batch_of("hash", 70)
+    shares = np.random.default_rng(1).choice([0.0, 0.4, 0.5, 1.0], 70)
+    assert_close(gpu(x, max_level=shares).numpy(), cpu(x, max_level=shares), 5e-3)
+    losses = [
+        float(model.trainer.training_step(x, targets, run_optimizer=False, max_level=shares))
+        for model in (cpu, gpu)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+    assert_close(gpu.network.gradients.numpy(), cpu.network.gradients, 2e-2)

@@ -1,0 +1,97 @@
+"""Passes of a model in which each sample reads the levels of its grids up to one of its own."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from numbanet.composed_engine import ComposedEngine
+from numbanet.composition import Composition
+from numbanet.engine import Batch, LossSums, Service
+from numbanet.leveled_composition import leveled_composition
+from numbanet.shown import shown
+from numbanet.target import AbstractTarget
+
+
+class CoarseToFine:
+    """Evaluates with one input more, the last one; what has fewer goes to the model's engine.
+
+    Args:
+        target: where it runs.
+        composition: that of the model.
+        engine: the model's for training.
+
+    Raises:
+        TypeError: the model has no grid.
+    """
+
+    def __init__(self, target: AbstractTarget, composition: Composition, engine: Any):
+        self._target, self.plain, self.n_inputs = target, engine, composition.n_input_dims
+        self.leveled = ComposedEngine(target, leveled_composition(composition))
+        self.precision, self.n_output_dims = target.precision, composition.n_output_dims
+
+    @property
+    def model(self) -> Any:
+        """What the model's engine evaluates."""
+        return self.plain.model
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether the host takes no part in a pass."""
+        return getattr(self.plain, "is_queued", True)
+
+    @property
+    def generation(self) -> int:
+        """Changes when memory has moved that queued work knows."""
+        return self.plain.generation + self.leveled.generation
+
+    def services(self) -> list[Service]:
+        """What serves passes with a max_level."""
+        return [
+            dataclasses.replace(each, passes=f"{each.passes}, with max_level")
+            for each in self.leveled.services()
+        ]
+
+    def inputs(self, inputs: Any, max_level: Any) -> Any:
+        """The inputs with the level as the last column; raises ValueError if it is no such."""
+        n, target = inputs.shape[0], self._target
+        self.leveled.deterministic = self.plain.deterministic
+        if np.isscalar(max_level) or getattr(max_level, "shape", None) == ():
+            try:
+                value = float(max_level)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"max_level: {shown(max_level)} is no number") from error
+            if not 0 <= value <= 1000:
+                raise ValueError(f"max_level: {value} is not allowed; use a number from 0 to 1")
+            max_level = np.full((n, 1), value, np.float32)
+        elif getattr(max_level, "ndim", None) == 1:
+            max_level = max_level.reshape(-1, 1)
+        column = target.matrix(max_level, "max_level", 1, n)
+        both = target.empty(n, self.n_inputs + 1)
+        target.copy_columns(inputs, 0, both, 0, self.n_inputs)
+        target.copy_columns(column, 0, both, self.n_inputs, 1)
+        return both
+
+    def of_step(self, training: Any, batch: Batch, max_level: Any, dl_dinput: Any) -> Any:
+        """Let a trainer's step read such inputs; returns memory for their gradient, or None."""
+        inputs = self.inputs(batch.inputs, max_level)
+        training.use(self)
+        batch.inputs = inputs
+        return None if dl_dinput is None else self._target.empty(*inputs.shape)
+
+    def evaluate(self, inputs: Any, max_level: Any, params: Any, outputs: Any) -> Any:
+        """The outputs, in an array that is given or in a new one."""
+        return self.leveled.inference(self.inputs(inputs, max_level), params, outputs)
+
+    def without_level(self, gradient: Any, to: Any = None) -> Any:
+        """The gradient of the model's inputs, of that of all."""
+        if to is None:
+            to = self._target.empty(gradient.shape[0], self.n_inputs)
+        self._target.copy_columns(gradient, 0, to, 0, self.n_inputs)
+        return to
+
+    def forward_backward(self, batch: Batch, *given: Any, **options: Any) -> LossSums:
+        """As Engine's."""
+        is_leveled = batch.inputs.shape[1] > self.n_inputs
+        engine = self.leveled if is_leveled else self.plain
+        return engine.forward_backward(batch, *given, **options)

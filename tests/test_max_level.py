@@ -1,0 +1,105 @@
+"""Coarse to fine: with a max_level, finer levels are zeros, and their entries get no gradient."""
+
+import models
+import naive
+import numpy as np
+import pytest
+from composed_models import COMPOSED
+from laws import assert_close
+from models import HASH
+
+import numbanet
+
+SHARES = [0.0, 0.25, 0.4, 0.5, 1.0]
+
+
+def encoding_of(x):
+    encoding = numbanet.create_encoding(2, HASH, device="cpu")
+    encoding.params = np.random.default_rng(0).normal(size=encoding.n_params)
+    return encoding, naive.encoding(HASH, 2)
+
+
+def inputs(n):
+    grid = naive.encoding(HASH, 2)
+    x = np.random.default_rng(0).random((40 * n, 2), np.float32)
+    return x[(grid.distance_to_border(x.astype(np.float64)) > 1e-3).all(axis=1)][:n].copy()
+
+
+def hidden(shares, n_levels=4, width=2):
+    """Whether a sample reads a feature, [n, features]."""
+    levels = np.repeat(np.arange(n_levels), width)
+    return levels[None] < np.asarray(shares, np.float32).reshape(-1, 1) * n_levels + 1e-3
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_a_level_for_all_samples(share):
+    x = inputs(60)
+    encoding, twin = encoding_of(x)
+    mask = hidden(share)
+    features = twin.forward(x.astype(np.float64), np.asarray(encoding.params, np.float64)) * mask
+    assert_close(encoding(x, max_level=share), features, 1e-5)
+    if share == 1:
+        np.testing.assert_array_equal(encoding(x, max_level=share), encoding(x))
+
+
+def test_a_level_for_each_sample_and_gradients_of_what_is_read():
+    x = inputs(100)
+    encoding, twin = encoding_of(x)
+    shares = np.random.default_rng(1).choice(SHARES, 100)
+    mask, table = hidden(shares), np.asarray(encoding.params, np.float64)
+    x64 = x.astype(np.float64)
+    y = twin.forward(x64, table) * mask
+    assert_close(encoding(x, max_level=shares), y, 1e-5)
+    assert_close(encoding(x, max_level=shares[:, None]), y, 1e-5)
+    loss, optimizer = (
+        numbanet.create_loss({"otype": "L2"}),
+        numbanet.create_optimizer({"otype": "SGD", "learning_rate": 0.1, "l2_reg": 0.0}),
+    )
+    trainer, dl_dx = numbanet.Trainer(encoding, optimizer, loss), np.empty_like(x)
+    value = trainer.training_step(x, np.zeros_like(y), dl_dinput=dl_dx, max_level=shares)
+    assert float(value) == pytest.approx((y**2).mean(), rel=1e-5)
+    dl_dy = 2 * y / y.size * mask
+    expected = twin.backward_params(x64, table, dl_dy)
+    assert_close(encoding.gradients, expected, 1e-4)
+    assert_close(dl_dx, twin.backward_input(x64, table, dl_dy), 1e-4)
+    assert_close(encoding.params, table - 0.1 * expected, 1e-5)
+    again = trainer.training_step(x, np.zeros_like(y), run_optimizer=False)
+    assert float(again) == pytest.approx((np.asarray(encoding(x)) ** 2).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["hash", "composite"])
+def test_networks_learn_from_coarse_to_fine(name):
+    """As if the entries of finer levels were zeros, and these do not move."""
+    model, _ = models.create_lively(name)
+    network = model.network
+    n, levels = 50, network.levels
+    x, targets = models.batch_of(name, n)
+    share = 0.25
+    zeroed = np.array(network.params)
+    fine = [level for k, level in enumerate(levels) if k > share * len(levels)]
+    for level in fine:
+        zeroed[level.offset : level.offset + level.n_params] = 0
+    assert_close(model(x, max_level=share), network(x, zeroed), 1e-5)
+    assert_close(model.trainer.inference(x, max_level=share), network(x, zeroed), 1e-5)
+    assert "training, with max_level" in str(model.summary())
+    before = np.array(network.params)
+    for _ in range(3):
+        model.trainer.training_step(x, targets, max_level=share)
+    after = np.asarray(network.params)
+    for level in levels:
+        part = slice(level.offset, level.offset + level.n_params)
+        assert (after[part] == before[part]).all() == (level in fine)
+
+
+def test_what_is_no_level_is_refused():
+    model = models.create("hash")
+    x, targets = models.batch_of("hash", 10)
+    for wrong in (-0.1, float("nan"), "coarse", 1e9):
+        with pytest.raises(ValueError, match="max_level"):
+            model(x, max_level=wrong)
+    with pytest.raises(ValueError, match="max_level"):
+        model.trainer.training_step(x, targets, max_level=np.zeros(9))
+    with pytest.raises(TypeError, match="max_level: the model has no grid"):
+        models.create("identity")(np.zeros((3, 5)), max_level=0.5)
+    composed = numbanet.create_from_config(*COMPOSED["shared"], device="cpu")
+    assert composed(np.zeros((3, 5)), max_level=0.5).shape == (3, 3)
