@@ -1,8 +1,8 @@
 """A grid of which each sample reads the coarse levels only, up to a level that is one more input.
 
 Level l of n, counted from 0, gives zeros, and gets no gradient, where l >= max_level n + 1/1000;
-max_level is the last input, from 0 (the coarsest level alone) to 1 (all of them). So features appear
-from coarse to fine while training goes on: Li et al. 2023, Neuralangelo, section 3.2.
+max_level is the last input, from 0 (the coarsest level alone) to 1 (all of them). So features
+appear from coarse to fine while training goes on: Li et al. 2023, Neuralangelo, section 3.2.
 """
 
 from __future__ import annotations
