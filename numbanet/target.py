@@ -96,9 +96,9 @@ class AbstractTraining(ABC):
         self._weight_rows = [division.own_part(*each) for each in rows]
         self._n_assigned = parameters.n_assigned
 
-    @abstractmethod
     def use(self, engine: Any) -> None:
         """Make the next steps with another engine, of the same parameters."""
+        self._engine = engine
 
     def follow(self) -> None:
         """Take over parameters that were assigned since the last call."""

@@ -123,9 +123,6 @@ class CudaTraining(AbstractTraining):
     def n_skipped_steps(self, value: int) -> None:
         self._set_counter(kernels.N_SKIPPED, value)
 
-    def use(self, engine):
-        self._engine = engine
-
     def whole_state(self):
         over_ranks = self._over_ranks
         return self.state.numpy() if over_ranks is None else over_ranks.whole(self.state)
