@@ -93,8 +93,8 @@ class TcnnSnapshot:
             return anew
         if n_wrappers:
             self._warn(f"of {n_wrappers} optimizers around Adam the state is left out")
-        state = np.zeros((optimizer.n_state, self.params.size), np.float32)
-        for row, (key, dtype) in zip(state, ADAM_ROWS.items(), strict=True):
+        rows = np.zeros((len(ADAM_ROWS), self.params.size), np.float32)
+        for row, (key, dtype) in zip(rows, ADAM_ROWS.items(), strict=True):
             if key in theirs or key != "param_steps_binary":  # which old snapshots have not
                 row[:] = _numbers(theirs.get(key), np.dtype(dtype), row.size, self.name, key)
         n_steps, rate = theirs.get("current_step"), theirs.get("base_learning_rate")
@@ -106,7 +106,7 @@ class TcnnSnapshot:
             raise SnapshotError(
                 f"{self.name}: base_learning_rate cannot be used ({error!s:.200})"
             ) from error
-        return state, optimizer, n_steps
+        return optimizer.state_of(*rows), optimizer, n_steps
 
     def _warn(self, message: str) -> None:
         warn_caller(f"{self.name}: {message}")

@@ -4,6 +4,8 @@ m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2, and with k the number of steps
 w <- w - rate m / (sqrt(v) + epsilon), rate = learning_rate sqrt(1 - b2^k) / (1 - b1^k).
 Kingma and Ba 2015; AdaBound: Luo et al. 2019; decay apart from the gradient: Loshchilov and Hutter
 2019. Sparse parameters that got no gradient are left alone, momentum and count included.
+
+With moments in bfloat16 a parameter keeps 8 bytes instead of 12, and a step moves 30 instead of 38.
 """
 
 import math
@@ -21,7 +23,8 @@ from numbanet.optimizers.base import (
     log_decay,
 )
 from numbanet.optimizers.limits import limits_of_moments
-from numbanet.registry import check, register
+from numbanet.optimizers.packed_moments import pack_moments, packed, unpack_moments, unpacked
+from numbanet.registry import check, choice, register
 
 TINY = np.float32(1e-30)  # the least epsilon, for 0 / 0 where v is 0; less than any other root of v
 FINAL_RATE = np.float32(0.1)  # of AdaBound
@@ -47,8 +50,7 @@ class Adam(AbstractOptimizer):
     optimize_matrix_params: bool = True
     optimize_non_matrix_params: bool = True
     skip_zero_grad_non_matrix_params: bool = True
-
-    n_state = 3  # m, v, k
+    moments: str = choice("float32", ("float32", "bfloat16"))  # how m and v are kept
 
     def __post_init__(self):
         for option in ("beta1", "beta2"):
@@ -67,6 +69,20 @@ class Adam(AbstractOptimizer):
         ):
             value = getattr(self, option)
             check(0 <= value < math.inf, option, value, "a finite number that is not negative")
+
+    @property
+    def has_halves(self) -> bool:
+        """Whether m and v are packed in one number, see packed_moments.py."""
+        return self.moments == "bfloat16"
+
+    @property
+    def n_state(self):  # m, v, k
+        return 2 if self.has_halves else 3
+
+    def state_of(self, m: np.ndarray, v: np.ndarray, k: np.ndarray) -> np.ndarray:
+        """The state of parameters with such moments and counts."""
+        rows = (packed(m, v), k) if self.has_halves else (m, v, k)
+        return np.array(rows, np.float32)
 
     @property
     def n_scalars(self):
@@ -95,7 +111,8 @@ class Adam(AbstractOptimizer):
         return rate <= BOLD and rate * decay <= 1 and l2_reg <= 1 and is_normalized
 
     def limits(self, layout, state, matrices, statistics):
-        m, v, k = state[:3, layout.first : layout.first + layout.n_params]
+        *moments, k = state[: self.n_state, layout.first : layout.first + layout.n_params]
+        m, v = unpacked(moments[0]) if self.has_halves else moments
         yield "counts of steps", k, 0, math.inf
         yield from limits_of_moments(m, v, max(self.epsilon, TINY))
 
@@ -125,11 +142,12 @@ class Adam(AbstractOptimizer):
             for magnitude in (self.clipping_magnitude, self.gradient_clipping_magnitude)
         )
         clips_w, clips_g = self.clipping_magnitude > 0, self.gradient_clipping_magnitude > 0
+        load_moments, store_moments, k_row = *access_to_moments(self.has_halves), self.n_state - 1
 
         @device
-        def adam(i, w, g, state, scalars, matrices):  # state [3, n_params]
+        def adam(i, w, g, state, scalars, matrices):  # state [n_state, n_params]
             i = np.uintp(i)  # an unsigned index is not tested for counting from the end
-            m_before, v_before, k_before = state[0, i], state[1, i], state[2, i]
+            (m_before, v_before), k_before = load_moments(state, i), state[k_row, i]
             is_matrix = in_matrix(i)
             moves = adam_moves(i, g)
 
@@ -150,9 +168,31 @@ class Adam(AbstractOptimizer):
             if clips_w:
                 new = min(max(new, -w_max), w_max)
 
-            state[0, i] = select(moves, m, m_before)
-            state[1, i] = select(moves, v, v_before)
-            state[2, i] = select(moves, k, k_before)
+            store_moments(state, i, m, v, k, moves)
+            state[k_row, i] = select(moves, k, k_before)
             return select(moves, new, w)
 
         return adam
+
+
+def access_to_moments(has_halves: bool):
+    """Device functions (state, i) -> (m, v), and (state, i, m, v, k, moves): store them, or not."""
+
+    @device
+    def load_packed(state, i):
+        return unpack_moments(state[0, i])
+
+    @device
+    def store_packed(state, i, m, v, k, moves):
+        state[0, i] = select(moves, pack_moments(m, v, i, k), state[0, i])
+
+    @device
+    def load(state, i):
+        return state[0, i], state[1, i]
+
+    @device
+    def store(state, i, m, v, k, moves):
+        state[0, i] = select(moves, m, state[0, i])
+        state[1, i] = select(moves, v, state[1, i])
+
+    return (load_packed, store_packed) if has_halves else (load, store)

@@ -12,6 +12,7 @@ from numba import njit
 
 from numbanet.optimizers import Adam
 from numbanet.optimizers.base import ParamLayout
+from numbanet.optimizers.packed_moments import unpacked
 from numbanet.registry import ConfigError, create
 
 LAYOUT = ParamLayout(48, ((4, 4), (2, 4)))  # 24 matrix parameters and 24 others
@@ -185,6 +186,40 @@ def scalars_of(optimizer, t):
     return scalars
 
 
+def test_moments_in_bfloat16_are_those_of_the_definition():
+    """To the last place of bfloat16, where each is rounded once."""
+    optimizer = Adam(learning_rate=0.05, moments="bfloat16")
+    weights, all_gradients = random_problem(1)
+    reference = Reference(optimizer, weights)
+    reference.step(all_gradients[0])
+    after, (both, k) = train(optimizer, weights, all_gradients)
+    m, v = unpacked(both)
+    np.testing.assert_allclose(after, reference.w, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(m, reference.m, rtol=2.0**-7, atol=1e-30)
+    np.testing.assert_allclose(v, reference.v, rtol=2.0**-7, atol=1e-30)
+    np.testing.assert_array_equal(k, reference.k)
+    untouched = ~IS_MATRIX & (all_gradients == 0).all(axis=0)
+    assert not both[untouched].view(np.uint32).any()
+    state = optimizer.state_of(reference.m, reference.v, reference.k)
+    np.testing.assert_allclose(unpacked(state[0])[1], reference.v, rtol=2.0**-7, atol=1e-30)
+    names = [name for name, *_ in optimizer.limits(LAYOUT, state, None, None)]
+    assert names == [name for name, *_ in Adam().limits(LAYOUT, np.zeros((3, 48)), None, None)]
+
+
+def test_moments_in_bfloat16_follow_slow_averages_without_bias():
+    """A rate of 2^-12 is a 16th of their last place: rounded to the nearest, they stand still."""
+    optimizer = Adam(learning_rate=0.0, beta2=1 - 2.0**-12, l2_reg=0.0, moments="bfloat16")
+    gradients = np.full(48, 0.7, np.float32)
+    steps = [gradients] * 3000 + [0.5 * gradients] * 3000
+    _, (both, _) = train(optimizer, np.zeros(48), steps)
+    first, kept = 1 - (1 - 2.0**-12) ** 3000, (1 - 2.0**-12) ** 3000
+    exact = 0.49 * (first * kept + 0.25 * first)
+    m, v = unpacked(both)
+    assert v.mean() == pytest.approx(exact, rel=0.02)
+    assert v.std() < 0.1 * exact
+    assert m.mean() == pytest.approx(0.35, rel=0.01)
+
+
 def test_adabound_ends_as_sgd():
     optimizer = Adam(adabound=True)
     rate, low, high = scalars_of(optimizer, 10**9)
@@ -203,12 +238,18 @@ def test_the_learning_rate_is_no_part_of_the_code():
 
 
 @pytest.mark.parametrize(
-    "optimizer", [Adam(), Adam(adabound=True, absolute_decay=0.1, clipping_magnitude=1.0)]
+    "optimizer",
+    [
+        Adam(),
+        Adam(adabound=True, absolute_decay=0.1, clipping_magnitude=1.0),
+        Adam(moments="bfloat16"),
+    ],
 )
 def test_the_step_vectorises(optimizer):
     """With one branch left in it the loop runs on single numbers, ten times slower."""
     run = loop_over(optimizer)
-    weights, gradients, state = (np.zeros(shape, np.float32) for shape in (48, 48, (3, 48)))
+    shapes = 48, 48, (optimizer.n_state, 48)
+    weights, gradients, state = (np.zeros(shape, np.float32) for shape in shapes)
     run(np.int32(1), weights, gradients, state, np.ones(1, np.float32))
     (code,) = run.inspect_llvm().values()
     assert re.search(r"@llvm\.sqrt\.v\d+f32", code)
@@ -218,6 +259,7 @@ def test_defaults():
     made = create("optimizer", {}, default="Adam")
     assert made == Adam(1e-3, 0.9, 0.999, 1e-8, 1e-8)
     assert made.n_state == 3
+    assert create("optimizer", {"moments": "bfloat16"}, default="Adam").n_state == 2
     assert made.inference_row is None
 
 
