@@ -136,6 +136,10 @@ class EmulatedDevice:
         finally:
             self._recording = None
 
+    def in_parallel(self, *queues):
+        for queue in reversed(queues):  # since nothing may depend on their order
+            queue()
+
     def replay(self, graph):
         for work in graph:
             work()

@@ -1,6 +1,6 @@
 """The passes of an encoded network on a CUDA device: which kernels serve a model and a batch."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from numbanet.architecture import AMPERE, reaches
@@ -116,7 +116,9 @@ class CudaEngine:
     @property
     def batch_sizes(self) -> tuple[int, ...]:
         """Samples of a batch from which on other kernels serve a training step, or inference."""
-        if self.tables is None or self._for_training(1) is self.chain:
+        if self._for_training(1) is self.chain:
+            return self.chain.batch_sizes
+        if self.tables is None:
             return ()
         fewest, given = 1 if self.deterministic else self.tables.fewest, self.tables.given
         of_given = (self.tables.fewest_given, self.tables.fewest_inferred) if given else ()
@@ -172,32 +174,33 @@ class CudaEngine:
         n, given = len(batch), (batch, params, loss, gradients, dl_dinput)
         serving = self._for_training(n)
         tables = self._tables_for(serving, n, gradients)
-        if overwrite:
-            self._clear(gradients, tables)
+        own, whole = self.workspace, tables is not None and tables is self.tables
+        if overwrite and not (whole and serving is self.fused):  # which writes all there is
+            self._clear(gradients, whole)
         if n == 0:  # nothing is to be compiled for it
             n_sums = 0
         elif tables is None:
             n_sums = serving.forward_backward(*given)
+            own.slots.add_waiting()
             if gradients is not None and gradients.in_halves:
-                self.workspace.collect(gradients)
+                own.collect(gradients)
         else:
-            own, inputs = self.workspace, batch.inputs.address
-            to, encoding_params = own.float_gradients(gradients), own.encoding_params(params)
-            if tables is not self.tables:
-                n_sums = serving.forward_backward(*given, tables.keep(n))
-                tables(inputs, n, encoding_params, to)
+            inputs, encoding_params = batch.inputs.address, own.encoding_params(params)
+            to, adds = own.float_gradients(gradients), not overwrite
+            gives = whole and n >= tables.fewest_given
+            kept = tables.give(inputs, n, encoding_params) if gives else tables.keep(n)
+            n_sums = serving.forward_backward(*given, kept)
+            if whole:
+                add_up = partial(tables, inputs, n, kept, to, own.unscaled, adds)
             else:
-                gives = n >= tables.fewest_given
-                kept = tables.give(inputs, n, encoding_params) if gives else tables.keep(n)
-                n_sums = serving.forward_backward(*given, kept)
-                tables(inputs, n, kept, to, own.unscaled, not overwrite)
-        noted = None if tables is None or tables is not self.tables else tables.noted
-        sums = self.workspace.partial_sums(n_sums)
-        return LossSums(sums, n_sums, self.workspace.n_elements(batch), noted)
+                add_up = partial(tables, inputs, n, encoding_params, to)
+            adds = adds or not (whole and serving is self.fused)
+            self._device.in_parallel(add_up, partial(own.slots.add_waiting, adds))
+        sums, noted = own.partial_sums(n_sums), tables.noted if whole else None
+        return LossSums(sums, n_sums, own.n_elements(batch), noted)
 
-    def _clear(self, gradients: Gradients, tables: ModelTables | KeptSums | None) -> None:
-        """Zero the gradients that a pass adds to: tables' own are written as a whole."""
-        whole = tables is not None and tables is self.tables
+    def _clear(self, gradients: Gradients, whole: bool) -> None:
+        """Zero the gradients that a pass adds to; those of tables may be written as a whole."""
         n = self.model.network.n_params if whole else gradients.flat.size
         self._device.zero(gradients.flat.address, n * FLOAT_BYTES)
 

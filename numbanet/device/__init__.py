@@ -30,6 +30,7 @@ from numbanet.device.loops import unrolled, vectorized
 from numbanet.device.registers import (
     at_least,
     at_most,
+    blocks_per_grid_for,
     float_from_bits,
     floor_to_int,
     in_register,

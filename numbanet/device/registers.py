@@ -29,6 +29,7 @@ def special_register_for(name):
 
 
 lane_number, thread_index_for = special_register_for("laneid"), special_register_for("tid.x")
+blocks_per_grid_for = special_register_for("nctaid.x")
 
 
 @intrinsic

@@ -190,6 +190,32 @@ def test_streams_wait_for_each_other(device, fake_driver):
     assert waited[1:] == (5, "event", 0)
 
 
+def test_branches_of_a_graph(device, fake_driver):
+    """Functions queue on streams of their own, which begin and end with the one of the capture."""
+    fake_driver.answers |= {"cuStreamEndCapture": ("graph",), "cuGraphInstantiate": ("graph",)}
+    numbers, streams = iter(range(7, 20)), []
+    success = fake_driver.CUresult.CUDA_SUCCESS
+    fake_driver.cuStreamCreate = lambda flags: (success, next(numbers))
+
+    def note():
+        streams.append(int(device.stream))
+
+    def branch():
+        device.in_parallel(note, note)
+        note()
+
+    device.in_parallel(note, note)
+    assert streams == [1, 1]
+    assert not fake_driver.named("cuEventRecord")
+    device.capture(lambda: device.in_parallel(branch, note))
+    main, side, after, other = streams[2:]
+    assert main == after == 7
+    assert len({main, side, other}) == 3
+    ordered = [call[1:] for call in fake_driver.named("cuStreamWaitEvent")]
+    assert [stream for stream, *_ in ordered] == [other, side, 7, 7]
+    assert device.stream == 1
+
+
 def test_a_failed_kernel_is_told_at_the_next_synchronisation(device, fake_driver):
     fake_driver.failures["cuStreamSynchronize"] = ["ILLEGAL_ADDRESS"]
     with pytest.raises(errors.LaunchError, match=r"ILLEGAL_ADDRESS.*start the process anew"):

@@ -15,6 +15,7 @@ from numbanet.cuda.block.weights import matrix
 from numbanet.device import device, local_array, nothing, uint32_view, unrolled
 from numbanet.storage.access import reduce_pair
 from numbanet.storage.halves import in_pairs, to_pairs
+from numbanet.storage.memory_access import store_two_floats
 from numbanet.tiles.activations import activate_pair, activate_pair_backward
 from numbanet.tiles.fragments import (
     ROWS,
@@ -224,8 +225,12 @@ def weight_gradients(layout: FusedLayout, precision: str, k: int):
 
 
 @cache
-def flush_gradients(layout: FusedLayout, k: int):
-    """Device function (warp, lane, sums, gradients): add the sums of matrix k to global memory."""
+def flush_gradients(layout: FusedLayout, k: int, writes: bool):
+    """Device function (warp, lane, sums, gradients): the sums of matrix k, to global memory.
+
+    They are added to what is there, or written.
+    """
+    put_pair = store_two_floats if writes else reduce_pair
     m, n = layout.blocks[k]
     n_warps, first = layout.n_warps, layout.first_sums[k]
     fan_in, n_pairs = layout.widths[k], 4 * layout.blocks_per_warp[k]
@@ -242,7 +247,7 @@ def flush_gradients(layout: FusedLayout, k: int):
             column += 2 * (lane & 3)
             column += 8 * (part // 2)
             i = start + row * fan_in + column
-            reduce_pair(gradients, i, sums[first + 2 * q], sums[first + 2 * q + 1])
+            put_pair(gradients, i, sums[first + 2 * q], sums[first + 2 * q + 1])
 
     @device
     def flush_gradients(warp, lane, sums, gradients):

@@ -12,9 +12,12 @@ from numbanet.cuda.launch.rows import MOST_ROWS
 from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.memory.parameter_kernels import fill_columns_kernel
 from numbanet.cuda.memory.rooms import Rooms
+from numbanet.cuda.tables.digits import DigitSums
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.engine import Gradients, Service
 from numbanet.storage.views import FLOAT_BYTES, ITEM_SIZES
+
+FEWEST_DIGITS = 1 << 16  # samples from which on sums of digits are faster than any
 
 
 class Rows:
@@ -101,7 +104,9 @@ class EncodingPart:
     ) -> None:
         if self._encoding.n_params == 0:
             return
-        if self._own.deterministic:
+        if self._own.deterministic or (
+            slab.n >= FEWEST_DIGITS and not in_halves and self._has_digits
+        ):
             self._add_integers(backward_sample, slab, params, dl_dy, factor, 0, dl_dparams)
             return
         storage = self._precision if in_halves else "float32"
@@ -118,15 +123,28 @@ class EncodingPart:
     ) -> None:  # fmt: skip
         """Add what a function of integer_sums.py computes; `along` is dl_ddx, or 0."""
         if sample not in self._integer_sums:
-            of_encoding = self._encoding, self._precision, self._features
-            sums = IntegerSums(self._own.device, self._own.rooms, sample, *of_encoding)
-            self._integer_sums[sample] = sums
+            self._integer_sums[sample] = self._sums_of(sample)
         of_batch = (
             *(self._input(slab.x), self._n_columns, slab.first, slab.n_all),
             *(self._params(params, self._precision), self._column(dl_dy), *dl_dy.steps),
             *(along, factor),
         )
         self._integer_sums[sample](slab.n, of_batch, self._params(dl_dparams, "float32"))
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Samples of a batch from which on parameters' gradients are added up by other kernels."""
+        return (FEWEST_DIGITS,) if self._has_digits and not self._own.deterministic else ()
+
+    @cached_property
+    def _has_digits(self) -> bool:
+        return DigitSums.serves(self._own.device, self._encoding)
+
+    def _sums_of(self, sample: Callable) -> IntegerSums | DigitSums:
+        device, rooms, encoding = self._own.device, self._own.rooms, self._encoding
+        if sample is backward_sample and self._has_digits:
+            return DigitSums(device, rooms, encoding, self._n_columns, self._features)
+        return IntegerSums(device, rooms, sample, encoding, self._precision, self._features)
 
     def _differentiate(
         self, make: Callable, slab: Slab, params: int, dl_dy: Rows, factor: float, *more: int

@@ -5,6 +5,7 @@ precision of the parameters. Batches are taken in slabs of at most MOST_ROWS sam
 memory between the kernels is bounded.
 """
 
+from functools import partial
 from itertools import accumulate
 
 from numbanet.activations import activation
@@ -54,6 +55,11 @@ class Chain:
         product = MatrixProduct(self.device, self.precision)
         self._plans = Plans(product, self._activations, self._shapes)
 
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Samples of a batch from which on other kernels serve a training step."""
+        return tuple({size for part in self._parts for size in part.batch_sizes})
+
     # Kernels, each compiled when it is first needed
 
     def _outputs_in_rows(self, storage: str = "float32") -> Kernel:
@@ -61,8 +67,7 @@ class Chain:
             function = loss_kernels.outputs_kernel(
                 self.model.network.n_output_dims, self.precision, storage
             )
-            kernel = Kernel(self.device, function, OUTPUTS_BLOCK)
-            self._row_kernels[storage] = kernel
+            self._row_kernels[storage] = Kernel(self.device, function, OUTPUTS_BLOCK)
         return self._row_kernels[storage]
 
     def _scaled(self, storage: str = "float32") -> Kernel:
@@ -151,18 +156,20 @@ class Chain:
 
     def _backward(self, slab, params, layers, gradients, dl_dx) -> None:
         _, backward, weight_gradients, output = self._passes(slab.n, layers.pitch)
-        wants_encoded = dl_dx is not None or (
-            gradients is not None and self.model.encoding.n_params > 0
-        )
+        has_params = gradients is not None and self.model.encoding.n_params > 0
+        wants_encoded = dl_dx is not None or has_params
         if self._activations[-1] != NONE:
             output(layers.dl_dvalues[-1], layers.kept[-1])
         for k in reversed(range(len(self._shapes))):
-            dl_dy = layers.dl_dvalues[k + 1]
-            if gradients is not None:
-                self._add_weight_gradients(k, weight_gradients[k], dl_dy, layers, gradients)
+            dl_dy, works = layers.dl_dvalues[k + 1], []
             if k > 0 or wants_encoded:
                 kept = layers.kept[k - 1] if k else layers.values[0]
-                backward[k](self._weights(k, params), dl_dy, layers.dl_dvalues[k], kept)
+                of_layer = self._weights(k, params), dl_dy, layers.dl_dvalues[k], kept
+                works.append(partial(backward[k], *of_layer))
+            if gradients is not None:
+                of_matrix = k, weight_gradients[k], dl_dy, layers, gradients
+                works.append(partial(self._add_weight_gradients, *of_matrix))
+            self.device.in_parallel(*works)
         self._encoding_backward(slab, params, layers, gradients, dl_dx)
 
     def _encoding_backward(self, slab, params, layers, gradients, dl_dx) -> None:

@@ -18,7 +18,7 @@ from numbanet.cuda.chain.encoding_kernels import (
     read_scaled,
 )
 from numbanet.cuda.launch.kernel import BLOCK, Kernel
-from numbanet.cuda.launch.threads import block_index_y, exchange, thread_index, thread_number
+from numbanet.cuda.launch.threads import block_index_y, thread_index, thread_number
 from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.cuda.memory.rooms import Rooms
 from numbanet.cuda.tables.units import (
@@ -26,6 +26,7 @@ from numbanet.cuda.tables.units import (
     MAGNITUDE,
     bit_length,
     largest_exponent,
+    largest_of_warp,
     power,
     raise_word,
     unit_of,
@@ -34,7 +35,6 @@ from numbanet.device import (
     ZERO,
     device,
     float_bits,
-    float_from_bits,
     local_array,
     uint32_view,
 )
@@ -47,14 +47,6 @@ SUM_BITS = 62  # of a sum without its sign, less one for rounding
 LEAST = np.float32(2.0**-24)
 LARGEST, N_ADDITIONS = np.uint32(0), np.uint32(1)  # among what is measured
 MEASURED_BYTES = 8
-
-
-@device
-def of_warp(word):  # the largest of all lanes' words; `redux` is not for GPUs before Ampere
-    for k in range(5):
-        other = float_bits(exchange(float_from_bits(word), np.uint32(1 << k)))
-        word = max(word, np.uint32(other))
-    return word
 
 
 @device
@@ -83,7 +75,8 @@ def measuring_kernel(sample: Callable, read: Callable, width: int, name: str):
             for k in range(width):
                 bits = np.uint32(float_bits(dl_dy[k]) & MAGNITUDE)
                 noted[LARGEST] = max(noted[LARGEST], bits)
-        largest, n_additions = of_warp(noted[LARGEST]), of_warp(noted[N_ADDITIONS])
+        largest = largest_of_warp(noted[LARGEST])
+        n_additions = largest_of_warp(noted[N_ADDITIONS])
         if np.uint32(thread_index() & np.uint32(31)) == np.uint32(0):
             raise_word(pmeasured, largest)
             raise_word(np.uint64(pmeasured + np.uint64(4)), n_additions)

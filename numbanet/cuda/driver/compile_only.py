@@ -133,6 +133,11 @@ class CompileOnlyDevice:
         del self.launches[n_before:]
         return graph
 
+    def in_parallel(self, *queues: Callable[[], None]) -> None:
+        """One function after the other."""
+        for queue in queues:
+            queue()
+
     def replay(self, graph: list[CompiledKernel]) -> None:
         """Note that the kernels would have been launched."""
         self.launches.extend(graph)

@@ -81,6 +81,7 @@ class CudaDevice(DeviceMemory):
         )
         self.total_memory = checked(driver.cuDeviceTotalMem(handle))
         self._built = {}
+        self._sides, self._n_sides = [], 0  # streams beside the one of a capture, those in use
         self.lock = threading.RLock()  # of whoever queues work
 
     def __repr__(self) -> str:
@@ -193,6 +194,28 @@ class CudaDevice(DeviceMemory):
             for address in frees:
                 self.free(address)
         return Graph(self, executable)
+
+    def in_parallel(self, *queues: Callable[[], None]) -> None:
+        """Queue what functions queue; within a capture in no order to each other."""
+        if self._frees is None or len(queues) < 2:
+            for queue in queues:
+                queue()
+            return
+        main, first, n = self._stream, self._n_sides, len(queues) - 1
+        while len(self._sides) < first + n:
+            self._sides.append(self._call("cuStreamCreate", CAPTURE_STREAM))
+        sides = self._sides[first : first + n]
+        for side in sides:
+            self.order(int(main), int(side))
+        self._n_sides += n
+        try:
+            for self._stream, queue in zip((main, *sides), queues, strict=True):
+                queue()
+        finally:
+            self._stream = main
+            self._n_sides -= n
+        for side in sides:
+            self.order(int(side), int(main))
 
     def replay(self, graph: "Graph") -> None:
         """Queue all that a graph holds.

@@ -72,4 +72,7 @@ class Device(Protocol):
     def capture(self, queue: Callable[[], None]) -> Any:
         """What `queue` queues, as a graph, without running it."""
 
+    def in_parallel(self, *queues: Callable[[], None]) -> None:
+        """Queue what functions queue, in no order to each other where that is captured."""
+
     def replay(self, graph: Any) -> None: ...

@@ -88,7 +88,9 @@ class Fused:
     ) -> int:
         """As Chain.forward_backward; gradients of features are kept where that is asked for."""
         own, shape, n = self._workspace, self.training_shape, len(batch)
-        options = own.options(batch, gradients, dl_dinput, kept)
+        # Beside tables it is faster, too, if blocks do not add to the same numbers.
+        has_slots = gradients is not None and (own.deterministic or kept is not None)
+        options = replace(own.options(batch, gradients, dl_dinput, kept), in_slots=has_slots)
         if gradients is None or kept is not None:  # there is nothing to add up in the block
             shape = replace(shape, layout=replace(shape.layout, n_private=0))
         kernel = self._kernel(
@@ -102,16 +104,15 @@ class Fused:
         flat = address_of(None if gradients is None else gradients.flat)
         # Each group of a block has a slot, if there are samples for it.
         n_slots = min(grid * shape.layout.n_groups, -(-n // shape.layout.group_threads))
-        has_slots = own.deterministic and gradients is not None
-        to = own.slots.zeros(n_slots, n_params) if has_slots else flat
+        own.slots.waiting = (flat, n_slots, n_params) if has_slots else None
         kernel(
             grid,
             *(batch.inputs.address, n, params.address, own.encoding_params(params)),
             *map(address_of, (batch.targets, batch.pdf, batch.external_dl_dy)),
-            *(own.scale(batch), own.unscaled, to, scatter, factor, kept.largest if kept else 0),
+            *(own.scale(batch), own.unscaled),
+            own.slots.rows(n_slots, n_params) if has_slots else flat,
+            *(scatter, factor, kept.largest if kept else 0),
             *(own.partial_sums(n_sums).address, address_of(dl_dinput)),
             n_params if has_slots else 0,
         )
-        if has_slots:
-            own.slots.add_to(flat, n_slots, n_params)
         return n_sums if loss is not None else 0

@@ -37,9 +37,11 @@ from numbanet.cuda.memory.workspace import PassOptions
 from numbanet.cuda.tables.largest import largest_of_block, note_in_block
 from numbanet.device import (
     ZERO,
+    blocks_per_grid_for,
     device,
     local_array,
     nothing,
+    opaque,
     thread_index_for,
     uint32_view,
     unrolled,
@@ -133,16 +135,16 @@ def training_kernel(
     """(inputs, n, weights, encoding's parameters, targets, pdf, given, scale, unscaled,
     gradients, scatter, factor, largest, partial sums, inputs' gradients, slot).
 
-    Weights' gradients are multiplied by `unscaled`, the encoding's by `factor`, and added; those of
-    weights `slot` numbers apart for each group that has samples, in the order of their first. The
-    inputs' are multiplied by `unscaled` and written. Those of kept features are written to
-    `scatter`, from where given ones are read before, and the largest ones to `largest`; then the
-    encoding's are left to others.
+    Weights' gradients are multiplied by `unscaled`, the encoding's by `factor`, and added; or those
+    of weights are written, `slot` numbers apart for each group that has samples, in the order of
+    their first. The inputs' are multiplied by `unscaled` and written. Those of kept features are
+    written to `scatter`, from where given ones are read before, and the largest ones to `largest`;
+    then the encoding's are left to others.
     """
     network, encoding = layout.model.network, layout.model.encoding
     param_gradients, is_private = options.param_gradients, False
     load, source = load_weights(layout), features_of_lane(layout, precision, options)
-    steps, flushes = steps_back(layout, precision, param_gradients)
+    steps, flushes = steps_back(layout, precision, options)
     clear_sums = bits_of_numbers = flush_sums = nothing
     sums_of_block, private = None, layout.rows[-1]
     clear_largest = bring_largest = nothing
@@ -199,7 +201,6 @@ def training_kernel(
         dl_dweights, total = local_array(n_all_sums), local_array(1)
         unrolled(n_all_sums, set_zero, dl_dweights)
         total[0] = ZERO
-        address = shared + features_rows + thread * pitch_0
         wait_for_copies()
         barrier()
         # Each group has its own tiles. Of these, `tile` is the first sample, less the group's first
@@ -211,21 +212,22 @@ def training_kernel(
         if is_private:
             n_tiles = n // (blocks_per_grid() * step) + 1
             n_bits = bits_of_numbers(n_tiles * step)
-        has_tiles = tile + first_row < n
         while tile + first_row < n:
             i = tile + thread
+            address = opaque(np.uint32(thread_index_for(tile) * pitch_0)) + (shared + features_rows)
             source(pinputs, i, n, pparams, pscatter, address)
             warp_barrier()
             outputs(shared, warp, lane, tile, n, wanted, total)
             steps(shared, warp, lane, dl_dweights)
             features((shared, warp, lane), address, i, n, given, to, (pscatter, table, n_bits))
-            tile += blocks_per_grid() * step
-        thread = thread_index_for(tile)  # anew: it held no register while the loop ran
+            tile += blocks_per_grid_for(tile) * step
+        # What follows is read anew: it held no register while the loop ran.
+        thread, n_blocks = thread_index_for(tile), blocks_per_grid_for(tile)
         warp, lane = thread >> LOG2_LANES, thread & 31
-        if param_gradients and has_tiles:
+        group = np.uint32(thread // group_threads)
+        number = np.uint32(block_index() + group * n_blocks)
+        if param_gradients and number * group_threads < n:  # there were tiles
             unrolled(n_all_sums, unscale, dl_dweights, unscaled)
-            group = np.uint32(thread // group_threads)
-            number = np.uint32(block_index() + group * blocks_per_grid())
             mine = slot_address(pgradients, number, slot)
             flushes(warp, lane, dl_dweights, float_vector(mine, n_network_params))
         flush_block(thread, shared, pscatter, plargest)
@@ -236,11 +238,13 @@ def training_kernel(
     return fused_training
 
 
-def steps_back(layout: FusedLayout, precision: str, param_gradients: bool):
+def steps_back(layout: FusedLayout, precision: str, options: PassOptions):
     """Device functions (shared, warp, lane, sums): the way back to the first layer's gradients.
 
-    And (warp, lane, sums, gradients): add the gradients of all weights to global memory.
+    And (warp, lane, sums, gradients): add the gradients of all weights to global memory, or write
+    them.
     """
+    param_gradients = options.param_gradients
 
     def then(before, k):
         gradients = weight_gradients(layout, precision, k) if param_gradients else nothing
@@ -262,7 +266,7 @@ def steps_back(layout: FusedLayout, precision: str, param_gradients: bool):
         return step
 
     def then_flush(before, k):
-        flush = flush_gradients(layout, k)
+        flush = flush_gradients(layout, k, options.in_slots)
 
         @device
         def flush_all(warp, lane, sums, gradients):

@@ -30,8 +30,8 @@ def slot_address(address, number, size):  # of that slot, of so many float32
     return np.uint64(address + np.uint64(4) * np.uint64(number) * np.uint64(size))
 
 
-def add_slots(pslots: Address, n_slots: UInt, n: UInt, pgradients: Address):
-    """(slots, n_slots, n, gradients): add slots [n_slots, n] to n gradients."""
+def add_slots(pslots: Address, n_slots: UInt, n: UInt, pgradients: Address, accumulates: UInt):
+    """(slots, n_slots, n, gradients, 1 to add to these): add slots [n_slots, n] up."""
     slots, gradients = float_vector(pslots, n), float_vector(pgradients, n)
     sums = shared_array(N_THREADS)
     lane, warp = np.uint32(thread_index() % LANES), np.uint32(thread_index() // LANES)
@@ -48,7 +48,9 @@ def add_slots(pslots: Address, n_slots: UInt, n: UInt, pgradients: Address):
         total = ZERO
         for w in range(N_WARPS):
             total += sums[np.uint32(np.uint32(WARP * w) + lane)]
-        gradients[k] += total
+        if accumulates != np.uint32(0):
+            total += gradients[k]
+        gradients[k] = total
 
 
 class Slots:
@@ -61,20 +63,29 @@ class Slots:
 
     def __init__(self, device: Any, rooms: Rooms):
         self._device, self._rooms = device, rooms
+        self.waiting = None  # what is still to be added, if anything: gradients, n_slots, n
 
     @cached_property
     def _add(self) -> Kernel:
         return Kernel(self._device, add_slots, N_THREADS)
 
+    def rows(self, n_slots: int, n: int) -> int:
+        """The address of n_slots rows of n float32, uninitialised, for blocks to write."""
+        return self._rooms("slots", n_slots * n * FLOAT_BYTES)
+
     def zeros(self, n_slots: int, n: int) -> int:
-        """The address of n_slots rows of n float32, zeroed, for blocks to add to."""
-        n_bytes = n_slots * n * FLOAT_BYTES
-        address = self._rooms("slots", n_bytes)
-        self._device.zero(address, n_bytes)
+        """As `rows`, zeroed, for blocks to add to."""
+        address = self.rows(n_slots, n)
+        self._device.zero(address, n_slots * n * FLOAT_BYTES)
         return address
 
-    def add_to(self, gradients: int, n_slots: int, n: int) -> None:
-        """Add all rows to n float32 at an address."""
+    def add_waiting(self, adds: bool = True) -> None:
+        """Add what was left waiting, if anything; to what is there, or in its place."""
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            self.add_to(*waiting, adds)
+
+    def add_to(self, gradients: int, n_slots: int, n: int, adds: bool = True) -> None:
+        """Add all rows to n float32 at an address, or write their sum there."""
         if n_slots:
-            slots = self._rooms("slots", n_slots * n * FLOAT_BYTES)
-            self._add(-(-n // WARP), slots, n_slots, n, gradients)
+            self._add(-(-n // WARP), self.rows(n_slots, n), n_slots, n, gradients, int(adds))

@@ -45,6 +45,7 @@ class PassOptions:
     kept: tuple[int, int] | None = None  # see Kept.pairs
     given: tuple[int, ...] = ()  # see Kept
     notes: bool = False  # the largest gradients of what is kept
+    in_slots: bool = False  # the gradients of weights are written to a slot of each group
 
     def scatters(self, encoding: AbstractEncoding) -> bool:
         """Whether the gradients of its parameters are added up by the kernel."""

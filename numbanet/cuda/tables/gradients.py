@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -74,26 +74,33 @@ class TableGradients:
 
     def __call__(self, this: Pass) -> None:
         """Write, or add, the gradients of the grid's parameters."""
-        if self.plan.residents:
-            self._add_up_residents(this)
-        if self.plan.binned:
-            self._add_up_bins(this)
+        works = [
+            partial(add_up, this)
+            for add_up, jobs in (
+                (self._add_up_bins, self.plan.binned),
+                (self._add_up_residents, self.plan.residents),
+            )
+            if jobs
+        ]
+        self._device.in_parallel(*works)
 
     def _add_up_residents(self, this: Pass) -> None:
         plan, n_slices = self.plan, self.plan.n_slices(this.n)
-        partial = self._rooms("residents", 4 * n_slices * plan.n_resident_sums)
+        n_partial = n_slices * plan.n_resident_sums if n_slices > 1 else 0
+        sums_of_slices = self._rooms("residents", 4 * n_partial)
         n_threads, bytes_ = resident.N_THREADS, plan.resident_bytes
         kernel = self._kernel(resident.resident_kernel, self._options, n_threads, bytes_)
+        rest = this.gradients, this.factor, int(this.adds), this.noted
         kernel(
             (n_slices, len(plan.residents)),
-            *(this.inputs, this.n, 0, this.words, this.pitch, this.largest, partial),
+            *(this.inputs, this.n, this.words, this.pitch, this.largest, sums_of_slices, *rest),
         )
-        n_threads = resident.COLLECT_THREADS
-        collect = self._kernel(resident.collect_residents_kernel, (), n_threads)
-        most = plan.n_features * max(job.size for job in plan.residents)
-        grid = -(-most // n_threads), len({job.level for job in plan.residents})
-        rest = this.gradients, this.factor, int(this.adds), this.noted
-        collect(grid, partial, n_slices, *rest)
+        if n_slices > 1:
+            n_threads = resident.COLLECT_THREADS
+            collect = self._kernel(resident.collect_residents_kernel, (), n_threads)
+            most = plan.n_features * max(job.size for job in plan.residents)
+            grid = -(-most // n_threads), len({job.level for job in plan.residents})
+            collect(grid, sums_of_slices, n_slices, *rest)
 
     @cached_property
     def _most_areas(self) -> int:
@@ -111,7 +118,7 @@ class TableGradients:
             *(sums.sums_kernel, (self._first_word,), sums.N_THREADS),
             sums.shared_bytes(self._most_areas),
         )
-        partial = self._rooms("bins", 8 * sums.partial_places(self.plan)[-1])
+        sums_of_slices = self._rooms("bins", 8 * sums.partial_places(self.plan)[-1])
         grid = max(job.n_bins * job.n_slices for job in self.plan.binned), n_jobs
         for first in range(0, this.n, slab):
             n = min(slab, this.n - first)
@@ -122,22 +129,31 @@ class TableGradients:
             write(
                 (n_areas, n_jobs),
                 *(x, n, words, this.pitch, this.largest, places, offsets, this.second),
+                *(first, this.n),
             )
             rest = this.factor, int(this.adds or first > 0), this.noted
             add_up(
                 grid,
-                *(places, offsets, n_areas, this.second, this.largest, this.gradients, partial),
+                *(
+                    places,
+                    offsets,
+                    n_areas,
+                    this.second,
+                    this.largest,
+                    this.gradients,
+                    sums_of_slices,
+                ),
                 *rest,
             )
-            self._collect_bins(partial, this.gradients, rest)
+            self._collect_bins(sums_of_slices, this.gradients, rest)
 
-    def _collect_bins(self, partial: int, gradients: int, rest: tuple) -> None:
+    def _collect_bins(self, sums_of_slices: int, gradients: int, rest: tuple) -> None:
         jobs = [job for job in self.plan.binned if job.n_slices > 1]
         if jobs:
             n_threads = sums.COLLECT_THREADS
             collect = self._kernel(sums.collect_bins_kernel, (), n_threads)
             grid = -(-max(job.size for job in jobs) // n_threads), len(jobs)
-            collect(grid, partial, gradients, *rest)
+            collect(grid, sums_of_slices, gradients, *rest)
 
 
 def pitch_of(n: int) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 from numba.types import uint32, void
 
 from numbanet.cuda.tables.units import raise_word
-from numbanet.device import device, float_bits, local_array, uint32_view, unrolled
+from numbanet.device import device, float_bits, local_array, select, uint32_view, unrolled
 from numbanet.storage.halves import TO_FLOATS
 from numbanet.tiles.instructions import access, load_word, store_word, warp_max
 
@@ -32,8 +32,9 @@ def note_largest(first: int, stop: int, precision: str, raise_: Callable, addres
     def find(k, words, lane, mine):
         halves = words[first + k] & MAGNITUDES
         of_warp = warp_max(max(halves & LOW, halves >> 16))
-        if lane == k % LANES:
-            mine[k // LANES] = of_warp
+        j = k // LANES
+        # The first one whatever the lane: what is never defined would hold a register all the time.
+        mine[j] = of_warp if k % LANES == 0 else select(lane == k % LANES, of_warp, mine[j])
 
     @device
     def bring(k, lane, mine, address):
@@ -45,8 +46,6 @@ def note_largest(first: int, stop: int, precision: str, raise_: Callable, addres
     @device
     def note_largest(words, lane, address):
         mine = uint32_view(local_array(n_mine))
-        for k in range(n_mine):
-            mine[k] = np.uint32(0)
         unrolled(n, find, words, lane, mine)
         unrolled(n_mine, bring, lane, mine, address)
 

@@ -16,6 +16,7 @@ BIN = 1 << LOG2_BIN  # entries of a bin, of which a block has two features
 MOST_BINS = 512  # of a level
 JOBS = 128  # blocks for all resident levels, about as many as there are multiprocessors
 FEWEST_OF_SLICE = 4096  # samples, beside which its partial sums are cheap
+PRICE_OF_DRAW = 4  # additions to memory
 PIECES = 64  # into which a level's records are cut at least, by bins and by slices of the batch
 
 
@@ -125,14 +126,15 @@ class TablePlan:
         return max((job.n_bins for job in self.binned), default=0) + 1
 
     @property
-    def n_edges(self) -> int:
-        """Of a cell, along the first dimension."""
-        return max(self.grid.n_corners // 2, 1)
-
-    @property
     def n_reductions(self) -> int:
-        """Additions of two features to memory that a sample would need otherwise."""
-        return self.grid.n_levels * self.grid.n_corners * max(self.n_features // 2, 1)
+        """Additions of two features to memory that a sample would need otherwise.
+
+        A random corner counts as several, since it has to be drawn.
+        """
+        n_corners = self.grid.n_edges * self.grid.n_ends
+        if self.grid.stochastic_interpolation:
+            n_corners = PRICE_OF_DRAW
+        return self.grid.n_levels * n_corners * max(self.n_features // 2, 1)
 
     @property
     def n_binned_params(self) -> int:

@@ -10,6 +10,7 @@ from functools import cache
 
 import numpy as np
 
+from numbanet.architecture import HOPPER, compute_capability
 from numbanet.cuda.launch.threads import (
     barrier,
     barrier_or,
@@ -29,6 +30,7 @@ from numbanet.cuda.tables.units import (
     raise_word,
 )
 from numbanet.device import ZERO, device, local_array, select, uint32_view, unrolled
+from numbanet.encodings.grid.draws import draws
 from numbanet.encodings.grid.edges import by_indexing, edge
 from numbanet.storage.halves import TO_FLOATS, floats_to_float16_pair
 from numbanet.storage.views import float_vector, uint32_vector
@@ -39,6 +41,7 @@ from numbanet.tiles.instructions import (
     store_word,
     store_word_to,
     store_words_to,
+    warp_barrier,
 )
 
 N_THREADS = 512
@@ -52,13 +55,15 @@ HALF_BITS = 14  # the largest gradient becomes a half of so many bits, less than
 FLIPS_SHIFT, PLACE_SHIFT = 14, 19
 PLACES = 1 << 13  # along an edge
 NEXT = np.uint32(31)  # the right end follows the left one
+MOST_MIXED = 2  # samples of a thread, whose instructions may be mixed
 NO_PLACE, BIN_SHIFT, BIN_MASK = np.uint32(0xFFFFFFFF), LOG2_BIN, BIN - 1
 
 
 def shape(plan: TablePlan) -> tuple[int, int, int]:
     """Edges of a thread and sample, samples of a thread, and threads of a sample."""
-    edges = min(plan.n_edges, 4)
-    return edges, PER_THREAD // edges, plan.n_edges // edges
+    n_edges = plan.grid.n_edges
+    edges = min(n_edges, 4)
+    return edges, PER_THREAD // edges, n_edges // edges
 
 
 def block_samples(plan: TablePlan) -> int:
@@ -81,9 +86,10 @@ def offset_address(plan: TablePlan):
 
 @cache
 def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: str):
-    """(inputs, n, words, pitch, largest, records, offsets, levels with a second round).
+    """(inputs, n, words, pitch, largest, records, offsets, levels with a second round, number of
+    the first sample, n_all).
 
-    Writes the records of a block's samples (block x) for a level (block y).
+    Of n samples of n_all. Writes the records of a block's samples (block x) for a level (block y).
     """
     grid, part = plan.grid, plan.part
     n_dims, n_features, n_factors = grid.n_dims, plan.n_features, grid.n_factors
@@ -97,9 +103,14 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
     first_dim, to_floats = np.uint32(part.first_dim), TO_FLOATS[precision]
     level_constants, locate_ = grid.level_constants, grid.locate
     exponent_of, is_single = largest_exponent(1), n_features == 1
+    begin, skip, draw = draws(grid.stochastic_interpolation, int(of_pass), n_passes)
     n_storage, n_places, n_coordinates = 2 * PER_THREAD, PER_THREAD + 1, n_passes * n_dims
     offset_at, n_offsets = offset_address(plan), plan.n_offsets
     most_bins = np.uint32(max(plan.n_offsets - 1, 1))
+
+    @device
+    def reads_late():  # one sample before it is needed; of GPUs before Hopper registers suffice
+        return n_passes > MOST_MIXED and compute_capability() >= HOPPER
 
     @device
     def read_sample(p, first, n, inputs, words, x, read):
@@ -110,13 +121,17 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
         read[p] = words[i]
 
     def maker(entry):  # of the records of a thread, for levels of one kind
-        edge_ = edge(n_dims, entry)
+        edge_ = edge(grid, entry)
 
         @device
         def make_record(k, p, group, place, values, known, to):
-            (level, cell, factors), (low, high), (turn, shared, words, places) = place, values, to
-            left, right, share = edge_(level, cell, factors, group * n_edges + k)
-            t, j = factors[1], p * n_edges + k
+            (level, cell, factors, u), (low, high), (turn, shared, words, places) = (
+                place,
+                values,
+                to,
+            )
+            left, right, share, t = edge_(level, cell, factors, group * n_edges + k, u)
+            j = p * n_edges + k
             differs = left ^ right
             flips_low_bits = (differs & (differs + 1)) == 0
             by_flips = flips_low_bits & (differs < BIN)
@@ -141,26 +156,36 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
 
         @device
         def make_of_sample(p, level, place, n, source, values, to):
-            (first, group), (x, read), (is_high, scale) = place, source, values
+            (first, group), (inputs, all_words, x, read, state) = place, source
+            is_high, scale = values
+            if p + 1 < n_passes and reads_late():
+                read_sample(p + 1, first, n, inputs, all_words, x, read)
             cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
             low, high = to_floats(read[p])
             if is_single:
                 low, high = select(is_high, high, low), ZERO
             locate_(level, x[p * n_dims : (p + 1) * n_dims], cell, factors)
-            known = first + p * of_pass < n
+            known, u = first + p * of_pass < n, draw(skip(state, p))
             unrolled(
-                n_edges, make_record, p, group, (level, cell, factors), (scale * low, scale * high),
-                known, to,
+                n_edges, make_record, p, group, (level, cell, factors, u),
+                (scale * low, scale * high), known, to,
             )  # fmt: skip
+            if reads_late():
+                warp_barrier()  # lest the assembler mixes samples, whose numbers spill then
 
         @device
-        def make_records(level, inputs, n, words, values, to):
+        def make_records(level, inputs, n, words, values, to, draws_of):
             thread = thread_index()
             group = np.int64(thread // of_pass)
             first = block_index() * of_block + thread % of_pass
             x, read = local_array(n_coordinates), uint32_view(local_array(n_passes))
-            unrolled(n_passes, read_sample, first, n, inputs, words, x, read)
-            place, source = (first, group), (x, read)
+            if reads_late():
+                read_sample(0, first, n, inputs, words, x, read)
+            else:
+                unrolled(n_passes, read_sample, first, n, inputs, words, x, read)
+            k, before, n_all = draws_of
+            state = begin(k, before + first, n_all)
+            place, source = (first, group), (inputs, words, x, read, state)
             unrolled(n_passes, make_of_sample, level, place, n, source, values, to)
 
         return make_records
@@ -226,7 +251,7 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
 
     def write_records(
         pinputs: Address, n: UInt, pwords: Address, pitch: UInt, plargest: Address,
-        precords: Address, poffsets: Address, psecond: Address,
+        precords: Address, poffsets: Address, psecond: Address, before: UInt, n_all: UInt,
     ):  # fmt: skip
         thread, shared, job = thread_index(), shared_memory(), block_index_y()
         column, level = columns[job], level_constants(levels[job], NO_PARAMS)
@@ -245,7 +270,8 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
             places = uint32_view(local_array(n_places))  # and whether there are single ends
             places[PER_THREAD] = np.uint32(0)
             to = turn, shared, storage, places
-            make_records(level, inputs, n, words, (is_high, scale), to)
+            draws_of = levels[job], before, n_all
+            make_records(level, inputs, n, words, (is_high, scale), to, draws_of)
             barrier()
             find_starts(shared, thread)
             unrolled(PER_THREAD, stage_record, shared, storage, places)

@@ -10,6 +10,7 @@ they are made, and are the same bits in every run.
 import numpy as np
 from numba.types import uint32, uint64, void
 
+from numbanet.cuda.launch.threads import exchange
 from numbanet.device import device, float_bits, float_from_bits
 from numbanet.ptx import instruction
 from numbanet.storage.access import FRACTION_BITS
@@ -35,6 +36,14 @@ leading_zeros = instruction("clz.b32 $0, $1;", uint32, uint32)
 @device
 def bit_length(word):  # without leading zeros
     return 32 - leading_zeros(word)
+
+
+@device
+def largest_of_warp(word):  # of all lanes; `redux` is not for GPUs before Ampere
+    for k in range(5):
+        other = float_bits(exchange(float_from_bits(word), np.uint32(1 << k)))
+        word = max(word, np.uint32(other))
+    return word
 
 
 @device

@@ -128,5 +128,4 @@ class Wide:
         slot = n_params if own.deterministic else 0
         kernel = self._weight_gradients(layout)
         kernel((n_slots, n_matrices), units, n_stages, own.unscaled, to, slot)
-        if own.deterministic:
-            own.slots.add_to(flat, n_slots, n_params)
+        own.slots.waiting = (flat, n_slots, n_params) if own.deterministic else None

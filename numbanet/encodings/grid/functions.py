@@ -57,10 +57,17 @@ class GridFunctions(AbstractEncoding):
     # (level, x, cell, factors): the cell of x, and the factors of its corners.
     locate = cached_property(level.locate)
 
+    has_edges = True
+
     @property
-    def has_edges(self) -> bool:
-        """A random corner is no edge."""
-        return not self.stochastic_interpolation
+    def n_ends(self) -> int:
+        """Entries that an edge has; one corner, nearest or random, is an edge too."""
+        return 1 if self.n_corners == 1 or self.stochastic_interpolation else 2
+
+    @property
+    def n_edges(self) -> int:
+        """Edges that a sample's gradient of a level is added to, see edges.py."""
+        return 1 if self.n_ends == 1 else self.n_corners // 2
 
     # All levels and one sample, then one level, which is a partition: see partitions.py.
 

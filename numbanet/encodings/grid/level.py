@@ -192,20 +192,31 @@ def backward_params(grid):
 
 
 @cache
-def stochastic_backward_params(grid):
-    """Device function (level, x, params, u, dl_dy, dl_dparams): all of dl_dy goes to one corner.
+def random_corner(n_dims: int):
+    """Device function (u, factors) -> corner, for u uniform in [0, 1).
 
-    With u uniform in [0, 1) every dimension by itself takes a side with its weight as probability.
+    Every dimension by itself takes a side with its weight as probability.
     """
-    n_dims, add = grid.n_dims, add_to_entry(grid)
 
     @device
-    def level_stochastic_backward_params(level, cell, factors, params, u, dl_dy, dl_dparams):
+    def random_corner(u, factors):
         corner = 0
         for d in range(n_dims):
             if u < factors[2 * d + 1]:
                 corner |= 1 << d
-        add(level, cell, corner, ONE, dl_dy, dl_dparams)
+        return corner
+
+    return random_corner
+
+
+@cache
+def stochastic_backward_params(grid):
+    """Device function (level, x, params, u, dl_dy, dl_dparams): all of dl_dy goes to one corner."""
+    corner_of, add = random_corner(grid.n_dims), add_to_entry(grid)
+
+    @device
+    def level_stochastic_backward_params(level, cell, factors, params, u, dl_dy, dl_dparams):
+        add(level, cell, corner_of(u, factors), ONE, dl_dy, dl_dparams)
 
     return located(grid, level_stochastic_backward_params)
 

@@ -6,10 +6,8 @@ level's table stays in the caches.
 
 from functools import cache
 
-import numpy as np
-
 from numbanet.device import ZERO, device, local_array
-from numbanet.random import Pcg32, pcg32_advance, pcg32_float, pcg32_output
+from numbanet.encodings.grid.draws import state_of, uniform
 
 
 @cache
@@ -37,14 +35,12 @@ def backward_params(grid):
 
 @cache
 def stochastic_backward_params(grid):
-    """With draw number `level * n + i` for sample i of n."""
+    """With a draw for each sample i of n, see draws.py."""
     backward = of_level(grid, grid.level_stochastic_backward_params)
-    seeded = np.uint64(Pcg32(1337).state)
 
     @device
     def grid_level_stochastic_backward_params(partition, i, n, x, params, dl_dy, dl_dparams):
-        number = np.uint64(np.uint64(partition) * np.uint64(n) + np.uint64(i))
-        u = pcg32_float(pcg32_output(pcg32_advance(seeded, number)))
+        u = uniform(state_of(partition, i, n))
         backward(partition, x, params, u, dl_dy, dl_dparams)
 
     return grid_level_stochastic_backward_params

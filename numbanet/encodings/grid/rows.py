@@ -11,9 +11,10 @@ from functools import cache
 import numpy as np
 
 from numbanet.device import ZERO, device, local_array, multiply_add, uint32_view
+from numbanet.encodings.grid.draws import state_of, uniform
 from numbanet.encodings.grid.interpolation import NONE, corner_weight
 from numbanet.encodings.grid.level import locate
-from numbanet.random import Pcg32, pcg32_advance, pcg32_float, pcg32_next, pcg32_output
+from numbanet.random import pcg32_next
 
 
 def tile_size(grid) -> int:
@@ -123,16 +124,14 @@ def backward_params_rows(grid):
 def stochastic_backward_params_rows(grid):
     """As backward_params_rows, with draw number `level * n_rows + row` for each sample."""
     level_constants, backward = grid.level_constants, grid.level_stochastic_backward_params
-    seeded = np.uint64(Pcg32(1337).state)
 
     @device
     def grid_stochastic_backward_params_rows(partition, xs, params, dl_dys, dl_dparams):
         level = level_constants(partition, params)
         n_rows = len(xs)
-        state = pcg32_advance(seeded, np.uint64(partition) * np.uint64(n_rows))
+        state = state_of(partition, np.uint64(0), n_rows)
         for i in range(n_rows):
-            u = pcg32_float(pcg32_output(state))
-            backward(level, xs[i], params, u, dl_dys[i], dl_dparams)
+            backward(level, xs[i], params, uniform(state), dl_dys[i], dl_dparams)
             state = pcg32_next(state)
 
     return grid_stochastic_backward_params_rows
