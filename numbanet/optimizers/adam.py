@@ -5,7 +5,7 @@ w <- w - rate m / (sqrt(v) + epsilon), rate = learning_rate sqrt(1 - b2^k) / (1 
 Kingma and Ba 2015; AdaBound: Luo et al. 2019; decay apart from the gradient: Loshchilov and Hutter
 2019. Sparse parameters that got no gradient are left alone, momentum and count included.
 
-With moments in bfloat16 a parameter keeps 8 bytes instead of 12, and a step moves 30 instead of 38.
+With moments in bfloat16 a parameter keeps 8 bytes instead of 12, and a step moves 30 bytes, not 38.
 """
 
 import math
