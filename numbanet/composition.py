@@ -20,6 +20,7 @@ from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.grid import Grid
 from numbanet.networks.base import AbstractMLP, next_multiple
 from numbanet.optimizers.base import ParamLayout
+from numbanet.quantization import Quantized
 from numbanet.registry import option_values
 
 INPUT = -1  # the number of the model's inputs among the parts
@@ -151,6 +152,16 @@ class Composition:
     def boundary(self) -> int:
         """A parameter that lies at 16 bytes: the first one of the tables."""
         return 0 if self.is_named else self.parts[0].n_matrix_params
+
+    @cached_property
+    def quantized(self) -> tuple[Quantized, ...]:
+        """Parameters that kernels read in few bits."""
+        return tuple(
+            each.after(start + part.n_matrix_params)
+            for part, start in zip(self.parts, self.starts, strict=True)
+            if part.shares is None
+            for each in part.encoding.quantized
+        )
 
     @cached_property
     def places(self) -> dict[str, Place]:

@@ -168,5 +168,5 @@ def load(
     deterministic = saved.deterministic if deterministic is None else deterministic
     options = {"on_nonfinite": on_nonfinite, "comm": comm, "deterministic": deterministic}
     trainer = Trainer(network, saved.optimizer, saved.loss, **options)
-    trainer.restore(saved, tensors)
+    trainer.restore(saved, saved.completed(tensors))
     return TrainableModel(network, trainer, saved.metadata)

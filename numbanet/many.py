@@ -225,6 +225,8 @@ def create_many(
     for composition, *_ in components:
         if composition.is_named or composition.parts[0].network is None:
             raise ConfigError("config: create_many makes models of one encoding and one network")
+        if composition.quantized:
+            raise ConfigError("encoding.compression: create_many has none; use None")
     if len(components) == 1:
         components *= count
     keys = [(*others, optimizer.kernel_key()) for *others, optimizer in components]

@@ -57,7 +57,8 @@ class AbstractModel(ParameterOwner):
     engine: Any
 
     def __init__(self, composition: Composition, rng: Pcg32, target: AbstractTarget):
-        super().__init__(composition.initial_params(rng), composition.boundary, target)
+        params, quantized = composition.initial_params(rng), composition.quantized
+        super().__init__(params, composition.boundary, target, quantized)
         self.composition, self._coarse_to_fine = composition, None
         self.n_input_dims = composition.n_input_dims
         self.n_output_dims = composition.n_output_dims

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.array_types import Array, ArrayLike
+from numbanet.quantization import Quantized
 from numbanet.target import AbstractTarget
 
 
@@ -17,18 +18,23 @@ class ParameterOwner(ABC):
         params: initial values, float32 [n_params].
         n_matrix_params: how many of them, from the first on, are those of matrices.
         target: what owns the arrays.
+        quantized: parameters that kernels read in few bits.
     """
 
     __slots__ = {  # with what help() says of each
         "target": "The device, in a precision: what memory and kernels come from.",
         "parameters": "The parameters, with their copy for the kernels.",
+        "quantized": "Parameters that kernels read in few bits.",
         "target_gradients": "The gradients, as the kernels have them.",
         **dict.fromkeys(("_n_params", "__weakref__")),
     }
 
-    def __init__(self, params: np.ndarray, n_matrix_params: int, target: AbstractTarget):
-        self.target = target
-        self.parameters = target.parameters(params, n_matrix_params)
+    def __init__(
+        self, params: np.ndarray, n_matrix_params: int, target: AbstractTarget,
+        quantized: tuple[Quantized, ...] = (),
+    ):  # fmt: skip
+        self.target, self.quantized = target, quantized
+        self.parameters = target.parameters(params, n_matrix_params, quantized)
         self.target_gradients = target.gradients(params.size, n_matrix_params)
         self._n_params = params.size
 

@@ -22,6 +22,7 @@ from numbanet.model_arguments import check_dims
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.optimizers.limits import MOST_WEIGHT
 from numbanet.part_components import create_encoding_component, create_network_component
+from numbanet.quantization import LARGEST_CODE, packed_shapes, unpacked
 from numbanet.registry import ConfigError
 from numbanet.shown import shown
 from numbanet.snapshot import OpenSnapshot, SnapshotError, check_finite, open_snapshot
@@ -42,6 +43,7 @@ class SavedTraining:
     n_skipped_steps: int
     metadata: dict[str, Any]
     deterministic: bool = False
+    for_inference: bool = False  # it has the parameters for inference and no state of an optimizer
 
     @cached_property
     def layout(self) -> ParamLayout:
@@ -49,6 +51,8 @@ class SavedTraining:
 
     @cached_property
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        if self.for_inference:
+            return packed_shapes(self.composition.n_params, self.composition.quantized)
         return tensor_shapes(self.optimizer, self.layout)
 
     def check_numbers(
@@ -58,7 +62,28 @@ class SavedTraining:
         if allow_nonfinite:
             return
         check_finite(name, tensors)
+        if self.for_inference:
+            check_scales(name, tensors)
+            return
         check_limits(name, self.optimizer, self.layout, tensors)
+
+    def completed(self, tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The tensors of a training: with an optimizer that begins, where there is no state."""
+        if not self.for_inference:
+            return tensors
+        params = unpacked(tensors, self.composition.n_params, self.composition.quantized)
+        shapes = tensor_shapes(self.optimizer, self.layout)
+        rest = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        state = self.optimizer.initial_state(params)
+        return {**rest, "params": params, "optimizer.state": state}
+
+
+def check_scales(name: str, tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise SnapshotError for scales of tables that no quantization makes."""
+    scales = tensors.get("scales", np.zeros(0, np.float32))
+    n = np.count_nonzero((scales < 0) | (scales > MOST_WEIGHT / LARGEST_CODE))
+    if n:
+        raise SnapshotError(f"{name}: {n} scales of tables are negative, or too large")
 
 
 def tensor_shapes(optimizer: AbstractOptimizer, layout: ParamLayout) -> dict[str, tuple[int, ...]]:
@@ -186,4 +211,8 @@ def _described(header: Mapping[str, Any]) -> SavedTraining:
     loss = registry.create("loss", config["loss"], default="RelativeL2")
     loss.row(composition.n_output_dims, False)  # raises if it cannot take so many outputs
     optimizer = registry.create("optimizer", config["optimizer"], default="Adam")
-    return SavedTraining(composition, loss, optimizer, *counts, header["metadata"], deterministic)
+    for_inference = header.get("for_inference", False)
+    if not isinstance(for_inference, bool):
+        raise SnapshotError("for_inference: expected true or false")
+    more = header["metadata"], deterministic, for_inference
+    return SavedTraining(composition, loss, optimizer, *counts, *more)

@@ -21,7 +21,8 @@ from numbanet.regular_file import open_regular
 
 FORMAT = "numbanet"
 VERSION = 1
-DTYPE = "F32"
+DTYPE, BYTES = "F32", "U8"
+OF_BYTES = ("codes",)  # tensors of bytes; all others are float32
 MOST_BYTES = 1 << 36
 HEADER_BYTES = 1 << 24  # JSON takes 50 times as much memory as its text, if it is made to
 
@@ -33,7 +34,7 @@ class SnapshotError(ValueError):
 def write_snapshot(
     path: str | os.PathLike, tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]
 ) -> None:
-    """Write float32 tensors and a JSON header; replaces an existing file as replace_file does.
+    """Write tensors and a JSON header; replaces an existing file as replace_file does.
 
     Raises:
         OSError: the file cannot be written.
@@ -69,7 +70,7 @@ class OpenSnapshot:
     _file: Any
 
     def tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-        """The tensors, float32, if they are these and no others; else nothing is allocated.
+        """The tensors, if they are these and no others; else nothing is allocated.
 
         Raises:
             SnapshotError: they are not, or the checksum does not fit.
@@ -78,13 +79,13 @@ class OpenSnapshot:
         for name in sorted(stored - shapes.keys()):
             raise SnapshotError(f"{self.name}: has a tensor {name!r:.80} that is not expected")
         for name, shape in shapes.items():
-            what = "missing"
+            what, dtype = "missing", BYTES if name in OF_BYTES else DTYPE
             if name in stored:
                 part = self._file.get_slice(name)
                 what = f"{part.get_dtype()}{part.get_shape()}"
-            if what != f"{DTYPE}{list(shape)}":
+            if what != f"{dtype}{list(shape)}":
                 raise SnapshotError(
-                    f"{self.name}: tensor {name!r} is {what:.200}, expected {DTYPE}{list(shape)}"
+                    f"{self.name}: tensor {name!r} is {what:.200}, expected {dtype}{list(shape)}"
                 )
         tensors = {name: self._file.get_tensor(name) for name in shapes}
         if self._metadata.get("sha256") != digest(tensors, self._metadata["header"]):

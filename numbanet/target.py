@@ -22,6 +22,7 @@ from numbanet.engine import Batch, DerivativeEngine, EncodingEngine, Engine, Gra
 from numbanet.losses.base import AbstractLoss
 from numbanet.many_training import AbstractMany
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
+from numbanet.quantization import Quantized
 
 SAMPLE = 1024
 
@@ -254,7 +255,9 @@ class AbstractTarget(ABC):
         """What one thread at a time holds that works with memory that is kept."""
 
     @abstractmethod
-    def parameters(self, values: np.ndarray, n_matrix_params: int) -> AbstractParameters:
+    def parameters(
+        self, values: np.ndarray, n_matrix_params: int, quantized: tuple[Quantized, ...] = ()
+    ) -> AbstractParameters:
         """The parameters of a new model; the first n_matrix_params are its network's."""
 
     @abstractmethod

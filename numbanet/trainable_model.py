@@ -72,7 +72,13 @@ class TrainableModel:
         """
         return self.network.derivatives(inputs, order, wanted=wanted)
 
-    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        for_inference: bool = False,
+    ) -> None:
         """Write a snapshot (safetensors): parameters, optimizer state, config and `metadata`.
 
         Of several ranks all call it, rank 0 writes, and then the file is there for all.
@@ -81,6 +87,8 @@ class TrainableModel:
             path: replaced as a whole if it exists. A link stays a link, and its target is
                 replaced; owner and mode stay.
             metadata: anything that JSON holds; `numbanet.load` gives it back.
+            for_inference: write the parameters for inference alone, tables with `compression` in
+                its bits; training can go on from there, with an optimizer that begins.
 
         Raises:
             OSError: the file cannot be written, or is no regular one; what was there before is
@@ -88,7 +96,7 @@ class TrainableModel:
             TypeError: the metadata is no JSON.
             ValueError: the metadata has more than 16 MiB.
         """
-        save_training(self.trainer, path, metadata)
+        save_training(self.trainer, path, metadata, for_inference)
 
     def load(
         self, path: str | os.PathLike[str], *, allow_nonfinite: bool = False

@@ -4,14 +4,19 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from numbanet.model_arguments import check_bool
+from numbanet.quantization import packed, quantize
 from numbanet.saved_training import SavedTraining, config_of, meaning_of_state, open_saved_training
 from numbanet.shown import shown
 from numbanet.snapshot import SnapshotError, write_snapshot
 
 
 def save_training(
-    trainer: Any, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None
-) -> None:
+    trainer: Any, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None,
+    for_inference: bool = False,
+) -> None:  # fmt: skip
     """Write a trainer's snapshot; see TrainableModel.save."""
     if not isinstance(metadata, Mapping | None):
         raise TypeError(f"metadata: expected a dict, got {shown(metadata)}")
@@ -20,14 +25,23 @@ def save_training(
         "n_input_dims": network.n_input_dims,
         "n_output_dims": network.n_output_dims,
         "config": trainer.config(),
-        "n_steps": trainer.n_steps,
-        "n_skipped_steps": trainer.n_skipped_steps,
+        "n_steps": 0 if for_inference else trainer.n_steps,
+        "n_skipped_steps": 0 if for_inference else trainer.n_skipped_steps,
         "metadata": dict(metadata or {}),
     }
-    tensors = trainer.tensors()
+    if check_bool("for_inference", for_inference):
+        header["for_inference"] = True
+    tensors = inference_tensors(trainer) if for_inference else trainer.tensors()
     with trainer.comm.first_alone(f"the snapshot {shown(str(path))}") as is_first:
         if is_first:
             write_snapshot(path, tensors, header)
+
+
+def inference_tensors(trainer: Any) -> dict[str, np.ndarray]:
+    """The parameters for inference; tables in few bits as codes and scales."""
+    network = trainer.network
+    values, quantized = network.target.to_host(trainer.inference_params), network.quantized
+    return packed(quantize(values, quantized), quantized)
 
 
 def load_training(
@@ -38,7 +52,7 @@ def load_training(
         check_same(file.name, saved, trainer)
         tensors = file.tensors(saved.tensor_shapes)
         saved.check_numbers(file.name, tensors, allow_nonfinite)
-    trainer.restore(saved, tensors)
+    trainer.restore(saved, saved.completed(tensors))
     return saved.metadata
 
 

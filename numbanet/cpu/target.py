@@ -16,6 +16,7 @@ from numbanet.cpu.row_loss import row_loss
 from numbanet.division import divide
 from numbanet.engine import Batch, Gradients
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.quantization import Quantized, quantize
 from numbanet.random import host_uniform
 from numbanet.target import SAMPLE, AbstractParameters, AbstractTarget, AbstractTraining, StepResult
 
@@ -23,10 +24,10 @@ LARGE = 2.0**100  # parameters below stay finite in a tame optimizer's step
 
 
 class CpuParameters(AbstractParameters):
-    """A NumPy array, which the kernels read as it is."""
+    """A NumPy array, which the kernels read as it is, or a copy whose tables are in few bits."""
 
-    def __init__(self, array: np.ndarray):
-        self.master = array
+    def __init__(self, array: np.ndarray, quantized: tuple[Quantized, ...] = ()):
+        self.master, self.quantized = array, quantized
 
     @property
     def array(self) -> np.ndarray:
@@ -37,10 +38,10 @@ class CpuParameters(AbstractParameters):
         self.n_assigned += 1
 
     def current(self) -> np.ndarray:
-        return self.master
+        return self.converted(self.master)
 
     def converted(self, values: np.ndarray) -> np.ndarray:
-        return values
+        return quantize(values, self.quantized) if self.quantized else values
 
 
 class CpuTraining(AbstractTraining):
@@ -214,8 +215,8 @@ class CpuTarget(AbstractTarget):
     def lock(self):
         return threading.RLock()
 
-    def parameters(self, values, n_matrix_params):
-        return CpuParameters(values.astype(np.float32))
+    def parameters(self, values, n_matrix_params, quantized=()):
+        return CpuParameters(values.astype(np.float32), quantized)
 
     def gradients(self, n_params, n_matrix_params):
         return Gradients(self.zeros(n_params))

@@ -127,8 +127,8 @@ class CudaTarget(AbstractTarget):
     def lock(self):
         return self.device.lock
 
-    def parameters(self, values, n_matrix_params):
-        return CudaParameters(self.device, values, n_matrix_params, self.precision)
+    def parameters(self, values, n_matrix_params, quantized=()):
+        return CudaParameters(self.device, values, n_matrix_params, self.precision, quantized)
 
     def gradients(self, n_params, n_matrix_params):
         flat = aligned(self.device, n_params, "float32", n_matrix_params)
@@ -169,4 +169,9 @@ class CudaTarget(AbstractTarget):
     def training(self, engine, parameters, optimizer, layout, comm=ALONE):
         if comm.pieces is not None:  # then all ranks have the sums of all, and step alike
             engine, comm = PieceByPiece(self.device, engine, comm), ALONE
+        if comm.size > 1 and parameters.quantized:  # ranks send each other copies in halves
+            raise ValueError(
+                "encoding.compression: several GPUs train such tables with a communicator that "
+                "has `pieces` alone; use that, or None"
+            )
         return CudaTraining(self.device, engine, parameters, optimizer, layout, comm)

@@ -11,6 +11,7 @@ import numpy as np
 from numbanet.device import ZERO, belongs_to, device
 from numbanet.encodings.partial import PartialDerivatives, partial_of_feature
 from numbanet.encodings.parts import Constant, Part, of_all
+from numbanet.quantization import Quantized
 
 
 class AbstractEncoding(PartialDerivatives, ABC):
@@ -29,6 +30,7 @@ class AbstractEncoding(PartialDerivatives, ABC):
     reads_numbers = False  # whether its functions take `params` with numbers: see kernel_key
     numbers: tuple[int, ...] = ()  # what kernel_key leaves out
     grid_dims: tuple[int, ...] = ()  # inputs that are read by a grid, which covers [0, 1] in each
+    quantized: tuple[Quantized, ...] = ()  # parameters that kernels read in few bits
     constants: tuple[Constant, ...] = ()  # features that are the same for all inputs, in no part
     has_edges = False  # whether its parameters are tables on grids, with the functions of `Grid`
 

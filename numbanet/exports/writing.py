@@ -17,6 +17,7 @@ from numbanet.exports.traced import program_of
 from numbanet.exports.views import Untranslatable
 from numbanet.exports.wgsl import wgsl_module
 from numbanet.model import AbstractModel
+from numbanet.quantization import quantize
 from numbanet.regular_file import check_regular
 from numbanet.shown import shown
 
@@ -89,7 +90,8 @@ def evaluated(model) -> tuple[AbstractModel, np.ndarray]:
             "create_network_with_input_encoding or create_encoding made"
         )
     params = network.params if trainer is None else trainer.inference_params
-    return network, np.asarray(network.target.to_host(params), np.float32)
+    values = np.asarray(network.target.to_host(params), np.float32)
+    return network, quantize(values, network.quantized)
 
 
 def files_of(kind, model, numbers: Packed, name, title, embed, view) -> dict[str, bytes]:

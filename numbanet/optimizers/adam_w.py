@@ -62,7 +62,7 @@ class AdamW(forwarding("adam", "n_state schedule limits moves"), AbstractOptimiz
 
     def step(self, layout: ParamLayout):
         adam, moves = self.adam.step(layout), self.moves(layout)
-        matrix_end = np.uintp(layout.first + layout.n_matrix_params)
+        in_matrix = layout.is_matrix
         matrix_decay = np.float32(self.weight_decay)
         other_decay = np.float32(
             self.non_matrix_learning_rate_factor * self.non_matrix_weight_decay
@@ -70,7 +70,7 @@ class AdamW(forwarding("adam", "n_state schedule limits moves"), AbstractOptimiz
 
         @device
         def adam_w(i, w, g, state, scalars, matrices):
-            decay = scalars[0] * select(np.uintp(i) < matrix_end, matrix_decay, other_decay)
+            decay = scalars[0] * select(in_matrix(i), matrix_decay, other_decay)
             decayed = adam(i, w, g, state, scalars, matrices) - decay * w
             return select(moves(i, g), decayed, w)
 

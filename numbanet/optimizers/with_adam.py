@@ -9,7 +9,8 @@ import numpy as np
 
 from numbanet.device import ZERO, device
 from numbanet.optimizers.adam import Adam
-from numbanet.optimizers.base import BOLD, AbstractOptimizer, ParamLayout
+from numbanet.optimizers.base import BOLD, AbstractOptimizer
+from numbanet.optimizers.layout import ParamLayout
 from numbanet.registry import check
 
 RATE, ADAM_RATE = range(2)  # scalars, and hyperparams
@@ -70,24 +71,24 @@ class AbstractWithAdam(AbstractOptimizer):
         return len(layout.shapes) > 0
 
     def limits(self, layout, state, matrices, statistics):
-        end = layout.first + layout.n_matrix_params
-        momenta, directions = state[:2, layout.first : end]
-        yield "first moments", momenta, -LARGEST_FACTOR, LARGEST_FACTOR
-        yield "directions", directions, -LARGEST_DIRECTION, LARGEST_DIRECTION
-        rest = ParamLayout(layout.n_params - layout.n_matrix_params, (), end)
-        yield from self.adam.limits(rest, state, matrices, statistics)
+        for first, end in layout.matrix_ranges[: len(layout.shapes)]:
+            momenta, directions = state[:2, first:end]
+            yield "first moments", momenta, -LARGEST_FACTOR, LARGEST_FACTOR
+            yield "directions", directions, -LARGEST_DIRECTION, LARGEST_DIRECTION
+        for first, end in layout.matrix_ranges[len(layout.shapes) :]:
+            rest = ParamLayout(end - first, (), first)
+            yield from self.adam.limits(rest, state, matrices, statistics)
 
     @abstractmethod
     def matrix_summand(self, layout: ParamLayout):
         """Device function (i, w, g, state, scalars): `summand` of a matrix parameter."""
 
     def summand(self, layout: ParamLayout):
-        matrix_end = np.uintp(layout.first + layout.n_matrix_params)
-        of_matrix = self.matrix_summand(layout)
+        in_matrix, of_matrix = layout.is_matrix, self.matrix_summand(layout)
 
         @device
         def summand(i, w, g, state, scalars):
-            if np.uintp(i) < matrix_end:
+            if in_matrix(i):
                 return of_matrix(i, w, g, state, scalars)
             return ZERO
 
@@ -97,12 +98,12 @@ class AbstractWithAdam(AbstractOptimizer):
         return self.adam.moves(layout)
 
     def step(self, layout: ParamLayout):
-        matrix_end = np.uintp(layout.first + layout.n_matrix_params)
+        in_matrix = layout.is_matrix
         adam, decay = self.adam.step(layout), np.float32(self.weight_decay)
 
         @device
         def step(i, w, g, state, scalars, matrices):
-            if np.uintp(i) < matrix_end:
+            if in_matrix(i):
                 return w - scalars[RATE] * (state[DIRECTION, i] + decay * w)
             return adam(i, w, g, state, scalars[ADAM_RATE:], matrices)
 

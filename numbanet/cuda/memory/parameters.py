@@ -9,7 +9,9 @@ import numpy as np
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.memory.arrays import DeviceArray, Memory
 from numbanet.cuda.memory.parameter_kernels import collect_kernel, convert_kernel
+from numbanet.cuda.memory.quantize import Quantizer
 from numbanet.engine import Gradients
+from numbanet.quantization import Quantized
 from numbanet.storage.views import DTYPES, ITEM_SIZES
 from numbanet.target import AbstractParameters
 
@@ -65,9 +67,13 @@ class CudaParameters(AbstractParameters):
     copy is made anew whenever the kernels are about to read it.
     """
 
-    def __init__(self, device: Any, values: np.ndarray, n_matrix_params: int, precision: str):
+    def __init__(
+        self, device: Any, values: np.ndarray, n_matrix_params: int, precision: str,
+        quantized: tuple[Quantized, ...] = (),
+    ):  # fmt: skip
         self._device, self._precision = device, precision
-        self._boundary = n_matrix_params
+        self._boundary, self.quantized = n_matrix_params, quantized
+        self._quantize = Quantizer(device, precision, quantized)
         self.master = aligned(device, values.size, "float32", n_matrix_params)
         device.copy_to_device(self.master.address, np.ascontiguousarray(values, np.float32))
         self._lease = None
@@ -105,18 +111,32 @@ class CudaParameters(AbstractParameters):
 
     def renew_copy(self, which: slice = ALL) -> None:
         """Have the kernels read what the master values are now, from a multiple of 4 on."""
-        if self.copy is not self.master and self.master[which].size:
+        if self.quantized:
+            self._write(self.master, self.copy)
+        elif self.copy is not self.master and self.master[which].size:
             self._convert(self.master[which], self.copy[which])
+
+    def finish_step(self) -> None:
+        """Quantize the copy, which a step has written too."""
+        if self.quantized:
+            self._write(self.master, self.copy)
+
+    def _write(self, values: DeviceArray, copy: DeviceArray) -> None:
+        if self._precision == "float32":
+            self._device.copy(copy.address, values.address, values.nbytes)
+        else:
+            self._convert(values, copy)
+        self._quantize(values, copy)
 
     def converted(self, values: DeviceArray) -> DeviceArray:
         if (values.address + self._boundary * ITEM_SIZES["float32"]) % ALIGNMENT:
             copy = aligned(self._device, values.size, "float32", self._boundary)
             self._device.copy(copy.address, values.address, values.nbytes)
             values = copy
-        if self._precision == "float32":
+        if self._precision == "float32" and not self.quantized:
             return values
         copy = aligned(self._device, values.size, self._precision, self._boundary)
-        self._convert(values, copy)
+        self._write(values, copy)
         return copy
 
 

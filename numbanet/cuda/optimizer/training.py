@@ -298,3 +298,4 @@ class CudaTraining(AbstractTraining):
             self._precondition(optimizer, found.scalars)
         n_threads = (end - first) // found.group_size
         found.optimize.over(n_threads, *arrays, matrices, copy.address, control, end, *own)
+        self._parameters.finish_step()

@@ -171,6 +171,14 @@ class Composite(AbstractWrapper):
         )
 
     @property
+    def quantized(self):
+        found, first = [], 0
+        for nested in self.nested:
+            found += [each.after(first) for each in nested.encoding.quantized]
+            first += nested.encoding.n_params
+        return tuple(found)
+
+    @property
     def param_shapes(self):
         return {
             f"{k}.{name}": shape

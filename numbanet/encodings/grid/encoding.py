@@ -39,6 +39,7 @@ from numbanet.encodings.grid.numbers import (
     numbered_values,
     words,
 )
+from numbanet.quantization import COMPRESSIONS, Quantized
 from numbanet.registry import check, choice, create, derived, register, spelling
 
 TYPES = {"Hash": "Hash", "Dense": "Dense", "Tiled": "Tiled", "Tile": "Tiled"}
@@ -68,6 +69,7 @@ class Grid(GridFunctions):
     interpolation: str = choice("Linear", INTERPOLATIONS)  # or Smoothstep, Nearest
     stochastic_interpolation: bool = False
     hash: str = choice("CoherentPrime", HASHES)  # or Prime, ReversedPrime, Rng, BaseConvert
+    compression: str = choice("None", COMPRESSIONS)  # of the tables: or Int8, OneBit
     fixed_point_pos: bool = False  # the bits of an input are an integer, in units of 2^-32
     resolutions: tuple | None = field(default=None, metadata=tables.RESOLUTIONS)  # of each level
     initial_range: float = 1e-4  # initial values are uniform in [-range, range); 0 for zeros
@@ -86,7 +88,8 @@ class Grid(GridFunctions):
         width, allowed = self.initial_range, "a number from 0 to 1e30"
         check(0 <= width <= 1e30, "initial_range", width, allowed)
         self._resolve("type", TYPES[spelling("type", self.type, TYPES)])
-        for option, names in (("interpolation", INTERPOLATIONS), ("hash", HASHES)):
+        named = {"interpolation": INTERPOLATIONS, "hash": HASHES, "compression": COMPRESSIONS}
+        for option, names in named.items():
             self._resolve(option, spelling(option, getattr(self, option), names))
         self._resolve_n_levels()
         if self.per_level_scale is None:
@@ -168,6 +171,14 @@ class Grid(GridFunctions):
     @property
     def required_output_alignment(self) -> int:
         return self.n_features_per_level
+
+    @property
+    def quantized(self) -> tuple[Quantized, ...]:
+        """Each level by itself."""
+        bits, width = COMPRESSIONS[self.compression], self.n_features_per_level
+        ends = [(int(each.offset) + int(each.size)) * width for each in self.levels] * bool(bits)
+        starts = [0, *ends]
+        return tuple(Quantized(*each, bits) for each in zip(starts, ends, strict=False))
 
     def kernel_key(self):
         return NumberedGrid(
