@@ -304,6 +304,21 @@ EXAMPLES = {
             {},
         ),
     ],
+    ("optimizer", "SOAP"): [
+        ({}, {}),
+        (
+            {
+                "learning_rate": 0.001,
+                "matrix_beta1": 0.5,
+                "matrix_beta2": 0.75,
+                "shampoo_beta": 0.5,
+                "interval": 3,
+                "weight_decay": 0.25,
+                "adam_learning_rate": 0.01,
+            },
+            {},
+        ),
+    ],
     ("optimizer", "EMA"): [
         ({}, {}),
         ({"decay": 0.0, "nested": {"otype": "SGD"}}, {}),

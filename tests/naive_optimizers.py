@@ -267,6 +267,53 @@ class Muon(WithAdam):
         return max(1, g.shape[0] / g.shape[1]) ** 0.5 * x
 
 
+class SOAP(WithAdam):
+    """Bases from QR decompositions, whose diagonals are positive."""
+
+    def __init__(
+        self,
+        n_params,
+        shapes,
+        learning_rate=3e-3,
+        matrix_beta1=0.95,
+        matrix_beta2=0.95,
+        shampoo_beta=0.95,
+        interval=10,
+        weight_decay=0.0,
+        adam_learning_rate=1e-3,
+        beta1=0.9,
+        beta2=0.999,
+        epsilon=1e-8,
+    ):
+        vars(self).update({key: value for key, value in locals().items() if key != "self"})
+        self.first_rate = learning_rate
+        self.start(n_params, shapes, beta1, beta2, epsilon)
+        self.means = [
+            [RunningMean(beta) for beta in (matrix_beta1, matrix_beta2, shampoo_beta, shampoo_beta)]
+            for _ in shapes
+        ]
+        self.bases = [[np.eye(n) for n in shape] for shape in shapes]
+
+    def direction(self, k, g):
+        of_m, of_v, of_left, of_right = self.means[k]
+        (p, q), m = self.bases[k], of_m.add(g)
+        direction = np.zeros_like(g)
+        if self.t > 1:
+            turned = p.T @ m @ q / (np.sqrt(of_v.add((p.T @ g @ q) ** 2)) + self.epsilon)
+            direction = p @ turned @ q.T
+        covariances = of_left.add(g @ g.T), of_right.add(g.T @ g)
+        n_rounds = 8 if self.t == 1 else int(self.t % self.interval == 0)
+        for _ in range(n_rounds):
+            pairs = zip(self.bases[k], covariances, strict=True)
+            self.bases[k] = [self.turned(*pair) for pair in pairs]
+        return direction
+
+    def turned(self, basis, covariance):
+        damped = covariance + 1e-3 * np.trace(covariance) / len(basis) * np.eye(len(basis))
+        q, r = np.linalg.qr(damped @ basis)
+        return q * np.where(np.diagonal(r) < 0, -1, 1)
+
+
 class EMA:
     def __init__(self, n_params, shapes, nested=None, decay=0.99, full_precision=False):
         self.nested = optimizer(nested or {}, n_params, shapes)
@@ -490,6 +537,7 @@ OPTIMIZERS = {
     "piecewise": Piecewise,
     "sgd": SGD,
     "shampoo": Shampoo,
+    "soap": SOAP,
     "warmup": WarmUp,
 }
 

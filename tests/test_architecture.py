@@ -34,7 +34,7 @@ LAYERS = (
     ("atomic_file", "device", "shared_functions"),
     ("code_store",),
     ("kernel_cache",),
-    ("activations", "random", "storage"),
+    ("activations", "quantization", "random", "storage"),
     ("encodings", "losses", "networks", "optimizers"),
     ("jets",),
     ("encoded_network",),

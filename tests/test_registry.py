@@ -205,6 +205,7 @@ def test_kinds_are_fixed():
         ("optimizer", "Piecewise", optimizers.Piecewise),
         ("optimizer", "SGD", optimizers.SGD),
         ("optimizer", "Shampoo", optimizers.Shampoo),
+        ("optimizer", "SOAP", optimizers.SOAP),
         ("optimizer", "WarmUp", optimizers.WarmUp),
     ],
 )

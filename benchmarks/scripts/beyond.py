@@ -2,7 +2,7 @@
 
     python -m benchmarks.scripts.beyond [--cases random_fourier,...] [--device cpu]
 
-muon: the photograph again, steps until a loss is reached, beside Adam and Shampoo.
+matrix_optimizers: the photograph again, Muon and SOAP beside Adam and Shampoo.
 random_fourier: the photograph from few features, random frequencies beside those along the axes.
 permutohedral: functions of 7 inputs, lattices beside hash grids of as many parameters.
 
@@ -134,8 +134,8 @@ def permutohedral(device):
         compared(configs_of(encodings), (n_dims, 3), batch, (x, values(x)), SECONDS, device)
 
 
-def muon(device):
-    """A network without tables: after as many steps, Muon and SOAP beside Adam and Shampoo."""
+def matrix_optimizers(device):
+    """A network without tables: what is reached after as many steps."""
     photograph = Photograph(PHOTOGRAPH)
     centres = photograph.pixel_centres()[::7]
     encoding = {"otype": "RandomFourier", "n_features": 64, "scale": 6.0}
@@ -145,6 +145,7 @@ def muon(device):
             ("Adam", (2e-3, 5e-3), {"beta2": 0.99, "epsilon": 1e-15}),
             ("Shampoo", (2e-3, 5e-3), {}),
             ("Muon", (0.01, 0.02), {}),
+            ("SOAP", (2e-3, 5e-3), {}),
         )
         for rate in rates
     }
@@ -156,7 +157,7 @@ def muon(device):
     compared(configs, (2, 3), lambda rng: photograph.batch(2**12, rng), test, 600, device)
 
 
-CASES = {each.__name__: each for each in (random_fourier, permutohedral, muon)}
+CASES = {each.__name__: each for each in (random_fourier, permutohedral, matrix_optimizers)}
 
 
 def main():

@@ -2,8 +2,8 @@
 
     python -m benchmarks.scripts.compression [--device cpu] [--steps 400] [--figure file.png]
 
-The photograph, and a volume: soft shells around three points. Each is learned by hash grids of several
-sizes. Sizes are those of the files: `model.save(for_inference=True)`, and two bytes a parameter.
+The photograph, and a volume: soft shells around three points. Each is learned by hash grids of
+several sizes. Bytes are those of the files, `model.save(for_inference=True)`, or two a parameter.
 """
 
 import argparse

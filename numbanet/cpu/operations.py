@@ -39,6 +39,23 @@ def norm_squared(array: np.ndarray, out: np.ndarray) -> None:
     out[...] = np.vdot(array, array)
 
 
+def trace(array: np.ndarray, out: np.ndarray) -> None:
+    """The sum of the diagonal of a square matrix, to out [1, 1]."""
+    out[...] = np.trace(array)
+
+
+def orthonormalize(array: np.ndarray) -> None:
+    """Make the columns of a square matrix orthonormal, one after the other, as Gram and Schmidt.
+
+    A matrix that is not finite, or has no independent columns, becomes the identity.
+    """
+    if not (np.isfinite(array).all() and array.any()):
+        array[...] = np.eye(len(array))
+        return
+    q, r = np.linalg.qr(array)
+    array[...] = q * np.where(np.diagonal(r) < 0, -1, 1).astype(np.float32)
+
+
 def apply(function: Callable, *arrays: np.ndarray) -> None:
     """Call the device function (i, j, *arrays) for each row and column of the first array."""
     elementwise(function)(arrays[0].shape[0], arrays[0].shape[1], *arrays)

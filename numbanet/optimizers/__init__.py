@@ -15,4 +15,5 @@ from numbanet.optimizers.param_groups import ParamGroups as ParamGroups
 from numbanet.optimizers.piecewise import Piecewise as Piecewise
 from numbanet.optimizers.sgd import SGD as SGD
 from numbanet.optimizers.shampoo import Shampoo as Shampoo
+from numbanet.optimizers.soap import SOAP as SOAP
 from numbanet.optimizers.warm_up import WarmUp as WarmUp

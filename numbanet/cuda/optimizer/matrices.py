@@ -15,7 +15,9 @@ from numbanet.cuda.memory.arrays import DeviceArray
 from numbanet.cuda.optimizer.matrix_kernels import (
     apply_kernel,
     norm_squared_kernel,
+    orthonormalize_kernel,
     product_kernel,
+    trace_kernel,
 )
 
 
@@ -57,6 +59,14 @@ class Operations:
     def norm_squared(self, array: DeviceArray, out: DeviceArray) -> None:
         """The sum of squares, to out [1, 1]."""
         self._norm(1, array.address, array.size, out.address)
+
+    def trace(self, array: DeviceArray, out: DeviceArray) -> None:
+        """The sum of the diagonal of a square matrix, to out [1, 1]."""
+        self._kernel(trace_kernel)(1, array.address, array.shape[0], out.address)
+
+    def orthonormalize(self, array: DeviceArray) -> None:
+        """Make the columns of a square matrix orthonormal, one after the other, by one block."""
+        self._kernel(orthonormalize_kernel)(1, array.address, array.shape[0])
 
     def apply(self, function: Callable, *matrices: DeviceArray) -> None:
         """Call the device function (i, j, *arrays) for each row and column of the first array."""

@@ -1,5 +1,6 @@
 """CUDA kernels behind operations.py, on float32 matrices in C order."""
 
+import math
 from collections.abc import Callable
 from functools import cache, reduce
 
@@ -15,10 +16,11 @@ from numbanet.cuda.launch.threads import (
     warp_sum,
 )
 from numbanet.cuda.launch.types import Address, UInt
-from numbanet.device import ZERO, device
+from numbanet.device import ONE, ZERO, device
 from numbanet.storage.views import float_matrix, float_vector
 
 N_WARPS = BLOCK // WARP
+LEAST_SQUARE = np.float32(1e-36)  # of the length of a column
 
 
 @cache
@@ -57,6 +59,54 @@ def norm_squared_kernel(px: Address, n: UInt, pout: Address):
         for k in range(N_WARPS):
             total += warps[k]
         out[0] = total
+
+
+def trace_kernel(px: Address, n: UInt, pout: Address):
+    """(x, n, out): the sum of the diagonal, by one thread of the first warp after another."""
+    x, out, i, total = float_vector(px, n), float_vector(pout, 1), thread_index(), ZERO
+    if i >= WARP:
+        return
+    while i < n:
+        total += x[i * n + i]
+        i += WARP
+    total = warp_sum(total)
+    if thread_index() == 0:
+        out[0] = total
+
+
+def orthonormalize_kernel(px: Address, n: UInt):
+    """(x, n): Gram and Schmidt, in place, by one block; a warp for each of the columns behind.
+
+    A column that is left with nothing becomes one of zeros.
+    """
+    x, warp, lane = float_vector(px, n), thread_index() // WARP, thread_index() % WARP
+    k = np.uint32(0)
+    while k < n:
+        total, i = ZERO, lane
+        while i < n:  # all warps alike
+            total += x[i * n + k] * x[i * n + k]
+            i += WARP
+        scale = ONE / math.sqrt(max(warp_sum(total), LEAST_SQUARE))
+        barrier()
+        if warp == 0:
+            i = lane
+            while i < n:
+                x[i * n + k] = x[i * n + k] * scale
+                i += WARP
+        barrier()
+        j = k + 1 + warp
+        while j < n:
+            total, i = ZERO, lane
+            while i < n:
+                total += x[i * n + k] * x[i * n + j]
+                i += WARP
+            total, i = warp_sum(total), lane
+            while i < n:
+                x[i * n + j] = x[i * n + j] - total * x[i * n + k]
+                i += WARP
+            j += N_WARPS
+        barrier()
+        k += 1
 
 
 @cache

@@ -291,8 +291,7 @@ class CudaTraining(AbstractTraining):
         matrices = self.matrices.address
         if optimizer.n_matrix_state:
             sums, n_matrices = self._matrix_sums.address, self._n_matrices
-            grid = int(kernels.SUM_LANES) // BLOCK, n_matrices
-            found.summands(grid, *arrays, sums, control)
+            found.summands((int(kernels.SUM_LANES) // BLOCK, n_matrices), *arrays, sums, control)
             found.matrix_step(n_matrices, sums, matrices, scalars, control)
         if self._preconditions:
             self._precondition(optimizer, found.scalars)

@@ -39,7 +39,7 @@ from numbanet.encodings.grid.numbers import (
     numbered_values,
     words,
 )
-from numbanet.quantization import COMPRESSIONS, Quantized
+from numbanet.quantization import COMPRESSIONS
 from numbanet.registry import check, choice, create, derived, register, spelling
 
 TYPES = {"Hash": "Hash", "Dense": "Dense", "Tiled": "Tiled", "Tile": "Tiled"}
@@ -75,6 +75,7 @@ class Grid(GridFunctions):
     initial_range: float = 1e-4  # initial values are uniform in [-range, range); 0 for zeros
 
     padding_value = 0.0
+    quantized = property(tables.quantized)
     begins_even = True  # among the parameters of a model
 
     def __post_init__(self):
@@ -85,8 +86,7 @@ class Grid(GridFunctions):
         check(n_features in FEATURES_PER_LEVEL, "n_features_per_level", n_features, allowed)
         check(0 <= log2_size <= 31, "log2_hashmap_size", log2_size, "0 to 31")
         check(1 <= base <= tables.MAX_RESOLUTION, "base_resolution", base, "1 or more")
-        width, allowed = self.initial_range, "a number from 0 to 1e30"
-        check(0 <= width <= 1e30, "initial_range", width, allowed)
+        check(0 <= self.initial_range <= 1e30, "initial_range", self.initial_range, "0 to 1e30")
         self._resolve("type", TYPES[spelling("type", self.type, TYPES)])
         named = {"interpolation": INTERPOLATIONS, "hash": HASHES, "compression": COMPRESSIONS}
         for option, names in named.items():
@@ -171,14 +171,6 @@ class Grid(GridFunctions):
     @property
     def required_output_alignment(self) -> int:
         return self.n_features_per_level
-
-    @property
-    def quantized(self) -> tuple[Quantized, ...]:
-        """Each level by itself."""
-        bits, width = COMPRESSIONS[self.compression], self.n_features_per_level
-        ends = [(int(each.offset) + int(each.size)) * width for each in self.levels] * bool(bits)
-        starts = [0, *ends]
-        return tuple(Quantized(*each, bits) for each in zip(starts, ends, strict=False))
 
     def kernel_key(self):
         return NumberedGrid(

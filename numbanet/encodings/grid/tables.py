@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.encodings.grid.indexing import HASHED, LINEAR, NEAR, WIDE, Level, reciprocal
+from numbanet.quantization import COMPRESSIONS, Quantized
 from numbanet.registry import ConfigError, check
 from numbanet.shown import shown
 
@@ -121,3 +122,10 @@ def vertex_spacing(scale: np.float32) -> int:
     if scale <= 0:
         return 2**32 - 1
     return min(max(int(np.float32(2.0**32) / scale), 1), 2**32 - 1)
+
+
+def quantized(grid) -> tuple[Quantized, ...]:
+    """What kernels read in few bits: each level has a scale of its own."""
+    bits, width = COMPRESSIONS[grid.compression], grid.n_features_per_level
+    ends = [(int(each.offset) + int(each.size)) * width for each in grid.levels] * bool(bits)
+    return tuple(Quantized(*each, bits) for each in zip([0, *ends], ends, strict=False))

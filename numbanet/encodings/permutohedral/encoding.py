@@ -40,10 +40,10 @@ class Permutohedral(GridFunctions):
     log2_hashmap_size: int = 19
     base_resolution: int = 16
     per_level_scale: float = 1.5
+    initial_range: float = 1e-4  # initial values are uniform in [-range, range)
 
     padding_value = 0.0
     begins_even = True  # among the parameters of a model
-    initial_range = 1e-4
     stochastic_interpolation = has_edges = False
     n_derivatives = 1
 
@@ -57,6 +57,7 @@ class Permutohedral(GridFunctions):
         check(0 <= log2_size <= 31, "log2_hashmap_size", log2_size, "0 to 31")
         check(1 <= base <= MAX_RESOLUTION, "base_resolution", base, f"1 to {MAX_RESOLUTION}")
         check(1 <= growth < math.inf, "per_level_scale", growth, "a number from 1")
+        check(0 <= self.initial_range <= 1e30, "initial_range", self.initial_range, "0 to 1e30")
         finest = math.log2(base) + (self.n_levels - 1) * math.log2(growth)
         lower = f"less, or fewer levels: the finest resolution is above {MAX_RESOLUTION}"
         check(finest <= math.log2(MAX_RESOLUTION) + 1e-9, "per_level_scale", growth, lower)
