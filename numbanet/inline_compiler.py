@@ -64,12 +64,13 @@ class InlineCompiler(Compiler):
         state.flags.no_cpython_wrapper = True
         state.flags.no_cfunc_wrapper = True
         codegen = state.targetctx.codegen()
-        state.library = InlineLibrary(codegen, state.func_id.func_qualname)
+        library = InlineLibrary if state.flags.forceinline else SeparateLibrary
+        state.library = library(codegen, state.func_id.func_qualname)
         return super().define_pipelines()
 
 
-class LoopLibrary(InlineLibrary):
-    """The IR of the body of a parallel loop, optimised once by itself: it then runs faster."""
+class SeparateLibrary(InlineLibrary):
+    """The IR of what a kernel calls, optimised: the body of a parallel loop, or a function."""
 
     def _optimize_final_module(self):
         JITCodeLibrary._optimize_final_module(self)
@@ -87,7 +88,11 @@ class KernelLibrary(JITCodeLibrary):
         for function in self._final_module.functions:
             if not function.is_declaration and function.linkage in SHARED:
                 function.linkage = Linkage.internal
-        super()._optimize_final_module()
+        if any(each.name.startswith(LOOP_PARTS) for each in self._linking_libraries):
+            passes, builder = self._codegen._module_pass_manager(opt=0, cost="cheap")
+            passes.run(self._final_module, builder)  # the bodies of its loops are optimised
+        else:
+            super()._optimize_final_module()
         self._linking_libraries.clear()  # it has a copy of each
 
 
@@ -98,7 +103,7 @@ def inline_loop_bodies(codegen):
 
     def choose_library(name, **options):
         if name.startswith(LOOP_BODY):
-            return LoopLibrary(codegen, name)
+            return SeparateLibrary(codegen, name)
         if name.startswith(LOOP_PARTS):
             return InlineLibrary(codegen, name)
         return create_library(name, **options)

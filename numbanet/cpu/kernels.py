@@ -73,7 +73,7 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
         n_tiles = (n + TILE - 1) // TILE
         group_rows = min(INFERENCE_ROWS, (n_tiles + N_GROUPS - 1) // N_GROUPS * TILE)
         for group in prange((n + group_rows - 1) // max(group_rows, 1)):
-            first = group * group_rows
+            first = np.intp(group) * group_rows  # prange counts unsigned
             last = min(n, first + group_rows)
             encoding_params = params_of(params[n_network_params:], numbers)
             infer(xs, first, last, encoding_params, transposed, ys, kept)
@@ -240,7 +240,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
         for slab in range(0, n, slab_rows):
             slab_end = min(n, slab + slab_rows)
             for group in prange((slab_end - slab + group_rows - 1) // group_rows):
-                first = slab + group * group_rows
+                first = slab + np.intp(group) * group_rows  # prange counts unsigned
                 rows = first, min(slab_end, first + group_rows)
                 samples = xs, features, targets, pdf, external_dl_dy
                 encoding_params = params_of(params[n_network_params:], numbers)
@@ -253,7 +253,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
                     start, stop = partitions[partition]
                     dl_dys = kept[n_kept * start : n_kept * stop].reshape(n_kept, stop - start)
                     backward_params_rows(
-                        partition, xs[slab:slab_end],
+                        np.intp(partition), xs[slab:slab_end],
                         params_of(params[n_network_params:], numbers), dl_dys,
                         gradients[n_network_params:],
                     )  # fmt: skip

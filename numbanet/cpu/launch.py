@@ -5,7 +5,7 @@ import threading
 
 from numba import threading_layer
 
-from numbanet.inline_compiler import explained_failures
+from numbanet.inline_compiler import InlineDispatcher, explained_failures
 from numbanet.kernel_cache import compile_cached
 
 # By default an OpenMP thread that has finished spins until the others have, and so takes the core
@@ -53,8 +53,19 @@ def _check_process():
         )
 
 
+def separate(function):
+    """Declare a device function that is optimised by itself, and called where others are inlined.
+
+    For what a ParallelKernel does beside its loops, and takes time: the kernel is not optimised.
+    """
+    return InlineDispatcher(function, fastmath=True, error_model="numpy")
+
+
 class ParallelKernel:
-    """A function with `prange` loops, compiled at its first call and kept on disk."""
+    """A function with `prange` loops, compiled at its first call and kept on disk.
+
+    The bodies of the loops are optimised, each by itself, and what joins them is not.
+    """
 
     def __init__(self, function):
         self.dispatcher = compile_cached(function, parallel=dict(PRANGE_ONLY), fastmath=True)

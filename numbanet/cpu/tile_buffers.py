@@ -5,6 +5,7 @@ from functools import cache, cached_property
 
 import numpy as np
 
+from numbanet.cpu.launch import separate
 from numbanet.device import device
 from numbanet.jets import Jet
 from numbanet.networks.base import ALIGNMENT, AbstractMLP, next_multiple
@@ -92,7 +93,7 @@ class BufferLayout:
 
 @cache
 def pack_weights(network: AbstractMLP):
-    """Device function (params, weights, transposed): copy the matrices into padded buffers.
+    """Separate function (params, weights, transposed): copy the matrices into padded buffers.
 
     Both buffers are zero where no weight belongs.
     """
@@ -100,7 +101,7 @@ def pack_weights(network: AbstractMLP):
     shapes, pitches, offsets = network.shapes, layout.pitches, layout.weight_offsets
     n_matrices = len(shapes)
 
-    @device
+    @separate
     def pack_weights(params, weights, transposed):
         weights[:] = 0
         transposed[:] = 0
@@ -120,7 +121,7 @@ def pack_weights(network: AbstractMLP):
 
 @cache
 def unpack_gradients(network: AbstractMLP):
-    """Device function (partials, n_groups, gradients): add up the groups' padded gradients.
+    """Separate function (partials, n_groups, gradients): add up the groups' padded gradients.
 
     Groups are added in their order, so the result does not depend on the number of threads.
     """
@@ -128,7 +129,7 @@ def unpack_gradients(network: AbstractMLP):
     shapes, pitches, offsets = network.shapes, layout.pitches, layout.weight_offsets
     n_matrices = len(shapes)
 
-    @device
+    @separate
     def unpack_gradients(partials, n_groups, gradients):
         total = partials[0]
         for group in range(1, n_groups):
