@@ -514,7 +514,10 @@ class MLP:
         n_hidden_layers=5,
         activation="ReLU",
         output_activation="None",
+        siren_omega=30,
+        siren_first_scale=1,
     ):
+        self.first_scale = siren_omega * siren_first_scale
         widths = [n_input_dims] + [n_neurons] * n_hidden_layers + [next_multiple(n_output_dims, 16)]
         self.n_output_dims = n_output_dims
         self.shapes = [(widths[k + 1], widths[k]) for k in range(len(widths) - 1)]
@@ -535,7 +538,7 @@ class MLP:
         for k, (fan_out, fan_in) in enumerate(self.shapes):
             bound = math.sqrt(6 / (fan_in + fan_out))
             if self.is_sine:
-                bound = 30 / fan_in if k == 0 else math.sqrt(6 / fan_in)
+                bound = self.first_scale / fan_in if k == 0 else math.sqrt(6 / fan_in)
             values.append((2 * rng.uniform(fan_out * fan_in) - 1) * bound)
         return np.concatenate(values)
 

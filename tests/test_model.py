@@ -97,11 +97,17 @@ def test_initial_params_of_the_image_config_match_the_twin():
     np.testing.assert_allclose(network.params[n_network:], expected[n_network:], atol=2e-11)
 
 
-def test_sine_networks_start_as_siren_does():
-    config = make_config({"otype": "Identity"}, mlp("CutlassMLP", 24, 2, "Sine"))
+@pytest.mark.parametrize("options", [{}, {"siren_omega": 5.0, "siren_first_scale": 0.5}])
+def test_sine_networks_start_as_siren_does(options):
+    network = {**mlp("CutlassMLP", 24, 2, "Sine"), **options}
+    config = make_config({"otype": "Identity"}, network)
     network = numbanet.create_from_config(3, 1, config, device="cpu").network
     expected = naive.Model(3, 1, config).initial_params(1337)
     np.testing.assert_allclose(network.params, expected, rtol=3e-7, atol=1e-7)
+    for option in ("siren_omega", "siren_first_scale"):
+        wrong = make_config({"otype": "Identity"}, {**mlp("CutlassMLP", 24, 2), option: 0.0})
+        with pytest.raises(numbanet.ConfigError, match=rf"network\.{option}: 0\.0"):
+            numbanet.create_from_config(3, 1, wrong, device="cpu")
 
 
 @pytest.mark.parametrize("name", MODELS)

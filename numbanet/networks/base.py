@@ -19,6 +19,7 @@ from numbanet.shown import shown
 
 MAX_PARAMS = 2**31 - 1
 MOST_HIDDEN_LAYERS = 256
+MOST_SIREN = 1e6  # the largest factor of initial weights
 ALIGNMENT = 16  # inputs and outputs are padded to a multiple of this, as in tiny-cuda-nn
 
 
@@ -43,6 +44,8 @@ class AbstractMLP(ABC):
     n_hidden_layers: int
     activation: str
     output_activation: str
+    siren_omega: float
+    siren_first_scale: float
     activations: tuple[Activation, Activation]  # what the two names stand for
 
     def _check_sizes(self) -> None:
@@ -52,6 +55,11 @@ class AbstractMLP(ABC):
         check(self.n_output_dims <= MAX_PARAMS, "n_output_dims", self.n_output_dims, "less")
         n_params = f"less: there are {self.n_params} parameters, more than {MAX_PARAMS}"
         check(self.n_params <= MAX_PARAMS, "n_neurons", self.n_neurons, n_params)
+
+    def _check_siren(self) -> None:
+        for option in ("siren_omega", "siren_first_scale"):
+            value = getattr(self, option)
+            check(0 < value <= MOST_SIREN, option, value, f"more than 0, up to {MOST_SIREN:g}")
 
     def _resolve_activations(self) -> None:
         """Spell the names as they are registered, and hold on to what they stand for.
@@ -93,12 +101,14 @@ class AbstractMLP(ABC):
     def initial_params(self, rng) -> np.ndarray:
         """Xavier-uniform values (SIREN's for Sine), drawn in order: float32 [n_params].
 
-        Glorot and Bengio 2010; Sitzmann et al. 2020, section 3.2.
+        Glorot and Bengio 2010; Sitzmann et al. 2020, section 3.2, where sin(omega W x) has the
+        factor apart: here it is in the weights.
         """
         matrices = []
         for k, (fan_out, fan_in) in enumerate(self.shapes):
             if self.activation.lower() == "sine":
-                bound = 30.0 / fan_in if k == 0 else math.sqrt(6.0 / fan_in)
+                first = self.siren_omega * self.siren_first_scale
+                bound = first / fan_in if k == 0 else math.sqrt(6.0 / fan_in)
             else:
                 bound = math.sqrt(6.0 / (fan_in + fan_out))
             bound = np.float32(bound)

@@ -20,6 +20,8 @@ class CutlassMLP(AbstractMLP):
     n_hidden_layers: int = 5
     activation: str = activation_option("ReLU")
     output_activation: str = activation_option("None")
+    siren_omega: float = 30.0  # with Sine: initial frequencies of the first layer
+    siren_first_scale: float = 1.0  # with Sine: first weights are within omega scale / fan in
     activations: tuple = derived(init=False, repr=False)
 
     def __post_init__(self):
@@ -28,4 +30,5 @@ class CutlassMLP(AbstractMLP):
             check(value > 0, option, value, "a positive number")
         check(self.n_hidden_layers >= 0, "n_hidden_layers", self.n_hidden_layers, "0 or more")
         self._check_sizes()
+        self._check_siren()
         self._resolve_activations()

@@ -26,6 +26,8 @@ class FullyFusedMLP(AbstractMLP):
     n_hidden_layers: int = 5
     activation: str = activation_option("ReLU")
     output_activation: str = activation_option("None")
+    siren_omega: float = 30.0  # with Sine: initial frequencies of the first layer
+    siren_first_scale: float = 1.0  # with Sine: first weights are within omega scale / fan in
     activations: tuple = derived(init=False, repr=False)
 
     def __post_init__(self):
@@ -41,4 +43,5 @@ class FullyFusedMLP(AbstractMLP):
         other = "a positive number, or the otype CutlassMLP, which takes 0 too"
         check(self.n_hidden_layers > 0, "n_hidden_layers", self.n_hidden_layers, other)
         self._check_sizes()
+        self._check_siren()
         self._resolve_activations()
