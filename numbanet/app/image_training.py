@@ -194,7 +194,9 @@ class ImageTraining(Learning):
         )
         most = photograph.width * photograph.height
         sheet = [*labelled, *self.close_look(labelled[-2][0], most)] if pictures else labelled
-        write_picture(result.contact_sheet, contact_sheet(sheet, max_pixels=most))
+        columns = min(max(len(labelled), 3), 6)
+        made = contact_sheet(sheet, columns=columns, max_pixels=most)
+        write_picture(result.contact_sheet, made)
         title = f"{photograph.path.name}: {course.step} steps of {self.job.batch_size} samples"
         points = list(displayed.items()), PSNR
         write_curves(result.curves, (course.losses, self.loss_name), points, title)

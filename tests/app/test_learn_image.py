@@ -59,7 +59,7 @@ def test_everything_is_written(photograph, config, tmp_path):
     for path in result.pictures:
         assert size(path) == (40, 30)
     np.testing.assert_array_equal(pixels(output / "reference.png"), pixels(photograph))
-    assert size(result.contact_sheet) == (6 * 52 + 12, 2 * (30 + 24) + 12)
+    assert size(result.contact_sheet) == (4 * 52 + 12, 2 * (30 + 24) + 12)
     assert size(result.curves) == (1200, 480)
 
 
