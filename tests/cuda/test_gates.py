@@ -124,6 +124,7 @@ def test_optimizers(name, config, sizes):
         precision=precision,
         forward_backward=lambda *arguments, **options: LossSums(target.empty(1), 1, 1),
         generation=0,
+        is_queued=True,
     )
     layout = ParamLayout(60, ((4, 8), (2, 4)))
     parameters = target.parameters(np.zeros(60, np.float32), layout.n_matrix_params)
