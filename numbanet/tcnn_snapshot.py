@@ -101,12 +101,12 @@ class TcnnSnapshot:
         if not (type(n_steps) is int and 0 <= n_steps <= MOST_STEPS):
             raise SnapshotError(f"{self.name}: current_step is {shown(n_steps)}")
         try:
-            optimizer = updated(optimizer, {"learning_rate": rate}, "optimizer")
+            adam = updated(optimizer, {"learning_rate": rate}, "optimizer")
         except ConfigError as error:
             raise SnapshotError(
                 f"{self.name}: base_learning_rate cannot be used ({error!s:.200})"
             ) from error
-        return optimizer.state_of(*rows), optimizer, n_steps
+        return adam.state_of(*rows), adam, n_steps
 
     def _warn(self, message: str) -> None:
         warn_caller(f"{self.name}: {message}")

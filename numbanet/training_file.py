@@ -60,7 +60,7 @@ def check_same(name: str, saved: SavedTraining, trainer: Any) -> None:
     """Raise SnapshotError unless a snapshot is of a trainer's model, and of such an optimizer."""
     theirs = config_of(saved.composition, saved.loss, saved.optimizer)
     network, mine = trainer.network, trainer.config()
-    pairs = {
+    pairs: dict[str, tuple[Any, Any]] = {
         "n_input_dims": (saved.composition.n_input_dims, network.n_input_dims),
         "n_output_dims": (saved.composition.n_output_dims, network.n_output_dims),
     }

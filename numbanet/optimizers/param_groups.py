@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from numbanet import registry
-from numbanet.device import device
+from numbanet.device import ONE, ZERO, device, local_array, select, unrolled
 from numbanet.optimizers.adam import Adam
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.optimizers.wrapper import NESTED, AbstractWrapper
@@ -151,21 +151,25 @@ class ParamGroups(AbstractWrapper):
         self._group_numbers(layout)  # raises where a group names no part
         return self.nested.matrix_ranges(layout)
 
-    def _group_of(self, layout: ParamLayout):
-        """Device function (i): the number of the group that parameter i is in."""
+    def _own_scalars(self, layout: ParamLayout):
+        """Device function (i, scalars, own): writes the factor and the decay of parameter i."""
         numbers = self._group_numbers(layout)
-        starts, groups = (tuple(map(np.uintp, each)) for each in zip(*numbers, strict=True))
+        starts = tuple(np.uintp(start) for start, _ in numbers)
+        places = tuple(np.uintp(self.nested.n_scalars + 2 * group) for _, group in numbers)
         n = len(starts)
 
         @device
-        def group_of(i):
-            found = groups[0]
-            for k in range(1, n):
-                if np.uintp(i) >= starts[k]:
-                    found = groups[k]
-            return found
+        def take(j, i, scalars, own):  # j is known: neither array is addressed by what is computed
+            begun, k = np.uintp(i) >= starts[j], places[j]
+            own[0] = select(begun, scalars[k], own[0])
+            own[1] = select(begun, scalars[k + np.uintp(1)], own[1])
 
-        return group_of
+        @device
+        def own_scalars(i, scalars, own):
+            own[0], own[1] = ONE, ZERO
+            unrolled(n, take, i, scalars, own)
+
+        return own_scalars
 
     def moves(self, layout: ParamLayout):
         if any(each.weight_decay > 0 for each in self.groups):
@@ -173,14 +177,13 @@ class ParamGroups(AbstractWrapper):
         return self.nested.moves(layout)
 
     def step(self, layout: ParamLayout):
-        nested, group_of = self.nested.step(layout), self._group_of(layout)
-        first = np.uintp(self.nested.n_scalars)
+        nested, own_scalars = self.nested.step(layout), self._own_scalars(layout)
 
         @device
         def param_groups(i, w, g, state, scalars, matrices):
-            moved = nested(i, w, g, state, scalars, matrices)
-            k = first + (group_of(i) << np.uintp(1))
-            return w + scalars[k] * (moved - w) - scalars[k + np.uintp(1)] * w
+            moved, own = nested(i, w, g, state, scalars, matrices), local_array(2)
+            own_scalars(i, scalars, own)
+            return w + own[0] * (moved - w) - own[1] * w
 
         return param_groups
 
