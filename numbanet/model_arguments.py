@@ -43,3 +43,21 @@ def check_gradient_mode(mode: str) -> None:
     """Raises ValueError unless the mode exists."""
     if mode not in GRADIENT_MODES:
         raise ValueError(f"gradient_mode: {shown(mode)}; use one of {', '.join(GRADIENT_MODES)}")
+
+
+def check_integer(name: str, value: Any, least: int) -> int:
+    """The value as an int; raises ValueError unless it is a whole number from `least`."""
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (is_integer and value >= least):
+        raise ValueError(f"{name}: {shown(value)} is not allowed; use an integer from {least}")
+    return int(value)
+
+
+def as_number(name: str, value: Any) -> float:
+    """A number, or an array or tensor of one, as a float; raises TypeError for all else."""
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name}: expected a number, got {shown(value)}") from error
