@@ -2,10 +2,12 @@
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from numbanet.history import History, milestone_due
+from numbanet.model_arguments import as_number, check_integer
 from numbanet.progress import SilentProgress, Status, terminal_progress
 from numbanet.run import Run
 from numbanet.shown import shown
@@ -55,9 +57,7 @@ class Periodic(Callback):
     """Does `act` every so many steps and at the end."""
 
     def __init__(self, every: int):
-        if not (isinstance(every, int) and every >= 1):
-            raise ValueError(f"every: {shown(every)} is not allowed; use an integer from 1")
-        self.every, self.last = every, -1
+        self.every, self.last = check_integer("every", every, 1), -1
 
     def act(self, run: Run) -> None:
         """What is done."""
@@ -81,22 +81,27 @@ class Evaluation(Periodic):
 
     def __init__(self, function: Callable[[], Any], every: int = 100, name: str = "evaluation"):
         super().__init__(every)
+        if not callable(function):
+            raise TypeError(f"function: {shown(function)} cannot be called")
         self.function, self.name = function, name
 
     def act(self, run: Run) -> None:
         found = self.function()
         values = found if isinstance(found, Mapping) else {self.name: found}
-        run.note(**{name: float(value) for name, value in values.items()})
+        run.note(**{name: as_number(name, value) for name, value in values.items()})
 
 
 class EarlyStop(Callback):
-    """Ends a training whose metric no longer improves.
+    """Ends a training whose metric no longer improves; NaN is no improvement.
 
     Args:
         metric: "loss", or a name that an Evaluation before it gives.
         patience: values that may come without an improvement.
         least_change: what counts as one.
         highest: whether higher values are better, as of a PSNR.
+
+    Raises:
+        TypeError, ValueError: an argument does not fit.
     """
 
     def __init__(
@@ -106,21 +111,30 @@ class EarlyStop(Callback):
         least_change: float = 0.0,
         highest: bool = False,
     ):
-        self.metric, self.patience = metric, patience
-        self.least_change, self.sign = least_change, -1.0 if highest else 1.0
+        if not isinstance(metric, str):
+            raise TypeError(f"metric: expected a name, got {shown(metric)}")
+        self.metric, self.patience = metric, check_integer("patience", patience, 0)
+        self.least_change = as_number("least_change", least_change)
+        if not 0 <= self.least_change < math.inf:
+            raise ValueError(f"least_change: {shown(least_change)} is not allowed; use one from 0")
+        self.sign = -1.0 if highest else 1.0
 
     def begin(self, run: Run) -> None:
-        self.best, self.n_waited, self.n_seen = math.inf, 0, self._count(run.history)
+        self.best, self.n_waited = math.inf, 0
+        self.seen = self._newest(run.history, 0)
 
-    def _count(self, history: History) -> int:
-        rows = history.losses if self.metric == "loss" else history.metrics
-        return len(rows)
+    def _newest(self, history: History, before: int) -> int:
+        """The step of the metric's newest value, or `before`."""
+        if self.metric == "loss":
+            return history.losses[-1][0] if history.losses else before
+        step, values = history.metrics[-1] if history.metrics else (before, {})
+        return step if self.metric in values else before
 
     def after_step(self, run: Run) -> None:
-        n = self._count(run.history)
-        if n == self.n_seen:
+        newest = self._newest(run.history, self.seen)
+        if newest == self.seen:
             return
-        self.n_seen = n
+        self.seen = newest
         value = self.sign * run.history.metric(self.metric)
         if value < self.best - self.least_change:
             self.best, self.n_waited = value, 0
@@ -129,9 +143,19 @@ class EarlyStop(Callback):
         if self.n_waited > self.patience:
             run.stop(f"{self.metric} no longer improves: {self.sign * self.best:g} was the best")
 
+    def end(self, run: Run) -> None:
+        is_known = self.metric == "loss" or any(
+            self.metric in row for _, row in run.history.metrics
+        )
+        if run.step == run.n_steps and run.loss is not None and not is_known:
+            unknown = f"EarlyStop watched {self.metric!r:.60}, of which no value ever came"
+            warnings.warn(unknown, RuntimeWarning, stacklevel=2)
+
 
 class Checkpoint(Periodic):
     """Writes a snapshot every so many steps and at the end, also after an interruption.
+
+    Where no step was made, nothing is written: a file from before is not lost.
 
     `numbanet.load(path)` gives the model back, and History.from_json(model.metadata["history"]) the
     history with which `fit` goes on.
@@ -148,7 +172,11 @@ class Checkpoint(Periodic):
         metadata: Mapping[str, Any] | None = None,
     ):
         super().__init__(every)
-        self.path, self.metadata = path, dict(metadata or {})
+        self.path, self.metadata = os.fspath(path), dict(metadata or {})
+
+    def begin(self, run: Run) -> None:
+        self.last = run.step
+        run.trainer_for("Checkpoint")
 
     def act(self, run: Run) -> None:
         metadata = {**self.metadata, "history": run.history.to_json()}
@@ -177,12 +205,12 @@ class TensorBoard(Callback):
         except ImportError as error:
             missing = 'TensorBoard needs tensorboardX; pip install "numbanet[tensorboard]"'
             raise ImportError(missing) from error
-        self.folder, self.make = folder, SummaryWriter
+        self.folder, self.make, self.writer = os.fspath(folder), SummaryWriter, None
 
     def begin(self, run: Run) -> None:
-        is_first = run.trainer.comm.rank == 0
-        self.writer = self.make(logdir=os.fspath(self.folder), write_to_disk=is_first)
+        is_first = run.trainer_for("TensorBoard").comm.rank == 0
         self.n_losses, self.n_metrics = len(run.history.losses), len(run.history.metrics)
+        self.writer = self.make(logdir=self.folder, write_to_disk=is_first)
 
     def after_step(self, run: Run) -> None:
         history = run.history
@@ -203,8 +231,10 @@ class TensorBoard(Callback):
         self.n_losses, self.n_metrics = len(history.losses), len(history.metrics)
 
     def end(self, run: Run) -> None:
-        self.write(run.history)
-        self.writer.close()
+        if self.writer is not None:  # it could be made
+            self.write(run.history)
+            self.writer.close()
+            self.writer = None
 
 
 class Progress(Callback):

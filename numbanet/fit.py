@@ -1,6 +1,7 @@
 """Training loops that are written once: a generator of steps, and a function that runs it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -48,37 +49,38 @@ def training(
         TypeError, ValueError: an argument does not fit; what training_step raises.
     """
     check_steps(steps)
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks: {shown(callbacks)} is no list of them")
+    if not isinstance(history, History | None):
+        raise TypeError(f"history: expected a History, got {shown(history)}")
     history = History() if history is None else history
     history.end = ""
     run = Run(trainer, batches, int(steps), history, learning_rate)
-    if learning_rate is not None and run.trainer is None:
-        raise TypeError(f"learning_rate: {shown(trainer)} has no trainer to set it on")
+    if learning_rate is not None:
+        run.trainer_for("learning_rate")
     return _steps(run, [as_callback(each) for each in callbacks])
 
 
 def _steps(run: Run, callbacks: list[Callback]) -> Iterator[Step]:
-    begun = []
-    try:
-        for each in callbacks:
-            begun.append(each)
-            each.begin(run)
-        while run.step < run.n_steps and not run.history.end:
-            if not run.advance():
-                run.stop("no more batches")
-                break
+    with ExitStack() as ends:  # each end is called, even where another one fails
+        try:
             for each in callbacks:
-                each.after_step(run)
-            yield Step(run.step, run.loss, run)
-    except GeneratorExit:
-        if run.step < run.n_steps:
-            run.stop("left")
-        raise
-    except BaseException as error:
-        run.stop(type(error).__name__)
-        raise
-    finally:
-        for each in reversed(begun):
-            each.end(run)
+                ends.callback(each.end, run)
+                each.begin(run)
+            while run.step < run.n_steps and not run.history.end:
+                if not run.advance():
+                    run.stop("no more batches")
+                    break
+                for each in callbacks:
+                    each.after_step(run)
+                yield Step(run.step, run.loss, run)
+        except GeneratorExit:
+            if run.step < run.n_steps:
+                run.stop("left")
+            raise
+        except BaseException as error:
+            run.stop(type(error).__name__)
+            raise
 
 
 def fit(
@@ -106,7 +108,8 @@ def fit(
     Raises:
         TypeError, ValueError: an argument does not fit; what training_step raises.
     """
-    callbacks = [*callbacks, terminal()] if progress else list(callbacks)
+    if progress and isinstance(callbacks, Iterable):
+        callbacks = [*callbacks, terminal()]
     history = History() if history is None else history
     options = {"callbacks": callbacks, "learning_rate": learning_rate, "history": history}
     with Interrupt() as interrupt:

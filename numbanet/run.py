@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from numbanet.history import History, loss_due
+from numbanet.model_arguments import as_number
 from numbanet.shown import shown
 from numbanet.trainable_model import TrainableModel
 from numbanet.trainer import Trainer
@@ -48,7 +49,17 @@ class Run:
 
     def stop(self, reason: str) -> None:
         """End the training after this step; the history's `end` has the reason."""
-        self.history.end = self.history.end or reason
+        self.history.end = self.history.end or reason or "stopped"
+
+    def trainer_for(self, what: str) -> Any:
+        """The trainer, which `what` needs.
+
+        Raises:
+            TypeError: the learner has none.
+        """
+        if self.trainer is None:
+            raise TypeError(f"{what}: {shown(self.learner)} has no trainer")
+        return self.trainer
 
     def advance(self) -> bool:
         """Make a step; on a GPU, queue it. False if there was no batch."""
@@ -67,7 +78,7 @@ class Run:
         schedule = self._schedule
         if schedule is None:
             return
-        rate = schedule(self.step) if callable(schedule) else schedule
+        rate = as_number("learning_rate", schedule(self.step) if callable(schedule) else schedule)
         rate *= self.rate_factor
         if rate != self.trainer.learning_rate:
             self.trainer.learning_rate = rate
@@ -128,7 +139,7 @@ class Step:
     @property
     def learning_rate(self) -> float:
         """The learning rate in force for the next step, decay included; a GPU is waited for."""
-        return self.run.trainer.learning_rates_in_force[0]
+        return self.run.trainer_for("learning_rate").learning_rates_in_force[0]
 
     def stop(self, reason: str = "stopped") -> None:
         """End the training after this step."""
@@ -181,8 +192,20 @@ def step_function(learner: Any, trainer: Any, batches: Any) -> Callable[[], Any]
 def source_of(batches: Any) -> Callable[[], Any]:
     """A function that gives the next batch, None after the last one."""
     if callable(batches):
-        return batches
+        return until_it_stops(batches)
     if not isinstance(batches, Iterable):
         raise TypeError(f"batches: {shown(batches)} is neither a function nor an iterable")
     iterator = iter(batches)
     return lambda: next(iterator, None)
+
+
+def until_it_stops(function: Callable[[], Any]) -> Callable[[], Any]:
+    """The same function, which gives None where it raises StopIteration, such as next(iterator)."""
+
+    def next_batch():
+        try:
+            return function()
+        except StopIteration:
+            return None
+
+    return next_batch

@@ -72,6 +72,7 @@ def test_a_training_goes_on_where_it_ended(model, tmp_path):
         lambda: [{"inputs": BATCH[0], "targets": BATCH[1]}] * 3,
         lambda: [(*BATCH, np.ones_like(BATCH[1]))] * 3,
         lambda: iter([BATCH, BATCH, BATCH, None]).__next__,
+        lambda: iter([BATCH, BATCH, BATCH]).__next__,
     ],
 )
 def test_batches_may_end(model, source):
@@ -105,6 +106,14 @@ def test_arguments_that_are_not_allowed(model):
     for wrong in (5, callbacks.Callback, "progress"):
         with pytest.raises(TypeError, match="neither a Callback nor a function"):
             numbanet.fit(model, batch, steps=3, callbacks=[wrong], **QUIET)
+    for callback in (callbacks.Callback(), None):
+        with pytest.raises(TypeError, match="is no list of them"):
+            numbanet.fit(model, batch, steps=3, callbacks=callback)
+    with pytest.raises(TypeError, match="history: expected a History"):
+        numbanet.fit(model, batch, steps=3, history={"step": 1}, **QUIET)
+    for rate in ("1", lambda step: None, lambda step: 1j, lambda step: [1.0]):
+        with pytest.raises(TypeError, match="learning_rate: expected a number, got"):
+            numbanet.fit(model, batch, steps=3, learning_rate=rate, **QUIET)
     for rate in (-1.0, float("nan"), float("inf"), lambda step: -1.0):
         with pytest.raises(numbanet.ConfigError, match="learning_rate"):
             numbanet.fit(model, batch, steps=3, learning_rate=rate, **QUIET)
@@ -139,6 +148,27 @@ def test_schedules():
         schedules.piecewise({1: 1e-3})
     with pytest.raises(ValueError, match="n_steps: 0"):
         schedules.cosine(1.0, 0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: schedules.cosine(-1.0, 5),
+        lambda: schedules.cosine(1.0, 5, least=float("nan")),
+        lambda: schedules.cosine(1.0, "5"),
+        lambda: schedules.warm_up(2.5, 1.0),
+        lambda: schedules.warm_up(3, None),
+        lambda: schedules.piecewise([(0, 1.0)]),
+        lambda: schedules.piecewise({0: 1.0, -3: 2.0}),
+        lambda: schedules.piecewise({0: 1.0, 0.5: 2.0}),
+        lambda: schedules.piecewise({0: 1.0, 5: float("inf")}),
+        lambda: schedules.exponential(1.0, -0.5, 2),
+        lambda: schedules.exponential(float("nan"), 0.5),
+    ],
+)
+def test_schedules_that_are_none(make):
+    with pytest.raises((TypeError, ValueError), match=r"is not allowed|expected a"):
+        make()
 
 
 def test_a_schedule_is_in_force(model):
@@ -205,6 +235,51 @@ def test_early_stop(model):
     assert numbanet.fit(model, batch, steps=50, callbacks=[stop], **QUIET).step == 5
 
 
+def test_an_early_stop_waits_for_its_own_metric(model):
+    values = itertools.count()
+    evaluations = [
+        callbacks.Evaluation(lambda: next(values), every=8, name="psnr"),
+        callbacks.Evaluation(lambda: 0, every=1, name="other"),
+    ]
+    stop = callbacks.EarlyStop("psnr", patience=2, highest=True)
+    for order in ([*evaluations, stop], [stop, *evaluations]):
+        history = numbanet.fit(model, batch, steps=24, callbacks=order, **QUIET)
+        assert history.finished
+
+
+def test_a_metric_that_never_comes(model):
+    for more in ([], [callbacks.Evaluation(lambda: 0, every=1, name="psnr")]):
+        stop = callbacks.EarlyStop("pnsr", patience=2)
+        with pytest.warns(RuntimeWarning, match="'pnsr', of which no value ever came"):
+            assert numbanet.fit(model, batch, steps=5, callbacks=[*more, stop], **QUIET).step == 5
+    numbanet.fit(model, batch, steps=0, callbacks=[stop], **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: callbacks.EarlyStop(patience=-1), "patience: -1"),
+        (lambda: callbacks.EarlyStop(patience=1.5), "patience: 1.5"),
+        (lambda: callbacks.EarlyStop(least_change=float("nan")), "least_change: nan"),
+        (lambda: callbacks.EarlyStop(3), "metric: expected a name"),
+        (lambda: callbacks.Evaluation(5), "function: 5 cannot be called"),
+        (lambda: callbacks.Evaluation(min, every=True), "every: True"),
+        (lambda: callbacks.Evaluation(min, every=0.5), "every: 0.5"),
+        (lambda: callbacks.Checkpoint(5), "str, bytes or os.PathLike"),
+    ],
+)
+def test_options_of_callbacks(make, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
+
+
+def test_an_evaluation_that_gives_no_number(model):
+    for wrong in (None, "5", np.zeros(2)):
+        evaluation = callbacks.Evaluation(lambda wrong=wrong: wrong, every=np.int64(1), name="psnr")
+        with pytest.raises(TypeError, match="psnr: expected a number, got"):
+            numbanet.fit(model, batch, steps=3, callbacks=[evaluation], **QUIET)
+
+
 def test_functions_are_callbacks_and_may_stop(model):
     def watch(run):
         if run.step == 3:
@@ -238,6 +313,53 @@ def test_callbacks_end_whatever_happens(model):
     with pytest.raises(ValueError, match="targets"):
         numbanet.fit(model, [BATCH, (x, x[:, :1])], steps=9, callbacks=[recorder], **QUIET)
     assert recorder.calls == ["begin", 1, "ValueError"]
+
+
+def test_each_callback_ends_where_another_one_fails(model):
+    class Failing(callbacks.Callback):
+        def end(self, run):
+            raise OSError("the disk is full")
+
+    first, last = Recorder(), Recorder()
+    with pytest.raises(OSError, match="the disk is full"):
+        numbanet.fit(model, batch, steps=1, callbacks=[first, Failing(), last], **QUIET)
+    assert first.calls == last.calls == ["begin", 1, ""]
+
+
+def test_a_checkpoint_is_not_replaced_where_nothing_was_learned(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    checkpoint = callbacks.Checkpoint(path)
+    numbanet.fit(model, batch, steps=2, callbacks=[checkpoint], **QUIET)
+    before = path.read_bytes()
+
+    def broken():
+        raise RuntimeError("no data")
+
+    new, options = models.create("hash"), {"callbacks": [checkpoint], **QUIET}
+    with pytest.raises(RuntimeError, match="no data"):
+        numbanet.fit(new, broken, steps=2, **options)
+    numbanet.fit(new, batch, steps=0, **options)
+    numbanet.fit(new, [], steps=2, **options)
+    assert path.read_bytes() == before
+    numbanet.fit(models.create("hash"), batch, steps=2, callbacks=[checkpoint], **QUIET)
+    assert path.read_bytes() != before  # as many steps, by another model
+
+
+def test_what_needs_a_trainer_says_so(tmp_path):
+    class Learner:
+        def step(self):
+            return 1.0
+
+    board = pytest.importorskip("tensorboardX") and callbacks.TensorBoard(tmp_path / "events")
+    for each in (board, callbacks.Checkpoint(tmp_path / "model.safetensors")):
+        with pytest.raises(TypeError, match="has no trainer"):
+            numbanet.fit(Learner(), steps=2, callbacks=[each], **QUIET)
+    with pytest.raises(TypeError, match="has no trainer"):
+        numbanet.fit(Learner(), steps=2, learning_rate=0.1, **QUIET)
+    step = next(numbanet.training(Learner(), steps=1))
+    with pytest.raises(TypeError, match="has no trainer"):
+        _ = step.learning_rate
+    assert not list(tmp_path.iterdir())
 
 
 def test_ctrl_c_ends_after_a_step(model, tmp_path):
