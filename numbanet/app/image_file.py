@@ -29,7 +29,8 @@ FLOAT_WHITES = (1, 255, 4095, 65535)
 DARKEST = 16
 BITS_PER_SAMPLE = 258  # TIFF's tag
 
-_limit_lock = threading.Lock()
+_limits: list[int | None] = []  # what Pillow's limit was when each image that is open was opened
+_limits_lock = threading.Lock()
 
 
 @contextmanager
@@ -72,14 +73,18 @@ def check_size(shown: str, image: Image.Image, max_pixels: int) -> None:
 
 @contextmanager
 def _any_size() -> Iterator[None]:
-    """Silence the limit that Pillow has for the whole process: check_size has a better one."""
-    with _limit_lock:
-        before = Image.MAX_IMAGE_PIXELS
+    """Silence the limit that Pillow has for the whole process: check_size has a better one.
+
+    Several images can be open, in any order and in several threads; the last one brings it back.
+    """
+    with _limits_lock:
+        _limits.append(Image.MAX_IMAGE_PIXELS)
         Image.MAX_IMAGE_PIXELS = None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
+    try:
+        yield
+    finally:
+        with _limits_lock:
+            Image.MAX_IMAGE_PIXELS = _limits.pop()
 
 
 def read_photograph(

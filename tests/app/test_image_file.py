@@ -151,6 +151,18 @@ def test_large_images_are_refused_before_they_are_read(tmp_path, monkeypatch):
     assert before == Image.MAX_IMAGE_PIXELS
 
 
+def test_several_images_are_open_and_the_limit_comes_back(tmp_path):
+    for name in "ab":
+        Image.new("L", (3, 2)).save(tmp_path / f"{name}.png")
+    before = Image.MAX_IMAGE_PIXELS
+    one, other = open_image(tmp_path / "a.png"), open_image(tmp_path / "b.png")
+    assert one.__enter__().size == other.__enter__().size == (3, 2)
+    one.__exit__(None, None, None)  # the first one first, as in threads
+    assert Image.MAX_IMAGE_PIXELS is None
+    other.__exit__(None, None, None)
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
 def test_what_is_no_regular_file(tmp_path):
     fifo = tmp_path / "picture.png"
     os.mkfifo(fifo)
