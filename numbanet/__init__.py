@@ -45,6 +45,7 @@ from numbanet.trainer import Trainer
 from numbanet.unknown_options import UnknownOptionWarning
 
 # isort: split
+from numbanet.app.learn_field import learn_field
 from numbanet.app.learn_image import learn_image
 from numbanet.app.learn_surface import learn_surface
 from numbanet.app.learn_volume import learn_volume
@@ -88,6 +89,7 @@ __all__ = [
     "export",
     "fit",
     "from_matrices",
+    "learn_field",
     "learn_image",
     "learn_surface",
     "learn_volume",

@@ -44,6 +44,14 @@ def test_nothing_optional_is_imported(code):
     assert not found
 
 
+def test_jobs_that_learn_something_are_public_and_light():
+    names = {"learn_field", "learn_image", "learn_surface", "learn_volume"}
+    import numbanet
+
+    assert names <= set(numbanet.__all__)
+    assert names <= set(vars(numbanet))
+
+
 def is_optional(module):
     return any(module == name or module.startswith(f"{name}.") for name in OPTIONAL)
 

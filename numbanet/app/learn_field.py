@@ -1,28 +1,16 @@
 """Learn a scene from pictures of it: a radiance field, in the manner of instant-ngp."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numbanet.app.arguments import check_number, read_config
 from numbanet.app.errors import UsageError
-from numbanet.app.fields.field import SIZES, RadianceField, config_for
-from numbanet.app.fields.field_course import FieldCourse, Job, read_header, read_tensors, restore
-from numbanet.app.fields.field_training import FieldTraining, Result
-from numbanet.app.fields.learner import BACKGROUNDS, FieldLearner
-from numbanet.app.fields.scene_data import SIZE, SceneData, is_made, made_scene
-from numbanet.app.fields.transforms import read_scene
-from numbanet.app.fields.views import Views
-from numbanet.app.resuming import check_batch_size, check_same, check_steps_left
-from numbanet.progress import SilentProgress
-from numbanet.target import AbstractTarget
-from numbanet.targets import target_for
+from numbanet.shown import shown
 
-DEFAULT_SEED = 1337
-DEFAULT_STEPS = {"cpu": 1000, "cuda": 5000}
-DEFAULT_DOWNSCALE = {"cpu": 2, "cuda": 1}
+if TYPE_CHECKING:
+    from numbanet.app.fields.field_training import Result
+    from numbanet.progress import SilentProgress
 
 
 def learn_field(
@@ -40,9 +28,9 @@ def learn_field(
     background: str | None = None,
     exposure: bool | None = None,
     view: bool | tuple[str, int] = False,
-    progress: SilentProgress | None = None,
+    progress: "SilentProgress | None" = None,
     interrupted: Callable[[], bool] = lambda: False,
-) -> Result:
+) -> "Result":
     """Train a radiance field on a scene and write pictures, curves, a report and a snapshot.
 
     Args:
@@ -70,6 +58,9 @@ def learn_field(
         UsageError: something that was asked for cannot be done.
         AppError: something went wrong outside the program, such as a full disk.
     """
+    from numbanet.app.fields.learner import BACKGROUNDS
+    from numbanet.app.fields.preparing import prepared, scene_on, target_on
+
     for name, value, least, limit in (
         ("steps", n_steps, 0, 2**31), ("batch size", batch_size, 1, 2**28),
         ("seed", seed, 0, 2**32), ("downscale", downscale, 1, 2**10),
@@ -77,11 +68,12 @@ def learn_field(
         if value is not None:
             check_number(name, value, least, limit)
     if background not in (None, "random", *BACKGROUNDS):
-        raise UsageError(f"background: {background!r} is not allowed; use white, black or random")
-    try:
-        target = target_for(device, precision)
-    except (ValueError, RuntimeError) as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(
+            f"background: {shown(background)} is not allowed; use white, black or random"
+        )
+    if exposure not in (None, True, False):
+        raise UsageError(f"exposure: {shown(exposure)} is not allowed; use True or False")
+    target = target_on(device, precision)
     data = scene_on(scene, target, downscale)
     asked = {
         "n_steps": n_steps, "batch_size": batch_size, "seed": seed, "background": background,
@@ -90,105 +82,3 @@ def learn_field(
     given = None if config is None else read_config(config)
     training = prepared(data, given, asked, target, resume)
     return training.run_in(output, training.job.n_steps, progress, interrupted, view=view)
-
-
-def scene_on(scene: str | Path, target: AbstractTarget, downscale: int | None) -> SceneData:
-    """The scene, drawn or read."""
-    kind = target.name.partition(":")[0]
-    downscale = DEFAULT_DOWNSCALE[kind] if downscale is None else downscale
-    if is_made(scene) and not Path(scene).exists():
-        return made_scene(str(scene), target, max(SIZE // downscale, 1))
-    if not Path(scene).exists():
-        raise UsageError(
-            f"'{scene}' is neither a folder with transforms.json nor one of the scenes that are "
-            "made here: spheres, boxes, torus, thin, glossy, text, fog, many"
-        )
-    return read_scene(scene, downscale)
-
-
-def prepared(
-    data: SceneData, given: Any, asked: dict[str, Any], target: AbstractTarget, resume: Any
-) -> FieldTraining:
-    """A training at step 0, or the one that a snapshot holds, if it is one of this job."""
-    kind = target.name.partition(":")[0]
-    size = SIZES[kind]
-    if resume is None:
-        defaults = {
-            "n_steps": DEFAULT_STEPS[kind], "batch_size": size.batch_size, "seed": DEFAULT_SEED,
-            "background": "random" if data.has_opacity else "black", "exposure": False,
-        }  # fmt: skip
-        chosen = {name: defaults[name] if asked[name] is None else asked[name] for name in asked}
-        config = merged(config_for(size, data.n_levels), given or {})
-        job, course, steps = Job(data.digest, config, **chosen), FieldCourse(), None
-    else:
-        job, course, steps = continued(data, given, asked, resume)
-        with told():
-            tensors = read_tensors(resume, job, len(data.train))
-    learner = learner_of(data, job, target)
-    if steps is not None:
-        with told():
-            restore(resume, learner, tensors, steps)
-        learner.go_on(course.step, course.n_rays, course.n_samples, course.last_kept)
-        learner.rng.state = course.rng_state
-    return FieldTraining(data, job, learner, course)
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """Around what reads a snapshot: what is wrong with it is the user's to know."""
-    try:
-        yield
-    except (OSError, TypeError, ValueError) as error:
-        raise UsageError(str(error)) from error
-
-
-def learner_of(data: SceneData, job: Job, target: AbstractTarget) -> FieldLearner:
-    """What learns a scene, from step 0."""
-    try:
-        field = RadianceField(job.config, job.seed, target.name, target.precision)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"config: {error!s:.500}") from error
-    views = Views(data.train.cameras, data.train.pixels, field.target)
-    return FieldLearner(
-        field, views, batch_size=job.batch_size, background=job.background, seed=job.seed,
-        exposure=job.exposure, n_steps=job.n_steps,
-    )  # fmt: skip
-
-
-def continued(data: SceneData, given: Any, asked: dict[str, Any], path: Any) -> tuple:
-    """Job, course and counts of a snapshot; what is asked for must be what it has."""
-    try:
-        job, course, steps = read_header(path)
-    except OSError as error:
-        raise UsageError(f"cannot read '{path}': {error.strerror or error}") from error
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    check_batch_size(path, asked["batch_size"], job.batch_size, "samples")
-    pairs = {
-        "on another scene, or other sizes of its pictures": (data.digest, job.scene_digest),
-        "with another config": (given and merged(job.config, given), job.config),
-        **{
-            f"with {name.replace('_', ' ')} {getattr(job, name)}": (asked[name], getattr(job, name))
-            for name in ("batch_size", "seed", "background", "exposure")
-        },
-    }
-    check_same(path, pairs)
-    job = job if asked["n_steps"] is None else replace(job, n_steps=asked["n_steps"])
-    check_steps_left(path, job.n_steps, course.step)
-    return job, course, steps
-
-
-def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with changes of it: objects are merged, everything else is replaced.
-
-    An object with another otype replaces the one that is there.
-    """
-    found = dict(config)
-    for name, value in changes.items():
-        before = found.get(name)
-        both = isinstance(before, Mapping) and isinstance(value, Mapping)
-        if both and value.get("otype", before.get("otype")) == before.get("otype"):
-            found[name] = merged(before, value)
-        else:
-            found[name] = value
-    return found

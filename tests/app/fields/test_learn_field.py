@@ -7,15 +7,16 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
+from numbanet import learn_field
 from numbanet.app.command_line import main
 from numbanet.app.errors import AppError, UsageError
 from numbanet.app.fields import field_training, scene_data
 from numbanet.app.fields.field import SIZES as FIELD_SIZES
 from numbanet.app.fields.field import RadianceField, config_for
 from numbanet.app.fields.learner import UPDATE_EVERY, FieldLearner
+from numbanet.app.fields.preparing import merged
 from numbanet.app.fields.scene_data import made_scene
 from numbanet.app.fields.views import Views
-from numbanet.app.learn_field import learn_field, merged
 from numbanet.snapshot import open_snapshot, write_snapshot
 from numbanet.targets import target_for
 
@@ -178,6 +179,7 @@ def test_a_gpu_learns_the_same(cuda_device, monkeypatch):
         ({"seed": -1}, "seed"),
         ({"downscale": 0}, "downscale"),
         ({"background": "pink"}, "background"),
+        ({"exposure": "no"}, "exposure"),
         ({"device": "gpu"}, "device"),
         ({"resume": "nowhere.safetensors"}, "cannot read"),
     ],
