@@ -16,6 +16,7 @@ from numbanet.create import create_loss
 from numbanet.derivatives import OutputDerivatives
 from numbanet.torch import descriptions, jets, passes
 from numbanet.torch.bindings import NativeModule
+from numbanet.torch.parts import ModuleOfParts
 from numbanet.torch.precisions import (
     allowed_dtype,
     default_device,
@@ -25,7 +26,7 @@ from numbanet.torch.precisions import (
 )
 
 
-class Module(torch.nn.Module):
+class Module(ModuleOfParts):
     """What the modules share: one flat vector of parameters, float32 [n_params].
 
     Args:
@@ -73,12 +74,13 @@ class Module(torch.nn.Module):
             expected = f"[batch, {n_columns}]"
             hint = "" if x.dim() == 2 else f"; reshape it to {expected}"
             raise ValueError(f"{name}: expected shape {expected}, got {list(x.shape)}{hint}")
-        if x.device != self.params.device:
+        device = self._device
+        if x.device != device:
             warn_caller(
-                f"{name} on {x.device} are moved to {self.params.device}, where the parameters of "
+                f"{name} on {x.device} are moved to {device}, where the parameters of "
                 f"{type(self).__name__} are; move one of them before"
             )
-            x = x.to(self.params.device)
+            x = x.to(device)
         return x if x.dtype == torch.float32 else x.to(torch.float32)
 
     @property
