@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, reduce
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -116,7 +116,7 @@ class ModuleOfParts(torch.nn.Module):
             for (name, each), tensor in zip(self._ranges.items(), tensors, strict=True)
         }
 
-    def split_parts(self) -> Self:
+    def split_parts(self) -> "ModuleOfParts":
         """Make each part a parameter of its own, for optimizers with groups of parameters.
 
         Not one of tinycudann's. Call it before an optimizer, DistributedDataParallel or a compiled
