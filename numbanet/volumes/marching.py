@@ -5,6 +5,9 @@ counts say, so that samples are packed and their order is the same in every run.
 the ray enters the grid, plus a fraction of a step; they are `step` long, or `cone` times the
 distance where that is more. A step belongs to a cell by its middle; one in an empty cell moves on
 by as many steps as it takes to leave the cell, or the brick.
+
+What is no ray has no samples: numbers that are infinite or NaN, a direction of no length, and an
+origin so far away that steps are lost in rounding.
 """
 
 from collections.abc import Callable
@@ -16,13 +19,14 @@ from numba import prange
 from numbanet.cpu.launch import ParallelKernel
 from numbanet.cuda.launch.threads import thread_number
 from numbanet.cuda.launch.types import Address, Float, UInt
-from numbanet.device import HALF, ONE, device, floor_to_int, nothing, power_of_two
+from numbanet.device import HALF, ONE, ZERO, device, floor_to_int, nothing, power_of_two
 from numbanet.storage.views import float_matrix, float_vector, uint32_vector
-from numbanet.volumes.cells import bit_of, cell_along, level_of, nonzero, to_border, word_of
+from numbanet.volumes.cells import TINY, bit_of, cell_along, level_of, nonzero, to_border, word_of
 from numbanet.volumes.launch import Job
 
 MOST_TURNS = 1 << 16  # of a ray; more than any ray needs, if its steps move it
 LONG = np.float32(1e30)
+SLOW = np.float32(4.0) * TINY  # less than this is no direction
 
 
 @device
@@ -78,7 +82,11 @@ def walk(visit: Callable):
         first_z, last_z = entry(oz, dz, size)
         t = max(near, first_x, first_y, first_z)
         stop = min(far, last_x, last_y, last_z)
-        t += starts[i] * step_at(t, step, cone)
+        t += max(starts[i], ZERO) * step_at(t, step, cone)
+        speed, distance = abs(dx) + abs(dy) + abs(dz), abs(ox) + abs(oy) + abs(oz)
+        is_ray = speed > SLOW and speed < LONG and distance < LONG  # which NaN is not
+        if not is_ray or stop + HALF * step_at(stop, step, cone) <= stop:
+            stop = t  # steps would not move it
         n, turns = np.uint32(0), 0
         while t < stop and n < most and turns < MOST_TURNS:
             dt = step_at(t, step, cone)

@@ -165,12 +165,14 @@ class OccupancyGrid:
 
         Args:
             origins, directions: float32 [n_rays, 3]; distances are in units of a direction's
-                length, so these are usually normalised.
+                length, so these are usually normalised. Rays with numbers that are infinite or
+                NaN, or without a direction, have no samples, and so have those from so far away
+                that float32 cannot tell two steps apart.
             step: the length of an interval.
             near, far: where rays begin and end.
             cone: intervals are at least this times the distance.
-            offsets: of the first step of each ray, in steps, [n_rays]; for rays that begin at
-                random. 0 by default.
+            offsets: of the first step of each ray, in steps, [n_rays], not negative; for rays that
+                begin at random. 0 by default.
             room: None for as many samples as there are, for which a GPU is waited for; or arrays
                 of a fixed length: how many samples, or what an earlier call gave, whose arrays are
                 used again. Rays whose samples find no room have none then.

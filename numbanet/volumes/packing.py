@@ -17,20 +17,28 @@ from numbanet.volumes.launch import kernel_on
 THREADS, EACH = 256, 16  # of the one block, and rays that a thread adds up by itself
 ROOM = 2 * THREADS
 NOTHING, LAST = np.uint32(0), np.uint32(THREADS - 1)
+MOST = np.uint32(0xFFFFFFFF)
+
+
+@device
+def plus(a, b):
+    """The sum, or the largest number where that is less, so that sums of many rays do not wrap."""
+    total = a + b
+    return MOST if total < a else total
 
 
 @device
 def place(i, n, first, counts, capacity, ranges, total):
     """Write where ray i's samples lie, whose number is counts[i]; `first` are those before."""
     wanted = counts[i]
-    stop = first + wanted
+    stop = plus(first, wanted)
     fits = stop <= capacity
     ranges[2 * i] = first
     ranges[2 * i + 1] = wanted if fits else NOTHING
     if i == NOTHING and not fits:
         total[0] = NOTHING
     is_last = i == n - 1
-    if fits and (is_last or stop + counts[min(i + 1, n - 1)] > capacity):
+    if fits and (is_last or plus(stop, counts[min(i + 1, n - 1)]) > capacity):
         total[0] = stop
     if is_last:
         total[1] = stop
@@ -41,7 +49,7 @@ def pack_on_host(n, counts, capacity, ranges, total):
     first = NOTHING
     for i in range(n):
         place(np.uint32(i), n, first, counts, capacity, ranges, total)
-        first += counts[i]
+        first = plus(first, counts[i])
 
 
 def pack_in_block(n: UInt, pcounts: Address, capacity: UInt, pranges: Address, ptotal: Address):
@@ -53,24 +61,26 @@ def pack_in_block(n: UInt, pcounts: Address, capacity: UInt, pranges: Address, p
         mine, here = np.uint32(start) + me * EACH, NOTHING
         for k in range(EACH):
             if mine + k < n:
-                here += counts[mine + k]
+                here = plus(here, counts[mine + k])
         sums[me] = here
         barrier()
         side, distance = NOTHING, np.uint32(1)
         while distance < THREADS:  # each time over twice as many threads
             value = sums[side * THREADS + me]
             if me >= distance:
-                value += sums[side * THREADS + me - distance]
+                value = plus(value, sums[side * THREADS + me - distance])
             side = 1 - side
             sums[side * THREADS + me] = value
             distance *= 2
             barrier()
-        first = before + sums[side * THREADS + me] - here
-        before += sums[side * THREADS + LAST]
+        first = before
+        if me > NOTHING:
+            first = plus(before, sums[side * THREADS + me - 1])
+        before = plus(before, sums[side * THREADS + LAST])
         for k in range(EACH):
             if mine + k < n:
                 place(mine + k, n, first, counts, capacity, ranges, total)
-                first += counts[mine + k]
+                first = plus(first, counts[mine + k])
         barrier()
 
 
@@ -80,7 +90,8 @@ def pack(target: AbstractTarget, counts, capacity: int, ranges, total) -> None:
     Args:
         counts: uint32 [n], n > 0.
         capacity: how many samples there is room for.
-        total: receives how many have a place, and how many were asked for; uint32 [2].
+        total: receives how many have a place, and how many were asked for, or 2^32 - 1 where
+            that is less; uint32 [2].
     """
     n = counts.shape[0]
     if isinstance(target, CpuTarget):

@@ -34,8 +34,14 @@ def empty_samples(target: AbstractTarget) -> Samples:
 def with_room(
     target: AbstractTarget, counts: Any, ranges: Any, total: Any, room: int | Samples | None
 ) -> Samples:
-    """Arrays for samples of which each ray has so many; `ranges` and `total` are written."""
+    """Arrays for samples of which each ray has so many; `ranges` and `total` are written.
+
+    Raises:
+        ValueError: room is not allowed, or there is none and there are more than MOST_SAMPLES.
+    """
     if isinstance(room, Samples):
+        if room.target is not target:
+            raise ValueError(f"room: its arrays are on {room.target.name}, not on {target.name}")
         capacity = len(room)
     else:
         capacity = MOST_SAMPLES if room is None else whole("room", room, 0, MOST_SAMPLES)
@@ -43,7 +49,11 @@ def with_room(
     if isinstance(room, Samples):
         return Samples(room.positions, room.starts, room.lengths, room.rays, ranges, total, target)
     if room is None:
-        capacity = int(target.to_host(total)[0])
+        capacity, wanted = map(int, target.to_host(total))
+        if wanted > MOST_SAMPLES:
+            raise ValueError(
+                f"rays have more than {MOST_SAMPLES} samples; use fewer rays, longer steps, or room"
+            )
     return Samples(
         target.zeros(capacity, 3), target.zeros(capacity), target.zeros(capacity),
         integers(target, capacity), ranges, total, target,

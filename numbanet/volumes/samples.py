@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from numbanet.array_types import Array
+from numbanet.shown import shown
 from numbanet.target import AbstractTarget
 
 
@@ -42,7 +43,14 @@ class Samples:
         return int(self.target.to_host(self.total)[0])
 
     def first(self, n: int) -> "Samples":
-        """The same with arrays of n samples, in the same memory."""
+        """The same with arrays of n samples, in the same memory.
+
+        Raises:
+            ValueError: rays have more samples, or the arrays are shorter; a GPU is waited for.
+        """
+        least, most = self.count(), len(self)
+        if not least <= n <= most:
+            raise ValueError(f"first: {shown(n)} is not allowed; use {least} to {most}")
         return replace(
             self, positions=self.positions[:n], starts=self.starts[:n], lengths=self.lengths[:n],
             rays=self.rays[:n],

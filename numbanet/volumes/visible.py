@@ -11,6 +11,7 @@ from numbanet.cpu.launch import ParallelKernel
 from numbanet.cuda.launch.threads import thread_number
 from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.device import ONE, device, exp
+from numbanet.shown import shown
 from numbanet.storage.views import float_matrix, float_vector, uint32_vector
 from numbanet.volumes.launch import Job, integers
 from numbanet.volumes.room import with_room
@@ -89,6 +90,15 @@ def copy_on_device(
         )  # fmt: skip
 
 
+def earlier(room: tuple) -> tuple[Samples, Array]:
+    """What an earlier call gave; raises ValueError where it is something else."""
+    good = len(room) == 2 and isinstance(room[0], Samples)
+    good = good and getattr(room[1], "dtype", None) == np.uint32
+    if not good or room[1].shape != (len(room[0]),):
+        raise ValueError(f"room: expected what visible returned, got {shown(room)}")
+    return room
+
+
 count_job = Job(count_on_host, count_on_device)
 copy_job = Job(copy_on_host, copy_on_device)
 
@@ -120,7 +130,7 @@ def visible(
     counts, ranges, total = (integers(target, *shape) for shape in ((n,), (n, 2), (2,)))
     sources: Any = None
     if isinstance(room, tuple):
-        room, sources = room
+        room, sources = earlier(room)
     if n == 0:
         return replace(samples), integers(target, 0)
     count_job(target, n, samples.ranges, densities, samples.lengths, float(least), counts)

@@ -136,6 +136,9 @@ def test_visible_samples_take_the_room_they_get(target):
     again, same = visible(samples, densities, room=(few, sources))
     assert same is sources
     assert again.starts is few.starts
+    for wrong in ((few,), (few, np.zeros(25)), (few, np.zeros(24, np.uint32)), ("few", sources)):
+        with pytest.raises(ValueError, match="room"):
+            visible(samples, densities, room=wrong)
 
 
 def test_extreme_densities_give_finite_numbers(target):

@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
+from numbanet.app.fields.views import uploaded
 from numbanet.random import Pcg32
 from numbanet.volumes import OccupancyGrid
+from numbanet.volumes.launch import integers
+from numbanet.volumes.packing import pack
+from numbanet.volumes.room import with_room
 
 BOX = ((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
 STEP = 0.09
@@ -155,12 +159,44 @@ def test_no_rays_have_no_samples(target):
     assert (len(samples), samples.count(), samples.n_rays) == (0, 0, 0)
 
 
-def test_rays_that_are_no_numbers_end(target):
-    """They may have any samples, but no memory is read or written that is not theirs."""
-    bad = np.array([[np.nan, 0, 0], [np.inf, 0, 0], [1e38, 0, 0], [3e9, 0, 0]], np.float32)
-    grid = OccupancyGrid(BOX, 4, device=target)
-    samples = grid.march(bad, np.full((4, 3), -0.57), 0.1, room=64)
-    assert samples.count() <= 64
+def test_what_is_no_ray_has_no_samples(target):
+    rays = []
+    for axis in range(3):
+        for value in (np.nan, np.inf, -np.inf):
+            origin, direction = np.full((2, 3), 0.1), np.full((2, 3), -0.57)
+            origin[0, axis], direction[1, axis] = value, value
+            rays += [*zip(origin, direction, strict=True)]
+    rays += [((0, 0, 0), (0, 0, 0)), ((1e-9, 0, 0), (0, 1e-20, 0))]
+    rays += [((0, 0, -1e7), (0, 0, 1)), ((0, 0, 3e38), (0, 0, -1)), ((0, 0, 0), (0, 0, 1))]
+    origins, directions = np.array(rays, np.float32).transpose(1, 0, 2)
+    samples = OccupancyGrid(BOX, 4, device=target).march(origins, directions, 0.1, room=64)
+    counts = np.asarray(samples.ranges)[:, 1]
+    assert counts.tolist() == [0] * (len(rays) - 1) + [10]
+
+
+def test_sums_of_samples_do_not_wrap(target):
+    """Not even where rays have more than 2^32 together, after which the last ones would fit."""
+    n, many = 5000, 1 << 20
+    counts = np.array([3, 4] + [many] * (n - 4) + [5, 6], np.uint32)
+    ranges, total = integers(target, n, 2), integers(target, 2)
+    pack(target, uploaded(counts, target), 1000, ranges, total)
+    assert np.asarray(ranges)[:, 1].tolist() == [3, 4] + [0] * (n - 2)
+    assert np.asarray(total).tolist() == [7, 2**32 - 1]
+
+
+def test_more_samples_than_can_be_counted_are_refused(target):
+    counts = uploaded(np.full(5000, 1 << 20, np.uint32), target)
+    with pytest.raises(ValueError, match="use fewer rays"):
+        with_room(target, counts, integers(target, 5000, 2), integers(target, 2), None)
+
+
+def test_arrays_are_as_long_as_rays_need_them(target, rays):
+    samples = made(target).march(*rays, STEP, room=2000)
+    n = samples.count()
+    assert len(samples.first(n)) == n
+    for wrong in (n - 1, -1, 2001):
+        with pytest.raises(ValueError, match="first"):
+            samples.first(wrong)
 
 
 @pytest.mark.parametrize(
