@@ -104,6 +104,8 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     for name in SECTIONS:
         if not isinstance(config.get(name), Mapping):
             raise ValueError(f"{name}: expected an object, got {shown(config.get(name))}")
+    for name in config["grid"].keys() - {"resolution", "n_levels"}:
+        raise ValueError(f"grid: {shown(name)} is no option; there are resolution, n_levels")
     whole("n_steps", config.get("n_steps"), 1, MOST_STEPS)
     whole("grid.n_levels", config["grid"].get("n_levels"), 1, MOST_LEVELS)
     whole("grid.resolution", config["grid"].get("resolution"), 4, MOST_RESOLUTION)

@@ -51,6 +51,7 @@ class FieldCourse(Course):
 
     psnrs: list[tuple[int, float]] = field(default_factory=list)
     n_rays: int = 0
+    all_rays: int = 0
     n_samples: int = 0
     last_kept: int = 0
 
@@ -59,7 +60,9 @@ class FieldCourse(Course):
         return self.psnrs[-1][1] if self.psnrs else math.nan
 
     def is_usable(self) -> bool:
-        counts = is_count(self.n_rays, MOST_RAYS + 1) and is_count(self.n_samples, 2**63)
+        counts = is_count(self.n_rays, MOST_RAYS + 1) and all(
+            is_count(each, 2**63) for each in (self.all_rays, self.n_samples)
+        )
         return bool(
             super().is_usable()
             and counts

@@ -98,7 +98,8 @@ class FieldTraining(Learning):
 
     def training_step(self) -> Any:
         loss = self.learner.step()
-        self.course.n_rays, self.course.n_samples = self.learner.n_rays, self.learner.n_samples
+        for name in ("n_rays", "all_rays", "n_samples"):
+            setattr(self.course, name, getattr(self.learner, name))
         return loss
 
     def camera(self, width: int, height: int) -> Camera:
@@ -120,8 +121,7 @@ class FieldTraining(Learning):
 
     @property
     def samples_per_second(self) -> float:
-        per_step = self.course.n_samples / max(self.course.step, 1)
-        return self.course.steps_per_second * per_step
+        return self.course.steps_per_second * self.learner.samples_per_step
 
     def reference(self, k: int) -> np.ndarray:
         """Held-out view k on the background that is shown, float32 [height, width, 3]."""

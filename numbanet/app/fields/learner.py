@@ -92,10 +92,18 @@ class FieldLearner:
             self._last_kept = int(self.target.to_host(self._last_total)[1])
         return self._last_kept
 
-    def go_on(self, steps_done: int, n_rays: int, n_samples: int, last_kept: int) -> None:
-        """Count on from where another learner of the same job was."""
-        self.steps_done, self.n_rays, self.n_samples = steps_done, n_rays, n_samples
-        self._last_kept, self.all_rays = last_kept, n_rays * steps_done
+    @property
+    def samples_per_step(self) -> float:
+        """Samples that light reached, on average; on a GPU, the first steps are waited for."""
+        counted = max(self.steps_done - 1, 0) // UPDATE_EVERY * UPDATE_EVERY
+        return self.n_samples / counted if counted else float(self.last_kept())
+
+    def go_on(
+        self, steps_done: int, n_rays: int, all_rays: int, n_samples: int, last_kept: int
+    ) -> None:
+        """Count on from where another learner of the same job was; n_rays are 0 before a step."""
+        self.steps_done, self.n_rays = steps_done, n_rays or self.n_rays
+        self.all_rays, self.n_samples, self._last_kept = all_rays, n_samples, last_kept
         if steps_done > UPDATE_EVERY:
             self.field.show_grid()
         self._set_rate((steps_done - 1) // UPDATE_EVERY * UPDATE_EVERY)

@@ -67,7 +67,9 @@ def prepared(
     if steps is not None:
         with told():
             restore(resume, learner, tensors, steps)
-        learner.go_on(course.step, course.n_rays, course.n_samples, course.last_kept)
+        learner.go_on(
+            course.step, course.n_rays, course.all_rays, course.n_samples, course.last_kept
+        )
         learner.rng.state = course.rng_state
     return FieldTraining(data, job, learner, course)
 

@@ -93,6 +93,16 @@ def test_resuming_changes_nothing(tmp_path):
     assert last.pictures[-2].read_bytes() == whole.pictures[-2].read_bytes()
 
 
+def test_resuming_before_the_first_step_changes_nothing(tmp_path):
+    whole = run(tmp_path / "whole", n_steps=9)
+    first = run(tmp_path / "parts", n_steps=0)
+    options = {"n_steps": 9, "device": "cpu", "downscale": 16}
+    last = learn_field("torus", output=tmp_path / "on", resume=first.snapshot, **options)
+    assert (last.loss, last.psnr) == (whole.loss, whole.psnr)
+    assert last.rays_per_second > 0
+    assert last.samples_per_second > 0
+
+
 @pytest.mark.parametrize("background", ["white", "black"])
 def test_fixed_backgrounds_and_exposure(tmp_path, background):
     result = run(tmp_path, background=background, exposure=True)
@@ -195,6 +205,7 @@ def test_what_cannot_be(tmp_path, options, words):
     [
         {"density": {"encoding": {"n_levels": -1}}},
         {"grid": {"resolution": 6}},
+        {"grid": {"levels": 2}},
         {"grid": {"n_levels": 0}},
         {"grid": 3},
         {"n_steps": 0},
