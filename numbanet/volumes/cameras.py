@@ -17,8 +17,10 @@ from numbanet.storage.views import float_matrix, float_vector
 from numbanet.target import AbstractTarget
 from numbanet.targets import target_for
 from numbanet.volumes.launch import Job
+from numbanet.volumes.room import whole
 
 N_NUMBERS = 20  # of a camera, for kernels: pose, focal lengths, centre, distortion
+LARGEST = 1e30  # of the numbers of a camera
 N_TURNS = 10  # of Newton's method, which removes the distortion
 
 
@@ -47,25 +49,20 @@ class Camera:
     distortion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
     def __post_init__(self):
-        pose = np.asarray(self.pose, np.float64)
-        if pose.shape not in ((3, 4), (4, 4)) or not np.isfinite(pose).all():
-            raise ValueError(
-                f"pose: expected finite numbers [3, 4] or [4, 4], got {self.pose!r:.200}"
-            )
-        if not (1 <= self.width < 1 << 16 and 1 <= self.height < 1 << 16):
-            raise ValueError(f"width, height: {self.width}, {self.height}; use 1 to 65535")
-        focal = np.asarray(self.focal, np.float64)
-        if focal.shape != (2,) or not (np.isfinite(focal).all() and (focal > 0).all()):
-            raise ValueError(f"focal: expected two positive numbers, got {shown(self.focal)}")
-        centre = (self.width / 2, self.height / 2) if self.centre is None else self.centre
-        others = np.concatenate([np.asarray(centre, float), np.asarray(self.distortion, float)])
-        if others.shape != (6,) or not np.isfinite(others).all():
-            raise ValueError(
-                "centre, distortion: expected two and four finite numbers, got "
-                f"{shown(self.centre)}, {shown(self.distortion)}"
-            )
-        object.__setattr__(self, "pose", pose[:3].copy())
-        object.__setattr__(self, "centre", tuple(float(each) for each in centre))
+        width, height = (whole(n, getattr(self, n), 1, 65535) for n in ("width", "height"))
+        centre = (width / 2, height / 2) if self.centre is None else self.centre
+        found = {
+            "pose": numbers_of("pose", self.pose, (3, 4), (4, 4))[:3].copy(),
+            "width": width,
+            "height": height,
+            "focal": tuple(numbers_of("focal", self.focal, (2,)).tolist()),
+            "centre": tuple(numbers_of("centre", centre, (2,)).tolist()),
+            "distortion": tuple(numbers_of("distortion", self.distortion, (4,)).tolist()),
+        }
+        if not min(found["focal"]) > 0:
+            raise ValueError(f"focal: expected positive numbers, got {shown(self.focal)}")
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def looking(
@@ -76,8 +73,16 @@ class Camera:
 
         Args:
             angle: of the field of view along x, in radians.
+
+        Raises:
+            ValueError: an argument is not allowed.
         """
-        at, place, up = (np.asarray(each, np.float64) for each in (at, place, up))
+        points = {"at": at, "place": place, "up": up}
+        at, place, up = (numbers_of(name, each, (3,)) for name, each in points.items())
+        if not 0 < angle < math.pi:
+            raise ValueError(f"angle: {shown(angle)} is not allowed; use 0 to pi, both excluded")
+        if not np.linalg.norm(place - at) > 0:
+            raise ValueError(f"place: {place.tolist()} is where it is to look at; use another")
         back = (place - at) / np.linalg.norm(place - at)
         right = np.cross(up, back)
         if np.linalg.norm(right) < 1e-6:  # it looks along `up`
@@ -108,15 +113,31 @@ class Camera:
 
         Args:
             device: where the arrays are to be.
-            first, last: rows; all by default.
+            first, last: rows, the last one excluded; all by default.
+
+        Raises:
+            ValueError: there are no such rows.
         """
         target = device if isinstance(device, AbstractTarget) else target_for(device, None)
-        last = self.height if last is None else last
+        last = whole("last", self.height if last is None else last, 0, self.height)
+        first = whole("first", first, 0, last)
         n = (last - first) * self.width
         origins, directions = target.empty(n, 3), target.empty(n, 3)
         camera = target.from_host(self.numbers())
         rays_of_rows(target, n, camera, first, self.width, origins, directions)
         return origins, directions
+
+
+def numbers_of(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
+    """Finite numbers of one of these shapes, within what float32 holds; float64."""
+    try:
+        found = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        found = np.zeros(0)
+    if found.shape not in shapes or not (np.abs(found) < LARGEST).all():
+        wanted = " or ".join(str(list(shape)) for shape in shapes)
+        raise ValueError(f"{name}: expected finite numbers {wanted}, got {shown(value)}")
+    return found
 
 
 @device

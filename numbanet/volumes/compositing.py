@@ -9,11 +9,11 @@ which less than `least` of the light goes on count as absent.
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from numbanet.array_types import Array, ArrayLike
 from numbanet.target import AbstractTarget
 from numbanet.volumes.composite_jobs import backward_job, forward_job
+from numbanet.volumes.launch import shape_of
+from numbanet.volumes.room import check_least
 from numbanet.volumes.samples import Samples
 
 MOST_CHANNELS = 32
@@ -68,8 +68,7 @@ def composite(
     n_channels = channels_of(colours)
     colours = target.matrix(colours, "colours", n_channels, n)
     behind = backgrounds(samples, background, n_channels)
-    if not 0 <= least < 1:
-        raise ValueError(f"least: {least!r} is not allowed; use a number from 0 to below 1")
+    check_least(least)
     shapes = (n_rays, n_channels), (n_rays,), (n_rays,), (n,)
     given = out and (out.colours, out.opacities, out.depths, out.transmittances)
     seen, opacities, depths, light = outputs(target, shapes, given)
@@ -128,7 +127,7 @@ def outputs(target: AbstractTarget, shapes: tuple, given: tuple | None) -> list:
 
 def channels_of(colours: Any) -> int:
     """How many channels colours have; raises ValueError where they are not 1 to MOST_CHANNELS."""
-    shape = np.shape(colours) if not hasattr(colours, "shape") else tuple(colours.shape)
+    shape = shape_of(colours)
     if len(shape) != 2 or not 1 <= shape[1] <= MOST_CHANNELS:
         raise ValueError(
             f"colours: expected shape [n, 1 to {MOST_CHANNELS} channels], got {list(shape)}"
@@ -141,7 +140,7 @@ def backgrounds(samples: Samples, background: Any, n_channels: int) -> Any:
     target = samples.target
     if background is None:
         return target.zeros(1, n_channels)
-    shape = np.shape(background) if not hasattr(background, "shape") else tuple(background.shape)
+    shape = shape_of(background)
     if len(shape) == 1:
         return target.vector(background, "background", n_channels).reshape(1, n_channels)
     rows = 1 if shape[:1] == (1,) else samples.n_rays

@@ -7,7 +7,7 @@ from numbanet.cpu.launch import ParallelKernel
 from numbanet.cpu.target import CpuTarget
 from numbanet.cuda.launch.threads import barrier, shared_array, thread_index, thread_number
 from numbanet.cuda.launch.types import Address, Float, UInt
-from numbanet.device import ZERO, at_most, device
+from numbanet.device import ZERO, device
 from numbanet.storage.views import float_matrix, float_vector, uint32_vector
 from numbanet.target import AbstractTarget
 from numbanet.volumes.cells import CELLS, cell_of, coordinate
@@ -59,8 +59,10 @@ def place_on_device(
 
 @device
 def merge_cell(i, part, n_parts, decay, found, densities):
-    cell = part + i * n_parts
-    densities[cell] = at_most(max(decay * densities[cell], found[i]), MOST)
+    cell, density = part + i * n_parts, found[i]
+    if not density < MOST:  # what is no number is not empty
+        density = MOST
+    densities[cell] = max(decay * densities[cell], density)
 
 
 @ParallelKernel

@@ -51,6 +51,11 @@ def as_scalar(value: Any) -> Any:
     return np.uint32(value) if isinstance(value, int) else value
 
 
+def shape_of(array: Any) -> tuple[int, ...]:
+    """The shape of an array, or of what NumPy can make one of."""
+    return tuple(array.shape) if hasattr(array, "shape") else np.shape(array)
+
+
 def integers(target: AbstractTarget, *shape: int) -> Any:
     """A new uint32 array of a target, uninitialised."""
     if isinstance(target, CpuTarget):

@@ -19,12 +19,13 @@ from numbanet.target import AbstractTarget
 from numbanet.targets import target_for
 from numbanet.volumes import grid_jobs
 from numbanet.volumes.cells import CELLS
-from numbanet.volumes.launch import integers
+from numbanet.volumes.launch import integers, shape_of
 from numbanet.volumes.marching import MOST_TURNS, count_samples, write_samples
 from numbanet.volumes.room import empty_samples, whole, with_room
 from numbanet.volumes.samples import Samples
 
 MOST_CELLS = 1 << 31
+LEAST_SIDE = 1e-6  # of a box
 
 
 class OccupancyGrid:
@@ -55,6 +56,8 @@ class OccupancyGrid:
                 f"box: {shown(box)} is not allowed; use finite numbers, the second corner above "
                 "the first"
             )
+        if not (np.diff(self.box, axis=0) > LEAST_SIDE).all():
+            raise ValueError(f"box: {shown(box)} is too small; use sides above {LEAST_SIDE:g}")
         self.resolution = whole("resolution", resolution, 4, 1024)
         self.n_levels = whole("n_levels", n_levels, 1, 16)
         divisor = 4 if n_levels == 1 else 16  # so that bricks do not reach into a finer level
@@ -114,7 +117,8 @@ class OccupancyGrid:
         """Ask for the density at a random point of every cell, or of some, and set the bits.
 
         Args:
-            density: takes positions, float32 [n, 3], and returns densities [n] or [n, 1].
+            density: takes positions, float32 [n, 3], and returns densities [n] or [n, 1]; where
+                they are infinite or NaN, cells are occupied.
             threshold: a cell is occupied if its density is above this, or above the mean density
                 of all cells where that is less.
             part, n_parts: ask for cells `part`, `part + n_parts`, ... only.
@@ -125,9 +129,8 @@ class OccupancyGrid:
         """
         n_parts = whole("n_parts", n_parts, 1, self.n_cells)
         part = whole("part", part, 0, n_parts - 1)
-        for name, value in (("threshold", threshold), ("decay", decay)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name}: {shown(value)} is not allowed; use a number from 0")
+        check_amount("threshold", threshold)
+        check_amount("decay", decay)
         n = -(-(self.n_cells - part) // n_parts)
         target = self.target
         offsets, positions = rng.uniform(3 * n, target), target.empty(n, 3)
@@ -135,14 +138,19 @@ class OccupancyGrid:
             target, n, part, n_parts, self.resolution, self._frame, offsets, positions
         )
         found: Any = density(positions)
-        if len(found.shape) == 2:
+        if len(shape_of(found)) == 2:
             found = target.matrix(found, "density", 1, n).reshape(n)
         found = target.vector(found, "density", n)
         grid_jobs.merge(target, n, part, n_parts, float(decay), found, self.densities)
         self.set_bits(threshold)
 
     def set_bits(self, threshold: float) -> None:
-        """Let those cells be occupied whose density is above the threshold, or above the mean."""
+        """Let those cells be occupied whose density is above the threshold, or above the mean.
+
+        Raises:
+            ValueError: the threshold is not allowed.
+        """
+        check_amount("threshold", threshold)
         target, mean = self.target, self.target.empty(1)
         grid_jobs.mean_of(target, self.densities, mean)
         grid_jobs.set_bits(
@@ -200,6 +208,10 @@ class OccupancyGrid:
         return samples
 
     def _check_limits(self, step: float, near: float, far: float, cone: float) -> None:
+        limits = {"step": step, "near": near, "far": far, "cone": cone}
+        for name, value in limits.items():
+            if not isinstance(value, (int, float, np.number)):
+                raise ValueError(f"{name}: {shown(value)} is not allowed; use a number")
         size = float(np.linalg.norm(self.outer_box[1] - self.outer_box[0]))
         if not size / MOST_TURNS < step < math.inf:
             raise ValueError(
@@ -210,3 +222,8 @@ class OccupancyGrid:
             raise ValueError(f"near, far: {shown(near)}, {shown(far)}; use 0 <= near <= far")
         if not 0 <= cone < 1:
             raise ValueError(f"cone: {shown(cone)} is not allowed; use a number from 0 to below 1")
+
+
+def check_amount(name: str, value: Any) -> None:
+    if not (isinstance(value, (int, float, np.number)) and 0 <= value < math.inf):
+        raise ValueError(f"{name}: {shown(value)} is not allowed; use a number from 0")

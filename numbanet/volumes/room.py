@@ -21,6 +21,12 @@ def whole(name: str, value: Any, least: int, most: int) -> int:
     return int(value)
 
 
+def check_least(least: Any) -> None:
+    """Raises ValueError unless this can be a part of the light."""
+    if not (isinstance(least, (int, float, np.number)) and 0 <= least < 1):
+        raise ValueError(f"least: {shown(least)} is not allowed; use a number from 0 to below 1")
+
+
 def empty_samples(target: AbstractTarget) -> Samples:
     """None, of no rays."""
     none = target.empty(0)

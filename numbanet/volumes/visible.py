@@ -14,7 +14,7 @@ from numbanet.device import ONE, device, exp
 from numbanet.shown import shown
 from numbanet.storage.views import float_matrix, float_vector, uint32_vector
 from numbanet.volumes.launch import Job, integers
-from numbanet.volumes.room import with_room
+from numbanet.volumes.room import check_least, with_room
 from numbanet.volumes.samples import Samples
 
 ANY = np.uint32(0xFFFFFFFF)
@@ -125,8 +125,7 @@ def visible(
     """
     target, n = samples.target, samples.n_rays
     densities = target.vector(densities, "densities", len(samples))
-    if not 0 <= least < 1:
-        raise ValueError(f"least: {least!r} is not allowed; use a number from 0 to below 1")
+    check_least(least)
     counts, ranges, total = (integers(target, *shape) for shape in ((n,), (n, 2), (2,)))
     sources: Any = None
     if isinstance(room, tuple):

@@ -68,8 +68,37 @@ def test_other_sizes_keep_the_view():
         {"focal": (np.inf, 1)},
         {"centre": (np.nan, 0)},
         {"distortion": (0, 0, 0)},
+        {"distortion": 0},
+        {"centre": (1, 2, 3), "distortion": (0, 0, 0)},
+        {"centre": 3},
+        {"focal": "no"},
+        {"width": 4.5},
+        {"height": "3"},
+        {"pose": [[1, 2], [3]]},
+        {"pose": 1e300 * np.eye(4)},
     ],
 )
 def test_cameras_that_cannot_be(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         Camera(**{"pose": POSE, "width": 4, "height": 3, "focal": (5, 5)} | options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"place": (0, 0, 0)}, "place"),
+        ({"place": (0, np.nan, 0)}, "place"),
+        ({"at": (0, 0)}, "at"),
+        ({"angle": 0}, "angle"),
+        ({"angle": 4.0}, "angle"),
+    ],
+)
+def test_views_that_cannot_be(options, words):
+    with pytest.raises(ValueError, match=words):
+        Camera.looking(**{"at": (0, 0, 0), "place": (0, 1, 1), "width": 4, "height": 3} | options)
+
+
+@pytest.mark.parametrize("rows", [(-1, 2), (2, 1), (0, 4), (0, 2.5)])
+def test_rows_that_are_not_there(rows):
+    with pytest.raises(ValueError, match=r"first|last"):
+        Camera(POSE, 4, 3, (5, 5)).rays("cpu", *rows)

@@ -110,6 +110,15 @@ def test_the_mean_is_the_threshold_while_all_is_low(target):
     assert grid.occupied().sum() == 32
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_cells_without_a_number_are_not_taken_for_empty(target, value):
+    grid = OccupancyGrid(BOX, 4, device=target)
+    densities = np.zeros(64, np.float32)
+    densities[7] = value
+    grid.update(lambda p: densities.tolist(), Pcg32(1), threshold=1.0)
+    assert grid.occupied().sum() == 1
+
+
 def test_parts_of_the_cells_can_be_asked_for(target):
     asked = []
 
@@ -205,6 +214,7 @@ def test_arrays_are_as_long_as_rays_need_them(target, rays):
         ({"box": ((0, 0, 0), (1, 1))}, "box"),
         ({"box": ((0, 0, 0), (1, 0, 1))}, "box"),
         ({"box": ((0, 0, 0), (1, np.nan, 1))}, "box"),
+        ({"box": ((0, 0, 0), (1, 1e-42, 1))}, "too small"),
         ({"resolution": 6}, "multiple of 4"),
         ({"resolution": 24, "n_levels": 2}, "multiple of 16"),
         ({"resolution": 0}, "resolution"),
@@ -227,6 +237,9 @@ def test_grids_that_cannot_be(options, words):
         (0.1, {"near": -1}, "near, far"),
         (0.1, {"cone": 1.0}, "cone"),
         (0.1, {"room": -1}, "room"),
+        ("0.1", {}, "step"),
+        (0.1, {"near": "1"}, "near"),
+        (0.1, {"cone": None}, "cone"),
         (0.1, {"offsets": np.zeros(3)}, "offsets"),
     ],
 )
@@ -242,5 +255,10 @@ def test_updates_that_cannot_be():
         grid.update(lambda p: np.zeros(3), Pcg32(1), threshold=1.0)
     with pytest.raises(ValueError, match="threshold"):
         grid.update(blobs, Pcg32(1), threshold=np.nan)
+    with pytest.raises(ValueError, match="density"):
+        grid.update(lambda p: None, Pcg32(1), threshold=1.0)
+    for wrong in (np.nan, "1", -1):
+        with pytest.raises(ValueError, match="threshold"):
+            grid.set_bits(wrong)
     with pytest.raises(ValueError, match="part"):
         grid.update(blobs, Pcg32(1), threshold=1.0, part=2, n_parts=2)
