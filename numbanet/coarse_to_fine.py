@@ -64,6 +64,8 @@ class CoarseToFine:
             if not 0 <= value <= 1000:
                 raise ValueError(f"max_level: {value} is not allowed; use a number from 0 to 1")
             max_level = np.full((n, 1), value, np.float32)
+        elif isinstance(max_level, (list, tuple)) and len(max_level) == n:
+            max_level = column_of(max_level)
         elif getattr(max_level, "ndim", None) == 1:
             max_level = max_level.reshape(-1, 1)
         column = target.matrix(max_level, "max_level", 1, n)
@@ -95,3 +97,11 @@ class CoarseToFine:
         is_leveled = batch.inputs.shape[1] > self.n_inputs
         engine = self.leveled if is_leveled else self.plain
         return engine.forward_backward(batch, *given, **options)
+
+
+def column_of(levels: list | tuple) -> np.ndarray:
+    """A list with a level for each sample, [n, 1]; raises ValueError if some are no numbers."""
+    try:
+        return np.asarray(levels, np.float32).reshape(len(levels), 1)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"max_level: {shown(levels)} are no numbers, one a sample") from error

@@ -91,9 +91,13 @@ class GridLevel:
         """
         shape = (self.resolution,) * self._grid.n_dims + (self.n_features,)
         try:
-            values = np.asarray(values, np.float32)
+            values = np.asarray(values)
+            if values.dtype.kind == "c":
+                raise TypeError("complex")
+            with np.errstate(over="ignore"):  # what is too large is infinite, and refused below
+                values = values.astype(np.float32)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"values: {shown(values)} are no numbers") from error
+            raise ValueError(f"values: {shown(values)} are no real numbers") from error
         if values.shape != shape:
             raise ValueError(f"values: expected shape {list(shape)}, got {list(values.shape)}")
         if not np.isfinite(values).all():

@@ -200,6 +200,8 @@ def convert(field: dataclasses.Field, value: Any, path: str, **extra) -> Any:
     plain, _, none = expected.partition(" | ")
     if value is None and none == "None":
         return None
+    if value is None and "None" in field.metadata.get("choices", ()):
+        return "None"
     if plain == "bool":
         if isinstance(value, bool):
             return value

@@ -92,7 +92,9 @@ def test_what_cannot_be_written_is_refused():
     for values, message in (
         (np.zeros(3), r"expected shape \[4, 4, 2\], got \[3\]"),
         (np.full(shape, np.nan), "infinite or NaN"),
-        ("text", "no numbers"),
+        (np.full(shape, 1e300), "infinite or NaN"),
+        ("text", "no real numbers"),
+        (np.zeros(shape, complex), "no real numbers"),
         (np.zeros(shape)[:, :, :1], "expected shape"),
     ):
         with pytest.raises(ValueError, match=message):

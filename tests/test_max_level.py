@@ -97,8 +97,11 @@ def test_what_is_no_level_is_refused():
     for wrong in (-0.1, float("nan"), "coarse", 1e9):
         with pytest.raises(ValueError, match="max_level"):
             model(x, max_level=wrong)
-    with pytest.raises(ValueError, match="max_level"):
-        model.trainer.training_step(x, targets, max_level=np.zeros(9))
+    for wrong in (np.zeros(9), [0.5], [0.5] * 9 + ["fine"], [0.5] * 9 + [[1, 2]]):
+        with pytest.raises(ValueError, match="max_level"):
+            model.trainer.training_step(x, targets, max_level=wrong)
+    levels = [0.5] * 10
+    np.testing.assert_array_equal(model(x, max_level=levels), model(x, max_level=0.5))
     with pytest.raises(TypeError, match="max_level: the model has no grid"):
         models.create("identity")(np.zeros((3, 5)), max_level=0.5)
     composed = numbanet.create_from_config(*COMPOSED["shared"], device="cpu")

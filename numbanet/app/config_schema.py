@@ -122,7 +122,9 @@ def options_of(kind: str, component: type) -> dict[str, Any]:
 def of_option(kind: str, option: dataclasses.Field) -> dict[str, Any]:
     """What values an option takes."""
     if "choices" in option.metadata:
-        return one_of(option.metadata["choices"])
+        choices = option.metadata["choices"]
+        null = [{"type": "null"}] if "None" in choices else []
+        return {"anyOf": [*one_of(choices)["anyOf"], *null]}
     if option.name.endswith("activation"):
         names = one_of(registry.registered("activation"), " *")
         return {"anyOf": [*names["anyOf"], {"type": "null"}]}

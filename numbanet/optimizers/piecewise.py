@@ -21,7 +21,7 @@ from numbanet.registry import ConfigError, check, is_number, register
 from numbanet.shown import shown
 
 MOST_POINTS = 64
-A_STEP = "an integer from 0, none before that of the last point"
+A_STEP = "a step from 0 to 2^31 - 1, none before that of the point before"
 
 
 def create_points(value: Any, path: str) -> tuple[tuple[int, float], ...]:
@@ -31,7 +31,10 @@ def create_points(value: Any, path: str) -> tuple[tuple[int, float], ...]:
     for k, pair in enumerate(value):
         is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2 and all(map(is_number, pair))
         if not is_pair or not all(map(math.isfinite, pair)) or pair[0] != int(pair[0]):
-            raise ConfigError(f"{path}[{k}]: expected a pair [step, factor], got {shown(pair)}")
+            numbers = "an integer and a finite number"
+            raise ConfigError(
+                f"{path}[{k}]: expected a pair [step, factor], got {shown(pair)}; use {numbers}"
+            )
         points.append((int(pair[0]), float(pair[1])))
     return tuple(points)
 
@@ -55,7 +58,7 @@ class Piecewise(AbstractSchedule):
         check(1 <= n <= MOST_POINTS, "points", f"a list of {n}", f"1 to {MOST_POINTS} points")
         for k, (step, factor) in enumerate(self.points):
             check(0 <= step < 2**31, f"points[{k}]", step, A_STEP)
-            allowed = "a finite factor that is not negative"
+            allowed = "a factor from 0, below 2^64"
             check(0 <= factor < 2.0**64, f"points[{k}]", factor, allowed)
         for k, ((before, _), (after, _)) in enumerate(pairwise(self.points), 1):
             check(before <= after, f"points[{k}]", after, A_STEP)

@@ -66,9 +66,13 @@ def test_between_points_are_straight_lines(points, s):
         ([[0, 1.0], [5]], r"points\[1\]: expected a pair \[step, factor\], got \[5\]"),
         ([[0, 1.0], [2.5, 1.0]], r"points\[1\]: expected a pair"),
         ([[0, float("nan")]], r"points\[0\]: expected a pair"),
-        ([[-1, 1.0]], r"points\[0\]: -1 is not allowed; use an integer from 0"),
+        ([[-1, 1.0]], r"points\[0\]: -1 is not allowed; use a step from 0 to"),
         ([[7, 1.0], [6, 1.0]], r"points\[1\]: 6 is not allowed"),
-        ([[0, -0.5]], r"points\[0\]: -0.5 is not allowed; use a finite factor"),
+        (
+            [[2**40, 1.0]],
+            r"points\[0\]: 1099511627776 is not allowed; use a step from 0 to 2\^31 - 1",
+        ),
+        ([[0, -0.5]], r"points\[0\]: -0.5 is not allowed; use a factor from 0"),
         ("0", r"points: expected a list of pairs"),
     ],
 )
