@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from numbanet import volumes
 from numbanet.cuda.memory.arrays import DeviceArray
 from numbanet.random import Pcg32
+from numbanet.shown import shown
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,13 @@ def composite(
         samples.packed, densities.float().reshape(-1), colours.float(), least
     )
     if background is not None:
+        n_channels = seen.shape[1]
+        allowed = (n_channels,), (1, n_channels), (samples.n_rays, n_channels)
+        if not isinstance(background, Tensor) or tuple(background.shape) not in allowed:
+            raise ValueError(
+                f"background: expected a tensor [{n_channels}] or [{samples.n_rays}, "
+                f"{n_channels}], got {shown(getattr(background, 'shape', background))}"
+            )
         seen = seen + (1 - opacities)[:, None] * background
     return seen, opacities, depths
 
@@ -138,6 +146,7 @@ class Composite(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, packed, densities, colours, least):
+        ctx.save_for_backward(densities, colours)  # which PyTorch checks for changes
         densities, colours = densities.detach().contiguous(), colours.detach().contiguous()
         seen = volumes.composite(packed, densities, colours, least=least)
         ctx.seen = seen
@@ -146,6 +155,7 @@ class Composite(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, dl_dcolours, dl_dopacities, dl_ddepths):
+        _ = ctx.saved_tensors  # raises if they were changed, or given back
         gradients = volumes.composite_backward(
             ctx.seen, dl_dcolours.contiguous(), dl_dopacities=dl_dopacities.contiguous(),
             dl_ddepths=dl_ddepths.contiguous(),

@@ -112,3 +112,22 @@ def test_what_does_not_fit(grid, rays):
         grid.march(rays[0], rays[1][1:], 0.05)
     with pytest.raises(ValueError, match="device"):
         volumes.OccupancyGrid(BOX, 8, device="meta")
+
+
+def test_changes_before_the_gradients_are_noticed(grid, rays):
+    samples = grid.march(*rays, 0.05)
+    densities = torch.ones(len(samples), requires_grad=True)
+    colours = torch.ones(len(samples), 3, requires_grad=True)
+    seen, _, _ = volumes.composite(samples, densities, colours)
+    with torch.no_grad():
+        colours.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        seen.sum().backward()
+
+
+@pytest.mark.parametrize("background", [torch.ones(7, 3), torch.ones(2), torch.ones(()), (1, 1, 1)])
+def test_backgrounds_that_do_not_fit(grid, rays, background):
+    samples = grid.march(*rays, 0.05)
+    n = len(samples)
+    with pytest.raises(ValueError, match="background"):
+        volumes.composite(samples, torch.ones(n), torch.ones(n, 3), background)
