@@ -136,7 +136,8 @@ def pose_of(frame: Mapping[str, Any], path: Path) -> np.ndarray:
         pose = np.zeros(0)
     good = pose.shape in ((3, 4), (4, 4)) and bool((np.abs(pose) <= LARGEST).all())
     if good:
-        good = abs(np.linalg.det(pose[:3, :3])) > 1e-6
+        lengths = np.linalg.norm(pose[:3, :3], axis=0)
+        good = abs(np.linalg.det(pose[:3, :3])) > 1e-6 * float(lengths.prod()) > 0
     if not good:
         raise UsageError(
             f"'{path}': transform_matrix of {shown(frame['file_path'])}: expected numbers "
@@ -147,6 +148,7 @@ def pose_of(frame: Mapping[str, Any], path: Path) -> np.ndarray:
 
 def placement_of(content: Mapping[str, Any], poses: list[np.ndarray], path: Path) -> Placement:
     """By the file's scale, offset and aabb_scale, or by its cameras."""
+    content = {name: value for name, value in content.items() if value is not None}
     given = any(name in content for name in ("scale", "offset", "aabb_scale"))
     is_blender = "camera_angle_x" in content and "fl_x" not in content
     side = number(content, "aabb_scale", path, 1.0 if given or is_blender else AUTO_AABB_SCALE)
@@ -214,6 +216,10 @@ class Reader:
                     f"'{path}': the pictures have more than {MOST_ALL_PIXELS} pixels; ask for a "
                     "larger --downscale"
                 )
+            if image.mode in ("F", "I", "LAB") or image.mode.startswith("I;"):
+                raise UsageError(
+                    f"'{file}' is {image.mode}; save it as RGB or RGBA, 8 bits a value"
+                )
             self.has_opacity |= "A" in image.mode or "transparency" in image.info
             whole = image.width, image.height
             small = image.convert("RGBA")
@@ -258,8 +264,9 @@ def camera_of(
     if not (width and height and width > 0 and height > 0):
         raise UsageError(f"'{path}': w, h: {shown(values.get('w'))}, {shown(values.get('h'))}")
     focal_x = focal(values, "x", width, path)
-    focal_y = focal(values, "y", height, path) or focal_x
-    focal_x = focal_x or focal_y
+    focal_y = focal(values, "y", height, path)
+    focal_y = focal_x if focal_y is None else focal_y
+    focal_x = focal_y if focal_x is None else focal_x
     if focal_x is None or focal_y is None:
         raise UsageError(f"'{path}': there is neither fl_x nor camera_angle_x, nor those of y")
     x, y = small[0] / width, small[1] / height

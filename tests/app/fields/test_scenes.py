@@ -142,6 +142,7 @@ def changed(content, where, value):
         (("is_fisheye",), True, "camera_model"),
         (("k3",), 0.1, "k3"),
         (("fl_x",), -3, "focal"),
+        (("fl_y",), 0, "focal"),
         (("fl_x",), "wide", "fl_x"),
         (("fl_x",), None, "fl_x"),
         (("cx",), float("nan"), "cx"),
@@ -161,6 +162,34 @@ def test_what_files_must_not_say(torus, tmp_path, where, value, words):
     with pytest.raises(UsageError, match=words) as caught:
         read_scene(path)
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F", "LAB"])
+def test_pictures_of_other_values_than_bytes_are_refused(torus, tmp_path, mode):
+    path = write_files(tmp_path / "scene", torus)
+    Image.new(mode, (SIZE, SIZE)).save(path.parent / "images" / "03.png", "TIFF")
+    with pytest.raises(UsageError, match="8 bits a value"):
+        read_scene(path)
+
+
+def test_what_is_null_is_not_there(torus, tmp_path):
+    path = write_files(tmp_path / "scene", torus, scale=None, offset=None, aabb_scale=None)
+    wanted = read_scene(path)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | dict.fromkeys(("scale", "offset", "aabb_scale", "cx"))))
+    assert read_scene(path).digest == wanted.digest
+
+
+def test_axes_may_have_any_length(torus, tmp_path):
+    path = write_files(tmp_path / "scene", torus)
+    wanted = read_scene(path).train.cameras[0]
+    content = json.loads(path.read_text())
+    for frame in content["frames"]:
+        frame["transform_matrix"] = (
+            np.array(frame["transform_matrix"]) * [1e-3, 1e-3, 1e-3, 1]
+        ).tolist()
+    path.write_text(json.dumps(content))
+    np.testing.assert_allclose(read_scene(path).train.cameras[0].pose, wanted.pose, atol=1e-9)
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", '{"frames": ' + "[" * 100000])
