@@ -10,24 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from numbanet.app.fields.shapes import box, length3, torus
 from numbanet.device import HALF, ONE, ZERO, device
 
 TAP = np.float32(1e-3)  # between the points of which a gradient is made
 
 
 @device
-def length(x, y, z):
-    return math.sqrt(x * x + y * y + z * z)
-
-
-@device
-def torus(x, y, z, large, small):  # around the z axis
-    return length(length(x, y, ZERO) - large, z, ZERO) - small
-
-
-@device
 def sphere(x, y, z):
-    return length(x - HALF, y - HALF, z - HALF) - np.float32(0.35)
+    return length3(x - HALF, y - HALF, z - HALF) - np.float32(0.35)
 
 
 @device
@@ -37,17 +28,15 @@ def ring(x, y, z):
 
 @device
 def rounded_box(x, y, z):
-    x, y = abs(x - HALF) - np.float32(0.27), abs(y - HALF) - np.float32(0.2)
-    z = abs(z - HALF) - np.float32(0.14)
-    outside = length(max(x, ZERO), max(y, ZERO), max(z, ZERO))
-    return outside + min(max(x, y, z), ZERO) - np.float32(0.05)
+    sides = np.float32(0.27), np.float32(0.2), np.float32(0.14)
+    return box(x - HALF, y - HALF, z - HALF, *sides) - np.float32(0.05)
 
 
 @device
 def capsule(x, y, z):  # around the diagonal from 0.3 to 0.7
     along = (x + y + z) / np.float32(3) - np.float32(0.3)
     nearest = min(max(along / np.float32(0.4), ZERO), ONE) * np.float32(0.4) + np.float32(0.3)
-    return length(x - nearest, y - nearest, z - nearest) - np.float32(0.15)
+    return length3(x - nearest, y - nearest, z - nearest) - np.float32(0.15)
 
 
 @device
