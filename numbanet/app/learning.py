@@ -16,7 +16,7 @@ import numpy as np
 
 from numbanet.app.course import Course, picture_name
 from numbanet.app.environment import environment, processor
-from numbanet.app.errors import AppError
+from numbanet.app.errors import AppError, UsageError
 from numbanet.app.files import writing
 from numbanet.callbacks import Callback
 from numbanet.cuda.errors import CudaError
@@ -26,6 +26,7 @@ from numbanet.progress import SilentProgress, Status
 from numbanet.random import Pcg32
 from numbanet.regular_file import check_regular
 from numbanet.run import Run
+from numbanet.shown import shown
 from numbanet.target import AbstractTarget
 from numbanet.volumes.cameras import Camera
 
@@ -179,6 +180,8 @@ class Learning(Callback):
             return []
         from numbanet.app.live_view import HOST, PORT, LiveView
 
+        if view is not True and not (isinstance(view, (tuple, list)) and len(view) == 2):
+            raise UsageError(f"view: {shown(view)} is not allowed; use True or (host, port)")
         host, port = (HOST, PORT) if view is True else view
         return [LiveView(self, host, port, interrupted, progress.say)]
 

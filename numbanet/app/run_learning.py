@@ -38,8 +38,9 @@ def view_of(arguments: argparse.Namespace) -> bool | tuple[str, int]:
     if not arguments.view:
         return False
     require("view")
-    if not 0 < arguments.view_port < 1 << 16:
-        raise UsageError(f"view port: {arguments.view_port} is not allowed; use 1 to 65535")
+    from numbanet.app.live_view import check_place
+
+    check_place(arguments.view_host, arguments.view_port)
     return arguments.view_host, arguments.view_port
 
 

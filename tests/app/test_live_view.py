@@ -11,7 +11,7 @@ from chromium import browser
 
 import numbanet
 from numbanet.app import live_view
-from numbanet.app.errors import UsageError
+from numbanet.app.errors import AppError, UsageError
 from numbanet.app.learn_image import learn_image
 from numbanet.run import Run
 from numbanet.volumes import Camera
@@ -224,3 +224,32 @@ def test_without_viser(monkeypatch, photograph, config, tmp_path):
     monkeypatch.setitem(sys.modules, "viser", None)
     with pytest.raises(UsageError, match=r'pip install "numbanet\[view\]"'):
         learn_image(photograph, config, n_steps=2, output=tmp_path / "out", view=True, **SMALL)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [("", 8080), (5, 8080), ("127.0.0.1", 0), ("127.0.0.1", 65536), ("127.0.0.1", "80"), "8080", 3],
+    ids=str,
+)
+def test_places_that_are_none(place, photograph, config, tmp_path):
+    with pytest.raises(UsageError, match=r"view.*is not allowed; use"):
+        learn_image(photograph, config, n_steps=2, output=tmp_path / "out", view=place, **SMALL)
+
+
+@pytest.mark.parametrize("host", ["999.1.1.1", "192.0.2.1", "a" * 70], ids=str)
+def test_hosts_that_are_not_here(host, photograph, config, tmp_path):
+    with pytest.raises(AppError, match=f"cannot listen on {host}:8080: "):
+        learn_image(
+            photograph, config, n_steps=2, output=tmp_path / "out", view=(host, 8080), **SMALL
+        )
+
+
+def test_the_next_port_that_is_free_is_taken(monkeypatch):
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        one.listen()
+        port = one.getsockname()[1]
+        assert port < live_view.free_port("127.0.0.1", port) <= port + live_view.MOST_PORTS
+        monkeypatch.setattr(live_view, "MOST_PORTS", 1)
+        with pytest.raises(OSError, match="no port from"):
+            live_view.free_port("127.0.0.1", port)
