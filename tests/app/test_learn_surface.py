@@ -170,6 +170,8 @@ def stl(n, content=b""):
         ("a.stl", stl(1, struct.pack("<12fH", *[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3], 0)), "lines"),
         ("a.obj", b"v 0 0 0\nf 1 2 3\n", "a.obj"),
         ("a.obj", b"mtllib /etc/passwd\n", "a.obj"),
+        ("a.obj", b"v 1e308 0 0\nv -1e308 0 0\nv 0 1 1\nf 1 2 3\n", "farther away than 1e.30"),
+        ("a.obj", b"v 1.7e308 0 0\nv 1.7e308 1 0\nv 1.7e308 1 1\nf 1 2 3\n", "farther away"),
         ("a.obj", bytes(range(256)), "a.obj"),
         ("a.exe", b"", "obj, ply, stl"),
         ("missing.ply", None, "No such file"),
@@ -182,6 +184,21 @@ def test_files_that_are_no_meshes(tmp_path, name, content, message):
     with pytest.raises(UsageError, match=message):
         learn_surface(path, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_slivers_have_normals(tmp_path):
+    """Triangles whose corners are on a line but for the last bits."""
+    rng = np.random.default_rng(0)
+    n = 2000
+    along = rng.normal(size=(n, 1, 3))
+    along *= 0.6 / np.linalg.norm(along, axis=2, keepdims=True)
+    slivers = rng.random((n, 1, 3)) + along * [[0.0], [1.0], [0.5]]
+    slivers[:, 2] += 3e-8 * rng.normal(size=(n, 3))
+    mesh = mesh_of(tmp_path / "slivers.ply", slivers)
+    faces, corners = mesh.bvh.normals[:, :3], mesh.bvh.corners.reshape(-1, 3, 3)
+    np.testing.assert_allclose(np.linalg.norm(faces, axis=1), 1, rtol=1e-6)
+    side = (corners[:, 1] - corners[:, 0]).astype(np.float64)
+    np.testing.assert_allclose(np.einsum("nd,nd->n", faces, side), 0, atol=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +261,11 @@ def test_meshes_that_are_written_can_be_read(tmp_path):
     write_mesh(tmp_path / "ball.ply", ball.vertices, ball.faces)
     again = read_mesh(tmp_path / "ball.ply")
     assert (len(again.triangles), again.note) == (len(ball.faces), "")
+    for scale, place in ((1e-3, 1e6), (1e-60, 0), (1e25, 0)):
+        vertices = ball.vertices * scale + place
+        write_mesh(tmp_path / "far.ply", vertices, ball.faces)
+        far = read_mesh(tmp_path / "far.ply")
+        np.testing.assert_allclose(far.triangles, again.triangles, atol=1e-6)
     write_mesh(tmp_path / "none.ply", np.empty((0, 3)), np.empty((0, 3), int))
     with pytest.raises(UsageError, match="0 triangles"):
         read_mesh(tmp_path / "none.ply")

@@ -41,6 +41,7 @@ class Bvh:
 
 def build(triangles: np.ndarray) -> Bvh:
     """The tree of triangles [n, 3, 3] with an area, n from 1."""
+    triangles = triangles.astype(np.float64)  # slivers have no normal in float32
     order = np.argsort(morton_codes(triangles.mean(axis=1)), kind="stable")
     n = len(triangles)
     n_leaves = 1 << max(math.ceil(math.log2(n / LEAF)), 0)

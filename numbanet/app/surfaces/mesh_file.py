@@ -26,6 +26,7 @@ FORMATS = ("obj", "ply", "stl")
 MOST_BYTES = 1 << 30
 MOST_TRIANGLES = 1 << 23
 SIZE = 0.8  # of the longest side in the cube
+FARTHEST = 1e30  # coordinates
 LEAST_AREA = 1e-14  # of a triangle in the cube; smaller ones have no direction
 
 
@@ -108,9 +109,11 @@ def mesh_of(path: Path, triangles: np.ndarray) -> Mesh:
     if not np.isfinite(triangles).all():
         raise UsageError(f"'{path}': there are coordinates that are infinite or no numbers")
     low, high = triangles.min(axis=(0, 1)), triangles.max(axis=(0, 1))
+    if max(-low.min(), high.max()) > FARTHEST:
+        raise UsageError(f"'{path}': there are coordinates farther away than {FARTHEST:g}")
     extent = float((high - low).max())
-    if not 0 < extent < 1e30:
-        raise UsageError(f"'{path}': its longest side is {extent:g}; nothing can be learned of it")
+    if not extent > 0:
+        raise UsageError(f"'{path}': all of it is in one place; nothing can be learned of it")
     scale = extent / SIZE
     origin = (low + high) / 2 - scale / 2
     moved = ((triangles - origin) / scale).astype(np.float32)
@@ -136,13 +139,15 @@ def outward(path: Path, triangles: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
-    """Write triangles as PLY: corners [n, 3], and numbers of corners [m, 3]."""
+    """Write triangles as PLY: corners [n, 3], in float64, since a small mesh may lie far away, and
+    numbers of corners [m, 3].
+    """
     rows = np.empty(len(faces), [("n", "u1"), ("corners", "<i4", 3)])
     rows["n"], rows["corners"] = 3, faces
     header = (
         f"ply\nformat binary_little_endian 1.0\nelement vertex {len(vertices)}\n"
-        "property float x\nproperty float y\nproperty float z\n"
+        "property double x\nproperty double y\nproperty double z\n"
         f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
     )
-    content = header.encode() + np.ascontiguousarray(vertices, "<f4").tobytes() + rows.tobytes()
+    content = header.encode() + np.ascontiguousarray(vertices, "<f8").tobytes() + rows.tobytes()
     write_file(path, content)
