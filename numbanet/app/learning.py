@@ -178,7 +178,8 @@ class Learning(Callback):
         """The page that shows the job, if it is wanted."""
         if not view:
             return []
-        from numbanet.app.live_view import HOST, PORT, LiveView
+        from numbanet.app.listening import HOST, PORT
+        from numbanet.app.live_view import LiveView
 
         if view is not True and not (isinstance(view, (tuple, list)) and len(view) == 2):
             raise UsageError(f"view: {shown(view)} is not allowed; use True or (host, port)")

@@ -6,9 +6,7 @@ SHARE later, and its resolution is such that t stays short. Where nobody looks, 
 The page (viser) keeps its own state: who reloads it, or joins later, sees what the others do.
 """
 
-import errno
 import math
-import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,13 +18,11 @@ from typing import Any
 import numpy as np
 
 from numbanet.app.errors import AppError, UsageError
+from numbanet.app.listening import HOST, PORT, check_place, free_port
 from numbanet.callbacks import Callback
 from numbanet.run import Run
-from numbanet.shown import shown
 from numbanet.volumes.cameras import Camera
 
-HOST, PORT = "127.0.0.1", 8080
-MOST_PORTS = 1000  # that are tried
 SHARE = 0.06  # of the time, for pictures
 GOOD_SECONDS = 0.1  # of a picture
 LEAST_WIDTH, MOST_WIDTH = 64, 960
@@ -255,43 +251,6 @@ class LiveView(Callback):
         if hasattr(self, "server"):
             with redirect_stdout(StringIO()):
                 self.server.stop()
-
-
-def check_place(host: str, port: int) -> None:
-    """Raise UsageError unless a page can be there."""
-    if not isinstance(host, str) or not host:  # "" would be every address of this machine
-        raise UsageError(f"view host: {shown(host)} is not allowed; use {HOST}, or 0.0.0.0 for all")
-    is_integer = isinstance(port, (int, np.integer)) and not isinstance(port, bool)
-    if not (is_integer and 0 < port < 1 << 16):
-        raise UsageError(f"view port: {shown(port)} is not allowed; use 1 to 65535")
-
-
-def free_port(host: str, first: int) -> int:
-    """The first port, from `first` on, where this machine can be listened to at all of a host's
-    addresses.
-
-    Raises:
-        OSError: the host has no address, not one of this machine, or no port is free.
-    """
-    kind = {"type": socket.SOCK_STREAM, "flags": socket.AI_PASSIVE}
-    try:
-        found = socket.getaddrinfo(host, None, **kind)
-    except UnicodeError as error:  # a name that cannot even be asked for
-        raise OSError("no host can have this name") from error
-    for port in range(first, min(first + MOST_PORTS, 1 << 16)):
-        try:
-            for family, _, _, _, (address, _, *more) in found:
-                with socket.socket(family, socket.SOCK_STREAM) as one:
-                    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
-                    if family == socket.AF_INET6:
-                        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
-                    one.bind((address, port, *more))
-                    one.listen()
-            return port
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-    raise OSError(errno.EADDRINUSE, f"no port from {first} on is free")
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def view_of(arguments: argparse.Namespace) -> bool | tuple[str, int]:
     if not arguments.view:
         return False
     require("view")
-    from numbanet.app.live_view import check_place
+    from numbanet.app.listening import check_place
 
     check_place(arguments.view_host, arguments.view_port)
     return arguments.view_host, arguments.view_port

@@ -10,7 +10,7 @@ import pytest
 from chromium import browser
 
 import numbanet
-from numbanet.app import live_view
+from numbanet.app import listening, live_view
 from numbanet.app.errors import AppError, UsageError
 from numbanet.app.learn_image import learn_image
 from numbanet.run import Run
@@ -249,7 +249,7 @@ def test_the_next_port_that_is_free_is_taken(monkeypatch):
         one.bind(("127.0.0.1", 0))
         one.listen()
         port = one.getsockname()[1]
-        assert port < live_view.free_port("127.0.0.1", port) <= port + live_view.MOST_PORTS
-        monkeypatch.setattr(live_view, "MOST_PORTS", 1)
+        assert port < listening.free_port("127.0.0.1", port) <= port + listening.MOST_PORTS
+        monkeypatch.setattr(listening, "MOST_PORTS", 1)
         with pytest.raises(OSError, match="no port from"):
-            live_view.free_port("127.0.0.1", port)
+            listening.free_port("127.0.0.1", port)
