@@ -10,6 +10,7 @@ from declared_environment import ROOT, declared
 
 FENCE = re.compile(r"^```(\w*) *\n(.*?)^``` *$", re.DOTALL | re.MULTILINE)
 SHORTER = ["--steps", "3", "--batch-size", "64"]  # of two values, the last holds
+SMALLER = {"learn-field": ["--downscale", "16"]}
 
 
 def blocks(kind):
@@ -75,7 +76,7 @@ def test_commands_run_with_the_samples_extra(run, arguments, tmp_path):
     from PIL import Image
 
     Image.new("RGB", (8, 6), "teal").save(tmp_path / "photo.jpg")
-    done = run("samples", "-m", "numbanet", *arguments, *SHORTER)
+    done = run("samples", "-m", "numbanet", *arguments, *SHORTER, *SMALLER.get(arguments[0], []))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "learned" / "report.json").is_file()
 
