@@ -1,8 +1,11 @@
 """Failures to write files, told in one line."""
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from numbanet.app.errors import AppError
 from numbanet.atomic_file import replace_file
@@ -21,3 +24,17 @@ def write_file(path: Path, content: bytes | memoryview) -> None:
     """Put all of `content` into the place of a file, or raise an AppError and change nothing."""
     with writing(path):
         replace_file(path, content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON; see write_file, and finite."""
+    write_file(path, json.dumps(finite(value), indent=2, allow_nan=False).encode())
+
+
+def finite(value: Any) -> Any:
+    """The value with None for infinite numbers and NaN, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,7 +9,6 @@ Training time is what passes between the evaluations: drawing positions, looking
 now and then reading a loss.
 """
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ import numbanet
 from numbanet.app.bilinear import colours_of
 from numbanet.app.course import picture_name
 from numbanet.app.curves import Curve, write_curves
-from numbanet.app.files import write_file
+from numbanet.app.files import write_json
 from numbanet.app.image_course import METADATA_KEY, ImageCourse, Job
 from numbanet.app.learning import SNAPSHOT, Learning, picture_due
 from numbanet.app.photograph import Photograph, to_encoded
@@ -201,7 +200,7 @@ class ImageTraining(Learning):
         points = list(displayed.items()), PSNR
         write_curves(result.curves, (course.losses, self.loss_name), points, title)
         report = self.report(result, n_steps, total_seconds)
-        write_file(result.report, json.dumps(report, indent=2).encode())
+        write_json(result.report, report)
         return result
 
     def close_look(self, last: Path, max_pixels: int) -> list[tuple[Image.Image, str]]:

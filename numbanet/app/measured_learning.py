@@ -1,6 +1,5 @@
 """Jobs whose evaluations are a few numbers with names; see learning.py for the loop."""
 
-import json
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from PIL import Image
 from numbanet.app.arguments import check_number, read_config
 from numbanet.app.course import Course, picture_name
 from numbanet.app.curves import Curve, write_curves
-from numbanet.app.files import write_file
+from numbanet.app.files import write_json
 from numbanet.app.learning import SNAPSHOT, Learning, picture_due
 from numbanet.app.pictures import contact_sheet, write_picture
 from numbanet.app.resuming import (
@@ -264,7 +263,7 @@ class MeasuredLearning(Learning):
         )
         write_curves(result.curves, (course.losses, self.loss_name), (points, self.curve), title)
         report = self.report(result, n_steps, total_seconds)
-        write_file(result.report, json.dumps(report, indent=2).encode())
+        write_json(result.report, report)
         return result
 
     def report(self, result: JobResult, n_steps: int, total_seconds: float) -> dict[str, Any]:

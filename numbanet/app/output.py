@@ -2,12 +2,13 @@
 
 import json
 import logging
-import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from numbanet.app.files import finite
 
 LOG = logging.getLogger("numbanet")
 
@@ -34,11 +35,7 @@ class Output:
     def result(self, value: dict[str, Any]) -> None:
         """Print a result as a line of JSON, if that is asked for; NaN and infinity are null."""
         if self.as_json:
-            finite = {
-                name: None if isinstance(each, float) and not math.isfinite(each) else each
-                for name, each in value.items()
-            }
-            print(json.dumps(finite), flush=True)
+            print(json.dumps(finite(value), allow_nan=False), flush=True)
 
     @contextmanager
     def logged(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 import numbanet
 from numbanet.app.errors import UsageError
+from numbanet.app.files import write_json
 from numbanet.app.learn_volume import learn_volume
 from numbanet.app.volume_file import read_volume
 from numbanet.app.volume_training import VolumeLearning, voxel_job
@@ -146,3 +148,10 @@ def test_the_command(command, file, tmp_path):
     code, out, err = command("learn-volume", tmp_path)
     assert code == 2
     assert "Is a directory" in err
+
+
+def test_reports_are_json_whatever_was_measured(tmp_path):
+    values = {"psnr": float("inf"), "rows": [{"loss": float("nan")}, (1, -math.inf)], "name": "a"}
+    write_json(tmp_path / "report.json", values)
+    found = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    assert found == {"psnr": None, "rows": [{"loss": None}, [1, None]], "name": "a"}

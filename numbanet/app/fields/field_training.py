@@ -4,7 +4,6 @@ Held-out views are measured as they are displayed, on the background that traini
 SSIM, one view at milestones and all of them at the end. Training time is as in numbanet.history.
 """
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from numbanet.app.fields.learner import FieldLearner
 from numbanet.app.fields.quality import ssim
 from numbanet.app.fields.scene_data import SceneData
 from numbanet.app.fields.views import as_host
-from numbanet.app.files import write_file, writing
+from numbanet.app.files import write_json, writing
 from numbanet.app.learning import SNAPSHOT, Learning, picture_due
 from numbanet.app.pictures import contact_sheet, psnr, squared_error, write_picture
 from numbanet.volumes import Camera
@@ -190,7 +189,7 @@ class FieldTraining(Learning):
         losses = course.losses, "mean squared error of a batch"
         write_curves(result.curves, losses, (course.psnrs, PSNR), title)
         report = self.report(result, found, n_steps, total_seconds)
-        write_file(result.report, json.dumps(report, indent=2).encode())
+        write_json(result.report, report)
         return result
 
     def report(
