@@ -35,7 +35,7 @@ def scene_on(scene: str | Path, target: AbstractTarget, downscale: int | None) -
     """The scene, drawn or read."""
     kind = target.name.partition(":")[0]
     downscale = DEFAULT_DOWNSCALE[kind] if downscale is None else downscale
-    if is_made(scene) and not Path(scene).exists():
+    if is_made(scene) and not has_scene(Path(scene)):
         return made_scene(str(scene), target, max(SIZE // downscale, 1))
     if not Path(scene).exists():
         raise UsageError(
@@ -43,6 +43,12 @@ def scene_on(scene: str | Path, target: AbstractTarget, downscale: int | None) -
             "made here: spheres, boxes, torus, thin, glossy, text, fog, many"
         )
     return read_scene(scene, downscale)
+
+
+def has_scene(path: Path) -> bool:
+    """Whether this is a file, or a folder with a scene; a folder of results may have its name."""
+    names = "transforms.json", "transforms_train.json"
+    return path.is_file() or any((path / name).exists() for name in names)
 
 
 def prepared(

@@ -274,6 +274,13 @@ def test_a_file_in_the_way_is_told(tmp_path):
         run(tmp_path, n_steps=1)
 
 
+def test_a_folder_of_results_does_not_hide_the_scene(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        result = learn_field("torus", CONFIG, n_steps=1, output="torus", **SMALL)
+    assert result.report.exists()
+
+
 def test_the_command(tmp_path, capsys):
     config = tmp_path / "config.json"
     config.write_text(json.dumps(CONFIG))
