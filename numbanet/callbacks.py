@@ -205,7 +205,8 @@ class TensorBoard(Callback):
         except ImportError as error:
             missing = 'TensorBoard needs tensorboardX; pip install "numbanet[tensorboard]"'
             raise ImportError(missing) from error
-        self.folder, self.make, self.writer = os.fspath(folder), SummaryWriter, None
+        self.folder, self.make = os.fspath(folder), SummaryWriter
+        self.writer: Any = None
 
     def begin(self, run: Run) -> None:
         is_first = run.trainer_for("TensorBoard").comm.rank == 0

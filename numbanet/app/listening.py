@@ -28,9 +28,8 @@ def free_port(host: str, first: int) -> int:
     Raises:
         OSError: the host has no address, not one of this machine, or no port is free.
     """
-    kind = {"type": socket.SOCK_STREAM, "flags": socket.AI_PASSIVE}
     try:
-        found = socket.getaddrinfo(host, None, **kind)
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except UnicodeError as error:  # a name that cannot even be asked for
         raise OSError("no host can have this name") from error
     for port in range(first, min(first + MOST_PORTS, 1 << 16)):
