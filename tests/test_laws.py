@@ -136,7 +136,8 @@ def wrong_values(component):
     for name, field in registry.options(component).items():
         type_name = getattr(field.type, "__name__", str(field.type)).split(" | ")[0]
         for value in wrong.get(type_name, ()):
-            if value is not None or not name.endswith("activation"):  # None is one
+            none_is_one = name.endswith(("activation", "compression"))
+            if value is not None or not none_is_one:
                 yield name, value
 
 

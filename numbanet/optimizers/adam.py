@@ -24,9 +24,10 @@ from numbanet.optimizers.base import (
 )
 from numbanet.optimizers.limits import limits_of_moments
 from numbanet.optimizers.packed_moments import pack_moments, packed, unpack_moments, unpacked
-from numbanet.registry import check, choice, register
+from numbanet.registry import check, choice, register, spelling
 
 TINY = np.float32(1e-30)  # the least epsilon, for 0 / 0 where v is 0; less than any other root of v
+MOMENTS = ("float32", "bfloat16")
 FINAL_RATE = np.float32(0.1)  # of AdaBound
 
 
@@ -50,7 +51,7 @@ class Adam(AbstractOptimizer):
     optimize_matrix_params: bool = True
     optimize_non_matrix_params: bool = True
     skip_zero_grad_non_matrix_params: bool = True
-    moments: str = choice("float32", ("float32", "bfloat16"))  # how m and v are kept
+    moments: str = choice("float32", MOMENTS)  # or bfloat16: how m and v are kept
 
     def __post_init__(self):
         for option in ("beta1", "beta2"):
@@ -69,6 +70,7 @@ class Adam(AbstractOptimizer):
         ):
             value = getattr(self, option)
             check(0 <= value < math.inf, option, value, "a finite number that is not negative")
+        object.__setattr__(self, "moments", spelling("moments", self.moments, MOMENTS))
 
     @property
     def has_halves(self) -> bool:
