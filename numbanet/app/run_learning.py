@@ -1,6 +1,7 @@
 """The commands that learn something, between the command line and the jobs."""
 
 import argparse
+import importlib
 import importlib.util
 import shlex
 import sys
@@ -33,6 +34,11 @@ def require(*extras: str) -> None:
         raise UsageError(f'missing: {", ".join(missing)}; pip install "numbanet[{named}]"')
 
 
+def load(module: str) -> None:
+    """Import what a job needs before it runs: from then on Ctrl-C waits for the end of a step."""
+    importlib.import_module(module)
+
+
 def view_of(arguments: argparse.Namespace) -> bool | tuple[str, int]:
     """Where the page is, if one is wanted."""
     if not arguments.view:
@@ -48,6 +54,7 @@ def run_learn_image(arguments: argparse.Namespace, output: Output) -> int:
     require("samples")
     from numbanet.app.learn_image import DEFAULT_CONFIG, learn_image
 
+    load("numbanet.app.image_job")
     config = chosen_config(arguments, lambda: DEFAULT_CONFIG)
     own = {"max_pixels": arguments.max_pixels, "white": arguments.white}
     return run(learn_image, arguments.image, config, own, arguments, output)
@@ -78,6 +85,7 @@ def run_learn_field(arguments: argparse.Namespace, output: Output) -> int:
     require("samples")
     from numbanet.app.learn_field import learn_field
 
+    load("numbanet.app.fields.preparing")
     config = chosen_config(arguments, dict)
     own = {name: getattr(arguments, name) for name in ("downscale", "background", "exposure")}
     return run(learn_field, arguments.scene, config, own, arguments, output)
