@@ -98,8 +98,8 @@ class Pcg32:
     """A stream of random numbers; `state` is all that a snapshot has to keep."""
 
     def __init__(self, seed: int):
-        self.state = (int(INCREMENT) + int(seed)) % 2**64
-        self.advance(1)
+        # in Python: modules make streams when they are imported, and that compiles nothing
+        self.state = ((int(INCREMENT) + int(seed)) * int(MULTIPLIER) + int(INCREMENT)) % 2**64
 
     @classmethod
     def from_state(cls, state: int) -> "Pcg32":

@@ -1,6 +1,7 @@
 """What `import numbanet` costs: nothing that a machine may lack, or that is slow and optional."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,9 @@ def test_all_public_names_are_there():
     )
     missing = [name for name in wanted.split(", ") if not hasattr(numbanet, name)]
     assert not missing
+
+
+def test_an_import_compiles_nothing(tmp_path):
+    environment = {**os.environ, "NUMBANET_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", "import numbanet"], env=environment, check=True)
+    assert list(tmp_path.glob("**/*.cpu")) == []
