@@ -3,6 +3,7 @@
 import math
 import os
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -53,15 +54,15 @@ def as_callback(value: Any) -> Callback:
     return Function(value)
 
 
-class Periodic(Callback):
+class Periodic(Callback, ABC):
     """Does `act` every so many steps and at the end."""
 
     def __init__(self, every: int):
         self.every, self.last = check_integer("every", every, 1), -1
 
+    @abstractmethod
     def act(self, run: Run) -> None:
         """What is done."""
-        raise NotImplementedError
 
     def after_step(self, run: Run) -> None:
         if run.step % self.every == 0 or run.step == run.n_steps:
