@@ -222,7 +222,7 @@ def test_four_to_a_thread_where_that_serves():
     assert group_size(Adam(), ParamLayout(60, ((3, 3),))) == 1  # nor are its arrays
     assert group_size(EMA(nested=Average()), LAYOUT) == 1  # reads one of 128 rows
     nested = Adam()
-    for n_state in range(Adam.n_state, MOST_ROWS + 2):
+    for n_state in range(nested.n_state, MOST_ROWS + 2):
         assert nested.n_state == n_state
         assert group_size(nested, LAYOUT) == (4 if n_state <= MOST_ROWS else 1)
         nested = EMA(nested=nested)
