@@ -74,7 +74,9 @@ class EmulatedDevice:
             self.memory.view(address, np.uint8, n_bytes)[:] = 0
 
     def copy(self, target, source, n_bytes):
-        if n_bytes:
+        if self._recording is not None:
+            self._recording.append(lambda: self.copy(target, source, n_bytes))
+        elif n_bytes:
             self._bytes(target, n_bytes)[:] = self._bytes(source, n_bytes)
 
     def zero_rows(self, address, pitch, n_bytes, n_rows):
@@ -86,6 +88,7 @@ class EmulatedDevice:
             self.copy(target + k * target_pitch, source + k * source_pitch, n_bytes)
 
     def copy_to_device(self, address, host):
+        assert self._recording is None, "a copy from the host while a graph is captured"
         if host.nbytes:
             self._bytes(address, host.nbytes)[:] = host.reshape(-1).view(np.uint8)
 
