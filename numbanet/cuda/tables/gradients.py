@@ -13,7 +13,7 @@ from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.memory.rooms import Rooms
 from numbanet.cuda.memory.workspace import Kept
-from numbanet.cuda.tables import features, records, resident, sums
+from numbanet.cuda.tables import features, records, resident, sorting, sums
 from numbanet.cuda.tables.features import FeaturePlan
 from numbanet.cuda.tables.plan import TablePlan
 from numbanet.encodings.base import AbstractEncoding
@@ -104,7 +104,7 @@ class TableGradients:
 
     @cached_property
     def _most_areas(self) -> int:
-        of_area = 2 * 8 * records.ROUND * len(self.plan.binned)
+        of_area = 2 * 8 * sorting.ROUND * len(self.plan.binned)
         return max(min(sums.MOST_AREAS, RECORD_BYTES // of_area), 1)
 
     def _add_up_bins(self, this: Pass) -> None:
@@ -112,7 +112,7 @@ class TableGradients:
         n_jobs, slab = len(self.plan.binned), self._most_areas * of_block
         write = self._kernel(
             *(records.records_kernel, self._options),
-            *(records.N_THREADS, records.SHARED_BYTES, records.MOST_REGISTERS),
+            *(sorting.N_THREADS, sorting.SHARED_BYTES, records.MOST_REGISTERS),
         )
         add_up = self._kernel(
             *(sums.sums_kernel, (self._first_word,), sums.N_THREADS),
@@ -123,7 +123,7 @@ class TableGradients:
         for first in range(0, this.n, slab):
             n = min(slab, this.n - first)
             n_areas = -(-n // of_block)
-            places = self._rooms("records", 2 * 8 * records.ROUND * n_areas * n_jobs)
+            places = self._rooms("records", 2 * 8 * sorting.ROUND * n_areas * n_jobs)
             offsets = self._rooms("offsets", 2 * 4 * self.plan.n_offsets * n_areas * n_jobs)
             x, words = this.inputs + 4 * first * self._n_columns, this.words + 4 * first
             write(

@@ -20,11 +20,19 @@ from numbanet.cuda.launch.threads import (
     thread_index,
 )
 from numbanet.cuda.launch.types import Address, UInt
-from numbanet.cuda.tables.plan import BIN, LOG2_BIN, MOST_BINS, NO_PARAMS, TablePlan
+from numbanet.cuda.tables.plan import BIN, LOG2_BIN, NO_PARAMS, TablePlan
+from numbanet.cuda.tables.sorting import (
+    N_THREADS,
+    NO_PLACE,
+    PER_THREAD,
+    clear_counts,
+    copy_out,
+    count_record,
+    sort_records,
+)
 from numbanet.cuda.tables.units import (
     EXPONENT_OF_NAN,
     bit_length,
-    count_up,
     largest_exponent,
     power,
     raise_word,
@@ -35,28 +43,17 @@ from numbanet.encodings.grid.edges import by_indexing, edge
 from numbanet.storage.halves import TO_FLOATS, floats_to_float16_pair
 from numbanet.storage.views import float_vector, uint32_vector
 from numbanet.tiles.instructions import (
-    load_word,
-    load_words,
     shared_memory,
-    store_word,
-    store_word_to,
-    store_words_to,
     warp_barrier,
 )
 
-N_THREADS = 512
-PER_THREAD = 8  # records of a round
-ROUND = N_THREADS * PER_THREAD  # records of a block
-COUNTS, STARTS = 0, 4 * MOST_BINS  # in shared memory
-STAGE = -(-(STARTS + 4 * (MOST_BINS + 1)) // 16) * 16
-SHARED_BYTES = STAGE + 8 * ROUND
 MOST_REGISTERS = 64  # of a thread, so that a multiprocessor has two blocks
 HALF_BITS = 14  # the largest gradient becomes a half of so many bits, less than 2^15
 FLIPS_SHIFT, PLACE_SHIFT = 14, 19
 PLACES = 1 << 13  # along an edge
 NEXT = np.uint32(31)  # the right end follows the left one
 MOST_MIXED = 2  # samples of a thread, whose instructions may be mixed
-NO_PLACE, BIN_SHIFT, BIN_MASK = np.uint32(0xFFFFFFFF), LOG2_BIN, BIN - 1
+BIN_SHIFT, BIN_MASK = LOG2_BIN, BIN - 1
 
 
 def shape(plan: TablePlan) -> tuple[int, int, int]:
@@ -73,40 +70,18 @@ def block_samples(plan: TablePlan) -> int:
 
 
 @cache
-def offset_address(plan: TablePlan):
-    """Device function (address, number, k): of where bin k begins in that round of a block."""
-    row = np.uint64(4 * plan.n_offsets)
+def record_maker(plan: TablePlan, n_columns: int, precision: str):
+    """Device function (level, inputs, n, words, values, to, draws): the records of a thread.
 
-    @device
-    def offset_address(address, number, k):
-        return np.uint64(address + row * number + np.uint64(4) * np.uint64(k))
-
-    return offset_address
-
-
-@cache
-def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: str):
-    """(inputs, n, words, pitch, largest, records, offsets, levels with a second round, number of
-    the first sample, n_all).
-
-    Of n samples of n_all. Writes the records of a block's samples (block x) for a level (block y).
+    values = (whether the higher halves of words are meant, scale); to = (round, shared memory,
+    records, their places); draws = (level, number of the first sample, n_all).
     """
-    grid, part = plan.grid, plan.part
-    n_dims, n_features, n_factors = grid.n_dims, plan.n_features, grid.n_factors
+    grid, n_dims, n_factors = plan.grid, plan.grid.n_dims, plan.grid.n_factors
     n_edges, n_passes, n_groups = shape(plan)
     of_pass, of_block = np.uint32(N_THREADS // n_groups), block_samples(plan)
-    levels = tuple(np.uint32(job.level) for job in plan.binned)
-    columns = tuple(
-        np.uint32(part.first_column + job.level * n_features + job.first_feature - 2 * first_word)
-        for job in plan.binned
-    )
-    first_dim, to_floats = np.uint32(part.first_dim), TO_FLOATS[precision]
-    level_constants, locate_ = grid.level_constants, grid.locate
-    exponent_of, is_single = largest_exponent(1), n_features == 1
+    first_dim, to_floats = np.uint32(plan.part.first_dim), TO_FLOATS[precision]
+    locate_, is_single, n_coordinates = grid.locate, plan.n_features == 1, n_passes * n_dims
     begin, skip, draw = draws(grid.stochastic_interpolation, int(of_pass), n_passes)
-    n_storage, n_places, n_coordinates = 2 * PER_THREAD, PER_THREAD + 1, n_passes * n_dims
-    offset_at, n_offsets = offset_address(plan), plan.n_offsets
-    most_bins = np.uint32(max(plan.n_offsets - 1, 1))
 
     @device
     def reads_late():  # one sample before it is needed; of GPUs before Hopper registers suffice
@@ -149,8 +124,7 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
             places[j] = NO_PLACE
             if known & (is_first | (not pair)):
                 owner = entry >> BIN_SHIFT
-                rank = count_up(shared + owner * 4, np.uint32(1))
-                places[j] = (owner << 16) | rank
+                places[j] = count_record(shared, owner)
                 if not pair:
                     places[PER_THREAD] = np.uint32(1)
 
@@ -190,64 +164,26 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
 
         return make_records
 
-    make_records = by_indexing(grid, maker)
+    return by_indexing(grid, maker)
 
-    @device
-    def stage_record(j, shared, words, places):
-        place = places[j]
-        if place != NO_PLACE:
-            start = load_word(shared + STARTS + (place >> 16) * 4)
-            at = start + (place & 0xFFFF)
-            to = shared + STAGE + at * 8
-            store_word(to, words[2 * j])
-            store_word(to + 4, words[2 * j + 1])
 
-    @device
-    def find_starts(shared, thread):  # of each bin, and the end; by the first MOST_BINS threads
-        counts, starts = shared, shared + STARTS
-        mine = np.uint32(0)
-        if thread < most_bins:
-            mine = load_word(counts + thread * 4)
-            store_word(starts + (thread + 1) * 4, mine)
-        if thread == 0:
-            store_word(starts, np.uint32(0))
-        distance = np.uint32(1)
-        while distance < most_bins:
-            barrier()
-            other, here = np.uint32(0), starts + (thread + 1) * 4
-            takes = (thread < most_bins) & (thread >= distance)
-            if takes:
-                other = load_word(here - distance * 4)
-            barrier()
-            if takes:
-                mine += other
-                store_word(here, mine)
-            distance *= 2
-        barrier()
+@cache
+def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: str):
+    """(inputs, n, words, pitch, largest, records, offsets, levels with a second round, number of
+    the first sample, n_all).
 
-    @device
-    def n_records_of(shared):
-        return load_word(shared + STARTS + most_bins * 4)
-
-    @device
-    def fill_pair(shared, thread):  # two records are copied at a time
-        n_records = n_records_of(shared)
-        if thread == 0 and (n_records & 1) != 0:
-            last = shared + STAGE + n_records * 8
-            store_word(last, np.uint32(0))
-            store_word(last + 4, np.uint32(0))
-
-    @device
-    def copy_out(shared, thread, number, records, offsets):
-        if thread < n_offsets:
-            start = load_word(shared + STARTS + thread * 4)
-            store_word_to(offset_at(offsets, number, thread), start)
-        n_records = n_records_of(shared)
-        to, k = np.uint64(records + np.uint64(8 * ROUND) * number), 2 * thread
-        while k < n_records:
-            piece = load_words(shared + STAGE + k * 8)
-            store_words_to(np.uint64(to + np.uint64(k) * np.uint64(8)), piece)
-            k += 2 * N_THREADS
+    Of n samples of n_all. Writes the records of a block's samples (block x) for a level (block y).
+    """
+    part, n_features = plan.part, plan.n_features
+    levels = tuple(np.uint32(job.level) for job in plan.binned)
+    columns = tuple(
+        np.uint32(part.first_column + job.level * n_features + job.first_feature - 2 * first_word)
+        for job in plan.binned
+    )
+    level_constants, exponent_of = plan.grid.level_constants, largest_exponent(1)
+    n_storage, n_places = 2 * PER_THREAD, PER_THREAD + 1
+    make_records = record_maker(plan, n_columns, precision)
+    clear, sort, (copy, leave_out) = clear_counts(plan), sort_records(plan), copy_out(plan)
 
     def write_records(
         pinputs: Address, n: UInt, pwords: Address, pitch: UInt, plargest: Address,
@@ -263,9 +199,7 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
         area = np.uint64(job) * np.uint64(blocks_per_grid()) + np.uint64(block_index())
         turn = np.uint32(0)
         while turn < 2:
-            if thread < most_bins:
-                store_word(shared + thread * 4, np.uint32(0))
-            barrier()
+            clear(shared, thread)
             storage = uint32_view(local_array(n_storage))
             places = uint32_view(local_array(n_places))  # and whether there are single ends
             places[PER_THREAD] = np.uint32(0)
@@ -273,18 +207,13 @@ def records_kernel(plan: TablePlan, n_columns: int, first_word: int, precision: 
             draws_of = levels[job], before, n_all
             make_records(level, inputs, n, words, (is_high, scale), to, draws_of)
             barrier()
-            find_starts(shared, thread)
-            unrolled(PER_THREAD, stage_record, shared, storage, places)
-            fill_pair(shared, thread)
-            barrier()
+            sort(shared, thread, storage, places)
             number = np.uint64(np.uint64(2) * area + np.uint64(turn))
-            copy_out(shared, thread, number, precords, poffsets)
+            copy(shared, thread, number, precords, poffsets)
             turn += 1
             splits = barrier_or(places[PER_THREAD] != 0)
             if turn == 1 and not splits:
-                if thread < n_offsets:
-                    number = np.uint64(number + np.uint64(1))
-                    store_word_to(offset_at(poffsets, number, thread), np.uint32(0))
+                leave_out(thread, np.uint64(number + np.uint64(1)), poffsets)
                 turn = np.uint32(2)
             elif turn == 1 and thread == 0:
                 raise_word(np.uint64(psecond + np.uint64(4) * np.uint64(job)), np.uint32(1))

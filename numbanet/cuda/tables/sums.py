@@ -19,9 +19,8 @@ from numbanet.cuda.tables.records import (
     NEXT,
     PLACE_SHIFT,
     PLACES,
-    ROUND,
-    offset_address,
 )
+from numbanet.cuda.tables.sorting import ROUND, offset_address
 from numbanet.cuda.tables.units import (
     bits_for,
     count_up,
