@@ -1,4 +1,4 @@
-"""What a user gives a command, checked and read."""
+"""Checks and conversions of the values that a user gives a command."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -78,7 +78,7 @@ def host_kernel(value: Callable) -> ParallelKernel:
 
 @cache
 def device_kernel(value: Callable) -> Callable:
-    """What one thread does on a GPU: one position."""
+    """Kernel of a GPU with one position per thread."""
     look_up = bilinear(value)
     vector = uint32_vector if value is colour else float_vector
 
@@ -105,7 +105,7 @@ def launcher(device: Any, value: Callable) -> Callable:
 
 
 def pixels_of(photograph: Photograph) -> np.ndarray:
-    """What the kernels read: the photograph's own pixels, or grey in linear light."""
+    """Pixels as the kernels read them: the photograph's own, or grey in linear light."""
     if photograph.in_colour:
         return photograph.pixels.reshape(-1)
     linear = np.empty_like(photograph.pixels)

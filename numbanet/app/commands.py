@@ -1,4 +1,4 @@
-"""What the commands of `numbanet` are called with: a table for each."""
+"""Arguments of the commands of `numbanet`: one table per command."""
 
 import argparse
 import re
@@ -24,7 +24,7 @@ class Command:
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
-        """Let a parser take the arguments, and those of all commands."""
+        """Add the arguments of this command, and those of all commands, to a parser."""
         for names, options in self.arguments.items():
             parser.add_argument(*names.split(), **options)
         how_much = parser.add_mutually_exclusive_group()

@@ -56,7 +56,7 @@ def compile_for_cpu(
 
 
 class Telling(logging.Handler):
-    """Tells what the logger of numbanet says of compilations: a kernel and its seconds."""
+    """Handler that prints the compilations that numbanet logs: a kernel and its seconds."""
 
     def __init__(self, output: Output):
         super().__init__(logging.INFO)
@@ -81,7 +81,7 @@ def check_torch() -> None:
 
 
 def run_module(content: dict, dims: tuple[int, int], batch_size: int) -> None:
-    """Ask a module of PyTorch for all it can do with a batch."""
+    """Run all passes of a PyTorch module with one batch, so that their kernels are compiled."""
     import torch
 
     from numbanet.torch import NetworkWithInputEncoding

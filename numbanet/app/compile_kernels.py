@@ -75,7 +75,7 @@ def compile_kernels(
 
 
 class Report:
-    """Tells the kernels of an architecture one by one."""
+    """Printer of the kernels of an architecture, one line each."""
 
     def __init__(self, output: Output, precision: str):
         self._output, self._precision, self._names = output, precision, Counter()
@@ -100,7 +100,7 @@ class Report:
 
 
 def run_everything(model: numbanet.TrainableModel, n: int) -> None:
-    """Ask a model and its trainer for all they can do with a batch of n."""
+    """Run every pass of a model and its trainer with a batch of n, to compile all kernels."""
     network, trainer = model.network, model.trainer
     inputs = np.zeros((n, network.n_input_dims), np.float32)
     outputs = np.zeros((n, network.n_output_dims), np.float32)
@@ -113,7 +113,7 @@ def run_everything(model: numbanet.TrainableModel, n: int) -> None:
 
 
 def train_once(model: numbanet.TrainableModel, n: int) -> None:
-    """Ask for a training step, and inference, with a batch of n."""
+    """Run a training step, and inference, with a batch of n."""
     target = model.network.target
     inputs, outputs = (
         target.empty(n, k) for k in (model.network.n_input_dims, model.network.n_output_dims)
@@ -139,7 +139,7 @@ def check_cache() -> None:
 
 
 def figures(kernel: CompiledKernel) -> tuple[Any, ...]:
-    """What HEADINGS names."""
+    """A kernel's figures in the order of HEADINGS."""
     used = kernel.cubin.resources
     spills = used.spill_stores + used.spill_loads
     sizes = kernel.ptx.n_instructions, kernel.cubin.n_instructions

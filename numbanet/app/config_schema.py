@@ -120,7 +120,7 @@ def options_of(kind: str, component: type) -> dict[str, Any]:
 
 
 def of_option(kind: str, option: dataclasses.Field) -> dict[str, Any]:
-    """What values an option takes."""
+    """JSON Schema of the values that an option takes."""
     if "choices" in option.metadata:
         choices = option.metadata["choices"]
         null = [{"type": "null"}] if "None" in choices else []
@@ -139,7 +139,7 @@ def of_option(kind: str, option: dataclasses.Field) -> dict[str, Any]:
 
 
 def one_of(names: Iterable[str], between: str = "") -> dict[str, Any]:
-    """One of some names: as they are written, for completion, or in any case.
+    """Schema of one of several names: as they are written, for completion, or in any case.
 
     Args:
         between: a pattern for what may be between the letters.

@@ -1,4 +1,4 @@
-"""How far a job has come: what a snapshot of it holds beside the model."""
+"""Progress of a job: the part of a snapshot that is not the model."""
 
 from dataclasses import dataclass, field
 

@@ -15,7 +15,7 @@ LOSS, METRIC = "#0072b2", "#d55e00"
 
 @dataclass(frozen=True)
 class Curve:
-    """How a metric is drawn.
+    """Metric of a plot.
 
     Args:
         name: of the metric.

@@ -177,7 +177,7 @@ def ahead_of_time() -> str:
 
 
 def missing_compiler() -> str | None:
-    """Why kernels cannot be compiled for CUDA; None if they can."""
+    """Reason why kernels cannot be compiled for CUDA; None if they can."""
     from numbanet.cuda.errors import CudaError
     from numbanet.cuda.toolchain import toolkit
 

@@ -1,4 +1,4 @@
-"""What this program runs on: versions and the processor. Safe to ask on any machine."""
+"""Versions and processor that this program runs on. Safe to ask on any machine."""
 
 import os
 import platform

@@ -2,7 +2,7 @@
 
 
 class AppError(Exception):
-    """Something outside the program went wrong: a file, a disk, a device."""
+    """Failure outside the program: of a file, a disk or a device."""
 
     exit_code = 1
 

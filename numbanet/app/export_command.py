@@ -1,4 +1,4 @@
-"""What `numbanet export` does."""
+"""The `numbanet export` command."""
 
 import argparse
 from pathlib import Path

@@ -13,7 +13,7 @@ from numbanet.atomic_file import replace_file
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Around code that writes `path`: an OSError becomes an AppError that names it."""
+    """Context for writing `path`: an OSError becomes an AppError that names it."""
     try:
         yield
     except OSError as error:

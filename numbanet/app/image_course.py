@@ -1,4 +1,4 @@
-"""What a training on a photograph is, and how far it has come: what a snapshot of it holds."""
+"""Job and progress of a training on a photograph, as a snapshot holds them."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ METADATA_KEY = "learn_image"
 
 @dataclass(frozen=True)
 class Job:
-    """What determines a training, bit for bit; a snapshot continues only the same job."""
+    """Options that determine a training, bit for bit; a snapshot continues only the same job."""
 
     image_digest: str
     config: dict[str, Any]
@@ -28,7 +28,7 @@ class Job:
 
 @dataclass
 class ImageCourse(Course):
-    """What happened so far; travels in the snapshot."""
+    """Progress of a training on a photograph; travels in the snapshot."""
 
     psnrs: list[tuple[int, float, float]] = field(default_factory=list)  # step, displayed, linear
 
@@ -42,7 +42,7 @@ class ImageCourse(Course):
 
 
 def read_metadata(metadata: dict[str, Any]) -> tuple[Job, ImageCourse]:
-    """What a training put into a snapshot; KeyError or TypeError if it did not."""
+    """Job and progress that a training saved; KeyError or TypeError if they are unusable."""
     saved = metadata[METADATA_KEY]
     job, course = Job(**saved["job"]), ImageCourse(**saved["course"])
     if not (job.is_usable() and course.is_usable()):

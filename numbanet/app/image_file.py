@@ -113,7 +113,7 @@ def read_photograph(
 
 
 def rows_of(image: Image.Image) -> Iterator[tuple[int, int, Image.Image]]:
-    """First row, last row (excluded) and pixels of each strip."""
+    """Strips of an image: first row, last row (excluded) and pixels of each."""
     for first, last in strips(image.height, image.width):
         yield first, last, image.crop((0, first, image.width, last))
 

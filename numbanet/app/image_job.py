@@ -1,4 +1,4 @@
-"""How learn-image starts: with a photograph, and a new model or the one of a snapshot."""
+"""Start of learn-image: a photograph, with a new model or that of a snapshot."""
 
 import math
 from pathlib import Path

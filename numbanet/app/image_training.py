@@ -52,7 +52,7 @@ FILES = {  # fields of Result; the pictures come on top
 
 @dataclass(frozen=True)
 class Result:
-    """What a training reached and the files it wrote."""
+    """Outcome of a training, and the files it wrote."""
 
     step: int
     finished: bool
@@ -71,7 +71,7 @@ class Result:
 
     @property
     def measures(self) -> str:
-        """How good it is, for a person."""
+        """The quality as text, for a person."""
         return f"{self.psnr:.2f} dB"
 
     def for_programs(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class ImageTraining(Learning):
         return colours.reshape(last - first, self.photograph.width, 3)
 
     def camera(self, width: int, height: int) -> Camera:
-        """In front of the picture, which stands upright in the plane y = 0, its width 1."""
+        """Camera in front of the picture, which stands upright in the plane y = 0, its width 1."""
         tall = max(self.photograph.height / self.photograph.width, 1)
         return Camera.looking((0, 0, 0), (0, -1.4 * tall, 0), width, height, angle=0.75)
 
@@ -204,7 +204,7 @@ class ImageTraining(Learning):
         return result
 
     def close_look(self, last: Path, max_pixels: int) -> list[tuple[Image.Image, str]]:
-        """Where the last picture differs from the reference, and a part of both, enlarged."""
+        """Error map of the last picture, and enlarged details of it and of the reference."""
         reference = self.output / "reference.png"
         part = detail(reference, max_pixels)
         return [
@@ -214,7 +214,7 @@ class ImageTraining(Learning):
         ]
 
     def report(self, result: Result, n_steps: int, total_seconds: float) -> dict[str, Any]:
-        """Every figure of the training, ready for JSON."""
+        """The report of the training, ready for JSON."""
         course, photograph = self.course, self.photograph
         return {
             "job": asdict(self.job),

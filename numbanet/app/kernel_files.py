@@ -18,7 +18,7 @@ KINDS = {"cpu": "kernels for the CPU", "ptx": "kernels for CUDA", "cubin": "the 
 
 
 def show() -> Iterator[str]:
-    """Where compiled code is, what there is of it, and when it goes."""
+    """Lines on the cache: its directory, its entries by kind, and when they are removed."""
     path = directory()
     yield f"{path}: {summary(path)}"
     reason = why_not_used(path)

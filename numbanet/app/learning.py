@@ -47,7 +47,7 @@ class WatchedLoss:
 
 
 class Learning(Callback):
-    """What all jobs do; a subclass says what a step is, what is measured, and what is drawn.
+    """Base of all jobs; a subclass defines the step, the measurements and the pictures.
 
     Args:
         job: a dataclass of what determines the training.
@@ -89,11 +89,11 @@ class Learning(Callback):
 
     @abstractmethod
     def camera(self, width: int, height: int) -> Camera:
-        """Where a viewer begins."""
+        """Initial camera of a viewer."""
 
     @abstractmethod
     def picture(self, camera: Camera, width: int, height: int) -> np.ndarray:
-        """What a camera sees of the model as it is now, [height, width, 3] in [0, 1]."""
+        """Render the model in its present state, [height, width, 3] in [0, 1]."""
 
     @abstractmethod
     def finish(self, n_steps: int, total_seconds: float) -> Any:
@@ -101,7 +101,7 @@ class Learning(Callback):
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """What there is to say of the last evaluation, for a line of progress."""
+        """Phrases on the last evaluation, for a line of progress."""
         return ()
 
     @property
@@ -229,7 +229,7 @@ class Learning(Callback):
         return f"{self.model.trainer.loss.otype} loss of a batch"
 
     def figures(self, n_steps: int, total_seconds: float) -> dict[str, Any]:
-        """What every report says: model, steps, loss, timings, environment."""
+        """Figures that every report contains: model, steps, loss, timings, environment."""
         course, network = self.course, self.model.network
         return {
             "model": {

@@ -1,4 +1,4 @@
-"""What the commands that learn something are called with."""
+"""Arguments of the commands that learn something."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def config_argument(default: str) -> dict[str, Any]:
 
 
 def training_options(samples: str) -> dict[str, dict[str, Any]]:
-    """What all of them take; a step learns from a number of `samples`."""
+    """Options that all of them share; a step learns from a number of `samples`."""
     return {
         "--set": SET,
         "--steps": {

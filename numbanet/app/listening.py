@@ -1,4 +1,4 @@
-"""Where a page can be: a host that is this machine, and a port that is free."""
+"""Addresses for a page: a host that is this machine, and a free port."""
 
 import errno
 import socket

@@ -53,7 +53,7 @@ class Viewer:
 
 @dataclass
 class Wishes:
-    """What users asked for; written by the page's threads, read between steps."""
+    """Requests of users; written by the page's threads, read between steps."""
 
     paused: bool = False
     snapshot: bool = False
@@ -95,7 +95,7 @@ class LiveView(Callback):
 
     @property
     def address(self) -> str:
-        """Of the page, while it is there."""
+        """URL of the page, while it is served."""
         host = f"[{self.host}]" if ":" in self.host else self.host  # of IPv6
         return f"http://{host}:{self.server.get_port()}"
 
@@ -116,7 +116,7 @@ class LiveView(Callback):
         self.say(f"look at {self.address}")
 
     def _set_camera(self) -> None:
-        """Where pages begin."""
+        """Set the initial camera of new pages."""
         first = self.learner.camera(64, 64)
         pose = first.pose
         position, back = pose[:, 3], pose[:, 2]
@@ -159,7 +159,7 @@ class LiveView(Callback):
             wishes.exponent = float(self.rate.value)
 
     def _enter(self, client: Any) -> None:
-        """Follow the camera of a page that was opened."""
+        """Follow the camera of a newly opened page."""
         viewer = self.wishes.viewers[client.client_id] = Viewer(client)
 
         @client.camera.on_update
@@ -180,7 +180,7 @@ class LiveView(Callback):
                     time.sleep(IDLE_SECONDS)
 
     def _obey(self, run: Run) -> None:
-        """Do what was asked for since the last step."""
+        """Carry out the requests since the last step."""
         wishes = self.wishes
         if wishes.exponent != self.shown_exponent:
             self.shown_exponent = wishes.exponent
@@ -194,7 +194,7 @@ class LiveView(Callback):
                     viewer.client.add_notification("Snapshot", f"saved at step {run.step}")
 
     def _show_still(self, run: Run) -> None:
-        """While paused: follow cameras that move, and draw finely for those that do not."""
+        """Draw while paused: again for cameras that move, finely for those that do not."""
         if time.perf_counter() >= self.next_text:
             self._write(run)
         for viewer in list(self.wishes.viewers.values()):
@@ -255,7 +255,7 @@ class LiveView(Callback):
 
 @contextmanager
 def unless_gone() -> Iterator[None]:
-    """Around a message to a page that may have been closed just now, of which viser warns."""
+    """Context for a message to a page that may have just been closed, of which viser warns."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Queued a .* on a closed connection", UserWarning)
         yield

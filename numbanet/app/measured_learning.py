@@ -36,7 +36,7 @@ DEFAULT_SEED = 1337
 
 @dataclass(frozen=True)
 class FieldJob:
-    """What determines a training, bit for bit; a snapshot continues only the same job.
+    """Options that determine a training, bit for bit; a snapshot continues only the same job.
 
     Args:
         digest: of what is learned.
@@ -61,7 +61,7 @@ class FieldJob:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a user asked of a job; None where a default or a snapshot decides."""
+    """Options of a job as the user gave them; None where a default or a snapshot decides."""
 
     config: Any = None
     n_steps: int = 1000
@@ -81,7 +81,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a job reached and the files it wrote; `metrics` are those of the last evaluation."""
+    """Outcome of a job, and the files it wrote; `metrics` are those of the last evaluation."""
 
     step: int
     finished: bool
@@ -102,7 +102,7 @@ class JobResult:
 
     @property
     def measures(self) -> str:
-        """How good it is, for a person."""
+        """The quality as text, for a person."""
         return ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
 
     def for_programs(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class MeasuredLearning(Learning):
 
     @classmethod
     def n_inputs(cls, data: Any) -> int:
-        """Of the model, which has one output."""
+        """Number of the model's inputs; it has one output."""
         return 3
 
     @classmethod
@@ -181,7 +181,7 @@ class MeasuredLearning(Learning):
 
     @classmethod
     def read_metadata(cls, metadata: dict[str, Any]) -> tuple[FieldJob, Course]:
-        """What `save` put into a snapshot; KeyError or TypeError if it did not."""
+        """Job and progress that `save` put into a snapshot; KeyError or TypeError if unusable."""
         saved = metadata[cls.metadata_key]
         job, course = FieldJob(**saved["job"]), Course(**saved["course"])
         if not (job.is_usable() and course.is_usable()):
@@ -206,7 +206,7 @@ class MeasuredLearning(Learning):
 
     @abstractmethod
     def data_report(self) -> dict[str, Any]:
-        """What the report says of the data."""
+        """The report's section on the data."""
 
     def write_more(self) -> tuple[Path, ...]:
         """Write what this job makes at its end beside pictures and figures."""
@@ -214,7 +214,7 @@ class MeasuredLearning(Learning):
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Those of the last evaluation."""
+        """Metrics of the last evaluation."""
         return self.course.metrics[-1][1] if self.course.metrics else {}
 
     @property
@@ -267,7 +267,7 @@ class MeasuredLearning(Learning):
         return result
 
     def report(self, result: JobResult, n_steps: int, total_seconds: float) -> dict[str, Any]:
-        """Every figure of the job, ready for JSON."""
+        """The report of the job, ready for JSON."""
         course = self.course
         return {
             "job": asdict(self.job),

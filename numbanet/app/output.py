@@ -1,4 +1,4 @@
-"""What a command prints: text for a person, or JSON for a program, and how much of it."""
+"""Output of a command: text for a person or JSON for a program, as verbose as asked."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ LOG = logging.getLogger("numbanet")
 
 @dataclass(frozen=True)
 class Output:
-    """Where a command's results go.
+    """Destination and verbosity of a command's results.
 
     Args:
         verbose: say also what is compiled, and what is found in the cache, on standard error.
@@ -39,7 +39,7 @@ class Output:
 
     @contextmanager
     def logged(self) -> Iterator[None]:
-        """Let the logger of numbanet, and warnings, say as much as is asked for."""
+        """Set the levels of numbanet's logger and of warnings to the chosen verbosity."""
         before, handlers = LOG.level, list(LOG.handlers)
         if self.verbose:
             LOG.setLevel(logging.DEBUG)
@@ -56,7 +56,7 @@ class Output:
 
     @contextmanager
     def telling(self, handler: logging.Handler) -> Iterator[None]:
-        """Let a handler have what the logger says of compilations, instead of standard error.
+        """Send the logger's messages on compilations to a handler instead of standard error.
 
         Where all is said, standard error has it too.
         """

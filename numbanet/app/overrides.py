@@ -68,7 +68,7 @@ def assign(config: dict[str, Any], path: str, value: Any) -> None:
 
 
 def item(place: Any, step: str | int, path: str) -> Any:
-    """What a list holds at a place that is there."""
+    """The existing item of a list at an index."""
     if not isinstance(place, list) or not isinstance(step, int):
         what = "a list" if isinstance(place, list) else shown(place)
         raise UsageError(f"--set {path}: {what} has no {shown(step)}; {FORM}")

@@ -32,7 +32,7 @@ LINEAR = to_linear(DISPLAYED)
 
 
 def strips(height: int, width: int) -> Iterator[tuple[int, int]]:
-    """First and last row (excluded) of strips that cover an image of this size."""
+    """Strips that cover an image of this size: first and last row (excluded) of each."""
     n_rows = max(1, PIXELS_AT_ONCE // width)
     for first in range(0, height, n_rows):
         yield first, min(first + n_rows, height)
@@ -83,7 +83,7 @@ class Photograph:
         return DISPLAYED[self._bytes(rows)] if self.in_colour else self._grey(rows)
 
     def linear(self, first: int = 0, last: int | None = None) -> np.ndarray:
-        """As encoded, in linear light."""
+        """Linear light of some rows, float32 [rows, width, 3] in [0, 1]."""
         rows = slice(first, last)
         return LINEAR[self._bytes(rows)] if self.in_colour else to_linear(self._grey(rows))
 

@@ -1,4 +1,4 @@
-"""How a job starts: with a new model, or with the one of a snapshot, if that is of the same job."""
+"""Start of a job: with a new model, or with that of a snapshot of the same job."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

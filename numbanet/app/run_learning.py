@@ -40,7 +40,7 @@ def load(module: str) -> None:
 
 
 def view_of(arguments: argparse.Namespace) -> bool | tuple[str, int]:
-    """Where the page is, if one is wanted."""
+    """Host and port of the page; False if none is wanted."""
     if not arguments.view:
         return False
     require("view")

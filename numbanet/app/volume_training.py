@@ -113,7 +113,7 @@ class VolumeLearning(MeasuredLearning):
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """Of four axes."""
+        """Lengths of four axes; missing ones come first and are 1."""
         shape = self.data.values.shape
         return (1,) * (4 - len(shape)) + shape
 
@@ -199,7 +199,7 @@ class VolumeLearning(MeasuredLearning):
         return sheet([(grey(true), heat(ramp)) for _, true in self.planes()])
 
     def camera(self, width: int, height: int) -> Camera:
-        """Where a viewer begins."""
+        """Initial camera of a viewer."""
         return Camera.looking((0.5, 0.5, 0.5), (1.6, -0.9, 1.3), width, height, angle=0.75)
 
     def picture(self, camera: Camera, width: int, height: int) -> np.ndarray:

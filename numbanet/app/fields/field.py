@@ -43,7 +43,7 @@ OPTIMIZER = {
 
 @dataclass(frozen=True)
 class FieldSize:
-    """How large a field is, and what a step takes.
+    """Size of a radiance field, and of a step of its training.
 
     Args:
         n_levels, log2_hashmap_size, finest: of the hash grid, whose last level has the resolution
@@ -113,7 +113,7 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class RadianceField:
-    """What emits and absorbs light in [0, 1]^3.
+    """Density and colour as functions on [0, 1]^3, with the occupancy grid that skips empty space.
 
     Args:
         config: see config_for.
@@ -160,7 +160,7 @@ class RadianceField:
         return densities, features
 
     def update_grid(self, rng: Pcg32, part: int = 0, n_parts: int = 1, decay: float = 0.95) -> None:
-        """Ask for densities in the grid's cells, or in a part of them."""
+        """Update the occupancy grid, or one part of it, with the densities in its cells."""
         self.grid.update(
             lambda positions: self.densities(positions)[0], rng, threshold=self.threshold,
             part=part, n_parts=n_parts, decay=decay**n_parts,
@@ -175,7 +175,7 @@ class RadianceField:
         return self.grid.march(origins, directions, self.step, cone=self.cone, **options)
 
     def seen(self, origins: Any, directions: Any, background: Any) -> Any:
-        """What rays see, [n, 3]; on the target."""
+        """Colours that rays see, [n, 3]; on the target."""
         samples = self.march(origins, directions)
         densities, features = self.densities(samples.positions)
         kept, sources = visible(samples, densities)
@@ -198,7 +198,7 @@ class RadianceField:
         self, camera: Camera, width: int | None = None, height: int | None = None,
         background: Any = (1.0, 1.0, 1.0),
     ) -> np.ndarray:  # fmt: skip
-        """What a camera sees, float32 [height, width, 3] in [0, 1]."""
+        """Render the view of a camera, float32 [height, width, 3] in [0, 1]."""
         if width is not None or height is not None:
             camera = camera.resized(width or camera.width, height or camera.height)
         rows = max(1, RAYS_AT_ONCE[self.kind] // camera.width)

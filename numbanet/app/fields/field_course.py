@@ -1,4 +1,4 @@
-"""What a training on a scene is, and how far it has come: what a snapshot of it holds."""
+"""Job and progress of a training on a scene, as a snapshot holds them."""
 
 import math
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ WIDTHS = (3, N_FEATURES), (N_INPUTS, 3)
 
 @dataclass(frozen=True)
 class Job:
-    """What determines a training; a snapshot continues only the same job."""
+    """Options that determine a training; a snapshot continues only the same job."""
 
     scene_digest: str
     config: dict[str, Any]
@@ -47,7 +47,7 @@ class Job:
 
 @dataclass
 class FieldCourse(Course):
-    """What happened so far; travels in the snapshot."""
+    """Progress of a training on a scene; travels in the snapshot."""
 
     psnrs: list[tuple[int, float]] = field(default_factory=list)
     n_rays: int = 0
@@ -72,7 +72,7 @@ class FieldCourse(Course):
 
 
 def tensors_of(learner: FieldLearner) -> dict[str, Any]:
-    """All numbers of a training, on the host, by name."""
+    """All tensors of a training, on the host, by name."""
     field, found = learner.field, {}
     for head in HEADS:
         tensors = getattr(field, head).trainer.tensors()
@@ -163,7 +163,7 @@ def read_tensors(path: Any, job: Job, n_views: int) -> dict[str, Any]:
 
 
 def restore(path: Any, learner: FieldLearner, tensors: Any, steps: dict[str, list[int]]) -> None:
-    """Let a learner of the same job go on where a snapshot was written.
+    """Restore a learner of the same job to the state in a snapshot.
 
     Raises:
         SnapshotError: the numbers are not ones that training leads to.

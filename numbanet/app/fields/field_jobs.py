@@ -1,4 +1,4 @@
-"""What joins the two heads of a radiance field, and its loss: a job for each sample or ray."""
+"""Device code between the heads of a radiance field, and its loss: a job per sample or ray."""
 
 import math
 

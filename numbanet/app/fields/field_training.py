@@ -40,7 +40,7 @@ ERROR_SCALE = 4.0  # of the absolute error, for a picture of it
 
 @dataclass(frozen=True)
 class Result:
-    """What a training reached and the files it wrote; PSNR and SSIM are means of held-out views."""
+    """Outcome of a training, and its files; PSNR and SSIM are means over held-out views."""
 
     step: int
     finished: bool
@@ -63,7 +63,7 @@ class Result:
 
     @property
     def measures(self) -> str:
-        """For a line of text."""
+        """One line of text with the measurements."""
         rate = self.rays_per_second / 1e3
         return f"held-out views {self.psnr:.2f} dB, SSIM {self.ssim:.3f}, {rate:.0f} k rays/s"
 
@@ -105,7 +105,7 @@ class FieldTraining(Learning):
         return self.scene.test.cameras[0].resized(width, height)
 
     def picture(self, camera: Camera, width: int, height: int) -> np.ndarray:
-        """What the field looks like now, float32 [height, width, 3] in [0, 1]."""
+        """Render the field in its present state, float32 [height, width, 3] in [0, 1]."""
         return self.learner.picture(camera, width, height)
 
     def check_skipped(self) -> None:
@@ -131,7 +131,7 @@ class FieldTraining(Learning):
         return rgba[..., :3] * opacity + (1 - opacity) * background
 
     def seen(self, k: int) -> np.ndarray:
-        """What the field shows in the place of held-out view k."""
+        """Render the field from the camera of held-out view k."""
         camera = self.scene.test.cameras[k]
         return self.learner.picture(camera, camera.width, camera.height)
 
@@ -195,7 +195,7 @@ class FieldTraining(Learning):
     def report(
         self, result: Result, found: list[dict[str, float]], n_steps: int, total_seconds: float
     ) -> dict[str, Any]:
-        """Every figure of the training, ready for JSON."""
+        """The report of the training, ready for JSON."""
         course, field, test = self.course, self.learner.field, self.scene.test
         figures = self.figures(n_steps, total_seconds)
         figures["model"]["n_params"] += field.colour.network.n_params

@@ -78,12 +78,12 @@ class FieldLearner:
         return self.field.kind == "cpu"
 
     def picture(self, camera: Camera, width: int, height: int) -> np.ndarray:
-        """What the field looks like now, float32 [height, width, 3] in [0, 1]."""
+        """Render the field in its present state, float32 [height, width, 3] in [0, 1]."""
         return self.field.picture(camera, width, height, self.shown_background)
 
     @property
     def shown_background(self) -> tuple[float, float, float]:
-        """Behind pictures of what is learned; white where training draws it at random."""
+        """Background of rendered pictures; white where training draws it at random."""
         return (BACKGROUNDS.get(self.background, 1.0),) * 3
 
     def last_kept(self) -> int:
@@ -226,7 +226,7 @@ class FieldLearner:
             head.trainer.learning_rate = rate * LAST_RATE**done
 
     def _fit_rays(self) -> None:
-        """As many rays as have about batch_size samples that light reaches."""
+        """Set the number of rays so that light reaches about batch_size of their samples."""
         more = 0.95 * self.batch_size / max(self.last_kept(), 1)
         if not self.on_cpu and "samples" in self._rooms:
             _, marched = self.target.to_host(self._rooms["samples"].total)

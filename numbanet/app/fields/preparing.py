@@ -1,4 +1,4 @@
-"""What comes before a training on a scene: its pictures, and its first or its last state."""
+"""Preparation of a training on a scene: its pictures, and its first or last state."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -82,7 +82,7 @@ def prepared(
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Around what reads a snapshot: what is wrong with it is the user's to know."""
+    """Context for reading a snapshot: OSError, TypeError and ValueError become UsageError."""
     try:
         yield
     except (OSError, TypeError, ValueError) as error:
@@ -90,7 +90,7 @@ def told() -> Iterator[None]:
 
 
 def learner_of(data: SceneData, job: Job, target: AbstractTarget) -> FieldLearner:
-    """What learns a scene, from step 0."""
+    """Learner of a scene, at step 0."""
     try:
         field = RadianceField(job.config, job.seed, target.name, target.precision)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

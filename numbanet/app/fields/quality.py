@@ -1,4 +1,4 @@
-"""How alike two pictures are."""
+"""Similarity of two pictures: PSNR and SSIM."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ K1, K2 = 0.01, 0.03
 
 
 def blurred(image: np.ndarray) -> np.ndarray:
-    """Means over a Gaussian window, of [height, width, ...]; only where the whole window fits."""
+    """Gaussian-weighted means of [height, width, ...], only where the whole window fits."""
     at = np.arange(WINDOW) - WINDOW // 2
     weights = np.exp(-0.5 * (at / SPREAD) ** 2)
     weights /= weights.sum()

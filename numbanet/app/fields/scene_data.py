@@ -1,4 +1,4 @@
-"""Scenes that can be learned: the eight that are made here, and those of a user's cameras."""
+"""Scenes for training: the eight synthetic ones, and those of a user's cameras."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -34,7 +34,7 @@ class Shots:
 
 @dataclass(frozen=True)
 class SceneData:
-    """What is learned and what it is compared with; cameras are in the field's [0, 1]^3.
+    """Scene with training and test views; cameras are in the field's [0, 1]^3.
 
     Args:
         name: for titles.
@@ -83,7 +83,7 @@ def made_scene(
     name: str, target: AbstractTarget, size: int = SIZE, n_train: int = N_TRAIN,
     n_test: int = N_TEST,
 ) -> SceneData:  # fmt: skip
-    """One of the eight scenes, drawn on a target.
+    """Draw one of the eight synthetic scenes on a target.
 
     Raises:
         UsageError: there is no such scene.

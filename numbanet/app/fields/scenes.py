@@ -31,7 +31,7 @@ FAR = np.float32(1e3)
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture is made of; see the module."""
+    """Scene made of formulas; see the module."""
 
     name: str
     distance: Callable

@@ -41,7 +41,7 @@ LARGEST = 1e6  # of numbers in poses
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a file's positions are in the field's [0, 1]^3."""
+    """Transform from a file's positions to the field's [0, 1]^3."""
 
     scale: float
     offset: np.ndarray
@@ -147,7 +147,7 @@ def pose_of(frame: Mapping[str, Any], path: Path) -> np.ndarray:
 
 
 def placement_of(content: Mapping[str, Any], poses: list[np.ndarray], path: Path) -> Placement:
-    """By the file's scale, offset and aabb_scale, or by its cameras."""
+    """Placement from the file's scale, offset and aabb_scale, or from its cameras."""
     content = {name: value for name, value in content.items() if value is not None}
     given = any(name in content for name in ("scale", "offset", "aabb_scale"))
     is_blender = "camera_angle_x" in content and "fl_x" not in content

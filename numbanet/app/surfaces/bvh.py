@@ -86,7 +86,7 @@ def areas_of(triangles: np.ndarray) -> np.ndarray:
 
 
 def corner_numbers(triangles: np.ndarray) -> np.ndarray:
-    """For each corner [n, 3] a number that corners at the same place share."""
+    """Numbers of corners, [n, 3]: corners at the same position share one."""
     places = np.ascontiguousarray(triangles.reshape(-1, 3)) + 0.0  # there is no -0.0 now
     rows = places.view(np.dtype((np.void, places.dtype.itemsize * 3))).reshape(-1)
     return np.unique(rows, return_inverse=True)[1].reshape(-1, 3)
@@ -98,7 +98,7 @@ def edge_ends(numbers: np.ndarray) -> np.ndarray:
 
 
 def n_open_edges(triangles: np.ndarray) -> int:
-    """How many edges do not have two triangles that run along them in opposite directions."""
+    """Number of edges that are not shared by two triangles in opposite directions."""
     ends = edge_ends(corner_numbers(triangles)).reshape(-1, 2)
     forward = ends[:, 0] < ends[:, 1]
     edges, which = np.unique(np.sort(ends, axis=1), axis=0, return_inverse=True)
@@ -109,7 +109,7 @@ def n_open_edges(triangles: np.ndarray) -> int:
 
 
 def pseudonormals(triangles: np.ndarray) -> np.ndarray:
-    """Of each triangle's features, [n, N_FEATURES, 3]; not of length 1."""
+    """Pseudonormals of each triangle's features, [n, N_FEATURES, 3]; not normalised."""
     numbers = corner_numbers(triangles)
     sides = np.roll(triangles, -1, axis=1) - triangles  # ab, bc, ca
     faces = np.cross(sides[:, 0], -sides[:, 2])
@@ -143,7 +143,7 @@ def dot(ax, ay, az, bx, by, bz):
 
 @device
 def closest_place(ab, ac, px, py, pz):
-    """Where a triangle 0, ab, ac [3] is closest to a point: v, w of v ab + w ac, and the feature.
+    """Closest point of a triangle 0, ab, ac [3] to a point: v, w of v ab + w ac, and the feature.
 
     Ericson 2005, "Real-time collision detection", 5.1.5.
     """

@@ -21,7 +21,7 @@ EIGHTH = 8  # of a batch: four lie near the surface, three around it, one anywhe
 
 
 class Surface(Protocol):
-    """Where distances come from: a mesh, or a formula."""
+    """Source of distances: a mesh, or a formula."""
 
     name: str
     note: str  # what had to be assumed, for the user
@@ -40,7 +40,7 @@ class Surface(Protocol):
 
     @property
     def tables(self) -> tuple[np.ndarray, ...]:
-        """What these read; see bvh.Bvh."""
+        """Arrays that the functions read; see bvh.Bvh."""
         ...
 
 

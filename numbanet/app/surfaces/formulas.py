@@ -104,5 +104,5 @@ class Formula:
 
     @property
     def tables(self) -> tuple[np.ndarray, ...]:
-        """What its functions read: nothing."""
+        """Empty tables, as formulas read none."""
         return tuple(np.zeros(shape, np.float32) for shape in ((2, 6), (4, 9), (4, 21), (4,)))

@@ -56,7 +56,7 @@ class Mesh:
 
     @property
     def tables(self) -> tuple[np.ndarray, ...]:
-        """What its functions read."""
+        """Arrays that the functions read; see bvh.Bvh."""
         return self.bvh.boxes, self.bvh.corners, self.bvh.normals, self.bvh.areas
 
     @cached_property

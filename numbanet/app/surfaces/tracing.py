@@ -48,7 +48,7 @@ def normals(distance: Distance, points: np.ndarray) -> np.ndarray:
 
 
 def pictures(distance: Distance, camera: Any) -> tuple[np.ndarray, np.ndarray]:
-    """What a camera sees, shaded and as normals, float32 [height, width, 3] in [0, 1] each."""
+    """Views of a camera, shaded and as normals, float32 [height, width, 3] in [0, 1] each."""
     origins, directions = (np.asarray(each) for each in camera.rays("cpu"))
     points, is_hit = hits(distance, origins, directions)
     shape = camera.height, camera.width, 3

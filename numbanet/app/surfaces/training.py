@@ -159,11 +159,11 @@ class SurfaceLearning(MeasuredLearning):
         return f"IoU {metrics['iou']:.3f}, {metrics['mean_distance']:.2g} off"
 
     def camera(self, width: int, height: int) -> Camera:
-        """Where pictures are taken from."""
+        """Camera of the pictures."""
         return Camera.looking((0.5, 0.5, 0.5), (1.5, -0.7, 1.2), width, height, angle=0.55)
 
     def picture(self, camera: Camera, width: int, height: int) -> np.ndarray:
-        """What a camera sees of the learned surface, [height, width, 3] in [0, 1]."""
+        """Render the learned surface, [height, width, 3] in [0, 1]."""
         return pictures(self.learned, camera.resized(width, height))[0]
 
     def draw(self) -> np.ndarray:
