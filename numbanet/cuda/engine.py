@@ -76,7 +76,7 @@ class CudaEngine:
         self.workspace.deterministic = value
 
     def release(self) -> None:
-        """Give the memory between the kernels back; it is made anew when it is needed."""
+        """Free the memory between the kernels; it is allocated again when needed."""
         self.workspace.release()
         self.chain.release()
         if self.wide is not None:
@@ -85,13 +85,13 @@ class CudaEngine:
             self.tables.release()
 
     def _for_inference(self, n: int) -> Fused | Chain:
-        """What evaluates a batch of n."""
+        """Kernels that evaluate a batch of n."""
         if self.fused is not None and self.fused.can_infer(n):
             return self.fused
         return self._chain("inference")
 
     def _for_training(self, n: int) -> Fused | Wide | Chain:
-        """What trains with a batch of n."""
+        """Kernels that train with a batch of n."""
         keeps = self.deterministic or (self.tables is not None and n >= self.tables.fewest)
         if self.fused is not None and self.fused.can_train(n, keeps):
             return self.fused
@@ -106,7 +106,7 @@ class CudaEngine:
     def _tables_for(
         self, serving: Fused | Wide | Chain, n: int, gradients: Gradients | None
     ) -> ModelTables | KeptSums | None:
-        """What adds up the encoding's gradients, if not the kernels that serve a batch of n."""
+        """Sums of the encoding's gradients; None if the kernels of the pass add them up."""
         if gradients is None or serving is self.chain or n == 0:
             return None
         if self.deterministic:
@@ -148,7 +148,7 @@ class CudaEngine:
     def _inference_of_given(
         self, inputs: DeviceArray, params: DeviceArray, outputs: DeviceArray
     ) -> None:
-        """In slabs, whose features the second-level cache holds."""
+        """Evaluate in slabs, whose features the second-level cache holds."""
         n, encoding_params = inputs.shape[0], self.workspace.encoding_params(params)
         for first in range(0, n, SLAB):
             x, y = inputs, outputs

@@ -1,15 +1,15 @@
-"""What can go wrong between this package, NVIDIA's toolkit, the driver and a GPU.
+"""Errors of NVIDIA's toolkit, the driver and the GPU.
 
 Every message says what was found and what to do about it.
 """
 
 
 class CudaError(RuntimeError):
-    """Something that the CUDA target needs is missing, too old, exhausted or broken."""
+    """Base of errors: a requirement of the CUDA target is missing, too old, exhausted or broken."""
 
 
 class NoDriverError(CudaError):
-    """No NVIDIA driver, or no GPU behind it."""
+    """The NVIDIA driver is missing, or there is no GPU behind it."""
 
 
 class DriverTooOldError(CudaError):

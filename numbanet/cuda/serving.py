@@ -1,4 +1,4 @@
-"""Which kernels serve a model, and why: words for a person, from the predicates that decide it."""
+"""Explanation of which kernels serve a model, from the predicates that decide it."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ CHAIN = "chain of kernels, layer by layer"
 
 
 def why_never(device: Any, precision: str, fused: bool | None) -> str | None:
-    """What keeps every model on such a device from fused kernels."""
+    """Reason why no model on such a device has fused kernels; None if some do."""
     if precision == "float32":
         return "float32 has no fused kernels"
     if not reaches(device, AMPERE):
@@ -19,7 +19,7 @@ def why_never(device: Any, precision: str, fused: bool | None) -> str | None:
 
 
 def why_not(layout: FusedLayout, most_shared: int) -> str:
-    """What keeps a network from a fused kernel that would have this layout."""
+    """Reason why a network has no fused kernel of this layout."""
     if layout.model.network.n_hidden_layers == 0:
         return "fused kernels need a hidden layer"
     if not is_narrow(layout):
@@ -36,7 +36,7 @@ def why_not(layout: FusedLayout, most_shared: int) -> str:
 def services(
     device: Any, precision: str, fused: Any, wide: Any, asked: bool | None
 ) -> list[Service]:
-    """Of a model with these engines, or None where there are none."""
+    """Services of a model with these engines; None stands for an engine that it lacks."""
     second = Service("second derivatives", CHAIN, "there are no fused kernels for them")
     never = why_never(device, precision, asked)
     if never is not None:

@@ -36,7 +36,7 @@ N_RUNS = 16  # of neighbouring rows, in a sample
 
 
 class CudaTarget(AbstractTarget):
-    """One GPU, with parameters in one precision.
+    """A GPU as a target, with parameters in one precision.
 
     Args:
         device: a CudaDevice, or anything with its methods.

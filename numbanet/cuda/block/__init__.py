@@ -1,1 +1,1 @@
-"""What a block of threads does with a network: shared by fused, wide and users' kernels."""
+"""Operations of a block of threads on a network: shared by fused, wide and users' kernels."""

@@ -1,4 +1,4 @@
-"""What fused kernels leave to kernels of tables: features of a sample, and their gradients.
+"""Features of samples and their gradients, stored by fused kernels for the kernels of tables.
 
 Each pair of features, a word, has a row of all samples, padded to a multiple of 4.
 """

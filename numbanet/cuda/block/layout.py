@@ -1,4 +1,4 @@
-"""How a fused kernel divides its block of threads and its shared memory.
+"""Layout of a fused kernel: its block of threads and its shared memory.
 
 A warp takes 32 samples, one for each lane where features are computed, and multiplies them as two
 fragments of 16 rows. The block keeps all weights in shared memory, or has two matrices there at a
@@ -42,12 +42,12 @@ class FusedLayout:
 
     @property
     def n_threads(self) -> int:
-        """Of a block, and samples that it takes at a time."""
+        """Threads of a block, and samples that it takes at a time."""
         return self.group_threads * self.n_groups
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
-        """Of the features, the hidden layers and the padded output."""
+        """Widths of the features, the hidden layers and the padded output."""
         return self.model.network.widths
 
     @cached_property
@@ -58,17 +58,17 @@ class FusedLayout:
 
     @cached_property
     def weights(self) -> tuple[int, ...]:
-        """Where each matrix begins in shared memory, if all of them stay there."""
+        """Offset of each matrix in shared memory, if all of them stay there."""
         return tuple(accumulate(self._matrix_bytes[:-1], initial=0))
 
     @property
     def buffer_bytes(self) -> int:
-        """Of each of the two places where matrices come one after the other."""
+        """Bytes of each of the two buffers through which matrices are streamed."""
         return max(self._matrix_bytes)
 
     @property
     def weights_bytes(self) -> int:
-        """Of all matrices, or of two."""
+        """Bytes of all matrices, or of two if they are streamed."""
         return 2 * self.buffer_bytes if self.streams else sum(self._matrix_bytes)
 
     @cached_property
@@ -79,8 +79,7 @@ class FusedLayout:
 
     @cached_property
     def rows(self) -> tuple[int, ...]:
-        """Where the rows of the features begin, of the hidden layers, of the output, and what is
-        noted; and the end.
+        """Offsets of the rows of features, hidden layers, output and noted maxima, and the end.
 
         Gradients replace the values that they are of.
         """
@@ -90,12 +89,12 @@ class FusedLayout:
 
     @property
     def noted_bytes(self) -> int:
-        """For the largest gradient of each pair of features, where tables may ask for these."""
+        """Bytes of the largest gradient of each pair of features, where tables may need these."""
         return 2 * self.widths[0] if self.trains and self.model.encoding.n_params else 0
 
     @property
     def shared_bytes(self) -> int:
-        """Of weights, rows and the private gradients of parameters."""
+        """Bytes of weights, rows and the private gradients of parameters."""
         return self.rows[-1] + 4 * self.n_private_params + (SCALE if self.n_private else 0)
 
     @cached_property
@@ -104,7 +103,7 @@ class FusedLayout:
         return self.model.encoding.partition_param_ends[self.n_private - 1] if self.n_private else 0
 
     def with_private(self, shared_bytes: int) -> "FusedLayout":
-        """With as many private partitions as fit into so much shared memory."""
+        """Copy with as many private partitions as fit into so much shared memory."""
         rest = (shared_bytes - SCALE - self.rows[-1]) // 4
         ends = self.model.encoding.partition_param_ends
         return replace(self, n_private=sum(end <= rest for end in ends))
@@ -116,12 +115,12 @@ class FusedLayout:
 
     @cached_property
     def blocks_per_warp(self) -> tuple[int, ...]:
-        """How many of these a warp adds up."""
+        """Number of these blocks that a warp adds up, for each matrix."""
         return tuple(-(-m * n // self.n_warps) for m, n in self.blocks)
 
     @cached_property
     def first_sums(self) -> tuple[int, ...]:
-        """Where a thread's sums of each matrix begin among all of its sums, and the end."""
+        """Index of a thread's first sum of each matrix among all of its sums, and the end."""
         return tuple(accumulate((8 * n for n in self.blocks_per_warp), initial=0))
 
 

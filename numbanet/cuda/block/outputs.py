@@ -1,4 +1,4 @@
-"""What a lane of a fused kernel does with outputs: where its own are, their loss and its gradient.
+"""Outputs of a lane of a fused kernel: their places, their loss and its gradient.
 
 A lane 4 g + t holds outputs of samples g and g + 8 of a fragment of 16: columns 2 t and 2 t + 1 of
 every eight (see tiles/instructions.py).
@@ -22,7 +22,7 @@ THREE, TWO = 3, 2
 
 
 class Wanted(NamedTuple):
-    """What outputs are compared with: addresses, and the factor of their gradients."""
+    """Arguments of the loss: addresses, and the factor of the outputs' gradients."""
 
     targets: int
     pdf: int

@@ -1,4 +1,4 @@
-"""What a lane of a training kernel does with the gradients of its sample's features.
+"""Gradients of the features of a lane's sample in a training kernel.
 
 They are words, pairs of halves, which become floats late, so that few of these live at a time.
 """
@@ -41,7 +41,7 @@ def unpack(precision: str):
 
 
 class Sums(NamedTuple):
-    """Where gradients of parameters are added up."""
+    """Destination of the gradients of parameters."""
 
     address: int
     table: Any  # the first ones as int32 in shared memory, ...
@@ -94,7 +94,7 @@ def encode_backward(encoding: AbstractEncoding, precision: str, storage: str, n_
 
 
 class Destination(NamedTuple):
-    """Where the gradients of the inputs go, and the factors of theirs and of the parameters'."""
+    """Destination of the gradients of the inputs, and factors of these and of the parameters'."""
 
     dl_dinput: int
     unscaled: float

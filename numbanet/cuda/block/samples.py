@@ -1,4 +1,4 @@
-"""What a lane of a fused kernel does for its sample: features, and rows of them in shared memory.
+"""Features of the sample of a lane of a fused kernel, and rows of them in shared memory.
 
 A sample's features are a row of halves in shared memory, and so are their gradients.
 """

@@ -1,1 +1,1 @@
-"""One kernel for each part of the encoding and each layer; serves every model."""
+"""Chain of kernels, one for each part of the encoding and each layer; serves every model."""

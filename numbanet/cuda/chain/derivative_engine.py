@@ -55,7 +55,7 @@ class DerivativeEngine:
         self._workspace.deterministic = value
 
     def release(self) -> None:
-        """Give the memory between the kernels back; it is made anew when it is needed."""
+        """Free the memory between the kernels; it is allocated again when needed."""
         self._layers = None
         self._workspace.release()
 
@@ -67,7 +67,7 @@ class DerivativeEngine:
         return self._kernels[key]
 
     def _buffers(self, n: int) -> Layers:
-        """Those between the kernels, for n columns of jets; made anew where there are more."""
+        """Buffers between the kernels, for n columns of jets; reallocated where there are more."""
         pitch = next_multiple(n, PITCH)
         if self._layers is None or self._layers.pitch < pitch:
             self._layers = None  # frees the old ones before the new ones are made
@@ -130,7 +130,7 @@ class DerivativeEngine:
     def _add_weight_gradients(
         self, k: int, launch: Launch, layers: Layers, gradients: Gradients
     ) -> None:
-        """Those of matrix k; in the order of slots, if that is asked for."""
+        """Add the gradient of matrix k; if deterministic, through slots added in order."""
         own, (fan_out, fan_in) = self._workspace, self._shapes[k]
         to = gradients.flat.address + self._offsets[k] * FLOAT_BYTES
         dl_dy, x = layers.dl_dvalues[k + 1], layers.values[k]

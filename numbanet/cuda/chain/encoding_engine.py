@@ -21,7 +21,7 @@ FEWEST_DIGITS = 1 << 16  # samples from which on sums of digits are faster than 
 
 
 class Rows:
-    """Where the features of some samples lie, and how far apart samples and features are."""
+    """Features of some samples in memory: the address, and the strides of samples and features."""
 
     def __init__(self, address: int, sample_step: int, feature_step: int, storage: str):
         self.address, self.storage = address, storage
@@ -218,7 +218,7 @@ class EncodingEngine:
         return self.rooms.generation
 
     def release(self) -> None:
-        """Give the memory between the kernels back; it is made anew when it is needed."""
+        """Free the memory between the kernels; it is allocated again when needed."""
         self.rooms.release()
 
     def services(self) -> list[Service]:

@@ -227,7 +227,7 @@ def double_backward_input_kernel(encoding: AbstractEncoding, *more: str):
 
 @cache
 def double_backward_sample(encoding: AbstractEncoding, params_storage: str, features_storage: str):
-    """As backward_sample, for the gradient through backward_input; dl_ddx is last in of_batch."""
+    """`backward_sample` for the gradient through backward_input; dl_ddx is last in of_batch."""
     n_dims, width, n_params = encoding.n_dims, encoding.partition_width, encoding.n_params
     backward, params_vector = encoding.partition_double_backward_params, VECTORS[params_storage]
     read, read_dl_dy = read_row(n_dims), read_scaled(encoding, features_storage)

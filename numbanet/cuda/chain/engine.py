@@ -118,7 +118,7 @@ class Chain:
             fill(min(-(-n // BLOCK), 1024), rows.column(first), value, n)
 
     def release(self) -> None:
-        """Give the memory between the kernels back; it is made anew when it is needed."""
+        """Free the memory between the kernels; it is allocated again when needed."""
         self._layers = self._tangents = None
 
     def _rows(self, address: int, layers: Layers) -> Rows:
@@ -133,7 +133,7 @@ class Chain:
     def _add_weight_gradients(
         self, k: int, launch: Launch, dl_dy: int, layers: Layers, gradients: Gradients
     ) -> None:
-        """Those of matrix k; in the order of slots, if that is asked for."""
+        """Add the gradient of matrix k; if deterministic, through slots added in order."""
         own, (fan_out, fan_in) = self._workspace, self._shapes[k]
         to, x = gradients.flat.address + self._offsets[k] * FLOAT_BYTES, layers.values[k]
         if not own.deterministic:
@@ -183,7 +183,7 @@ class Chain:
                 part.backward_input(slab, encoding_params, rows, self._workspace.unscaled, dl_dx)
 
     def _tangents_forward(self, slab, params, layers, tangents, direction, dl_dx) -> None:
-        """After _forward: the tangents of all layers; zeroes dl_dx."""
+        """Compute the tangents of all layers, after _forward; zeroes dl_dx."""
         encoding_params = self._workspace.encoding_params(params)
         features, to = (self._rows(each.values[0], layers) for each in (layers, tangents))
         for part in self._parts:
@@ -199,7 +199,7 @@ class Chain:
     def _tangents_backward(
         self, slab, params, layers, tangents, direction, gradients, dl_dx
     ) -> None:
-        """From the gradients of the outputs and of their tangents to those of all else."""
+        """Backpropagate the gradients of the outputs and of their tangents to everything before."""
         n, pitch = slab.n, layers.pitch
         _, backward, _, activate_backward = self._plans.tangents(n, pitch)
         _, _, weight_gradients, _ = self._passes(n, pitch)
@@ -256,7 +256,7 @@ class Chain:
         return n_sums
 
     def _output_gradients(self, batch, slab, loss, layers, n_sums) -> int:
-        """Those of a slab, and partial sums of the loss behind n_sums others; returns how many."""
+        """Write the gradients of a slab's outputs; returns how many partial sums its loss has."""
         own, n, dl_dy, n_more = self._workspace, slab.n, layers.dl_dvalues[-1], 0
         if loss is not None:
             grid = min(-(-n // BLOCK), LOSS_BLOCKS)

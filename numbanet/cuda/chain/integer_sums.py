@@ -56,7 +56,7 @@ def bits_left(n, n_additions):  # for a number, if n threads add so many each
 
 @cache
 def measuring_kernel(sample: Callable, read: Callable, width: int, name: str):
-    """As integers_kernel, without the sums: writes what is measured."""
+    """Kernel that writes the measurements for integers_kernel, without sums."""
 
     def measure(
         px: Address, n: UInt, n_columns: UInt, first: UInt, n_all: UInt, pparams: Address,

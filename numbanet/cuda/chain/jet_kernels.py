@@ -25,7 +25,7 @@ from numbanet.storage.views import VECTORS, float_vector
 
 @cache
 def partials_of(part: Part, jet: Jet) -> tuple[tuple[int, int, int], ...]:
-    """As Jet.partials, by the part's own inputs; those by others, which are 0, are left out."""
+    """Jet.partials by the part's own inputs; those by others, which are 0, are left out."""
     first, stop = part.first_dim, part.first_dim + part.encoding.n_dims
 
     def own(a):
@@ -84,9 +84,9 @@ def encode_kernel(part: Part, n_inputs: int, jet: Jet):
 
 @cache
 def jet_sample(part: Part, jet: Jet) -> Callable:
-    """What integer_sums.py calls a sample: makes a device function of (encoding, two storages).
+    """Factory of `sample` for integer_sums.py: device functions of (encoding, two storages).
 
-    It is (i, partition, of_batch, factor, dl_dparams), with of_batch as there; n_all counts the
+    These are (i, partition, of_batch, factor, dl_dparams), with of_batch as there; n_all counts the
     samples of the launch.
     """
     partials = partials_of(part, jet)

@@ -34,7 +34,7 @@ class KeptSums:
         ]
 
     def keep(self, n: int) -> Kept:
-        """Which features' gradients of n samples are to be kept, and where."""
+        """Range of the features whose gradients of n samples are kept, and memory for them."""
         first, stop = self._kept
         n_bytes = 4 * next_multiple(n, PIECE) * (stop - first)
         return Kept(first, stop, self._own.rooms("words", n_bytes))

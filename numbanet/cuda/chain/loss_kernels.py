@@ -21,7 +21,7 @@ AT_ONCE = 8  # outputs of a sample that a thread asks memory for
 
 @cache
 def loss_of_elements(loss: ElementwiseLoss, n_outputs: int, has_pdf: bool, n: int):
-    """As loss_row, for n outputs from `first` on, an argument in front.
+    """`loss_row` for n outputs from `first` on, which is an additional first argument.
 
     All are loaded before anything is stored, so that they wait for memory together.
     """

@@ -131,21 +131,21 @@ class MatrixProduct:
     def forward(
         self, activation: Activation, fan_out: int, fan_in: int, n: int, pitch: int
     ) -> Launch:
-        """Called with (weights, x, y, kept)."""
+        """Launch of y = activation(weights x): (weights, x, y, kept)."""
         product = self._products.forward(self.precision, activation, fan_out)
         return self._sample_launch(product, (fan_out, fan_in, n, pitch))
 
     def backward(
         self, activation: Activation, fan_out: int, fan_in: int, n: int, pitch: int
     ) -> Launch:
-        """Called with (weights, dl_dy, dl_dx, kept); the activation is that of the layer below."""
+        """Launch of the gradient of x, through the layer below: (weights, dl_dy, dl_dx, kept)."""
         product = self._products.backward(self.precision, activation, fan_in)
         return self._sample_launch(product, (fan_in, fan_out, n, pitch))
 
     def weight_gradients(
         self, fan_out: int, fan_in: int, n: int, pitch: int, in_slots: bool = False
     ) -> Launch:
-        """Called with (dl_dy, x, dl_dweights, factor).
+        """Launch of the gradient of the weights: (dl_dy, x, dl_dweights, factor).
 
         With `in_slots` block z adds to a matrix of its own; there are `grid[2]` of these.
         """
@@ -167,14 +167,14 @@ class MatrixProduct:
     def activation_backward(
         self, activation: Activation, n_rows: int, n: int, pitch: int
     ) -> Launch:
-        """Called with (dl_dy, kept)."""
+        """Launch of the chain rule through an activation: (dl_dy, kept)."""
         grid = (n_tiles(n_rows * pitch, 2 * N_THREADS),)
         kernel = activation_backward(self.precision, activation)
         product = Product(kernel, n_rows, pitch, 1, N_THREADS, 1)
         return self._launch(product, ACTIVATION_TYPES, grid, (n_rows, n, pitch))
 
     def activate_tangents(self, activation: Activation, n_rows: int, n: int, pitch: int) -> Launch:
-        """Called with (before, kept, after)."""
+        """Launch of activate_tangents: (before, kept, after)."""
         grid = (n_tiles(n_rows * pitch, N_THREADS),)
         product = Product(
             activate_tangents(self.precision, activation), n_rows, pitch, 1, N_THREADS, 1
@@ -184,7 +184,7 @@ class MatrixProduct:
     def activate_tangents_backward(
         self, activation: Activation, n_rows: int, n: int, pitch: int
     ) -> Launch:
-        """Called with (dl_dvalues, dl_dtangents, tangents, kept)."""
+        """Launch of activate_tangents_backward: (dl_dvalues, dl_dtangents, tangents, kept)."""
         grid = (n_tiles(n_rows * pitch, N_THREADS),)
         kernel = activate_tangents_backward(self.precision, activation)
         product = Product(kernel, n_rows, pitch, 1, N_THREADS, 1)

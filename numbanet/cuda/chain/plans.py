@@ -11,7 +11,7 @@ MOST_PLANS = 16  # launches for so many sizes are kept
 
 
 class Plans:
-    """What a pass over a slab launches, by the slab's size.
+    """Launches of a pass over a slab, by the slab's size.
 
     Args:
         product: makes the launches.
@@ -29,7 +29,7 @@ class Plans:
         self._kept = OrderedDict()
 
     def _planned(self, make: Callable, *sizes: int) -> tuple:
-        """What `make` returns for these sizes, of which the last few are kept."""
+        """Result of `make` for these sizes; the last few are cached."""
         key = make.__name__, *sizes
         if key not in self._kept:
             self._kept[key] = make(*sizes)

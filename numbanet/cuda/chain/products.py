@@ -1,4 +1,4 @@
-"""What the kernels for matrix products have in common: a tile of the result for each block."""
+"""Common parts of the kernels for matrix products: a tile of the result for each block."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Product:
     max_registers: int | None = None
 
     def named(self, name: str) -> "Product":
-        """Itself, after giving its kernel a name for profilers."""
+        """The product itself, after giving its kernel a name for profilers."""
         self.kernel.__qualname__ = name
         return self
 

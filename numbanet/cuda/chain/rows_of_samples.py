@@ -1,4 +1,4 @@
-"""What lies between the parts of a composed model: launches of the kernels on rows of samples."""
+"""Kernels between the parts of a composed model, on rows of samples."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ class RowsOfSamples:
     def copy_columns(
         self, source: DeviceArray, first: int, to: DeviceArray, at: int, n: int, adds: bool
     ) -> None:
-        """As AbstractTarget.copy_columns."""
+        """See AbstractTarget.copy_columns."""
         kernel = self._kernel(copy_columns_kernel, adds)
         widths = source.shape[1], to.shape[1]
         for row in range(0, len(source), MOST_ROWS):
@@ -44,7 +44,7 @@ class RowsOfSamples:
     def loss(
         self, loss: AbstractLoss | None, batch: Batch, outputs: DeviceArray, dl_dy: DeviceArray
     ) -> LossSums:
-        """As AbstractTarget.row_loss; the sums are there until the next one."""
+        """See AbstractTarget.row_loss; the sums are valid until the next call."""
         n, n_outputs = outputs.shape
         n_elements = batch.n_elements(n_outputs)
         if loss is None or n == 0:

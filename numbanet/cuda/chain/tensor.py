@@ -147,12 +147,12 @@ def is_linear(activation: Activation) -> bool:
 
 
 def result_layout(tile_rows: int) -> TileLayout:
-    """Of the tile that the results of a block's samples pass through."""
+    """Layout of the tile that the results of a block's samples pass through."""
     return TileLayout(tile_rows, N_SAMPLES)
 
 
 def sample_product(precision: str, tile_rows: int, transposed: bool, loads_kept: bool, finish):
-    """As fma_products.sample_product, for one size of tiles."""
+    """fma_products.sample_product on tensor cores, for one size of tiles."""
     n_threads, layout = n_threads_of(tile_rows), result_layout(tile_rows)
     left = Operand(tile_rows, DEPTH, not transposed, is_left=True, any_address=True)
     right = Operand(N_SAMPLES, DEPTH, along_depth=False, is_left=False)
@@ -193,7 +193,7 @@ def forward_of_tile(precision: str, activation: Activation, tile_rows: int) -> P
 
 
 def forward(precision: str, activation: Activation, fan_out: int) -> Product:
-    """As fma_products.forward."""
+    """See fma_products.forward."""
     return forward_of_tile(precision, activation, side_for(fan_out))
 
 
@@ -206,7 +206,7 @@ def backward_of_tile(precision: str, activation: Activation, tile_rows: int) -> 
 
 
 def backward(precision: str, activation: Activation, fan_in: int) -> Product:
-    """As fma_products.backward."""
+    """See fma_products.backward."""
     return backward_of_tile(precision, activation, side_for(fan_in))
 
 
@@ -262,5 +262,5 @@ def weight_gradients_of_tile(precision: str, tile_rows: int, tile_columns: int) 
 
 
 def weight_gradients(precision: str, fan_out: int, fan_in: int) -> Product:
-    """As fma_products.weight_gradients."""
+    """See fma_products.weight_gradients."""
     return weight_gradients_of_tile(precision, side_for(fan_out), side_for(fan_in))

@@ -73,7 +73,7 @@ def chunk_position(layout: TileLayout):
 
 
 def passes(layout: TileLayout, n_threads: int) -> tuple[int, int, int]:
-    """How often a block's threads go over a tile, the rows of one time, and their bytes."""
+    """Passes of a block's threads over a tile, the rows of one pass, and their bytes."""
     n_rows = n_threads * CHUNK // layout.n_inner
     return layout.n_outer // n_rows, n_rows, layout.offset(n_rows)
 

@@ -99,7 +99,7 @@ def start() -> int:
 
 
 def compute_capability_of(device) -> tuple[int, int]:
-    """Of a device handle.
+    """Compute capability of a device handle.
 
     Raises:
         DeviceTooOldError: it is not supported.

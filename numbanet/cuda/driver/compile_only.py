@@ -42,7 +42,7 @@ class CompiledKernel:
 
 
 class CompileOnlyDevice:
-    """Has the methods of CudaDevice; `kernels` are those that were asked for.
+    """Stand-in for CudaDevice; `kernels` are those that were asked for.
 
     Args:
         compute_capability: of the GPU to compile for.
@@ -93,22 +93,22 @@ class CompileOnlyDevice:
         return 2**40, 2**40
 
     def zero(self, address: int, n_bytes: int) -> None:
-        """There is nothing to zero."""
+        """No operation: the memory does not exist."""
 
     def copy(self, target: int, source: int, n_bytes: int) -> None:
-        """There is nothing to copy."""
+        """No operation: the memory does not exist."""
 
     def zero_rows(self, address: int, pitch: int, n_bytes: int, n_rows: int) -> None:
-        """There is nothing to zero."""
+        """No operation: the memory does not exist."""
 
     def copy_rows(
         self, target: int, target_pitch: int, source: int, source_pitch: int, n_bytes: int,
         n_rows: int,
     ) -> None:  # fmt: skip
-        """There is nothing to copy."""
+        """No operation: the memory does not exist."""
 
     def copy_to_device(self, address: int, host: np.ndarray) -> None:
-        """There is nowhere to copy to."""
+        """No operation: the memory does not exist."""
 
     def copy_to_host(self, host: np.ndarray, address: int) -> None:
         host[...] = 0
@@ -117,13 +117,13 @@ class CompileOnlyDevice:
         return None
 
     def order(self, first: int, second: int) -> None:
-        """Nothing is queued."""
+        """No operation: nothing is queued."""
 
     def synchronize(self) -> None:
-        """Nothing is queued."""
+        """No operation: nothing is queued."""
 
     def synchronize_all(self) -> None:
-        """Nothing is queued."""
+        """No operation: nothing is queued."""
 
     def capture(self, queue: Callable[[], None]) -> list[CompiledKernel]:
         """A graph: the kernels that a function would launch."""
@@ -134,18 +134,18 @@ class CompileOnlyDevice:
         return graph
 
     def in_parallel(self, *queues: Callable[[], None]) -> None:
-        """One function after the other."""
+        """Run the functions one after the other."""
         for queue in queues:
             queue()
 
     def replay(self, graph: list[CompiledKernel]) -> None:
-        """Note that the kernels would have been launched."""
+        """Record the launches of the graph's kernels."""
         self.launches.extend(graph)
 
     # Kernels
 
     def share_cache(self, kernel: CompiledKernel, n_blocks: int, shared_bytes: int) -> None:
-        """There is no cache."""
+        """No operation: no cache is divided."""
 
     def build(
         self,
@@ -178,6 +178,6 @@ class CompileOnlyDevice:
         shared_bytes: int,
         arguments: Arguments,
     ) -> None:
-        """Note that the kernel would have been launched."""
+        """Record the launch of the kernel, unless its grid is empty."""
         if 0 not in ((grid,) if isinstance(grid, int) else grid):
             self.launches.append(kernel)

@@ -58,7 +58,7 @@ class DriverContext:
         self._stream = self._driver.CUstream(address)
 
     def order(self, first: int, second: int) -> None:
-        """Let what is queued on the second stream from now on wait for the first one's work."""
+        """Make work queued on the second stream from now on wait for the first one's work."""
         first, second = first or DEFAULT_STREAM, second or DEFAULT_STREAM
         if first == second:
             return
@@ -69,7 +69,7 @@ class DriverContext:
         self._call("cuEventDestroy", event)  # which takes effect when it has happened
 
     def wait_at_most(self, seconds: float, overdue: Callable[[], None]) -> None:
-        """Have every wait for the stream call a function, which raises, after so many seconds."""
+        """Make every wait for the stream call a function, which raises, after so many seconds."""
         self._patience = seconds, overdue
 
     def synchronize(self) -> None:

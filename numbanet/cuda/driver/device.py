@@ -19,7 +19,7 @@ RESERVED = 1024  # bytes of shared memory that each block has beside its own
 
 
 def why_not(ordinal: int = 0) -> str | None:
-    """Why the GPU cannot be used, in one line; None if it can."""
+    """Reason why the GPU cannot be used, in one line; None if it can."""
     try:
         compute_capability_of(handle_of(ordinal))
     except CudaError as error:
@@ -116,7 +116,7 @@ class CudaDevice(DeviceMemory):
         return self._built[key]
 
     def load(self, code: Cubin | PTX) -> LoadedKernel:
-        """Bring a kernel to the GPU; PTX is assembled by the driver.
+        """Load a kernel onto the GPU; PTX is assembled by the driver.
 
         Raises:
             DriverTooOldError: the driver does not know this version of PTX.
@@ -131,7 +131,7 @@ class CudaDevice(DeviceMemory):
         return LoadedKernel(code.name, function, self._call("cuFuncGetAttribute", limit, function))
 
     def share_cache(self, kernel: LoadedKernel, n_blocks: int, shared_bytes: int) -> None:
-        """Let a multiprocessor have shared memory for so many blocks, and the rest as cache."""
+        """Set the L1 cache's carveout: shared memory for n_blocks per multiprocessor."""
         percent = -(-100 * n_blocks * (shared_bytes + RESERVED) // self._shared_bytes)
         attribute = self._driver.CUfunction_attribute
         carveout = attribute.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
@@ -172,7 +172,7 @@ class CudaDevice(DeviceMemory):
     # Graphs
 
     def capture(self, queue: Callable[[], None]) -> "Graph":
-        """What a function queues, as a graph, instead of doing it.
+        """Capture the work that a function queues as a graph, without running it.
 
         The function allocates nothing, waits for nothing and compiles nothing.
         """
@@ -233,7 +233,7 @@ class CudaDevice(DeviceMemory):
             raise error_of(error, "launching a graph", LaunchError)
 
     def destroy_graph(self, executable) -> None:
-        """Nothing is raised: the process may be ending."""
+        """Destroy a graph; errors are not raised, as the process may be ending."""
         entered = self._enter()
         self._driver.cuGraphExecDestroy(executable)
         if entered:

@@ -67,7 +67,7 @@ class DeviceMemory(DriverContext):
             raise
 
     def trim(self) -> None:
-        """Give what is not needed back to the GPU."""
+        """Return unused memory to the GPU."""
         for address in self._spare.clear():
             self._give_back(address)
         if self._pool is not None:
@@ -80,7 +80,7 @@ class DeviceMemory(DriverContext):
         return int(self._call("cuMemAllocFromPoolAsync", *arguments, doing=doing))
 
     def free(self, address: int) -> None:
-        """Give memory back, once what is queued is done with it."""
+        """Free memory, once the queued work is done with it."""
         if address == 0:
             return
         if self._frees is not None:
@@ -89,7 +89,7 @@ class DeviceMemory(DriverContext):
             self._give_back(address)
 
     def _give_back(self, address: int) -> None:
-        """Nothing is raised: what fails here has failed before, and was reported there."""
+        """Return memory to the driver; errors are not raised, as they have been reported before."""
         entered = self._enter()
         if self._pool is None:
             self._driver.cuMemFree(address)

@@ -1,4 +1,4 @@
-"""What the CUDA target asks of a device: a GPU, an emulated one, or one that only compiles."""
+"""Protocol of devices for the CUDA target: a GPU, an emulated one, or one that only compiles."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -50,7 +50,7 @@ class Device(Protocol):
         """The GPU that an address belongs to; None for an address of the host."""
 
     def order(self, first: int, second: int) -> None:
-        """Let work queued from now on on the second stream wait for that on the first."""
+        """Make work queued on the second stream from now on wait for that on the first."""
 
     def synchronize(self) -> None: ...
 
@@ -70,7 +70,7 @@ class Device(Protocol):
     ) -> None: ...
 
     def capture(self, queue: Callable[[], None]) -> Any:
-        """What `queue` queues, as a graph, without running it."""
+        """Capture the work that `queue` queues as a graph, without running it."""
 
     def in_parallel(self, *queues: Callable[[], None]) -> None:
         """Queue what functions queue, in no order to each other where that is captured."""

@@ -16,7 +16,7 @@ class SpareMemory:
         self._pieces = {}
 
     def size(self, n_bytes: int) -> int:
-        """What to ask the driver for instead."""
+        """Bytes to ask the driver for, instead of n_bytes."""
         if n_bytes > LARGEST:
             return n_bytes
         return 1 << (max(n_bytes, SMALLEST) - 1).bit_length()
@@ -47,6 +47,6 @@ class SpareMemory:
         return False
 
     def clear(self) -> list[int]:
-        """All pieces that are kept, to be freed."""
+        """Remove and return all pieces, to be freed."""
         pieces, self._pieces = self._pieces, {}
         return [address for same in pieces.values() for address in same]

@@ -60,7 +60,7 @@ class Fused:
         outputs: DeviceArray,
         kept: Kept | None = None,
     ) -> None:
-        """As Chain.inference; features that are given are read from what was kept."""
+        """See Chain.inference; given features are read from `kept`."""
         own, shape, n = self._workspace, self.inference_shape, inputs.shape[0]
         key = outputs.dtype if kept is None else (outputs.dtype, kept.given)
         kernel = self._kernels.get(key)
@@ -86,7 +86,7 @@ class Fused:
         dl_dinput: DeviceArray | None,
         kept: Kept | None = None,
     ) -> int:
-        """As Chain.forward_backward; gradients of features are kept where that is asked for."""
+        """See Chain.forward_backward; gradients of features are written to `kept`, if given."""
         own, shape, n = self._workspace, self.training_shape, len(batch)
         # Beside tables it is faster, too, if blocks do not add to the same numbers.
         has_slots = gradients is not None and (own.deterministic or kept is not None)

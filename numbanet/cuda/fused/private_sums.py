@@ -41,7 +41,7 @@ NOTHING, WORD = np.uint32(0), np.uint32(4)
 
 @dataclass(frozen=True)
 class PrivateSums:
-    """Where a block's sums are, and what is added to them."""
+    """Private sums of a block, and the types of their summands."""
 
     layout: FusedLayout
     precision: str  # of the gradients of features
@@ -49,7 +49,7 @@ class PrivateSums:
 
     @property
     def first(self) -> int:
-        """Where the sums begin in shared memory; the scale follows them."""
+        """Offset of the sums in shared memory; the scale follows them."""
         return self.layout.rows[-1]
 
     @property

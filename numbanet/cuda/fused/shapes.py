@@ -1,4 +1,4 @@
-"""How inference and training in one kernel are divided among warps and blocks.
+"""Division of fused inference and training among warps and blocks.
 
 See docs/design/fused_mlp_notebook.md for the measurements behind it.
 """
@@ -39,7 +39,7 @@ class FusedShape:
 
     @property
     def max_registers(self) -> int:
-        """Of a thread; they are given in eights."""
+        """Limit of registers per thread; they are allocated in eights."""
         return min(REGISTERS // (self.n_blocks * self.layout.n_threads) // 8 * 8, MOST_REGISTERS)
 
 
@@ -49,7 +49,7 @@ def half_of(max_shared_bytes: int) -> int:
 
 
 def inference_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
-    """Of blocks that may have so much shared memory; it still may not fit."""
+    """Shape of inference for a limit of shared memory per block; it still may not fit."""
     for n_warps, n_blocks, streams in INFERENCE_SHAPES:
         layout = FusedLayout(model, n_warps, trains=False, streams=streams)
         has_registers = n_blocks * n_warps <= FEW_WARPS or max(layout.widths) <= MOST_NARROW
@@ -62,7 +62,7 @@ def inference_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
 
 
 def training_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
-    """Of blocks that may have so much shared memory; it still may not fit.
+    """Shape of training for a limit of shared memory per block; it still may not fit.
 
     In one block groups share its weights and private gradients, of which more fit then. Where a
     group has not enough registers for the gradients of all weights, all warps are one group; with a
@@ -86,7 +86,7 @@ def training_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
 
 
 def deep_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
-    """One group of all warps, each of which has fewer blocks of gradients."""
+    """Shape with one group of all warps, each of which has fewer blocks of gradients."""
     layout = FusedLayout(model, TRAINING_GROUPS * WARPS, trains=True)
     if layout.shared_bytes > max_shared_bytes:
         layout = replace(layout, packs_outputs=True)

@@ -227,7 +227,7 @@ class DeviceFunctions:
 
 
 def why_not_fused(layout: UserLayout, precision: str, device: Any) -> str | None:
-    """What keeps the lanes of a warp from working together on a model, for an error message."""
+    """Reason why the lanes of a warp cannot evaluate a model together, for an error message."""
     if precision == "float32" or not reaches(device, AMPERE):
         return "float32, and GPUs before Ampere, have no matrix instructions"
     if not fits(layout.fused, layout.fused.shared_bytes):

@@ -1,1 +1,1 @@
-"""What every kernel needs: who a thread is, rows of numbers, packed arguments."""
+"""Foundations of every kernel: thread indices, rows of numbers, packed arguments."""

@@ -9,7 +9,7 @@ from numbanet.cuda.launch.types import types_of
 
 
 def exclusive(method: Callable) -> Callable:
-    """One thread at a time works with a device: engines share its stream, kernels, arguments."""
+    """Decorator that locks the device: engines share its stream, kernels and arguments."""
 
     @wraps(method)
     def locked(self, *arguments, **options):

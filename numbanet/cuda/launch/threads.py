@@ -85,7 +85,7 @@ def barrier(typingctx):
 
 @intrinsic
 def barrier_or(typingctx, condition):
-    """As barrier; whether the condition holds for any thread of the block."""
+    """Barrier that returns whether the condition holds for any thread of the block."""
 
     def codegen(context, builder, signature, args):
         function = cgutils.get_or_insert_function(

@@ -45,7 +45,7 @@ class ManyKernel:
 
 
 class ManyDevice:
-    """Has the methods of a Device.
+    """Device of n models, which looks like that of one: memory, kernels and graphs of all at once.
 
     Args:
         device: a CudaDevice, or anything with its methods, that has the memory of all models.
@@ -69,7 +69,7 @@ class ManyDevice:
     # Memory
 
     def allocate(self, n_bytes: int) -> int:
-        """For each model so many bytes; 0 for no bytes."""
+        """Allocate n_bytes for each model; 0 for no bytes."""
         if n_bytes == 0:
             return 0
         stride = -(-n_bytes // ALIGNMENT) * ALIGNMENT
@@ -91,7 +91,7 @@ class ManyDevice:
         self._firsts = tuple(sorted(self._regions))
 
     def lend(self, array: DeviceArray) -> DeviceArray:
-        """What the device below has, [1 or n_models, ...], as the array of a model.
+        """Lend an array of the device below, [1 or n_models, ...], as the array of a model.
 
         The memory is the lender's to keep.
         """
@@ -110,7 +110,7 @@ class ManyDevice:
         return found
 
     def place(self, address: int) -> tuple[int, int]:
-        """Where the first model's address is on the device below, and the stride to the next."""
+        """Address below of an address of the first model, and the stride to the next model."""
         firsts = self._firsts
         k = bisect(firsts, address) - 1
         region = self._regions.get(firsts[k]) if k >= 0 else None
@@ -129,11 +129,11 @@ class ManyDevice:
             self.below.copy_rows(*places, n_bytes, self.n_models)
 
     def copy_to_device(self, address: int, host: np.ndarray) -> None:
-        """Give all models the same numbers."""
+        """Copy the same numbers to all models."""
         self.write(address, np.broadcast_to(host, (self.n_models, *host.shape)))
 
     def write(self, address: int, values: np.ndarray) -> None:
-        """Give each model numbers of its own, [n_models, ...]."""
+        """Write numbers of its own to each model, [n_models, ...]."""
         values = np.ascontiguousarray(values)
         if values.nbytes == 0:
             return
@@ -169,7 +169,7 @@ class ManyDevice:
         self.below.copy_rows(*places, n_bytes, self.n_models)
 
     def array_of(self, array: DeviceArray, k: int) -> DeviceArray:
-        """What model k has, as an array of the device below."""
+        """The part of model k, as an array of the device below."""
         there, stride = self.place(array.address)
         return DeviceArray(array.shape, array.dtype, there + k * stride, array.owner, self.below)
 
@@ -212,7 +212,7 @@ class ManyDevice:
 
 
 def blocks_of_each(n_multiprocessors: int, n_models: int) -> int:
-    """For how many multiprocessors a model's samples are divided, so that all have work.
+    """Number of multiprocessors for which a model's samples are divided, so that all are busy.
 
     Of few rounds, in each of which every multiprocessor runs a block, the last one may be short.
     """

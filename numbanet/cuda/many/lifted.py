@@ -17,7 +17,7 @@ Types = tuple[str, ...]
 
 
 def lifted_types(argument_types: Types) -> Types:
-    """Of a lifted kernel: those of the kernel, a stride for each address, and blocks along z."""
+    """Types of a lifted kernel: the kernel's own, a stride for each address, and blocks along z."""
     n_addresses = argument_types.count(Address)
     return (*argument_types, *(Address,) * n_addresses, "uint32")
 

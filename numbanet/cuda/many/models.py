@@ -94,7 +94,7 @@ class CudaMany(AbstractMany):
         return results
 
     def read(self, place: int) -> np.ndarray:
-        """What is in the history, uint32 [n_models, RESULT]; waits for the device."""
+        """Results at a place of the history, uint32 [n_models, RESULT]; waits for the device."""
         history = self._training.history
         with self._device.lock:
             return self._device.read(history.address + 4 * RESULT * place, (RESULT,), np.uint32)
@@ -124,7 +124,7 @@ class CudaMany(AbstractMany):
 
 
 class PendingResults(ManyResult):
-    """What a step came to, which is read from the device when it is asked for."""
+    """Losses and flags of a step, read from the device on demand."""
 
     is_known = False
 

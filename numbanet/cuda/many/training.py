@@ -46,19 +46,19 @@ class ManyTraining(CudaTraining):
         return self._results.history
 
     def counters(self, k: int) -> np.ndarray:
-        """One number of `control`, of each model; waits for the device."""
+        """Values of a counter in `control`, one for each model; waits for the device."""
         address = self._control.address + COUNTER_BYTES * int(k)
         return self._device.read(address, (1,), np.uint32)[:, 0].astype(np.int64)
 
     @property
     def n_steps(self) -> int:
-        """Of the model that made most; asking waits for the device."""
+        """Steps of the model that made most; reading it waits for the device."""
         counts = self.counters(kernels.N_STEPS)
         self._fewest_known, self._n_known, self._n_asked = counts.min(), counts.max(), 0
         return int(self._n_known)
 
     def are_begun(self, optimizer: AbstractOptimizer) -> np.ndarray:
-        """As is_begun, for each model; waits for the device."""
+        """is_begun for each model; waits for the device."""
         return self.counters(kernels.N_STEPS) >= optimizer.n_calls_to_begin
 
     def _prepare_to_begin(self, optimizer):
@@ -82,7 +82,7 @@ class ManyTraining(CudaTraining):
         return Operations(self._device.below)
 
     def _precondition(self, optimizer: AbstractOptimizer, scalars: DeviceArray) -> None:
-        """One model after the other: how it goes depends on a model's numbers."""
+        """Precondition one model after the other: the work depends on each model's numbers."""
         arrays = self.state, self.matrices, self.statistics, scalars
         for k in np.flatnonzero(self.counters(kernels.RUNS)):
             own = (self._device.array_of(array, int(k)) for array in arrays)

@@ -136,7 +136,7 @@ class DeviceArray:
         )
 
     def _returned(self, stream: int | None) -> None:
-        """Before the memory is used anew, another stream may have to finish with it."""
+        """Wait, before the memory is reused, for another library's stream that may use it."""
         if (stream or self.device.stream) != self.device.stream:
             self.device.synchronize_all()
 
@@ -174,5 +174,5 @@ def copied(array: DeviceArray) -> DeviceArray:
 
 
 def address_of(array: DeviceArray | None) -> int:
-    """Of its first element; 0, for kernels, where there is none."""
+    """Address of the first element; 0, for kernels, where there is no array."""
     return 0 if array is None else array.address

@@ -101,7 +101,7 @@ class Imported:
 
 
 def read(capsule) -> Imported:
-    """What a capsule holds. It stays unconsumed: its destructor will release the memory.
+    """Array in a capsule, which stays unconsumed: its destructor will release the memory.
 
     Raises:
         ValueError: the elements are of a type that is not supported.

@@ -1,4 +1,4 @@
-"""What comes in: arrays of any library, checked once, at the boundary, and brought to a device."""
+"""Validation of arrays of any library, once, at the boundary, and copies to a device."""
 
 from collections.abc import Callable
 from typing import Any

@@ -10,7 +10,7 @@ AT_ONCE = 4  # loads of a thread that is waiting for memory
 
 @device
 def sum_of(sums, n):
-    """Of n numbers, in a fixed order; all lanes of a block's first warp take part, and have it."""
+    """Sum of n numbers, in a fixed order, by the first warp of a block; all its lanes get it."""
     k, total = thread_index(), ZERO
     while k < n:
         for _ in range(AT_ONCE):

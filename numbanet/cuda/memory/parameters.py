@@ -96,7 +96,7 @@ class CudaParameters(AbstractParameters):
         self.n_assigned += 1
 
     def touch(self) -> None:
-        """Have the copy made anew before the kernels read it."""
+        """Mark the copy as stale, so that it is renewed before the kernels read it."""
         self._is_stale = True
 
     def current(self) -> DeviceArray:
@@ -110,7 +110,7 @@ class CudaParameters(AbstractParameters):
         return self.copy
 
     def renew_copy(self, which: slice = ALL) -> None:
-        """Have the kernels read what the master values are now, from a multiple of 4 on."""
+        """Update the kernels' copy from the master values, from a multiple of 4 on."""
         if self.quantized:
             self._write(self.master, self.copy)
         elif self.copy is not self.master and self.master[which].size:

@@ -54,7 +54,7 @@ def add_slots(pslots: Address, n_slots: UInt, n: UInt, pgradients: Address, accu
 
 
 class Slots:
-    """Room for the sums of blocks, and what adds them up.
+    """Memory for the sums of blocks, and the kernel that adds them up.
 
     Args:
         device: a CudaDevice, or anything with its methods.
@@ -74,7 +74,7 @@ class Slots:
         return self._rooms("slots", n_slots * n * FLOAT_BYTES)
 
     def zeros(self, n_slots: int, n: int) -> int:
-        """As `rows`, zeroed, for blocks to add to."""
+        """Address of n_slots rows of n float32, zeroed, for blocks to add to."""
         address = self.rows(n_slots, n)
         self._device.zero(address, n_slots * n * FLOAT_BYTES)
         return address

@@ -1,4 +1,4 @@
-"""What the parts of an engine share: sizes, the scale of gradients, room for sums of the loss."""
+"""State that the parts of an engine share: sizes, the scale of gradients, sums of the loss."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,7 +35,7 @@ class Kept(NamedTuple):
 
 @dataclass(frozen=True)
 class PassOptions:
-    """What a training kernel computes: each combination is compiled on its own."""
+    """Options of a training kernel: each combination is compiled on its own."""
 
     has_pdf: bool = False
     external_dl_dy: str | None = None  # how it is stored, if there is one
@@ -57,7 +57,7 @@ class PassOptions:
 
 
 def storage_of(array: DeviceArray | None) -> str | None:
-    """How the numbers of an array are stored; None where there is none."""
+    """Storage type of an array's elements; None where there is no array."""
     return None if array is None else STORAGES[array.dtype]
 
 
@@ -92,18 +92,18 @@ class Workspace:
 
     @property
     def n_multiprocessors(self) -> int:
-        """For how many of these the samples of a pass are divided."""
+        """Number of multiprocessors among which the samples of a pass are divided."""
         return BLOCKS if self.deterministic else self.device.n_multiprocessors
 
     def partial_sums(self, n: int) -> DeviceArray:
-        """Room for n partial sums of the loss."""
+        """Memory for n partial sums of the loss."""
         if self._sums is None or self._sums.size < n:
             self._sums = empty((max(n, 1),), "f4", self.device)
             self.generation += 1
         return self._sums
 
     def release(self) -> None:
-        """Give the memory back; it is made anew when it is needed."""
+        """Free the memory; it is allocated again when needed."""
         self._sums = None
         self.rooms.release()
 
@@ -145,10 +145,7 @@ class Workspace:
     def encoding_gradients(
         self, gradients: Gradients | None, kept: Kept | None = None
     ) -> tuple[int, float]:
-        """Where the encoding's gradients are added up, and the factor that they are added with.
-
-        Or where those of its features are kept.
-        """
+        """Destination of the encoding's gradients, or of its features' if kept, and the factor."""
         if gradients is None:
             return 0, self.unscaled
         if kept is not None:

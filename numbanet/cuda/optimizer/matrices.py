@@ -1,4 +1,4 @@
-"""What optimizers do with whole matrices, on CUDA: the functions of cpu/operations.py.
+"""Matrix operations of optimizers on CUDA: the functions of cpu/operations.py.
 
 Matrices are those of a network's layers and their covariances, so that a thread for each element
 of a product is enough. `when` reads a number back, and so waits for the device.
@@ -75,6 +75,6 @@ class Operations:
         kernel.over(matrices[0].size, *(matrix.address for matrix in matrices))
 
     def when(self, flags: DeviceArray, index: int, body: Callable[[], None]) -> None:
-        """Do the operations of `body` if flags[index] is not 0."""
+        """Run `body` if flags[index] is not 0."""
         if flags[index : index + 1].numpy()[0] != 0:
             body()

@@ -1,4 +1,4 @@
-"""What a step does beyond its own device, where several ranks make it together.
+"""Communication of an optimizer's step that several ranks make together.
 
 All is queued in the order of the step: votes on whether it runs, the sums of the gradients, and the
 parameters of those who stepped them.
@@ -30,19 +30,19 @@ LEAST = 1 << 21
 
 
 def division_for(optimizer: AbstractOptimizer, layout: ParamLayout, comm: Communicator) -> Division:
-    """Which parameters this rank steps; all of them where parts would need more room than ROOM."""
+    """Division of the parameters among ranks; trivial where it would need more memory than ROOM."""
     if comm.size * QUANTUM > ROOM:
         return Division(layout.n_params)
     return divide(optimizer, layout, comm, QUANTUM, LEAST)
 
 
 def address_before(array: DeviceArray, n: int) -> int:
-    """Where n more float32 before an array would begin; it may be an address of nothing."""
+    """Address n float32 before an array; it need not belong to any allocation."""
     return (array.address - n * FLOAT_BYTES) % 2**64
 
 
 def behind(array: DeviceArray, n: int) -> DeviceArray:
-    """Room for n votes behind a vector that is `aligned`."""
+    """Memory for n votes behind a vector that is `aligned`."""
     return resized(array, array.size + n)[array.size :]
 
 
@@ -60,7 +60,7 @@ class OverRanks:
         self._latest = None, None
 
     def set_options(self, optimizer: AbstractOptimizer, loss: AbstractLoss | None) -> None:
-        """What is compared with the other ranks' options, at each step."""
+        """Set the options that are compared with the other ranks', at each step."""
         if self._latest[0] is not optimizer or self._latest[1] is not loss:
             self._latest = optimizer, loss
             number = zlib.crc32(repr(self._latest).encode()) % rank_kernels.LARGEST_OPTIONS
@@ -85,7 +85,7 @@ class OverRanks:
 
     @cached_property
     def _sums(self) -> DeviceArray:
-        """Room for the gradients that this rank steps with, of all ranks."""
+        """Memory for the sums over all ranks of the gradients that this rank steps with."""
         bounds, n = self._division.bounds, self._layout.n_params
         if bounds is None:
             return aligned(self._device, n, "float32", self._layout.n_matrix_params)
@@ -99,7 +99,7 @@ class OverRanks:
         self, kernel: Kernel, checked: Sequence[DeviceArray], loss: LossSums | None, control: int,
         gradients: DeviceArray | None = None, n_samples: int = 0,
     ) -> DeviceArray:  # fmt: skip
-        """What all ranks have to say, see rank_kernels.
+        """Votes of all ranks; see rank_kernels.
 
         Args:
             kernel: of vote_kernel.
@@ -164,11 +164,11 @@ class OverRanks:
 
     @property
     def summed(self) -> int:
-        """Where the sums of all ranks' gradients would begin, if this rank had all of them."""
+        """Address of the gradients' sums over all ranks, as if this rank held all of them."""
         return address_before(self._sums, self._division.own[0])
 
     def end(self, gradients: DeviceArray, parameters: CudaParameters, control: int) -> None:
-        """After the optimizer's step: tell the parameters, zero gradients that did not count."""
+        """Finish the optimizer's step: share the parameters, zero gradients that did not count."""
         if self._division.bounds is not None:
             self._collectives.fill(parameters.master, self._division.bounds)
             first, last = self._division.own

@@ -93,7 +93,7 @@ def weigh(factor, address, n):  # of n float32, by all threads
 
 @device
 def factor_of(votes, n_ranks, nominal):
-    """What sums are multiplied with that are parts of a mean over `nominal` samples; 0 is exact."""
+    """Factor of sums that are parts of a mean over `nominal` samples; 0 is exact."""
     total, k = ZERO, NOTHING
     while k < n_ranks:
         total += votes[k * N_VOTES + SAMPLES]

@@ -178,7 +178,7 @@ class CudaTraining(AbstractTraining):
             return result
 
     def _recover(self) -> None:
-        """After a step that was not queued to its end: agree with the device about what was."""
+        """Synchronise the count of results with the device, after a step was not fully queued."""
         try:
             self._results.resume(self._counter(kernels.N_RESULTS))
         except CudaError:

@@ -18,7 +18,7 @@ class Collectives(Protocol):
     is_queued: bool  # whether the host waits for nothing, so that a graph can hold it
 
     def together(self) -> AbstractContextManager:
-        """What is asked for within may be done at once."""
+        """Context within which the operations may be done at once."""
 
     def sum(self, source: DeviceArray, total: DeviceArray) -> None:
         """Write the sum over all ranks, the same bits on each."""
@@ -27,11 +27,11 @@ class Collectives(Protocol):
         """Write the sum over all ranks of the own part of a vector."""
 
     def fill(self, array: DeviceArray, bounds: Sequence[int]) -> None:
-        """Have each rank's own part of a vector on all."""
+        """Copy each rank's own part of a vector to all ranks."""
 
 
 def collectives(device: Any, comm: Communicator) -> Collectives:
-    """By NCCL; through the host's memory for a device that no other library knows.
+    """Collectives by NCCL; through the host's memory for a device that no other library knows.
 
     Raises:
         RuntimeError: NCCL or its bindings are not installed, or the ranks cannot meet.
@@ -46,5 +46,5 @@ def collectives(device: Any, comm: Communicator) -> Collectives:
 
 
 def resized(array: DeviceArray, n: int) -> DeviceArray:
-    """As many elements from the beginning of a vector on; there must be room behind it."""
+    """Vector of n elements at the same address; the memory behind it must suffice."""
     return DeviceArray((n,), array.dtype, array.address, array.owner, array.device)

@@ -1,4 +1,4 @@
-"""What ranks tell each other of their devices' memory, by way of the host."""
+"""Collectives by way of the host's memory."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext

@@ -206,7 +206,7 @@ class DigitSums:
         return encoding.has_edges and not TablePlan(Part(encoding), device.max_shared_bytes).binned
 
     def _n_slices(self, n: int) -> int:
-        """Of n samples: for all multiprocessors, and so that no sum overflows."""
+        """Slices of n samples: enough for all multiprocessors, and for no sum to overflow."""
         n_additions = n * self._grid.n_corners
         return max(JOBS // (DIGITS * len(self._plan.residents)), -(-n_additions >> LOG2_MOST), 1)
 
@@ -224,7 +224,7 @@ class DigitSums:
         return Kernel(self._device, collect_digits)
 
     def __call__(self, n: int, of_batch: tuple, gradients: int) -> None:
-        """As IntegerSums."""
+        """See IntegerSums.__call__."""
         x, _, before, n_all, _, dl_dy, *steps, _, factor = of_batch
         n_slices, n_sums = self._n_slices(n), self._plan.n_resident_sums
         largest = self._rooms("digits", LARGEST_BYTES + 4 * n_slices * DIGITS * n_sums)

@@ -36,7 +36,7 @@ HALF_BYTES = 2
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """Which levels of `part`, a grid within a model's encoding, are looked up in shared memory."""
+    """Levels of `part`, a grid of a model's encoding, whose tables fit shared memory."""
 
     part: Part
     max_shared_bytes: int
@@ -52,7 +52,7 @@ class FeaturePlan:
 
     @cached_property
     def levels(self) -> tuple[int, ...]:
-        """Those that fit, if their tables can be copied in whole pieces."""
+        """Levels that fit, if their tables can be copied in whole pieces."""
         grid, part = self.grid, self.part
         has_pairs = self.precision in grid.partition_forward_pairs and part.first_column % 2 == 0
         if not has_pairs or HALF_BYTES * part.first_param % PIECE:
@@ -69,7 +69,7 @@ class FeaturePlan:
 
     @property
     def n_slices(self) -> int:
-        """Of the batch, each of which has a block for every level."""
+        """Slices of the batch, each of which has a block for every level."""
         return max(1, JOBS // max(len(self.levels), 1))
 
     @property

@@ -30,7 +30,7 @@ FEWEST_MOST_GIVEN, FEWEST_GIVEN, NEVER = 1 << 16, 1 << 18, 1 << 62
 
 @dataclass(frozen=True)
 class Pass:
-    """What the kernels of one pass have in common: addresses, and numbers."""
+    """Arguments that the kernels of one pass share: addresses, and numbers."""
 
     inputs: int
     n: int
@@ -216,7 +216,7 @@ class ModelTables:
         self._rooms.release()
 
     def keep(self, n: int) -> Kept:
-        """Which features' gradients of n samples are to be kept, and where."""
+        """Range of the features whose gradients of n samples are kept, and memory for them."""
         self._device.zero(self._flags.address, self._flags.nbytes)
         return Kept(*self._kept, self._room(n), self._flags.address)
 
@@ -224,7 +224,7 @@ class ModelTables:
         return self._rooms("words", 4 * pitch_of(n) * self._n_words)
 
     def give(self, inputs: int, n: int, params: int) -> Kept:
-        """As `keep`, with the features of levels that are looked up in shared memory.
+        """Kept, with the features of levels that are looked up in shared memory.
 
         Inputs and the encoding's parameters are addresses.
         """
@@ -233,7 +233,7 @@ class ModelTables:
         return kept._replace(given=self.given)
 
     def look_up(self, inputs: int, n: int, params: int) -> Kept:
-        """As `give`, where no gradients are wanted."""
+        """Look up features as `give` does, where no gradients are needed."""
         address = self._room(n)
         self._look_up(inputs, n, params, address)
         return Kept(*self._kept, address, 0, self.given)
@@ -259,7 +259,7 @@ class ModelTables:
 
     @property
     def noted(self) -> DeviceArray:
-        """One float32: the size of the largest gradient of a pass, if it is large, or NaN."""
+        """Magnitude of the largest gradient of a pass, if it is large, or NaN: one float32."""
         return self._flags[-1:]
 
     def __call__(

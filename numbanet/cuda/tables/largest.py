@@ -53,12 +53,12 @@ def note_largest(first: int, stop: int, precision: str, raise_: Callable, addres
 
 
 def note_in_block(first: int, stop: int, precision: str):
-    """As note_largest, in shared memory."""
+    """note_largest in shared memory."""
     return note_largest(first, stop, precision, raise_shared_word, np.uint32)
 
 
 def note_in_batch(first: int, stop: int, precision: str):
-    """As note_largest, in global memory."""
+    """note_largest in global memory."""
     return note_largest(first, stop, precision, raise_word, np.uint64)
 
 

@@ -1,4 +1,4 @@
-"""How the gradient of a grid's tables is divided among blocks.
+"""Division of the gradient of a grid's tables among blocks.
 
 A level whose table fits the shared memory of a block is `resident`: a block adds up all samples of
 a slice of the batch. A larger one is cut into bins of BIN entries: the edges of all samples are
@@ -46,13 +46,13 @@ class Binned:
 
     @property
     def n_slices(self) -> int:
-        """Of the batch, so that coarse levels are no more work for a block than fine ones."""
+        """Slices of the batch, so that coarse levels are no more work per block than fine ones."""
         return max(1, PIECES // self.n_bins)
 
 
 @dataclass(frozen=True)
 class TablePlan:
-    """Who adds up which gradients; `part` is a grid within the model's encoding."""
+    """Plan of the blocks that add up gradients; `part` is a grid of the model's encoding."""
 
     part: Part
     max_shared_bytes: int
@@ -99,16 +99,16 @@ class TablePlan:
 
     @property
     def most_slices(self) -> int:
-        """Of a batch, each of which has blocks for all resident levels."""
+        """Largest number of slices of a batch, each of which has blocks for all resident levels."""
         return max(1, JOBS // max(len(self.residents), 1))
 
     def n_slices(self, n: int) -> int:
-        """Of a batch of n: few for a small one, since each has partial sums of all entries."""
+        """Slices of a batch of n: few for a small one, since each has sums of all entries."""
         return max(1, min(self.most_slices, n // FEWEST_OF_SLICE))
 
     @property
     def resident_bytes(self) -> int:
-        """Of shared memory."""
+        """Bytes of shared memory of a block of a resident level."""
         return 4 * self.resident_features * max((job.size for job in self.residents), default=0)
 
     @cached_property
@@ -122,7 +122,7 @@ class TablePlan:
 
     @property
     def n_offsets(self) -> int:
-        """Where the bins of a level begin among sorted records, and the end, for every level."""
+        """Offsets per level: the start of each bin among sorted records, and the end."""
         return max((job.n_bins for job in self.binned), default=0) + 1
 
     @property

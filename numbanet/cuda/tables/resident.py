@@ -32,7 +32,7 @@ MOST_UNROLLED = 8  # edges
 
 
 class Source(NamedTuple):
-    """Where gradients of features come from: device functions."""
+    """Device functions that read gradients of features and add them to a table."""
 
     n_words: int  # of a sample and job
     read: Callable  # (where, i, words): of sample i

@@ -36,7 +36,7 @@ def n_records_of(shared, most_bins):
 
 @device
 def count_record(shared, owner):
-    """Its place: its bin, and how many of its bin were counted before."""
+    """Count a record; returns its place: its bin, and its rank within the bin."""
     rank = count_up(shared + COUNTS + owner * 4, np.uint32(1))
     return (owner << 16) | rank
 

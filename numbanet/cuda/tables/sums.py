@@ -53,7 +53,7 @@ ENTRY, FLIPS = BIN - 1, 31
 
 
 def shared_bytes(n_areas: int) -> int:
-    """For so many areas of a slice: two rounds each, of which a start and an end."""
+    """Bytes of shared memory for the areas of a slice: two rounds each, with a start and an end."""
     return SEGMENTS + 16 * n_areas
 
 
@@ -236,7 +236,7 @@ def sums_kernel(plan: TablePlan, first_word: int):
 
 
 def partial_places(plan: TablePlan) -> list[int]:
-    """Where the partial sums of each level begin, in pairs, and the end."""
+    """Start of each level's partial sums, in pairs, and the end."""
     places = [0]
     for job in plan.binned:
         places.append(places[-1] + (job.n_slices * job.size if job.n_slices > 1 else 0))

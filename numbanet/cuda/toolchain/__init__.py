@@ -1,1 +1,1 @@
-"""From Python to PTX and machine code: the compiler, the assembler, and what they are part of."""
+"""Toolchain from Python to PTX and machine code: compiler, assembler, and their packages."""

@@ -1,4 +1,4 @@
-"""From PTX to machine code, by nvJitLink or the program ptxas; no GPU is needed."""
+"""Assembler from PTX to machine code: nvJitLink or the program ptxas; no GPU is needed."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""From a Python function to PTX, on any machine: no GPU and no driver are needed.
+"""Compiler from Python functions to PTX; it needs no GPU and no driver.
 
 The only module that imports numba-cuda, so that a successor has one place to go to.
 """
@@ -111,7 +111,7 @@ def translate(function, argument_types, compute_capability, block) -> str:
 
 
 def teach_unsigned() -> None:
-    """Let numba-cuda compute as unsigned.py says, where it is installed; in users' kernels too."""
+    """Make numba-cuda, where installed, compute as unsigned.py does, also in users' kernels."""
     with contextlib.suppress(ImportError):
         from numba.cuda.core import rewrites
 
@@ -179,7 +179,7 @@ def dispatcher_of(function):
 
 
 def keep_text(dispatcher) -> None:
-    """Leave only the text of what a device function was compiled to."""
+    """Drop the compiled forms of a device function other than its text."""
     drop_what_was_inferred(dispatcher)
     for compiled in dispatcher.overloads.values():
         library = compiled.library
@@ -198,7 +198,7 @@ _shared_functions = SharedFunctions("cuda", dispatcher_of, keep_text, forget, MO
 
 
 def simplify_before_inlining(compile_ir: Callable) -> Callable:
-    """Let large functions be simplified before they are inlined, if NVVM still inlines them all.
+    """Make NVVM simplify large functions before it inlines them, where it inlines everything.
 
     What it is told to inline always, it inlines before it simplifies anything: a large function
     that is called in ten places is then simplified ten times. Functions that are inlined because it
@@ -219,12 +219,12 @@ def simplify_before_inlining(compile_ir: Callable) -> Callable:
 
 
 def drop_environments(text: str) -> str:
-    """Leave out Numba's variables for each function, which nothing uses and whose names vary."""
+    """Remove Numba's variables for each function, which nothing uses and whose names vary."""
     return re.sub(r"^\.common \.global \.align 8 \.u64 _ZN08NumbaEnv\S+;\n", "", text, flags=re.M)
 
 
 def rename(text: str, name: str) -> str:
-    """Give the kernel its name in place of the mangled one, and number shared arrays from 0.
+    """Replace the kernel's mangled name, and number shared arrays from 0.
 
     Numba counts the arrays of all kernels of the process; equal kernels are to have equal text.
     """

@@ -1,4 +1,4 @@
-"""What compiling and assembling a kernel give."""
+"""Results of compiling and assembling a kernel."""
 
 import re
 import struct
@@ -23,7 +23,7 @@ class PTX:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one thread, or for shared memory one block, takes of a multiprocessor."""
+    """Resources of a multiprocessor that one thread, or for shared memory one block, takes."""
 
     registers: int
     shared_bytes: int  # static, and what the system takes of it

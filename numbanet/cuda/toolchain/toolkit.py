@@ -91,7 +91,7 @@ def require_compiler() -> None:
 
 @cache
 def compiler_version() -> str:
-    """What compiles kernels to PTX: numba-cuda and NVVM, whose size stands for its build.
+    """Versions of the compiler to PTX: numba-cuda and NVVM, whose size stands for its build.
 
     Raises:
         ToolkitMissingError: one of them is not installed.
@@ -107,7 +107,7 @@ def compiler_version() -> str:
 
 @cache
 def assembler_version() -> str:
-    """What assembles PTX: nvJitLink or, where that is missing, the program ptxas.
+    """Version of the assembler of PTX: nvJitLink or, where that is missing, the program ptxas.
 
     Raises:
         ToolkitMissingError: neither is installed.

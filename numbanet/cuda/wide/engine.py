@@ -60,7 +60,7 @@ class Wide:
         return self._units.address
 
     def release(self) -> None:
-        """Give the memory between the kernels back; it is made anew when it is needed."""
+        """Free the memory between the kernels; it is allocated again when needed."""
         self._units = None
 
     def _training(
@@ -90,7 +90,7 @@ class Wide:
         dl_dinput: DeviceArray | None,
         kept: Kept | None = None,
     ) -> int:
-        """As Fused.forward_backward."""
+        """See Fused.forward_backward."""
         own, n_all = self._workspace, len(batch)
         n_blocks = own.n_multiprocessors
         layout = self.layout if dl_dinput is None else self.layout.to_inputs

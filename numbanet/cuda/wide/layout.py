@@ -1,4 +1,4 @@
-"""What wide training keeps: weights in shared memory, all else in units of 32 samples.
+"""Layout of wide training: weights in shared memory, all else in units of 32 samples.
 
 A unit has the features, the hidden activations and the gradients of all layers of the samples that
 a warp takes at a time, in global memory. Each is a matrix of 16 x 16 blocks, those of a fragment
@@ -32,12 +32,12 @@ class WideLayout:
 
     @property
     def to_inputs(self) -> "WideLayout":
-        """With gradients of the features, which those of the inputs are made from."""
+        """Layout with gradients of the features, from which those of the inputs are computed."""
         return self if self.model.encoding.n_params else replace(self, goes_to_features=True)
 
     @cached_property
     def block(self) -> FusedLayout:
-        """Where a block of threads has its weights."""
+        """Layout of a block's weights in shared memory."""
         return FusedLayout(self.model, self.n_warps, trains=False, streams=self.streams)
 
     @property
@@ -46,12 +46,12 @@ class WideLayout:
 
     @property
     def shared_bytes(self) -> int:
-        """Of the weights alone."""
+        """Bytes of shared memory of a block: its weights."""
         return self.block.weights_bytes
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Of the features, the hidden layers and the padded output."""
+        """Widths of the features, the hidden layers and the padded output."""
         return self.block.widths
 
     @property
@@ -80,12 +80,12 @@ class WideLayout:
 
     @property
     def values(self) -> tuple[int, ...]:
-        """Where in a unit the features and the hidden activations begin."""
+        """Offsets in a unit of the features and the hidden activations."""
         return self._places[: self.n_hidden + 1]
 
     @property
     def gradients(self) -> tuple[int, ...]:
-        """Where those of the features begin, of each layer before its activation, of the output."""
+        """Offsets in a unit of the gradients of features, pre-activations and output."""
         return self._places[self.n_hidden + 1 : -1]
 
     @property

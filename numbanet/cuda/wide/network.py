@@ -31,7 +31,7 @@ def store_one(q, address, words):
 
 @cache
 def through(layout: WideLayout, precision: str, k: int, forth: bool):
-    """As `product`, with matrix k: from its inputs to its outputs, or back."""
+    """`product` with matrix k: from its inputs to its outputs, or back."""
     n_in, n_out = (width // ROWS for width in layout.widths[k : k + 2])
     deep, wide = (n_in, n_out) if forth else (n_out, n_in)
     return product(precision, deep, wide, layout.block.pitches[k], forth, FRAGMENTS)

@@ -69,7 +69,7 @@ class Tile:
 
     @property
     def rows(self) -> int:
-        """Of blocks, that a warp has."""
+        """Rows of 16 x 16 blocks per warp."""
         return -(-self.m * self.across // N_WARPS)
 
     @property
@@ -83,7 +83,7 @@ class Tile:
 
     @property
     def n_bytes(self) -> int:
-        """Of a stage."""
+        """Bytes of a stage."""
         return UNITS * FRAGMENTS * BLOCK_BYTES * (self.m + self.n)
 
 
@@ -93,7 +93,7 @@ def tile_of(layout: WideLayout, k: int) -> Tile:
 
 
 def gradients_shared_bytes(layout: WideLayout) -> int:
-    """Of the largest matrix' stages."""
+    """Bytes of shared memory: the stages of the largest matrix."""
     return N_STAGES * max(tile_of(layout, k).n_bytes for k in range(layout.n_hidden + 1))
 
 
@@ -201,7 +201,7 @@ def clear(k, sums):
 
 @device
 def lane_of_a(lane):
-    """Where a lane's row lies in a block, for add_outer_product: at columns + 8, then rows + 8."""
+    """Offset of a lane's row in a block, for add_outer_product: at columns + 8, then rows + 8."""
     second, third = (lane >> 3) & 1, lane >> 4
     place = second * (2 * MATRIX_BYTES) + third * MATRIX_BYTES
     return place + (lane & 7) * ROW_BYTES
