@@ -1,4 +1,4 @@
-"""Which entry of its table each vertex of a grid's level has."""
+"""Table entries of the vertices of a grid's level."""
 
 from functools import cache
 from typing import Any
@@ -30,7 +30,7 @@ def entries_kernel(n_dims: int, hash_name: str, indexing: int) -> ParallelKernel
 
 
 def entries_of_vertices(grid: Any, k: int) -> np.ndarray:
-    """Of level k, [resolution, ...] for each dimension of the inputs."""
+    """Table entry of every vertex of level k, [resolution, ...], one axis for each input."""
     level = grid.levels[k]
     shape = (int(level.resolution),) * grid.n_dims
     entries = np.empty(shape, np.int64)

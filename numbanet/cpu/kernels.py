@@ -206,7 +206,7 @@ def train_rows(plan: TrainingPlan, layout: BufferLayout):
 
 @cache
 def training_kernel(plan: TrainingPlan) -> ParallelKernel:
-    """One pass forward and backward over a batch.
+    """Kernel for a forward and backward pass over a batch.
 
     (xs, features, targets, pdf, external_dl_dy, params, numbers, group_rows, scale, gradients,
     dl_dxs, losses): adds to gradients, writes dl_dxs, adds the sum of the loss of each group to

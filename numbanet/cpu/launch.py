@@ -72,7 +72,7 @@ class ParallelKernel:
 
     @property
     def function(self):
-        """What it does, for kernels that do it on one core."""
+        """The function as Python has it, for kernels that inline it and run on one core."""
         return self.dispatcher.py_func
 
     def __call__(self, *arguments):

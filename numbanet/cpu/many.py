@@ -27,7 +27,7 @@ LARGE_BITS = np.float32(LARGE).view(np.int32)
 
 @dataclass(frozen=True)
 class KnownResult(ManyResult):
-    """What a step came to."""
+    """Losses and flags of a step, known at once."""
 
     losses: np.ndarray
     are_stepped: np.ndarray
@@ -57,7 +57,7 @@ class CpuMany(AbstractMany):
         self._scalars = np.empty((len(params), max(optimizers[0].n_scalars, 1)), np.float32)
 
     def _stacked(self, name: str) -> np.ndarray:
-        """One array of what the trainings have, which they have parts of from now on."""
+        """Stack an array of all trainings, which become views of its rows."""
         stacked = np.stack([getattr(each, name) for each in self.trainings])
         for own, each in zip(stacked, self.trainings, strict=True):
             setattr(each, name, own)
@@ -65,7 +65,7 @@ class CpuMany(AbstractMany):
 
     @property
     def params(self) -> np.ndarray:
-        """Those that the kernels read."""
+        """Parameters that the kernels read."""
         return self._params
 
     def set_params(self, values):

@@ -1,4 +1,4 @@
-"""What optimizers do with whole matrices, on the CPU: float32 NumPy arrays in C order.
+"""Matrix operations of optimizers on the CPU: float32 NumPy arrays in C order.
 
 Another target has the same functions on its arrays. Work is done in the order of the calls.
 Products are NumPy's: how they are rounded may depend on the number of threads that it uses.
@@ -72,6 +72,6 @@ def elementwise(function: Callable):
 
 
 def when(flags: np.ndarray, index: int, body: Callable[[], None]) -> None:
-    """Do the operations of `body` if flags[index] is not 0."""
+    """Run `body` if flags[index] is not 0."""
     if flags[index] != 0:
         body()

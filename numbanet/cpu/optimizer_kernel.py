@@ -23,7 +23,7 @@ def count_beyond(bits, limit):
 
 @compile_cached
 def n_beyond(bits, limit):
-    """How many float32 are NaN or at least `limit` in size; both are given as int32.
+    """Number of float32 that are NaN or at least `limit` in magnitude; both are given as int32.
 
     Fast-math would drop a test on floats. One thread reads faster than a second one wakes up.
     """
@@ -32,7 +32,7 @@ def n_beyond(bits, limit):
 
 @cache
 def optimizer_kernel(optimizer, layout, prepares=True, steps=True) -> ParallelKernel:
-    """One step on every parameter, or the half of it before or after `precondition`.
+    """Kernel for a step on every parameter, or for the half of it before or after `precondition`.
 
     (t, weights, gradients, state, matrices, hyperparams, scalars, begin, chunk): the state is that
     of the weights from `begin` on, which are stepped. With sums over matrices these are all.

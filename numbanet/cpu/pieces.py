@@ -52,7 +52,7 @@ class PieceByPiece:
 
 
 def rows_of(batch: Batch, rows: slice) -> Batch:
-    """Some samples of a batch, as a part of its mean."""
+    """Samples `rows` of a batch, as a part of its mean."""
     arrays = {name: getattr(batch, name) for name in OF_SAMPLES}
     some = {name: None if each is None else each[rows] for name, each in arrays.items()}
     return dataclasses.replace(batch, **some)

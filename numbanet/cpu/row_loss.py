@@ -39,7 +39,7 @@ def row_loss_kernel(loss: AbstractLoss, n_outputs: int, has_pdf: bool) -> Parall
 def row_loss(
     loss: AbstractLoss | None, batch: Batch, outputs: np.ndarray, dl_dy: np.ndarray
 ) -> LossSums:
-    """As AbstractTarget.row_loss."""
+    """See AbstractTarget.row_loss."""
     n, n_outputs = outputs.shape
     n_elements = batch.n_elements(n_outputs)
     sums = np.zeros(-(-n // ROWS) if loss is not None else 0)

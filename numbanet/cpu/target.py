@@ -157,7 +157,7 @@ class CpuTraining(AbstractTraining):
 
 
 class CpuTarget(AbstractTarget):
-    """All cores, float32."""
+    """The CPU as a target: all cores, float32."""
 
     name, precision = "cpu", "float32"
 

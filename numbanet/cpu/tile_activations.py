@@ -101,7 +101,7 @@ def store_lanes(n_columns: int):
 
 @cache
 def activate_jets(activation: Activation, jet: Jet):
-    """As activate, for the columns of jets, n numbers in all, which do not stay in place."""
+    """`activate` for the columns of jets, n numbers in all, which do not stay in place."""
     if jet == TANGENT:
         return activate_tangents(activation)
     n_columns, n_local = jet.n_columns, jet.n_columns * LANES
@@ -123,7 +123,7 @@ def activate_jets(activation: Activation, jet: Jet):
 
 @cache
 def activate_jets_backward(activation: Activation, jet: Jet):
-    """As activate_backward, for the gradients of the columns of jets."""
+    """`activate_backward` for the gradients of the columns of jets."""
     if jet == TANGENT:
         return activate_tangents_backward(activation)
     n_columns, n_local = jet.n_columns, jet.n_columns * LANES

@@ -1,4 +1,4 @@
-"""Where a network lies in the buffers of the CPU's kernels, and what is copied there and back."""
+"""Layout of a network in the buffers of the CPU's kernels, and copies to and from them."""
 
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -15,7 +15,7 @@ TILE = 128
 
 @dataclass(frozen=True)
 class BufferLayout:
-    """Where a network's weights and activations lie in the flat buffers of the CPU kernels.
+    """Layout of a network's weights and activations in the flat buffers of the CPU kernels.
 
     Widths are padded to a multiple of 16, which every vector length divides. Rows of weights are
     padded likewise, because the micro-kernel reads and writes whole blocks. Sizes are NumPy's
@@ -60,7 +60,7 @@ class BufferLayout:
 
     @property
     def keeps_output_input(self) -> bool:
-        """As keeps_inputs."""
+        """Whether the outputs are kept before their activation too."""
         return self.jet is not None or self.network.activations[1].from_input
 
     @property

@@ -1,4 +1,4 @@
-"""What a training kernel of the CPU computes, and into which parts it divides a batch."""
+"""Plan of a training kernel of the CPU: its outputs, and the division of a batch."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ SLAB_FLOATS = 1 << 20  # 4 MiB of features stay in the last-level cache until th
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a training kernel computes: each combination is compiled on its own.
+    """Options of a training kernel: each combination is compiled on its own.
 
     The model is a kernel_key.
     """

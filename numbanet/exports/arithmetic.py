@@ -250,7 +250,7 @@ class Arithmetic(Divisions, ABC):
         return self.emit("bits_to_float", F32, (value,))
 
     def unary(self, op: str, value: Value) -> Value:
-        """One of neg, invert, lnot, abs and the functions of FUNCTIONS."""
+        """The result of neg, invert, lnot, abs or a function of FUNCTIONS."""
         if value.is_constant and op in FOLDED:
             with np.errstate(all="ignore"):
                 return constant(BOOL if op == "lnot" else value.type, FOLDED[op](value.value))

@@ -14,7 +14,7 @@ from numbanet.exports.views import Untranslatable
 
 
 class Until(NamedTuple):
-    """Where a way ends: at a block, or with the function.
+    """End of a path: at a block, or with the function.
 
     Args:
         stop: the block, None for none.
@@ -45,7 +45,7 @@ class Frame:
 
 
 class Branches(Memory):
-    """Follows blocks; what a statement does is for subclasses to say."""
+    """Traversal of a function's blocks; subclasses translate the statements."""
 
     def run(self, frame, label, before, until: Until) -> None:
         """Follow blocks, the first one coming from `before`."""
@@ -97,7 +97,7 @@ class Branches(Memory):
         frame.variables.update(found)
 
     def fork(self, frame, label, condition, until: Until) -> None:
-        """Both ways from a branch, up to where they meet."""
+        """Follow both ways from a branch, up to where they meet."""
         statement, join = If(condition), frame.code.join_of[label]
         end = frame.code.blocks[label].body[-1]
         arrivals: list[tuple[list, dict]] = []
@@ -130,7 +130,7 @@ class Branches(Memory):
             self.meet(frame, arrivals)
 
     def meet(self, frame, arrivals) -> None:
-        """What variables hold where several ways meet; a loop that is unrolled changes many."""
+        """Merge the values of variables where paths meet; a loop that is unrolled changes many."""
         names = set.intersection(*(set(variables) for _, variables in arrivals))
         for name in sorted(names):
             ways = [(block, variables[name]) for block, variables in arrivals]
@@ -145,7 +145,7 @@ def phis(block):
 
 
 def operation(statement) -> str | None:
-    """What kind of expression a statement assigns."""
+    """Kind of the expression that a statement assigns; None for other statements."""
     is_expression = isinstance(statement, ir.Assign) and isinstance(statement.value, ir.Expr)
     return statement.value.op if is_expression else None
 

@@ -15,7 +15,7 @@ class Divisions:
         return self.binary("sub", F32, a, self.binary("mul", F32, b, whole))
 
     def _power(self, base, exponent: int) -> Value:
-        """By squaring: pow of shaders has no negative base."""
+        """Power by squaring: pow of shaders has no negative base."""
         if exponent == 0:
             return constant(F32, 1)
         if exponent < 0:

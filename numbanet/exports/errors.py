@@ -1,4 +1,4 @@
-"""What cannot be exported, where it stands, and what to write instead."""
+"""Error for what cannot be exported: where it stands, and what to write instead."""
 
 from numbanet.inline_compiler import owner_of
 

@@ -34,7 +34,7 @@ UNARY = {operator.neg: "neg", operator.invert: "invert", operator.not_: "lnot", 
 
 
 def evaluate(tracer, frame, statement):
-    """What an assignment assigns: a value, a tuple, a view, a range, or a Python object."""
+    """Value of an assignment: a Value, a tuple, a view, a range, or a Python object."""
     value, name = statement.value, statement.target.name
     if isinstance(value, ir.Arg):
         return frame.variables[f"arg.{value.index}"]
@@ -143,7 +143,7 @@ def unpack(tracer, frame, expression, name):
 
 
 class Iterator:
-    """What a loop that is unrolled goes over."""
+    """Iterator over the items of a loop that is unrolled."""
 
     def __init__(self, over):
         self.over, self._numbers = over, None
@@ -155,7 +155,7 @@ class Iterator:
 
 
 def steps(over):
-    """All members of a tuple, or all numbers of a range of constants."""
+    """Items of a loop that is unrolled: members of a tuple, or numbers of a constant range."""
     if not isinstance(over, Range):
         return over
     if not all(each.is_constant for each in over):
@@ -217,7 +217,7 @@ def call(tracer, frame, expression, name):
 
 
 def bound_values(function, values) -> tuple:
-    """One value for each parameter; those that `*name` takes are one."""
+    """Values of the parameters, one for each; those that `*name` takes are one."""
     bound = inspect.signature(function).bind(*values)
     bound.apply_defaults()
     return tuple(bound.arguments.values())

@@ -38,7 +38,7 @@ def leaves(graph, label, loop) -> bool:
 
 
 def joins(graph, blocks) -> dict[int, int | None]:
-    """For each block the next one that every way from it leads through, None if it ends first."""
+    """Immediate postdominator of each block, None if the function ends first."""
     after = graph.post_dominators()
     found = {}
     for label in blocks:
@@ -52,7 +52,7 @@ def joins(graph, blocks) -> dict[int, int | None]:
 
 @register_pass(mutates_CFG=False, analysis_only=True)
 class KeepTypes(FunctionPass):
-    """Ends a compilation with what type inference has found."""
+    """Compiler pass that ends the compilation after type inference, and keeps its results."""
 
     _name = "numbanet_keep_types"
 

@@ -82,7 +82,7 @@ class Loops(Branches):
         raise NeedsConstant("arrays")
 
     def range_of(self, frame, block, before) -> Range | None:
-        """What a `for` goes over, if it is a range."""
+        """Range of a `for`; None for other loops."""
         for statement in block.body:
             if operation(statement) == "iternext":
                 self.enter(frame, block, before)
@@ -92,7 +92,7 @@ class Loops(Branches):
 
 
 class KeptLoop:
-    """One loop that is written as one: For over a range, Forever with breaks else."""
+    """Loop that is written as one: For over a range, else Forever with breaks."""
 
     def __init__(self, tracer: Loops, frame, header: int, loop, over: Range | None):
         self.tracer, self.frame, self.header = tracer, frame, header
@@ -201,7 +201,7 @@ class KeptLoop:
         return end.falsebr if end.truebr in outside else end.truebr
 
     def departed(self) -> tuple[None, int]:
-        """Where a loop without a range leads to, with what is known there."""
+        """Block after a loop without a range, with the variables that are known there."""
         outsides = {outside for *_, outside in self.departures}
         if len(outsides) != 1:
             raise Untranslatable("a loop that ends in several ways, or never")
@@ -220,7 +220,7 @@ class KeptLoop:
         return None, outside
 
     def after(self, found: list):
-        """What a variable of the loop's holds after it."""
+        """Value of a variable of the loop after it."""
         tracer = self.tracer
         if not all(isinstance(value, Value) for value in found):
             return found[0] if all(value is found[0] for value in found) else UNDEFINED
@@ -236,7 +236,7 @@ def no_return(value) -> None:
 
 
 def rounds_of(over: Range | None) -> int | None:
-    """How often a loop runs, if that is known."""
+    """Number of iterations of a loop, if it is known."""
     if over is None or not all(each.is_constant for each in over):
         return None
     return len(range(*(int(each.value) for each in over)))

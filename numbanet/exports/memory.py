@@ -59,7 +59,7 @@ class Memory(Arithmetic):
         return Value("variable", type, (), low, high)
 
     def within(self, block: list, action) -> list:
-        """Let the action write to another block."""
+        """Make the action write to another block."""
         before, self.block = self.block, block
         self.known.append({})
         try:
@@ -161,7 +161,7 @@ class Memory(Arithmetic):
             array.is_stored, array.type = is_stored, type
 
     def merged(self, found: list[tuple[list, Any]]) -> Any:
-        """One value for what several ways through the program have left; assigned at their ends."""
+        """Merge the values that several paths through the program leave; assigned at their ends."""
         defined = [(block, value) for block, value in found if value is not UNDEFINED]
         if not defined:
             return UNDEFINED
@@ -191,7 +191,7 @@ class Memory(Arithmetic):
         return variable
 
     def join_arrays(self, before, states) -> None:
-        """What arrays hold after both ways."""
+        """Merge the contents of arrays after both paths."""
         (then, one), (otherwise, other) = states
         self.contents = {}
         for array in before:
@@ -210,13 +210,13 @@ class Memory(Arithmetic):
 
 
 def found_bounds(values) -> tuple:
-    """What bounds all of them, if they are integers."""
+    """Bounds of all values, if they are integers."""
     if values[0].low is None:
         return None, None
     return min(value.low for value in values), max(value.high for value in values)
 
 
 def identity(operand):
-    """What two operands share if they are the same."""
+    """Key of an operand: equal for the same operands."""
     is_constant = isinstance(operand, Value) and operand.is_constant
     return (operand.type, *operand.args) if is_constant else id(operand)

@@ -1,4 +1,4 @@
-"""What ONNX has no operator for: the bits of a float32, and a few functions."""
+"""Substitutes for operators that ONNX lacks: the bits of a float32, and a few functions."""
 
 import numpy as np
 from onnx import TensorProto

@@ -144,7 +144,7 @@ class Operations:
         self.names[key] = value
 
     def chosen(self, type: str, condition: str, if_true: str, if_false: str) -> str:
-        """One of two numbers; ONNX Runtime has no Where for truth values."""
+        """Selection of one of two numbers; ONNX Runtime has no Where for truth values."""
         if type != BOOL:
             return self.add("Where", condition, if_true, if_false)
         otherwise = self.add("And", self.add("Not", condition), if_false)

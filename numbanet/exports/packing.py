@@ -27,7 +27,7 @@ class Packed:
         return data + bytes(-len(data) % 4) + self.scales.astype("<f4").tobytes()
 
     def unpacked(self) -> np.ndarray:
-        """What an exported program computes with, float32 [n]."""
+        """Numbers that an exported program computes with, float32 [n]."""
         if self.precision == "float16":
             return self.values.view(np.float16).astype(np.float32)
         if self.precision == "int8":

@@ -43,7 +43,7 @@ class Tracer(Loops):
         self.frame: Frame | None = None
 
     def call(self, function, arg_types: tuple, args: tuple) -> Any:
-        """Follow a Python function."""
+        """Translate a call of a Python function by following it."""
         code = typed(function, argument_types(function, arg_types))
         args = bound_values(function, args)
         frame = Frame(code, {}, self.frame)

@@ -1,4 +1,4 @@
-"""What stands for functions that are no device functions: Python's, NumPy's, and the vocabulary's.
+"""Translations of functions that are no device functions: Python's, NumPy's, and the vocabulary's.
 
 Each takes the tracer, Numba's signature of the call and the arguments.
 """

@@ -1,4 +1,4 @@
-"""What device functions handle beside scalars: parts of arrays and ranges."""
+"""Values of device functions beside scalars: parts of arrays and ranges."""
 
 from typing import NamedTuple
 
@@ -14,11 +14,11 @@ FLOAT_VECTOR = types.Array(types.float32, 1, "C")
 
 
 class NeedsConstant(Exception):
-    """What was met while a loop is kept as a loop, and is possible only if it is unrolled."""
+    """Signal that a loop must be unrolled, as its body needs a constant."""
 
 
 class Untranslatable(Exception):
-    """What has no translation; the caller knows where it stands."""
+    """Error for code that has no translation; the caller knows its place."""
 
 
 class View(NamedTuple):

@@ -1,4 +1,4 @@
-"""Which program a model becomes, and the files that it is written to."""
+"""Choice of the program that a model becomes, and the files that it is written to."""
 
 import keyword
 import os
@@ -27,7 +27,7 @@ KINDS = ("c", "wgsl", "glsl", "onnx", "html")
 
 
 def write(model, path, to, precision, name, embed, view) -> list[str]:
-    """What `export` does."""
+    """Write the files of an export and return their paths; see `export`."""
     kind, name = kind_of(path, to), name_of(path, name)
     network, params = evaluated(model)
     numbers = packed(params, precision)
@@ -81,7 +81,7 @@ def name_of(path, name) -> str:
 
 
 def evaluated(model) -> tuple[AbstractModel, np.ndarray]:
-    """What evaluates itself, and its parameters for inference on the host."""
+    """The network that evaluates, and its parameters for inference on the host."""
     trainer = getattr(model, "trainer", None)
     network = getattr(model, "network", model) if trainer is not None else model
     if not isinstance(network, AbstractModel):
