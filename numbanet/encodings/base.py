@@ -1,4 +1,4 @@
-"""What every encoding offers: per-sample device functions, and batch forms built from them."""
+"""Interface of encodings: per-sample device functions, and batch forms built from them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class AbstractEncoding(PartialDerivatives, ABC):
 
     @property
     def partition_additions(self) -> tuple[int, ...]:
-        """How often each partition adds to the same gradient for one sample, at most.
+        """Additions of each partition to the same gradient for one sample, at most.
 
         Where partition_param_ends names parameters, it adds no more than a feature's gradient.
         """

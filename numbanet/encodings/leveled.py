@@ -23,7 +23,7 @@ SLACK = np.float32(1e-3)  # of a level, for rounding
 
 @dataclass(frozen=True)
 class Leveled(AbstractWrapper):
-    """What a grid makes of the inputs from first_dim on, of n_dims, and of the last one."""
+    """Features of a grid that reads inputs from first_dim on; the last input is the level."""
 
     encoding: AbstractEncoding
     first_dim: int
@@ -33,7 +33,7 @@ class Leveled(AbstractWrapper):
 
     @property
     def dims(self) -> tuple[int, int]:
-        """First input of the grid, and last one + 1."""
+        """Range of the grid's inputs: the first, and the last + 1."""
         return self.first_dim, self.first_dim + self.encoding.n_dims
 
     @property

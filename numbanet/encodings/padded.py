@@ -28,7 +28,7 @@ class Padded(AbstractWrapper):
 
     @property
     def columns(self) -> tuple[int, int]:
-        """First feature of the encoding, and last one + 1."""
+        """Range of the encoding's features: the first, and the last + 1."""
         n_features = self.encoding.n_outputs
         first = self.n_columns - n_features if self.encoding.padding_first else 0
         return first, first + n_features

@@ -1,4 +1,4 @@
-"""What encodings consist of: parts with kernels of their own, constant features, partitions."""
+"""Structure of encodings: parts with kernels of their own, constant features, partitions."""
 
 from functools import cache, cached_property
 from typing import Any, NamedTuple
@@ -46,7 +46,7 @@ def with_numbers(reads_numbers: bool):
 
 
 def of_all(name: str, numbers_samples: bool = False):
-    """What a partition does where it is the only one: what the encoding's function of a name does.
+    """Function of the only partition, which calls the encoding's function of a name.
 
     The partition comes before that one's arguments, and perhaps two numbers after it.
     """

@@ -15,7 +15,7 @@ PASSED_ON = """
 
 
 class AbstractWrapper(forwarding("encoding", PASSED_ON), AbstractEncoding):
-    """Passes on to `encoding` what subclasses do not define."""
+    """Base of encodings around another one, to which undefined attributes are forwarded."""
 
     encoding: AbstractEncoding
 

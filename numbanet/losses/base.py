@@ -1,4 +1,4 @@
-"""What every loss offers: its value and gradient, per element or per row.
+"""Interface of losses: value and gradient, per element or per row.
 
 Neither divides by the number of elements nor applies the loss scale: the engine does both, once.
 """

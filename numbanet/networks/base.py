@@ -1,4 +1,4 @@
-"""What every multi-layer perceptron shares: sizes, parameter layout, initial values.
+"""Base of multi-layer perceptrons: sizes, parameter layout, initial values.
 
 A network is a chain of matrices without biases, y = W x, with an activation between them and one
 at the end. `n_hidden_layers` counts hidden activations, so there is one matrix more.

@@ -9,7 +9,7 @@ from numbanet.registry import check, derived, register
 @register("network", "CutlassMLP", "MLP")
 @dataclass(frozen=True)
 class CutlassMLP(AbstractMLP):
-    """Any width and depth; without hidden layers it is one matrix and the output activation.
+    """MLP of any width and depth; without hidden layers it is one matrix and the output activation.
 
     Which kernels run does not depend on the otype: see FullyFusedMLP.
     """

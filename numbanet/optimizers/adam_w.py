@@ -21,7 +21,7 @@ from numbanet.registry import check, register
 @register("optimizer", "AdamW")
 @dataclass(frozen=True)
 class AdamW(forwarding("adam", "n_state schedule limits moves"), AbstractOptimizer):
-    """What Adam leaves alone, such as entries of a table without a gradient, decays no further."""
+    """Parameters that Adam does not update, such as entries without a gradient, do not decay."""
 
     learning_rate: float = 1e-3
     beta1: float = 0.9

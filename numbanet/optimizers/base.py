@@ -1,4 +1,4 @@
-"""What every optimizer offers: a step on one parameter, and the size of its state."""
+"""Interface of optimizers: a step on one parameter, and the size of its state."""
 
 import dataclasses
 import math
@@ -54,7 +54,7 @@ class AbstractOptimizer(ABC):
 
     @property
     def structure(self) -> str:
-        """Of which optimizers it is made; the state of one structure means nothing to another."""
+        """Nesting of the optimizers; the state of one structure means nothing to another."""
         return self.otype
 
     def learning_rate_options(self, value: float) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class AbstractOptimizer(ABC):
         return {"learning_rate": value}
 
     def matrix_ranges(self, layout: ParamLayout) -> tuple[tuple[int, int], ...]:
-        """First parameter and last + 1 of each matrix, as matrix_step counts them.
+        """Range of each matrix, as matrix_step counts them: first parameter, and last + 1.
 
         Raises:
             ConfigError: the optimizer does not fit this layout.
@@ -70,7 +70,7 @@ class AbstractOptimizer(ABC):
         return layout.matrix_ranges
 
     def weight_rows(self, n_params: int) -> list[tuple[int, int, int]]:
-        """Where the state holds weights, such as an average of them.
+        """Ranges of the state that hold weights, such as an average of them.
 
         A row, the first parameter, and the last one + 1. There, parameters that are assigned become
         the state, as at the beginning.
@@ -90,14 +90,14 @@ class AbstractOptimizer(ABC):
         return state
 
     def limits(self, layout: ParamLayout, state, matrices, statistics) -> Iterator[Limit]:
-        """What must be true of numbers of the state, or the next steps may make NaN of them.
+        """Conditions on numbers of the state, without which the next steps may make NaN.
 
-        Training keeps them there. The arrays are NumPy's. A limit may need the ones before it.
+        Training satisfies them. The arrays are NumPy's. A limit may need the ones before it.
         """
         yield from ()
 
     def hyperparams(self) -> tuple[float, ...]:
-        """What may change between steps: here, the learning rate."""
+        """Numbers that may change between steps, such as the learning rate."""
         return (self.learning_rate,)
 
     @property
@@ -157,7 +157,7 @@ class AbstractOptimizer(ABC):
         return self.n_statistics(layout) > 0
 
     def precondition(self, operations, layout, state, matrices, statistics, scalars) -> None:
-        """Do what needs whole matrices, with the operations of a target.
+        """Update preconditioners from whole matrices, with the operations of a target.
 
         Arrays are the target's, and the host does not look into them: cpu/operations.py says what
         there is. Called only where `preconditions` says so.

@@ -15,7 +15,7 @@ from numbanet.registry import check, register
 @register("optimizer", "Batched")
 @dataclass(frozen=True)
 class Batched(AbstractWrapper):
-    """As if batches were batch_size_multiplier times as large."""
+    """Accumulates gradients: one step for batch_size_multiplier batches, with their mean."""
 
     batch_size_multiplier: int = 16
     nested: AbstractOptimizer = field(default=Adam(), metadata=NESTED)

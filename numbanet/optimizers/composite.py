@@ -25,7 +25,7 @@ MOST_PARTS = 64  # each is compiled
 
 @dataclass(frozen=True)
 class Share:
-    """How many parameters, and what optimizes them."""
+    """Optimizer of a number of consecutive parameters."""
 
     n_params_to_optimize: int
     optimizer: AbstractOptimizer
@@ -120,7 +120,7 @@ class Composite(AbstractOptimizer):
 
     @property
     def first_scalars(self) -> list[int]:
-        """Where each part's scalars begin, and where the last ones end."""
+        """First scalar of each part, and the end of the last one's."""
         return list(accumulate((each.n_scalars for each in self.optimizers), initial=0))
 
     def hyperparams(self) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ from numbanet.registry import check, register
 @register("optimizer", "ExponentialDecay")
 @dataclass(frozen=True)
 class ExponentialDecay(AbstractSchedule):
-    """After s steps, decay_base is multiplied in if s is decay_start plus whole intervals."""
+    """Multiplies the rate by decay_base after decay_start steps, and again every interval."""
 
     decay_base: float = 0.1
     decay_start: int = 10_000

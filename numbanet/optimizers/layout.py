@@ -1,4 +1,4 @@
-"""How a flat parameter vector is divided, as optimizers see it."""
+"""Division of a flat parameter vector, as optimizers see it."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ from numbanet.registry import ConfigError
 
 @dataclass(frozen=True)
 class ParamLayout:
-    """How a flat parameter vector is divided: matrices of networks, and the rest.
+    """Division of a flat parameter vector: matrices of networks, and the rest.
 
     It may be a part of a longer vector. Indices of parameters and matrices are that vector's.
     """
@@ -30,7 +30,7 @@ class ParamLayout:
 
     @cached_property
     def matrix_ranges(self) -> tuple[tuple[int, int], ...]:
-        """First parameter and last + 1 of each matrix, then of each range of other parameters."""
+        """Range of each matrix, then of the other parameters: first parameter, and last + 1."""
         sizes = [rows * columns for rows, columns in self.shapes]
         starts = self.starts
         if starts is None:

@@ -36,12 +36,12 @@ def pack_moments(m, v, i, k):
 
 
 def packed(m: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """As pack_moments, cut off, on the host."""
+    """pack_moments on the host, truncated."""
     upper, lower = (np.ascontiguousarray(each, np.float32).view(np.uint32) for each in (m, v))
     return ((upper & UPPER) | (lower >> HALF_BITS)).view(np.float32)
 
 
 def unpacked(both: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As unpack_moments, on the host."""
+    """unpack_moments on the host."""
     bits = np.ascontiguousarray(both, np.float32).view(np.uint32)
     return (bits & UPPER).view(np.float32), (bits << HALF_BITS).view(np.float32)

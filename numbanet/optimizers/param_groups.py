@@ -128,7 +128,7 @@ class ParamGroups(AbstractWrapper):
         return schedule
 
     def _group_numbers(self, layout: ParamLayout) -> list[tuple[int, int]]:
-        """Where groups begin: the first parameter, and the group's number, from 1; 0 is none's.
+        """Starts of groups: the first parameter, and the group's number, from 1; 0 is none's.
 
         Raises:
             ConfigError: a group names no part.

@@ -1,4 +1,4 @@
-"""What schedules have in common: wrappers that multiply the learning rate by a factor."""
+"""Base of schedules: wrappers that multiply the learning rate by a factor."""
 
 from abc import abstractmethod
 from functools import cached_property

@@ -140,7 +140,7 @@ class Shampoo(AbstractOptimizer):
         return sum(2 * (rows**2 + columns**2) for rows, columns in layout.shapes)
 
     def statistics_of(self, view, layout: ParamLayout, statistics) -> Iterator[tuple]:
-        """For each matrix L, its root, R, its root."""
+        """Views of the statistics of each matrix: L, its root, R, its root."""
         first = 0
         for shape in layout.shapes:
             views = []

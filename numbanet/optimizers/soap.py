@@ -100,7 +100,7 @@ class SOAP(AbstractWithAdam):
         return sum(2 * (rows**2 + columns**2) for rows, columns in layout.shapes)
 
     def statistics_of(self, view, layout: ParamLayout, statistics) -> Iterator[tuple]:
-        """For each matrix L, P, R, Q."""
+        """Views of the statistics of each matrix: L, P, R, Q."""
         first = 0
         for shape in layout.shapes:
             views = []

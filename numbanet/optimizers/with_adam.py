@@ -1,4 +1,4 @@
-"""What optimizers of matrices have in common that leave all other parameters to Adam."""
+"""Base of optimizers of matrices that leave all other parameters to Adam."""
 
 import dataclasses
 import math

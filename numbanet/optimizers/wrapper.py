@@ -1,4 +1,4 @@
-"""What optimizers have in common that change another one, the nested one."""
+"""Base of optimizers that modify another one, the nested one."""
 
 import dataclasses
 from typing import Any
@@ -25,7 +25,7 @@ PASSED_ON = """
 
 
 class AbstractWrapper(forwarding("nested", PASSED_ON), AbstractOptimizer):
-    """Does what the nested optimizer does; subclasses change some of it.
+    """Optimizer that delegates to the nested one; subclasses change some of it.
 
     The nested optimizer's rows of the state and its scalars come first, then the wrapper's own.
     """

@@ -91,7 +91,7 @@ def read_range(config: Any, path: str) -> Range:
 
 
 def resolve(ranges: list[Range], path: str, n_dims: int) -> list[tuple[int, int]]:
-    """First input, and last one + 1, of each nested encoding."""
+    """Range of the inputs of each nested encoding: the first, and the last + 1."""
     open_ones = [k for k, given in enumerate(ranges) if given.n_dims_to_encode is None]
     n_given = sum(given.n_dims_to_encode or 0 for given in ranges)
     has_begin = any(given.dims_to_encode_begin is not None for given in ranges)

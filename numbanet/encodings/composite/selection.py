@@ -10,7 +10,7 @@ from numbanet.encodings.wrapper import AbstractWrapper
 
 @dataclass(frozen=True)
 class Selection(AbstractWrapper):
-    """What `encoding` makes of its inputs, which begin at first_dim of n_dims."""
+    """Features that `encoding` computes from its inputs, which begin at first_dim of n_dims."""
 
     encoding: AbstractEncoding
     first_dim: int
@@ -18,7 +18,7 @@ class Selection(AbstractWrapper):
 
     @property
     def dims(self) -> tuple[int, int]:
-        """First input of the encoding, and last one + 1."""
+        """Range of the encoding's inputs: the first, and the last + 1."""
         return self.first_dim, self.first_dim + self.encoding.n_dims
 
     @property

@@ -7,7 +7,7 @@ from numbanet.encodings.composite.pair import AbstractPair
 
 
 class Sum(AbstractPair):
-    """Both take the whole gradient of the features; the padding is the sum of theirs."""
+    """Sum of two encodings' features, which both get the whole gradient; padding adds up."""
 
     @property
     def n_outputs(self):

@@ -144,7 +144,7 @@ class Grid(GridFunctions):
 
     @cached_property
     def partition_columns(self) -> tuple[tuple[int, int], ...]:
-        """One partition per level."""
+        """Features of each level: one partition per level."""
         width = self.n_features_per_level
         return tuple((k * width, (k + 1) * width) for k in range(self.n_levels))
 
@@ -156,13 +156,13 @@ class Grid(GridFunctions):
 
     @property
     def level_ends(self) -> tuple[int, ...]:
-        """Where the parameters of each level end."""
+        """End of each level's parameters."""
         ends = (int(level.offset) + int(level.size) for level in self.levels)
         return tuple(end * self.n_features_per_level for end in ends)
 
     @property
     def partition_additions(self) -> tuple[int, ...]:
-        """All corners may have one entry, unless a level has one for each vertex."""
+        """Additions per level: all corners may share an entry, unless each vertex has its own."""
         return tuple(
             1 if int(level.resolution) ** self.n_dims <= level.size else self.n_corners
             for level in self.levels
@@ -241,7 +241,7 @@ class Grid(GridFunctions):
 
     @property
     def indexings(self) -> frozenset[int]:
-        """How entries are found on one level or another."""
+        """Methods by which the levels find entries."""
         return frozenset(int(level.indexing) for level in self.levels)
 
 
@@ -254,7 +254,7 @@ class OddGrid(Grid):
 
 @dataclass(frozen=True)
 class NumberedGrid(Grid):
-    """All grids that differ in what their tables are alone: levels are read while a kernel runs.
+    """Stand-in for all grids that differ only in their tables: levels are read while a kernel runs.
 
     What is said here of the sizes of tables is true of none of them.
     """
@@ -267,7 +267,7 @@ class NumberedGrid(Grid):
     reads_numbers = True
 
     def __post_init__(self):
-        """All has been checked."""
+        """Skip the validation: all has been checked."""
 
     def kernel_key(self):
         return self

@@ -12,7 +12,7 @@ def derived(form, name: str):
 
 
 class GridFunctions(AbstractEncoding):
-    """What follows from a grid's sizes, and from how it finds entries."""
+    """Device functions of a grid that follow from its sizes, and from how it finds entries."""
 
     interpolation: str
     stochastic_interpolation: bool
@@ -21,7 +21,7 @@ class GridFunctions(AbstractEncoding):
 
     @property
     def n_derivatives(self) -> int:
-        """Those that interpolation leaves between the vertices."""
+        """Order of derivatives that the interpolation has between the vertices."""
         return {"Nearest": 0, "Linear": 1, "Smoothstep": 2}[self.interpolation]
 
     @property

@@ -1,4 +1,4 @@
-"""Where a sample falls in the lattice of a level, and which entries of the table its corners have.
+"""Position of a sample in the lattice of a level, and the table entries of its corners.
 
 Levels whose vertices fit into the table number them, first dimension fastest; tiled levels do so
 modulo the size of the table; hashed levels scramble the coordinates (Teschner et al. 2003; Müller
@@ -28,7 +28,7 @@ _PRIMES = {
 
 
 class Level(NamedTuple):
-    """What device code knows about a level."""
+    """Constants of a level for device code."""
 
     scale: np.float32
     spacing: np.uint32  # of the vertices, where positions are fixed-point numbers

@@ -1,4 +1,4 @@
-"""How the corners of a cell share the weight of a point in it.
+"""Interpolation weights of the corners of a cell.
 
 Each dimension gives its right corner the weight s(t) and its left one 1 - s(t), where t in [0, 1)
 is the place inside the cell; the weight of a corner is the product over the dimensions. Smoothstep

@@ -35,7 +35,7 @@ def backward_params(grid):
 
 @cache
 def stochastic_backward_params(grid):
-    """With a draw for each sample i of n, see draws.py."""
+    """stochastic_backward_params of level.py with a draw for each sample i of n; see draws.py."""
     backward = of_level(grid, grid.level_stochastic_backward_params)
 
     @device

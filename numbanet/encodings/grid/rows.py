@@ -1,4 +1,4 @@
-"""One level of the grid for many samples, as the CPU loops want it.
+"""One level of the grid for many samples, in tiles for the CPU's loops.
 
 Samples are taken in tiles. A first loop computes the entries and weights of all corners of a tile:
 plain arithmetic on contiguous arrays, which LLVM turns into vector instructions. A second one
@@ -122,7 +122,7 @@ def backward_params_rows(grid):
 
 @cache
 def stochastic_backward_params_rows(grid):
-    """As backward_params_rows, with draw number `level * n_rows + row` for each sample."""
+    """backward_params_rows with draw number `level * n_rows + row` for each sample."""
     level_constants, backward = grid.level_constants, grid.level_stochastic_backward_params
 
     @device

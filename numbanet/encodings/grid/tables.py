@@ -125,7 +125,7 @@ def vertex_spacing(scale: np.float32) -> int:
 
 
 def quantized(grid) -> tuple[Quantized, ...]:
-    """What kernels read in few bits: each level has a scale of its own."""
+    """Ranges of parameters that kernels read in few bits: each level has a scale of its own."""
     bits, width = COMPRESSIONS[grid.compression], grid.n_features_per_level
     ends = [(int(each.offset) + int(each.size)) * width for each in grid.levels] * bool(bits)
     return tuple(Quantized(*each, bits) for each in zip([0, *ends], ends, strict=False))

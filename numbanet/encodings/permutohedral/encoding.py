@@ -66,12 +66,12 @@ class Permutohedral(GridFunctions):
 
     @property
     def resolutions(self) -> list[float]:
-        """Of each level: vertices along an input, on average."""
+        """Resolution of each level: vertices along an input, on average."""
         return [self.base_resolution * self.per_level_scale**k for k in range(self.n_levels)]
 
     @cached_property
     def _ends(self) -> list[int]:
-        """Where the table of each level ends, in entries."""
+        """End of each level's table, in entries."""
         ends, end = [], 0
         for resolution in self.resolutions:
             n_vertices = (math.ceil(resolution) + 2) ** self.n_dims  # with those around [0, 1]
@@ -109,7 +109,7 @@ class Permutohedral(GridFunctions):
 
     @cached_property
     def partition_columns(self) -> tuple[tuple[int, int], ...]:
-        """One partition per level."""
+        """Features of each level: one partition per level."""
         width = self.n_features_per_level
         return tuple((k * width, (k + 1) * width) for k in range(self.n_levels))
 
@@ -121,7 +121,7 @@ class Permutohedral(GridFunctions):
 
     @property
     def partition_additions(self) -> tuple[int, ...]:
-        """All vertices may have one entry."""
+        """Additions per level: all vertices may share an entry."""
         return (self.n_corners,) * self.n_levels
 
     @property
@@ -135,7 +135,7 @@ class Permutohedral(GridFunctions):
         return (OddPermutohedral if self.begins_even else Permutohedral)(**values)
 
     def initial_params(self, rng) -> np.ndarray:
-        """As those of a grid."""
+        """Initial values as those of a grid."""
         return Grid.initial_params(self, rng)
 
     # What the functions of grids are made of.

@@ -1,4 +1,4 @@
-"""Where a sample falls in the lattice of a level, and which vertices share it.
+"""Position of a sample in the lattice of a level, and the vertices that share it.
 
 The permutohedral lattice is the image of the integers Z^n under a linear map, and its simplices are
 that of Kuhn's triangulation of the unit cube: with u = A x + shift, c = floor(u) and f = u - c, the
@@ -23,7 +23,7 @@ from numbanet.encodings.grid.indexing import FAR
 
 
 class Level(NamedTuple):
-    """What device code knows about a level."""
+    """Constants of a level for device code."""
 
     scale: np.float32
     shifts: tuple[np.float32, ...]  # of u, so that lattices of levels have no vertex in common
