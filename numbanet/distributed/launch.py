@@ -1,4 +1,4 @@
-"""From what a launcher says of this process to its communicator."""
+"""Construction of a communicator from what a launcher says of this process."""
 
 import os
 from collections.abc import Mapping

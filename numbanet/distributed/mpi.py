@@ -73,7 +73,7 @@ class MpiCommunicator(Communicator):
         self._wait(self._comm.Iallgatherv, self._mpi.IN_PLACE, (array, sizes_of(bounds)))
 
     def _wait(self, operation: Any, *arguments) -> None:
-        """Do an operation of MPI; a RankError ends this communicator for good."""
+        """Run an operation of MPI; a RankError ends this communicator for good."""
         if self._failure:
             raise RankError(self._failure)
         try:
@@ -100,7 +100,7 @@ class MpiCommunicator(Communicator):
                 return
 
     def _answer(self) -> None:
-        """Tell a rank that gives up that this one waits too."""
+        """Answer a rank that gives up that this one is waiting too."""
         status = self._mpi.Status()
         while self._comm.Iprobe(self._mpi.ANY_SOURCE, TAG_ASKED, status):
             source = status.Get_source()

@@ -24,7 +24,7 @@ default_loss_scale = precisions.default_loss_scale
 
 
 class LogSeverity(IntEnum):
-    """Of messages, of which there are none; see set_log_callback."""
+    """Severity of log messages, of which there are none; see set_log_callback."""
 
     Info = 0
     Debug = 1
@@ -34,7 +34,7 @@ class LogSeverity(IntEnum):
 
 
 def batch_size_granularity() -> int:
-    """What batch sizes must be a multiple of."""
+    """Number that batch sizes must be a multiple of: any size is allowed."""
     return 1
 
 
@@ -56,15 +56,15 @@ def supports_jit_fusion(device: int = -1) -> bool:
 
 
 def rtc_set_cache_dir(path: str) -> None:
-    """Does nothing: NUMBANET_CACHE_DIR says where compiled kernels are kept."""
+    """No operation: NUMBANET_CACHE_DIR sets the directory of compiled kernels."""
 
 
 def rtc_set_include_dir(path: str) -> None:
-    """Does nothing: nothing is included."""
+    """No operation: kernels include no files."""
 
 
 def set_log_callback(callback: Any) -> None:
-    """Does nothing: what there is to say are Python's warnings and exceptions."""
+    """No operation: messages are Python's warnings and exceptions."""
 
 
 class NativeModule:
@@ -98,11 +98,11 @@ class NativeModule:
         return descriptions.n_params(self.description)
 
     def param_precision(self) -> Precision:
-        """Of the parameters that the kernels read on a GPU."""
+        """Precision of the parameters that the kernels read on a GPU."""
         return precision_of(self._dtype)
 
     def output_precision(self) -> Precision:
-        """Of the outputs."""
+        """Precision of the outputs."""
         return precision_of(self._dtype)
 
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Which pass is the derivative of which: what autograd keeps of a pass, and does when it goes back.
+"""Derivatives of passes, for autograd: the state that a pass saves, and its backward pass.
 
 The same for the operators that PyTorch's compiler sees and for the functions of eager mode, so each
 formula takes the pass that it calls. Passes return None, or as operators an empty tensor, where

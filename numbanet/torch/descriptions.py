@@ -1,4 +1,4 @@
-"""What a model in PyTorch is: JSON text in which every option is written out."""
+"""Description of a model in PyTorch: JSON text in which every option is written out."""
 
 import json
 from collections.abc import Mapping
@@ -74,7 +74,7 @@ def components(description: str) -> tuple[AbstractEncoding, AbstractMLP | None]:
 
 
 def n_kept(description: str, where: str) -> int:
-    """How many numbers per sample a forward pass can keep, on the "cpu" or elsewhere.
+    """Numbers per sample that a forward pass can keep, on the "cpu" or elsewhere.
 
     These are the features that the network reads, and on the CPU alone.
     """

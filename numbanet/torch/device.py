@@ -31,7 +31,7 @@ class TensorDevice(TensorMemory, CudaDevice):
         self.use_current_stream()
 
     def _create_pool(self, handle) -> None:
-        """There is no pool beside PyTorch's."""
+        """No operation: there is no pool beside PyTorch's."""
 
     def use_current_stream(self) -> None:
         """Queue on PyTorch's current stream from now on."""

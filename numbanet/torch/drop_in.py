@@ -39,7 +39,7 @@ def null_tensor_to_none(tensor: torch.Tensor) -> torch.Tensor | None:
 
 
 class ModuleFunction:
-    """What tinycudann's modules call, and some programs besides."""
+    """Function of tinycudann's modules, which some programs call themselves."""
 
     @staticmethod
     def apply(native, x, params, loss_scale) -> torch.Tensor:
@@ -76,7 +76,7 @@ class ModuleFunctionBackward(torch.autograd.Function):
 
 
 class Finder(DistributionFinder):
-    """Tells importlib.metadata the version, and finds no modules: those are there already."""
+    """Metadata finder that tells importlib.metadata the version; the modules are there already."""
 
     def find_spec(self, name, path=None, target=None):
         return None
@@ -88,7 +88,7 @@ class Finder(DistributionFinder):
 
 
 class StandIn(Distribution):
-    """What is known of tinycudann as a package that pip might have installed."""
+    """Metadata of tinycudann, as of an installed package."""
 
     def read_text(self, filename):
         if filename == "METADATA":
@@ -117,7 +117,7 @@ def module(name: str, **contents) -> ModuleType:
 
 
 def install_as_tinycudann(dtype: torch.dtype | None = None) -> None:
-    """Let `import tinycudann` find numbanet from now on, `tinycudann.modules` included.
+    """Make `import tinycudann` find numbanet from now on, `tinycudann.modules` included.
 
     Programs with a copy of tinycudann's modules.py find `tinycudann_bindings._90_C` or whatever the
     number of their GPU is. Call it before the program imports tinycudann. No GPU is needed.
@@ -156,7 +156,7 @@ def install_as_tinycudann(dtype: torch.dtype | None = None) -> None:
 
 
 def compute_capabilities() -> list[int]:
-    """Those that programs may look for, such as 90: of the GPUs here, and of a common build.
+    """Compute capabilities for programs, such as 90: of the machine's GPUs, and of a common build.
 
     Some look for the largest that is not above their GPU's, in a list that ends somewhere.
     """
@@ -171,5 +171,5 @@ def of_gpus() -> list[int]:
 
 
 def system_capability() -> int:
-    """What programs build for: the least of the GPUs here, or without one the last of a build."""
+    """Compute capability to build for: the least of the machine's GPUs, or a common one."""
     return min(of_gpus(), default=compute_capabilities()[-1])

@@ -1,4 +1,4 @@
-"""What evaluates models on tensors: the engines of a target, without parameters of their own.
+"""Evaluation of models on tensors: the engines of a target, without parameters of their own.
 
 Everything is a function of a model's description, of the inputs and of the parameters,
 so that nothing has to be kept between a forward and a backward pass. All the same, what is made in
@@ -76,7 +76,7 @@ class Evaluator:
 
     @cached_property
     def jets(self) -> JetEvaluator:
-        """What differentiates the model by its inputs; the target is one of float32."""
+        """Evaluator of derivatives by the inputs; its target has float32."""
         return JetEvaluator(self._description, self.target)
 
     def forward(
@@ -224,7 +224,7 @@ class Evaluator:
         return tensor.to(dtype).contiguous()
 
     def _wanted(self, x, wants_x: bool, wants_params: bool):
-        """Room for the gradients of inputs and parameters, None where they are not wanted."""
+        """Memory for the gradients of inputs and parameters; None where they are not wanted."""
         dl_dx = self._tensors.empty(*x.shape) if wants_x else None
         if not wants_params:
             return dl_dx, None

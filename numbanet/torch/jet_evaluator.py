@@ -1,4 +1,4 @@
-"""What differentiates models by their inputs on tensors, without parameters of its own."""
+"""Derivatives of models by their inputs on tensors, without parameters of their own."""
 
 from typing import Any
 

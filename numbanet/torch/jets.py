@@ -12,7 +12,7 @@ from numbanet.torch.passes import is_traced
 
 
 class Jets(Function):
-    """From inputs and parameters to values, first and second derivatives."""
+    """Autograd function from inputs and parameters to values, first and second derivatives."""
 
     @staticmethod
     def forward(ctx, x, params, description, jet):
@@ -37,7 +37,7 @@ class Jets(Function):
 def derivatives(
     x: Tensor, params: Tensor, description: str, order: int, wanted: str | None
 ) -> OutputDerivatives:
-    """What Module.derivatives returns, of inputs that were checked."""
+    """Outputs and derivatives for Module.derivatives; the inputs have been checked."""
     encoding, network = components(description)
     jet = jet_for(encoding, network.layer_activations, order, wanted)
     if is_traced(x, params):

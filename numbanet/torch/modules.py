@@ -27,7 +27,7 @@ from numbanet.torch.precisions import (
 
 
 class Module(ModuleOfParts):
-    """What the modules share: one flat vector of parameters, float32 [n_params].
+    """Base of the modules: one flat vector of parameters, float32 [n_params].
 
     Args:
         description: of the model, see descriptions.py.

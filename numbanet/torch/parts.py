@@ -24,7 +24,7 @@ PARAMS = "params"
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One part of a module's parameters.
+    """Part of a module's parameters.
 
     Attributes:
         name: such as "network.0" or "encoding.levels.3".
@@ -43,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Range:
-    """Where a part lies in the vector."""
+    """Place of a part in the vector of parameters."""
 
     offset: int
     shape: tuple[int, ...]

@@ -9,7 +9,7 @@ from numbanet.shown import shown
 
 
 class Precision(IntEnum):
-    """Of parameters and outputs; Bf16 is not one of tinycudann's."""
+    """Precision of parameters and outputs; Bf16 is not one of tinycudann's."""
 
     Fp32 = 0
     Fp16 = 1
@@ -35,7 +35,7 @@ def precision_of(dtype: torch.dtype) -> Precision:
 
 
 def default_device() -> torch.device:
-    """Where modules are made: PyTorch's current GPU, or the CPU where there is none.
+    """Device of new modules: PyTorch's current GPU, or the CPU where there is none.
 
     A default device that was set in PyTorch goes before.
     """
@@ -49,7 +49,7 @@ _chosen = {}  # by install_as_tinycudann
 
 
 def set_default_dtype(dtype: torch.dtype | None) -> None:
-    """Let modules that are made without `dtype` have this one; None changes nothing.
+    """Set the dtype of modules that are made without one; None changes nothing.
 
     Raises:
         ValueError: the type cannot be used.
@@ -59,9 +59,9 @@ def set_default_dtype(dtype: torch.dtype | None) -> None:
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
-    """Of modules that are made there without `dtype`.
+    """Type of modules that are made on a device without `dtype`.
 
-    That is what install_as_tinycudann was told, else NUMBANET_TORCH_DTYPE, else float16 on a GPU
+    It is the one given to install_as_tinycudann, else NUMBANET_TORCH_DTYPE, else float16 on a GPU
     and float32 on the CPU.
 
     Raises:
@@ -91,10 +91,10 @@ def allowed_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def preferred_precision() -> Precision:
-    """What modules use unless told otherwise."""
+    """Precision of modules that are made without `dtype`."""
     return precision_of(default_dtype(default_device()))
 
 
 def default_loss_scale(precision: Precision) -> float:
-    """What tinycudann multiplies gradients of this precision by."""
+    """Factor by which tinycudann multiplies gradients of this precision."""
     return 1.0 if precision == Precision.Fp32 else 128.0

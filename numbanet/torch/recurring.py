@@ -1,4 +1,4 @@
-"""Passes that come again take one piece of memory, and are queued as one CUDA graph."""
+"""Recurring passes: each takes one piece of memory, and is queued as one CUDA graph."""
 
 from collections.abc import Callable
 from typing import Any

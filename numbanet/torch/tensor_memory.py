@@ -11,7 +11,7 @@ ALIGNMENT = 256  # bytes, of what a device allocates
 
 
 class TensorMemory(ABC):
-    """For a device: its memory is tensors that `empty` makes, in a room where one is open.
+    """Mix-in for a device: its memory is tensors that `empty` makes, in a room where one is open.
 
     A room is one tensor that a pass allocates from, because each tensor costs the host more than
     many a kernel. What does not fit is a tensor of its own.
@@ -29,7 +29,7 @@ class TensorMemory(ABC):
         """An uninitialised tensor."""
 
     def address_of(self, tensor: torch.Tensor) -> int:
-        """Of the tensor's first element."""
+        """Address of the tensor's first element."""
         return tensor.data_ptr()
 
     def tensor_of(self, array: DeviceArray) -> torch.Tensor:
@@ -51,7 +51,7 @@ class TensorMemory(ABC):
         return address
 
     def close_room(self) -> None:
-        """Give it back, when nothing that was allocated from it is in use."""
+        """Close the room, when nothing that was allocated from it is in use."""
         self._room, self._next, self._end = None, 0, 0
 
     def allocate(self, n_bytes: int) -> int:

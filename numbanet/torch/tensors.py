@@ -19,7 +19,7 @@ ITEMS = {  # what an array of a device calls them
 
 
 class HostTensors:
-    """Of the CPU, as NumPy arrays; float32 is all that the kernels read."""
+    """Tensors of the CPU, as NumPy arrays; kernels read float32 only."""
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Uninitialised."""
@@ -37,7 +37,7 @@ class HostTensors:
         return params.detach().to(torch.float32).contiguous(), None
 
     def recurring(self, engine: Any) -> None:
-        """Nothing is kept between passes."""
+        """None: nothing is kept between passes."""
 
     def run(self, passes: None, queue: Callable, kind: tuple, x, read, source, *others) -> None:
         """Call queue(*kind, *arrays) with the arrays of the tensors but the source.
@@ -53,7 +53,7 @@ class HostTensors:
 
 
 class DeviceTensors:
-    """Of a GPU, as DeviceArrays; has the methods of HostTensors.
+    """Tensors of a GPU, as DeviceArrays; has the methods of HostTensors.
 
     Args:
         device: a TensorDevice, or anything with its methods.
@@ -94,7 +94,7 @@ class DeviceTensors:
         return self._aligned(n, self._dtype).copy_(params), None
 
     def recurring(self, engine: Any) -> Any:
-        """What queues the passes of an engine."""
+        """Queue for recurring passes of an engine."""
         return self._recurring(self._device, engine)
 
     def run(self, passes: Any, queue: Callable, kind: tuple, *tensors) -> None:

@@ -37,12 +37,12 @@ class Samples:
     packed: volumes.Samples
 
     def __len__(self) -> int:
-        """How many samples there are."""
+        """Number of samples."""
         return len(self.starts)
 
     @property
     def n_rays(self) -> int:
-        """How many rays there are."""
+        """Number of rays."""
         return self.packed.n_rays
 
 
@@ -71,7 +71,7 @@ class OccupancyGrid:
         self, density: Callable[[Tensor], Tensor], *, threshold: float, part: int = 0,
         n_parts: int = 1, decay: float = 0.95,
     ) -> None:  # fmt: skip
-        """Ask for the density at a random point of each cell, and set the bits.
+        """Update the bits with the density at a random point of each cell.
 
         Args:
             density: takes positions, float32 [n, 3], and returns densities [n] or [n, 1].
@@ -115,7 +115,7 @@ def composite(
     *,
     least: float = 1e-4,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What rays see: colours [n_rays, n_channels], opacities and depths [n_rays].
+    """Composite samples along rays: colours [n_rays, n_channels], opacities and depths [n_rays].
 
     Args:
         densities: per unit of length, [n] or [n, 1].

@@ -104,7 +104,7 @@ class Camera:
         return replace(self, width=width, height=height, focal=focal, centre=centre)
 
     def numbers(self) -> np.ndarray:
-        """What kernels read of it, float32 [N_NUMBERS]."""
+        """Numbers of the camera for kernels, float32 [N_NUMBERS]."""
         parts = self.pose.reshape(-1), self.focal, self.centre, self.distortion
         return np.concatenate(parts).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Where a point lies in an occupancy grid, for device code.
+"""Position of a point in an occupancy grid, for device code.
 
 A grid covers a box with `resolution` cells along each axis; level k covers 2^k times as much around
 the same centre. A word of 32 bits is a brick of 4 x 4 x 2 cells, so that a ray leaves an empty
@@ -76,7 +76,7 @@ def nonzero(x):
 
 @device
 def to_border(position, cell, size, rate):
-    """How long a point takes to leave the `size` cells around it, at `rate` cells per unit."""
+    """Length of the ray to the border of the `size` cells around it, at `rate` cells per unit."""
     first = np.float32(cell - cell % size)
     border = first + np.float32(size) if rate > np.float32(0.0) else first
     return max((border - position) / rate, np.float32(0.0))

@@ -22,7 +22,7 @@ LEAST = 1e-4
 
 @dataclass(frozen=True)
 class Composited:
-    """What rays see; arrays are the target's.
+    """Result of compositing; arrays are the target's.
 
     Args:
         colours: with the background, float32 [n_rays, n_channels].
@@ -51,7 +51,7 @@ def composite(
     least: float = LEAST,
     out: Composited | None = None,
 ) -> Composited:
-    """What rays see of samples.
+    """Composite samples along rays.
 
     Args:
         densities: per unit of length, float32 [n], not negative.
@@ -126,7 +126,7 @@ def outputs(target: AbstractTarget, shapes: tuple, given: tuple | None) -> list:
 
 
 def channels_of(colours: Any) -> int:
-    """How many channels colours have; raises ValueError where they are not 1 to MOST_CHANNELS."""
+    """Number of channels of colours; raises ValueError unless it is 1 to MOST_CHANNELS."""
     shape = shape_of(colours)
     if len(shape) != 2 or not 1 <= shape[1] <= MOST_CHANNELS:
         raise ValueError(
@@ -136,7 +136,7 @@ def channels_of(colours: Any) -> int:
 
 
 def backgrounds(samples: Samples, background: Any, n_channels: int) -> Any:
-    """One row for all rays, or one for each."""
+    """Rows of the background: one for all rays, or one for each."""
     target = samples.target
     if background is None:
         return target.zeros(1, n_channels)

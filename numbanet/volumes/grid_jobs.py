@@ -1,4 +1,4 @@
-"""What an occupancy grid does with all its cells."""
+"""Kernels over all cells of an occupancy grid."""
 
 import numpy as np
 from numba import prange

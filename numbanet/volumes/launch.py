@@ -1,4 +1,4 @@
-"""One job for each of n rays, samples or cells, on either target."""
+"""Jobs, one for each of n rays, samples or cells, on either target."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

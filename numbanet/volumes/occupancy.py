@@ -81,7 +81,7 @@ class OccupancyGrid:
 
     @property
     def device(self) -> str:
-        """Where the grid lies, such as "cpu" or "cuda:0"."""
+        """Device of the grid, such as "cpu" or "cuda:0"."""
         return self.target.name
 
     @property
@@ -93,7 +93,7 @@ class OccupancyGrid:
         )
 
     def fill(self) -> None:
-        """Let all cells be occupied."""
+        """Set all cells to occupied."""
         grid_jobs.fill_bits(self.target, self.n_cells // CELLS, self.bits)
 
     def occupied(self) -> np.ndarray:
@@ -114,7 +114,7 @@ class OccupancyGrid:
         n_parts: int = 1,
         decay: float = 0.95,
     ) -> None:
-        """Ask for the density at a random point of every cell, or of some, and set the bits.
+        """Update the bits with the density at a random point of every cell, or of some.
 
         Args:
             density: takes positions, float32 [n, 3], and returns densities [n] or [n, 1]; where
@@ -145,7 +145,7 @@ class OccupancyGrid:
         self.set_bits(threshold)
 
     def set_bits(self, threshold: float) -> None:
-        """Let those cells be occupied whose density is above the threshold, or above the mean.
+        """Set the cells to occupied whose density is above the threshold, or above the mean.
 
         Raises:
             ValueError: the threshold is not allowed.

@@ -1,4 +1,4 @@
-"""Where the samples of each ray lie: running sums of how many each ray has.
+"""Offsets of each ray's samples: running sums of the rays' numbers of samples.
 
 Rays whose samples would not all fit get none, and so do those after the first of them.
 """

@@ -31,7 +31,7 @@ class Samples:
 
     @property
     def n_rays(self) -> int:
-        """How many rays there are."""
+        """Number of rays."""
         return self.ranges.shape[0]
 
     def __len__(self) -> int:
@@ -39,7 +39,7 @@ class Samples:
         return self.starts.shape[0]
 
     def count(self) -> int:
-        """How many samples there are; a GPU is waited for."""
+        """Number of samples; a GPU is waited for."""
         return int(self.target.to_host(self.total)[0])
 
     def first(self, n: int) -> "Samples":

@@ -91,7 +91,7 @@ def copy_on_device(
 
 
 def earlier(room: tuple) -> tuple[Samples, Array]:
-    """What an earlier call gave; raises ValueError where it is something else."""
+    """Result of an earlier call, checked; raises ValueError where it is something else."""
     good = len(room) == 2 and isinstance(room[0], Samples)
     good = good and getattr(room[1], "dtype", None) == np.uint32
     if not good or room[1].shape != (len(room[0]),):
