@@ -40,7 +40,7 @@ SQUARE_MAX = np.float32(1e18)  # the root of a square that float32 holds
 
 
 class AbstractActivation:
-    """What is registered as an activation: a subclass that holds device functions, not methods.
+    """Base of the activations in the registry: a subclass holds device functions, not methods.
 
     `kept` is the output y of `forward`, or the input x if `from_input`.
     """
@@ -269,7 +269,7 @@ class Activation:
 
 @cache
 def record(component: type) -> Activation:
-    """What a registered class holds."""
+    """Device functions of a registered class as an Activation."""
     for method in ("forward", "backward"):
         if getattr(component, method) is None:
             raise TypeError(

@@ -34,7 +34,7 @@ def reaches(device, architecture) -> bool:
 
 @intrinsic
 def compute_capability(typingctx):
-    """What the kernel is compiled for, as in 90 for 9.0; a constant, so `if`s on it cost nothing.
+    """Compute capability that a kernel is compiled for, e.g. 90 for 9.0; `if`s on it cost nothing.
 
     NVVM answers, not Numba, which keeps compiled device functions for all compute capabilities.
     """

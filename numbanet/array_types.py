@@ -1,4 +1,4 @@
-"""What is an array to numbanet: of what comes in, and of what comes out."""
+"""Array types: of arguments, and of results."""
 
 # pyright: reportReturnType=false
 # Methods of protocols have a docstring and no body.
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike as NumpyArrayLike
 
 @runtime_checkable
 class Array(Protocol):
-    """What models return: a NumPy array on the CPU, an array in the GPU's memory on a GPU.
+    """Array that models return: NumPy's on the CPU, one in the GPU's memory on a GPU.
 
     Both are in C order, and float32 but where it says otherwise. `numpy.asarray` makes a NumPy
     array of either; other libraries take them without a copy (`torch.from_dlpack`).
@@ -19,7 +19,7 @@ class Array(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its length along each dimension."""
+        """Length along each dimension."""
 
     @property
     def dtype(self) -> np.dtype:
@@ -27,11 +27,11 @@ class Array(Protocol):
 
     @property
     def ndim(self) -> int:
-        """How many dimensions there are."""
+        """Number of dimensions."""
 
     @property
     def size(self) -> int:
-        """How many elements there are."""
+        """Number of elements."""
 
     @property
     def nbytes(self) -> int:
@@ -47,13 +47,13 @@ class Array(Protocol):
         """The same elements, in the same memory, with another shape."""
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        """As a NumPy array; what lies on a GPU is waited for and copied."""
+        """NumPy array of the values; on a GPU they are waited for and copied."""
 
     def __dlpack__(self, *, stream: Any = None, max_version: Any = None, **more: Any) -> Any:
-        """For another library, in the same memory."""
+        """DLPack capsule of the same memory, for another library."""
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        """Where the memory is, as DLPack counts devices."""
+        """Device of the memory, in DLPack's numbering."""
 
 
 @runtime_checkable
@@ -64,7 +64,7 @@ class SupportsDlpack(Protocol):
         """A capsule with the memory."""
 
     def __dlpack_device__(self) -> tuple[Any, Any]:
-        """Where the memory is."""
+        """Device of the memory."""
 
 
 #: What models take: real numbers of any type and library, also nested lists; on a GPU best what

@@ -1,4 +1,4 @@
-"""What comes in: arrays of any library, checked once, at the boundary."""
+"""Validation of arrays of any library, once, at the boundary."""
 
 import math
 from typing import Any

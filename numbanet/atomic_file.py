@@ -51,7 +51,7 @@ def replace_file(path: str | os.PathLike, *parts, mode: int = 0o666) -> None:
 
 @contextmanager
 def _naming(name: str | bytes) -> Iterator[None]:
-    """Around work for a file: an OSError names it, and none of the other files involved."""
+    """Context for work on a file: an OSError names it, and none of the other files involved."""
     try:
         yield
     except OSError as error:
@@ -62,7 +62,7 @@ def _naming(name: str | bytes) -> Iterator[None]:
 
 
 def _target(name: str | bytes) -> Path:
-    """What a name leads to, through all links."""
+    """The path that a name resolves to, through all links."""
     try:
         return Path(os.path.realpath(os.fsdecode(name)))
     except ValueError as error:  # a null character, or an unpaired surrogate
@@ -70,7 +70,7 @@ def _target(name: str | bytes) -> Path:
 
 
 def _status(target: Path, name: str | bytes) -> os.stat_result | None:
-    """Of the file that will be replaced, if there is one."""
+    """Status of the file to be replaced, if it exists."""
     try:
         status = os.stat(target)  # raises for a circle of links
     except FileNotFoundError:
@@ -80,7 +80,7 @@ def _status(target: Path, name: str | bytes) -> os.stat_result | None:
 
 
 def _take_after(file: int, old: os.stat_result) -> None:
-    """Give a file the owner and the permissions of another, where the system lets us."""
+    """Copy owner and permissions of another file, where the system allows it."""
     with suppress(OSError):
         os.fchown(file, old.st_uid, old.st_gid)
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What is done beside the steps of a training: evaluations, early stops, files, progress."""
+"""Callbacks between the steps of a training: evaluation, early stop, files, progress."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from numbanet.training_file import save_training
 
 
 class Callback:
-    """Does nothing; subclasses do something at the start, after each step, or at the end.
+    """Base of callbacks: hooks at the start, after each step and at the end, which do nothing.
 
     `run` has step, n_steps, trainer, loss, history; run.stop(reason) ends the training.
     """
@@ -55,14 +55,14 @@ def as_callback(value: Any) -> Callback:
 
 
 class Periodic(Callback, ABC):
-    """Does `act` every so many steps and at the end."""
+    """Callback that runs `act` every so many steps and at the end."""
 
     def __init__(self, every: int):
         self.every, self.last = check_integer("every", every, 1), -1
 
     @abstractmethod
     def act(self, run: Run) -> None:
-        """What is done."""
+        """The periodic action."""
 
     def after_step(self, run: Run) -> None:
         if run.step % self.every == 0 or run.step == run.n_steps:
@@ -93,7 +93,7 @@ class Evaluation(Periodic):
 
 
 class EarlyStop(Callback):
-    """Ends a training whose metric no longer improves; NaN is no improvement.
+    """Stops a training whose metric no longer improves; NaN is no improvement.
 
     Args:
         metric: "loss", or a name that an Evaluation before it gives.
@@ -224,7 +224,7 @@ class TensorBoard(Callback):
         self.write(history)
 
     def write(self, history: History) -> None:
-        """What has come since the last call."""
+        """Write the records since the last call."""
         for step, loss in history.losses[self.n_losses :]:
             self.writer.add_scalar("loss", loss, step)
         for step, values in history.metrics[self.n_metrics :]:

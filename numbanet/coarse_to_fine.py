@@ -1,4 +1,4 @@
-"""Passes of a model in which each sample reads the levels of its grids up to one of its own."""
+"""Coarse-to-fine passes: each sample reads the levels of its grids up to one of its own."""
 
 import dataclasses
 from typing import Any
@@ -32,7 +32,7 @@ class CoarseToFine:
 
     @property
     def model(self) -> Any:
-        """What the model's engine evaluates."""
+        """The model whose parts the engine evaluates."""
         return self.plain.model
 
     @property
@@ -46,7 +46,7 @@ class CoarseToFine:
         return self.plain.generation + self.leveled.generation
 
     def services(self) -> list[Service]:
-        """What serves passes with a max_level."""
+        """Kernels of passes with a max_level."""
         return [
             dataclasses.replace(each, passes=f"{each.passes}, with max_level")
             for each in self.leveled.services()
@@ -75,7 +75,7 @@ class CoarseToFine:
         return both
 
     def of_step(self, training: Any, batch: Batch, max_level: Any, dl_dinput: Any) -> Any:
-        """Let a trainer's step read such inputs; returns memory for their gradient, or None."""
+        """Set up a trainer's step for inputs with levels; returns memory for their gradient."""
         inputs = self.inputs(batch.inputs, max_level)
         training.use(self)
         batch.inputs = inputs
@@ -93,7 +93,7 @@ class CoarseToFine:
         return to
 
     def forward_backward(self, batch: Batch, *given: Any, **options: Any) -> LossSums:
-        """As Engine's."""
+        """See Engine.forward_backward; inputs with a level column use the leveled kernels."""
         is_leveled = batch.inputs.shape[1] > self.n_inputs
         engine = self.leveled if is_leveled else self.plain
         return engine.forward_backward(batch, *given, **options)

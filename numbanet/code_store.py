@@ -42,7 +42,7 @@ _one_at_a_time = threading.Lock()
 
 
 def directory() -> Path:
-    """Where compiled code is kept: NUMBANET_CACHE_DIR, or the user's cache directory."""
+    """Directory of compiled code: NUMBANET_CACHE_DIR, or the user's cache directory."""
     return _directory(os.environ.get("NUMBANET_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME"))
 
 
@@ -60,7 +60,7 @@ def _directory(chosen: str | None, cache_home: str | None) -> Path:
 
 
 def why_not_trusted(status: os.stat_result) -> str | None:
-    """Why somebody else may have written to a file or a directory; None if nobody can have."""
+    """Reason not to trust a file or a directory: others can write to it. None if only we can."""
     if status.st_uid != os.geteuid():
         return f"it belongs to user {status.st_uid}"
     if status.st_mode & OTHERS_WRITE:
@@ -69,7 +69,7 @@ def why_not_trusted(status: os.stat_result) -> str | None:
 
 
 def why_not_used(path: Path) -> str | None:
-    """Why nothing is read from or written to a directory, or None; one that is absent is fine."""
+    """Reason not to use a directory as cache, or None; an absent directory is fine."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -93,7 +93,7 @@ def _is_used(path: Path) -> bool:
 
 
 def path_of(name: str, suffix: str, key: tuple) -> Path:
-    """Where the code with this key is kept; the key is all that determines the code."""
+    """Path of the code with this key; the key is all that determines the code."""
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:32]
     return directory() / f"{re.sub(r'[^0-9A-Za-z_]', '_', name)[:80]}-{digest}.{suffix}"
 
@@ -138,7 +138,7 @@ def write(path: Path, description: dict, content: bytes) -> None:
 
 @contextmanager
 def compiling(path: Path | None, name: str) -> Iterator[None]:
-    """Around a look for an entry and, where there is none, its compilation.
+    """Context for looking up an entry and, if it is absent, compiling it.
 
     Of several processes one compiles, and the others find what it wrote. One line says what took
     long, as a warning of the logger "numbanet": programs can silence or redirect it.
@@ -210,7 +210,7 @@ def remove(path: Path) -> bool:
 
 
 def sweep(path: Path) -> None:
-    """Once a day, remove what nobody asked for in UNUSED_DAYS, and the oldest above MOST_BYTES."""
+    """Remove, once a day, entries unused for UNUSED_DAYS, and the oldest above MOST_BYTES."""
     stamp, now = path / "swept", time.time()
     with suppress(OSError):
         if now - stamp.stat().st_mtime < DAY:
@@ -241,7 +241,7 @@ def clear(path: Path) -> tuple[int, int]:
 
 
 def sizes_by_kind(path: Path) -> dict[str, tuple[int, int]]:
-    """How many entries there are of each kind, "cpu", "ptx" and "cubin", and their bytes."""
+    """Number of entries of each kind, "cpu", "ptx" and "cubin", and their bytes."""
     found = {}
     for entry, status in entries(path):
         n, n_bytes = found.get(entry.suffix[1:], (0, 0))
@@ -250,6 +250,6 @@ def sizes_by_kind(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def size(path: Path) -> tuple[int, int]:
-    """How many entries there are, and their bytes."""
+    """Number of entries, and their bytes."""
     sizes = sizes_by_kind(path).values()
     return sum(n for n, _ in sizes), sum(n_bytes for _, n_bytes in sizes)

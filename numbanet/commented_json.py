@@ -94,7 +94,7 @@ def _commentjson() -> Any:
 
 
 def _value(node: Any, name: str) -> Any:
-    """What a tree of commentjson's grammar stands for."""
+    """Python value of a tree in commentjson's grammar."""
     children = [child for child in node.children if getattr(child, "type", "") != "TRAILING_COMMA"]
     if node.data == "object":
         return Pairs(tuple(_value(part, name) for part in pair.children) for pair in children)
@@ -118,7 +118,7 @@ def _place(error: Any, text: str, name: str) -> str:
 
 
 def _reason(error: Any, text: str) -> str:
-    """What is there, and what could be."""
+    """Message on a syntax error: what was found, and what was expected."""
     token, terminals = (
         getattr(error, "token", None),
         {t.name: t for t in _commentjson().parser.terminals},

@@ -1,4 +1,4 @@
-"""What ranks, the processes that train one model together, tell each other.
+"""Communication between ranks, the processes that train one model together.
 
 An engine is a subclass with three operations on NumPy arrays; the others follow from them. Sums are
 made in pairs of neighbouring ranks, then of pairs, and so on, each by one rank alone: so all ranks
@@ -51,11 +51,11 @@ class Communicator(ABC):
 
     @abstractmethod
     def parts(self, array: np.ndarray, bounds: Sequence[int]) -> np.ndarray:
-        """What all ranks have in [bounds[rank], bounds[rank + 1]) of a vector, [size, n]."""
+        """Elements [bounds[rank], bounds[rank + 1]) of every rank's vector, [size, n]."""
 
     @abstractmethod
     def fill(self, array: np.ndarray, bounds: Sequence[int]) -> None:
-        """Have each rank's own part of a vector on every rank."""
+        """Copy each rank's own part of a vector to all ranks."""
 
     def reduce_part(self, array: np.ndarray, bounds: Sequence[int]) -> np.ndarray:
         """The sum over the ranks of the own part of a vector."""
@@ -101,7 +101,7 @@ class Communicator(ABC):
         self.gather(np.zeros(1, np.int64))
 
     def rows(self, n: int) -> slice:
-        """This rank's rows of a batch of n that all ranks have: n / size, rounded up or down.
+        """This rank's rows of a batch of n that all ranks hold: n / size, rounded up or down.
 
         Those of all ranks together, in order, are the batch.
         """

@@ -53,7 +53,7 @@ class ComposedEngine:
     is_queued = True  # on a GPU: the host waits for nothing
 
     def services(self) -> list[Service]:
-        """What serves which passes of which part."""
+        """Kernels that serve each pass of each part."""
         return [
             dataclasses.replace(each, passes=f"{part.part.name}: {each.passes}".removeprefix(": "))
             for part in self._parts
@@ -87,7 +87,7 @@ class ComposedEngine:
             part.engine.deterministic = value
 
     def release(self) -> None:
-        """Give the memory between the parts back; it is made anew when it is needed."""
+        """Free the memory between the parts; it is allocated again when needed."""
         self._arrays.clear()
         self._generation += 1
 
@@ -203,7 +203,7 @@ class ComposedEngine:
         return None
 
     def _backward(self, n_parts: int, read: list, params, gradients, wanted: dict) -> None:
-        """From the gradients of the outputs of the first parts to all others."""
+        """Backpropagate from the gradients of the outputs of the first n_parts parts."""
         for k in reversed(range(n_parts)):
             if k in wanted:
                 dl_dx = self._gradient_of_inputs(k, read[k], wanted)
@@ -245,7 +245,7 @@ class ComposedEngine:
         return outputs
 
     def _tangents(self, values: dict, read: list, params: Any, direction: Any) -> tuple:
-        """Of each part, the tangents that it reads, and those of all sources by number."""
+        """Tangents: of the columns that each part reads, and of all sources by number."""
         tangents, along = {INPUT: direction}, []
         for k, part in enumerate(self._parts):
             along.append(self._gathered("tangent", k, part.part.inputs, tangents))

@@ -1,4 +1,4 @@
-"""What a model is made of: parts, each an encoding with or without a network, and who reads whom.
+"""Structure of a model: parts, each an encoding with or without a network, and their connections.
 
 A part reads columns of the model's inputs and of the outputs of parts before it. All parameters
 are one vector: of one part after the other the matrices, then the tables. A model of one encoding
@@ -28,7 +28,7 @@ ALIGNMENT = 8  # parameters: where tables of a part may begin, so that 16 bytes 
 
 
 class Columns(NamedTuple):
-    """Some columns of the model's inputs, or of the outputs of a part."""
+    """Contiguous columns of the model's inputs, or of the outputs of a part."""
 
     source: int  # number of the part, or INPUT
     first: int
@@ -40,7 +40,7 @@ class Columns(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where parameters of a name begin in the vector of all, and their shape."""
+    """Position of named parameters in the vector of all, and their shape."""
 
     start: int
     shape: tuple[int, ...]
@@ -109,7 +109,7 @@ class Composition:
     def of(
         cls, encoding: AbstractEncoding, network: AbstractMLP | None, n_outputs: int | None = None
     ) -> Composition:
-        """That of one part; n_outputs is the padded width of an encoding by itself."""
+        """Composition of one part; n_outputs is the padded width of an encoding by itself."""
         if n_outputs is None:
             n_outputs = encoding.n_outputs if network is None else network.n_output_dims
         n_dims = encoding.n_dims
@@ -131,7 +131,7 @@ class Composition:
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
-        """Where the parameters of each part begin; up to 7 zeros before keep tables aligned."""
+        """First parameter of each part; up to 7 zeros before it keep tables aligned."""
         starts, end = [], 0
         for part in self.parts:
             if part.shares is not None:
@@ -165,7 +165,7 @@ class Composition:
 
     @cached_property
     def places(self) -> dict[str, Place]:
-        """Where the parameters of each name are, in their order."""
+        """Places of all named parameters, in their order."""
         places = {}
         for part, start in zip(self.parts, self.starts, strict=True):
             if part.shares is not None:
@@ -178,7 +178,7 @@ class Composition:
 
     @cached_property
     def layout(self) -> ParamLayout:
-        """What an optimizer learns of it."""
+        """Layout of the parameters, as an optimizer sees it."""
         if not self.is_named:
             network = self.parts[0].network
             shapes = () if network is None else network.shapes

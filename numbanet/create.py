@@ -1,4 +1,4 @@
-"""From a JSON config to a model that can be trained."""
+"""Construction of trainable models from JSON configs."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""From JSON configs to models and their components."""
+"""Construction of models and their components from JSON configs."""
 
 from collections.abc import Mapping
 from typing import Any

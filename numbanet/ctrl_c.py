@@ -25,7 +25,7 @@ def is_command() -> bool:
 
 
 def leave(*_) -> None:
-    """End the process; for a signal's handler."""
+    """Signal handler that ends the process."""
     try:
         os.write(2, b"numbanet: error: interrupted\n")
     finally:
@@ -33,7 +33,7 @@ def leave(*_) -> None:
 
 
 def leave_at_ctrl_c() -> None:
-    """From here on, Ctrl-C ends the command; nothing, in other programs or if it is ignored."""
+    """Make Ctrl-C end the command at once; no effect in other programs, or if it is ignored."""
     if is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
 

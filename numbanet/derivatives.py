@@ -61,7 +61,7 @@ class OutputDerivatives:
 
 
 class Derivatives(OutputDerivatives):
-    """What `model.derivatives` returns: values, derivatives by the inputs, and the way back.
+    """Result of `model.derivatives`: values, derivatives by the inputs, and their backward pass.
 
     Arrays are float32, NumPy arrays on the CPU and arrays on the device on a GPU.
     """
@@ -127,7 +127,7 @@ class Derivatives(OutputDerivatives):
 def jet_for(
     encoding: AbstractEncoding, activations: tuple[Activation, ...], order: int, wanted: str | None
 ) -> Jet:
-    """What `model.derivatives` carries for a model.
+    """Jet that `model.derivatives` carries through a model.
 
     Raises:
         ValueError: an option is not allowed, or there are too many derivatives.

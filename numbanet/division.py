@@ -1,4 +1,4 @@
-"""Which rank's optimizer steps which parameters.
+"""Division of the optimizer's work on the parameters among ranks.
 
 Where each parameter is stepped by itself, the ranks share the work and the state: gradients are
 summed in parts, each rank steps one, and the parameters are told to all. Else every rank steps
@@ -28,7 +28,7 @@ class Division:
         return self.bounds[self.rank], self.bounds[self.rank + 1]
 
     def own_part(self, row: int, first: int, last: int) -> tuple[int, int, int]:
-        """What of [first, last) in a row of the state is this rank's; empty ranges included."""
+        """This rank's part of [first, last) in a row of the state; empty ranges included."""
         begin, end = self.own
         first = min(max(first, begin), end)
         return row, first, max(first, min(last, end))

@@ -1,4 +1,4 @@
-"""What engines are: they run the passes of one model on one target, and know no trainer."""
+"""Interface of engines: they run the passes of one model on one target, and know no trainer."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ class Gradients:
 
 @dataclass(slots=True)  # not frozen, which would take three times as long to make
 class Batch:
-    """What a pass forward and backward is given, checked, on the target.
+    """Arguments of a forward and backward pass, checked, on the target.
 
     With targets the loss is computed, and its gradient unless there is an external one.
     """
@@ -40,7 +40,7 @@ class Batch:
         return self.inputs.shape[0]
 
     def n_elements(self, n_output_dims: int) -> int:
-        """How many outputs the loss is the mean of, at least 1."""
+        """Number of outputs that the loss is the mean of, at least 1."""
         n_rows = len(self) if self.n_rows is None else self.n_rows
         return max(n_rows * n_output_dims, 1)
 
@@ -59,7 +59,7 @@ class LossSums:
 
 @dataclass(frozen=True)
 class Service:
-    """What serves a kind of pass of a model, and why: words for a person."""
+    """Engine that serves a kind of pass, and the reason: words for a person."""
 
     passes: str
     engine: str
@@ -75,7 +75,7 @@ class Engine(Protocol):
     deterministic: bool  # whether gradients and losses are the same bits in every run; may be set
 
     def services(self) -> list[Service]:
-        """What serves which passes."""
+        """Services of all kinds of passes."""
 
     def inference(self, inputs: Any, params: Any, outputs: Any = None) -> Any:
         """The outputs [n, n_output_dims], in an array that is given or in a new one.
@@ -134,7 +134,7 @@ class AlwaysDeterministic:
 
     @deterministic.setter
     def deterministic(self, value: bool) -> None:
-        """Nothing is to be done."""
+        """No operation: sums always have one order."""
 
 
 class EncodingEngine(Protocol):
@@ -143,7 +143,7 @@ class EncodingEngine(Protocol):
     deterministic: bool  # as Engine's
 
     def services(self) -> list[Service]:
-        """What serves which passes."""
+        """Services of all kinds of passes."""
 
     def forward(self, inputs: Any, params: Any, outputs: Any = None) -> Any:
         """The features [n, n_outputs], in an array that is given or in a new one."""

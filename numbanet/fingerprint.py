@@ -1,4 +1,4 @@
-"""What a kernel does, as a digest: the key under which its compiled code is kept.
+"""Digest of a kernel's behaviour: the key under which its compiled code is kept.
 
 It follows what determines the machine code and nothing else: byte code with its constants and
 names, and the values that a function captures or names, recursively. So it also reads intrinsics
@@ -71,7 +71,7 @@ def is_library(value) -> bool:
 
 
 class Reader:
-    """Follows values from one function on, or from several, which share what they call."""
+    """Digests of values, followed from one function or from several, which share their callees."""
 
     def __init__(self, target):
         self._target = target
@@ -104,7 +104,7 @@ class Reader:
         raise NotCacheable(f"{type(value).__name__} {value!r:.80}")
 
     def of_callable(self, value) -> str:
-        """Of functions, classes, jitted functions and intrinsics: each is read once."""
+        """Digest of a function, class, jitted function or intrinsic; each is read once."""
         if value not in self._digests:
             self._digests[value] = None
             self._digests[value] = digest(self.of_named(value), *self.replacements(value))
@@ -150,7 +150,7 @@ class Reader:
         return digest("function", code.digest, *known, attributes, defaults)
 
     def attributes(self, code, values) -> list[tuple[str, str]]:
-        """What a function may take from modules: those among values, and those it imports."""
+        """Attributes that a function may read from modules, given or imported."""
         found = []
         modules = [value for value in values if isinstance(value, python_types.ModuleType)]
         modules += map(module_of, code.imports)
@@ -173,7 +173,7 @@ class Reader:
 
 @lru_cache(2)
 def registered(target: str, n_typings: int, n_codes: int) -> dict[int, list]:
-    """By the identity of a function: overloads, typing classes and code that it was given.
+    """Overloads, typing classes and code that functions were given, by the functions' identity.
 
     They stand in the first entries of Numba's two registries, which only grow. Those of Numba
     itself, and intrinsics, which are their own, are left out.
@@ -209,7 +209,7 @@ def behind(member):
 
 
 class Code(NamedTuple):
-    """What a code object does, with the functions that are defined in it."""
+    """Digest of a code object with the functions defined in it, and names that it uses."""
 
     digest: str
     globals: tuple[str, ...]
@@ -239,7 +239,7 @@ def read_code(code) -> Code:
 
 
 def operation(instruction) -> str:
-    """One instruction with the constant or the name that its operand is a number of."""
+    """An instruction, with the constant or the name that its operand refers to."""
     if instruction.opcode in dis.hasconst:
         operand = constant_digest(instruction.argval)
     else:

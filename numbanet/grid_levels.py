@@ -14,7 +14,7 @@ MOST_VERTICES = 1 << 27  # of a level that is read or written as a lattice
 
 
 class GridLevel:
-    """One level of a grid; made by a model's `levels`.
+    """Level of a grid; made by a model's `levels`.
 
     Attributes:
         name: such as "encoding.levels.3"; that of a part of the parameters.
@@ -50,7 +50,7 @@ class GridLevel:
 
     @property
     def params(self) -> Array:
-        """Its table, float32 [size, n_features]; writing to it changes the model."""
+        """The level's table, float32 [size, n_features]; writing to it changes the model."""
         return self._view(self._model.params)
 
     @property
@@ -59,7 +59,7 @@ class GridLevel:
         return self._view(self._model.gradients)
 
     def vertices(self) -> np.ndarray:
-        """Where its vertices lie along each dimension, [resolution]; some lie outside [0, 1]."""
+        """Coordinates of the vertices along each dimension, [resolution]; some beyond [0, 1]."""
         return (np.arange(self.resolution) - 0.5) / max(self.scale, 1e-30)
 
     def _entries(self) -> np.ndarray:

@@ -11,7 +11,7 @@ MOST = 0.45  # a half, but for chance: of inputs in [-1, 1], a half lies outside
 
 
 class GridRange:
-    """Takes a sample of the first inputs that grids are trained with, and looks at it later.
+    """Sample of the first inputs that grids are trained with, checked later.
 
     So a GPU is not waited for: its sample is looked at when a loss is read.
 

@@ -1,4 +1,4 @@
-"""What happened in a training so far: steps, losses, evaluations, time.
+"""History of a training: steps, losses, evaluations, time.
 
 Training time is what passes between the evaluations. The first step, which compiles or loads the
 compiled code, is not part of it. A GPU works on while the host queues more steps, so the clock is
@@ -57,7 +57,7 @@ class History:
         return next(found, math.nan)
 
     def to_json(self) -> dict[str, Any]:
-        """What JSON holds of it; from_json makes it again."""
+        """The history as JSON; from_json makes it again."""
         return asdict(self)
 
     @classmethod
@@ -111,7 +111,7 @@ def is_row(row: Any, last_step: int, *kinds: type) -> bool:
 
 
 def loss_due(step: int) -> bool:
-    """Every step at first, then ever fewer: about 90 a decade, at most 100 apart."""
+    """Whether to read a step's loss: each at first, then about 90 a decade, at most 100 apart."""
     return step < 100 or step % min(10 ** (len(str(step)) - 2), 100) == 0
 
 

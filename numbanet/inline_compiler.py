@@ -32,7 +32,7 @@ SHARED = {Linkage.linkonce_odr, Linkage.weak_odr}  # of functions that other lib
 
 
 class _NoEnvironment:
-    """Takes the place of a code generator where a library says which environment it runs in."""
+    """Stand-in for a code generator, where a library sets the environment it runs in."""
 
     @staticmethod
     def set_env(name, environment):
@@ -194,7 +194,7 @@ class InlineDispatcher(CPUDispatcher):
         return self._full(*arguments)
 
     def get_call_template(self, args, kws):
-        """What Numba asks for when it meets a call of this function; compiles it."""
+        """Type a call of this function, for Numba, which compiles it."""
         with noted_failure(self.py_func):
             return super().get_call_template(args, kws)
 
@@ -219,9 +219,9 @@ def explained_failures(kernel, target, errors=NumbaError):
 
 
 def explanation(chain, target) -> str:
-    """One line about the innermost function that failed, and the component that it belongs to.
+    """Message of one line on the innermost function that failed, and the component it belongs to.
 
-    The chain leads from there to the kernel.
+    The chain leads from that function to the kernel.
     """
     function, error = chain[0]
     owners = [owner for caller, _ in chain if (owner := owner_of(caller))]

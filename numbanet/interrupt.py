@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 
 
 class Interrupt:
-    """While active, the first SIGINT only makes the object true; the next raises as usual.
+    """Context in which the first SIGINT only makes the object true; the next raises as usual.
 
     A process that ignores SIGINT, such as one behind `nohup` in a script, goes on ignoring it.
     """
@@ -35,7 +35,7 @@ class Interrupt:
 
 @contextmanager
 def cleaning_up() -> Iterator[None]:
-    """While active, SIGINT raises KeyboardInterrupt, so that half-made files are removed."""
+    """Context in which SIGINT raises KeyboardInterrupt, so that half-made files are removed."""
     previous = set_handler(signal.default_int_handler)
     try:
         yield

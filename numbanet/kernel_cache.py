@@ -41,7 +41,7 @@ SETTINGS = (
 
 @cache
 def environment() -> str:
-    """What all kernels of this process have in common: versions, and how Numba is set up."""
+    """Digest of what all kernels of a process share: versions, and Numba's settings."""
     versions = sys.version, numba.__version__, llvmlite.__version__, np.__version__
     settings = [getattr(numba.config, name, None) for name in SETTINGS]
     return digest(*versions, *settings, source_digest(unsigned.__name__))
@@ -63,7 +63,7 @@ class KernelDispatcher(CPUDispatcher):
         self._cache = KernelCache(function, options)
 
     def compile(self, signature):
-        """What Numba asks for at the first call with arguments of new types."""
+        """Compile for arguments of new types; called by Numba."""
         path = self._cache.path(signature, self.targetctx)
         with (
             code_store.compiling(path, self.py_func.__name__),
@@ -89,7 +89,7 @@ _shared_functions = SharedFunctions("cpu", anew, drop_what_was_inferred, forget,
 
 
 def refused(function):
-    """What stands for a kernel where Numba is told to compile nothing."""
+    """Substitute for a kernel where Numba is told to compile nothing."""
 
     def refuse(*arguments):
         raise RuntimeError(
@@ -102,7 +102,7 @@ def refused(function):
 
 
 class KernelCache:
-    """What a Numba dispatcher expects of its cache, for one function."""
+    """Cache of one function, in the protocol of Numba's dispatchers."""
 
     def __init__(self, function, options):
         self._function = function
@@ -122,7 +122,7 @@ class KernelCache:
         """Numba's protocol; entries are never stale, because the key says what they are."""
 
     def path(self, signature, target_context) -> Path | None:
-        """Where the compiled function for a signature is kept; None if it cannot be."""
+        """Path of the compiled function for a signature; None if it cannot be kept."""
         target_context.refresh()  # or what is registered by then, and so the key, is not yet there
         arguments, _ = sigutils.normalize_signature(signature)
         with suppress(NotCacheable):
@@ -158,7 +158,7 @@ class KernelCache:
 
 
 def taken_apart(result: CompileResult) -> tuple[dict, bytes]:
-    """What tells a compiled function from others, and its object code with the symbols in it.
+    """Identifying data of a compiled function, and its object code with the symbols in it.
 
     Raises:
         NotCacheable: it needs Python objects, or returns what has no name.
@@ -233,7 +233,7 @@ def restored(function, arguments, target_context, description, content) -> Compi
 
 
 def environment_named(name: str, function) -> Environment:
-    """What Numba's code asks for Python objects; no kernel that is kept has any."""
+    """Environment of Numba's code, for Python objects; no kernel that is kept has any."""
     found = lookup_environment(name)
     if found is None:
         found = Environment(function.__globals__)

@@ -24,7 +24,7 @@ class LearningRates:
 
     @property
     def learning_rates_in_force(self: Any) -> tuple[float, ...]:
-        """What the next step takes, with ExponentialDecay; one for each part of a Composite.
+        """Learning rates of the next step, with ExponentialDecay; one for each part of a Composite.
 
         A GPU is waited for, since decay depends on the steps that were made.
         """

@@ -1,4 +1,4 @@
-"""What a training step returns: a number that is read when it is asked for."""
+"""Result of a training step: a number that is read on demand."""
 
 import math
 from numbers import Real

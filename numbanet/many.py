@@ -161,7 +161,7 @@ class ManyModels:
         return losses.numpy() if result.is_known else losses
 
     def _samples(self, values: Any, name: str, n_columns: int, n_rows: int | None = None) -> Array:
-        """Any samples as [1 or n_models, n, n_columns]; raises TypeError, ValueError."""
+        """Convert samples to [1 or n_models, n, n_columns]; raises TypeError, ValueError."""
         shape = shape_of(values)
         if len(shape) != 3:
             one = self._target.matrix(values, name, n_columns, n_rows)
@@ -237,7 +237,7 @@ def create_many(
 
 
 def count_of(n: Any, configs: list, seeds: Any) -> int:
-    """How many models that makes; raises ValueError where it is said twice in different ways."""
+    """Number of models; raises ValueError where arguments contradict each other."""
     said = [] if n is None else [n]
     said += [len(seeds)] if isinstance(seeds, list) else []
     said += [len(configs)] if len(configs) != 1 else []

@@ -44,7 +44,7 @@ class Losses(NDArrayOperatorsMixin):
         return getattr(ufunc, method)(*values, **options)
 
     def __getattr__(self, name: str) -> Any:
-        """What arrays have; asking waits for the step."""
+        """Attribute of the losses as an array; waits for the step."""
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self.numpy(), name)
@@ -60,7 +60,7 @@ class Losses(NDArrayOperatorsMixin):
 
 
 def warn_of_skipped(are_stepped: np.ndarray) -> None:
-    """Tell which models skipped a step, if some did."""
+    """Warn of the models that skipped a step, if any."""
     if not are_stepped.all():
         numbers = np.flatnonzero(~are_stepped)
         warn_caller(

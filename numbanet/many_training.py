@@ -1,4 +1,4 @@
-"""What a target offers for many models of one shape, which it trains side by side."""
+"""Interface of targets for many models of one shape, trained side by side."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from numbanet.optimizers.base import AbstractOptimizer
 
 
 class ManyResult(Protocol):
-    """What a training step of many models will come to."""
+    """Losses of a training step of many models, perhaps under way."""
 
     is_known: bool
 
@@ -42,7 +42,7 @@ class AbstractMany(ABC):
 
     @abstractmethod
     def tensors(self, k: int) -> dict[str, np.ndarray]:
-        """What a snapshot of model k holds."""
+        """Tensors of a snapshot of model k."""
 
     @abstractmethod
     def step(

@@ -21,7 +21,7 @@ from numbanet.networks.base import AbstractMLP
 
 
 class Held(NamedTuple):
-    """What a model holds: its components, its parameters, and how it is given others."""
+    """Components of a model, its parameters, and a function that assigns others."""
 
     encoding: AbstractEncoding
     network: AbstractMLP
@@ -31,7 +31,7 @@ class Held(NamedTuple):
 
 @singledispatch
 def held_by(model: Any) -> Held:
-    """What a model holds; numbanet.torch adds its modules.
+    """Components and parameters of a model; numbanet.torch adds its modules.
 
     Raises:
         TypeError: it is no network.
@@ -66,7 +66,7 @@ def to_matrices(model: Any, params: ArrayLike | None = None) -> list[np.ndarray]
 
 
 def from_matrices(model: Any, matrices: Sequence[ArrayLike]) -> None:
-    """Give a network the weights that to_matrices returned, or others of the same shapes.
+    """Set the weights of a network to those of to_matrices, or others of the same shapes.
 
     What to_matrices cuts, and the encoding's parameters, stay as they are.
 

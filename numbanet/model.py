@@ -29,14 +29,14 @@ from numbanet.targets import target_for
 
 @dataclass(frozen=True)
 class Context:
-    """What `backward` needs of a `forward`. Nothing is copied: do not change the arrays between."""
+    """State of a `forward` for `backward`. Nothing is copied: do not change the arrays between."""
 
     inputs: Array
     params: Array  # as the kernels read them
 
 
 class AbstractModel(ParameterOwner):
-    """What is evaluated and differentiated with the parameters that it owns.
+    """Base of models, which are evaluated and differentiated with the parameters that they own.
 
     Arrays that come out are NumPy arrays on the CPU, and arrays on the device on a GPU.
     """
@@ -76,7 +76,7 @@ class AbstractModel(ParameterOwner):
 
     @abstractmethod
     def _components(self) -> dict[str, Any]:
-        """What a model is made of: arguments of its class, beside `rng` and `target`."""
+        """Components of the model: arguments of its class, beside `rng` and `target`."""
 
     @property
     def deterministic(self) -> bool:
@@ -92,7 +92,7 @@ class AbstractModel(ParameterOwner):
 
     @property
     def training_engine(self) -> Any:
-        """What trainers call: passes from the inputs to the loss, and back."""
+        """Engine of trainers: passes from the inputs to the loss, and back."""
         return self.engine
 
     def named_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -112,7 +112,7 @@ class AbstractModel(ParameterOwner):
 
     @property
     def coarse_to_fine(self) -> CoarseToFine:
-        """What evaluates it with a max_level; raises TypeError without a grid."""
+        """Passes with a max_level; raises TypeError without a grid."""
         if self._coarse_to_fine is None:
             given = self.target, self.composition, self.training_engine
             self._coarse_to_fine = CoarseToFine(*given)

@@ -50,7 +50,7 @@ class OptimizerStep:
         return Loss(result, self._grid_range, not is_known, False, True)
 
     def _tell(self: Any, result: Result) -> None:
-        """What a step came to, which may be waited for."""
+        """Report that a step was skipped, if so; a step under way is waited for."""
         if result.read().skipped:
             if self.on_nonfinite == "raise":
                 raise FloatingPointError(f"{SKIPPED}, the parameters are as they were")

@@ -1,4 +1,4 @@
-"""What owns parameters: their arrays on a target, their gradients, and names for parts of both."""
+"""Owner of parameters: their arrays on a target, their gradients, and names for parts of both."""
 
 import math
 from abc import ABC, abstractmethod
@@ -40,12 +40,12 @@ class ParameterOwner(ABC):
 
     @property
     def device(self) -> str:
-        """Where the model lies, such as "cpu" or "cuda:0"."""
+        """Device of the model, such as "cpu" or "cuda:0"."""
         return self.target.name
 
     @property
     def precision(self) -> str:
-        """Of the parameters that the kernels read."""
+        """Precision of the parameters that the kernels read."""
         return self.target.precision
 
     @property

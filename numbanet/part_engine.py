@@ -54,6 +54,6 @@ class PartEngine:
     def double_backward(
         self, x: Any, params: Any, dl_dy: Any, dl_ddx: Any, gradients: Any, outputs: Any
     ) -> None:
-        """As the engine's."""
+        """See the engine's double_backward; `gradients` are those of all parts."""
         own = self._own(gradients)
         self.engine.double_backward(x, params[self._params], dl_dy, dl_ddx, own, outputs)

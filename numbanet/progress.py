@@ -1,4 +1,4 @@
-"""How a training shows where it stands: silent, as plain lines, or as a live bar."""
+"""Progress displays of a training: silent, plain lines, or a live bar."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Status:
-    """What there is to show after a step."""
+    """Figures to show after a step."""
 
     step: int
     n_steps: int

@@ -35,7 +35,7 @@ class Quantized(NamedTuple):
 
     @property
     def n_bytes(self) -> int:
-        """Of their codes."""
+        """Bytes of the codes."""
         return -(-(self.end - self.first) * self.bits // 8)
 
     def after(self, n: int) -> "Quantized":
@@ -124,7 +124,7 @@ def quantize_level(bits: int):
 
 
 def packed(values: np.ndarray, quantized: tuple[Quantized, ...]) -> dict[str, np.ndarray]:
-    """What is stored of quantized values, float32 [n_params]: the rest as it is, codes, scales."""
+    """Storage of quantized values, float32 [n_params]: the rest as it is, codes, scales."""
     is_rest, codes, scales = np.ones(values.size, bool), [], []
     for level in quantized:
         own = values[level.first : level.end]

@@ -82,17 +82,17 @@ def register(kind: str, *names: str) -> Callable:
 
 
 def option_values(component: Any) -> dict[str, Any]:
-    """What is pickled of a component: not the device functions that it has made by now."""
+    """Options of a component, for pickling; device functions that it has made are left out."""
     return {field.name: getattr(component, field.name) for field in dataclasses.fields(component)}
 
 
 def registered(kind: str) -> dict[str, Callable]:
-    """All components of a kind by the name under which they were registered."""
+    """Components of a kind, by the name under which they were registered."""
     return {name: _components[kind, name.lower()] for name in _display_names[kind]}
 
 
 def find(kind: str, name: Any) -> Callable | None:
-    """What is registered under a name, in any case."""
+    """Component registered under a name, in any case; None if there is none."""
     return _components.get((kind, name.lower())) if isinstance(name, str) else None
 
 
@@ -166,7 +166,7 @@ def _component(component: type, given: Mapping[str, Any], path: str, extra: Mapp
 
 
 def _remedy(config: Any) -> str:
-    """What to do with a text where an object belongs."""
+    """Advice for a text in the place of an object."""
     if not isinstance(config, str | os.PathLike):
         return ""
     return '; numbanet.load_config reads files, and the name of a component is its "otype"'

@@ -1,4 +1,4 @@
-"""What the ranks that train one model have in common, and how it is found out that they do not."""
+"""Agreement of the ranks that train one model, and checks of it."""
 
 import json
 import zlib
@@ -26,7 +26,7 @@ class Replicas:
         self.is_nominal = False  # whether n_rows is of an earlier step, see Batch
 
     def begin_step(self, trainer: Any, n: int, run_optimizer: bool, gradient_mode: str) -> int:
-        """How many samples all ranks have, of which n are this one's; see `is_nominal`.
+        """Number of samples of all ranks, of which n are this one's; see `is_nominal`.
 
         Raises:
             ValueError: on all ranks, because they make different calls, or were started with
@@ -80,7 +80,7 @@ class Replicas:
 
 
 def start_of(trainer: Any) -> dict[str, str]:
-    """What ranks must have in common before they begin, by name."""
+    """Settings that ranks must share before they begin, by name."""
     model = trainer.network
     return {
         "version of numbanet": version_of("numbanet"),

@@ -108,7 +108,7 @@ class Run:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Around what is no training, such as an evaluation: its time does not count."""
+        """Context for work other than training, such as an evaluation: its time does not count."""
         self.read_loss()  # all steps are made then
         yield
         if self._lap is not None:
@@ -157,7 +157,7 @@ def trainer_of(learner: Any) -> Any:
 
 
 def step_function(learner: Any, trainer: Any, batches: Any) -> Callable[[], Any]:
-    """What makes a step and returns its loss, or NO_BATCH.
+    """Function that makes a step and returns its loss, or NO_BATCH.
 
     Raises:
         TypeError: there are no batches, or nothing to train.

@@ -1,4 +1,4 @@
-"""What the header of a snapshot says, as components: all about its tensors but their numbers.
+"""Header of a snapshot as components: everything about its tensors but their numbers.
 
 It is to be trusted as little as any other input. So sizes are computed from the components and
 compared with the file's tensors before anything of these sizes is allocated.
@@ -96,7 +96,7 @@ def tensor_shapes(optimizer: AbstractOptimizer, layout: ParamLayout) -> dict[str
 
 
 def meaning_of_state(optimizer: AbstractOptimizer, layout: ParamLayout) -> tuple:
-    """What is equal for optimizers that can take over each other's state.
+    """Key that is equal for optimizers that can take over each other's state.
 
     Raises:
         ConfigError: the optimizer does not fit the layout.
@@ -175,7 +175,7 @@ def composition_of(
 
 @contextmanager
 def open_saved_training(path: str | os.PathLike) -> Iterator[tuple[SavedTraining, OpenSnapshot]]:
-    """What a snapshot says, and the open snapshot with its tensors.
+    """Open a snapshot: its description, and the open file with its tensors.
 
     Raises:
         SnapshotError: the file is damaged, something else, or says what is not allowed.

@@ -35,7 +35,7 @@ class SharedFunctions:
 
     @contextmanager
     def used_by(self, context: type):
-        """While a kernel is compiled, let Numba take a shared dispatcher for a device function.
+        """Context, while a kernel is compiled, in which Numba uses shared dispatchers.
 
         Args:
             context: the class of Numba's typing context.

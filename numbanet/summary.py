@@ -1,4 +1,4 @@
-"""What a model consists of, for a person: parts, shapes, parameters, bytes, and what serves it.
+"""Summary of a model, for a person: parts, shapes, parameters, bytes, and kernels that serve it.
 
 `str` gives plain text, a notebook shows a table, and rich, where a program uses it, its own table:
 none of them needs a package.
@@ -30,7 +30,7 @@ class Part:
     n_bytes: int
 
     def cells(self) -> tuple[str, ...]:
-        """What COLUMNS names."""
+        """Texts of the row, in the order of COLUMNS."""
         shape = " x ".join(map(str, self.shape))
         return self.name, shape, f"{self.n_params:,}", f"{self.n_bytes:,}"
 
@@ -142,7 +142,7 @@ def summary_of(network: Any, trainer: Any = None) -> Summary:
 
 
 def _bytes_of_a_parameter(precision: str, trainer: Any) -> int:
-    """Itself, its copy for the kernels, its gradient, and the optimizer's state."""
+    """Bytes of a parameter, its copy for the kernels, its gradient, and the optimizer's state."""
     copy = ITEM_SIZES[precision] if precision != "float32" else 0
     n_state = 0 if trainer is None else trainer.optimizer.n_state
     return (2 + n_state) * FLOAT_BYTES + copy
@@ -170,7 +170,7 @@ def _html(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def summary(model: Any) -> Summary:
-    """Tell what a model consists of: parts, shapes, parameters, bytes, and what serves it and why.
+    """Summarise a model: parts, shapes, parameters, bytes, and the kernels that serve it and why.
 
     Args:
         model: what create_from_config or load returned, a network, an encoding, or a trainer.

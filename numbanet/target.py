@@ -1,4 +1,4 @@
-"""What a target, the CPU or a GPU, offers to models and trainers: arrays, and engines that compute.
+"""Interface of targets, the CPU or a GPU: arrays, and engines that compute.
 
 Models and trainers check arguments and own nothing but what a target made for them, so that their
 code is the same for every target. Arrays are float32 in C order: NumPy arrays on the CPU,
@@ -44,16 +44,16 @@ class AbstractParameters(ABC):
 
     @abstractmethod
     def current(self) -> Any:
-        """What the kernels read, as of now."""
+        """Parameters as the kernels read them."""
 
     @abstractmethod
     def converted(self, values: Any) -> Any:
-        """What the kernels would read of other parameters, float32 [n_params]."""
+        """Other parameters, float32 [n_params], converted to what the kernels read."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a training step came to."""
+    """Outcome of a training step."""
 
     loss: float
     skipped: bool = False
@@ -66,7 +66,7 @@ class StepResult:
 
 
 class Result(Protocol):
-    """What a training step will come to."""
+    """Outcome of a training step, perhaps under way."""
 
     is_known: bool
 
@@ -156,7 +156,7 @@ class AbstractTraining(ABC):
 
 
 class AbstractTarget(ABC):
-    """One device with one precision of parameters."""
+    """Device with one precision of parameters."""
 
     name: str  # such as "cpu" or "cuda:0"
     precision: str
@@ -166,15 +166,15 @@ class AbstractTarget(ABC):
 
     @abstractmethod
     def matrix(self, value: Any, name: str, n_columns: int, n_rows: int | None = None) -> Array:
-        """Any array as one of the target's [n_rows, n_columns]; raises TypeError, ValueError."""
+        """Convert to an array of the target, [n_rows, n_columns]; raises TypeError, ValueError."""
 
     @abstractmethod
     def vector(self, value: Any, name: str, n: int) -> Array:
-        """Any array as one of the target's [n]; raises TypeError, ValueError."""
+        """Convert to an array of the target, [n]; raises TypeError, ValueError."""
 
     @abstractmethod
     def array(self, value: Any, name: str, shape: tuple[int, ...]) -> Array:
-        """Any array as one of the target's of that shape; raises TypeError, ValueError."""
+        """Convert to an array of the target of that shape; raises TypeError, ValueError."""
 
     @abstractmethod
     def output(self, value: Any, name: str, shape: tuple[int, ...]) -> Array:
@@ -185,7 +185,7 @@ class AbstractTarget(ABC):
         """Whether two arrays may share memory."""
 
     def output_apart(self, value: Any, name: str, shape: tuple[int, ...], **read: Any) -> Array:
-        """As `output`; a ValueError too if it shares memory with an array that is read."""
+        """`output`, with a ValueError too if it shares memory with an array that is read."""
         found = self.output(value, name, shape)
         for other, array in read.items():
             if array is not None and self.overlap(found, array):
@@ -252,7 +252,7 @@ class AbstractTarget(ABC):
 
     @abstractmethod
     def lock(self) -> AbstractContextManager:
-        """What one thread at a time holds that works with memory that is kept."""
+        """Lock for work with memory that is kept between calls: one thread at a time."""
 
     @abstractmethod
     def parameters(
@@ -278,7 +278,7 @@ class AbstractTarget(ABC):
 
     @abstractmethod
     def derivative_engine(self, model: EncodedNetwork) -> DerivativeEngine:
-        """What differentiates the outputs of a model by its inputs."""
+        """Engine that differentiates the outputs of a model by its inputs."""
 
     @abstractmethod
     def device_functions(self, model: EncodedNetwork, **options: Any) -> Any:
@@ -289,7 +289,7 @@ class AbstractTarget(ABC):
         self, model: EncodedNetwork, params: np.ndarray, optimizers: Sequence[AbstractOptimizer],
         layout: ParamLayout, deterministic: bool = False,
     ) -> AbstractMany:  # fmt: skip
-        """What trains many models, whose parameters are float32 [n_models, n_params]."""
+        """Training of many models, whose parameters are float32 [n_models, n_params]."""
 
     @abstractmethod
     def training(

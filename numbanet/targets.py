@@ -69,7 +69,7 @@ def find_device(name: str) -> Any:
 
 
 def device_of_rank(device: Any, comm: Communicator | None) -> Any:
-    """What "auto" and "cuda" mean for one of several ranks: of a host's GPUs, one for each rank.
+    """Device of one of several ranks for "auto" and "cuda": of a host's GPUs, one for each rank.
 
     A launcher may already have shown each process one GPU alone.
 

@@ -44,7 +44,7 @@ MAP_BYTES = (*range(0x80, 0x90), 0xDE, 0xDF)  # what a dict begins with in Messa
 
 @dataclass(frozen=True, eq=False)
 class TcnnSnapshot:
-    """What a snapshot of tiny-cuda-nn or instant-ngp holds."""
+    """Content of a snapshot of tiny-cuda-nn or instant-ngp."""
 
     params: np.ndarray  # the parameters for inference, float32 [n_params]
     config: dict[str, Any] = field(default_factory=dict)  # empty unless instant-ngp wrote it
@@ -52,7 +52,7 @@ class TcnnSnapshot:
     name: str = "the snapshot"
 
     def restore(self, trainer: Trainer, *, allow_nonfinite: bool = False) -> None:
-        """Give a trainer the parameters and, where both use Adam, the optimizer's state.
+        """Restore the parameters of a trainer and, where both use Adam, the optimizer's state.
 
         Where the state does not fit, a warning says what is left out, and the optimizer starts
         anew. The counter of steps and the learning rate become those of the state that is used.

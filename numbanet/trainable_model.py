@@ -117,7 +117,7 @@ class TrainableModel:
         return load_training(self.trainer, path, allow_nonfinite=allow_nonfinite)
 
     def summary(self) -> Summary:
-        """What it consists of, and what serves it; see numbanet.summary."""
+        """Summary of the model, and of the kernels that serve it; see numbanet.summary."""
         return summary_of(self.network, self.trainer)
 
     def __repr__(self) -> str:

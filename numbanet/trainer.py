@@ -272,7 +272,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
         check_equal(self.comm, self.tensors())
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """What a snapshot holds, always in the same order, on the host; for all ranks at once."""
+        """Tensors of a snapshot, always in the same order, on the host; for all ranks at once."""
         _, *others = tensor_shapes(self.optimizer, self.layout)
         training, to_host = self._training, self.network.target.to_host
         own = {"optimizer.state": training.whole_state()}

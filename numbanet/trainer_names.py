@@ -1,4 +1,4 @@
-"""What a Trainer was asked for before models answered it themselves."""
+"""Deprecated methods of Trainer, which models have now."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What is set on a trainer, checked."""
+"""Settings of a trainer, checked."""
 
 import dataclasses
 from collections.abc import Mapping

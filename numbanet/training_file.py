@@ -47,7 +47,7 @@ def inference_tensors(trainer: Any) -> dict[str, np.ndarray]:
 def load_training(
     trainer: Any, path: str | os.PathLike[str], *, allow_nonfinite: bool = False
 ) -> dict[str, Any]:
-    """Let a trainer continue from a snapshot; see TrainableModel.load."""
+    """Restore a trainer from a snapshot, to continue it; see TrainableModel.load."""
     with open_saved_training(path) as (saved, file):
         check_same(file.name, saved, trainer)
         tensors = file.tensors(saved.tensor_shapes)

@@ -1,4 +1,4 @@
-"""What nothing reads in a config: one warning for all of it, with near suggestions."""
+"""Unknown options of a config: one warning for all of them, with suggestions."""
 
 import contextvars
 import difflib
@@ -133,7 +133,7 @@ def note(message: str) -> None:
 def note_unknown(
     given: Mapping[str, Any], known: Iterable[str], path: str, owner: str, derived: Mapping
 ) -> None:
-    """Note the options of a component that it does not have, unless they say nothing."""
+    """Note the given options that a component does not have, unless they have no effect."""
     known = list(known)
     for key, value in given.items():
         if key in known or (key in IDLE and IDLE[key](value, derived)):

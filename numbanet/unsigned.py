@@ -72,7 +72,7 @@ def is_ours(module: str | None) -> bool:
 
 @cache
 def teach(rewrites) -> None:
-    """Let one of Numba's two compilers follow the rule: the functions above replace operators.
+    """Make one of Numba's two compilers follow the rule: the functions above replace operators.
 
     Args:
         rewrites: the compiler's module of what is done to a function before types are found.

@@ -1,4 +1,4 @@
-"""How device functions are declared, and constants that leave their arithmetic in float32."""
+"""Declarations of device functions, and constants that keep arithmetic in float32."""
 
 import math
 

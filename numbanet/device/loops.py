@@ -10,7 +10,7 @@ from numbanet.device.local import literal
 
 
 def calls(typingctx, n, body, arguments, emit):
-    """What an intrinsic returns that calls body(k, *arguments) for k = 0 ... n - 1."""
+    """Signature and code of an intrinsic that calls body(k, *arguments) for k = 0 ... n - 1."""
     n_calls = literal(n, "a loop of calls")
     call = typingctx.resolve_function_type(body, (types.intp, *arguments), {})
 
@@ -65,5 +65,5 @@ def unrolled(typingctx, n, body, *arguments):
 
 @intrinsic
 def vectorized(typingctx, n, body, *arguments):
-    """As unrolled on CUDA; on the CPU, a loop that LLVM can turn into vector instructions."""
+    """`unrolled` on CUDA; on the CPU, a loop that LLVM can turn into vector instructions."""
     return calls(typingctx, n, body, arguments, emit_loop)

@@ -85,7 +85,7 @@ def reduce_one(array, i, value):
 
 
 def reduce_one_of_odd(array, i, value):
-    """As reduce_one, for an array that begins with the second number of a pair."""
+    """reduce_one for an array that begins with the second number of a pair."""
     array[i] += value
 
 
@@ -149,7 +149,7 @@ def _(array, i, low, high):
 
 
 def by_storage(array, for_float, for_half, for_bfloat, for_integer=None, for_notes=None):
-    """Which of these implementations serves an array type."""
+    """The implementation that serves an array type."""
     chosen = {types.float32: for_float, types.float16: for_half, types.uint16: for_bfloat}
     chosen |= {types.int64: for_integer, types.uint32: for_notes}
     if not isinstance(array, types.Array) or chosen.get(array.dtype) is None:

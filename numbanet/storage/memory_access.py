@@ -50,7 +50,7 @@ def store_halves(typingctx, array, i, word):
 
 @intrinsic
 def swap_word_if_equal(typingctx, array, i, expected, word):
-    """What the word was; it is replaced if it was the expected one, in one step."""
+    """Compare-and-swap of a word: returns the old value; stores `word` if it was `expected`."""
 
     def codegen(context, builder, signature, args):
         pointer = pointer_to(context, builder, signature, args, WORD)

@@ -1,1 +1,1 @@
-"""What the threads of a warp compute together: matrix fragments in registers and shared memory."""
+"""Cooperative operations of a warp's threads: matrix fragments in registers and shared memory."""
