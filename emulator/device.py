@@ -15,7 +15,7 @@ _numbers = itertools.count()
 
 
 class EmulatedDevice:
-    """Has the methods of CudaDevice. Every launch is checked for races in shared memory.
+    """Stand-in for CudaDevice. Every launch is checked for races in shared memory.
 
     Args:
         compute_capability: what kernels are compiled for.

@@ -1,1 +1,1 @@
-"""What scripts share: jobs, processes for methods, verification, timing in turns, reports."""
+"""Parts that scripts share: jobs, processes for methods, verification, timing in turns, reports."""

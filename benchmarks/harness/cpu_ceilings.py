@@ -1,4 +1,4 @@
-"""What the machine can do, measured with all cores by loops of our own and by np.matmul."""
+"""Ceilings of the machine, measured with all cores by loops of our own and by np.matmul."""
 
 import time
 

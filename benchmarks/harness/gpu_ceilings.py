@@ -1,4 +1,4 @@
-"""What the card can do: copies in its memory, and products of large matrices of halves."""
+"""Ceilings of the card: copies in its memory, and products of large matrices of halves."""
 
 from benchmarks.harness.clocks import Clock
 

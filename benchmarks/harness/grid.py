@@ -14,7 +14,7 @@ HASH_PRIME = 2654435761
 
 @dataclass(frozen=True)
 class Level:
-    """One level of the grid: where it starts in the table and how corners find their entry."""
+    """Level of the grid: its place in the table, and how corners find their entry."""
 
     scale: float  # cells per unit length
     resolution: int  # vertices per axis

@@ -94,7 +94,7 @@ class Job:
     # The least that must be done, per call
 
     def flops(self, kind, n):
-        """Of the matrix products without padding; a step makes each of them three times.
+        """Operations of the matrix products without padding; a step makes each of them three times.
 
         But for the gradient of the features, which only a grid needs.
         """
@@ -104,7 +104,7 @@ class Job:
         return 2 * products * n
 
     def bytes(self, kind, n):
-        """Of samples, and of parameters: halves to read; gradients, weights, moments of a step."""
+        """Bytes of samples and parameters: halves read; gradients, weights, moments of a step."""
         per_param = 2 + 8 + 8 + 16 + 2 if kind == "training" else 2
         return 4 * (self.n_inputs + self.n_outputs) * n + per_param * self.n_params
 

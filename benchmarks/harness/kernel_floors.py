@@ -1,4 +1,4 @@
-"""What each CUDA kernel of the sample configs must do at least, counted by hand."""
+"""Least work of each CUDA kernel of the sample configs, counted by hand."""
 
 import re
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def product_floor(model, layers):
 
 
 def tensor_floor(model, layers):
-    """As product_floor; the multiply-adds are the tensor cores'."""
+    """product_floor for tensor cores, which do the multiply-adds."""
     return replace(product_floor(model, layers), operations=0)
 
 
@@ -145,7 +145,7 @@ def wide_to_inputs_floor(model, layers):
 
 
 def wide_gradients_floor(model, layers):
-    """All of these are read; the products are the tensor cores'."""
+    """The second kernel reads all units; the products are the tensor cores'."""
     return sample(0, model.network.engine.wide.layout.unit_bytes / WARP)
 
 

@@ -347,7 +347,7 @@ def novograd(w, g, state, t, n_matrix_params, rate=1e-3, beta1=0.9, beta2=0.999)
 
 
 def shampoo(w, g, state, t, n_matrix_params, rate=1e-3, l2_reg=1e-5, identity=0.01):
-    """For one square matrix and a rest."""
+    """Shampoo for one square matrix and a rest."""
 
     def average(name, beta, value, t=t):  # without the bias of an average that begins at zero
         keep = beta * (1 - beta ** (t - 1)) / (1 - beta**t)

@@ -9,7 +9,7 @@ from numbanet.torch.tensor_memory import TensorMemory
 
 
 class RecordingDevice(TensorMemory, CompileOnlyDevice):
-    """Has the methods of numbanet.torch.device.TensorDevice; what it launches does nothing."""
+    """Stand-in for numbanet.torch.device.TensorDevice; its launches do nothing."""
 
     def __init__(self):
         super().__init__((9, 0), False)
@@ -25,6 +25,6 @@ class RecordingDevice(TensorMemory, CompileOnlyDevice):
 
 
 def stand_in() -> None:
-    """Let numbanet.torch take the tensors of the CPU for those of such a GPU, from now on."""
+    """Make numbanet.torch take the tensors of the CPU for those of such a GPU, from now on."""
     device = RecordingDevice()
     evaluator.target_of = lambda device_of_tensors, precision: CudaTarget(device, precision)

@@ -1,4 +1,4 @@
-"""What benchmarks say: tables on the terminal, and a plot."""
+"""Reports of benchmarks: tables on the terminal, and a plot."""
 
 import numpy as np
 

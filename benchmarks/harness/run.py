@@ -1,4 +1,4 @@
-"""What benchmarks of a CPU and of a GPU share: start and verify methods, time them in turns."""
+"""Runs of benchmarks on a CPU or a GPU: start and verify methods, time them in turns."""
 
 import datetime
 import json

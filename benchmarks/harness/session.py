@@ -1,4 +1,4 @@
-"""What the process of a method does when it is told to: verification, and timing."""
+"""Session of a method's process: verification, and timing."""
 
 import time
 

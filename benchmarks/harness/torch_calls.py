@@ -97,7 +97,7 @@ class Way:
 
 
 class ModuleLoss(Way):
-    """With the loss and its gradients in one pass."""
+    """Module with the loss and its gradients in one pass."""
 
     def loss(self, x, y):
         return self.module.loss(x, y, "L2")
@@ -118,7 +118,7 @@ def capture(step):
 
 
 def ways(name, device, dtype, left_out, graphs):
-    """What is timed of a model, and by which method."""
+    """Methods by which a model is timed, and the tasks of each."""
     made = {
         "numbanet": (Way(numbanet_torch, name, device, dtype), ("call", "step")),
         "numbanet, module.loss": (ModuleLoss(numbanet_torch, name, device, dtype), ("step",)),
@@ -142,7 +142,7 @@ def ways(name, device, dtype, left_out, graphs):
 
 
 def check(made, name, device, left_out):
-    """Leave out what computes something else than the first way, and what fails."""
+    """Remove the methods that compute something else than the first one, or that fail."""
     x, y = batch(name, N_CHECKED, device)
     right = made["numbanet"][0].passes(x, y)
     for title in list(made):
@@ -178,7 +178,7 @@ def wait(device):
 
 
 def total_seconds(call, device, n_calls):
-    """Of one call among many, waited for at both ends."""
+    """Seconds of one call among many, waited for at both ends."""
     wait(device)
     start = time.perf_counter()
     for _ in range(n_calls):
@@ -188,7 +188,7 @@ def total_seconds(call, device, n_calls):
 
 
 def host_seconds(call, device, n_calls):
-    """For which one call keeps the host, when the device has nothing to do: the median."""
+    """Seconds for which one call keeps the host, when the device has nothing to do: the median."""
     seconds = []
     for _ in range(n_calls):
         wait(device)

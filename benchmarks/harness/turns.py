@@ -6,7 +6,7 @@ N_WARM, N_ROUNDS = 5, 7
 
 
 def in_turns(measure, calls, n_rounds=N_ROUNDS, n_warm=N_WARM):
-    """What measure(call) returns for each named call, round by round, as name -> list."""
+    """Results of measure(call) for each named call, round by round, as name -> list."""
     found = {name: [] for name in calls}
     for call in calls.values():
         for _ in range(n_warm):
@@ -18,7 +18,7 @@ def in_turns(measure, calls, n_rounds=N_ROUNDS, n_warm=N_WARM):
 
 
 def microseconds(call, n_calls, synchronize=lambda: None):
-    """Of one call, by the wall clock, the device synchronised at both ends."""
+    """Microseconds of one call, by the wall clock, the device synchronised at both ends."""
     synchronize()
     begun = time.perf_counter()
     for _ in range(n_calls):

@@ -17,7 +17,7 @@ TOLERANCES = {
 
 
 class Expected:
-    """What a method has to compute, in float64."""
+    """Expected results of a method, in float64."""
 
     def __init__(self, job, kind):
         self.job, self.kind = job, kind

@@ -1,4 +1,4 @@
-"""Who does the jobs: each in one file, in a process of its own; the rivals import no numbanet.
+"""Methods that do the jobs, each in a file and a process of its own; rivals import no numbanet.
 
 Names, and where the class of each is (`method.py` says what it has).
 """

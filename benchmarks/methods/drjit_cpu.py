@@ -86,7 +86,7 @@ def adam_state(param):
 
 
 class DrJit(Method):
-    """What both ways share; each batch size has frozen functions of its own."""
+    """Base of both ways; each batch size has frozen functions of its own."""
 
     def __init__(self, job, params):
         if job.encoding != "HashGrid":

@@ -1,4 +1,4 @@
-"""What a method has, on a CPU and on a GPU."""
+"""Interface of methods, on a CPU and on a GPU."""
 
 import numpy as np
 

@@ -134,7 +134,7 @@ class TorchEager(Method):
 
 
 def corners_by_level(positions):
-    """As corners(), unrolled over the levels: constants then become part of the compiled code."""
+    """corners() unrolled over the levels: constants then become part of the compiled code."""
     entries, weights = [], []
     for level in LEVELS:
         at = positions.T * level.scale + 0.5

@@ -1,1 +1,1 @@
-"""One question a script."""
+"""Scripts, each of which answers one question."""

@@ -115,7 +115,7 @@ def plane_waves(n_dims, n_waves=16):
 
 
 def permutohedral(device):
-    """As many tables of the same sizes and resolutions, trained for the same time."""
+    """HashGrid and Permutohedral with tables of equal sizes, trained for the same time."""
     for n_dims in (7,):
         print(f" {n_dims} inputs", flush=True)
         tables = {"n_levels": 6, "log2_hashmap_size": 15, "base_resolution": 3,

@@ -1,4 +1,4 @@
-"""How fast is each component on one CPU thread, compared with the same formula in NumPy?
+"""Speed of each component on one CPU thread, compared with the same formula in NumPy.
 
 Everything that is registered is measured on 2^16 samples: encodings of 2 inputs, or as many as they
 need (forward, and the gradient of the parameters or else of the inputs), activations of 16 neurons,
@@ -49,7 +49,7 @@ OPTIMIZER_MODEL = {
 
 
 class Measurement:
-    """One component and what it is compared with: functions without arguments."""
+    """Component and its rival: functions without arguments."""
 
     def __init__(self, kind, name, part, ours, rival=None, exact=None, tolerance=TOLERANCE):
         self.title = f"{kind:10} {name:20} {part}"

@@ -1,4 +1,4 @@
-"""How fast a model is as C and ONNX, beside the CPU target on one thread, and how large in bytes.
+"""Speed of a model as C and ONNX, beside the CPU target on one thread, and its size in bytes.
 
     python -m benchmarks.scripts.export_speed --config samples/configs/config_hash.json
 

@@ -42,7 +42,7 @@ def seconds(method, clock, batch, dl_dx, mode):
 
 
 def gradients(method, batch, dl_dx, mode):
-    """Those that a step computes, by what they are of."""
+    """Gradients that a step computes, by name."""
     method.target.copy_from_host(dl_dx, np.full(dl_dx.shape, np.nan))
     step(method, batch, dl_dx, mode)
     has_inputs, gradient_mode = MODES[mode]

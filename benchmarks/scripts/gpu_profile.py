@@ -1,4 +1,4 @@
-"""What limits each kernel of the sample configs: counters of a training step and an inference.
+"""Limits of each kernel of the sample configs: counters of a training step and an inference.
 
     python -m benchmarks.scripts.gpu_profile [--batch 2^18] [--output FOLDER]
 
@@ -52,7 +52,7 @@ N_PASSES = 3
 
 
 def job(name: str, n: int) -> None:
-    """What is profiled, in a process of its own: kernels are launched one by one, not as graphs."""
+    """Profiled work, in a process of its own: kernels are launched one by one, not as graphs."""
     from numbanet.cuda.optimizer.training import Graphs
 
     Graphs.run = lambda self, key, queue, *work: queue(*work)
@@ -92,7 +92,7 @@ def profiled(name: str, n: int) -> dict[str, dict[str, float]]:
 
 
 def floor_seconds(kernel: str, model, n: int, ceilings: dict[str, float]) -> float | None:
-    """What the card needs at least for all launches of a pass, as far as kernel_table knows."""
+    """Least seconds of the card for all launches of a pass, if kernel_floors has the kernel."""
     try:
         floor = floor_of(kernel, model, "training step")
     except LookupError:

@@ -118,7 +118,7 @@ def cases():
 
 
 class UncompiledDevice(CompileOnlyDevice):
-    """Takes what determines the code of a kernel for its code."""
+    """Device whose code of a kernel is the fingerprint that determines it."""
 
     def build(self, function, argument_types, block=None, max_registers=None):
         code = fingerprint(function, "cuda"), tuple(argument_types), block, max_registers
@@ -128,7 +128,7 @@ class UncompiledDevice(CompileOnlyDevice):
 
 
 def work(device, options: dict, more: tuple[str, ...]) -> None:
-    """Ask for all that a model can do."""
+    """Run all passes of a model."""
     n = MANY if "many" in more else N
     if "encoding" in options:
         encoding, n_in = options["encoding"], options["n_input_dims"]

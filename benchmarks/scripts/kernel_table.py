@@ -64,7 +64,7 @@ def loop_rows(name: str) -> list[tuple[str, ...]]:
 
 
 def toolchain() -> str:
-    """All that determines machine code besides our own."""
+    """Versions of everything that determines machine code besides our own."""
     python = ".".join(platform.python_version_tuple()[:2])
     versions = f"Python {python}, Numba {numba.__version__}, {toolkit.compiler_version()}"
     return f"{versions}, {toolkit.assembler_version()}"

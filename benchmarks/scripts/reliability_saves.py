@@ -77,7 +77,7 @@ def seconds_of_a_save(model: numbanet.TrainableModel, path: Path) -> float:
 
 
 def killed_process(model, path: Path, n_saved: int, seconds: float) -> int:
-    """How many saves a process completed until it was killed."""
+    """Number of saves that a process completed until it was killed."""
     reader, writer = os.pipe()
     process = os.fork()
     if process == 0:
@@ -137,7 +137,7 @@ def check_refused(model: numbanet.TrainableModel, path: Path) -> None:
 
 @contextmanager
 def small_disk(place: Path) -> Iterator[tuple]:
-    """What it is, and a context manager in which only so many more bytes can be written to it."""
+    """Name of a small disk, and a context manager in which only so many more bytes fit on it."""
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:

@@ -1,4 +1,4 @@
-"""What does it cost to go through PyTorch? numbanet.torch beside tinycudann, or beside the Trainer.
+"""Overhead of PyTorch: numbanet.torch beside tinycudann, or beside the Trainer.
 
     python -m benchmarks.scripts.torch_overhead [--device auto] [--json FILE] [--profile]
 

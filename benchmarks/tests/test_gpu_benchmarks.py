@@ -1,4 +1,4 @@
-"""What the GPU benchmarks do without a GPU, and where a method fails."""
+"""GPU benchmarks without a GPU: their reports, and failures of methods."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def test_a_machine_without_a_gpu_gets_one_message(name, tmp_path):
 
 
 class Stub:
-    """What the process of a method answers, and that of the ceilings."""
+    """Stand-in for the process of a method, and for that of the ceilings."""
 
     def __init__(self, seconds, wrong=0, fails_at=None):
         self.seconds, self.wrong, self.fails_at = seconds, wrong, fails_at
@@ -64,7 +64,7 @@ class Stub:
 
 
 def test_a_method_that_fails_costs_only_its_rows(tmp_path, capsys, monkeypatch):
-    """Of a run with made-up times: the ratio, the tables, the plot and the JSON."""
+    """The ratio, the tables, the plot and the JSON of a run with made-up times."""
     stubs = {
         "numbanet-fused": Stub(1e-9),
         "jax": Stub(2e-9),

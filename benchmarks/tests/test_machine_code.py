@@ -1,4 +1,4 @@
-"""How many machine instructions the fused kernels of an image's hash grid take: sm_90, float16.
+"""Machine instructions of the fused kernels of an image's hash grid: sm_90, float16.
 
 32-64-64-3 with 16 levels in 2-D, for a warp and 16 samples.
 """

@@ -18,7 +18,7 @@ ADDRESS_MASK = (1 << 64) - 1
 
 
 class Access:
-    """One memory instruction: what it does, and the allocation that it found last."""
+    """Memory instruction, with the allocation that it found last."""
 
     def __init__(self, kind, space, offset, dtype, n_elements=1):
         self.kind = kind  # "load", "store", "atomic" or "copy"

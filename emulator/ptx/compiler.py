@@ -82,7 +82,7 @@ class CompiledKernel:
         return self.name(array, (array.dtype, array.tobytes()))
 
     def address(self, symbol):
-        """In the variable's own state space."""
+        """Address of a symbol in the variable's own state space."""
         variable = symbol.variable
         offsets = {
             "shared": self.program.shared_offsets,

@@ -1,4 +1,4 @@
-"""What a launch did: instructions, memory traffic, bank conflicts, tensor-core operations."""
+"""Counters of a launch: instructions, memory traffic, bank conflicts, tensor-core operations."""
 
 from collections import Counter
 from dataclasses import dataclass, field, fields

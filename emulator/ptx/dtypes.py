@@ -33,7 +33,7 @@ REGISTER_DTYPES = {
 
 
 def scalar(value, dtype):
-    """One value as an array that broadcasts; integers wrap to the width of `dtype`."""
+    """Array of one element that broadcasts; integers wrap to the width of `dtype`."""
     if dtype.kind in "iu":
         value = int(value) & ((1 << 8 * dtype.itemsize) - 1)
         return np.array([value], UNSIGNED[dtype.itemsize]).view(dtype)

@@ -1,4 +1,4 @@
-"""What can go wrong while PTX is parsed or run; each error names the line it happened at."""
+"""Errors of parsing and running PTX; each names the line it happened at."""
 
 
 class EmulationError(Exception):

@@ -1,4 +1,4 @@
-"""Which registers hold a value that is still needed when a block ends."""
+"""Liveness: registers that hold a value that is still needed when a block ends."""
 
 from emulator.ptx.syntax import Memory, Negated, Pair, Register, Vector
 

@@ -25,7 +25,7 @@ LANE_MASKS = {
 
 @dataclass
 class Launch:
-    """What all blocks of a launch have in common."""
+    """State that all blocks of a launch share."""
 
     unit: object  # CompiledKernel
     memory: object
@@ -80,7 +80,7 @@ class Machine:
         self._memo = {}
 
     def per_selection(self, key, make):
-        """What `make` returns, once for as long as the active lanes stay the same."""
+        """Result of `make`, cached for as long as the active lanes stay the same."""
         if key not in self._memo:
             self._memo[key] = make()
         return self._memo[key]
@@ -121,7 +121,7 @@ class Machine:
         return f"{self.block_name(number)} thread ({t % x},{t // x % y},{t // (x * y)})"
 
     def lane_name(self, k):
-        """Of the k-th active lane."""
+        """Name of the k-th active lane."""
         return self.thread_name(self.threads(self.active_lanes()[k : k + 1])[0])
 
     def warp_name(self, warps, row):

@@ -24,7 +24,7 @@ class Allocation:
         self._views = {}
 
     def view(self, dtype):
-        """All whole elements as an array; the same object each time."""
+        """Array of all whole elements; the same object each time."""
         found = self._views.get(dtype)
         if found is None:
             whole = self.n_bytes - self.n_bytes % dtype.itemsize
@@ -107,7 +107,7 @@ class EmulatedMemory:
         return self._next - HEAP_START
 
     def granule_of(self, view, size):
-        """How many granules of `size` bytes lie before an array that `Allocation.view` gave."""
+        """Number of granules of `size` bytes before an array that `Allocation.view` gave."""
         return (view.ctypes.data - self._heap.ctypes.data) // size
 
     def whole(self, dtype):
@@ -174,7 +174,7 @@ class BlockMemory:
         return self._views[dtype]
 
     def first_element(self, machine, size):
-        """Of each active lane's owner, for elements of `size` bytes."""
+        """First element of each active lane's owner, for elements of `size` bytes."""
         return machine.per_selection(
             (self.name, size),
             lambda: machine.active_lanes() // self.lanes_per_owner * (self.stride // size),

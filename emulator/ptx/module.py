@@ -24,7 +24,7 @@ RESIDENT_LANES = 16384
 
 
 class Code:
-    """What PTX says, whatever memory it is loaded into: its kernels, and what they become."""
+    """Parsed PTX, independent of memory: its kernels, and their compiled forms."""
 
     def __init__(self, ptx):
         self.kernels, self.variables, target = parse(ptx)

@@ -1,4 +1,4 @@
-"""What an instruction does: a function of arrays, and where its operands come from and go to.
+"""Operations of instructions: a function of arrays, its sources and its destinations.
 
 An array has one element per active lane, or a single one where all lanes have the same value.
 """

@@ -1,4 +1,4 @@
-"""What a PTX module is made of: kernels, variables, instructions and their operands."""
+"""Elements of a PTX module: kernels, variables, instructions and their operands."""
 
 import struct
 from dataclasses import dataclass, field

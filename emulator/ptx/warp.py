@@ -53,7 +53,7 @@ class ActiveWarps:
         self.masks = pack_bits(self.active)
 
     def rows(self, values):
-        """One value per active lane as (warps, 32)."""
+        """Arrange one value per active lane as (warps, 32)."""
         if values.shape[0] == 1:
             return np.broadcast_to(values, (self.n, 32))
         if self.is_full:
@@ -68,12 +68,12 @@ class ActiveWarps:
         return flat if self.is_full else flat[self.place]
 
     def spread(self, values):
-        """One value per warp as one per active lane."""
+        """Repeat one value per warp for each active lane."""
         return np.repeat(values, 32) if self.is_full else values[self.row]
 
 
 def check_mask(machine, mask, opcode):
-    """All lanes that a mask names must be here, with the same mask."""
+    """Check that all lanes that a mask names are active, with the same mask."""
     warps = machine.warps()
     if warps.is_full and mask.shape[0] == 1 and int(mask[0]) == ALL:
         return warps

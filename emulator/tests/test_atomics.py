@@ -42,7 +42,7 @@ def launch(body, start, values, n_bytes=None):
 
 
 def in_order(function, start, values):
-    """What atomics in lane order leave behind and return."""
+    """Table and return values of atomics in lane order."""
     table, old = start.tolist(), []
     for place, value in zip(PLACE.tolist(), values.tolist(), strict=True):
         old.append(table[place])

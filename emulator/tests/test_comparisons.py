@@ -27,7 +27,7 @@ def operands(kind):
 
 
 def compare(name, kind, a, b):
-    """As the ISA words it: ordered comparisons are false on NaN, the others true."""
+    """Compare by the ISA's rule: ordered comparisons are false on NaN, the others true."""
     if kind[0] in "us":
         return COMPARE[name](a, b)
     x, y = to_floats(a, kind), to_floats(b, kind)
