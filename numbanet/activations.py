@@ -286,7 +286,7 @@ def record(component: type) -> Activation:
 
 
 def activation(name: str, option: str = "activation") -> Activation:
-    """The activation of that name, in any case and with or without spaces ("Leaky ReLU").
+    """Activation with that name, in any case and with or without spaces ("Leaky ReLU").
 
     Raises:
         ValueError: there is none; the message lists what exists and starts with `option`.

@@ -1,4 +1,4 @@
-"""The GPU architecture that code is compiled for, as a constant in the code itself."""
+"""GPU architecture that code is compiled for, as a constant in the code itself."""
 
 import numpy as np
 from llvmlite import ir
@@ -8,7 +8,7 @@ from numba.extending import intrinsic
 
 
 def emit_compute_capability(builder):
-    """Code for the number that `compute_capability` returns."""
+    """LLVM code of the number that `compute_capability` returns."""
     integer, name = ir.IntType(32), bytearray(b"__CUDA_ARCH\0")
     text = cgutils.global_constant(
         builder, "cuda_arch", ir.Constant(ir.ArrayType(ir.IntType(8), len(name)), name)
@@ -27,7 +27,7 @@ AMPERE, HOPPER = np.int32(80), np.int32(90)  # as `compute_capability` counts
 
 
 def reaches(device, architecture) -> bool:
-    """Whether a device is of an architecture, or newer."""
+    """Whether a device has at least this architecture."""
     major, minor = device.compute_capability
     return 10 * major + minor >= architecture
 

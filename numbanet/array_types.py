@@ -35,16 +35,16 @@ class Array(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """The bytes of all elements."""
+        """Bytes of all elements."""
 
     def __len__(self) -> int:
-        """The length along the first dimension."""
+        """Length along the first dimension."""
 
     def __getitem__(self, rows: Any, /) -> Any:
-        """A row or a slice of rows, in the same memory; NumPy's arrays take more."""
+        """Row or slice of rows, in the same memory; NumPy's arrays allow more."""
 
     def reshape(self, *shape: int) -> Any:
-        """The same elements, in the same memory, with another shape."""
+        """Same elements, in the same memory, with another shape."""
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         """NumPy array of the values; on a GPU they are waited for and copied."""
@@ -61,7 +61,7 @@ class SupportsDlpack(Protocol):
     """An array of any library that hands over its memory by DLPack."""
 
     def __dlpack__(self) -> Any:
-        """A capsule with the memory."""
+        """DLPack capsule of the memory."""
 
     def __dlpack_device__(self) -> tuple[Any, Any]:
         """Device of the memory."""

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def as_host_matrix(value: Any, name: str, n_columns: int, n_rows: int | None = None) -> np.ndarray:
-    """The value as a float32 array [n_rows, n_columns] in C order, copied only if it must be.
+    """Convert to a float32 array [n_rows, n_columns] in C order, copied only if necessary.
 
     Accepts NumPy arrays, anything with `__dlpack__` or `__array__`, and nested lists.
 
@@ -33,7 +33,7 @@ def as_host_matrix(value: Any, name: str, n_columns: int, n_rows: int | None = N
 
 
 def as_host_vector(value: Any, name: str, n: int) -> np.ndarray:
-    """The value as a float32 array [n], copied only if it must be.
+    """Convert to a float32 array [n], copied only if necessary.
 
     Raises:
         TypeError: it is no array of real numbers, or it lies on a GPU.
@@ -46,7 +46,7 @@ def as_host_vector(value: Any, name: str, n: int) -> np.ndarray:
 
 
 def as_host_array(value: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The value as a float32 array of that shape, copied only if it must be.
+    """Convert to a float32 array of that shape, copied only if necessary.
 
     Raises:
         TypeError: it is no array of real numbers, or it lies on a GPU.
@@ -59,13 +59,13 @@ def as_host_array(value: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def check_shape(found: tuple[int, ...], name: str, shape: tuple[int, ...]) -> None:
-    """Raises ValueError unless the shapes are equal."""
+    """Raise ValueError unless the shapes are equal."""
     if tuple(found) != tuple(shape):
         raise ValueError(f"{name}: expected shape {list(shape)}, got {list(found)}")
 
 
 def as_host_output(value: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The value itself, if it is a float32 array of that shape that can be written in place.
+    """The array itself, if it is float32, of that shape, and can be written in place.
 
     Raises:
         TypeError: it is no float32 NumPy array.
@@ -107,5 +107,5 @@ def _as_numpy(value: Any, name: str) -> np.ndarray:
 
 
 def next_multiple(n: int, divisor: int) -> int:
-    """The smallest multiple of `divisor` that is not below n."""
+    """Smallest multiple of `divisor` that is at least n."""
     return -(-n // divisor) * divisor

@@ -18,7 +18,7 @@ from numbanet.regular_file import check_regular, impossible_name
 
 
 def replace_file(path: str | os.PathLike, *parts, mode: int = 0o666) -> None:
-    """Write a file so that `path` holds either all of the parts or what it held before.
+    """Write a file so that `path` holds either all of the parts or its previous content.
 
     A symbolic link stays one, and what it leads to is replaced; a file that is replaced leaves its
     mode, and where that is allowed its owner, to the new one. Part files that killed processes left
@@ -89,7 +89,7 @@ def _take_after(file: int, old: os.stat_result) -> None:
 
 @contextmanager
 def _part_file(directory: Path, prefix: str, mode: int) -> Iterator[tuple[Path, int]]:
-    """A new locked file; it is removed if what is done with it fails."""
+    """Create a locked file, which is removed on failure."""
     while True:
         part = directory / f"{prefix}{uuid.uuid4().hex[:16]}.part"
         file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -108,7 +108,7 @@ def _part_file(directory: Path, prefix: str, mode: int) -> Iterator[tuple[Path, 
 
 
 def _remove_abandoned(directory: Path, prefix: str) -> None:
-    """Remove part files that nobody is writing to."""
+    """Remove part files that no process is writing to."""
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             if entry.name.startswith(prefix) and entry.name.endswith(".part"):

@@ -42,7 +42,7 @@ class Function(Callback):
 
 
 def as_callback(value: Any) -> Callback:
-    """The value, or a callback that calls it.
+    """Convert a function to a callback; callbacks are returned as they are.
 
     Raises:
         TypeError: it is neither.
@@ -125,7 +125,7 @@ class EarlyStop(Callback):
         self.seen = self._newest(run.history, 0)
 
     def _newest(self, history: History, before: int) -> int:
-        """The step of the metric's newest value, or `before`."""
+        """Step of the metric's newest value, or `before`."""
         if self.metric == "loss":
             return history.losses[-1][0] if history.losses else before
         step, values = history.metrics[-1] if history.metrics else (before, {})
@@ -276,5 +276,5 @@ class Progress(Callback):
 
 
 def terminal() -> Progress:
-    """Progress for a person who watches."""
+    """Progress callback for a person who watches."""
     return Progress()

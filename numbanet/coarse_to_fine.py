@@ -14,7 +14,7 @@ from numbanet.target import AbstractTarget
 
 
 class CoarseToFine:
-    """Evaluates with one input more, the last one; what has fewer goes to the model's engine.
+    """Engine of inputs with one more column, the level; without it, the model's engine serves.
 
     Args:
         target: where it runs.
@@ -37,12 +37,12 @@ class CoarseToFine:
 
     @property
     def is_queued(self) -> bool:
-        """Whether the host takes no part in a pass."""
+        """Whether passes run without the host."""
         return getattr(self.plain, "is_queued", True)
 
     @property
     def generation(self) -> int:
-        """Changes when memory has moved that queued work knows."""
+        """Counter that changes when memory used by queued work has moved."""
         return self.plain.generation + self.leveled.generation
 
     def services(self) -> list[Service]:
@@ -82,11 +82,11 @@ class CoarseToFine:
         return None if dl_dinput is None else self._target.empty(*inputs.shape)
 
     def evaluate(self, inputs: Any, max_level: Any, params: Any, outputs: Any) -> Any:
-        """The outputs, in an array that is given or in a new one."""
+        """Outputs, in a given array or in a new one."""
         return self.leveled.inference(self.inputs(inputs, max_level), params, outputs)
 
     def without_level(self, gradient: Any, to: Any = None) -> Any:
-        """The gradient of the model's inputs, of that of all."""
+        """Gradient of the model's inputs: that of all columns, without the level's."""
         if to is None:
             to = self._target.empty(gradient.shape[0], self.n_inputs)
         self._target.copy_columns(gradient, 0, to, 0, self.n_inputs)
@@ -100,7 +100,7 @@ class CoarseToFine:
 
 
 def column_of(levels: list | tuple) -> np.ndarray:
-    """A list with a level for each sample, [n, 1]; raises ValueError if some are no numbers."""
+    """Levels of a list as a column [n, 1]; raises ValueError if some are no numbers."""
     try:
         return np.asarray(levels, np.float32).reshape(len(levels), 1)
     except (TypeError, ValueError) as error:

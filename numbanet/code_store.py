@@ -1,4 +1,4 @@
-"""Files of compiled code in the cache directory: which ones are trusted, kept and removed.
+"""Files of compiled code in the cache directory: which of them are trusted, kept and removed.
 
 A file is a checksum, a line of JSON and what that describes; the checksum covers both and the
 file's name. Nothing in it is executed by reading it, and what is damaged counts as absent. It is
@@ -85,7 +85,7 @@ def _say(message: str) -> None:
 
 
 def _is_used(path: Path) -> bool:
-    """Whether a directory serves as cache; if not, one line says so."""
+    """Whether a directory serves as cache; if not, the reason is logged once."""
     reason = why_not_used(path)
     if reason is not None:
         _say(f"numbanet compiles without its cache '{path}': {reason}")
@@ -103,7 +103,7 @@ def checksum(path: Path, content: bytes) -> bytes:
 
 
 def read(path: Path) -> tuple[dict, bytes] | None:
-    """The description and the content of a file, or None if it is absent, damaged or refused."""
+    """Description and content of a file, or None if it is absent, damaged or refused."""
     if not _is_used(path.parent):
         return None
     try:
@@ -125,7 +125,7 @@ def read(path: Path) -> tuple[dict, bytes] | None:
 
 
 def write(path: Path, description: dict, content: bytes) -> None:
-    """Keep content; a directory that cannot be written is no error."""
+    """Store content; a directory that cannot be written is no error."""
     content = json.dumps(description).encode() + b"\n" + content
     with _one_at_a_time, suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -163,7 +163,7 @@ def compiling(path: Path | None, name: str) -> Iterator[None]:
 
 @contextmanager
 def _claimed(path: Path) -> Iterator[None]:
-    """Wait until no other process compiles an entry; one that dies leaves no lock behind."""
+    """Wait until no other process compiles an entry; a process that dies leaves no lock behind."""
     file = None
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -181,7 +181,7 @@ def _claimed(path: Path) -> Iterator[None]:
 
 
 def _lock(file: int) -> None:
-    """Lock a file, or give up after WAIT_SECONDS: then the same is compiled twice."""
+    """Lock a file, or give up after WAIT_SECONDS: the entry is then compiled twice."""
     given_up = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < given_up:
         try:
@@ -192,7 +192,7 @@ def _lock(file: int) -> None:
 
 
 def entries(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The files of compiled code in a directory; other files there are nobody's business."""
+    """Files of compiled code in a directory; other files are ignored."""
     with suppress(OSError), os.scandir(path) as found:
         for entry in found:
             if ENTRY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
@@ -201,7 +201,7 @@ def entries(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def remove(path: Path) -> bool:
-    """Remove a file if it is there; returns whether it was."""
+    """Remove a file if it exists; returns whether it did."""
     try:
         path.unlink()
     except OSError:
@@ -226,7 +226,7 @@ def sweep(path: Path) -> None:
 
 
 def remove_locks(path: Path) -> None:
-    """Remove what processes left that were killed while they compiled."""
+    """Remove locks of processes that were killed while they compiled."""
     with suppress(OSError), os.scandir(path) as found:
         for entry in found:
             if LOCK.fullmatch(entry.name):
@@ -234,7 +234,7 @@ def remove_locks(path: Path) -> None:
 
 
 def clear(path: Path) -> tuple[int, int]:
-    """Remove all entries; returns how many there were, and their bytes."""
+    """Remove all entries; returns their number, and their bytes."""
     remove_locks(path)
     removed = [status.st_size for entry, status in list(entries(path)) if remove(entry)]
     return len(removed), sum(removed)

@@ -1,5 +1,5 @@
-"""JSON with comments and trailing commas: what the standard library refuses, commentjson's parser
-reads, which is slower.
+"""JSON with comments and trailing commas: text that the standard library refuses is parsed by
+commentjson, which is slower.
 """
 
 import functools
@@ -23,16 +23,16 @@ VALUES = {"ESCAPED_STRING", "SIGNED_NUMBER", "TRUE", "FALSE", "NULL", "LSQB", "L
 
 
 class Pairs(list):
-    """The keys and values of a JSON object as they were written; a key may come twice."""
+    """Keys and values of a JSON object as written; a key may occur twice."""
 
     def repeated(self) -> str | None:
-        """A key that is there twice."""
+        """Key that occurs twice."""
         known = set()
         return next((key for key, _ in self if key in known or known.add(key)), None)
 
 
 def parse(text: str, name: str) -> Any:
-    """The value that a text describes, its objects as Pairs.
+    """Parse a text; its objects become Pairs.
 
     Args:
         text: JSON, with `//`, `#` and `/* */` comments and trailing commas.
@@ -65,12 +65,12 @@ def _decoded(text: str) -> Any:
 
 
 def _integer(digits: str) -> int:
-    """The integer, or one that is as absurd, because Python converts no long ones."""
+    """Integer, or a replacement out of every range if it is too long for Python to convert."""
     return int(digits) if len(digits) <= MOST_DIGITS else 10 ** (len(digits) - 1)
 
 
 def _without_blocks(text: str, name: str) -> str:
-    """The text with spaces for block comments, so that everything else keeps its place."""
+    """Text with spaces in place of block comments, so that positions are kept."""
 
     def blank(match):
         found = match.group()
@@ -86,7 +86,7 @@ def _without_blocks(text: str, name: str) -> str:
 
 @functools.cache
 def _commentjson() -> Any:
-    """The package's module with the parser; `loads` would lose all places in the text."""
+    """Module of commentjson with the parser; its `loads` would lose positions in the text."""
     with warnings.catch_warnings():  # it imports modules of the standard library's that will go
         warnings.simplefilter("ignore", DeprecationWarning)
         from commentjson import commentjson

@@ -19,7 +19,7 @@ MOST_PIECES = 1 << 10
 
 
 class RankError(RuntimeError):
-    """A rank did not do its part; the message names it."""
+    """A rank failed or did not respond; the message names it."""
 
 
 class Communicator(ABC):
@@ -43,7 +43,7 @@ class Communicator(ABC):
 
     @abstractmethod
     def gather(self, numbers: np.ndarray) -> np.ndarray:
-        """The arrays of all ranks, [size, *shape]; they have one shape.
+        """Arrays of all ranks, [size, *shape]; all have one shape.
 
         Raises:
             RankError: a rank ended, or did not come within the timeout. So do the others.
@@ -58,11 +58,11 @@ class Communicator(ABC):
         """Copy each rank's own part of a vector to all ranks."""
 
     def reduce_part(self, array: np.ndarray, bounds: Sequence[int]) -> np.ndarray:
-        """The sum over the ranks of the own part of a vector."""
+        """Sum over the ranks of this rank's part of a vector."""
         return sum_in_pairs(self.parts(array, bounds))
 
     def reduce(self, array: np.ndarray) -> np.ndarray:
-        """The sum over the ranks of a vector."""
+        """Sum of a vector over the ranks."""
         if array.size <= SMALL or self.size == 1:
             return sum_in_pairs(self.gather(array))
         bounds = even_bounds(array.size, self.size, 1)
@@ -72,7 +72,7 @@ class Communicator(ABC):
         return total
 
     def gather_text(self, text: str) -> list[str]:
-        """The texts of all ranks."""
+        """Texts of all ranks."""
         data = np.frombuffer(text.encode(), np.uint8)
         sizes = self.gather(np.array([data.size], np.int64))[:, 0]
         padded = np.zeros(max(int(sizes.max()), 1), np.uint8)
@@ -82,7 +82,7 @@ class Communicator(ABC):
 
     @contextmanager
     def first_alone(self, what: str) -> Iterator[bool]:
-        """Whether this is rank 0, which does something while the others wait.
+        """Context in which rank 0 works while the others wait; its value is whether this is rank 0.
 
         Raises:
             RankError: rank 0 failed; it raises its own exception.
@@ -108,12 +108,12 @@ class Communicator(ABC):
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def rng(self, seed: int) -> np.random.Generator:
-        """A generator of this rank's own samples, for one seed of all ranks."""
+        """Generator of this rank's own samples, from a seed that all ranks share."""
         return np.random.default_rng((seed, self.rank))
 
     @property
     def own_pieces(self) -> int:
-        """Pieces of this rank's batch."""
+        """Number of pieces of this rank's batch."""
         return 1 if self.pieces is None else self.pieces // self.size
 
     def check_pieces(self) -> None:
@@ -130,7 +130,7 @@ class Communicator(ABC):
 
 
 class Alone(Communicator):
-    """The only rank."""
+    """Communicator of a single process."""
 
     rank, size = 0, 1
 
@@ -155,7 +155,7 @@ ALONE = Alone()
 
 
 def sum_in_pairs(values: Sequence) -> np.ndarray:
-    """The sum of neighbours, then of the sums of neighbours, and so on."""
+    """Pairwise sum: of neighbours, then of the sums of neighbours, and so on."""
     while len(values) > 1:
         sums = [values[k] + values[k + 1] for k in range(0, len(values) - 1, 2)]
         values = [*sums, *values[2 * len(sums) :]]
@@ -163,7 +163,7 @@ def sum_in_pairs(values: Sequence) -> np.ndarray:
 
 
 def even_bounds(n: int, n_parts: int, quantum: int) -> tuple[int, ...]:
-    """Bounds of parts of [0, n): equal multiples of quantum, and less for the last ones."""
+    """Bounds of parts of [0, n): equal multiples of quantum, fewer for the last ones."""
     size = -(-n // (n_parts * quantum)) * quantum
     return tuple(min(k * size, n) for k in range(n_parts + 1))
 

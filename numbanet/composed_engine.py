@@ -19,7 +19,7 @@ from numbanet.target import AbstractTarget
 
 
 class ComposedEngine:
-    """Evaluates and differentiates a composition; arrays are float32 in rows of samples.
+    """Engine of a composition; arrays are float32 in rows of samples.
 
     Args:
         target: where it runs.
@@ -43,7 +43,7 @@ class ComposedEngine:
         self._last = self._only_reader()
 
     def _only_reader(self) -> PartEngine | None:
-        """The last part, if its outputs are the model's and it is a network: it takes the loss."""
+        """Last part, if it is a network and its outputs are the model's: it evaluates the loss."""
         n, last = len(self._parts), self._parts[-1]
         outputs = (Columns(n - 1, 0, last.part.n_outputs),)
         return last if last.has_network and self.composition.outputs == outputs else None
@@ -67,12 +67,12 @@ class ComposedEngine:
 
     @property
     def generation(self) -> int:
-        """Changes when memory has moved that queued work knows."""
+        """Counter that changes when memory used by queued work has moved."""
         return self._generation + sum(part.engine.generation for part in self._parts)
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Samples of a batch from which on other kernels serve."""
+        """Batch sizes from which on other kernels serve."""
         sizes = (getattr(part.engine, "batch_sizes", ()) for part in self._parts)
         return tuple(sorted({size for each in sizes for size in each}))
 
@@ -94,7 +94,7 @@ class ComposedEngine:
     # Memory, and columns in it
 
     def _array(self, name: str, k: int, n: int, width: int) -> Any:
-        """Memory of that name for part k, [n, width], uninitialised; kept from pass to pass."""
+        """Cached array of that name for part k, [n, width], uninitialised."""
         found = self._arrays.get((name, k))
         if found is None or len(found) < n:
             self._arrays.pop((name, k), None)  # freed before the new one is made
@@ -103,7 +103,7 @@ class ComposedEngine:
         return found[:n]
 
     def _gathered(self, name: str, k: int, read: tuple[Columns, ...], sources: dict) -> Any:
-        """The columns that part k reads, side by side; where they are all of one array, that."""
+        """Columns that part k reads, side by side; the array itself if they are all of it."""
         first = read[0]
         whole = sources[first.source]
         if len(read) == 1 and first.n == whole.shape[1]:
@@ -119,7 +119,7 @@ class ComposedEngine:
             at += columns.n
 
     def _scatter(self, gradient: Any, read: tuple[Columns, ...], to: dict) -> None:
-        """Add the gradient of columns that were gathered to those of what they were read from."""
+        """Add the gradient of gathered columns to the gradients of their sources."""
         at = 0
         for columns in read:
             if columns.source in to:
@@ -143,7 +143,7 @@ class ComposedEngine:
         return outputs, read
 
     def inference(self, inputs: Any, params: Any, outputs: Any = None) -> Any:
-        """The outputs [n, n_output_dims], in an array that is given or in a new one."""
+        """Outputs [n, n_output_dims], in a given array or in a new one."""
         with self._lock:
             if outputs is None:
                 outputs = self._target.empty(len(inputs), self.n_output_dims)
@@ -180,13 +180,13 @@ class ComposedEngine:
         return sums
 
     def _loss(self, batch: Batch, loss: AbstractLoss | None, y: Any) -> tuple[LossSums, Any]:
-        """The loss of outputs, and their gradient."""
+        """Loss of outputs, and their gradient."""
         dl_dy = self._array("dl_dy", INPUT, len(batch), self.n_output_dims)
         sums = self._target.row_loss(loss, batch, y, dl_dy)
         return sums, dl_dy if batch.external_dl_dy is None else batch.external_dl_dy
 
     def _wanted(self, n: int, params: bool, dl_dinput: Any) -> dict[int, Any]:
-        """Zeros for the gradients of what parts read, of those sources where they are wanted."""
+        """Zeros for the gradients of the sources of parts, where these are wanted."""
         wanted = {} if dl_dinput is None else {INPUT: dl_dinput}
         for k, part in enumerate(self._parts):
             reads_wanted = any(columns.source in wanted for columns in part.part.inputs)
@@ -197,7 +197,7 @@ class ComposedEngine:
         return wanted
 
     def _gradient_of_inputs(self, k: int, x: Any, wanted: dict) -> Any:
-        """Memory for it, if what part k reads wants it."""
+        """Memory for the gradient of part k's columns, if their sources want it."""
         if any(columns.source in wanted for columns in self._parts[k].part.inputs):
             return self._array("dl_dx", k, *x.shape)
         return None
@@ -215,7 +215,7 @@ class ComposedEngine:
         self, inputs: Any, params: Any, dl_dy: Any, dl_ddl_dx: Any, gradients: Gradients | None,
         outputs: tuple[Any, Any] | None = None,
     ) -> tuple[Any, Any]:  # fmt: skip
-        """The gradients with respect to dl_dy and the inputs; see Engine."""
+        """Gradients with respect to dl_dy and the inputs; see Engine."""
         with self._lock:
             empty, set_zero = self._target.empty, self._target.set_zero
             outputs = outputs or (empty(*dl_dy.shape), empty(*inputs.shape))

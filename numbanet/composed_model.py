@@ -18,7 +18,7 @@ from numbanet.unknown_options import UnknownOptions
 
 
 class ComposedModel(AbstractModel):
-    """Encodings and networks that read each other; see create_composed_model.
+    """Model of encodings and networks that read each other; see create_composed_model.
 
     Args:
         composition: the components, and who reads whom.

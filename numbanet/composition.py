@@ -52,7 +52,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelPart:
-    """An encoding, and the network that reads it, if there is one.
+    """Part of a model: an encoding, and the network that reads it, if there is one.
 
     Args:
         name: of its parameters, in front; empty for that of a model with one part.
@@ -81,7 +81,7 @@ class ModelPart:
 
     @cached_property
     def padded(self) -> AbstractEncoding:
-        """The encoding with the columns that are read."""
+        """Encoding with padding, as wide as the part's outputs."""
         width = self.n_outputs if self.network is None else self.network.n_input_dims
         return self.encoding.padded(width)
 
@@ -97,7 +97,7 @@ class ModelPart:
 
 @dataclass(frozen=True)
 class Composition:
-    """Parts in the order of evaluation; the outputs are columns of theirs, side by side."""
+    """Parts in the order of evaluation; the outputs are some of their columns, side by side."""
 
     n_input_dims: int
     parts: tuple[ModelPart, ...]
@@ -118,7 +118,7 @@ class Composition:
 
     @property
     def is_named(self) -> bool:
-        """Whether its config has parts with names."""
+        """Whether the config has parts with names."""
         return len(self.parts) > 1 or self.parts[0].name != ""
 
     @property
@@ -126,7 +126,7 @@ class Composition:
         return sum(columns.n for columns in self.outputs)
 
     def width_of(self, source: int) -> int:
-        """Columns that a source has."""
+        """Number of columns of a source."""
         return self.n_input_dims if source == INPUT else self.parts[source].n_outputs
 
     @cached_property
@@ -150,12 +150,12 @@ class Composition:
 
     @property
     def boundary(self) -> int:
-        """A parameter that lies at 16 bytes: the first one of the tables."""
+        """Parameter that is aligned to 16 bytes: the first one of the tables."""
         return 0 if self.is_named else self.parts[0].n_matrix_params
 
     @cached_property
     def quantized(self) -> tuple[Quantized, ...]:
-        """Parameters that kernels read in few bits."""
+        """Ranges of parameters that kernels read in few bits."""
         return tuple(
             each.after(start + part.n_matrix_params)
             for part, start in zip(self.parts, self.starts, strict=True)
@@ -196,7 +196,7 @@ class Composition:
 
     @cached_property
     def grids(self) -> tuple[tuple[str, Grid, int], ...]:
-        """The grids: what begins the names of their levels, and their first parameter."""
+        """Grids, each with the prefix of its levels' names, and its first parameter."""
         names = {place.start: name for name, place in self.places.items()}
         found = []
         for part, start in zip(self.parts, self.starts, strict=True):
@@ -220,7 +220,7 @@ class Composition:
 
     @property
     def grid_dims(self) -> tuple[int, ...]:
-        """Inputs of the model that are read by a grid, which covers [0, 1] in each."""
+        """Inputs of the model that a grid reads, which covers [0, 1] in each."""
         found = set()
         for part in self.parts:
             read = [
@@ -232,7 +232,7 @@ class Composition:
         return tuple(sorted(found - {None}))
 
     def initial_params(self, rng) -> np.ndarray:
-        """Initial values, float32 [n_params]: of each part the network's, then the encoding's."""
+        """Initial values, float32 [n_params]: for each part the network's, then the encoding's."""
         params = np.zeros(self.n_params, np.float32)
         for part, start in zip(self.parts, self.starts, strict=True):
             if part.shares is not None:

@@ -33,7 +33,7 @@ HOW = "use a name with or without a range, such as 'density' or 'input[0:3]'"
 def create_composition(
     n_input_dims: int, n_output_dims: int | None, config: Mapping[str, Any]
 ) -> Composition:
-    """The composition of a config's "parts" and "outputs".
+    """Create a composition from a config's "parts" and "outputs".
 
     Args:
         n_output_dims: how many outputs there have to be; None for any number.
@@ -65,14 +65,14 @@ def create_composition(
 
 
 class Reader:
-    """Makes one part after the other, each of which may read those before."""
+    """Reader of parts, one after another, each of which may read those before."""
 
     def __init__(self, n_input_dims: int):
         self.widths, self.numbers = {INPUT: n_input_dims}, {INPUT_NAME: INPUT}
         self.parts: list[ModelPart] = []
 
     def add(self, name: Any, options: Any) -> None:
-        """Add the part of a name."""
+        """Add the part with a name."""
         path = joined("parts", name)
         if not (isinstance(name, str) and NAME.fullmatch(name)) or name in self.numbers:
             raise ConfigError(
@@ -111,7 +111,7 @@ class Reader:
         return ModelPart(name, inputs, part.encoding, part.network, part.n_outputs, number)
 
     def columns(self, value: Any, path: str, only_parts: bool = False) -> tuple[Columns, ...]:
-        """The columns that a text names, or a list of such texts."""
+        """Columns that a text, or a list of texts, names."""
         texts = [value] if isinstance(value, str) else value
         if not (isinstance(texts, list | tuple) and 1 <= len(texts) <= MOST_READ):
             raise ConfigError(
@@ -144,7 +144,7 @@ class Reader:
 
 
 def own_part(name: str, inputs, n: int, options: Mapping[str, Any], path: str) -> ModelPart:
-    """A part with components of its own."""
+    """Part with components of its own."""
     encoding_config, network_config = options.get("encoding"), options.get("network")
     if encoding_config is None and network_config is None:
         raise ConfigError(f"{path}: it has neither encoding nor network; give it one, or shares")
@@ -169,7 +169,7 @@ def own_part(name: str, inputs, n: int, options: Mapping[str, Any], path: str) -
 
 
 def composition_config(composition: Composition) -> dict[str, Any]:
-    """The sections from which an equal composition is made, with every option written out."""
+    """Config sections that make an equal composition, with every option written out."""
     names = {INPUT: INPUT_NAME, **{k: part.name for k, part in enumerate(composition.parts)}}
 
     def text(columns: Columns) -> str:

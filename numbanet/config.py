@@ -35,7 +35,7 @@ def load_config(config: str | os.PathLike | Mapping[str, Any]) -> dict[str, Any]
 
 
 def plain(value: Any, path: str = "", where: str = "", n_left: int = MOST_DEPTH) -> Any:
-    """A deep copy of dicts, lists and plain or NumPy scalars, in plain Python types.
+    """Deep copy of dicts, lists and plain or NumPy scalars, in plain Python types.
 
     Args:
         path: the option that holds the value, for messages.

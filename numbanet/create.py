@@ -90,7 +90,7 @@ def create_from_config(
 
 
 def asks_for_determinism(config: Mapping[str, Any]) -> bool:
-    """Whether a config is "deterministic"; raises ConfigError if it says neither true nor false."""
+    """Whether a config is "deterministic"; raises ConfigError unless it is true or false."""
     asked = config.get("deterministic", False)
     if not isinstance(asked, bool):
         raise ConfigError(f"deterministic: {shown(asked)} is not allowed; use true or false")
@@ -98,7 +98,7 @@ def asks_for_determinism(config: Mapping[str, Any]) -> bool:
 
 
 def model_of(composition: Composition, rng: Pcg32, target: AbstractTarget) -> AbstractModel:
-    """The model of these components: of several parts, of one network, or of an encoding."""
+    """Model of these components: of several parts, of one network, or of an encoding."""
     if composition.is_named:
         return ComposedModel(composition, rng, target)
     (part,) = composition.parts
@@ -111,7 +111,7 @@ def model_of(composition: Composition, rng: Pcg32, target: AbstractTarget) -> Ab
 def create_components(
     n_input_dims: int, n_output_dims: int | None, config: Mapping[str, Any]
 ) -> tuple[Composition, AbstractLoss, AbstractOptimizer]:
-    """Make what a config names; raises as create_from_config."""
+    """Make the components of a config; raises as create_from_config."""
     if not isinstance(config, Mapping):
         raise ConfigError(
             f"config: expected a JSON object, got {shown(config)}; numbanet.load_config reads files"
@@ -139,7 +139,7 @@ def load(
     comm: Communicator | None = None,
     deterministic: bool | None = None,
 ) -> TrainableModel:
-    """Make the model that a snapshot holds, ready to go on training.
+    """Load a model from a snapshot, ready to continue its training.
 
     Args:
         path: a regular file that `model.save` wrote.

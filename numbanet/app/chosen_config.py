@@ -1,4 +1,4 @@
-"""The config that a command is to use."""
+"""Config that a command is to use."""
 
 import argparse
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def chosen_config(arguments: argparse.Namespace, default: Callable[[], Any] = lambda: None) -> Any:
-    """The config that was named, with what --set changes of it, or of the default."""
+    """The named config, or the default, with the changes of --set."""
     if not arguments.set:
         return arguments.config
     from numbanet.app.overrides import overridden

@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments of all commands."""
+    """Parser of all commands."""
     top = Parser(
         prog="numbanet",
         description="Small neural networks, trained and queried fast, in pure Python.",
@@ -178,7 +178,7 @@ def run_config(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def print_json(value: Mapping[str, Any], output: Output) -> None:
-    """Print what is asked for itself, whatever the options: for a person, or on a line."""
+    """Print a value as JSON, whatever the options: indented, or on a line for programs."""
     import json
 
     print(json.dumps(value, indent=None if output.as_json else 2))

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Command:
-    """A command's texts, and its arguments as argparse takes them: names, and what belongs to each.
+    """Texts of a command, and its arguments for argparse: names, and options of each.
 
     Args:
         help: a line for the list of commands.
@@ -59,7 +59,7 @@ DIMS = {
 
 
 def compute_capability(architecture: str) -> tuple[int, int]:
-    """(9, 0) for sm_90."""
+    """Compute capability of an architecture, such as (9, 0) for sm_90."""
     found = re.fullmatch(r"sm_(\d+)(\d)", architecture)
     if not found:
         raise argparse.ArgumentTypeError(f"{architecture!r} is no architecture; one is sm_90")

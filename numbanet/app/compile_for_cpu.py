@@ -23,7 +23,7 @@ def compile_for_cpu(
     with_torch: bool,
     output: Output | None = None,
 ) -> None:
-    """Compile what training and inference need into the kernel cache, and tell each kernel.
+    """Compile the kernels of training and inference into the kernel cache, and report each.
 
     Args:
         config: a JSON file, or what is in it.

@@ -35,7 +35,7 @@ def compile_kernels(
     batch_size: int,
     output: Output | None = None,
 ) -> None:
-    """Compile all that training and inference need into the kernel cache, and tell each kernel.
+    """Compile the kernels of training and inference into the kernel cache, and report each.
 
     Args:
         config: a JSON file, or what is in it.
@@ -123,7 +123,7 @@ def train_once(model: numbanet.TrainableModel, n: int) -> None:
 
 
 def check_cache() -> None:
-    """Raises AppError unless files can be kept: kernels that are lost were compiled in vain."""
+    """Raise AppError unless the cache can be written; kernels would be compiled in vain."""
     path = directory()
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)

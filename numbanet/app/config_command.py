@@ -1,4 +1,4 @@
-"""`numbanet config`: whether a config can be used, what it says with all defaults, its schema."""
+"""`numbanet config`: validation of a config, its complete form, and its schema."""
 
 import warnings
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from numbanet.unknown_options import UnknownOptionWarning
 
 
 def complete(config: Mapping[str, Any], dims: tuple[int, int]) -> tuple[dict[str, Any], list[str]]:
-    """The config with every option written out, and what it says that nothing reads.
+    """Config with every option written out, and the entries that nothing reads.
 
     Args:
         config: what load_config gives.

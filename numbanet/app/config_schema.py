@@ -33,7 +33,7 @@ NESTED = {
 
 
 def config_schema() -> dict[str, Any]:
-    """The schema, as JSON has it."""
+    """JSON Schema of configs."""
     return {
         SCHEMA: DRAFT,
         "title": "Config of numbanet",
@@ -65,13 +65,13 @@ def or_null(section: str) -> dict[str, Any]:
 
 
 def columns_schema() -> dict[str, Any]:
-    """Columns of the inputs or of parts, or a list of such texts."""
+    """Schema of columns of the inputs or of parts: a text, or a list of texts."""
     text = {"type": "string", "pattern": f"^{COLUMNS.pattern}$"}
     return {"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]}
 
 
 def part_schema() -> dict[str, Any]:
-    """A part of a model."""
+    """Schema of a part of a model."""
     return {
         "type": "object",
         "properties": {
@@ -85,7 +85,7 @@ def part_schema() -> dict[str, Any]:
 
 
 def of_kind(kind: str) -> dict[str, Any]:
-    """A component of a kind: its otype, and then the options of that."""
+    """Schema of components of a kind: the otype, and the options of that component."""
     names = registry.registered(kind)
     chosen = []
     for name, component in names.items():
@@ -99,13 +99,13 @@ def of_kind(kind: str) -> dict[str, Any]:
 
 
 def default_name(kind: str) -> str:
-    """The first name of the component that a section without otype is."""
+    """First name of the default component, for a section without otype."""
     component = registry.find(kind, DEFAULTS[kind])
     return next(name for name, each in registry.registered(kind).items() if each is component)
 
 
 def options_of(kind: str, component: type) -> dict[str, Any]:
-    """A schema for each option of a component."""
+    """Schemas of the options of a component, by name."""
     notes = field_notes(component)
     schemas = {}
     for name, option in registry.options(component).items():
@@ -151,13 +151,13 @@ def one_of(names: Iterable[str], between: str = "") -> dict[str, Any]:
 
 
 def any_case(name: str, between: str) -> str:
-    """A pattern for a name in any case; patterns of JSON Schema have no flag for that."""
+    """Pattern of a name in any case; patterns of JSON Schema have no flag for that."""
     letters = (f"[{c.upper()}{c.lower()}]" if c.isalpha() else re.escape(c) for c in name)
     return between.join(letters)
 
 
 def field_notes(component: type) -> dict[str, str]:
-    """The comments behind the fields in the source; none where there is no source."""
+    """Comments behind the fields in the source; empty where the source is missing."""
     try:
         source = inspect.getsource(component)
     except (OSError, TypeError):  # as of a class that was typed in

@@ -7,7 +7,7 @@ from numbanet.history import History, is_count, is_table
 
 @dataclass
 class Course(History):
-    """A training's history, with what its next steps and its report need.
+    """History of a training, with the state that its next steps and its report need.
 
     Args:
         rng_state: of the stream of random numbers.

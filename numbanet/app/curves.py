@@ -1,4 +1,4 @@
-"""The course of a training as one picture."""
+"""Plot of the course of a training."""
 
 import io
 import os

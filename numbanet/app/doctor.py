@@ -21,7 +21,7 @@ TOOLKIT_PARTS = {
 
 
 def probe(question: Callable[[], Any]) -> str:
-    """The answer, or why there is none, as one line."""
+    """Result of a probe, or its error, as one line."""
     try:
         return str(question())
     except Exception as error:  # whatever is broken here is the finding
@@ -156,7 +156,7 @@ def cpu_target(threading: str) -> str:
 
 
 def cuda_target() -> str:
-    """Whether models run with device="cuda": what is missing comes with its remedy."""
+    """Report whether models run with device="cuda"; missing parts come with their remedy."""
     from numbanet.cuda.driver import device as driver
 
     reason = driver.why_not() or missing_compiler()
@@ -164,7 +164,7 @@ def cuda_target() -> str:
 
 
 def ahead_of_time() -> str:
-    """Whether `numbanet compile` works, which needs no GPU."""
+    """Report whether `numbanet compile` works, which needs no GPU."""
     from numbanet.cuda.errors import CudaError
     from numbanet.cuda.toolchain import toolkit
 

@@ -47,7 +47,7 @@ def vector_bits() -> int | None:
 
 
 def environment() -> dict[str, object]:
-    """The figures that a measurement has to come with."""
+    """Versions and hardware that belong to every measurement."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -8,6 +8,6 @@ class AppError(Exception):
 
 
 class UsageError(AppError):
-    """The program was asked for something that it cannot do."""
+    """The request cannot be fulfilled: an argument or a file does not fit."""
 
     exit_code = 2

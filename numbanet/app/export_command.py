@@ -9,7 +9,7 @@ from numbanet.app.output import Output
 
 
 def export_snapshot(arguments: argparse.Namespace, output: Output) -> None:
-    """Write the files, and say which."""
+    """Write the files of an export, and print their paths."""
     try:
         model = numbanet.load(arguments.model, device="cpu")
         files = numbanet.export(

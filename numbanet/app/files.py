@@ -1,4 +1,4 @@
-"""Failures to write files, told in one line."""
+"""Writing of files; failures become one-line errors."""
 
 import json
 import math
@@ -21,7 +21,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_file(path: Path, content: bytes | memoryview) -> None:
-    """Put all of `content` into the place of a file, or raise an AppError and change nothing."""
+    """Replace a file by `content`, or raise an AppError and leave it unchanged."""
     with writing(path):
         replace_file(path, content)
 
@@ -32,7 +32,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def finite(value: Any) -> Any:
-    """The value with None for infinite numbers and NaN, which JSON does not have."""
+    """Value with None in place of infinities and NaN, which JSON does not have."""
     if isinstance(value, Mapping):
         return {name: finite(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -20,7 +20,7 @@ class Job:
     seed: int
 
     def is_usable(self) -> bool:
-        """Whether all is of its type and in its range, which nothing ensures in a file."""
+        """Whether all values have valid types and ranges, as they may come from a file."""
         are_numbers = is_count(self.batch_size, 2**31) and is_count(self.seed, 2**32)
         are_others = isinstance(self.image_digest, str) and isinstance(self.config, dict)
         return are_numbers and are_others and self.batch_size > 0

@@ -1,4 +1,4 @@
-"""Images from files, in the range of values that the file has, and in no more memory than asked."""
+"""Images from files, in their own range of values, within a limit of memory."""
 
 import threading
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ _limits_lock = threading.Lock()
 
 @contextmanager
 def open_image(path: str | Path, max_pixels: int = MOST_PIXELS) -> Iterator[Image.Image]:
-    """The image in a regular file, whose pixels are not read yet.
+    """Image of a regular file, whose pixels have not been read yet.
 
     Raises:
         UsageError: there is no such file, it is no image, or the image has more than max_pixels.
@@ -73,7 +73,7 @@ def check_size(shown: str, image: Image.Image, max_pixels: int) -> None:
 
 @contextmanager
 def _any_size() -> Iterator[None]:
-    """Silence the limit that Pillow has for the whole process: check_size has a better one.
+    """Disable Pillow's process-wide limit of sizes: check_size has a better one.
 
     Several images can be open, in any order and in several threads; the last one brings it back.
     """
@@ -119,7 +119,7 @@ def rows_of(image: Image.Image) -> Iterator[tuple[int, int, Image.Image]]:
 
 
 def read_colours(image: Image.Image) -> np.ndarray:
-    """Pixels of a Photograph in colour, whatever the mode is."""
+    """Pixels of a Photograph in colour, from any mode."""
     pixels = np.zeros((image.height, image.width, 4), np.uint8)
     for first, last, strip in rows_of(image):
         pixels[first:last, :, :3] = np.asarray(strip.convert("RGB"))
@@ -127,7 +127,7 @@ def read_colours(image: Image.Image) -> np.ndarray:
 
 
 def read_grey(path: Path, image: Image.Image, white: float | None) -> Photograph:
-    """A photograph of one channel, divided by its value for white."""
+    """Photograph of one channel, divided by its value for white."""
     pixels = np.empty((image.height, image.width), np.float32)
     least, most = np.inf, -np.inf
     for first, last, strip in rows_of(image):
@@ -152,7 +152,7 @@ def read_grey(path: Path, image: Image.Image, white: float | None) -> Photograph
 
 
 def white_of(image: Image.Image, least: float, most: float) -> float | None:
-    """The value of white in an image with more than 8 bits a value, if that can be told."""
+    """Value of white in an image with more than 8 bits a value, if it can be determined."""
     if least < 0:
         return None
     if image.mode == "F":

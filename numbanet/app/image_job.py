@@ -34,7 +34,7 @@ def checked_photograph(
 
 
 def started(photograph, config, *, batch_size, seed, device, precision) -> ImageTraining:
-    """A training at step 0."""
+    """Training at step 0."""
     config = read_config(config)
     seed = DEFAULT_SEED if seed is None else int(seed)
     batch_size = DEFAULT_BATCH_SIZE if batch_size is None else int(batch_size)
@@ -46,7 +46,7 @@ def started(photograph, config, *, batch_size, seed, device, precision) -> Image
 def continued(
     photograph, config, n_steps, path, *, batch_size, seed, device, precision
 ) -> ImageTraining:
-    """The training that a snapshot holds, if it is one of this job."""
+    """Training that a snapshot of the same job holds."""
     model, job, course = load_saved(path, device, precision, read_metadata, "learn-image")
     check_batch_size(path, batch_size, job.batch_size, "positions")
     if config is not None:

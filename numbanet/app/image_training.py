@@ -75,7 +75,7 @@ class Result:
         return f"{self.psnr:.2f} dB"
 
     def for_programs(self) -> dict[str, Any]:
-        """The same as JSON has it."""
+        """Values for JSON."""
         return {
             "step": self.step,
             "finished": self.finished,
@@ -87,7 +87,7 @@ class Result:
 
 
 class ImageTraining(Learning):
-    """A training on a photograph under way."""
+    """Training on a photograph."""
 
     metadata_key = METADATA_KEY
     view_centre = (0.0, 0.0, 0.0)
@@ -127,7 +127,7 @@ class ImageTraining(Learning):
         return () if math.isnan(psnr) else (f"{psnr:.1f} dB",)
 
     def strip(self, first: int, last: int) -> np.ndarray:
-        """The network's picture in linear light, some rows of it, [rows, width, 3]."""
+        """Rows of the network's picture in linear light, [rows, width, 3]."""
         colours = self.model(self.photograph.centres(first, last))
         colours = self.target.to_host(colours)  # waits for a GPU
         return colours.reshape(last - first, self.photograph.width, 3)
@@ -138,7 +138,7 @@ class ImageTraining(Learning):
         return Camera.looking((0, 0, 0), (0, -1.4 * tall, 0), width, height, angle=0.75)
 
     def picture(self, camera: Camera, width: int, height: int) -> np.ndarray:
-        """The picture as it stands there; between its pixels, what the network says."""
+        """Render the upright picture; between its pixels the network interpolates."""
         rays = camera.resized(width, height).rays("cpu")
         origins, directions = (np.asarray(each) for each in rays)
         forward = np.where(np.abs(directions[:, 1]) < 1e-6, np.float32(1e-6), directions[:, 1])
@@ -175,7 +175,7 @@ class ImageTraining(Learning):
             self.save()
 
     def finish(self, n_steps: int, total_seconds: float) -> Result:
-        """Write what shows the whole course, and name all files."""
+        """Write the final files, and return the result."""
         course, output, photograph = self.course, self.output, self.photograph
         pictures = [(output / name, step) for step, name in course.pictures]
         pictures = [(path, step) for path, step in pictures if path.exists()]

@@ -1,4 +1,4 @@
-"""`numbanet cache`: what the cache of compiled kernels holds, and how to be rid of it."""
+"""`numbanet cache`: contents of the cache of compiled kernels, and their removal."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +34,7 @@ def show() -> Iterator[str]:
 
 
 def figures() -> dict[str, object]:
-    """The same for a program."""
+    """Figures on the cache, for a program."""
     path = directory()
     kinds = sizes_by_kind(path)
     return {
@@ -46,7 +46,7 @@ def figures() -> dict[str, object]:
 
 
 def remove_all() -> str:
-    """Remove all compiled code, and say how much that was.
+    """Remove all compiled code, and report how much it was.
 
     Raises:
         AppError: some of it cannot be removed.

@@ -74,7 +74,7 @@ def learn_surface(
 
 
 def surface_of(shape: str | Path) -> Any:
-    """The formula of that name, or the mesh of that file."""
+    """Formula of that name, or mesh of that file."""
     from numbanet.app.surfaces.formulas import SHAPES, Formula
     from numbanet.app.surfaces.mesh_file import read_mesh
 

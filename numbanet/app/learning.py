@@ -1,4 +1,4 @@
-"""A job under way: steps, evaluations when they are due, pictures and snapshots as they come.
+"""Base of jobs: steps, evaluations when they are due, pictures and snapshots.
 
 The loop is that of numbanet.training, so that a notebook, a viewer and a command drive the same
 steps. Training time is as in numbanet.history: evaluations and pictures are not part of it.
@@ -36,7 +36,7 @@ SNAPSHOT = "snapshot.safetensors"
 
 @dataclass(frozen=True)
 class WatchedLoss:
-    """A loss that, when it is read, says which step went wrong."""
+    """Loss whose errors, on reading, name the step."""
 
     loss: Any
     learning: "Learning"
@@ -77,15 +77,15 @@ class Learning(Callback):
 
     @abstractmethod
     def write_reference(self) -> None:
-        """Write a picture of what is to be learned."""
+        """Write a picture of the target of the training."""
 
     @abstractmethod
     def places(self, n_steps: int) -> list[str]:
-        """Names of the files that will be written."""
+        """Names of the files that the job writes."""
 
     @abstractmethod
     def evaluate(self, keep: bool) -> None:
-        """Measure what was learned; at powers of ten, or to `keep`, write picture and snapshot."""
+        """Measure the model; at powers of ten, or to `keep`, write picture and snapshot."""
 
     @abstractmethod
     def camera(self, width: int, height: int) -> Camera:
@@ -97,7 +97,7 @@ class Learning(Callback):
 
     @abstractmethod
     def finish(self, n_steps: int, total_seconds: float) -> Any:
-        """Write what shows the whole course; returns the result."""
+        """Write the final files, and return the result."""
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -125,7 +125,7 @@ class Learning(Callback):
         note: str = "",
         view: bool | tuple[str, int] = False,
     ) -> Any:
-        """Make the folder, look whether all files can be written there, and run the job.
+        """Make the folder, check that all files can be written, and run the job.
 
         Args:
             view: whether to show a page, or its host and port.
@@ -175,7 +175,7 @@ class Learning(Callback):
     def viewers(
         self, view: bool | tuple[str, int], interrupted: Callable[[], bool], progress: Any
     ) -> list[Callback]:
-        """The page that shows the job, if it is wanted."""
+        """Callbacks that show the job in a page, if it is wanted."""
         if not view:
             return []
         from numbanet.app.listening import HOST, PORT
@@ -200,13 +200,13 @@ class Learning(Callback):
         return AppError(f"step {step}: {how}; try a lower learning rate")
 
     def check_skipped(self) -> None:
-        """Raise AppError if a step was; a GPU is waited for."""
+        """Raise AppError if a step was skipped; a GPU is waited for."""
         if self.model.trainer.n_skipped_steps:
             how = "the loss or a gradient has become infinite or NaN"
             raise self.diverged(self.course.step, how)
 
     def pause_to_evaluate(self, keep: bool) -> None:
-        """Evaluate, and let none of that time count."""
+        """Evaluate, without counting the time."""
         if self.under_way is None:  # no step was asked for
             self.evaluate(keep)
             return
@@ -257,7 +257,7 @@ class Learning(Callback):
 
 
 def check_places(output: Path, names: list[str], n_steps: int) -> None:
-    """Raise AppError, before the training, where something is in the way of a file of it."""
+    """Raise AppError, before the training, if a file of it cannot be written."""
     pictures = [picture_name(step) for step in (*PICTURE_STEPS, n_steps) if step <= n_steps]
     for name in (*names, *pictures):
         path = output / name
@@ -266,5 +266,5 @@ def check_places(output: Path, names: list[str], n_steps: int) -> None:
 
 
 def picture_due(step: int) -> bool:
-    """Steps 10, 100, 1000, ..."""
+    """Whether a step has a picture: 10, 100, 1000, ..."""
     return step in PICTURE_STEPS

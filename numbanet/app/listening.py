@@ -13,7 +13,7 @@ MOST_PORTS = 1000  # that are tried
 
 
 def check_place(host: str, port: int) -> None:
-    """Raise UsageError unless a page can be there."""
+    """Raise UsageError unless a page can be served at the address."""
     if not isinstance(host, str) or not host:  # "" would be every address of this machine
         raise UsageError(f"view host: {shown(host)} is not allowed; use {HOST}, or 0.0.0.0 for all")
     is_integer = isinstance(port, (int, np.integer)) and not isinstance(port, bool)
@@ -22,8 +22,7 @@ def check_place(host: str, port: int) -> None:
 
 
 def free_port(host: str, first: int) -> int:
-    """The first port, from `first` on, where this machine can be listened to at all of a host's
-    addresses.
+    """First free port, from `first` on, at all of a host's addresses.
 
     Raises:
         OSError: the host has no address, not one of this machine, or no port is free.

@@ -1,4 +1,4 @@
-"""A page in the browser that shows what a model learns while it learns.
+"""Page in the browser that shows a model while it learns.
 
 Pictures are drawn between two steps, by the thread that trains, so that nothing reads parameters
 while they change. They take a SHARE of the time: after one that took t seconds, the next comes t /
@@ -62,8 +62,8 @@ class Wishes:
 
 
 class LiveView(Callback):
-    """Shows a learner: something with picture(camera, width, height), camera(width, height), save()
-    and status(n_steps).
+    """Viewer of a learner: an object with picture(camera, width, height), camera(width, height),
+    save() and status(n_steps).
 
     Args:
         host, port: where the page is; the next port that is free is taken.
@@ -204,7 +204,7 @@ class LiveView(Callback):
                 self._draw(viewer, sharp=True)
 
     def _show(self, run: Run) -> None:
-        """Draw for all who look, and say when the next time is."""
+        """Draw for all viewers, and schedule the next time."""
         started = time.perf_counter()
         if started >= self.next_text:
             self._write(run)
@@ -231,7 +231,7 @@ class LiveView(Callback):
             viewer.width = int(min(max(new_width, LEAST_WIDTH), MOST_WIDTH))
 
     def _write(self, run: Run) -> None:
-        """Figures and curve."""
+        """Update figures and curve."""
         self.next_text = time.perf_counter() + TEXT_SECONDS
         rate = run.trainer.learning_rates_in_force[0]
         state = "**paused** at" if self.wishes.paused else "**step**"
@@ -262,7 +262,7 @@ def unless_gone() -> Iterator[None]:
 
 
 def camera_of(camera: Any, width: int, height: int) -> Camera:
-    """The camera of a page, whose axes are those of OpenCV: x right, y down, z forward."""
+    """Camera of a page; its axes are OpenCV's: x right, y down, z forward."""
     w, x, y, z = np.asarray(camera.wxyz, np.float64)
     right = np.array([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)])
     down = np.array([2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)])

@@ -1,4 +1,4 @@
-"""Jobs whose evaluations are a few numbers with names; see learning.py for the loop."""
+"""Jobs whose evaluations are a few named numbers; see learning.py for the loop."""
 
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, field
@@ -50,7 +50,7 @@ class FieldJob:
     options: dict[str, float] = field(default_factory=dict)
 
     def is_usable(self) -> bool:
-        """Whether all is of its type and in its range, which nothing ensures in a file."""
+        """Whether all values have valid types and ranges, as they may come from a file."""
         are_numbers = is_count(self.batch_size, 2**31) and is_count(self.seed, 2**32)
         are_others = isinstance(self.digest, str) and isinstance(self.config, dict)
         has_options = isinstance(self.options, dict) and all(
@@ -106,7 +106,7 @@ class JobResult:
         return ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
 
     def for_programs(self) -> dict[str, Any]:
-        """The same as JSON has it."""
+        """Values for JSON."""
         return {
             "step": self.step,
             "finished": self.finished,
@@ -118,7 +118,7 @@ class JobResult:
 
 
 class MeasuredLearning(Learning):
-    """A job that draws a picture and measures a few numbers.
+    """Job that draws a picture and measures a few numbers.
 
     Args:
         data: what is learned; has name, digest and note.
@@ -135,7 +135,7 @@ class MeasuredLearning(Learning):
     @classmethod
     @abstractmethod
     def config_for(cls, data: Any) -> dict[str, Any]:
-        """The config where none was given."""
+        """Default config for the data."""
 
     @classmethod
     def n_inputs(cls, data: Any) -> int:
@@ -144,7 +144,7 @@ class MeasuredLearning(Learning):
 
     @classmethod
     def begun(cls, data: Any, asked: Asked) -> "MeasuredLearning":
-        """A job at its start, or where a snapshot left it."""
+        """Job at its start, or as a snapshot left it."""
         asked.check()
         config = None if asked.config is None else read_config(asked.config)
         sizes = cls.n_inputs(data), 1
@@ -190,26 +190,26 @@ class MeasuredLearning(Learning):
 
     @abstractmethod
     def measure(self) -> dict[str, float]:
-        """Numbers that say how good the model is, by name."""
+        """Metrics of the model's quality, by name."""
 
     @abstractmethod
     def draw(self) -> np.ndarray:
-        """A picture of what was learned, [height, width, 3] in [0, 1]."""
+        """Picture of the learned data, [height, width, 3] in [0, 1]."""
 
     @abstractmethod
     def draw_reference(self) -> np.ndarray:
-        """The same of what is to be learned."""
+        """Picture of the given data."""
 
     @abstractmethod
     def describe(self, metrics: dict[str, float]) -> str:
-        """A few words on an evaluation, for pictures and progress."""
+        """Short text on an evaluation, for pictures and progress."""
 
     @abstractmethod
     def data_report(self) -> dict[str, Any]:
         """The report's section on the data."""
 
     def write_more(self) -> tuple[Path, ...]:
-        """Write what this job makes at its end beside pictures and figures."""
+        """Write further results of the job at its end."""
         return ()
 
     @property
@@ -237,7 +237,7 @@ class MeasuredLearning(Learning):
         write_picture(self.output / REFERENCE, image_of(self.draw_reference()))
 
     def places(self, n_steps: int) -> list[str]:
-        """Names of the files that will be written."""
+        """Names of the files that the job writes."""
         return [REFERENCE, *FILES.values()]
 
     def finish(self, n_steps: int, total_seconds: float) -> JobResult:
@@ -281,5 +281,5 @@ class MeasuredLearning(Learning):
 
 
 def image_of(picture: np.ndarray) -> Image.Image:
-    """An image of values [height, width, 3] in [0, 1]."""
+    """Image of values [height, width, 3] in [0, 1]."""
     return Image.fromarray((np.clip(np.nan_to_num(picture), 0, 1) * 255 + 0.5).astype(np.uint8))

@@ -28,12 +28,12 @@ class Output:
     as_json: bool = False
 
     def say(self, text: str) -> None:
-        """Print text, unless there is to be none."""
+        """Print text, unless it is to be quiet or JSON."""
         if not (self.quiet or self.as_json):
             print(text, flush=True)
 
     def result(self, value: dict[str, Any]) -> None:
-        """Print a result as a line of JSON, if that is asked for; NaN and infinity are null."""
+        """Print a result as a line of JSON, if asked for; NaN and infinity are null."""
         if self.as_json:
             print(json.dumps(finite(value), allow_nan=False), flush=True)
 

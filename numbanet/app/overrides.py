@@ -1,4 +1,4 @@
-"""`--set PATH=VALUE`: options of a config that a command is given beside its file."""
+"""`--set PATH=VALUE`: changes of options of a command's config."""
 
 import json
 import re
@@ -20,7 +20,7 @@ STEP = re.compile(r"([^.\[\]]+)|\[([0-9]{1,9})\]")
 def overridden(
     config: str | Path | Mapping[str, Any], assignments: Iterable[str]
 ) -> dict[str, Any]:
-    """A config with some options changed; whether they are allowed is for the config to say.
+    """Config with some options changed; values are checked when the config is used.
 
     Args:
         config: a file, or what is in it.
@@ -44,7 +44,7 @@ def overridden(
 
 
 def value_of(text: str) -> Any:
-    """The value that a text stands for."""
+    """Value that a text denotes."""
     try:
         return json.loads(text, object_pairs_hook=Pairs)
     except (ValueError, RecursionError):
@@ -52,7 +52,7 @@ def value_of(text: str) -> Any:
 
 
 def assign(config: dict[str, Any], path: str, value: Any) -> None:
-    """Set the option at a path, making the objects on the way that are missing."""
+    """Set the option at a path, making missing objects on the way."""
     *steps, last = steps_of(path)
     place: Any = config
     for step in steps:

@@ -1,4 +1,4 @@
-"""Photographs in memory: four bytes a pixel, made into numbers a strip of rows at a time.
+"""Photographs in memory: four bytes a pixel, converted to floats a strip of rows at a time.
 
 Networks learn linear light. As in tiny-cuda-nn, a displayed value v in [0, 1] becomes v^2.2 and
 comes back by the power 1 / 2.2: a pure power, not the piecewise sRGB curve, in both directions.
@@ -40,7 +40,7 @@ def strips(height: int, width: int) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Photograph:
-    """An image.
+    """Image in memory.
 
     Args:
         path: the file it was read from.
@@ -89,7 +89,7 @@ class Photograph:
 
     @cached_property
     def digest(self) -> str:
-        """Identifies the pixels, whatever the file format."""
+        """Digest of the pixels, whatever the file format."""
         total = sha256(np.array([self.height, self.width]).astype("<i8").tobytes())
         for first, last in self.strips():
             total.update(np.ascontiguousarray(self.encoded(first, last), "<f4").data)

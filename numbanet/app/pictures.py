@@ -1,4 +1,4 @@
-"""Pictures that are written: what a network knows, and many of them on one sheet."""
+"""Pictures to write: a network's output, and several of them on one sheet."""
 
 import io
 import math
@@ -19,7 +19,7 @@ PARTS = 6  # of the shorter side is the part that is shown enlarged
 
 
 def squared_error(picture: np.ndarray, reference: np.ndarray) -> float:
-    """The sum of the squared differences of all values."""
+    """Sum of the squared differences of all values."""
     difference = picture.astype(np.float64)
     difference -= reference
     return float(np.vdot(difference, difference))
@@ -31,7 +31,7 @@ def psnr(squares: float, n: int) -> float:
 
 
 class Picture:
-    """A picture that is made strip by strip.
+    """Picture that is assembled strip by strip.
 
     Args:
         width, height: in pixels.
@@ -41,7 +41,7 @@ class Picture:
         self.image = Image.new("RGB", (width, height))
 
     def draw(self, first_row: int, encoded: np.ndarray) -> None:
-        """Put displayed values [rows, width, 3] in [0, 1] there."""
+        """Write displayed values [rows, width, 3] in [0, 1] to some rows."""
         strip = Image.fromarray((encoded * 255 + 0.5).astype(np.uint8))
         self.image.paste(strip, (0, first_row))
 
@@ -54,7 +54,7 @@ def write_picture(path: Path, image: Image.Image) -> None:
 
 
 def error_map(picture: Path, reference: Path, max_pixels: int = MOST_PIXELS) -> Image.Image:
-    """ERROR_SCALE times how far displayed values differ, black where they are equal."""
+    """Absolute differences of displayed values times ERROR_SCALE, black where they are equal."""
     images = []
     for path in (picture, reference):
         with opened(path, max_pixels) as file:  # one at a time
@@ -64,7 +64,7 @@ def error_map(picture: Path, reference: Path, max_pixels: int = MOST_PIXELS) -> 
 
 
 def detail(reference: Path, max_pixels: int = MOST_PIXELS) -> tuple[int, int, int, int]:
-    """The part of a picture, a sixth of its shorter side, in which neighbours differ most."""
+    """Part of a picture, a sixth of its shorter side, in which neighbours differ most."""
     with opened(reference, max_pixels) as file:
         width, height = file.size
         file.thumbnail((256, 256), Image.Resampling.BOX)
@@ -84,7 +84,7 @@ def detail(reference: Path, max_pixels: int = MOST_PIXELS) -> tuple[int, int, in
 def enlarged(
     picture: Path, part: tuple[int, int, int, int], max_pixels: int = MOST_PIXELS
 ) -> Image.Image:
-    """A part of a picture, its pixels as squares, as wide and high as a tile may be."""
+    """Part of a picture, its pixels as squares, as large as a tile may be."""
     with opened(picture, max_pixels) as file:
         cut = file.convert("RGB").crop(part)
     side = min(*file.size, LARGEST)
@@ -93,7 +93,7 @@ def enlarged(
 
 @contextmanager
 def opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """A picture that was written before."""
+    """Picture that was written before."""
     try:
         with open_image(path, max_pixels) as file:
             yield file

@@ -11,7 +11,7 @@ MOST_UNASKED = 1 << 24  # of a batch; a snapshot alone starts no larger ones, wh
 
 
 def create(n_inputs: int, n_outputs: int, config: Any, **options: Any) -> numbanet.TrainableModel:
-    """The model of a config."""
+    """Model of a config."""
     try:
         return numbanet.create_from_config(
             n_inputs, n_outputs, config, on_nonfinite="raise", **options
@@ -49,7 +49,7 @@ def check_batch_size(path: str | Path, asked: int | None, saved: int, samples: s
 
 
 def check_same(path: str | Path, pairs: Mapping[str, tuple[Any, Any]]) -> None:
-    """Raise UsageError where what was asked for is not what was saved.
+    """Raise UsageError where the requested job is not the saved one.
 
     Args:
         pairs: by a description of what was saved: what was asked for, None for nothing, and that.

@@ -1,4 +1,4 @@
-"""The commands that learn something, between the command line and the jobs."""
+"""Commands that learn something, between the command line and the jobs."""
 
 import argparse
 import importlib
@@ -99,7 +99,7 @@ def run(
     arguments: argparse.Namespace,
     output: Output,
 ) -> int:
-    """Run a job and print what came of it; returns the exit status.
+    """Run a job and print its results; returns the exit status.
 
     Args:
         learn: the job's function.
@@ -148,7 +148,7 @@ def run(
 def continuation(
     learn: Callable, subject: str, own: Mapping[str, Any], arguments: Any, snapshot: Path
 ) -> list[str]:
-    """The command that goes on with a snapshot of an interrupted training."""
+    """Command that continues an interrupted training from its snapshot."""
     words = ["numbanet", learn.__name__.replace("_", "-"), subject]
     words += [arguments.config] if arguments.config else []
     for assignment in arguments.set:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class LossyStream:
-    """A text stream that swallows what can no longer be written, and remembers why."""
+    """Text stream that swallows text that can no longer be written, and remembers the error."""
 
     def __init__(self, stream: Any):
         self._stream = io.StringIO() if stream is None else stream

@@ -42,7 +42,7 @@ class Volume:
 
     @cached_property
     def digest(self) -> str:
-        """Identifies shape and values, whatever the dtype."""
+        """Digest of shape and values, whatever the dtype."""
         total = sha256(np.array(self.values.shape).astype("<i8").tobytes())
         total.update(np.array([self.low, self.high]).astype("<f8").tobytes())
         total.update(np.ascontiguousarray(self.values, "<f4").data)
@@ -70,7 +70,7 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
 
 
 def volume_of(path: Path, array: np.ndarray) -> Volume:
-    """The array, checked and scaled."""
+    """Volume of an array, checked and scaled."""
     if array.dtype.kind not in KINDS:
         raise UsageError(f"'{path}': its numbers are {array.dtype}; use real ones")
     if array.ndim not in (3, 4):

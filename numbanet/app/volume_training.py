@@ -1,4 +1,4 @@
-"""The training of a network on a volume: a position becomes the value of the voxel there.
+"""Training of a network that maps a position to the value of the voxel there.
 
 Each step takes random voxels. A voxel k of n along an axis lies at (k + 0.5) / n; inputs are in the
 order of the array's axes.
@@ -73,7 +73,7 @@ def voxel_job(n_dims: int) -> Job:
 
 
 class VolumeLearning(MeasuredLearning):
-    """A training on a volume under way."""
+    """Training on a volume."""
 
     command = metadata_key = "learn-volume"
     samples_name = "voxels"
@@ -86,7 +86,7 @@ class VolumeLearning(MeasuredLearning):
 
     @classmethod
     def config_for(cls, data: Volume) -> dict[str, Any]:
-        """A hash grid whose tables take about a SHARE of the file's bytes."""
+        """Config of a hash grid whose tables take about a SHARE of the file's bytes."""
         entries = data.n_bytes / SHARE / (N_LEVELS * 2 * 4)
         finest = max(data.values.shape[-3:])
         coarsest = max(2, finest // 16)
@@ -123,7 +123,7 @@ class VolumeLearning(MeasuredLearning):
 
     @cached_property
     def measured(self) -> tuple[Any, np.ndarray]:
-        """Voxels that are measured: all of a small volume, else some of it."""
+        """Voxels to measure: all of a small volume, else a sample."""
         values = self.data.values
         if values.size <= MOST_MEASURED:
             index = np.arange(values.size)
@@ -185,7 +185,7 @@ class VolumeLearning(MeasuredLearning):
         return found
 
     def draw(self) -> np.ndarray:
-        """Slices of what was learned, and below them how far they are off."""
+        """Slices of the learned volume, and their errors below."""
         columns = []
         for index, true in self.planes():
             positions = ((index + 0.5) / self.data.values.shape).astype(np.float32)
@@ -194,7 +194,7 @@ class VolumeLearning(MeasuredLearning):
         return sheet(columns)
 
     def draw_reference(self) -> np.ndarray:
-        """The slices as they are, above the colours of errors from 0 to LARGEST_ERROR."""
+        """Slices of the given volume, and the colour scale of errors from 0 to LARGEST_ERROR."""
         ramp = np.linspace(0, 1, 64)[None].repeat(8, axis=0)
         return sheet([(grey(true), heat(ramp)) for _, true in self.planes()])
 
@@ -203,7 +203,7 @@ class VolumeLearning(MeasuredLearning):
         return Camera.looking((0.5, 0.5, 0.5), (1.6, -0.9, 1.3), width, height, angle=0.75)
 
     def picture(self, camera: Camera, width: int, height: int) -> np.ndarray:
-        """The largest value along each ray, [height, width, 3]; of a time series, in its middle."""
+        """Maximum along each ray, [height, width, 3]; of a time series, at its middle."""
         rays = camera.resized(width, height).rays("cpu")
         origins, directions = (np.asarray(each) for each in rays)
         safe = np.where(np.abs(directions) < 1e-6, np.float32(1e-6), directions)
@@ -254,7 +254,7 @@ def sheet(columns: list[tuple[np.ndarray, ...]]) -> np.ndarray:
 
 
 def tile(picture: np.ndarray) -> np.ndarray:
-    """A picture in the middle of a white square, its pixels as large as fit."""
+    """Picture centred in a white square, its pixels as large as fit."""
     height, width = picture.shape[:2]
     scale = TILE / max(height, width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)

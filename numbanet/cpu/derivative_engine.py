@@ -1,4 +1,4 @@
-"""Derivatives of a network's outputs on the CPU: calls their kernels with checked arrays."""
+"""Derivatives of a network's outputs on the CPU: the engine that calls their kernels."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ NOTHING = {ndim: np.empty((0,) * ndim, np.float32) for ndim in (2, 3)}
 
 
 class DerivativeEngine(AlwaysDeterministic):
-    """Differentiates one encoded network; arrays are float32 NumPy arrays."""
+    """Engine of derivatives of one encoded network; arrays are float32 NumPy arrays."""
 
     def __init__(self, model: EncodedNetwork):
         self.model, self._key = model, model.encoding.kernel_key()
@@ -29,7 +29,7 @@ class DerivativeEngine(AlwaysDeterministic):
         return [slice(first, min(first + most, n)) for first in range(0, n, most)], group_rows
 
     def _encode(self, inputs: np.ndarray, params: np.ndarray, jet: Jet) -> np.ndarray:
-        """The jets of the features."""
+        """Jets of the features."""
         features = np.empty((jet.n_columns, len(inputs), self.model.n_encoded), np.float32)
         own = params[self.model.network.n_params :]
         kernels.encode_kernel(self._key, jet)(inputs, own, self._numbers, features)

@@ -139,7 +139,7 @@ def network_kernel(network: AbstractMLP, jet: Jet) -> ParallelKernel:
 
 
 def columns_of_seconds(jet: Jet) -> tuple[int, ...]:
-    """The column of each second derivative; one more, so that there is a first one."""
+    """Column of each second derivative, and a 0, so that the tuple is never empty."""
     return (*jet.second_columns, 0)
 
 

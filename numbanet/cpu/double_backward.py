@@ -1,4 +1,4 @@
-"""The CPU's kernel for second derivatives of a network: backward through values and tangents.
+"""CPU kernel for second derivatives of a network: backward through values and tangents.
 
 The gradient of the inputs, multiplied by a direction, is the gradient of the outputs multiplied by
 the tangents of the outputs along that direction. So its derivatives are those of the tangents.

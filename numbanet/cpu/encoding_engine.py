@@ -1,4 +1,4 @@
-"""An encoding by itself on the CPU: calls its kernels with arrays that were checked before."""
+"""Engine of an encoding by itself on the CPU, which calls its kernels with checked arrays."""
 
 import numpy as np
 from numba import get_num_threads
@@ -9,7 +9,7 @@ from numbanet.engine import AlwaysDeterministic, Gradients, Service
 
 
 class EncodingEngine(AlwaysDeterministic):
-    """Runs an encoding; arrays are float32 in rows of samples."""
+    """Engine of an encoding; arrays are float32 in rows of samples."""
 
     def __init__(self, encoding: AbstractEncoding):
         self._encoding, self._key = encoding, encoding.kernel_key()
@@ -22,7 +22,7 @@ class EncodingEngine(AlwaysDeterministic):
     def forward(
         self, inputs: np.ndarray, params: np.ndarray, outputs: np.ndarray | None = None
     ) -> np.ndarray:
-        """The features [n, n_outputs], in an array that is given or in a new one."""
+        """Features [n, n_outputs], in a given array or in a new one."""
         if outputs is None:
             outputs = np.empty((inputs.shape[0], self._encoding.n_outputs), np.float32)
         kernels.forward_kernel(self._key)(inputs, params, self._numbers, outputs)
@@ -52,8 +52,8 @@ class EncodingEngine(AlwaysDeterministic):
         gradients: Gradients | None,
         outputs: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The gradients with respect to dl_dy and the inputs, in arrays that are given or in new
-        ones; adds to `gradients`.
+        """Gradients with respect to dl_dy and the inputs, in given arrays or in new ones; adds to
+        `gradients`.
         """
         if gradients is not None:
             kernel = kernels.double_backward_params_kernel(self._key)

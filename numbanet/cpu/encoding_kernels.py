@@ -1,4 +1,4 @@
-"""The CPU's kernels for an encoding by itself: forward, backward and double backward.
+"""CPU kernels for an encoding by itself: forward, backward and double backward.
 
 `encoding` is a kernel_key, and `numbers` are those of the encoding that it stands for.
 """

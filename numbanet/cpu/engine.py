@@ -1,4 +1,4 @@
-"""The CPU engine: calls the CPU's kernels with arrays that were checked before."""
+"""CPU engine, which calls the kernels with checked arrays."""
 
 import numpy as np
 from numba import get_num_threads
@@ -19,7 +19,7 @@ OPTIMIZER_CHUNK = 4096  # parameters
 
 
 class CpuEngine(AlwaysDeterministic):
-    """Runs one encoded network on all cores; arrays are float32 NumPy arrays."""
+    """Engine of one encoded network on all cores; arrays are float32 NumPy arrays."""
 
     precision = "float32"
 
@@ -46,7 +46,7 @@ class CpuEngine(AlwaysDeterministic):
 
     @property
     def n_kept(self) -> int:
-        """Numbers per sample of all that `forward` can keep: features and hidden layers."""
+        """Numbers per sample that `forward` can keep: features and hidden layers."""
         return self.model.n_encoded + BufferLayout(self.model.network).n_kept
 
     def forward(
@@ -133,7 +133,7 @@ class CpuEngine(AlwaysDeterministic):
 
 
 def all_below(values: np.ndarray, limit: float = np.inf) -> bool:
-    """Whether all of a float32 vector are below a limit in size; NaN is not."""
+    """Whether all of a float32 vector are below a limit in magnitude; NaN is not."""
     return n_beyond(values.view(np.int32), np.float32(limit).view(np.int32)) == 0
 
 

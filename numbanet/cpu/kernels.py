@@ -1,4 +1,4 @@
-"""The CPU's kernels for a whole model: inference, and everything a training step needs.
+"""CPU kernels for a whole model: inference, and everything a training step needs.
 
 Work is divided the same way whatever the number of threads, so results do not depend on it.
 A slab is the number of rows whose encoded features are kept for the encoding's backward pass; each

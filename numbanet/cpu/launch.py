@@ -1,4 +1,4 @@
-"""Compiling and calling the CPU's parallel kernels."""
+"""Compilation and calls of the CPU's parallel kernels."""
 
 import os
 import threading
@@ -54,7 +54,7 @@ def _check_process():
 
 
 def separate(function):
-    """Declare a device function that is optimised by itself, and called where others are inlined.
+    """Declare a device function that is optimised by itself, and called instead of inlined.
 
     For what a ParallelKernel does beside its loops, and takes time: the kernel is not optimised.
     """
@@ -62,7 +62,7 @@ def separate(function):
 
 
 class ParallelKernel:
-    """A function with `prange` loops, compiled at its first call and kept on disk.
+    """Kernel with `prange` loops, compiled at its first call and cached on disk.
 
     The bodies of the loops are optimised, each by itself, and what joins them is not.
     """

@@ -39,7 +39,7 @@ class KnownResult(ManyResult):
 
 
 class CpuMany(AbstractMany):
-    """The arrays of all models, and a training of each, which has its rows of them."""
+    """Arrays of all models, and a training for each, which has its rows of them."""
 
     def __init__(
         self, model: EncodedNetwork, params: np.ndarray, optimizers: Sequence[AbstractOptimizer],
@@ -125,7 +125,7 @@ class CpuMany(AbstractMany):
         return KnownResult(means, is_stepped)
 
     def _pass(self, batch: Batch, loss: AbstractLoss) -> np.ndarray:
-        """Overwrite the gradients; the sums of the losses, [n_models, n_groups]."""
+        """Overwrite the gradients; returns the sums of the losses, [n_models, n_groups]."""
         plan = TrainingPlan(self._key, loss, has_pdf=batch.pdf is not None)
         n, n_outputs = batch.inputs.shape[1], batch.targets.shape[2]
         group_rows = plan.group_rows(n, self._model.n_params)

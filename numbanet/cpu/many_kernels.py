@@ -1,4 +1,4 @@
-"""The CPU's kernels for many models of one shape: each is what one core does at a time.
+"""CPU kernels for many models of one shape, each of which runs on one core at a time.
 
 What a model's kernels do in parallel is done one after the other here, in the same order.
 """
@@ -58,7 +58,7 @@ def many_training_kernel(plan: TrainingPlan) -> ParallelKernel:
 @cache
 def many_optimizer_kernel(optimizer: AbstractOptimizer, layout: ParamLayout) -> ParallelKernel:
     """(xs, losses, large, ts, params, gradients, state, matrices, hyperparams, scalars, chunk,
-    outcomes): step each model whose numbers are finite, and write what became of it.
+    outcomes): step each model whose numbers are finite, and write the outcome.
 
     Left are models that may overflow: those with ts of 0, and with parameters of `large` or more.
     """

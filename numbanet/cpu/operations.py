@@ -13,12 +13,12 @@ from numbanet.kernel_cache import compile_cached
 
 
 def view(array: np.ndarray, first: int, shape: tuple[int, ...]) -> np.ndarray:
-    """The elements from `first` on, counted through all of the array, in another shape."""
+    """View of the elements from `first` on, counted through the whole array, in another shape."""
     return array.reshape(-1)[first : first + int(np.prod(shape))].reshape(shape)
 
 
 def empty(shape: tuple[int, ...]) -> np.ndarray:
-    """An array for results in between."""
+    """Array for intermediate results."""
     return np.empty(shape, np.float32)
 
 
@@ -29,23 +29,23 @@ def product(
     transpose_a: bool = False,
     transpose_b: bool = False,
 ) -> None:
-    """c <- a b, each of them transposed first where that is wanted."""
+    """c <- a b, each optionally transposed."""
     with np.errstate(over="ignore", invalid="ignore"):  # a step that overflows is taken back
         np.matmul(a.T if transpose_a else a, b.T if transpose_b else b, out=c)
 
 
 def norm_squared(array: np.ndarray, out: np.ndarray) -> None:
-    """The sum of squares, to out [1, 1]."""
+    """Write the sum of squares to out [1, 1]."""
     out[...] = np.vdot(array, array)
 
 
 def trace(array: np.ndarray, out: np.ndarray) -> None:
-    """The sum of the diagonal of a square matrix, to out [1, 1]."""
+    """Write the sum of the diagonal of a square matrix to out [1, 1]."""
     out[...] = np.trace(array)
 
 
 def orthonormalize(array: np.ndarray) -> None:
-    """Make the columns of a square matrix orthonormal, one after the other, as Gram and Schmidt.
+    """Orthonormalise the columns of a square matrix by Gram-Schmidt.
 
     A matrix that is not finite, or has no independent columns, becomes the identity.
     """

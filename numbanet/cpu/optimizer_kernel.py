@@ -1,4 +1,4 @@
-"""The CPU's kernels for a step of an optimizer, and for what decides whether it is made."""
+"""CPU kernels for a step of an optimizer, and for the decision whether it is made."""
 
 from functools import cache
 

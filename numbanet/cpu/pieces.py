@@ -1,4 +1,4 @@
-"""The pass over a batch in equal pieces, whose gradients are added in pairs, on all ranks alike.
+"""Passes over a batch in equal pieces, whose gradients are added in pairs, alike on all ranks.
 
 A piece is evaluated in the same way wherever that is done, and sums are made in the same order, by
 one rank or by several.
@@ -18,7 +18,7 @@ OF_SAMPLES = "inputs", "targets", "pdf", "external_dl_dy", "features"
 
 @dataclass(frozen=True)
 class PieceByPiece:
-    """An engine's pass forward and backward, whose gradients are those of all ranks."""
+    """Forward and backward pass of an engine, whose gradients are those of all ranks."""
 
     engine: Engine
     comm: Communicator
@@ -29,7 +29,7 @@ class PieceByPiece:
         overwrite: bool = False,
     ) -> LossSums:  # fmt: skip
         def added_up(first, n):
-            """The loss and the gradients of n pieces."""
+            """Loss and gradients of n pieces."""
             if n > 1:
                 (loss_a, a), (loss_b, b) = added_up(first, n // 2), added_up(first + n // 2, n // 2)
                 return loss_a + loss_b, a if a is None else np.add(a, b, out=a)

@@ -1,4 +1,4 @@
-"""The CPU's kernel for the loss of outputs that lie in rows of samples."""
+"""CPU kernel for the loss of outputs in rows of samples."""
 
 from functools import cache
 

@@ -24,7 +24,7 @@ LARGE = 2.0**100  # parameters below stay finite in a tame optimizer's step
 
 
 class CpuParameters(AbstractParameters):
-    """A NumPy array, which the kernels read as it is, or a copy whose tables are in few bits."""
+    """NumPy array, which the kernels read directly, or a copy whose tables are in few bits."""
 
     def __init__(self, array: np.ndarray, quantized: tuple[Quantized, ...] = ()):
         self.master, self.quantized = array, quantized
@@ -45,7 +45,7 @@ class CpuParameters(AbstractParameters):
 
 
 class CpuTraining(AbstractTraining):
-    """Steps whose results are known when they return."""
+    """Training whose results are known when a step returns."""
 
     def __init__(
         self, engine: CpuEngine, parameters: CpuParameters, optimizer: AbstractOptimizer,
@@ -115,14 +115,14 @@ class CpuTraining(AbstractTraining):
         return StepResult(value)
 
     def _over_all_ranks(self, total: float, is_good: bool) -> tuple[float, bool]:
-        """The sum of totals, and whether all is good."""
+        """Sum of totals over all ranks, and whether all is good."""
         if self._comm.size == 1:
             return total, is_good
         values, are_good = self._comm.gather(np.array([total, is_good])).T
         return float(sum_in_pairs(values)), bool(are_good.all())
 
     def optimize(self, optimizer: AbstractOptimizer, gradients: np.ndarray) -> bool:
-        """Step, and whether all is finite afterwards; if not, all is as it was before."""
+        """Step, and check that all is finite; if not, restore everything. Returns whether it is."""
         bounds, (first, last) = self._division.bounds, self._division.own
         own, of_this_rank = gradients[first:last], None
         if self._comm.size > 1 and self._comm.pieces is None:
@@ -149,7 +149,7 @@ class CpuTraining(AbstractTraining):
         return is_good
 
     def _sum_of_own(self, gradients: np.ndarray) -> np.ndarray:
-        """The sum over the ranks of the gradients that this one steps with."""
+        """Sum over the ranks of the gradients that this one steps with."""
         bounds = self._division.bounds
         if bounds is None:
             return self._comm.reduce(gradients)

@@ -1,1 +1,1 @@
-"""Radiance fields: scenes, what learns them, and what the command learn-field writes."""
+"""Radiance fields: scenes, their training, and the command learn-field."""

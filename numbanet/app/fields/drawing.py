@@ -50,7 +50,7 @@ def sky(x, y, z, rgb):  # what a mirror sees
 
 @cache
 def ray_of(scene: Scene):
-    """Device function that writes what a ray sees, [4]: colour times opacity, and opacity."""
+    """Device function that traces a ray and writes [4]: colour times opacity, and opacity."""
     distance, albedo, fog, gloss = scene.distance, scene.albedo, scene.fog, np.float32(scene.gloss)
     is_glossy, has_fog = scene.gloss > 0, scene.fog is not nothing
 
@@ -159,7 +159,7 @@ def drawing_job(scene: Scene) -> Job:
 
 
 def draw(scene: Scene, camera: Camera, target: AbstractTarget) -> Any:
-    """The pixels of a picture, row by row, uint32 [height * width]; on the target.
+    """Render a picture row by row, uint32 [height * width]; on the target.
 
     Red, green, blue and opacity are the bytes from the lowest one up; colours are not multiplied
     by the opacity.

@@ -68,7 +68,7 @@ SIZES = {
 
 
 def config_for(size: FieldSize, n_grid_levels: int = 1) -> dict[str, Any]:
-    """The sections "density" and "colour" of a field, and "grid"."""
+    """Config of a field: the sections "density", "colour" and "grid"."""
     growth = (size.finest * 2 ** (n_grid_levels - 1) / 16) ** (1 / (size.n_levels - 1))
     encoding = {
         "otype": "HashGrid",
@@ -96,7 +96,7 @@ def config_for(size: FieldSize, n_grid_levels: int = 1) -> dict[str, Any]:
 
 
 def checked(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config that has these sections and no others; the models check what is in theirs."""
+    """Config with exactly these sections; the models check their contents."""
     if not isinstance(config, Mapping):
         raise ValueError(f"expected an object, got {shown(config)}")
     for name in config.keys() - {*SECTIONS, "n_steps"}:
@@ -149,11 +149,11 @@ class RadianceField:
 
     @property
     def kind(self) -> str:
-        """ "cpu" or "cuda"."""
+        """Kind of the device: "cpu" or "cuda"."""
         return self.target.name.partition(":")[0]
 
     def densities(self, positions: Any, features: Any = None) -> tuple[Any, Any]:
-        """The densities of positions [n, 3], [n], and all features, [n, 16]."""
+        """Densities [n] of positions [n, 3], and all features, [n, 16]."""
         features = self.density.network(positions, out=features)
         densities = self.target.empty(features.shape[0])
         find_densities(self.target, features.shape[0], features, densities)
@@ -167,7 +167,7 @@ class RadianceField:
         )  # fmt: skip
 
     def show_grid(self) -> None:
-        """Set the grid's bits by the densities that it holds."""
+        """Set the grid's bits from the densities that it holds."""
         self.grid.set_bits(self.threshold)
 
     def march(self, origins: Any, directions: Any, **options: Any) -> Samples:

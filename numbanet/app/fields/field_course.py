@@ -32,7 +32,7 @@ class Job:
     n_steps: int
 
     def is_usable(self) -> bool:
-        """Whether all is of its type and in its range, which nothing ensures in a file."""
+        """Whether all values have valid types and ranges, as they may come from a file."""
         return (
             isinstance(self.scene_digest, str)
             and isinstance(self.config, dict)
@@ -149,7 +149,7 @@ def shapes_of(config: Mapping[str, Any], n_views: int) -> dict[str, tuple[int, .
 
 
 def read_tensors(path: Any, job: Job, n_views: int) -> dict[str, Any]:
-    """The numbers of a snapshot, if they are those of its job.
+    """Tensors of a snapshot; raises SnapshotError unless they are those of its job.
 
     Raises:
         SnapshotError, ConfigError: they are not, or the job cannot be.

@@ -133,7 +133,7 @@ def measure_on_device(
 
 @device
 def step_gain(j, n_rays, colours, dl_dcolours, cameras, rate, gains, moments):
-    """Adam's step of the logarithmic gain of channel j % 3 of camera j / 3."""
+    """Adam step of the logarithmic gain of channel j % 3 of camera j / 3."""
     camera, c, gradient, n = j // 3, j % 3, ZERO, ZERO
     for i in range(n_rays):
         if cameras[i] == camera:

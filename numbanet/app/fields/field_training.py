@@ -68,14 +68,14 @@ class Result:
         return f"held-out views {self.psnr:.2f} dB, SSIM {self.ssim:.3f}, {rate:.0f} k rays/s"
 
     def for_programs(self) -> dict[str, Any]:
-        """The same as JSON has it."""
+        """Values for JSON."""
         names = "step", "finished", "loss", "psnr", "ssim", "rays_per_second", "samples_per_second"
         numbers = {name: getattr(self, name) for name in names}
         return {**numbers, "files": [str(path) for path in self.files]}
 
 
 class FieldTraining(Learning):
-    """A training on a scene under way."""
+    """Training on a scene."""
 
     metadata_key = field_course.KIND
     samples_name = "samples"
@@ -123,7 +123,7 @@ class FieldTraining(Learning):
         return self.course.steps_per_second * self.learner.samples_per_step
 
     def reference(self, k: int) -> np.ndarray:
-        """Held-out view k on the background that is shown, float32 [height, width, 3]."""
+        """Held-out view k on the chosen background, float32 [height, width, 3]."""
         camera = self.scene.test.cameras[k]
         words = as_host(self.scene.test.pixels[k]).astype("<u4", copy=False)
         rgba = words.view(np.uint8).reshape(camera.height, camera.width, 4) / np.float32(255)
@@ -154,7 +154,7 @@ class FieldTraining(Learning):
             field_course.write(path, self.learner, self.job, self.course)
 
     def measured(self) -> tuple[list[dict[str, float]], list[tuple[np.ndarray, np.ndarray]]]:
-        """PSNR and SSIM of all held-out views; the first few, learned and given."""
+        """PSNR and SSIM of all held-out views; and for the first few, both pictures."""
         found, shown = [], []
         for k in range(len(self.scene.test)):
             picture, reference = self.seen(k), self.reference(k)
@@ -164,7 +164,7 @@ class FieldTraining(Learning):
         return found, shown
 
     def finish(self, n_steps: int, total_seconds: float) -> Result:
-        """Measure all held-out views, write what shows the whole course, and name all files."""
+        """Measure all held-out views, write the final files, and return the result."""
         course, output = self.course, self.output
         found, shown = self.measured()
         pictures = [(output / name, step) for step, name in course.pictures]
@@ -236,7 +236,7 @@ def error_map(picture: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def sheet_of(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Image.Image:
-    """Rows of what was learned, what was given, and the error times ERROR_SCALE."""
+    """Contact sheet with rows of learned and given pictures, and of errors times ERROR_SCALE."""
     height, width = pairs[0][0].shape[:2]
     pairs = [(a, b) for a, b in pairs if a.shape[:2] == (height, width)]
     rows = [

@@ -1,4 +1,4 @@
-"""Steps that teach a radiance field what views show.
+"""Training steps of a radiance field from views.
 
 A step takes random pixels of all views, marches their rays through the occupancy grid, asks the
 head for densities, leaves out what no light reaches, asks the head for colours, composites, and
@@ -32,7 +32,7 @@ LAST_RATE = 0.1  # of the first learning rate
 
 @dataclass(frozen=True)
 class RayLosses:
-    """The loss of a step: the mean squared error of its rays, read when it is asked for."""
+    """Loss of a step: the mean squared error of its rays, read on demand."""
 
     losses: Any
     target: AbstractTarget
@@ -42,7 +42,7 @@ class RayLosses:
 
 
 class FieldLearner:
-    """A radiance field that learns views.
+    """Trainer of a radiance field from views.
 
     Args:
         field: is trained in place.
@@ -101,7 +101,7 @@ class FieldLearner:
     def go_on(
         self, steps_done: int, n_rays: int, all_rays: int, n_samples: int, last_kept: int
     ) -> None:
-        """Count on from where another learner of the same job was; n_rays are 0 before a step."""
+        """Continue the counters of another learner of the same job; n_rays is 0 before a step."""
         self.steps_done, self.n_rays = steps_done, n_rays or self.n_rays
         self.all_rays, self.n_samples, self._last_kept = all_rays, n_samples, last_kept
         if steps_done > UPDATE_EVERY:
@@ -109,7 +109,7 @@ class FieldLearner:
         self._set_rate((steps_done - 1) // UPDATE_EVERY * UPDATE_EVERY)
 
     def step(self) -> RayLosses:
-        """Make a step; on a GPU, queue it. The loss waits for it where it is read."""
+        """Make a step, queued on a GPU; reading the loss waits for it."""
         if self.steps_done % UPDATE_EVERY == 0:
             self._follow()
         rays = self.views.random_rays(self.rng, self._room_for_rays())
@@ -137,7 +137,7 @@ class FieldLearner:
         return RayLosses(losses, target)
 
     def _room(self, name: str, make: Any) -> Any:
-        """Arrays that are made once on a GPU, so that steps can be played again as graphs."""
+        """Arrays that are allocated once on a GPU, so that steps can be replayed as graphs."""
         if self.on_cpu:
             return make()
         if name not in self._rooms:
@@ -151,7 +151,7 @@ class FieldLearner:
         return self._room("rays", lambda: RandomRays.room(self.target, MOST_RAYS)).first(n)
 
     def _lit_samples(self, rays: RandomRays) -> tuple[Any, Any, Any]:
-        """Samples that light reaches, their numbers among all, and the features of all."""
+        """Samples that light reaches, their indices among all, and the features of all."""
         field, options = self.field, {"offsets": rays.offsets}
         if self.on_cpu:
             samples = field.march(rays.origins, rays.directions, **options)
@@ -180,7 +180,7 @@ class FieldLearner:
         return self._rooms[name]
 
     def _measured(self, rays: RandomRays, colours: Any, backgrounds: Any) -> tuple[Any, Any]:
-        """The gradients of colours [n, 3], and the losses of rays [n]."""
+        """Gradients of colours [n, 3], and losses of rays [n]."""
         n, target = colours.shape[0], self.target
         dl_dcolours, losses = target.empty(n, 3), target.empty(n)
         measure(
@@ -220,7 +220,7 @@ class FieldLearner:
         self._set_rate(self.steps_done)
 
     def _set_rate(self, step: int) -> None:
-        """The learning rate as of a step, exponentially less from step to step."""
+        """Set the learning rate of a step, which decays exponentially."""
         done = min(step / max(self.n_steps, 1), 1.0)
         for head, rate in zip(self.heads, self._rates, strict=True):
             head.trainer.learning_rate = rate * LAST_RATE**done

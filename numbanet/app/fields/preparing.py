@@ -24,7 +24,7 @@ DEFAULT_DOWNSCALE = {"cpu": 2, "cuda": 1}
 
 
 def target_on(device: Any, precision: str | None) -> AbstractTarget:
-    """The target of a device; raises UsageError where there is none."""
+    """Target of a device; raises UsageError where there is none."""
     try:
         return target_for(device, precision)
     except (ValueError, RuntimeError) as error:
@@ -32,7 +32,7 @@ def target_on(device: Any, precision: str | None) -> AbstractTarget:
 
 
 def scene_on(scene: str | Path, target: AbstractTarget, downscale: int | None) -> SceneData:
-    """The scene, drawn or read."""
+    """Scene, drawn or read."""
     kind = target.name.partition(":")[0]
     downscale = DEFAULT_DOWNSCALE[kind] if downscale is None else downscale
     if is_made(scene) and not has_scene(Path(scene)):
@@ -54,7 +54,7 @@ def has_scene(path: Path) -> bool:
 def prepared(
     data: SceneData, given: Any, asked: dict[str, Any], target: AbstractTarget, resume: Any
 ) -> FieldTraining:
-    """A training at step 0, or the one that a snapshot holds, if it is one of this job."""
+    """Training at step 0, or as a snapshot of the same job left it."""
     kind = target.name.partition(":")[0]
     size = SIZES[kind]
     if resume is None:
@@ -103,7 +103,7 @@ def learner_of(data: SceneData, job: Job, target: AbstractTarget) -> FieldLearne
 
 
 def continued(data: SceneData, given: Any, asked: dict[str, Any], path: Any) -> tuple:
-    """Job, course and counts of a snapshot; what is asked for must be what it has."""
+    """Job, course and counts of a snapshot, whose job must be the requested one."""
     try:
         job, course, steps = read_header(path)
     except OSError as error:
@@ -126,7 +126,7 @@ def continued(data: SceneData, given: Any, asked: dict[str, Any], path: Any) -> 
 
 
 def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with changes of it: objects are merged, everything else is replaced.
+    """Config with changes: objects are merged, everything else is replaced.
 
     An object with another otype replaces the one that is there.
     """

@@ -19,7 +19,7 @@ def blurred(image: np.ndarray) -> np.ndarray:
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """The structural similarity of two pictures in [0, 1], [height, width, 3].
+    """Structural similarity of two pictures in [0, 1], [height, width, 3].
 
     Wang et al. 2004, with a Gaussian window of 11 x 11 and no downsampling; the mean over all
     windows and channels. Pictures smaller than the window have that of one window of theirs.

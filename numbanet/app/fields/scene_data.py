@@ -51,7 +51,7 @@ class SceneData:
 
     @property
     def digest(self) -> str:
-        """Identifies the pictures and the cameras."""
+        """Digest of the pictures and the cameras."""
         total = sha256(f"{len(self.train)} {len(self.test)} {self.n_levels}".encode())
         for shots in (self.train, self.test):
             for camera, pixels in zip(shots.cameras, shots.pixels, strict=True):
@@ -62,7 +62,7 @@ class SceneData:
 
 
 def cameras_around(n: int, size: int, shift: float) -> list[Camera]:
-    """Cameras spread over a sphere around a made scene, in its own units."""
+    """Cameras spread over a sphere around a synthetic scene, in its own units."""
     k = np.arange(n)
     height = 1 - 2 * (k + 0.5) / n
     around, angle = np.sqrt(1 - height**2), GOLDEN_ANGLE * k + shift
@@ -73,7 +73,7 @@ def cameras_around(n: int, size: int, shift: float) -> list[Camera]:
 
 
 def moved(camera: Camera, scale: float, offset: Any) -> Camera:
-    """The camera in other units: positions are multiplied and moved."""
+    """Camera in other units: its position is scaled and shifted."""
     pose = camera.pose.copy()
     pose[:, 3] = pose[:, 3] * scale + offset
     return Camera(pose, camera.width, camera.height, camera.focal, camera.centre, camera.distortion)
@@ -99,5 +99,5 @@ def made_scene(
 
 
 def is_made(scene: str | Path) -> bool:
-    """Whether this names one of the eight scenes."""
+    """Whether a name is that of a synthetic scene."""
     return str(scene) in SCENES

@@ -49,7 +49,7 @@ class Placement:
 
 
 def read_scene(path: str | Path, downscale: int = 1, max_pixels: int = MOST_PIXELS) -> SceneData:
-    """Read a folder, or a transforms.json.
+    """Read a scene from a folder, or from a transforms.json.
 
     Args:
         downscale: pictures are made so many times smaller along each axis.
@@ -97,7 +97,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def frames_of(content: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
-    """The frames, whose kind of camera is one that there is."""
+    """Frames of a file; raises UsageError for unsupported kinds of cameras."""
     frames = content.get("frames")
     if not isinstance(frames, list) or not 1 <= len(frames) <= MOST_FRAMES:
         raise UsageError(f"'{path}': frames: expected a list of 1 to {MOST_FRAMES}")
@@ -118,7 +118,7 @@ def frames_of(content: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
 
 
 def number(where: Mapping[str, Any], name: str, path: Path, default: float | None) -> float | None:
-    """A finite number, or the default where there is none."""
+    """Finite number of an option, or the default if it is missing."""
     value = where.get(name)
     if value is None:
         return default
@@ -129,7 +129,7 @@ def number(where: Mapping[str, Any], name: str, path: Path, default: float | Non
 
 
 def pose_of(frame: Mapping[str, Any], path: Path) -> np.ndarray:
-    """transform_matrix of a frame, [3, 4]."""
+    """Pose of a frame from its transform_matrix, [3, 4]."""
     try:
         pose = np.array(frame.get("transform_matrix"), np.float64)
     except (OverflowError, TypeError, ValueError):
@@ -173,7 +173,7 @@ def placement_of(content: Mapping[str, Any], poses: list[np.ndarray], path: Path
 
 
 def by_cameras(poses: list[np.ndarray]) -> tuple[float, np.ndarray]:
-    """Scale and offset, so that what cameras look at is in the middle."""
+    """Scale and offset that centre the point that cameras look at."""
     places, axes = np.array([p[:, 3] for p in poses]), np.array([p[:, 2] for p in poses])
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
     across = np.eye(3) - axes[:, :, None] * axes[:, None, :]  # the nearest point to all axes
@@ -186,7 +186,7 @@ def by_cameras(poses: list[np.ndarray]) -> tuple[float, np.ndarray]:
 
 
 def divided(content: Mapping[str, Any], frames: list, shots: list) -> tuple[list, list]:
-    """Shots to learn and shots for the test."""
+    """Shots for training, and shots for the test."""
     names, test = [frame["file_path"] for frame in frames], content.get("test_filenames")
     if isinstance(test, list) and any(name in test for name in names):
         is_test = [name in test for name in names]
@@ -198,7 +198,7 @@ def divided(content: Mapping[str, Any], frames: list, shots: list) -> tuple[list
 
 
 class Reader:
-    """Reads pictures and cameras; counts the pixels of all."""
+    """Reader of pictures and cameras, which limits the pixels of all."""
 
     def __init__(self, downscale: int, max_pixels: int, placement: Placement):
         self.downscale, self.max_pixels, self.placement = downscale, max_pixels, placement
@@ -207,7 +207,7 @@ class Reader:
     def shot(
         self, content: Mapping[str, Any], frame: Mapping[str, Any], path: Path
     ) -> tuple[Camera, np.ndarray]:
-        """A frame's camera and its picture."""
+        """Camera and picture of a frame."""
         file = picture_of(path.parent, frame["file_path"], path)
         with open_image(file, self.max_pixels) as image:
             self.n_pixels += image.width * image.height
@@ -238,7 +238,7 @@ class Reader:
 
 
 def picture_of(folder: Path, name: str, path: Path) -> Path:
-    """The picture's file; a UsageError unless it lies in the folder."""
+    """Path of the picture; raises UsageError unless it lies in the folder."""
     inside = folder.resolve()
     for ending in ENDINGS:
         try:
@@ -259,7 +259,7 @@ def camera_of(
     values: Mapping[str, Any], pose: np.ndarray, whole: tuple[int, int], small: tuple[int, int],
     path: Path,
 ) -> Camera:  # fmt: skip
-    """The camera of a picture of `whole` pixels that was made `small`, in the file's units."""
+    """Camera of a picture of `whole` pixels that was reduced to `small`, in the file's units."""
     width, height = number(values, "w", path, whole[0]), number(values, "h", path, whole[1])
     if not (width and height and width > 0 and height > 0):
         raise UsageError(f"'{path}': w, h: {shown(values.get('w'))}, {shown(values.get('h'))}")
@@ -281,7 +281,7 @@ def camera_of(
 
 
 def focal(values: Mapping[str, Any], axis: str, size: float, path: Path) -> float | None:
-    """A focal length in pixels, by itself or from the angle of the field of view."""
+    """Focal length in pixels, given or from the angle of the field of view."""
     length = number(values, f"fl_{axis}", path, None)
     if length is not None:
         return length

@@ -96,19 +96,19 @@ class RandomRays:
 
     @classmethod
     def room(cls, target: AbstractTarget, n: int) -> "RandomRays":
-        """Uninitialised arrays."""
+        """Allocate arrays for rays, uninitialised."""
         return cls(
             target.empty(n, 3), target.empty(n, 3), target.empty(n, 4), integers(target, n),
             target.empty(n),
         )  # fmt: skip
 
     def first(self, n: int) -> "RandomRays":
-        """The first n rays, in the same memory."""
+        """First n rays, in the same memory."""
         return RandomRays(*(each[:n] for each in vars(self).values()))
 
 
 class Views:
-    """Pictures with their cameras.
+    """Cameras with their pictures.
 
     Args:
         cameras: one for each picture.
@@ -152,5 +152,5 @@ def as_host(array: Any) -> np.ndarray:
 
 
 def uploaded(array: np.ndarray, target: AbstractTarget) -> Any:
-    """An array of any type on a target."""
+    """Copy of an array of any dtype on a target."""
     return array if target.name == "cpu" else arrays.to_device(array, target.device)

@@ -1,1 +1,1 @@
-"""Surfaces as signed distances: meshes and formulas, and what a network learns of them."""
+"""Surfaces as signed distances: meshes and formulas, and networks that learn them."""

@@ -1,4 +1,4 @@
-"""The closest triangle of a mesh, through a tree of boxes.
+"""Closest triangle of a mesh, through a bounding volume hierarchy.
 
 Triangles are sorted by the Morton code of their centres (Morton 1966) and fill the leaves of a
 complete binary tree from left to right: node k has the children 2 k and 2 k + 1, the root is 1. So
@@ -23,7 +23,7 @@ N_FEATURES = 7  # of a triangle that may be closest: the face, edges ab, bc, ca,
 
 @dataclass(frozen=True)
 class Bvh:
-    """A tree over triangles.
+    """Bounding volume hierarchy of triangles.
 
     Args:
         boxes: lowest and highest corner of each node, float32 [2 * n_leaves, 6]; row 0 is unused.
@@ -40,7 +40,7 @@ class Bvh:
 
 
 def build(triangles: np.ndarray) -> Bvh:
-    """The tree of triangles [n, 3, 3] with an area, n from 1."""
+    """Hierarchy of n >= 1 triangles [n, 3, 3] of positive area."""
     triangles = triangles.astype(np.float64)  # slivers have no normal in float32
     order = np.argsort(morton_codes(triangles.mean(axis=1)), kind="stable")
     n = len(triangles)
@@ -70,7 +70,7 @@ def build(triangles: np.ndarray) -> Bvh:
 
 
 def morton_codes(points: np.ndarray) -> np.ndarray:
-    """Integers that are close for points [n, 3] that are close."""
+    """Morton codes of points [n, 3]: integers that are close for close points."""
     low, high = points.min(axis=0), points.max(axis=0)
     cells = (points - low) / np.maximum(high - low, 1e-12) * (2**MORTON_BITS - 1)
     cells, codes = cells.astype(np.int64), np.zeros(len(points), np.int64)
@@ -93,7 +93,7 @@ def corner_numbers(triangles: np.ndarray) -> np.ndarray:
 
 
 def edge_ends(numbers: np.ndarray) -> np.ndarray:
-    """The two corners of each edge ab, bc, ca, [n, 3, 2], in the order of the triangle."""
+    """Both corners of each edge ab, bc, ca, [n, 3, 2], in the order of the triangle."""
     return np.stack([numbers, np.roll(numbers, -1, axis=1)], axis=2)
 
 
@@ -174,7 +174,7 @@ def closest_place(ab, ac, px, py, pz):
 
 @device
 def mesh_distance(x, y, z, tables):
-    """The signed distance to a mesh, negative inside; tables are those of Bvh, and n_leaves."""
+    """Signed distance to a mesh, negative inside; the tables are those of Bvh, and n_leaves."""
     boxes, corners, normals, _, n_leaves = tables
     stack = uint32_view(local_array(DEEPEST))
     ab, ac = local_array(3), local_array(3)
@@ -222,7 +222,7 @@ def mesh_distance(x, y, z, tables):
 
 @device
 def mesh_point(u, point, tables):
-    """A point of the surface, each as likely, from three uniform numbers."""
+    """Uniformly distributed point of the surface from three uniform numbers."""
     _, corners, _, areas, n_leaves = tables
     low, high = np.uint32(0), LEAF * n_leaves - 1
     while low < high:  # the first triangle whose sum of areas lies above

@@ -1,4 +1,4 @@
-"""Signed distances of a surface at points, and points where a network learns them."""
+"""Signed distances of a surface, and the points at which a network learns them."""
 
 from functools import cache
 from typing import Any, Protocol
@@ -30,7 +30,7 @@ class Surface(Protocol):
 
     @property
     def digest(self) -> str:
-        """Identifies the surface."""
+        """Digest of the surface."""
         ...
 
     @property
@@ -114,7 +114,7 @@ def sample_job(surface_point: Any) -> Job:
 
 
 class Distances:
-    """A surface on a target."""
+    """Distances to a surface on a target."""
 
     def __init__(self, surface: Surface, target: AbstractTarget):
         self.target = target
@@ -125,7 +125,7 @@ class Distances:
         self._measure, self._sample = distance_job(distance), sample_job(surface_point)
 
     def __call__(self, points: Any) -> Any:
-        """The signed distances [n, 1] at points [n, 3] of the target."""
+        """Signed distances [n, 1] at points [n, 3] of the target."""
         n = points.shape[0]
         distances = self.target.empty(n, 1)
         self._measure(self.target, n, points, distances, *self._tables, self.n_leaves)
@@ -147,5 +147,5 @@ class Distances:
 
 @cache
 def functions_of(surface: Surface) -> tuple[Any, Any]:
-    """A surface's device functions, always the same."""
+    """Device functions of a surface, cached."""
     return surface.functions

@@ -41,7 +41,7 @@ def capsule(x, y, z):  # around the diagonal from 0.3 to 0.7
 
 @device
 def links(x, y, z):
-    """Three rings of a chain, none of which touches another."""
+    """Chain of three rings, none of which touches another."""
     large, small, apart = np.float32(0.15), np.float32(0.045), np.float32(0.2)
     x, y, z = x - HALF, y - HALF, z - HALF
     left, right = torus(x + apart, z, y, large, small), torus(x - apart, z, y, large, small)
@@ -81,7 +81,7 @@ def formula(shape: Any) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class Formula:
-    """A shape that a formula describes.
+    """Shape with a formula for its signed distance.
 
     Args:
         name: one of SHAPES.
@@ -95,7 +95,7 @@ class Formula:
 
     @property
     def digest(self) -> str:
-        """Identifies the shape."""
+        """Digest of the shape."""
         return f"formula {self.name}"
 
     @property

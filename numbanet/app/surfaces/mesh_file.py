@@ -1,4 +1,4 @@
-"""Meshes from files, checked and moved into the unit cube, and meshes that are written."""
+"""Meshes: read from files, checked, moved into the unit cube, and written."""
 
 import io
 import os
@@ -61,7 +61,7 @@ class Mesh:
 
     @cached_property
     def digest(self) -> str:
-        """Identifies the triangles, whatever the file format."""
+        """Digest of the triangles, whatever the file format."""
         return sha256(np.ascontiguousarray(self.triangles, "<f4").data).hexdigest()
 
 
@@ -84,7 +84,7 @@ def read_mesh(path: str | os.PathLike[str]) -> Mesh:
 
 
 def parsed(path: Path, kind: str, content: bytes) -> np.ndarray:
-    """Corners of triangles, [n, 3, 3], as the file has them."""
+    """Corners of triangles, [n, 3, 3], as in the file."""
     import trimesh
 
     try:
@@ -125,7 +125,7 @@ def mesh_of(path: Path, triangles: np.ndarray) -> Mesh:
 
 
 def outward(path: Path, triangles: np.ndarray) -> tuple[np.ndarray, str]:
-    """Triangles that turn their front to the outside, and what there is to say of them."""
+    """Triangles oriented outwards, and a note on the mesh."""
     n_open = n_open_edges(triangles)
     if n_open:
         return triangles, (

@@ -22,7 +22,7 @@ Distance = Callable[[np.ndarray], np.ndarray]  # from points [n, 3] to distances
 
 
 def hits(distance: Distance, origins: np.ndarray, directions: np.ndarray) -> tuple:
-    """Points [n, 3] where rays end, and whether they met the surface, [n]; in the unit cube."""
+    """End points [n, 3] of rays, and whether they met the surface, [n]; in the unit cube."""
     safe = np.where(np.abs(directions) < 1e-6, np.float32(1e-6), directions)
     low, high = -origins / safe, (1 - origins) / safe
     depths = np.maximum(np.minimum(low, high).max(axis=1), 0)
@@ -41,7 +41,7 @@ def hits(distance: Distance, origins: np.ndarray, directions: np.ndarray) -> tup
 
 
 def normals(distance: Distance, points: np.ndarray) -> np.ndarray:
-    """Directions in which the distance grows, of length 1, [n, 3]."""
+    """Unit normals, along which the distance grows, [n, 3]."""
     taps = (points[:, None] + TAP * TAPS).reshape(-1, 3)
     slopes = distance(taps).reshape(-1, 4) @ TAPS
     return slopes / np.maximum(np.linalg.norm(slopes, axis=1, keepdims=True), 1e-12)

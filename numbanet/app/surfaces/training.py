@@ -1,4 +1,4 @@
-"""The training of a network on signed distances, and what it is measured by.
+"""Training of a network on signed distances, and its metrics.
 
 A step takes points near the surface, around it and anywhere in the unit cube. With an eikonal term
 the length of the gradient is trained to be 1 (Gropp et al. 2020): that takes second derivatives.
@@ -37,7 +37,7 @@ LEAST_LENGTH = np.float32(1e-6)
 
 @device
 def eikonal(slope, scale, dl_dslope):
-    """The gradient of scale / 2 (|slope| - 1)^2; slope and gradient [3]."""
+    """Gradient of scale / 2 (|slope| - 1)^2; slope and gradient [3]."""
     square = slope[0] * slope[0] + slope[1] * slope[1] + slope[2] * slope[2]
     length = square ** np.float32(0.5)
     factor = scale * (length - ONE) / max(length, LEAST_LENGTH)
@@ -82,7 +82,7 @@ DEFAULT_CONFIG = {
 
 
 class SurfaceLearning(MeasuredLearning):
-    """A training on a surface under way."""
+    """Training on a surface."""
 
     command = metadata_key = "learn-surface"
     samples_name = "points"
@@ -99,7 +99,7 @@ class SurfaceLearning(MeasuredLearning):
 
     @cached_property
     def measured(self) -> tuple[Any, Any, np.ndarray]:
-        """Points of the surface, points anywhere, and whether these lie inside."""
+        """Points of the surface, points anywhere, and whether the latter lie inside."""
         rng, n = Pcg32(MEASURED_SEED), N_MEASURED
         uniform = rng.device_uniform(N_UNIFORM * n, self.target).reshape(n, N_UNIFORM)
         on_surface = self.target.to_host(self.truth.samples(uniform, 0.0, 0.0))[: 7 * n // 8]
@@ -109,7 +109,7 @@ class SurfaceLearning(MeasuredLearning):
 
     @cached_property
     def ones(self) -> Any:
-        """The gradient of the distance for itself, of a batch."""
+        """Ones [batch_size, 1]: the gradient of the outputs that gives their slopes."""
         return self.target.from_host(np.ones((self.job.batch_size, 1), np.float32))
 
     def prepare(self) -> None:
@@ -132,7 +132,7 @@ class SurfaceLearning(MeasuredLearning):
         return step(points, distances, gradient_mode="accumulate")
 
     def learned(self, points: np.ndarray) -> np.ndarray:
-        """Distances [n] at points [n, 3] of the host, as the network knows them."""
+        """Distances [n] of the network at points [n, 3] of the host."""
         parts = [
             self.target.to_host(self.model(points[first : first + POINTS_AT_ONCE]))[:, 0]
             for first in range(0, len(points), POINTS_AT_ONCE)
@@ -140,7 +140,7 @@ class SurfaceLearning(MeasuredLearning):
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
     def given(self, points: np.ndarray) -> np.ndarray:
-        """The same as they are."""
+        """Distances [n] of the surface at points [n, 3] of the host."""
         found = self.truth(self.target.from_host(np.ascontiguousarray(points, np.float32)))
         return self.target.to_host(found)[:, 0]
 
@@ -187,7 +187,7 @@ class SurfaceLearning(MeasuredLearning):
         return [*super().places(n_steps), *([MESH] if self.mesh_resolution else [])]
 
     def write_more(self) -> tuple[Path, ...]:
-        """Marching cubes (Lorensen and Cline 1987; Lewiner et al. 2003) over the unit cube."""
+        """Write a mesh by marching cubes (Lorensen and Cline 1987; Lewiner et al. 2003)."""
         n = self.mesh_resolution
         if not n:
             return ()
