@@ -53,7 +53,7 @@ class CoarseToFine:
         ]
 
     def inputs(self, inputs: Any, max_level: Any) -> Any:
-        """The inputs with the level as the last column; raises ValueError if it is no such."""
+        """Append the level as the last column; raises ValueError for invalid levels."""
         n, target = inputs.shape[0], self._target
         self.leveled.deterministic = self.plain.deterministic
         if np.isscalar(max_level) or getattr(max_level, "shape", None) == ():

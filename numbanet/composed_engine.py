@@ -133,7 +133,7 @@ class ComposedEngine:
     def _forward(
         self, x: Any, params: Any, parts: list[PartEngine], y: Any = None
     ) -> tuple[dict[int, Any], list[Any]]:
-        """The outputs of the parts by number, beside the inputs, and what each part read."""
+        """Outputs of the parts by number, with the inputs, and the columns that parts read."""
         outputs, read = {INPUT: x}, []
         for k, part in enumerate(parts):
             read.append(self._gathered("x", k, part.part.inputs, outputs))

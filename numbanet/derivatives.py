@@ -1,4 +1,4 @@
-"""Derivatives of a model's outputs by its inputs, with their gradients: what a PDE is made of."""
+"""Derivatives of a model's outputs by its inputs, with their gradients: the terms of a PDE."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +46,7 @@ class OutputDerivatives:
 
     @property
     def laplacian(self) -> Any:
-        """The sum of d2y/dx_d^2 over the inputs, [n, n_output_dims]."""
+        """Sum of d2y/dx_d^2 over the inputs, [n, n_output_dims]."""
         return self._of("laplacian")
 
     @property
@@ -87,7 +87,7 @@ class Derivatives(OutputDerivatives):
         dl_dhessian: ArrayLike | None = None,
         gradient_mode: str = "overwrite",
     ) -> None:
-        """Write the gradient of the parameters, of a loss of all these, to the model's `gradients`.
+        """Backpropagate a loss of values and derivatives to the model's `gradients`.
 
         The model's parameters and the inputs must be as they were. `trainer.optimizer_step()` then
         makes a step.
@@ -153,7 +153,7 @@ def jet_for(
 def check_smooth(
     encoding: AbstractEncoding, activations: tuple[Activation, ...], order: int
 ) -> None:
-    """Raises TypeError if a component has no derivatives of that order, naming those that have."""
+    """Raise TypeError if a component lacks derivatives of that order; names those that have."""
     which = "first" if order == 1 else "second"
     for part in encoding.parts:
         found = part.encoding
@@ -180,7 +180,7 @@ def derivatives_of(
     engine: DerivativeEngine, target: AbstractTarget, jet: Jet, inputs: Any, params: Any,
     n_outputs: int, gradients_for: Callable[[str], Gradients | None],
 ) -> Derivatives:  # fmt: skip
-    """Evaluate and differentiate; arrays were checked.
+    """Evaluate and differentiate; arrays have been checked.
 
     Args:
         gradients_for: the gradients to add to, in a mode; raises ValueError.

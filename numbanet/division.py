@@ -22,7 +22,7 @@ class Division:
 
     @property
     def own(self) -> tuple[int, int]:
-        """The first parameter that this rank steps, and the end."""
+        """Range of the parameters that this rank steps: the first, and the end."""
         if self.bounds is None:
             return 0, self.n_params
         return self.bounds[self.rank], self.bounds[self.rank + 1]
@@ -37,7 +37,7 @@ class Division:
 def divide(
     optimizer: AbstractOptimizer, layout: ParamLayout, comm: Communicator, quantum: int, least: int
 ) -> Division:
-    """The division of a layout in parts of multiples of `quantum` parameters.
+    """Division of a layout into parts of multiples of `quantum` parameters.
 
     Args:
         least: models with fewer parameters are not divided.

@@ -1,4 +1,4 @@
-"""An encoding with the network that reads its output: the components that an engine evaluates."""
+"""Encoding with the network that reads its output: the components that an engine evaluates."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ from numbanet.networks.base import AbstractMLP
 
 @dataclass(frozen=True)
 class EncodedNetwork:
-    """An encoding, padded to the width of the network's input, and the network that reads it."""
+    """Encoding, padded to the width of the network's input, and the network that reads it."""
 
     encoding: AbstractEncoding
     network: AbstractMLP
 
     def kernel_key(self) -> "EncodedNetwork":
-        """A model with the same compiled code on the CPU, whatever the encoding's numbers are."""
+        """Model with the same compiled code on the CPU, independent of the encoding's numbers."""
         return EncodedNetwork(self.encoding.kernel_key(), self.network)
 
     @property

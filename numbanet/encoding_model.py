@@ -1,4 +1,4 @@
-"""An encoding by itself."""
+"""Model that consists of an encoding alone."""
 
 from typing import Any
 

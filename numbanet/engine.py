@@ -10,7 +10,7 @@ from numbanet.losses.base import AbstractLoss
 
 @dataclass(frozen=True)
 class Gradients:
-    """The gradients of the parameters; those of the encoding may be added up elsewhere first."""
+    """Gradients of the parameters; those of the encoding may be added up elsewhere first."""
 
     flat: Any  # float32 [n_params]
     scatter: Any = None  # in the precision of the kernels, zero between the passes
@@ -47,7 +47,7 @@ class Batch:
 
 @dataclass(slots=True)
 class LossSums:
-    """The loss of a batch in parts: the sum of the first n of `sums`, divided by n_elements."""
+    """Loss of a batch in parts: the sum of the first n of `sums`, divided by n_elements."""
 
     sums: Any  # in the target's memory until the engine's next pass
     n: int
@@ -67,7 +67,7 @@ class Service:
 
 
 class Engine(Protocol):
-    """Runs the passes of one encoded network; arrays are the target's, float32 in rows."""
+    """Engine of one encoded network; arrays are the target's, float32 in rows."""
 
     model: EncodedNetwork
     precision: str
@@ -78,7 +78,7 @@ class Engine(Protocol):
         """Services of all kinds of passes."""
 
     def inference(self, inputs: Any, params: Any, outputs: Any = None) -> Any:
-        """The outputs [n, n_output_dims], in an array that is given or in a new one.
+        """Outputs [n, n_output_dims], in a given array or in a new one.
 
         Args:
             params: as AbstractParameters gives them.
@@ -99,13 +99,13 @@ class Engine(Protocol):
         self, inputs: Any, params: Any, dl_dy: Any, dl_ddl_dx: Any, gradients: Gradients | None,
         outputs: tuple[Any, Any] | None = None,
     ) -> tuple[Any, Any]:  # fmt: skip
-        """The gradients with respect to dl_dy and the inputs, in arrays that are given or in new
-        ones; adds to `gradients`.
+        """Gradients with respect to dl_dy and the inputs, in given arrays or in new ones; adds to
+        `gradients`.
         """
 
 
 class DerivativeEngine(Protocol):
-    """Differentiates the outputs of one encoded network by its inputs, in float32."""
+    """Engine of derivatives of one encoded network's outputs by its inputs, in float32."""
 
     deterministic: bool  # as Engine's
 
@@ -126,7 +126,7 @@ class DerivativeEngine(Protocol):
 
 
 class AlwaysDeterministic:
-    """An engine whose sums have one order, whatever it is asked for."""
+    """Engine whose sums always have one order."""
 
     @property
     def deterministic(self) -> bool:
@@ -138,7 +138,7 @@ class AlwaysDeterministic:
 
 
 class EncodingEngine(Protocol):
-    """Runs an encoding by itself."""
+    """Engine of an encoding by itself."""
 
     deterministic: bool  # as Engine's
 
@@ -146,7 +146,7 @@ class EncodingEngine(Protocol):
         """Services of all kinds of passes."""
 
     def forward(self, inputs: Any, params: Any, outputs: Any = None) -> Any:
-        """The features [n, n_outputs], in an array that is given or in a new one."""
+        """Features [n, n_outputs], in a given array or in a new one."""
 
     def backward(
         self, inputs: Any, params: Any, dl_dy: Any, gradients: Gradients | None, dl_dx: Any
@@ -157,6 +157,6 @@ class EncodingEngine(Protocol):
         self, inputs: Any, params: Any, dl_dy: Any, dl_ddl_dx: Any, gradients: Gradients | None,
         outputs: tuple[Any, Any] | None = None,
     ) -> tuple[Any, Any]:  # fmt: skip
-        """The gradients with respect to dl_dy and the inputs, in arrays that are given or in new
-        ones; adds to `gradients`.
+        """Gradients with respect to dl_dy and the inputs, in given arrays or in new ones; adds to
+        `gradients`.
         """

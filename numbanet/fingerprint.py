@@ -32,11 +32,11 @@ UNSEEN = {"_abc_impl"}  # among the members of a class: bookkeeping of Python's
 
 
 class NotCacheable(Exception):
-    """A function captures something whose behaviour has no digest."""
+    """A function captures a value whose behaviour has no digest."""
 
 
 def fingerprint(function, target: str = "cpu") -> str:
-    """A digest of a function's behaviour: equal in every process, for equal code and constants.
+    """Digest of a function's behaviour: equal in every process, for equal code and constants.
 
     Args:
         target: "cpu" or "cuda"; overloads for the other one are not read.
@@ -53,7 +53,7 @@ def digest(*parts) -> str:
 
 @cache
 def source_digest(module: str) -> str:
-    """A digest of a module's code; comments, docstrings and the layout do not count."""
+    """Digest of a module's code; comments, docstrings and the layout do not count."""
     tree = ast.parse(inspect.getsource(sys.modules[module]))
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
@@ -64,7 +64,7 @@ def source_digest(module: str) -> str:
 
 
 def is_library(value) -> bool:
-    """Whether a value is known by its name; a function made in another one is not."""
+    """Whether a value is identified by its name; a function made within another one is not."""
     module = getattr(value, "__module__", None) or ""
     name = getattr(value, "__qualname__", "")
     return module.partition(".")[0] in LIBRARIES and "<locals>" not in name
@@ -167,7 +167,7 @@ class Reader:
         return found
 
     def replacements(self, value) -> list[str]:
-        """Digests of what others than Numba made Numba take in place of a function."""
+        """Digests of the replacements of a function that others than Numba registered."""
         return [self.of(each) for each in self._registered.get(id(value), ())]
 
 
@@ -202,7 +202,7 @@ def module_of(name: str):
 
 
 def behind(member):
-    """The function of a method or a property of a class; anything else as it is."""
+    """Function of a method or a property of a class; other values unchanged."""
     for name in ("__func__", "fget", "func"):
         member = getattr(member, name, member)
     return member
@@ -219,7 +219,7 @@ class Code(NamedTuple):
 
 @cache
 def read_code(code) -> Code:
-    """Byte code, its constants and the names of its variables; docstrings are not used."""
+    """Digest of byte code, its constants and the names of its variables, without docstrings."""
     instructions = [each for each in dis.get_instructions(code) if each.opname != "EXTENDED_ARG"]
     variables = code.co_varnames, code.co_freevars, code.co_cellvars
     counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags

@@ -1,4 +1,4 @@
-"""Training loops that are written once: a generator of steps, and a function that runs it."""
+"""Training loops: a generator of steps, and a function that runs it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -25,7 +25,7 @@ def training(
     learning_rate: float | Callable[[int], float] | None = None,
     history: History | None = None,
 ) -> Iterator[Step]:
-    """Train, and give each step: `for step in numbanet.training(model, batches, steps=1000)`.
+    """Train, and yield each step: `for step in numbanet.training(model, batches, steps=1000)`.
 
     A loop that is left early, by `break` or an exception, ends the callbacks too.
 

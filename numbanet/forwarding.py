@@ -1,10 +1,10 @@
-"""Classes that pass on to a member of theirs what it can do."""
+"""Classes that forward attributes to a member."""
 
 from operator import attrgetter
 
 
 def forwarding(member: str, names: str) -> type:
-    """A base class whose attributes of these names are those of a member."""
+    """Base class that forwards attributes of these names to a member."""
     return type(
         "Forwarding", (), {name: property(attrgetter(f"{member}.{name}")) for name in names.split()}
     )

@@ -1,4 +1,4 @@
-"""The levels of a model's grids: views of their tables, read and written as lattices too."""
+"""Levels of a model's grids: views of their tables, read and written as lattices too."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ class GridLevel:
 
     @property
     def n_params(self) -> int:
-        """Parameters of the level."""
+        """Number of parameters of the level."""
         return self.size * self.n_features
 
     @property
@@ -55,7 +55,7 @@ class GridLevel:
 
     @property
     def gradients(self) -> Array:
-        """The gradient of its table, [size, n_features]."""
+        """Gradient of the level's table, [size, n_features]."""
         return self._view(self._model.gradients)
 
     def vertices(self) -> np.ndarray:
@@ -71,7 +71,7 @@ class GridLevel:
         return entries_of_vertices(self._grid, self._k)
 
     def read(self) -> np.ndarray:
-        """The features of all vertices, float32 [resolution, ..., n_features], a copy.
+        """Features of all vertices, float32 [resolution, ..., n_features], a copy.
 
         There is an axis for each input, in their order.
 
@@ -113,7 +113,7 @@ class GridLevel:
 
 
 def levels_of(model: Any) -> tuple[GridLevel, ...]:
-    """The levels of all grids of a model, coarse to fine."""
+    """Levels of all grids of a model, coarse to fine."""
     return tuple(
         GridLevel(model, f"{prefix}levels.{k}", grid, k, first)
         for prefix, grid, first in model.composition.grids

@@ -1,4 +1,4 @@
-"""A warning where most inputs lie outside [0, 1], which is what a grid covers."""
+"""Warning where most inputs lie outside [0, 1], the range that a grid covers."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ class GridRange:
             self._sample = self._target.sampled(inputs)
 
     def close(self) -> None:
-        """Take none: the training did not begin here."""
+        """Take no sample: the training was resumed."""
         self._is_open = False
 
     def check(self) -> None:

@@ -16,7 +16,7 @@ from numbanet.shown import shown
 
 @dataclass
 class History:
-    """The course of a training; `numbanet.fit` writes it, and goes on where it ends.
+    """Course of a training; `numbanet.fit` writes it, and continues it.
 
     Args:
         step: steps that were made.
@@ -36,21 +36,21 @@ class History:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps were made that were asked for."""
+        """Whether all requested steps were made."""
         return not self.end
 
     @property
     def loss(self) -> float:
-        """The last loss that was read, NaN before the first."""
+        """Last loss that was read, NaN before the first."""
         return self.losses[-1][1] if self.losses else math.nan
 
     @property
     def steps_per_second(self) -> float:
-        """0 as long as nothing was timed."""
+        """Steps per second of training time; 0 as long as nothing was timed."""
         return self.timed_steps / self.training_seconds if self.timed_steps else 0.0
 
     def metric(self, name: str) -> float:
-        """The last value of a metric, NaN where there is none; "loss" is one."""
+        """Last value of a metric, NaN if there is none; "loss" is one."""
         if name == "loss":
             return self.loss
         found = (values[name] for _, values in reversed(self.metrics) if name in values)
@@ -62,7 +62,7 @@ class History:
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> "History":
-        """The history that was saved, such as model.metadata["history"].
+        """History from JSON, such as model.metadata["history"].
 
         Raises:
             TypeError: it is none, or has numbers that no training leads to.
@@ -77,7 +77,7 @@ class History:
         return history
 
     def is_usable(self) -> bool:
-        """Whether all is of its type and in its range, which nothing ensures in a file."""
+        """Whether all values have valid types and ranges, as they may come from a file."""
         are_counts = is_count(self.step, MOST_STEPS) and is_count(self.timed_steps, MOST_STEPS)
         if not (are_counts and isinstance(self.end, str)):
             return False
@@ -98,7 +98,7 @@ def is_count(value: Any, limit: int) -> bool:
 
 
 def is_table(rows: Any, last_step: int, *kinds: type) -> bool:
-    """Whether these are rows of a step, up to the last one, and values of some types."""
+    """Whether values are rows of a step, up to the last one, and values of some types."""
     return isinstance(rows, list) and all(is_row(row, last_step, *kinds) for row in rows)
 
 
@@ -116,6 +116,6 @@ def loss_due(step: int) -> bool:
 
 
 def milestone_due(step: int) -> bool:
-    """Few enough for a line each: steps 1, 2, 5, 10, 20, ... and every 1000th."""
+    """Whether a step is worth a line: 1, 2, 5, 10, 20, ... and every 1000th."""
     digits = str(step)
     return (digits[0] in "125" and not digits[1:].strip("0")) or step % 1000 == 0

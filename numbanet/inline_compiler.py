@@ -1,4 +1,4 @@
-"""Compiling device functions only as far as their callers need.
+"""Compilation of device functions only as far as their callers need.
 
 Numba optimises every function and generates its machine code, although a device function is only
 ever inlined into its caller, which is optimised as a whole afterwards. With functions nested as
@@ -36,11 +36,11 @@ class _NoEnvironment:
 
     @staticmethod
     def set_env(name, environment):
-        """A function that is inlined has no environment of its own."""
+        """No operation: an inlined function has no environment of its own."""
 
 
 class InlineLibrary(JITCodeLibrary):
-    """The IR of one device function, to be linked into its callers; never runs by itself."""
+    """IR of one device function, to be linked into its callers; never run by itself."""
 
     codegen = _NoEnvironment
 
@@ -57,7 +57,7 @@ class InlineLibrary(JITCodeLibrary):
 
 
 class InlineCompiler(Compiler):
-    """Numba's compiler with an InlineLibrary to put its result in."""
+    """Numba's compiler with an InlineLibrary as its result."""
 
     def define_pipelines(self):
         state = self.state
@@ -70,14 +70,14 @@ class InlineCompiler(Compiler):
 
 
 class SeparateLibrary(InlineLibrary):
-    """The IR of what a kernel calls, optimised: the body of a parallel loop, or a function."""
+    """Optimised IR of a kernel's callee: the body of a parallel loop, or a function."""
 
     def _optimize_final_module(self):
         JITCodeLibrary._optimize_final_module(self)
 
 
 class KernelLibrary(JITCodeLibrary):
-    """The machine code of one kernel, which calls no code but its own.
+    """Machine code of one kernel, which calls no code but its own.
 
     Numba also compiles the body of a parallel loop, and each jitted function, by itself. The kernel
     has a copy, optimised once more and perhaps rounded otherwise. Were it not internal, the linker
@@ -98,7 +98,7 @@ class KernelLibrary(JITCodeLibrary):
 
 @contextmanager
 def inline_loop_bodies(codegen):
-    """Stop at LLVM's IR for the parts of parallel loops: the kernel has a copy of each."""
+    """Stop at LLVM's IR for the bodies of parallel loops: the kernel has a copy of each."""
     create_library = codegen.create_library
 
     def choose_library(name, **options):
@@ -116,7 +116,7 @@ def inline_loop_bodies(codegen):
 
 
 class KernelCompiler(Compiler):
-    """Numba's compiler with a KernelLibrary to put its result in."""
+    """Numba's compiler with a KernelLibrary as its result."""
 
     def _compile_core(self):
         context = self.state.targetctx
@@ -137,7 +137,7 @@ class KernelCompiler(Compiler):
 
 
 class DeviceCodeError(Exception):
-    """A device function does not compile; the message says which one, of what, and why."""
+    """A device function does not compile; the message names it, its component and the reason."""
 
 
 class _Failures(threading.local):
@@ -152,7 +152,7 @@ class _Failures(threading.local):
         self.chains = {}
 
     def chain(self, error):
-        """The first of these chains; kept with the error, which Numba may raise once more."""
+        """First of these chains; kept with the error, which Numba may raise once more."""
         chain = next(iter(self.chains.values()), None)
         if chain is not None:
             error.device_chain = chain
@@ -164,7 +164,7 @@ _failures = _Failures()
 
 @contextmanager
 def noted_failure(function):
-    """Remember a device function if it does not compile while Numba looks at a call of it."""
+    """Context that records a device function if it does not compile within it."""
     callers, _failures.chains = _failures.chains, {}
     try:
         yield
@@ -179,7 +179,7 @@ def noted_failure(function):
 
 
 class InlineDispatcher(CPUDispatcher):
-    """A device function; called from Python, it is compiled in full, for that purpose alone."""
+    """Device function; a call from Python compiles it in full, for that purpose alone."""
 
     in_full = None  # makes a dispatcher of (function, options); kernel_cache.py sets it
 
@@ -201,7 +201,7 @@ class InlineDispatcher(CPUDispatcher):
 
 @contextmanager
 def explained_failures(kernel, target, errors=NumbaError):
-    """Turn Numba's complaint about device code, which is pages long, into a DeviceCodeError.
+    """Context that turns Numba's long errors on device code into a DeviceCodeError.
 
     Args:
         kernel: what is compiled, a Python function.
@@ -250,7 +250,7 @@ def line_of(function, error) -> int:
 
 
 def complaint(error) -> str:
-    """The first sentence of an error of Numba, without where it was noticed."""
+    """First sentence of an error of Numba, without the location."""
     lines = [line.strip() for line in plain_text(error).splitlines()]
     lines = [line for line in lines if line and not re.match(r'Failed in |During: |File "', line)]
     n_lines = 2 if lines and lines[0].endswith(":") else 1

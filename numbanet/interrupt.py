@@ -44,8 +44,8 @@ def cleaning_up() -> Iterator[None]:
 
 
 def set_handler(handler: Callable) -> Callable | None:
-    """Handle SIGINT so; returns what did before, None where nothing changed: SIGINT is ignored, or
-    this is not the main thread.
+    """Set the handler of SIGINT; returns the old one, or None where nothing changed: SIGINT is
+    ignored, or this is not the main thread.
     """
     previous = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(previous):

@@ -23,7 +23,7 @@ SECONDS = ("laplacian", "diagonal", "hessian")
 
 @dataclass(frozen=True)
 class Jet:
-    """The columns of a jet: the value, the derivative by each input, and second derivatives.
+    """Columns of a jet: the value, the derivative by each input, and second derivatives.
 
     Args:
         n_dims: inputs.
@@ -36,7 +36,7 @@ class Jet:
 
     @cached_property
     def seconds(self) -> tuple[tuple[tuple[int, int], ...], ...]:
-        """The pairs of inputs whose second derivatives are summed, for each such column."""
+        """Pairs of inputs whose second derivatives are summed, for each such column."""
         squares = tuple((d, d) for d in range(self.n_dims))
         if self.wanted == "laplacian":
             return (squares,)
@@ -67,13 +67,13 @@ class Jet:
 
     @property
     def second_shape(self) -> tuple[int, ...]:
-        """The shape of the second derivatives of one number."""
+        """Shape of the second derivatives of one number."""
         sizes = {"laplacian": (), "diagonal": (self.n_dims,), "hessian": (self.n_dims,) * 2}
         return sizes.get(self.wanted, (0,))
 
     @cached_property
     def second_columns(self) -> tuple[int, ...]:
-        """The column of each second derivative, in C order; a Hessian has most of them twice."""
+        """Column of each second derivative, in C order; a Hessian has most of them twice."""
         first, n = 1 + self.n_dims, self.n_dims
         if self.wanted == "hessian":
             rows = {(d, k): first + d * (d + 1) // 2 + k for d in range(n) for k in range(d + 1)}

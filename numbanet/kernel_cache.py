@@ -1,4 +1,4 @@
-"""Compiled code on disk, for functions that are composed of closures.
+"""Compiled code on disk, for functions composed of closures.
 
 Numba's own `cache=True` never finds such a function again: its key pickles what the closure
 captures, and compiled functions pickle differently in each process. Here the key is the fingerprint
@@ -77,12 +77,12 @@ InlineDispatcher.in_full = KernelDispatcher
 
 
 def anew(function: InlineDispatcher) -> InlineDispatcher:
-    """A device function that nothing was compiled of yet."""
+    """Copy of a device function without compiled forms."""
     return InlineDispatcher(function.py_func, **function.targetoptions)
 
 
 def forget(dispatcher) -> None:
-    """Numba forgets a function of the CPU with its dispatcher."""
+    """No operation: Numba drops a CPU function with its dispatcher."""
 
 
 _shared_functions = SharedFunctions("cpu", anew, drop_what_was_inferred, forget, MOST_FUNCTIONS)
@@ -113,13 +113,13 @@ class KernelCache:
         return str(code_store.directory())
 
     def enable(self):
-        """Numba's protocol; this cache is always on."""
+        """No operation of Numba's protocol; this cache is always on."""
 
     def disable(self):
-        """Numba's protocol; this cache is always on."""
+        """No operation of Numba's protocol; this cache is always on."""
 
     def flush(self):
-        """Numba's protocol; entries are never stale, because the key says what they are."""
+        """No operation of Numba's protocol; keys make stale entries impossible."""
 
     def path(self, signature, target_context) -> Path | None:
         """Path of the compiled function for a signature; None if it cannot be kept."""
@@ -136,7 +136,7 @@ class KernelCache:
         return code_store.path_of(self._function.__name__, "cpu", key)
 
     def load_overload(self, signature, target_context):
-        """The compiled function for a signature, or None."""
+        """Compiled function for a signature, or None."""
         target_context.refresh()
         arguments, _ = sigutils.normalize_signature(signature)
         try:
@@ -148,7 +148,7 @@ class KernelCache:
         )
 
     def save_overload(self, signature, result):
-        """Keep a compiled function; a cache that cannot be written is no error."""
+        """Store a compiled function; a cache that cannot be written is no error."""
         arguments, _ = sigutils.normalize_signature(signature)
         try:
             path = self._path(arguments, result.target_context.codegen())
@@ -186,7 +186,7 @@ def taken_apart(result: CompileResult) -> tuple[dict, bytes]:
 
 
 def restored(function, arguments, target_context, description, content) -> CompileResult:
-    """The reverse of taken_apart, for the function that was compiled."""
+    """Inverse of taken_apart: the compiled function."""
     if description["parallel"]:
         _reload_parfors()
     own, *others = description["environments"]

@@ -1,4 +1,4 @@
-"""The learning rate of a trainer: the one that is set, and what the optimizer makes of it."""
+"""Learning rates of a trainer: the one that is set, and those in force after decay."""
 
 from functools import lru_cache
 from typing import Any
@@ -9,13 +9,13 @@ from numbanet.optimizers.base import MOST_STEPS
 
 
 class LearningRates:
-    """Properties of Trainer."""
+    """Properties of Trainer for the learning rate."""
 
     __slots__ = ()
 
     @property
     def learning_rate(self: Any) -> float:
-        """The learning rate, before the optimizer's own decay; setting it compiles nothing."""
+        """Learning rate before the optimizer's own decay; setting it compiles nothing."""
         return self.optimizer.learning_rate
 
     @learning_rate.setter
@@ -37,5 +37,5 @@ class LearningRates:
 
 @lru_cache(maxsize=64)
 def schedule_of(optimizer: Any) -> Any:
-    """The schedule of all optimizers that have this kernel key, compiled once."""
+    """Schedule of all optimizers that have this kernel key, compiled once."""
     return optimizer.schedule

@@ -1,4 +1,4 @@
-"""The composition whose last input says up to which level the grids of a model are read."""
+"""Composition with one more input: the level up to which grids are read."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from numbanet.encodings.padded import Padded
 
 
 def leveled(encoding: AbstractEncoding, n_dims: int, first_dim: int = 0) -> AbstractEncoding:
-    """The encoding of the inputs from first_dim on, of n_dims, the last of which is the level."""
+    """Encoding of inputs from first_dim on, of n_dims, the last of which is the level."""
     if isinstance(encoding, Grid):
         return Leveled(encoding, first_dim, n_dims)
     if isinstance(encoding, Composite):
@@ -33,7 +33,7 @@ def has_grid(encoding: AbstractEncoding) -> bool:
 
 
 def leveled_composition(composition: Composition) -> Composition:
-    """The same model, with one more input.
+    """Equal model with one more input.
 
     Raises:
         TypeError: it has no grid.

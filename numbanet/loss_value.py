@@ -13,7 +13,7 @@ SKIPPED = "the inputs, the loss or a gradient are infinite or NaN; the step was 
 
 
 class Loss(Real):
-    """The loss of a training step: the mean over the batch and the output dimensions.
+    """Loss of a training step: the mean over the batch and the output dimensions.
 
     It can be used as a number (`loss < 0.1`, `numpy.mean(losses)`); `float(loss)` makes a float. On
     a GPU the host waits for the step when it is first used, and learns whether it was skipped.
@@ -42,7 +42,7 @@ class Loss(Real):
         return result.loss if self._has_targets else 0.0
 
     def item(self) -> float:
-        """The value, as `float(loss)`."""
+        """Value as a float."""
         return float(self)
 
     def __repr__(self) -> str:

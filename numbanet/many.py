@@ -65,7 +65,7 @@ class ManyModels:
 
     @property
     def params(self) -> Array:
-        """The parameters, float32 [n_models, n_params]; on a GPU a copy.
+        """Parameters, float32 [n_models, n_params]; on a GPU a copy.
 
         Setting it changes the models, and what their optimizers average of the weights; on the CPU
         writing to it changes the models too.
@@ -78,7 +78,7 @@ class ManyModels:
         self._many.set_params(as_host_matrix(values, "params", n_params, len(self)))
 
     def __getitem__(self, k: SupportsIndex) -> TrainableModel:
-        """A model like number k, with copies of what it has."""
+        """Model number k as a model of its own, with copies of its arrays."""
         k = range(len(self))[index(k)]
         optimizer = self._optimizers[k]
         network = NetworkWithInputEncoding(
@@ -97,12 +97,12 @@ class ManyModels:
 
     @property
     def n_skipped_steps(self) -> np.ndarray:
-        """Steps of each model that were skipped; see training_step."""
+        """Skipped steps of each model, [n_models]; see training_step."""
         return self._many.n_skipped_steps
 
     @property
     def learning_rates(self) -> np.ndarray:
-        """The learning rate of each model; setting them, or one for all, compiles nothing."""
+        """Learning rate of each model; setting them, or one for all, compiles nothing."""
         return np.array([each.learning_rate for each in self._optimizers])
 
     @learning_rates.setter
@@ -137,7 +137,7 @@ class ManyModels:
     def training_step(
         self, inputs: ArrayLike, targets: ArrayLike, pdf: ArrayLike | None = None
     ) -> np.ndarray | Losses:
-        """Make a step of each model; one whose numbers are not finite skips its own, and is told.
+        """Make a step of each model; one with numbers that are not finite skips it and warns.
 
         Args:
             inputs: [n, n_input_dims] for all models, or [n_models, n, n_input_dims].
@@ -178,7 +178,7 @@ class ManyModels:
 
 
 def shape_of(values: Any) -> tuple[int, ...]:
-    """The shape of any array; () of lists that have none, which the target refuses."""
+    """Shape of any array; () for lists without one, which the target refuses."""
     try:
         return np.shape(values)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The losses of many models: numbers that are read when they are asked for."""
+"""Losses of many models, which are read on demand."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ MOST_NAMED = 8  # models that skipped a step
 
 
 class Losses(NDArrayOperatorsMixin):
-    """The losses of a training step of many models, float64 [n_models].
+    """Losses of a training step of many models, float64 [n_models].
 
     Used as a NumPy array is (`losses.argmin()`, `losses < 0.1`, `numpy.mean(losses)`), which waits
     for the step, and tells which models skipped it.
@@ -27,7 +27,7 @@ class Losses(NDArrayOperatorsMixin):
         self._result, self.shape, self._warns = result, (n,), True
 
     def numpy(self) -> np.ndarray:
-        """The losses as an array of NumPy."""
+        """Losses as a NumPy array."""
         losses, are_stepped = self._result.read()
         if self._warns:
             self._warns = False

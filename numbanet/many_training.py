@@ -18,7 +18,7 @@ class ManyResult(Protocol):
     is_known: bool
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """The losses, float64 [n_models], and which models were stepped; waits for these."""
+        """Losses, float64 [n_models], and which models were stepped; waits for these."""
 
 
 class AbstractMany(ABC):
@@ -34,11 +34,11 @@ class AbstractMany(ABC):
     @property
     @abstractmethod
     def params(self) -> Any:
-        """The parameters, float32 [n_models, n_params], or on a GPU a copy of them."""
+        """Parameters, float32 [n_models, n_params]; on a GPU a copy."""
 
     @abstractmethod
     def set_params(self, values: np.ndarray) -> None:
-        """Take over all parameters."""
+        """Overwrite all parameters."""
 
     @abstractmethod
     def tensors(self, k: int) -> dict[str, np.ndarray]:
@@ -52,4 +52,4 @@ class AbstractMany(ABC):
 
     @abstractmethod
     def inference(self, xs: Any, optimizers: Sequence[AbstractOptimizer]) -> Array:
-        """The outputs [n_models, n, n_output_dims], with the parameters for inference."""
+        """Outputs [n_models, n, n_output_dims], with the parameters for inference."""

@@ -1,4 +1,4 @@
-"""The weights of a network as plain matrices, as torch.nn.Linear(bias=False) holds them.
+"""Weights of a network as plain matrices, as torch.nn.Linear(bias=False) holds them.
 
 Output k of a layer is row k of its matrix times the input. Two kinds of padding are cut, since
 they are without effect: the last matrix's rows beyond the outputs, and the first one's columns
@@ -88,7 +88,7 @@ def from_matrices(model: Any, matrices: Sequence[ArrayLike]) -> None:
 
 
 def _views(held: Held, flat: np.ndarray) -> list[np.ndarray]:
-    """The parts of a parameter vector that matter for the outputs."""
+    """Parts of a parameter vector that affect the outputs."""
     encoding, network = held.encoding, held.network
     views, start = [], 0
     for rows, columns in network.shapes:

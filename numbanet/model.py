@@ -1,4 +1,4 @@
-"""Models: what owns parameters and evaluates itself, forward and backward.
+"""Base of models: they own parameters, and evaluate forward and backward.
 
 All parameters of a model are one flat float32 vector in tiny-cuda-nn's order: the network's
 matrices, then the encoding's tables.
@@ -68,7 +68,7 @@ class AbstractModel(ParameterOwner):
         )
 
     def __reduce__(self):
-        """Pickled are the components, the device's name and the parameters; no gradients."""
+        """Pickle the components, the device's name and the parameters; no gradients."""
         target = self.target
         place = target.name, target.precision, target.fused
         params = target.to_host(self.params)
@@ -80,7 +80,7 @@ class AbstractModel(ParameterOwner):
 
     @property
     def deterministic(self) -> bool:
-        """Whether gradients and losses are the same bits in every run; may be set, see Trainer.
+        """Whether gradients and losses are bitwise reproducible; may be set, see Trainer.
 
         On the CPU they always are.
         """
@@ -107,7 +107,7 @@ class AbstractModel(ParameterOwner):
 
     @property
     def levels(self) -> tuple[GridLevel, ...]:
-        """The levels of its grids, coarse to fine: views of their tables, sizes, resolutions."""
+        """Levels of the grids, coarse to fine: views of their tables, sizes, resolutions."""
         return levels_of(self)
 
     @property
@@ -150,7 +150,7 @@ class AbstractModel(ParameterOwner):
     def inference(
         self, inputs: ArrayLike, params: ArrayLike | None = None, out: Array | None = None
     ) -> Array:
-        """The same as a call of the model, by tiny-cuda-nn's name for it."""
+        """Evaluate the model: a call by tiny-cuda-nn's name."""
         return self(inputs, params, out)
 
     def __repr__(self) -> str:
@@ -161,10 +161,10 @@ class AbstractModel(ParameterOwner):
 
     @abstractmethod
     def _evaluate(self, inputs: Any, params: Any, outputs: Any) -> Any:
-        """The outputs for arrays of the target, in an array that is given or in a new one."""
+        """Outputs for arrays of the target, in a given array or in a new one."""
 
     def forward(self, inputs: ArrayLike, params: ArrayLike | None = None) -> tuple[Array, Context]:
-        """Evaluate the model and return what the backward passes need besides.
+        """Evaluate the model, and return the state for the backward passes too.
 
         Raises:
             TypeError, ValueError: the arrays do not fit.
@@ -191,7 +191,7 @@ class AbstractModel(ParameterOwner):
         input_gradient: bool = True,
         gradient_mode: str = "overwrite",
     ) -> Array | None:
-        """Propagate the gradient of the outputs, float32 [n, n_output_dims], backward.
+        """Backpropagate the gradient of the outputs, float32 [n, n_output_dims].
 
         The gradient of the parameters goes to `gradients`: it replaces what is there, adds to it
         ("accumulate"), or is not computed ("ignore").
@@ -213,7 +213,7 @@ class AbstractModel(ParameterOwner):
     def _propagate(
         self, context: Context, dl_dy: Any, gradients: Gradients | None, dl_dx: Any
     ) -> None:
-        """Backward, with arrays of the target; writes dl_dx where there is one."""
+        """Backpropagate arrays of the target; writes dl_dx if given."""
 
     def double_backward(
         self,
@@ -249,7 +249,7 @@ class AbstractModel(ParameterOwner):
         return self.engine.double_backward(inputs, context.params, dl_dy, dl_ddl_dx, gradients)
 
     def input_gradient(self, dim: int, inputs: ArrayLike, params: ArrayLike | None = None) -> Array:
-        """The derivative of output `dim` with respect to the inputs, float32 [n, n_input_dims].
+        """Derivative of output `dim` with respect to the inputs, float32 [n, n_input_dims].
 
         Raises:
             ValueError: there is no such output.
@@ -270,12 +270,12 @@ class AbstractModel(ParameterOwner):
         return self._as_read(params)
 
     def _as_read(self, params: Any) -> Any:
-        """The model's own parameters, or others, as the kernels read them."""
+        """Parameters of the model, or others, as the kernels read them."""
         parameters = self.parameters
         return parameters.current() if params is None else parameters.converted(params)
 
     def _outputs(self, out: Any, inputs: Any, params: Any) -> Any:
-        """An array of the user's for the outputs, checked; None where there is none."""
+        """User's array for the outputs, checked; None if not given."""
         if out is None:
             return None
         shape = inputs.shape[0], self.n_output_dims
@@ -294,7 +294,7 @@ class AbstractModel(ParameterOwner):
 def restored(
     kind: type, components: Mapping[str, Any], place: tuple, params: Any, deterministic: bool
 ) -> AbstractModel:
-    """The model that was pickled, on the device of the same name; raises as target_for."""
+    """Model from a pickle, on the device of the same name; raises as target_for."""
     model = kind(rng=Pcg32(0), target=target_for(*place), **components)
     model.params, model.deterministic = params, deterministic
     return model

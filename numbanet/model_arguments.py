@@ -1,4 +1,4 @@
-"""Arguments of models that are checked alike everywhere."""
+"""Checks of arguments that several models share."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ GRADIENT_MODES = ("overwrite", "accumulate", "ignore")
 
 
 def initial_rng(seed: int, convention: str) -> Pcg32:
-    """The generator of the initial parameters.
+    """Generator of the initial parameters.
 
     tiny-cuda-nn seeds it with the number itself in its PyTorch bindings, and with the first word
     of C++'s std::seed_seq in its own Trainer; so the same seed gives different weights there.
@@ -26,27 +26,27 @@ def initial_rng(seed: int, convention: str) -> Pcg32:
 
 
 def check_dims(name: str, n: Any) -> int:
-    """n as an int; raises ValueError unless it is a whole number from 1 to MOST_DIMS."""
+    """Return n as an int; raises ValueError unless it is a whole number from 1 to MOST_DIMS."""
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= MOST_DIMS:
         raise ValueError(f"{name}: {shown(n)} is not allowed; use an integer from 1 to {MOST_DIMS}")
     return int(n)
 
 
 def check_bool(name: str, value: Any) -> bool:
-    """The value; raises ValueError unless it is True or False."""
+    """Return the value; raises ValueError unless it is True or False."""
     if not isinstance(value, bool):
         raise ValueError(f"{name}: {shown(value)} is not allowed; use True or False")
     return value
 
 
 def check_gradient_mode(mode: str) -> None:
-    """Raises ValueError unless the mode exists."""
+    """Raise ValueError unless the mode exists."""
     if mode not in GRADIENT_MODES:
         raise ValueError(f"gradient_mode: {shown(mode)}; use one of {', '.join(GRADIENT_MODES)}")
 
 
 def check_integer(name: str, value: Any, least: int) -> int:
-    """The value as an int; raises ValueError unless it is a whole number from `least`."""
+    """Return the value as an int; raises ValueError unless it is a whole number from `least`."""
     is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not (is_integer and value >= least):
         raise ValueError(f"{name}: {shown(value)} is not allowed; use an integer from {least}")
@@ -54,7 +54,7 @@ def check_integer(name: str, value: Any, least: int) -> int:
 
 
 def as_number(name: str, value: Any) -> float:
-    """A number, or an array or tensor of one, as a float; raises TypeError for all else."""
+    """Return a number, or an array or tensor of one, as a float; raises TypeError for all else."""
     try:
         if isinstance(value, (str, bytes)):
             raise TypeError

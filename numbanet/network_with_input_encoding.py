@@ -51,7 +51,7 @@ class NetworkWithInputEncoding(AbstractModel):
         wanted: str | None = None,
         params: ArrayLike | None = None,
     ) -> Derivatives:
-        """The outputs with their derivatives by the inputs, and a way back to the parameters.
+        """Outputs with their derivatives by the inputs, and a backward pass to the parameters.
 
         All is computed in float32, whatever the precision of the model.
 
@@ -82,7 +82,7 @@ class NetworkWithInputEncoding(AbstractModel):
         return derivatives_of(engine, self.target, jet, inputs, own, n_outputs, self._gradients_for)
 
     def kernel_params(self, params: ArrayLike | None = None) -> Array:
-        """The parameters as kernels read them, [n_params] in `precision`; see device_functions.
+        """Parameters as kernels read them, [n_params] in `precision`; see device_functions.
 
         Args:
             params: convert these instead of the model's own, float32 [n_params].
@@ -92,7 +92,7 @@ class NetworkWithInputEncoding(AbstractModel):
     def device_functions(
         self, threads_per_block: int = 128, shared_offset: int = 0, fused: bool | None = None
     ) -> Any:
-        """Functions `load` and `infer` that evaluate this model in CUDA kernels of the user's.
+        """Device functions `load` and `infer` that evaluate this model in users' CUDA kernels.
 
         They stay valid while the model is trained: the parameters are an argument of the kernel,
         for which `kernel_params()` is asked before each launch.

@@ -1,4 +1,4 @@
-"""A trainer's step without a batch: with gradients that its user has computed."""
+"""Optimizer step of a trainer with gradients that the user computed."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from numbanet.target import Result
 
 
 class OptimizerStep:
-    """The step of a Trainer, whose attributes it uses."""
+    """Mix-in of Trainer with its optimizer step."""
 
     __slots__ = ()
 
     def optimizer_step(self: Any) -> Loss:
-        """Make a step of the optimizer with the gradients that the model has.
+        """Make a step of the optimizer with the model's present gradients.
 
         These are what `backward`, `double_backward` and those of `derivatives` left there; they
         stay, and with several ranks they are added up for the step. It is skipped, as

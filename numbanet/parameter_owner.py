@@ -50,7 +50,7 @@ class ParameterOwner(ABC):
 
     @property
     def n_params(self) -> int:
-        """The number of parameters."""
+        """Number of parameters."""
         return self._n_params
 
     @property
@@ -70,7 +70,7 @@ class ParameterOwner(ABC):
 
     @property
     def gradients(self) -> Array:
-        """The gradient of all parameters, float32 [n_params], as of the last backward pass."""
+        """Gradient of all parameters, float32 [n_params], as of the last backward pass."""
         return self.target_gradients.flat
 
     def named_parameters(self) -> dict[str, Array]:

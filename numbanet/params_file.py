@@ -1,4 +1,4 @@
-"""Files that hold one flat vector of parameters and nothing else that matters."""
+"""Files of one flat vector of parameters."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Encodings and networks from their configs, with sizes that fit each other."""
+"""Encodings and networks from their configs, with matching sizes."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def padded_encoding_width(encoding: AbstractEncoding, alignment: int) -> int:
 def create_encoding_component(
     n_input_dims: int, config: Mapping[str, Any], path: str = ""
 ) -> AbstractEncoding:
-    """The component of an encoding config, for inputs of n_input_dims."""
+    """Encoding of a config, for inputs of n_input_dims."""
     n_dims = check_dims("n_input_dims", n_input_dims)
     return registry.create("encoding", config, default="OneBlob", path=path, n_dims=n_dims)
 
@@ -27,7 +27,7 @@ def create_encoding_component(
 def create_network_component(
     encoding: AbstractEncoding, n_output_dims: int, config: Mapping[str, Any], path: str = ""
 ) -> AbstractMLP:
-    """The component of a network config, for the padded features of an encoding."""
+    """Network of a config, for the padded features of an encoding."""
     n_features = padded_encoding_width(encoding, ALIGNMENT)
     if n_features == 0:
         raise registry.ConfigError(

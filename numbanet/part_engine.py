@@ -1,4 +1,4 @@
-"""The engine of a part of a model, whether it has a network or not."""
+"""Engine of a part of a model, with or without a network."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from numbanet.target import AbstractTarget
 
 
 class PartEngine:
-    """A part's engine, with or without a network, and where its parameters are."""
+    """Engine of a part, with the range of its parameters."""
 
     def __init__(self, target: AbstractTarget, part: ModelPart, start: int, engine: Any = None):
         self.part, self.has_network = part, part.network is not None
@@ -45,7 +45,7 @@ class PartEngine:
             self.engine.backward(x, params, dl_dy, own, dl_dx)
 
     def with_loss(self, batch: Batch, params: Any, *given: Any) -> LossSums:
-        """The pass of a network whose outputs are the model's: (loss, gradients, dl_dx)."""
+        """Pass of the network whose outputs are the model's: (loss, gradients, dl_dx)."""
         loss, gradients, dl_dx = given
         return self.engine.forward_backward(
             batch, params[self._params], loss, self._own(gradients), dl_dx

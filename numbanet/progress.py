@@ -21,13 +21,13 @@ class Status:
 
 
 class SilentProgress(AbstractContextManager):
-    """Shows nothing; what the others override."""
+    """Progress that shows nothing; base of the others."""
 
     def __exit__(self, *exception) -> None:
         pass
 
     def compiling(self) -> AbstractContextManager:
-        """Wraps the work before the first step."""
+        """Context for the work before the first step."""
         return nullcontext()
 
     def training(self, first_step: int, n_steps: int) -> None:
@@ -41,7 +41,7 @@ class SilentProgress(AbstractContextManager):
 
 
 class LineProgress(SilentProgress):
-    """A line at milestones, for logs."""
+    """Progress as lines at milestones, for logs."""
 
     def __init__(self):
         self.start = time.perf_counter()
@@ -66,7 +66,7 @@ class LineProgress(SilentProgress):
 
 
 class BarProgress(SilentProgress):
-    """A live bar with step, loss, what else is said, and the time left; needs rich."""
+    """Progress as a live bar with step, loss, other figures and the time left; needs rich."""
 
     def __init__(self, console: Any):
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -100,7 +100,7 @@ class BarProgress(SilentProgress):
 
 
 def terminal_progress() -> SilentProgress:
-    """A bar where standard error is a terminal and rich is installed, lines elsewhere."""
+    """Progress bar where standard error is a terminal and rich is installed, lines elsewhere."""
     try:
         from rich.console import Console
     except ImportError:

@@ -21,13 +21,13 @@ NOTHING, ANYTHING, MEMORY = "nothing", "anything", "memory"
 
 
 def flat(kinds):
-    """The types of single registers: those of tuples one by one."""
+    """Types of single registers: those of tuples one by one."""
     for kind in kinds:
         yield from flat(kind) if isinstance(kind, types.BaseTuple) else (kind,)
 
 
 def emit(context, builder, text, result, kinds, values, effect=NOTHING):
-    """Code of an instruction; returns a value of type `result`, which may be a tuple or void.
+    """Emit an instruction; returns a value of type `result`, which may be a tuple or void.
 
     In the text, $0 ... are the registers of the result, then those of the values.
     """
@@ -53,7 +53,7 @@ def emit(context, builder, text, result, kinds, values, effect=NOTHING):
 
 
 def instruction(text, result, *kinds, effect=NOTHING):
-    """Function for device code that is one instruction: see emit. Arguments may be tuples."""
+    """Function for device code that is one instruction; see emit. Arguments may be tuples."""
 
     def instruction(typingctx, *arguments):
         def codegen(context, builder, signature, args):

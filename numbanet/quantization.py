@@ -1,4 +1,4 @@
-"""Tables in few bits: what a parameter becomes that is kept as a code and a scale of its level.
+"""Quantized tables: parameters as codes of few bits, with a scale for each level.
 
     8 bits  s = max |w| / 127, w' = s round(w / s)
     1 bit   s = mean |w|, w' = s where w >= 0, else -s  (Rastegari et al. 2016, XNOR-Net)
@@ -27,7 +27,7 @@ CHUNK = 256  # numbers that are added up first: equal ones have an exact sum
 
 
 class Quantized(NamedTuple):
-    """Consecutive parameters that have one scale."""
+    """Range of consecutive parameters with one scale."""
 
     first: int
     end: int
@@ -39,12 +39,12 @@ class Quantized(NamedTuple):
         return -(-(self.end - self.first) * self.bits // 8)
 
     def after(self, n: int) -> "Quantized":
-        """The same behind n other parameters."""
+        """Same range behind n other parameters."""
         return self._replace(first=self.first + n, end=self.end + n)
 
 
 class Format(NamedTuple):
-    """Device functions of a number of bits."""
+    """Device functions for a number of bits."""
 
     collect: Callable  # (total, w): the total of magnitudes with that of w
     scale: Callable  # (total, n): the scale of n parameters
@@ -95,7 +95,7 @@ FORMATS = {
 
 
 def quantize(values: np.ndarray, quantized: tuple[Quantized, ...]) -> np.ndarray:
-    """A copy of the values, float32 [n_params], with those that are quantized as they become."""
+    """Copy of the values, float32 [n_params], in which quantized ones are rounded."""
     copy = values.copy()
     for level in quantized:
         quantize_level(level.bits)(copy[level.first : level.end])
@@ -147,7 +147,7 @@ def packed(values: np.ndarray, quantized: tuple[Quantized, ...]) -> dict[str, np
 
 
 def packed_shapes(n_params: int, quantized: tuple[Quantized, ...]) -> dict[str, tuple[int, ...]]:
-    """The shapes of what `packed` returns."""
+    """Shapes of the arrays that `packed` returns."""
     if not quantized:
         return {"params": (n_params,)}
     n_rest = n_params - sum(level.end - level.first for level in quantized)
@@ -158,7 +158,7 @@ def packed_shapes(n_params: int, quantized: tuple[Quantized, ...]) -> dict[str, 
 def unpacked(
     stored: Mapping[str, np.ndarray], n_params: int, quantized: tuple[Quantized, ...]
 ) -> np.ndarray:
-    """The values that were packed."""
+    """Values from their packed form."""
     if not quantized:
         return stored["params"]
     values, is_rest, first = np.empty(n_params, np.float32), np.ones(n_params, bool), 0

@@ -68,7 +68,7 @@ def draw(state):
 
 @compile_cached
 def fill_uniform(state, y):
-    """y [n_draws, n_threads]: thread t takes draws n_draws * t ... of the stream as y[:, t].
+    """Fill y [n_draws, n_threads]: thread t takes draws n_draws * t ... of the stream as y[:, t].
 
     n_threads is a multiple of LANES.
     """
@@ -88,14 +88,14 @@ def fill_uniform(state, y):
 
 
 def host_uniform(state: int, n: int, n_draws: int, n_threads: int) -> np.ndarray:
-    """A fill on the CPU, as AbstractTarget.uniform describes it."""
+    """Fill an array on the CPU; see AbstractTarget.uniform."""
     y = np.empty((n_draws, n_threads), np.float32)
     fill_uniform(np.uint64(state), y)
     return y.reshape(-1)[:n]
 
 
 class Pcg32:
-    """A stream of random numbers; `state` is all that a snapshot has to keep."""
+    """Stream of random numbers, fully described by `state`."""
 
     def __init__(self, seed: int):
         # in Python: modules make streams when they are imported, and that compiles nothing
@@ -103,7 +103,7 @@ class Pcg32:
 
     @classmethod
     def from_state(cls, state: int) -> "Pcg32":
-        """The stream that goes on where another one had this state."""
+        """Stream that continues from a state."""
         rng = cls(0)
         rng.state = int(state) % 2**64
         return rng
@@ -113,21 +113,21 @@ class Pcg32:
         self.state = skip(np.uint64(self.state), np.uint64(int(n_draws) % 2**64))
 
     def next_uint(self) -> int:
-        """The next draw, in [0, 2^32)."""
+        """Next draw, in [0, 2^32)."""
         number = draw(np.uint64(self.state))
         self.advance(1)
         return number
 
     def next_float(self) -> float:
-        """The next draw as a number in [0, 1) with 23 bits."""
+        """Next draw as a number in [0, 1) with 23 bits."""
         return float(self.uniform(1)[0])
 
     def uniform(self, n: int, target: Any = None) -> Any:
-        """The next n draws in [0, 1), in order: float32 [n] on a target, by default the CPU."""
+        """Next n draws in [0, 1), in order: float32 [n] on a target, by default the CPU."""
         return self._fill(n, 1, -(-n // LANES) * LANES, target)
 
     def device_uniform(self, n: int, target: Any = None) -> Any:
-        """n draws in [0, 1) in the order of tiny-cuda-nn's device fill: float32 [n].
+        """Next n draws in [0, 1) in the order of tiny-cuda-nn's device fill: float32 [n].
 
         Four consecutive draws land a quarter of the array apart, and the stream advances by n even
         where n is not a multiple of the number of threads. The numbers do not depend on the target.
@@ -143,7 +143,7 @@ class Pcg32:
 
 
 def seed_sequence(seed: int) -> int:
-    """The first of the two words that C++'s std::seed_seq{seed} generates.
+    """First of the two words that C++'s std::seed_seq{seed} generates.
 
     tiny-cuda-nn's Trainer seeds its stream with it, its PyTorch bindings with the seed itself.
     """

@@ -1,4 +1,4 @@
-"""The table of components: (kind, name) -> frozen dataclass, and the way from JSON to a component.
+"""Registry of components: (kind, name) -> frozen dataclass, and their creation from JSON.
 
 Names are compared case-insensitively, as in tiny-cuda-nn. Defaults exist only as dataclass
 defaults. A name that is not there is an error that lists what is; an option that is not there is a
@@ -29,7 +29,7 @@ _display_names: dict[str, list[str]] = {kind: [] for kind in REGISTRABLE}
 
 
 class ConfigError(ValueError):
-    """A config that cannot be used; the message starts with the path of the offending option."""
+    """The config cannot be used; the message starts with the path of the offending option."""
 
 
 def derived(**kwargs) -> Any:
@@ -97,7 +97,7 @@ def find(kind: str, name: Any) -> Callable | None:
 
 
 def options(component: type) -> dict[str, dataclasses.Field]:
-    """The JSON options of a component, by name."""
+    """JSON options of a component, by name."""
     return {
         field.name: field
         for field in dataclasses.fields(component)
@@ -106,7 +106,7 @@ def options(component: type) -> dict[str, dataclasses.Field]:
 
 
 def default_of(option: dataclasses.Field) -> Any:
-    """The value of an option that a config does not name."""
+    """Default of an option."""
     if option.default_factory is not dataclasses.MISSING:
         return option.default_factory()
     return option.default
@@ -187,7 +187,7 @@ def check_depth(value: Any, path: str, n_left: int = MOST_DEPTH) -> None:
 
 
 def convert(field: dataclasses.Field, value: Any, path: str, **extra) -> Any:
-    """The value as the plain Python type of the field; NumPy scalars are welcome.
+    """Convert a value to the plain Python type of the field; NumPy scalars are welcome.
 
     A field may have its own function for that as "convert" in its metadata; `extra` are the derived
     values of the component, which nested components may need.
@@ -226,7 +226,7 @@ def convert(field: dataclasses.Field, value: Any, path: str, **extra) -> Any:
 
 
 def type_name(field: dataclasses.Field) -> str:
-    """The type of a field as one writes it, such as "int | None"; annotations may be strings."""
+    """Type of a field as text, such as "int | None"; annotations may be strings."""
     if isinstance(field.type, str):
         return field.type
     if typing.get_origin(field.type) in (typing.Union, types.UnionType):  # Optional[int] is one
@@ -238,12 +238,12 @@ def type_name(field: dataclasses.Field) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether the value is a real number; JSON's true and false are none."""
+    """Whether the value is a real number; JSON's true and false are not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def to_config(component: Any) -> dict[str, Any]:
-    """The JSON config that makes an equal component, with every option written out."""
+    """JSON config that makes an equal component, with every option written out."""
     config = {"otype": component.otype}
     for name in options(type(component)):
         value = getattr(component, name)
@@ -252,7 +252,7 @@ def to_config(component: Any) -> dict[str, Any]:
 
 
 def as_json(value: Any) -> Any:
-    """An option as JSON: a nested component as its config, a tuple as a list."""
+    """Option as JSON: a nested component as its config, a tuple as a list."""
     if isinstance(value, tuple):
         return [as_json(item) for item in value]
     if hasattr(value, "to_config"):
@@ -261,7 +261,7 @@ def as_json(value: Any) -> Any:
 
 
 def merged(config: Any, changes: Any) -> Any:
-    """A config with some options changed, also those of components nested in it.
+    """Config with some options changed, also those of components nested in it.
 
     A component is replaced as a whole by one of another otype, a list by one of another length.
     """
@@ -277,7 +277,7 @@ def merged(config: Any, changes: Any) -> Any:
 
 
 def spelling(option: str, value: Any, names: Iterable[str]) -> str:
-    """The one of `names` that `value` is, in whatever case; raises ValueError if it is none."""
+    """Member of `names` that equals the value in any case; raises ValueError if there is none."""
     spellings = {name.lower(): name for name in names}
     known = isinstance(value, str) and value.lower() in spellings
     check(known, option, value, f"one of {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""Files that are read: regular ones only, up to a size.
+"""Reading of files: regular ones only, up to a size.
 
 A FIFO or a terminal would wait for somebody to write, a device such as /dev/zero never ends, and
 opening a device can do things by itself.
@@ -21,7 +21,7 @@ CHUNK = 1 << 16
 
 
 class RefusedFileError(OSError):
-    """A file that is there but is not used; has errno, strerror and filename as every OSError."""
+    """A file exists but is not used; has errno, strerror and filename as every OSError."""
 
 
 def open_regular(path: str | os.PathLike, most_bytes: int) -> BinaryIO:
@@ -49,7 +49,7 @@ def open_regular(path: str | os.PathLike, most_bytes: int) -> BinaryIO:
 
 
 def read_regular(path: str | os.PathLike, most_bytes: int) -> bytes:
-    """The content of a regular file; raises as open_regular does."""
+    """Read the content of a regular file; raises as open_regular does."""
     with open_regular(path, most_bytes) as file:
         try:
             content = file.read(os.fstat(file.fileno()).st_size + 1) or b""
@@ -74,7 +74,7 @@ def check_regular(mode: int, name: str | bytes) -> None:
 
 
 def impossible_name(name: str | bytes) -> RefusedFileError:
-    """The error for a name that the system cannot even be asked for."""
+    """Error for a name that the system cannot even be asked for."""
     return RefusedFileError(errno.EINVAL, "no file can have this name", name)
 
 

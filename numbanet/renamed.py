@@ -1,4 +1,4 @@
-"""Names that were replaced: they work, and a DeprecationWarning says which one is used today."""
+"""Old names that still work, with a DeprecationWarning that names the new one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ def warn_renamed(old: str, new: str) -> None:
 
 
 def renamed(old: str, new: str, get: Callable[[Any], Any]) -> property:
-    """A property with an old name.
+    """Property with an old name.
 
     Args:
         old, new: both names, as in a program.

@@ -15,7 +15,7 @@ MOST_UNASKED = 63  # steps in turn before which ranks are not asked, where the d
 
 
 class Replicas:
-    """Compares what the ranks are about to do, before they do it."""
+    """Checks that the ranks are about to do the same."""
 
     def __init__(self, comm: Communicator):
         self.comm = comm
@@ -72,7 +72,7 @@ class Replicas:
         return self._n_rows
 
     def _key_of(self, trainer: Any) -> int:
-        """A number for the options of the optimizer and the loss."""
+        """Number of the options of the optimizer and the loss."""
         latest = trainer.optimizer, trainer.loss
         if latest[0] is not self._latest[0] or latest[1] is not self._latest[1]:
             self._latest, self._key = latest, zlib.crc32(repr(latest).encode())
@@ -103,7 +103,7 @@ def version_of(package: str) -> str:
 
 
 def compare(comm: Communicator, mine: dict[str, str]) -> None:
-    """Raise ValueError on all ranks if one has something that rank 0 has not."""
+    """Raise ValueError on all ranks if the settings of one differ from rank 0's."""
     texts = list(map(json.loads, comm.gather_text(json.dumps(mine))))
     for name, expected in texts[0].items():
         for rank, theirs in enumerate(texts):

@@ -1,4 +1,4 @@
-"""Models whose grid has larger or smaller tables, or more or fewer levels, with what they knew."""
+"""Resizing of a model's grid: larger or smaller tables, more or fewer levels, features kept."""
 
 import dataclasses
 from typing import Any
@@ -25,7 +25,7 @@ def resize_grid(
     n_levels: int | None = None,
     seed: int = 1337,
 ) -> Any:
-    """A new model like this one, with another size of the hash tables, or other levels.
+    """Make a model like this one, with another size of the hash tables, or other levels.
 
     A table that grows is repeated, so that the model computes what it did; one that shrinks has the
     means of what its entries were. Levels that are added are zeros, and their weights in a network
@@ -71,7 +71,7 @@ def resize_grid(
 
 
 def changed(grid: Grid, log2_hashmap_size: int | None, n_levels: int | None) -> Grid:
-    """The grid with other sizes."""
+    """Grid with other sizes."""
     options: dict[str, Any] = {}
     for name, value in (("log2_hashmap_size", log2_hashmap_size), ("n_levels", n_levels)):
         if value is not None:
@@ -86,7 +86,7 @@ def changed(grid: Grid, log2_hashmap_size: int | None, n_levels: int | None) -> 
 
 
 def resized_table(old: Grid, new: Grid, params: np.ndarray) -> np.ndarray:
-    """The tables of the new grid, flat."""
+    """Tables of the new grid, flat."""
     width, found = old.n_features_per_level, np.zeros(new.n_params, np.float32)
     of_old, of_new = params.reshape(-1, width), found.reshape(-1, width)
     for k, (before, after) in enumerate(zip(old.levels, new.levels, strict=False)):
@@ -99,7 +99,7 @@ def resized_table(old: Grid, new: Grid, params: np.ndarray) -> np.ndarray:
 
 
 def resized_level(old: Grid, new: Grid, k: int, source: np.ndarray) -> np.ndarray:
-    """The table of one level, [entries, features]."""
+    """Table of one level, [entries, features]."""
     before, after = old.levels[k], new.levels[k]
     n_old, n_new = int(before.size), int(after.size)
     if before == after._replace(offset=before.offset):
@@ -120,7 +120,7 @@ def resized_level(old: Grid, new: Grid, k: int, source: np.ndarray) -> np.ndarra
 def take_weights(
     weights: np.ndarray, before: np.ndarray, old: Any, new: Any, grids: tuple[Grid, Grid]
 ) -> None:
-    """Overwrite the new weights with those before, where features have remained."""
+    """Copy the old weights of features that remain."""
     rows, old_columns = old.shapes[0]
     columns = new.shapes[0][1]
     n = min(grid.n_outputs for grid in grids)

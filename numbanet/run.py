@@ -1,4 +1,4 @@
-"""A training under way: what makes the next step, when its loss is read, and the clock."""
+"""State of a training: its steps, losses and clock."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +16,7 @@ NO_BATCH = object()  # what a step gives where the batches are used up
 
 
 class Run:
-    """A training under way, as callbacks see it.
+    """Training in progress, as callbacks see it.
 
     Args:
         learner: a Trainer, a TrainableModel, or anything with step() that returns the loss.
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def step(self) -> int:
-        """Steps made so far."""
+        """Number of steps made so far."""
         return self.history.step
 
     def stop(self, reason: str) -> None:
@@ -52,7 +52,7 @@ class Run:
         self.history.end = self.history.end or reason or "stopped"
 
     def trainer_for(self, what: str) -> Any:
-        """The trainer, which `what` needs.
+        """Trainer of the learner, which `what` needs.
 
         Raises:
             TypeError: the learner has none.
@@ -62,7 +62,7 @@ class Run:
         return self.trainer
 
     def advance(self) -> bool:
-        """Make a step; on a GPU, queue it. False if there was no batch."""
+        """Make a step, queued on a GPU; returns False if there was no batch."""
         history = self.history
         self._set_rate()
         loss = self._step()
@@ -84,13 +84,13 @@ class Run:
             self.trainer.learning_rate = rate
 
     def scale_rate(self, factor: float) -> None:
-        """Multiply the learning rate, be it a schedule's or the trainer's own, from here on."""
+        """Multiply the learning rate, be it a schedule's or the trainer's own, from now on."""
         change, self.rate_factor = factor / self.rate_factor, factor
         if self._schedule is None:
             self.trainer.learning_rate *= change
 
     def read_loss(self) -> float:
-        """The loss of the last step, for which a GPU is waited for; it is noted, with the time."""
+        """Read the loss of the last step, waiting for a GPU, and record it with the time."""
         history = self.history
         if self.loss is None:
             return history.loss
@@ -115,7 +115,7 @@ class Run:
             self._lap = time.perf_counter(), self.step
 
     def note(self, **metrics: float) -> None:
-        """Note values of an evaluation at this step."""
+        """Record values of an evaluation at this step."""
         rows = self.history.metrics
         if rows and rows[-1][0] == self.step:
             rows[-1][1].update(metrics)
@@ -125,7 +125,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Step:
-    """A step that was made."""
+    """Completed step."""
 
     number: int
     loss: Any  # a number; on a GPU it is waited for when read
@@ -133,12 +133,12 @@ class Step:
 
     @property
     def n_steps(self) -> int:
-        """The number of the last step of this training."""
+        """Number of the last step of this training."""
         return self.run.n_steps
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate in force for the next step, decay included; a GPU is waited for."""
+        """Learning rate of the next step, decay included; a GPU is waited for."""
         return self.run.trainer_for("learning_rate").learning_rates_in_force[0]
 
     def stop(self, reason: str = "stopped") -> None:
@@ -147,7 +147,7 @@ class Step:
 
 
 def trainer_of(learner: Any) -> Any:
-    """The trainer that a learner has, or is."""
+    """Trainer that a learner has, or is."""
     if isinstance(learner, Trainer):
         return learner
     if isinstance(learner, TrainableModel):
@@ -190,7 +190,7 @@ def step_function(learner: Any, trainer: Any, batches: Any) -> Callable[[], Any]
 
 
 def source_of(batches: Any) -> Callable[[], Any]:
-    """A function that gives the next batch, None after the last one."""
+    """Function that returns the next batch, None after the last one."""
     if callable(batches):
         return until_it_stops(batches)
     if not isinstance(batches, Iterable):
@@ -200,7 +200,7 @@ def source_of(batches: Any) -> Callable[[], Any]:
 
 
 def until_it_stops(function: Callable[[], Any]) -> Callable[[], Any]:
-    """The same function, which gives None where it raises StopIteration, such as next(iterator)."""
+    """Function that returns None where the given one raises StopIteration, as next(iterator)."""
 
     def next_batch():
         try:

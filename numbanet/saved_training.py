@@ -34,7 +34,7 @@ KINDS = SECTIONS, ("loss", "optimizer", "parts", "outputs")
 
 @dataclass(frozen=True)
 class SavedTraining:
-    """The components, counters and metadata of a snapshot."""
+    """Components, counters and metadata of a snapshot."""
 
     composition: Composition
     loss: AbstractLoss
@@ -58,7 +58,7 @@ class SavedTraining:
     def check_numbers(
         self, name: str, tensors: Mapping[str, np.ndarray], allow_nonfinite: bool
     ) -> None:
-        """Raise SnapshotError for numbers of which training would make infinite ones or NaN."""
+        """Raise SnapshotError for numbers from which training would make infinities or NaN."""
         if allow_nonfinite:
             return
         check_finite(name, tensors)
@@ -68,7 +68,7 @@ class SavedTraining:
         check_limits(name, self.optimizer, self.layout, tensors)
 
     def completed(self, tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """The tensors of a training: with an optimizer that begins, where there is no state."""
+        """Tensors of a training; where there is no state, of an optimizer at its start."""
         if not self.for_inference:
             return tensors
         params = unpacked(tensors, self.composition.n_params, self.composition.quantized)
@@ -87,7 +87,7 @@ def check_scales(name: str, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def tensor_shapes(optimizer: AbstractOptimizer, layout: ParamLayout) -> dict[str, tuple[int, ...]]:
-    """The tensors of a snapshot: name and shape."""
+    """Names and shapes of the tensors of a snapshot."""
     shapes = {"params": (layout.n_params,)}
     for name, shape in optimizer.state_shapes(layout).items():
         if name == "state" or 0 not in shape:
@@ -130,7 +130,7 @@ def check_limits(
 def config_of(
     composition: Composition, loss: AbstractLoss, optimizer: AbstractOptimizer, deterministic=False
 ) -> dict[str, Any]:
-    """The JSON config of all components, with every option written out."""
+    """JSON config of all components, with every option written out."""
     sections = {"loss": registry.to_config(loss), "optimizer": registry.to_config(optimizer)}
     if composition.is_named:
         sections |= composition_config(composition)
@@ -144,7 +144,7 @@ def config_of(
 def composition_of(
     n_input_dims: int, n_output_dims: int | None, config: Mapping[str, Any]
 ) -> Composition:
-    """The composition that a config describes: of its parts, or of an encoding and a network.
+    """Composition of a config: of its parts, or of an encoding and a network.
 
     Args:
         n_output_dims: None where the config says how many there are.

@@ -1,4 +1,4 @@
-"""Schedules: functions from the number of steps made to the learning rate of the next one.
+"""Learning rate schedules: functions from the number of steps made to the next learning rate.
 
 Any function is one; these are the usual ones. They go to numbanet.fit as `learning_rate`, and are
 called with 0 before the first step.
@@ -79,7 +79,7 @@ def exponential(first: float, factor: float, interval: int = 1) -> Schedule:
 
 
 def check_rate(name: str, value: float) -> float:
-    """The value as a float; raises ValueError unless it is a finite number from 0."""
+    """Return the value as a float; raises ValueError unless it is a finite number from 0."""
     rate = as_number(name, value)
     if not 0 <= rate < math.inf:
         raise ValueError(f"{name}: {shown(value)} is not allowed; use a finite number from 0")

@@ -1,4 +1,4 @@
-"""Device functions that kernels share: equal ones are compiled once in a process.
+"""Sharing of equal device functions between kernels, so that each is compiled once per process.
 
 Models make their device functions anew, and most of those do the same as another model's: two grids
 of different sizes have one network. What a function does is its fingerprint, as for kernels.
@@ -13,7 +13,7 @@ from numbanet.inline_compiler import InlineDispatcher
 
 
 class SharedFunctions:
-    """Dispatchers of one target by what they compile; those that were asked for last stay.
+    """Dispatchers of one target by fingerprint; the most recently used ones are kept.
 
     So what a model's functions were compiled to is not freed with the model, but by the next ones.
 
@@ -59,7 +59,7 @@ class SharedFunctions:
                 self._free(dispatcher)
 
     def _shared(self, function, reader):
-        """The dispatcher that stands for a device function."""
+        """Shared dispatcher of a device function."""
         try:
             key = function.py_func.__qualname__, reader.of(function)  # errors tell the name
         except NotCacheable:
@@ -71,7 +71,7 @@ class SharedFunctions:
 
 
 def drop_what_was_inferred(dispatcher) -> None:
-    """Free what a compiled function's code was made from: it takes more memory than the code."""
+    """Free the intermediate data of a compiled function, which exceeds its code."""
     for compiled in dispatcher.overloads.values():
         compiled.fndesc.typemap = compiled.fndesc.calltypes = None
         vars(compiled.type_annotation).clear()  # for numba-cuda, the result has to stay itself

@@ -1,4 +1,4 @@
-"""Values and paths in messages: short, printable, and quick to make, whatever they are."""
+"""Values and paths in messages: short, printable, and quick to format."""
 
 import math
 import reprlib
@@ -20,12 +20,12 @@ class _Short(reprlib.Repr):
 
 
 def shown(value: Any) -> str:
-    """The value as Python writes it, cut where it is long, for a message."""
+    """Value as Python writes it, shortened for a message."""
     return _Short().repr(value)
 
 
 def joined(path: str, key: Any) -> str:
-    """The path of an option within the one at `path`, for a message."""
+    """Path of an option within the one at `path`, for a message."""
     name = str(key) if isinstance(key, str) else shown(key)
     if not name.isprintable() or len(name) > MOST_CHARACTERS:
         name = shown(name)

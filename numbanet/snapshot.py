@@ -28,7 +28,7 @@ HEADER_BYTES = 1 << 24  # JSON takes 50 times as much memory as its text, if it 
 
 
 class SnapshotError(ValueError):
-    """A file that is no usable snapshot."""
+    """The file is no usable snapshot."""
 
 
 def write_snapshot(
@@ -62,7 +62,7 @@ def write_snapshot(
 
 @dataclass(frozen=True)
 class OpenSnapshot:
-    """A snapshot of which the header was read, and of the tensors only what they are."""
+    """Open snapshot: its header, and names, types and shapes of its tensors."""
 
     name: str  # for messages
     header: dict[str, Any]
@@ -70,7 +70,7 @@ class OpenSnapshot:
     _file: Any
 
     def tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-        """The tensors, if they are these and no others; else nothing is allocated.
+        """Read the tensors, if they are exactly these; else nothing is allocated.
 
         Raises:
             SnapshotError: they are not, or the checksum does not fit.
@@ -148,7 +148,7 @@ def check_finite(name: str, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def digest(tensors: Mapping[str, np.ndarray], header: str) -> str:
-    """A checksum of the numbers and the header."""
+    """Checksum of the numbers and the header."""
     total = hashlib.sha256(header.encode())
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tensor.dtype} {tensor.shape}".encode())

@@ -22,7 +22,7 @@ SERVED = ("passes", "served by", "why")
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a model's parameters; bytes are those of all that is kept of each parameter."""
+    """Part of a model's parameters; bytes are those of the parameters and all their copies."""
 
     name: str
     shape: tuple[int, ...]
@@ -37,7 +37,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Summary:
-    """A table of a model's parts, and one of what serves its passes.
+    """Tables of a model's parts, and of the kernels that serve its passes.
 
     Args:
         title: what the model is, where, in which precision.
@@ -53,16 +53,16 @@ class Summary:
 
     @property
     def n_params(self) -> int:
-        """The number of all parameters."""
+        """Number of all parameters."""
         return sum(part.n_params for part in self.parts)
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the parameters and of all that is kept of each."""
+        """Bytes of the parameters and all their copies."""
         return sum(part.n_bytes for part in self.parts)
 
     def heading(self) -> str:
-        """The title and a line for each component."""
+        """Title, and a line for each component."""
         width = max(map(len, self.components))
         lines = (f"  {name:{width}}  {shortened(each)}" for name, each in self.components.items())
         return "\n".join((self.title, *lines))
@@ -99,7 +99,7 @@ class Summary:
 
 
 def shortened(component: Any) -> str:
-    """A component with those options that are not the default."""
+    """Component as text, with the options that are not the default."""
     if isinstance(component, tuple) and any(map(dataclasses.is_dataclass, component)):
         return f"[{', '.join(map(shortened, component))}]"
     if not dataclasses.is_dataclass(component):
@@ -113,7 +113,7 @@ def shortened(component: Any) -> str:
 
 
 def summary_of(network: Any, trainer: Any = None) -> Summary:
-    """The summary of a model, and of the trainer's state where there is one."""
+    """Summary of a model, and of the trainer's state, if there is one."""
     target = network.target
     each = _bytes_of_a_parameter(target.precision, trainer)
     parts = tuple(

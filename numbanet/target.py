@@ -28,7 +28,7 @@ SAMPLE = 1024
 
 
 class AbstractParameters(ABC):
-    """The parameters of a model: float32, and what the kernels read of them."""
+    """Parameters of a model: in float32, and in the form that the kernels read."""
 
     master: Any  # the parameters, float32 [n_params], for those who do not write to them
     n_assigned = 0  # calls of `assign`
@@ -36,11 +36,11 @@ class AbstractParameters(ABC):
     @property
     @abstractmethod
     def array(self) -> Any:
-        """The parameters, float32 [n_params]; who writes to them changes the model."""
+        """Parameters, float32 [n_params]; writing to it changes the model."""
 
     @abstractmethod
     def assign(self, values: Any) -> None:
-        """Take the values of a float32 array [n_params] of the target."""
+        """Copy the values of a float32 array [n_params] of the target."""
 
     @abstractmethod
     def current(self) -> Any:
@@ -61,7 +61,7 @@ class StepResult:
     is_known = True
 
     def read(self) -> "StepResult":
-        """This; a step under way on a GPU has to be waited for."""
+        """The result itself; a step under way on a GPU has to be waited for."""
         return self
 
 
@@ -71,11 +71,11 @@ class Result(Protocol):
     is_known: bool
 
     def read(self) -> StepResult:
-        """Wait until it is known."""
+        """Wait for the outcome."""
 
 
 class AbstractTraining(ABC):
-    """The state of an optimizer, and training steps.
+    """State of an optimizer, and training steps.
 
     A step is skipped if its inputs, its loss or a gradient are infinite or NaN: the parameters stay
     as they are and the gradients are zeroed.
@@ -102,7 +102,7 @@ class AbstractTraining(ABC):
         self._engine = engine
 
     def follow(self) -> None:
-        """Take over parameters that were assigned since the last call."""
+        """Update the state for parameters that were assigned since the last call."""
         if self._n_assigned != self._parameters.n_assigned:
             self._n_assigned = self._parameters.n_assigned
             self.take_weights()
@@ -117,15 +117,15 @@ class AbstractTraining(ABC):
 
     @abstractmethod
     def whole_state(self) -> np.ndarray:
-        """The state of all parameters, on the host; all ranks call it at once."""
+        """State of all parameters, on the host; all ranks call it at once."""
 
     @abstractmethod
     def set_state(self, values: np.ndarray) -> None:
-        """Take over the state of all parameters, or this rank's part of it."""
+        """Overwrite the state by that of all parameters, or by this rank's part of it."""
 
     @abstractmethod
     def take_weights(self) -> None:
-        """Write the parameters to those rows of the state that hold weights."""
+        """Write the parameters to the rows of the state that hold weights."""
 
     @abstractmethod
     def is_begun(self, optimizer: AbstractOptimizer) -> bool:
@@ -178,7 +178,7 @@ class AbstractTarget(ABC):
 
     @abstractmethod
     def output(self, value: Any, name: str, shape: tuple[int, ...]) -> Array:
-        """An array of the user's that can be written in place; raises TypeError, ValueError."""
+        """Check a user's array that is to be written in place; raises TypeError, ValueError."""
 
     @abstractmethod
     def overlap(self, a: Any, b: Any) -> bool:
@@ -194,11 +194,11 @@ class AbstractTarget(ABC):
 
     @abstractmethod
     def empty(self, *shape: int) -> Array:
-        """A new array, uninitialised."""
+        """New array, uninitialised."""
 
     @abstractmethod
     def zeros(self, *shape: int) -> Array:
-        """A new array of zeros."""
+        """New array of zeros."""
 
     @abstractmethod
     def set_zero(self, array: Any) -> None:
@@ -206,15 +206,15 @@ class AbstractTarget(ABC):
 
     @abstractmethod
     def from_host(self, array: np.ndarray) -> Array:
-        """A copy of a NumPy array."""
+        """Copy of a NumPy array."""
 
     @abstractmethod
     def sampled(self, array: Any) -> Any:
-        """A copy of up to about SAMPLE rows, spread over all; nothing is waited for."""
+        """Copy of up to about SAMPLE rows, spread over all; nothing is waited for."""
 
     @abstractmethod
     def to_host(self, array: Any) -> np.ndarray:
-        """A NumPy array with the same numbers, maybe in the same memory."""
+        """NumPy array with the same numbers, possibly in the same memory."""
 
     @abstractmethod
     def copy_from_host(self, array: Any, values: np.ndarray) -> None:
@@ -232,7 +232,7 @@ class AbstractTarget(ABC):
 
     @abstractmethod
     def uniform(self, state: int, n: int, n_draws: int, n_threads: int) -> Any:
-        """A new array of n numbers in [0, 1), which pcg32 draws from a state on; see Pcg32.
+        """New array of n numbers in [0, 1), drawn by pcg32 from a state on; see Pcg32.
 
         Thread t takes n_draws numbers, from draw n_draws * t on, and stores number j at
         t + j * n_threads where that is below n.
@@ -242,13 +242,13 @@ class AbstractTarget(ABC):
 
     @abstractmethod
     def write_mean(self, loss: LossSums, value: Any) -> None:
-        """Write the mean loss to an array [] that is there already."""
+        """Write the mean loss to an existing array []."""
 
     @abstractmethod
     def row_loss(
         self, loss: AbstractLoss | None, batch: Batch, outputs: Any, dl_dy: Any
     ) -> LossSums:
-        """The loss of outputs [n, n_outputs]; writes their gradient to dl_dy. Without one, 0."""
+        """Loss of outputs [n, n_outputs]; writes their gradient to dl_dy. Without a loss, 0."""
 
     @abstractmethod
     def lock(self) -> AbstractContextManager:
@@ -258,7 +258,7 @@ class AbstractTarget(ABC):
     def parameters(
         self, values: np.ndarray, n_matrix_params: int, quantized: tuple[Quantized, ...] = ()
     ) -> AbstractParameters:
-        """The parameters of a new model; the first n_matrix_params are its network's."""
+        """Parameters of a new model; the first n_matrix_params are its network's."""
 
     @abstractmethod
     def gradients(self, n_params: int, n_matrix_params: int) -> Gradients:
@@ -266,15 +266,15 @@ class AbstractTarget(ABC):
 
     @abstractmethod
     def gradients_in(self, flat: Any, n_matrix_params: int) -> Gradients:
-        """The same in an array of zeros [n_params] that is there already."""
+        """Gradients in an existing array of zeros [n_params]."""
 
     @abstractmethod
     def network_engine(self, model: EncodedNetwork) -> Engine:
-        """The engine of a model; raises ValueError where it cannot be as it was asked for."""
+        """Engine of a model; raises ValueError where it cannot be as requested."""
 
     @abstractmethod
     def encoding_engine(self, encoding: AbstractEncoding) -> EncodingEngine:
-        """The engine of an encoding by itself, padded already."""
+        """Engine of an encoding by itself, already padded."""
 
     @abstractmethod
     def derivative_engine(self, model: EncodedNetwork) -> DerivativeEngine:
@@ -282,7 +282,7 @@ class AbstractTarget(ABC):
 
     @abstractmethod
     def device_functions(self, model: EncodedNetwork, **options: Any) -> Any:
-        """Functions for the user's kernels; see NetworkWithInputEncoding. Raises ValueError."""
+        """Device functions for users' kernels; see NetworkWithInputEncoding. Raises ValueError."""
 
     @abstractmethod
     def many(
@@ -296,4 +296,4 @@ class AbstractTarget(ABC):
         self, engine: Engine, parameters: AbstractParameters, optimizer: AbstractOptimizer,
         layout: ParamLayout, comm: Communicator = ALONE,
     ) -> AbstractTraining:  # fmt: skip
-        """The optimizer's state, and what makes steps."""
+        """Training of a model: the optimizer's state, and its steps."""

@@ -1,4 +1,4 @@
-"""From the name of a device and a precision to the target that a model runs on."""
+"""Targets by the name of a device and a precision."""
 
 import ctypes
 import os
@@ -18,7 +18,7 @@ DEVICES = "'auto', 'cpu', 'cuda' or 'cuda:N'"
 def target_for(
     device: Any = "auto", precision: str | None = None, fused: bool | None = None
 ) -> AbstractTarget:
-    """The target of a device.
+    """Target of a device.
 
     Args:
         device: "auto" (a GPU where there is one that can be used, otherwise the CPU), "cpu",
@@ -53,7 +53,7 @@ def target_for(
 
 
 def find_device(name: str) -> Any:
-    """The GPU that a name stands for; None for the CPU."""
+    """GPU that a name denotes; None for the CPU."""
     if name == "cpu":
         return None
     if name == "auto":
@@ -97,7 +97,7 @@ def device_of_rank(device: Any, comm: Communicator | None) -> Any:
 
 @cache
 def has_driver() -> bool:
-    """Whether NVIDIA's driver is installed; asks without importing what speaks to it."""
+    """Whether NVIDIA's driver is installed; imports nothing that uses it."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -107,7 +107,7 @@ def has_driver() -> bool:
 
 @cache
 def cuda_device(ordinal: int) -> Any:
-    """The GPU with this number, of which a process has one object."""
+    """GPU with this number, of which a process has one object."""
     from numbanet.cuda.driver.device import CudaDevice
 
     return CudaDevice(ordinal)

@@ -79,7 +79,7 @@ class TcnnSnapshot:
     def _optimizer_state(
         self, optimizer: AbstractOptimizer
     ) -> tuple[np.ndarray, AbstractOptimizer, int]:
-        """The new state, the optimizer with its learning rate, and the number of steps."""
+        """New state, the optimizer with its learning rate, and the number of steps."""
         theirs, n_wrappers = self.optimizer, 0
         while isinstance(theirs, Mapping) and isinstance(theirs.get("nested"), Mapping):
             theirs, n_wrappers = theirs["nested"], n_wrappers + 1
@@ -131,7 +131,7 @@ def read_tcnn_snapshot(source: Source, *, allow_nonfinite: bool = False) -> Tcnn
 
 
 def snapshot_of(content: bytes, name: str) -> TcnnSnapshot:
-    """The snapshot that a file's content describes; `name` is for messages."""
+    """Snapshot in a file's content; `name` is for messages."""
     whole = _parsed(_unpacked(content, name), name)
     is_bare = "params_binary" in whole
     data = whole if is_bare else whole.get("snapshot")
@@ -148,7 +148,7 @@ def snapshot_of(content: bytes, name: str) -> TcnnSnapshot:
 
 
 def content_of(source: Source) -> tuple[bytes, str]:
-    """The bytes of a path or a buffer, and a name for messages.
+    """Bytes of a path or a buffer, and a name for messages.
 
     Raises:
         OSError: the file cannot be read, is no regular file, or has more than 16 GiB.
@@ -183,7 +183,7 @@ def _unpacked(content: bytes, name: str) -> bytes:
 
 
 def _parsed(content: bytes, name: str) -> dict[str, Any]:
-    """The dict that JSON or MessagePack describes."""
+    """Parse JSON or MessagePack to a dict."""
     if content[:1] and content[0] in MAP_BYTES:
         limits = dict.fromkeys(("max_array_len", "max_map_len"), min(MAX_ITEMS, len(content)))
         kind, parse = "MessagePack", partial(import_msgpack().unpackb, **limits)
@@ -199,7 +199,7 @@ def _parsed(content: bytes, name: str) -> dict[str, Any]:
 
 
 def import_msgpack() -> Any:
-    """The package msgpack; an ImportError names the extra that brings it."""
+    """Import msgpack; an ImportError names the extra that installs it."""
     try:
         import msgpack
     except ImportError as error:
@@ -231,7 +231,7 @@ def _numbers(value: Any, dtype: np.dtype, n: int, name: str, key: str) -> np.nda
 
 
 def _binary(value: Any, name: str, key: str) -> bytes:
-    """Bytes, which JSON holds as {"bytes": [...], "subtype": ...}."""
+    """Decode bytes, which JSON holds as {"bytes": [...], "subtype": ...}."""
     if isinstance(value, bytes):
         return value
     numbers = value.get("bytes") if isinstance(value, Mapping) else None
@@ -244,6 +244,6 @@ def _binary(value: Any, name: str, key: str) -> bytes:
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:
-    """A float32 copy; what is or becomes infinite or NaN stays so without a warning."""
+    """Copy as float32; infinities and NaN, also by overflow, give no warning."""
     with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(np.float32)

@@ -1,4 +1,4 @@
-"""A network with what trains it: what create_from_config makes and a snapshot holds."""
+"""Model with its trainer, as create_from_config makes it and a snapshot holds it."""
 
 import os
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from numbanet.training_file import load_training, save_training
 
 @dataclass(frozen=True, repr=False)
 class TrainableModel:
-    """A network with the trainer that trains it, and what came with its snapshot.
+    """Network with its trainer, and the metadata of its snapshot.
 
     Calling it evaluates it, `trainer` trains it, `network` has its parameters and its passes.
     """
@@ -52,7 +52,7 @@ class TrainableModel:
         return self.network(inputs, self.trainer.averaged_params, out, max_level)
 
     def input_gradient(self, dim: int, inputs: ArrayLike) -> Array:
-        """The derivative of output `dim` for the inputs, at the parameters for inference.
+        """Derivative of output `dim` by the inputs, at the parameters for inference.
 
         Returns:
             float32 [n, n_input_dims].
@@ -65,7 +65,7 @@ class TrainableModel:
     def derivatives(
         self, inputs: ArrayLike, order: int = 2, *, wanted: str | None = None
     ) -> Derivatives:
-        """The outputs with their derivatives by the inputs, at the parameters that are trained.
+        """Outputs with their derivatives by the inputs, at the trained parameters.
 
         See NetworkWithInputEncoding.derivatives: arguments, what is returned and errors are its.
         `trainer.optimizer_step()` makes a step with the gradient that its `backward` writes.

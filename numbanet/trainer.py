@@ -1,4 +1,4 @@
-"""The trainer: a model, a loss and an optimizer, and the steps that join them."""
+"""Trainer: a model, a loss and an optimizer, and the steps that join them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ from numbanet.trainer_settings import changed, check_count
 
 
 class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
-    """Trains a model.
+    """Trainer of a model.
 
     Args:
         model: a network, an encoding by itself or a composed model; the trainer works on its
@@ -84,7 +84,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
         return summary_of(self.network, self)._repr_html_()
 
     def __reduce__(self):
-        """Pickled is what a snapshot holds, with the model."""
+        """Pickle the state of a snapshot, with the model."""
         if self.comm.size > 1:
             raise TypeError(f"trainer: one of {self.comm.size} ranks cannot be pickled; save it")
         saved = SavedTraining(
@@ -100,7 +100,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
 
     @property
     def n_steps(self) -> int:
-        """Steps of the optimizer that were made; a GPU is waited for."""
+        """Number of steps that the optimizer made; a GPU is waited for."""
         return self._training.n_steps
 
     @n_steps.setter
@@ -111,7 +111,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
 
     @property
     def n_skipped_steps(self) -> int:
-        """Steps that were skipped, see on_nonfinite; a GPU is waited for."""
+        """Number of skipped steps, see on_nonfinite; a GPU is waited for."""
         return self._training.n_skipped_steps
 
     @n_skipped_steps.setter
@@ -121,7 +121,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
     def inference(
         self, inputs: ArrayLike, out: Array | None = None, max_level: ArrayLike | None = None
     ) -> Array:
-        """The model at the parameters for inference, by tiny-cuda-nn's name for it.
+        """Evaluate the model at the parameters for inference, by tiny-cuda-nn's name.
 
         Args:
             inputs: [n, n_input_dims], any batch size.
@@ -137,13 +137,13 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
 
     @property
     def inference_params(self) -> Array:
-        """The parameters for inference, float32 [n_params]; some optimizers average them."""
+        """Parameters for inference, float32 [n_params]; some optimizers average them."""
         averaged = self.averaged_params
         return self.network.params if averaged is None else averaged
 
     @property
     def averaged_params(self) -> Array | None:
-        """The averages of weights that inference takes; None where it takes the trained ones."""
+        """Averaged weights for inference; None where the trained ones serve."""
         row = self.optimizer.inference_row
         if row is None:
             return None
@@ -152,7 +152,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
 
     @property
     def optimizer_state(self) -> Array:
-        """The optimizer's state, float32 [n_state, n_params]; of this rank's, if ranks share."""
+        """State of the optimizer, float32 [n_state, n_params]; this rank's, if ranks share it."""
         return self._training.state
 
     @property
@@ -161,7 +161,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
         return self._own_training.weighs_batches
 
     def _batch(self, inputs: Any, targets: Any, pdf: Any, external_dl_dy: Any) -> Batch:
-        """The samples of a step as arrays of the target; see training_step."""
+        """Samples of a step as arrays of the target; see training_step."""
         model, target = self.network, self.network.target
         inputs = target.matrix(inputs, "inputs", model.n_input_dims)
         n, n_outputs = inputs.shape[0], model.n_output_dims
@@ -260,11 +260,11 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
         self.optimizer, self.loss = changed(config, self.optimizer, self.loss, self.layout)
 
     def config(self) -> dict[str, Any]:
-        """The JSON config of everything, with every option written out."""
+        """JSON config of everything, with every option written out."""
         return config_of(self.network.composition, self.loss, self.optimizer, self.deterministic)
 
     def check_replicas(self) -> None:
-        """Compare digests of what all ranks have: parameters, and state that they do not share.
+        """Compare digests over all ranks: of parameters, and of state that they do not share.
 
         Raises:
             RankError: on all ranks, naming one whose bits differ from rank 0's.
@@ -281,7 +281,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
         return {"params": to_host(self.network.params), **own}
 
     def restore(self, saved: SavedTraining, tensors: Mapping[str, np.ndarray]) -> None:
-        """Take everything from a snapshot that was found to be of this model."""
+        """Restore everything from a snapshot that has been checked to be of this model."""
         training, copy = self._training, self.network.target.copy_from_host
         copy(self.network.params, tensors["params"])
         training.set_state(tensors["optimizer.state"])
@@ -292,7 +292,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
 
 
 def restored(kind: type, model: Any, saved: SavedTraining, tensors: Any, nonfinite: str) -> Trainer:
-    """The trainer that was pickled, of a model that was."""
+    """Trainer from a pickle."""
     options = {"on_nonfinite": nonfinite, "deterministic": saved.deterministic}
     trainer = kind(model, saved.optimizer, saved.loss, **options)
     trainer.restore(saved, tensors)

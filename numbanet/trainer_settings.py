@@ -18,7 +18,7 @@ from numbanet.unknown_options import UnknownOptions
 def changed(
     config: Mapping[str, Any], optimizer: AbstractOptimizer, loss: AbstractLoss, layout: ParamLayout
 ) -> tuple[AbstractOptimizer, AbstractLoss]:
-    """Optimizer and loss with some options changed, as Trainer.update_hyperparams says."""
+    """Optimizer and loss with some options changed; see Trainer.update_hyperparams."""
     if not isinstance(config, Mapping):
         raise ConfigError(f"expected a JSON object, got {shown(config)}")
     components = {"optimizer": optimizer, "loss": loss}
@@ -37,7 +37,7 @@ def changed(
 
 
 def check_count(name: str, value: Any) -> int:
-    """The value as an int, if steps can be counted on from there; else a ValueError."""
+    """Return the value as an int, if steps can be counted on from it; else raise ValueError."""
     is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not (is_integer and 0 <= value <= MOST_STEPS):
         raise ValueError(f"{name}: {shown(value)} is not allowed; use an integer to {MOST_STEPS}")
@@ -45,7 +45,7 @@ def check_count(name: str, value: Any) -> int:
 
 
 def updated(component: Any, options: Mapping[str, Any], path: str) -> Any:
-    """The component with some options changed, through the same checks as a config."""
+    """Component with some options changed, through the same checks as a config."""
     if not isinstance(options, Mapping):
         raise ConfigError(f"{path}: expected a JSON object, got {shown(options)}")
     config = registry.merged(registry.to_config(component), options)

@@ -1,4 +1,4 @@
-"""Snapshots of trainings: parameters, the optimizer's state, the config, and what users add."""
+"""Snapshots of trainings: parameters, the optimizer's state, the config, and users' metadata."""
 
 import os
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def save_training(
 
 
 def inference_tensors(trainer: Any) -> dict[str, np.ndarray]:
-    """The parameters for inference; tables in few bits as codes and scales."""
+    """Parameters for inference; tables in few bits as codes and scales."""
     network = trainer.network
     values, quantized = network.target.to_host(trainer.inference_params), network.quantized
     return packed(quantize(values, quantized), quantized)
@@ -57,7 +57,7 @@ def load_training(
 
 
 def check_same(name: str, saved: SavedTraining, trainer: Any) -> None:
-    """Raise SnapshotError unless a snapshot is of a trainer's model, and of such an optimizer."""
+    """Raise SnapshotError unless a snapshot fits a trainer's model and optimizer."""
     theirs = config_of(saved.composition, saved.loss, saved.optimizer)
     network, mine = trainer.network, trainer.config()
     pairs: dict[str, tuple[Any, Any]] = {

@@ -88,14 +88,14 @@ ELSEWHERE = {
 
 
 class UnknownOptionWarning(UserWarning):
-    """A config holds options that nothing reads."""
+    """The config holds options that nothing reads."""
 
 
 _found: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("found", default=None)
 
 
 class UnknownOptions:
-    """Collects what is unknown while components are made, also those made within others.
+    """Collector of unknown options while components are made, also nested ones.
 
     The outermost one warns at its end, once, at the line that called numbanet; nothing is said
     where an error ends it.
@@ -126,7 +126,7 @@ class UnknownOptions:
 
 
 def note(message: str) -> None:
-    """Add to what the innermost `with UnknownOptions()` collects."""
+    """Add to the innermost `with UnknownOptions()`."""
     _found.get().append(message)
 
 
@@ -147,7 +147,7 @@ def note_unknown(
 
 
 def near(name: Any, known: Iterable[str]) -> str | None:
-    """The name that was probably meant."""
+    """Closest known name; None if none is near."""
     if not isinstance(name, str) or len(name) > 2 * max(map(len, known), default=0):
         return None
     spellings = {each.lower(): each for each in known}
@@ -156,7 +156,7 @@ def near(name: Any, known: Iterable[str]) -> str | None:
 
 
 def near_otype(kind: str, name: Any, known: Iterable[str]) -> str:
-    """Words that suggest an otype instead of an unknown one; empty where none is near."""
+    """Suggestion of an otype instead of an unknown one; empty where none is near."""
     elsewhere = ELSEWHERE.get(kind, {})
     found = near(name, [*known, *elsewhere])
     return f"; did you mean {shown(elsewhere.get(found, found))}?" if found else ""

@@ -1,4 +1,4 @@
-"""NumPy's rule for unsigned integers, for device code: an int takes the type of what is beside it.
+"""NumPy's rule for unsigned integers in device code: an int takes the other operand's type.
 
 Two uint32 make a uint32, modulo 2^32, and so do a uint32 and an int; a uint64 and an int make a
 uint64. Numba, for which an int has 64 bits, makes int64, uint64 and float64 of these. A GPU would
@@ -19,7 +19,7 @@ IN_PLACE = tuple("i" + name.strip("_") for name in NAMES)
 
 
 def operands(left, right) -> tuple:
-    """The types that two operands are converted to; others than these are left to Numba."""
+    """Types to which two operands are converted; None leaves them to Numba."""
     both = {left, right}
     if both <= {types.uint32, types.int64} and types.uint32 in both:
         return types.uint32, types.uint32
@@ -29,7 +29,7 @@ def operands(left, right) -> tuple:
 
 
 def by_numpys_rule(operation):
-    """Function (left, right) for device code: what Numba makes of an operator, by this rule."""
+    """Function (left, right) for device code: an operator of Numba by this rule."""
 
     @intrinsic
     def apply(typingctx, left, right):
@@ -56,7 +56,7 @@ REPLACEMENTS = {operation: by_numpys_rule(operation) for operation in OPERATORS}
 
 
 def follow(function):
-    """Mark a function, wherever it was written, as one that is compiled by this rule."""
+    """Mark a function, wherever it was written, to be compiled by this rule."""
     function.follows_numpys_rule = True
     return function
 

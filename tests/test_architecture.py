@@ -125,6 +125,11 @@ JOBS = "_on_host", "_on_device"  # kernels too: see volumes/launch.py
 MOST_LINES, MOST_LINES_OF_FUNCTION, MOST_ARGUMENTS = 300, 50, 8
 COMPONENTS = ("activations", "encodings", "losses", "networks", "optimizers")
 GRAB_BAGS = {"common", "core", "helpers", "misc", "util", "utils"}
+# Openings of docstrings that leave open what a thing is; a noun or a verb comes first.
+VAGUE = {
+    *("And", "As", "By", "How", "Of", "That", "There", "These", "Those"),
+    *("What", "Where", "Which", "Who", "Why"),
+}
 
 
 def name_of(file):
@@ -228,6 +233,15 @@ def test_modules_say_what_they_are(file):
     tree = tree_of(file)
     if file.name != "__init__.py" or tree.body:
         assert ast.get_docstring(tree)
+
+
+@pytest.mark.parametrize("folder", ["numbanet", "emulator", "benchmarks"])
+def test_docstrings_begin_with_a_noun_or_a_verb(folder):
+    for file in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(tree_of(file)):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                text = ast.get_docstring(node) or ""
+                assert text.partition(" ")[0] not in VAGUE, f"{file}: {text[:80]}"
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def item(place: Any, step: str | int, path: str) -> Any:
 
 
 def steps_of(path: str) -> list[str | int]:
-    """["encoding", "nested", 0, "degree"] for encoding.nested[0].degree."""
+    """Steps of a path: ["encoding", "nested", 0, "degree"] for encoding.nested[0].degree."""
     found = [int(number) if number else name for name, number in STEP.findall(path)]
     written = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in found)
     if not found or written != f".{path}":

@@ -35,7 +35,7 @@ def require(*extras: str) -> None:
 
 
 def load(module: str) -> None:
-    """Import what a job needs before it runs: from then on Ctrl-C waits for the end of a step."""
+    """Import a job's modules before it runs: from then on Ctrl-C waits for the end of a step."""
     importlib.import_module(module)
 
 

@@ -86,7 +86,7 @@ def double_backward_input_kernel(encoding: AbstractEncoding) -> ParallelKernel:
 
 @cache
 def double_backward_params_kernel(encoding: AbstractEncoding) -> ParallelKernel:
-    """(xs, params, numbers, dl_dys, dl_ddxs, dl_dparams): add what comes through backward_input."""
+    """(xs, params, numbers, dl_dys, dl_ddxs, dl_dparams): add the gradient of backward_input."""
     backward_rows, columns = encoding.double_backward_params_rows, encoding.partition_columns
     n_partitions, params_of = len(columns), with_numbers(encoding.reads_numbers)
 

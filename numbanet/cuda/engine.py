@@ -1,4 +1,4 @@
-"""The passes of an encoded network on a CUDA device: which kernels serve a model and a batch."""
+"""Engine of an encoded network on a CUDA device: the choice of kernels for a model and a batch."""
 
 from functools import cached_property, partial
 from typing import Any
@@ -22,7 +22,7 @@ SLAB = 1 << 19  # samples of an inference whose features are looked up before
 
 
 class CudaEngine:
-    """Queues passes: as one kernel where they can be fused, or two, or as a chain of kernels.
+    """Engine that queues passes as one fused kernel, as two, or as a chain of kernels.
 
     Args:
         device: a CudaDevice, or anything with its methods.
@@ -62,7 +62,7 @@ class CudaEngine:
 
     @property
     def generation(self) -> int:
-        """Changes when memory has moved that queued work knows."""
+        """Counter that changes when memory used by queued work has moved."""
         of_tables = 0 if self.tables is None else self.tables.generation
         return self.workspace.generation + self.workspace.rooms.generation + of_tables
 
@@ -115,7 +115,7 @@ class CudaEngine:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Samples of a batch from which on other kernels serve a training step, or inference."""
+        """Batch sizes from which on other kernels serve a training step, or inference."""
         if self._for_training(1) is self.chain:
             return self.chain.batch_sizes
         if self.tables is None:

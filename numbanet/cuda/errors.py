@@ -13,11 +13,11 @@ class NoDriverError(CudaError):
 
 
 class DriverTooOldError(CudaError):
-    """The driver does not understand what the installed toolkit makes."""
+    """The driver does not support the output of the installed toolkit."""
 
 
 class NoSuchDeviceError(CudaError):
-    """A GPU with this number is not there."""
+    """No GPU has this number."""
 
 
 class DeviceTooOldError(CudaError):

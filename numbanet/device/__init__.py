@@ -1,4 +1,4 @@
-"""The vocabulary of device code: functions that Numba compiles for the CPU and for CUDA alike.
+"""Vocabulary of device code: functions that Numba compiles for the CPU and for CUDA alike.
 
 Everything that is a formula is written with `@device` and float32 constants. Numba compiles such a
 function for whichever target calls it, also through closures, so no formula exists twice.

@@ -11,14 +11,14 @@ from numbanet.device.declare import device
 
 
 def literal(n, what):
-    """The number that a type stands for; Numba asks again, with constants, where it is none."""
+    """Constant value of a type; where there is none, Numba retries with literal types."""
     if not isinstance(n, types.IntegerLiteral):
         raise RequireLiteralValue(f"{what} takes a number that is known at compile time")
     return n.literal_value
 
 
 def array_over(context, builder, array_type, data, shape):
-    """The value of an array in C order that begins at a pointer."""
+    """Value of an array in C order that begins at a pointer."""
     item_size = context.get_constant(types.intp, array_type.dtype.bitwidth // 8)
     strides = [item_size]
     for length in shape[:0:-1]:
@@ -38,7 +38,7 @@ def array_over(context, builder, array_type, data, shape):
 
 @intrinsic
 def local_array(typingctx, n):
-    """A float32 array of `n` elements on the stack; `n` is known at compile time.
+    """Float32 array of `n` elements on the stack; `n` is known at compile time.
 
     With constant indices it lives in registers. It must not outlive the function that made it.
     """
@@ -55,7 +55,7 @@ def local_array(typingctx, n):
 
 @intrinsic
 def uint32_view(typingctx, array):
-    """The memory of a 1-D float32 array as uint32: local integers, or the bits of the floats."""
+    """Memory of a 1-D float32 array as uint32: local integers, or the bits of the floats."""
     view_type = types.Array(types.uint32, 1, "C")
 
     def codegen(context, builder, signature, args):

@@ -1,4 +1,4 @@
-"""Loops of device functions whose number of turns is known at compile time."""
+"""Loops of device functions with a number of iterations that is known at compile time."""
 
 from llvmlite import ir
 from numba import types
@@ -30,7 +30,7 @@ def emit_calls(context, builder, n, call):
 
 
 class LoopOptions(ir.MDValue):
-    """Options of one loop: LLVM wants a node that names itself first, which llvmlite cannot say."""
+    """Metadata of one loop: a node that refers to itself, which llvmlite cannot express."""
 
     def __init__(self, module, *options):
         nodes = [module.add_metadata([ir.MetaDataString(module, option)]) for option in options]
@@ -42,7 +42,7 @@ class LoopOptions(ir.MDValue):
 
 
 def emit_loop(context, builder, n, call):
-    """A loop that is not unrolled before LLVM comes to vectorise it."""
+    """Emit a loop that is not unrolled before LLVM vectorises it."""
     if not isinstance(context, CPUContext):
         emit_calls(context, builder, n, call)
         return

@@ -1,4 +1,4 @@
-"""Single values: what the machine can do with them that Python has no notation for."""
+"""Operations of the machine on single values that Python has no notation for."""
 
 from llvmlite import ir
 from numba import types
@@ -13,7 +13,7 @@ TWO_FLOATS = types.float32, types.float32
 
 
 def special_register_for(name):
-    """Function (anchor) for CUDA: a special register, read again for each anchor, which changes.
+    """Function (anchor) for CUDA: a special register, read again when the anchor changes.
 
     So neither it nor what follows from it holds a register throughout a loop.
     """
@@ -34,7 +34,7 @@ blocks_per_grid_for = special_register_for("nctaid.x")
 
 @intrinsic
 def floor_to_int(typingctx, x):
-    """The largest int32 that is not above a float32 of at most 2^30 in size."""
+    """Floor of a float32 of at most 2^30 in magnitude, as int32."""
 
     def codegen(context, builder, signature, args):
         if not isinstance(context, CPUContext):
@@ -50,7 +50,7 @@ def floor_to_int(typingctx, x):
 
 @intrinsic
 def opaque(typingctx, n):
-    """The uint32 or uint64 itself, about whose bits the compiler learns nothing, on CUDA.
+    """The uint32 or uint64 itself, hidden from the compiler's analysis on CUDA.
 
     For an index that becomes an address: LLVM would add constants to it in 32 bits where it knows
     that they suffice, when a GPU's load adds them to 64 bits for nothing. For an address: LLVM
@@ -67,7 +67,7 @@ def opaque(typingctx, n):
 
 @intrinsic
 def in_register(typingctx, constant, x):
-    """The float32 constant itself, on CUDA as 0 x + constant; x is finite.
+    """The finite float32 constant itself, on CUDA computed as 0 x + constant.
 
     An instruction holds one constant. This one leaves the place to another where both are asked
     for, which the assembler would otherwise move to a register first.
@@ -95,7 +95,7 @@ def select(typingctx, condition, if_true, if_false):
 
 
 def bound(comparison, ptx):
-    """Function (x, limit) for one side: the limit where x is beyond it, and NaN where x is."""
+    """Function (x, limit) for one side: the limit where x exceeds it, and NaN where x is NaN."""
 
     @intrinsic
     def bound(typingctx, x, limit):
@@ -122,7 +122,7 @@ at_least, at_most = bound("<", "max"), bound(">", "min")
 
 @intrinsic
 def float_from_bits(typingctx, bits):
-    """The float32 with these 32 bits; the inverse of float_bits."""
+    """Float32 with these 32 bits; the inverse of float_bits."""
 
     def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], ir.FloatType())

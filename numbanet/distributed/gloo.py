@@ -1,4 +1,4 @@
-"""Ranks that speak through gloo, which comes with PyTorch: what torchrun starts.
+"""Communicator over gloo, which comes with PyTorch, for processes of torchrun.
 
 torchrun itself ends and names the others when a process dies, and may start all of them again.
 """
@@ -26,7 +26,7 @@ def let_groups_go() -> None:
 
 
 class GlooCommunicator(Communicator):
-    """The processes of one torchrun, which meet at its store."""
+    """Communicator of the processes of one torchrun, which meet at its store."""
 
     def __init__(self, rank: int, size: int, timeout: float, pieces: int | None = None):
         import torch
@@ -82,7 +82,7 @@ class GlooCommunicator(Communicator):
 
 
 def store_of_torchrun(distributed: Any, limit: timedelta) -> Any:
-    """The store at which the processes of a launch meet; torchrun's agent has it, or rank 0."""
+    """Store at which the processes of a launch meet; torchrun's agent has it, or rank 0."""
     has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return distributed.TCPStore(
         os.environ["MASTER_ADDR"],
@@ -94,7 +94,7 @@ def store_of_torchrun(distributed: Any, limit: timedelta) -> Any:
 
 
 def meeting_place() -> str:
-    """The same name on all ranks, another one after each restart."""
+    """Name that is the same on all ranks, and changes with each restart."""
     global _n_made  # noqa: PLW0603
     _n_made += 1
     return f"numbanet/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{_n_made}"

@@ -22,7 +22,7 @@ def init(
     comm: Any = None, *, timeout: float = TIMEOUT, pieces: int | None = None,
     equal_batches: bool = False,
 ) -> Communicator:  # fmt: skip
-    """Meet the other processes of this launch.
+    """Connect to the other processes of this launch.
 
     Args:
         comm: a communicator of mpi4py, such as MPI.COMM_WORLD; None for what started this process:
@@ -43,7 +43,7 @@ def init(
 
 
 def meet(comm: Any, timeout: float, pieces: int | None) -> Communicator:
-    """The communicator of this launch, or of one of mpi4py."""
+    """Communicator of this launch, or of one of mpi4py."""
     if comm is None:
         launcher, rank, size = launch_of(os.environ)
         if size == 1:
@@ -68,7 +68,7 @@ def meet(comm: Any, timeout: float, pieces: int | None) -> Communicator:
 
 
 def launch_of(variables: Mapping[str, str]) -> tuple[str, int, int]:
-    """The launcher, this process's rank and how many there are; "" for no launcher.
+    """Launcher, rank of this process and number of processes; "" for no launcher.
 
     Raises:
         ValueError: the variables are no numbers that fit each other.

@@ -1,4 +1,4 @@
-"""Ranks that speak through MPI, by mpi4py.
+"""Communicator over MPI, by mpi4py.
 
 Nothing blocks within MPI: what is under way is asked for until it is done or the timeout is over.
 Then the ranks that wait tell each other so, and those of which nothing is heard are the culprits.
@@ -39,7 +39,7 @@ def world() -> Any:
 
 
 class MpiCommunicator(Communicator):
-    """The ranks of an MPI communicator, of which it makes a duplicate."""
+    """Communicator over a duplicate of an MPI communicator."""
 
     def __init__(self, comm: Any, timeout: float, pieces: int | None = None):
         from mpi4py import MPI
@@ -108,7 +108,7 @@ class MpiCommunicator(Communicator):
             self._comm.Isend(b"w", source, TAG_WAITING)
 
     def _give_up(self, request: Any) -> None:
-        """Raise a RankError that names the ranks that do not wait; or see it end after all.
+        """Raise a RankError that names the missing ranks, unless the operation ends after all.
 
         The first rank that waits speaks for all of them, if it is quick.
         """
@@ -141,7 +141,7 @@ def as_bytes(array: np.ndarray) -> np.ndarray:
 
 
 def end_all(reference: weakref.ref) -> None:
-    """At the end of a process that failed: have MPI end the others, which would wait for it."""
+    """Make MPI end the other processes, which would wait, at the end of a process that failed."""
     comm = reference()
     if comm is None or comm._mpi.Is_finalized():
         return

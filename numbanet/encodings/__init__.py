@@ -1,4 +1,4 @@
-"""The encodings; importing this package registers them."""
+"""Encodings; importing this package registers them."""
 
 from numbanet.encodings.composite import Composite as Composite
 from numbanet.encodings.empty import Empty as Empty

@@ -15,7 +15,7 @@ from numbanet.quantization import Quantized
 
 
 class AbstractEncoding(PartialDerivatives, ABC):
-    """Maps n_dims inputs to n_outputs features.
+    """Map from n_dims inputs to n_outputs features.
 
     Subclasses are frozen dataclasses with a derived field `n_dims`. Their device functions work on
     one sample and on 1-D float32 views.
@@ -37,7 +37,7 @@ class AbstractEncoding(PartialDerivatives, ABC):
     @property
     @abstractmethod
     def n_outputs(self) -> int:
-        """Features per sample, without padding."""
+        """Number of features per sample, without padding."""
 
     @property
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -45,7 +45,7 @@ class AbstractEncoding(PartialDerivatives, ABC):
         return {"params": (self.n_params,)} if self.n_params else {}
 
     def padded(self, n_columns: int) -> AbstractEncoding:
-        """The encoding with constant features beside its own, n_columns in all.
+        """Encoding with constant features beside its own, n_columns in all.
 
         Where they are and what they are is tiny-cuda-nn's rule: `padding_first`, `padding_value`.
         """
@@ -54,7 +54,7 @@ class AbstractEncoding(PartialDerivatives, ABC):
         return self if n_columns == self.n_outputs else Padded(self, n_columns)
 
     def kernel_key(self) -> AbstractEncoding:
-        """The encoding that the CPU compiles in place of this one, and of those that are alike.
+        """Encoding that the CPU compiles in place of this one and of similar ones.
 
         What sets them apart is in `numbers`. Where `reads_numbers`, a pair (parameters, numbers)
         stands in every function for the parameters.
@@ -62,7 +62,7 @@ class AbstractEncoding(PartialDerivatives, ABC):
         return self
 
     def placed(self, first_param: int) -> AbstractEncoding:
-        """The same encoding for parameters that begin at this place among those of a model.
+        """Same encoding for parameters that begin at this place among those of a model.
 
         Only those at even places can be accessed in pairs.
         """
@@ -103,7 +103,7 @@ class AbstractEncoding(PartialDerivatives, ABC):
 
     @property
     def partition_columns(self) -> tuple[tuple[int, int], ...]:
-        """The first and last features + 1 of each partition.
+        """Range of the features of each partition: the first, and the last + 1.
 
         The features of one partition have parameters that no other partition reads, so that the
         gradients of partitions can be computed side by side without atomics.
@@ -112,7 +112,7 @@ class AbstractEncoding(PartialDerivatives, ABC):
 
     @property
     def partition_width(self) -> int:
-        """Features of each partition, as many for all."""
+        """Number of features of each partition, equal for all."""
         (width,) = {stop - start for start, stop in self.partition_columns}
         return width
 
@@ -216,7 +216,7 @@ class AbstractEncoding(PartialDerivatives, ABC):
 
 
 class ElementwiseEncoding(AbstractEncoding):
-    """An encoding whose features depend on one input each: first those of x[0], and so on."""
+    """Encoding whose features depend on one input each: first those of x[0], and so on."""
 
     n_features: int  # per input
     n_derivatives = 2

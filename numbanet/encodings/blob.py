@@ -1,4 +1,4 @@
-"""The blob of OneBlob and its integral, and rows of bins of which at most three are not zero.
+"""Blob of OneBlob and its integral, and rows of bins of which at most three are not zero.
 
 Such a row is six numbers, `taps`: three bins and the values there.
 """

@@ -11,7 +11,7 @@ from numbanet.registry import derived, register
 @register("encoding", "Empty")
 @dataclass(frozen=True)
 class Empty(AbstractEncoding):
-    """Ignores its inputs."""
+    """Encoding without features."""
 
     n_dims: int = derived()
 

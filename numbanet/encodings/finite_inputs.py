@@ -1,4 +1,4 @@
-"""Samples whose inputs are not all finite: their features are NaN, and so are a network's outputs.
+"""Handling of inputs that are not finite: the features are NaN, and so are a network's outputs.
 
 An infinite input has no place in a grid and no sine. What an encoding itself makes of such inputs
 depends on how a target rounds and compares.
@@ -39,13 +39,13 @@ def is_nan(zero):
 
 @device
 def nan_bits(zero):
-    """The bits that make two halves NaN if `zero` is, by `or`."""
+    """Bits that make two halves NaN if `zero` is, by `or`."""
     return select(is_nan(zero), NAN_PAIR, NO_BITS)
 
 
 @exact
 def spoil(zero, row):
-    """Make all of a row NaN if `zero` is."""
+    """Make all of a row NaN if `zero` is NaN."""
     for k in range(row.shape[0]):
         row[k] = row[k] + zero
 

@@ -1,4 +1,4 @@
-"""A grid of which each sample reads the coarse levels only, up to a level that is one more input.
+"""Grid of which each sample reads the levels up to one of its own, which is one more input.
 
 Level l of n, counted from 0, gives zeros, and gets no gradient, where l >= max_level n + 1/1000;
 max_level is the last input, from 0 (the coarsest level alone) to 1 (all of them). So features

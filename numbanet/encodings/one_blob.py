@@ -32,7 +32,7 @@ MOST_BINS = 16  # of a partition: loops over more are not unrolled for sm_100 an
 @register("encoding", "OneBlob")
 @dataclass(frozen=True)
 class OneBlob(AbstractEncoding):
-    """n_bins features per dimension, which add up to 1 inside of [0, 1]."""
+    """One-blob encoding: n_bins features per dimension, which add up to 1 inside of [0, 1]."""
 
     n_dims: int = derived()
     n_bins: int = 16

@@ -1,4 +1,4 @@
-"""Padding: constant features beside those of an encoding, so that their number fits a network."""
+"""Padding: constant features beside those of an encoding, to the width of a network."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,7 @@ from numbanet.encodings.wrapper import AbstractWrapper
 
 @dataclass(frozen=True)
 class Padded(AbstractWrapper):
-    """The features of `encoding` within n_columns; the gradients of the others are dropped."""
+    """Features of `encoding` within n_columns; the gradients of the others are dropped."""
 
     encoding: AbstractEncoding
     n_columns: int

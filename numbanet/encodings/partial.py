@@ -1,4 +1,4 @@
-"""Partial derivatives of an encoding's features by its inputs: what jets are made of."""
+"""Partial derivatives of an encoding's features by its inputs, from which jets are made."""
 
 from functools import cached_property
 

@@ -7,7 +7,7 @@ from numbanet.device import belongs_to, device
 
 
 class Part(NamedTuple):
-    """An encoding within another one, and where its inputs, features and parameters begin."""
+    """Encoding within another one, with the offsets of its inputs, features and parameters."""
 
     encoding: Any  # an AbstractEncoding
     first_dim: int = 0
@@ -16,7 +16,7 @@ class Part(NamedTuple):
 
 
 class Constant(NamedTuple):
-    """Features with one value: the first of them, and the last one + 1."""
+    """Constant features: their value, and their range."""
 
     first_column: int
     stop_column: int
@@ -24,7 +24,7 @@ class Constant(NamedTuple):
 
 
 def shifted(constants: tuple[Constant, ...], n_columns: int) -> tuple[Constant, ...]:
-    """The same features, n_columns further to the right."""
+    """Same features, n_columns further to the right."""
     return tuple(
         Constant(first + n_columns, stop + n_columns, value) for first, stop, value in constants
     )
@@ -32,7 +32,7 @@ def shifted(constants: tuple[Constant, ...], n_columns: int) -> tuple[Constant, 
 
 @cache
 def with_numbers(reads_numbers: bool):
-    """Device function (params, numbers): what stands for the parameters of an encoding."""
+    """Device function (params, numbers): the parameters, with the numbers if they are read."""
 
     @device
     def both(params, numbers):

@@ -102,7 +102,7 @@ class RandomFourier(AbstractEncoding):
 
     @cached_property
     def _half_turns(self):
-        """Device function (k, d): how often sine k changes its sign per unit of input d."""
+        """Device function (k, d): half turns of sine k per unit of input d."""
         n_dims = self.n_dims
         numbers = 2 * np.array(self.frequencies, np.float32).reshape(-1)
 

@@ -60,7 +60,7 @@ def itself(x):
 
 @device
 def add_no_curvature(k, x, row, total):
-    """Lines are straight."""
+    """Add nothing, as lines have no curvature."""
 
 
 @device

@@ -1,4 +1,4 @@
-"""An encoding made of another one; subclasses change what differs."""
+"""Base of encodings around another one."""
 
 import dataclasses
 

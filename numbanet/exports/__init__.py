@@ -1,3 +1,3 @@
-"""Trained models as programs of other languages, made of their components' device functions."""
+"""Export of trained models to programs in other languages, from their device functions."""
 
 from numbanet.exports.export import export as export

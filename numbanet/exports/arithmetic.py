@@ -42,7 +42,7 @@ LOW_BITS = ("add", "sub", "mul", "and", "or", "xor")
 
 
 def bounds(op, a, b) -> tuple[int, int] | None:
-    """The least and the largest exact result, where that is easy to tell."""
+    """Bounds of the exact result, where they are easy to determine."""
     if op in ("add", "sub", "mul", "min", "max"):
         apply = INTEGER_OPERATIONS[op]
         ends = [apply(i, j) for i in (a.low, a.high) for j in (b.low, b.high)]
@@ -69,7 +69,7 @@ def fits(value: Value, type: str) -> bool:
 
 
 def unit_of_rounding(value: Value) -> float | None:
-    """The multiple to which adding this constant rounds a float32: 2^(k - 23) for 1.5 * 2^k."""
+    """Multiple to which adding this constant rounds a float32: 2^(k - 23) for 1.5 * 2^k."""
     if not value.is_constant or value.value <= 0:
         return None
     mantissa, exponent = math.frexp(float(value.value))
@@ -77,7 +77,7 @@ def unit_of_rounding(value: Value) -> float | None:
 
 
 class Arithmetic(Divisions, ABC):
-    """Makes values; `emit` puts one that is not constant where the program stands.
+    """Factory of values; `emit` inserts one that is not constant into the program.
 
     Compilers of shaders take x + c - c for x, where device code rounds by it. With `rounds` it
     becomes an operation of its own.
@@ -88,10 +88,10 @@ class Arithmetic(Divisions, ABC):
 
     @abstractmethod
     def emit(self, op, type, args, low=None, high=None) -> Value:
-        """Write an operation whose bounds are known, or not; returns its result."""
+        """Insert an operation, with its bounds if known; returns its result."""
 
     def binary(self, op: str, type: str, a: Value, b: Value) -> Value:
-        """a op b for operands of that type."""
+        """Value of a op b for operands of that type."""
         if a.is_constant and b.is_constant and (found := self._folded(op, type, a, b)) is not None:
             return found
         if op in COMPARISONS:
@@ -130,14 +130,14 @@ class Arithmetic(Divisions, ABC):
         return self.emit(op, type, (a, b))
 
     def _multiple(self, value, unit) -> Value:
-        """The multiple of a power of two that is nearest to a value."""
+        """Multiple of a power of two that is nearest to a value."""
         count = self.binary("mul", F32, value, constant(F32, 1 / unit))
         count = self.emit("round", F32, (count,))
         return self.binary("mul", F32, count, constant(F32, unit))
 
     @staticmethod
     def _neutral(op, type, a, b):
-        """The operand that such a constant leaves as it is, or the constant that it makes of it."""
+        """The operand that a neutral constant keeps, or a constant that absorbs it; else None."""
         if b.is_constant and b.value == 0:
             if op in ("add", "sub", "or", "xor", "shl", "shr"):
                 return a
@@ -178,7 +178,7 @@ class Arithmetic(Divisions, ABC):
 
     @staticmethod
     def _known(op, a, b):
-        """The comparison where bounds decide it."""
+        """Result of a comparison that bounds decide."""
         if a.high < b.low and op in ("lt", "le", "ne", "gt", "ge", "eq"):
             return constant(BOOL, op in ("lt", "le", "ne"))
         if a.low > b.high:
@@ -186,7 +186,7 @@ class Arithmetic(Divisions, ABC):
         return None
 
     def cast(self, value: Value, type: str) -> Value:
-        """The value converted as C and NumPy do."""
+        """Value converted as C and NumPy do."""
         if value.type == type:
             return value
         if value.is_constant:

@@ -1,4 +1,4 @@
-"""The ways through a function: blocks one after the other, and branches up to where they meet."""
+"""Paths through a function: blocks one after the other, and branches up to where they meet."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Until(NamedTuple):
 
 
 class Frame:
-    """A call: its function's typed form and variables."""
+    """Call: its function's typed form, and its variables."""
 
     def __init__(self, code: TypedFunction, variables: dict, caller=None):
         self.code, self.variables, self.caller = code, variables, caller
@@ -90,7 +90,7 @@ class Branches(Memory):
                 raise Untranslatable(f"`{type(end).__name__.lower()}`, such as an exception")
 
     def enter(self, frame, block, before) -> None:
-        """Choose the values of a block's phi nodes; None: they are chosen already."""
+        """Set the phi nodes of a block; None: they are set already."""
         if before is None:
             return
         found = [(phi.target.name, incoming(phi, before, frame)) for phi in phis(block)]
@@ -151,7 +151,7 @@ def operation(statement) -> str | None:
 
 
 def incoming(phi, before, frame):
-    """The value that a phi node takes on the way from the block `before`; None: it has it."""
+    """Value of a phi node on the path from the block `before`; None: its present value."""
     if before is None:
         return frame.variables.get(phi.target.name, UNDEFINED)
     places = phi.value.incoming_blocks

@@ -1,4 +1,4 @@
-"""A model as one C99 header: no dependencies but the standard library, no allocation, reentrant."""
+"""Export of a model as one C99 header: standard library only, no allocation, reentrant."""
 
 import numpy as np
 
@@ -132,7 +132,7 @@ class CPrinter(Printer):
 
 
 def c_header(program: Program, packed: Packed, name: str, title: str, embed: bool) -> str:
-    """The text of the header.
+    """Text of the header.
 
     Args:
         program: of the model.
@@ -164,7 +164,7 @@ def c_header(program: Program, packed: Packed, name: str, title: str, embed: boo
 
 
 def embedded(packed: Packed, name: str) -> str:
-    """The parameters as arrays."""
+    """Parameters as arrays in C."""
     values = rows([number_text(each) for each in packed.values.tolist()])
     element = ELEMENTS[packed.precision]
     size = max(packed.values.size, 1)

@@ -1,4 +1,4 @@
-"""Numbers that are known already."""
+"""Constant values."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from numbanet.exports.program import BOOL, F32, F64, INTEGERS, RANGES, Value
 
 
 def constant(type: str, number) -> Value:
-    """A constant of that type; integers wrap."""
+    """Constant of that type; integers wrap."""
     if type == BOOL:
         number = bool(number)
     elif type == F32:

@@ -1,11 +1,11 @@
-"""Divisions that round down as Python's do, and powers, from what every language has."""
+"""Divisions that round down as Python's do, and powers, from operations of every language."""
 
 from numbanet.exports.constants import constant
 from numbanet.exports.program import BOOL, F32, RANGES, Value
 
 
 class Divisions:
-    """Part of Arithmetic."""
+    """Mix-in of Arithmetic."""
 
     def _float_division(self, op, a, b) -> Value:
         """a // b or a % b of float32, towards minus infinity as in Python."""
@@ -25,7 +25,7 @@ class Divisions:
         return self.binary("mul", F32, square, base) if exponent % 2 else square
 
     def _floored(self, op, type, a, b) -> Value:
-        """a // b or a % b where one may be negative, from the quotient of what is not."""
+        """Value of a // b or a % b where one may be negative, from the quotient of magnitudes."""
         zero, one = constant(type, 0), constant(type, 1)
         up, down = self._magnitude(a), self._magnitude(b)
         quotient = self.binary("floordiv", type, up, down)

@@ -25,7 +25,7 @@ def element(tracer, owner, index):
 
 
 def chosen(tracer, owner, index):
-    """The element of a tuple at an index that is known only at run time."""
+    """Element of a tuple at an index that is known only at run time."""
     if isinstance(owner[0], tuple):
         columns = zip(*owner, strict=True)
         members = [chosen(tracer, column, index) for column in columns]
@@ -39,7 +39,7 @@ def chosen(tracer, owner, index):
 
 
 def part(tracer, view, index):
-    """A slice of a view; no step, and nothing counted from the end but by constants."""
+    """Slice of a view; without steps, and only constants may count from the end."""
     start = constant(I64, 0) if index.start is None else tracer.cast(index.start, I64)
     stop = view.length if index.stop is None else tracer.cast(index.stop, I64)
     if index.step is not None:
@@ -50,7 +50,7 @@ def part(tracer, view, index):
 
 
 def within(tracer, view, end):
-    """An end of a slice, counted from the first element, and not beyond the last."""
+    """End of a slice, counted from the first element, clamped to the last."""
     if end.is_constant and end.value < 0:
         end = tracer.binary("add", I64, view.length, end)
     if end.is_constant and view.length.is_constant:

@@ -4,7 +4,7 @@ from numbanet.inline_compiler import owner_of
 
 
 class ExportError(ValueError):
-    """A device function uses what has no translation; the message says what and where."""
+    """A device function cannot be translated; the message says what and where."""
 
     def __init__(self, function, complaint: str, line: int | None = None):
         owner = owner_of(function)

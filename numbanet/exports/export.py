@@ -1,4 +1,4 @@
-"""The public function, which imports what it needs when it is called."""
+"""Public function of exports, with deferred imports."""
 
 import os
 from typing import Any

@@ -1,4 +1,4 @@
-"""The value of each expression of Numba's IR."""
+"""Values of the expressions of Numba's IR."""
 
 import inspect
 import operator
@@ -87,7 +87,7 @@ def common(kinds):
 
 
 def python_operation(function, a, b):
-    """An operation on tuples or on other objects, such as `is None`."""
+    """Operation on tuples or on other objects, such as `is None`."""
     if function in (operator.is_, operator.is_not):
         return constant(BOOL, (a is b) == (function is operator.is_))
     if OPERATORS.get(function) == "add" and isinstance(a, tuple) and isinstance(b, tuple):
@@ -224,7 +224,7 @@ def bound_values(function, values) -> tuple:
 
 
 def argument_types(function, found) -> tuple:
-    """The types of a function's parameters; those that `*name` takes are one."""
+    """Types of a function's parameters; those that `*name` takes are one."""
     flat = []
     for each in found:
         flat += each.types if isinstance(each, STAR) else [types.unliteral(each)]

@@ -1,4 +1,4 @@
-"""The typed form of a device function: what the front end of Numba makes of it."""
+"""Typed form of a device function, from Numba's front end."""
 
 from functools import cache
 
@@ -33,7 +33,7 @@ class TypedFunction:
 
 
 def leaves(graph, label, loop) -> bool:
-    """Whether a block of a loop leads out of it."""
+    """Whether a block exits a loop."""
     return any(after not in loop.body for after, _ in graph.successors(label))
 
 
@@ -78,7 +78,7 @@ class FrontEnd(CompilerBase):
 
 @cache
 def typed(function, arguments: tuple[types.Type, ...]) -> TypedFunction:
-    """The typed form of a Python function for arguments of these types.
+    """Typed form of a Python function for arguments of these types.
 
     Raises:
         ExportError: it does not compile.

@@ -1,4 +1,4 @@
-"""A model as a function of GLSL ES 3.00, with its parameters in textures and a uniform block."""
+"""Export of a model as a function of GLSL ES 3.00: parameters in textures and a uniform block."""
 
 import numpy as np
 
@@ -74,12 +74,12 @@ FETCH = "texelFetch({name}_{texture}, ivec2(int(i % {width}u), int(i / {width}u)
 
 
 def in_uniform_block(n_weights: int) -> bool:
-    """Whether a network's weights lie in a uniform block, as float32, and not in the texture."""
+    """Whether a network's weights lie in a uniform block, as float32, not in the texture."""
     return 0 < n_weights * 4 <= MOST_UNIFORM_BYTES
 
 
 def glsl_function(program: Program, packed, name: str, title: str, n_weights: int) -> str:
-    """The text of the function, with what it needs.
+    """Text of the function, with everything it needs.
 
     Args:
         program: of the model.

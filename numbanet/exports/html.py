@@ -1,4 +1,4 @@
-"""A model as one HTML file that shows it: an image, a surface, a volume or a radiance field."""
+"""Export of a model as one HTML file that shows an image, surface, volume or radiance field."""
 
 import base64
 import html
@@ -24,7 +24,7 @@ precision highp isampler2D;
 def html_page(
     program: Program, packed: Packed, name: str, n_weights: int, view: str, aspect: float = 1.0
 ) -> str:
-    """The text of the page, which loads nothing.
+    """Text of the page, which loads nothing.
 
     Args:
         program: of the model.
@@ -64,7 +64,7 @@ def text_of(file: str) -> str:
 
 
 def chosen_view(view: str, n_inputs: int, n_outputs: int) -> str:
-    """The view for these numbers of inputs and outputs; raises ValueError."""
+    """View for these numbers of inputs and outputs; raises ValueError."""
     if view == "auto":
         if n_inputs == 2:
             view = "image"

@@ -1,4 +1,4 @@
-"""Loops: unrolled where that is short or needed, else written as loops."""
+"""Translation of loops: unrolled where that is short or necessary, else written as loops."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ MOST_LOOKS = 8  # at a loop, until all arrays that it writes to are known
 
 
 class Loops(Branches):
-    """Writes loops, or says that they are to be unrolled."""
+    """Translation of loops."""
 
     def kept_loop(self, frame, header, before, loop) -> tuple[int | None, int] | None:
-        """Write a loop as one; (block, next block) after it, None if it is to be unrolled."""
+        """Write a loop as one; returns (block, next block) after it, None to unroll it."""
         block = frame.code.blocks[header]
         over = self.range_of(frame, block, before)
         if (over is None or not self.keeps_loops) and has_iterator(block):
@@ -62,7 +62,7 @@ class Loops(Branches):
         return result
 
     def seen_loop(self, frame, place, written) -> tuple[int | None, int]:
-        """The loop, looked at again until the arrays that it writes to exist before it."""
+        """Translate the loop repeatedly, until the arrays that it writes to exist before it."""
         header, before, loop, over = place
         state, start, variables = self.state(), len(self.block), dict(frame.variables)
         for _ in range(MOST_LOOKS):
@@ -117,7 +117,7 @@ class KeptLoop:
         return self.departed() if self.over is None else (self.header, self.block.body[-1].falsebr)
 
     def carry(self, before, written) -> None:
-        """Declare what a round leaves to the next one."""
+        """Declare the variables that an iteration passes to the next one."""
         for phi in phis(self.block):
             start, name = incoming(phi, before, self.frame), phi.target.name
             variable = None
@@ -141,7 +141,7 @@ class KeptLoop:
         return For(counter, cast(start, kind), cast(stop, kind), int(step.value))
 
     def inside(self, statement) -> None:
-        """The body, from its first block or, for a loop without a range, from the header."""
+        """Translate the body, from its first block or, without a range, from the header."""
         tracer, header = self.tracer, self.header
         begins = self.over is None
         label = header
@@ -162,7 +162,7 @@ class KeptLoop:
         tracer.frame = before
 
     def number(self, number: Value) -> None:
-        """The header of a `for` over a range, with the number of this round."""
+        """Translate the header of a `for` over a range, with the number of this iteration."""
         for statement in self.block.body[:-1]:
             kind = operation(statement)
             if kind == "iternext":
@@ -171,7 +171,7 @@ class KeptLoop:
                 self.tracer.execute(self.frame, statement)
 
     def back(self, at, came_from) -> None:
-        """The end of a round: all values are read before any variable is assigned."""
+        """End an iteration: all values are read before any variable is assigned."""
         tracer, assignments = self.tracer, []
         ends = {phi.target.name: incoming(phi, came_from, at) for phi in phis(self.block)}
         for name, start, variable in self.carried:
@@ -186,7 +186,7 @@ class KeptLoop:
         tracer.block.extend(assignments)
 
     def leaves(self, at, label, condition) -> int | None:
-        """Write a break at a branch that leads out of the loop; the block where it goes on."""
+        """Write a break at a branch that exits the loop; returns the block where it continues."""
         end = at.code.blocks[label].body[-1]
         outside = [each for each in (end.truebr, end.falsebr) if each not in self.loop.body]
         if at.code is not self.frame.code or len(outside) != 1:

@@ -1,4 +1,4 @@
-"""Long integers as pairs of 32-bit ones, for languages that have none."""
+"""Lowering of 64-bit integers to pairs of 32-bit ones, for languages that lack them."""
 
 from numbanet.exports.arithmetic import COMPARISONS, Arithmetic, constant
 from numbanet.exports.program import (
@@ -26,7 +26,7 @@ SIGN = 2**31
 
 
 def lowered(program: Program) -> Program:
-    """The same program without 64-bit numbers, and without the upper half of a product."""
+    """Equal program without 64-bit numbers, and without the upper half of a product."""
     body = without_unused(_Lowering().block_of(program.body))
     return Program(program.n_inputs, program.n_outputs, program.arrays, body)
 
@@ -74,7 +74,7 @@ class _Lowering(Arithmetic):
             self.block.append(statement)
 
     def counted(self, loop: For) -> None:
-        """A loop over numbers of 64 bits, as one that ends by a condition."""
+        """Loop with 64-bit bounds, as one that ends by a condition."""
         variable, type = loop.variable, loop.variable.type
         is_over = Value("ge", BOOL, (variable, loop.stop))
         after = Value("add", type, (variable, constant(type, loop.step)))
@@ -130,7 +130,7 @@ class _Lowering(Arithmetic):
         return self.binary(op, U32, a, b)
 
     def upper(self, a: Value, b: Value) -> Value:
-        """The upper 32 bits of a product, from products of 16 bits."""
+        """Upper 32 bits of a product, from products of 16 bits."""
         half, mask = constant(U32, 16), constant(U32, 0xFFFF)
         a0, a1 = self.u32("and", a, mask), self.u32("shr", a, half)
         b0, b1 = self.u32("and", b, mask), self.u32("shr", b, half)
@@ -214,7 +214,7 @@ class _Lowering(Arithmetic):
         return (near, far) if left else (far, near)
 
     def down(self, upper: Value, n: int) -> Value:
-        """Bits shifted down behind copies of the sign."""
+        """Arithmetic shift to the right."""
         number = self.cast(upper, I32)
         return self.cast(self.binary("shr", I32, number, constant(I32, n)), U32)
 
@@ -263,7 +263,7 @@ class _Lowering(Arithmetic):
         return self.cast(low, value.type)
 
     def to_float(self, type, low, high) -> Value:
-        """The float32; of a negative number its magnitude's, which is not rounded to 2^32."""
+        """Convert to float32, negative numbers through their magnitude."""
         is_negative = constant(BOOL, False)
         if type == I64:
             zero = constant(U32, 0)

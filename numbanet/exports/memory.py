@@ -1,4 +1,4 @@
-"""Statements as they are written, and what is known of arrays and variables while they are."""
+"""State of a translation: statements written, and known contents of arrays and variables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNDEFINED = object()  # what a variable holds on ways on which it is not assigne
 
 
 class Memory(Arithmetic):
-    """The block that is being written, the arrays there are, and their contents where known."""
+    """Current block, existing arrays, and their contents where known."""
 
     def __init__(self, rounds: bool = False):
         self.rounds, self.rounded = rounds, {}
@@ -122,7 +122,7 @@ class Memory(Arithmetic):
         self.block.append(Store(array, self.cast(place, U32), value))
 
     def store_contents(self, array: Array) -> None:
-        """Make an array one that exists."""
+        """Store an array's known contents, so that it exists at run time."""
         if array.is_stored or array.name == "x":
             return
         if not self.arrays_may_exist:
@@ -141,7 +141,7 @@ class Memory(Arithmetic):
             self.block.append(Store(array, constant(U32, place), stored))
 
     def store_anyway(self, array: Array) -> None:
-        """Write what is known of an array, also where arrays do not exist."""
+        """Store the known contents of an array, even where arrays may not exist."""
         for place, value in self.contents[array].items():
             self.block.append(Store(array, constant(U32, place), value))
 

@@ -7,7 +7,7 @@ EXPONENTS = np.array([0.0, *(2.0 ** (k - 127) for k in range(1, 255)), np.inf]).
 
 
 def bits_to_float(graph, bits: str) -> str:
-    """The float32 with these bits, from its sign, exponent and fraction."""
+    """Float32 with these bits, from its sign, exponent and fraction."""
     exponent = graph.add(
         "BitwiseAnd", graph.add("Div", bits, graph.number(2**23)), graph.number(255)
     )
@@ -24,7 +24,7 @@ def bits_to_float(graph, bits: str) -> str:
 
 
 def float_to_bits(graph, name: str) -> str:
-    """The bits of a float32 that is a normal number or zero."""
+    """Bits of a float32 that is a normal number or zero."""
     size = graph.add("Abs", name)
     axis = graph.constant(np.array([-1], np.int64))
     reached = graph.add(

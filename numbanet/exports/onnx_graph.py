@@ -1,4 +1,4 @@
-"""A model as an ONNX graph of standard operators.
+"""Export of a model as an ONNX graph of standard operators.
 
 The encoding's program becomes operators on [n] numbers, the samples, one for each statement; the
 network is matrix products, and its activations are programs of one number on [n, width].
@@ -24,7 +24,7 @@ IR_VERSION = 8
 
 
 def onnx_model(model, packed: Packed, name: str, title: str) -> bytes:
-    """The serialized graph: "x" [n, n_inputs] float32 to "y" [n, n_outputs] float32.
+    """Serialized graph: "x" [n, n_inputs] float32 to "y" [n, n_outputs] float32.
 
     Raises:
         ExportError: a component uses what has no translation.
@@ -51,7 +51,7 @@ def onnx_model(model, packed: Packed, name: str, title: str) -> bytes:
 
 
 def add_parameters(graph: Operations, packed: Packed) -> None:
-    """The parameters as float32 [n], named "parameters"."""
+    """Add the parameters as float32 [n], named "parameters"."""
     values = packed.values
     if packed.precision == "float32":
         graph.constants.append(numpy_helper.from_array(values, "parameters"))
@@ -72,7 +72,7 @@ def add_parameters(graph: Operations, packed: Packed) -> None:
 
 
 def encoded(graph: Operations, encoding, first_param: int) -> list[str]:
-    """The features, [n] each."""
+    """Features, [n] each."""
     tracer = Tracer(TRANSLATIONS, keeps_loops=False, rounds=True)
     inputs, outputs = Array("x", encoding.n_dims), Array("y", encoding.n_outputs)
     tracer.contents.update({inputs: {}, outputs: {}})
@@ -90,7 +90,7 @@ def encoded(graph: Operations, encoding, first_param: int) -> list[str]:
 
 
 def layers(graph: Operations, network, features: str) -> str:
-    """The outputs of a network, [n, n_outputs]."""
+    """Outputs of a network, [n, n_outputs]."""
     first = 0
     for k, (fan_out, fan_in) in enumerate(network.shapes):
         n_out = network.n_output_dims if k == network.n_hidden_layers else fan_out
@@ -102,7 +102,7 @@ def layers(graph: Operations, network, features: str) -> str:
 
 
 def activated(graph: Operations, activation, values: str) -> str:
-    """An activation of every number."""
+    """Activation of every number."""
     tracer = Tracer(TRANSLATIONS, keeps_loops=False, rounds=True)
     inputs, outputs = Array("x", 1), Array("y", 1)
     tracer.contents.update({inputs: {}, outputs: {}})

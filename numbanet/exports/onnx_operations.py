@@ -60,7 +60,7 @@ class Operations:
         return f"v{self.n_names}"
 
     def add(self, operator: str, *inputs: str, **attributes) -> str:
-        """A node; returns the name of its only output."""
+        """Add a node; returns the name of its only output."""
         name = self.new_name()
         self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
         return name
@@ -78,18 +78,18 @@ class Operations:
         return self.constant(np.array(value, kind))
 
     def part(self, name: str, first: int, length: int, shape: tuple[int, ...]) -> str:
-        """Numbers of a vector as an array of that shape."""
+        """Part of a vector as an array of that shape."""
         ends = [self.constant(np.array([end], np.int64)) for end in (first, first + length)]
         found = self.add("Slice", name, *ends)
         return self.add("Reshape", found, self.constant(np.array(shape, np.int64)))
 
     def stacked(self, columns: list[str]) -> str:
-        """[n] numbers each as the columns of one array."""
+        """Array whose columns are vectors of [n] numbers each."""
         axis = self.constant(np.array([1], np.int64))
         return self.add("Concat", *(self.add("Unsqueeze", each, axis) for each in columns), axis=1)
 
     def columns(self, program: Program, inputs: list[str] | None = None) -> list[str]:
-        """The outputs of a program; its inputs are the columns of "x" where none are given."""
+        """Outputs of a program; its inputs are the columns of "x" unless given."""
         if inputs is None:
             inputs = [
                 self.add("Gather", "x", self.number(k), axis=1) for k in range(program.n_inputs)
@@ -104,12 +104,12 @@ class Operations:
         return [self.spread(self.outputs[k], like) for k in range(program.n_outputs)]
 
     def spread(self, name: str, like: str | None) -> str:
-        """A number for each sample, where it may be one for all."""
+        """Number for each sample, broadcast if it is one for all."""
         shape = self.add("Shape", like)
         return self.add("Expand", name, shape)
 
     def run(self, body: list, active: str | None) -> None:
-        """Statements; those below a condition count for the samples for which it holds."""
+        """Translate statements; those below a condition affect the samples for which it holds."""
         for statement in body:
             if isinstance(statement, Let):
                 self.names[id(statement.value)] = self.operation(statement.value)
@@ -151,7 +151,7 @@ class Operations:
         return self.add("Or", self.add("And", condition, if_true), otherwise)
 
     def loop(self, body: list, active: str | None) -> None:
-        """A loop that ends by a condition, of MOST_ROUNDS; outputs are NaN where it needs more."""
+        """Loop that ends by a condition, of at most MOST_ROUNDS; outputs are NaN beyond."""
         for _ in range(MOST_ROUNDS):
             for statement in body:
                 self.run([each for each in [statement] if not is_end(each)], active)
@@ -204,7 +204,7 @@ class Operations:
         raise Untranslatable(f"the operation {op!r}")
 
     def in_range(self, value: Value, name: str) -> str:
-        """An integer modulo 2^32, if the bounds of the operation do not say that it is in range."""
+        """Integer modulo 2^32, unless the bounds of the operation prove it in range."""
         least, most = {U32: (0, MASK), I32: (-(2**31), 2**31 - 1)}.get(value.type, (None, None))
         if least is None or (value.low, value.high) != (least, most):
             return name
@@ -219,7 +219,7 @@ class Operations:
         return self.add("Sub", shifted, half)
 
     def unsigned(self, op: str, a: Value, b: Value) -> str:
-        """Operations on uint64 that are others on the bits of int64."""
+        """Operation on uint64 that differs from that on the bits as int64."""
         first, second = self.name(a), self.name(b)
         if a.high <= MOST and b.high <= MOST:
             return self.add(BINARY[op], first, second)
@@ -234,7 +234,7 @@ class Operations:
         return self.add("Mod", both, second)
 
     def halved(self, name: str, n: int) -> str:
-        """The bits of an int64, n >= 1 places further down, with zeros in front."""
+        """Bits of an int64 shifted right by n >= 1, with zeros in front."""
         even = self.add("BitwiseAnd", name, self.number(-2))
         half = self.add("Div", even, self.number(2))
         quarter = self.number(2**62)

@@ -12,7 +12,7 @@ LARGEST = 127  # of an int8 number, on both sides
 
 @dataclass(frozen=True)
 class Packed:
-    """Numbers as they are stored; a float16 as its bits."""
+    """Numbers in storage form; float16 as bits."""
 
     precision: str
     values: np.ndarray
@@ -20,7 +20,7 @@ class Packed:
     block: int = BLOCK
 
     def tobytes(self) -> bytes:
-        """The values, then the scales, little-endian; scales begin at a multiple of 4 bytes."""
+        """Bytes of the values, then the scales, little-endian; scales are aligned to 4 bytes."""
         data = self.values.astype(self.values.dtype.newbyteorder("<")).tobytes()
         if self.scales is None:
             return data

@@ -1,4 +1,4 @@
-"""Programs as text. What the three languages share; each says how types and operations look."""
+"""Programs as text: the common part of three languages, which differ in types and operations."""
 
 import math
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ UNSTABLE = ("load", "variable", "copy")  # whose value is another one later
 
 
 class Printer:
-    """Writes a program's statements; `name` begins every global name."""
+    """Printer of a program's statements; `name` begins every global name."""
 
     types: Mapping[str, str]
 
@@ -42,7 +42,7 @@ class Printer:
         self.n_names = 0
 
     def statements(self, program: Program) -> str:
-        """The body of the function, indented by one level."""
+        """Body of the function, indented by one level."""
         uses: dict[int, int] = {}
         _count(program.body, uses)
         arrays = [each for each in program.arrays if each.name != "y"]
@@ -177,7 +177,7 @@ def _count(body, uses):
 
 
 def _inlined(body, uses) -> set[int]:
-    """Values that are written where they are used: once, in the same block."""
+    """Values that are written at their use, if it is the only one and in the same block."""
     depth: dict[int, int] = {}
     unstable: set[int] = set()
     here = {id(each.value) for each in body if isinstance(each, Let)}

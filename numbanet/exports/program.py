@@ -1,4 +1,4 @@
-"""A translated program: scalars, arrays of known length, branches and loops; no calls, no pointers.
+"""Intermediate form of a model: scalars, arrays of known length, branches and loops; no calls.
 
 It is what tracing makes of a model's device functions, and all that a back end has to print.
 """
@@ -21,7 +21,7 @@ NARROW, LONG = (I32, U32), (I64, U64)
 
 
 class Value:
-    """A scalar: a constant, a variable that is assigned once, or one that is assigned again.
+    """Scalar: a constant, a variable that is assigned once, or one that is assigned again.
 
     `low` and `high` bound an integer.
     """
@@ -40,7 +40,7 @@ class Value:
 
     @property
     def value(self) -> Any:
-        """The number that a constant is."""
+        """Number of a constant."""
         return self.args[0]
 
     def __repr__(self):
@@ -49,7 +49,7 @@ class Value:
 
 @dataclass(eq=False)
 class Array:
-    """Numbers of one kind of a known length; "x" is the input and "y" the output."""
+    """Array of known length and one type; "x" is the input and "y" the output."""
 
     name: str
     length: int
@@ -59,14 +59,14 @@ class Array:
 
 @dataclass(eq=False)
 class Let:
-    """The value is computed here."""
+    """Computes a value at this point."""
 
     value: Value
 
 
 @dataclass(eq=False)
 class Declare:
-    """A variable that is assigned later, more than once."""
+    """Variable that is assigned later, more than once."""
 
     variable: Value
     start: Value | None = None
@@ -94,7 +94,7 @@ class If:
 
 @dataclass(eq=False)
 class For:
-    """Counts a variable from start to below stop."""
+    """Loop of a variable from start to below stop."""
 
     variable: Value
     start: Value
@@ -105,7 +105,7 @@ class For:
 
 @dataclass(eq=False)
 class Forever:
-    """Repeats until a Break in it."""
+    """Loop that repeats until a Break in it."""
 
     body: list = field(default_factory=list)
 
@@ -126,7 +126,7 @@ class Program:
 
 
 def blocks_of(statement) -> tuple[list, ...]:
-    """The lists of statements within a statement."""
+    """Lists of statements within a statement."""
     if isinstance(statement, If):
         return statement.then, statement.otherwise
     if isinstance(statement, (For, Forever)):
@@ -135,7 +135,7 @@ def blocks_of(statement) -> tuple[list, ...]:
 
 
 def values_of(statement) -> tuple[Value, ...]:
-    """The values that a statement itself reads."""
+    """Values that a statement itself reads."""
     if isinstance(statement, Let):
         return tuple(arg for arg in statement.value.args if isinstance(arg, Value))
     if isinstance(statement, Declare):
@@ -156,7 +156,7 @@ def n_statements(body: list) -> int:
 
 
 def without_unused(body: list) -> list:
-    """The same program without values and variables that nothing reads."""
+    """Equal program without values and variables that nothing reads."""
     used, size = set(), -1
     while len(used) != size:  # a loop's variables may be read above their assignment
         size = len(used)

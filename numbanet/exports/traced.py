@@ -1,4 +1,4 @@
-"""The program of a model: encoding, matrices and activations of one sample."""
+"""Program of a model: encoding, matrices and activations of one sample."""
 
 from numba.core import types
 
@@ -18,7 +18,7 @@ def view(array: Array | None, first: int, length: int) -> View:
 
 
 def program_of(model, rounds: bool = False) -> Program:
-    """The program that does what `model.inference` does for one sample.
+    """Program that computes `model.inference` for one sample.
 
     Args:
         model: a NetworkWithInputEncoding or an Encoding.

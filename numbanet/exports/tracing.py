@@ -1,4 +1,4 @@
-"""Running device functions on values that are known only later: a program without calls is left.
+"""Translation of device functions by tracing them with symbolic values, to a program without calls.
 
 The typed form of each function is followed statement by statement. What is constant is computed,
 calls are followed, loops over few constants are unrolled; the rest becomes a statement of the
@@ -27,7 +27,7 @@ MOST_CALLS = 200  # within each other
 
 
 class Tracer(Loops):
-    """Builds the program of one function.
+    """Builder of the program of one function.
 
     Args:
         translations: what stands for other functions than device functions.
@@ -100,7 +100,7 @@ class Tracer(Loops):
         self.store(target, index, self.cast(value, target.type))
 
     def from_python(self, value, numba_type=None):
-        """A constant of the program, or the Python object itself."""
+        """Constant of the program, or the Python object itself."""
         if isinstance(value, Value):
             return value
         if isinstance(value, (bool, np.bool_)):

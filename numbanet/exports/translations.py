@@ -109,7 +109,7 @@ def select(tracer, signature, condition, if_true, if_false):
 
 
 def bound(comparison):
-    """The limit where x is beyond it; NaN where x is."""
+    """Limit where x exceeds it; NaN where x is NaN."""
 
     def apply(tracer, signature, x, limit):
         is_beyond = tracer.binary(comparison, F32, x, limit)

@@ -22,7 +22,7 @@ class Untranslatable(Exception):
 
 
 class View(NamedTuple):
-    """A part of an array, or of the parameters (array None), read as numbers of a type."""
+    """Part of an array, or of the parameters (array None), read as numbers of a type."""
 
     array: Array | None
     first: Value
@@ -37,7 +37,7 @@ class Range(NamedTuple):
 
 
 def scalar_type(numba_type) -> str:
-    """The type of a number in a program.
+    """Type of a number in a program.
 
     Raises:
         Untranslatable: it has none.

@@ -1,4 +1,4 @@
-"""A model as a function of WGSL and a compute shader that calls it for many samples."""
+"""Export of a model as a function of WGSL, and a compute shader that calls it for many samples."""
 
 import numpy as np
 
@@ -124,7 +124,7 @@ class WgslPrinter(Printer):
 
 
 def wgsl_module(program: Program, packed: Packed, name: str, title: str) -> str:
-    """The text of the module.
+    """Text of the module.
 
     Args:
         program: of the model.

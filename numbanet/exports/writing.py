@@ -46,7 +46,7 @@ def write(model, path, to, precision, name, embed, view) -> list[str]:
 
 
 def params_path(path: str) -> str:
-    """The file beside a program; raises ValueError where that is the program's own name."""
+    """Path of the parameters beside a program; raises ValueError if it is the program's own."""
     beside = os.path.splitext(path)[0] + ".bin"
     if beside == path:
         raise ValueError(f"path: {shown(path)} is where the parameters go; use another ending")
@@ -54,7 +54,7 @@ def params_path(path: str) -> str:
 
 
 def kind_of(path, to) -> str:
-    """The language; raises ValueError."""
+    """Language of the export; raises ValueError."""
     if to is None:
         to = FORMATS.get(Path(path).suffix.lower())
         if to is None:
@@ -66,7 +66,7 @@ def kind_of(path, to) -> str:
 
 
 def name_of(path, name) -> str:
-    """An identifier of all languages; raises ValueError for a given one that is none."""
+    """Identifier that is valid in all languages; raises ValueError for an invalid given one."""
     if name is None:
         name = re.sub(r"[\W_]+", "_", Path(path).stem, flags=re.ASCII)[:60].strip("_").lower()
         name = name or "model"
@@ -95,7 +95,7 @@ def evaluated(model) -> tuple[AbstractModel, np.ndarray]:
 
 
 def files_of(kind, model, numbers: Packed, name, title, embed, view) -> dict[str, bytes]:
-    """The text of the program, and the parameters where they are not in it."""
+    """Text of the program, and the parameters where they are not in it."""
     try:
         return translated(kind, model, numbers, name, title, embed, view)
     except Untranslatable as error:  # of a language; what device functions hold names its line

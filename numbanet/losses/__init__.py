@@ -1,4 +1,4 @@
-"""The losses; importing this package registers them."""
+"""Losses; importing this package registers them."""
 
 from numbanet.losses.cross_entropy import CrossEntropy as CrossEntropy
 from numbanet.losses.huber import Huber as Huber

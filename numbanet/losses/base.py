@@ -20,7 +20,7 @@ def absolute(difference, weight):  # value and gradient; the latter is plus at 0
 
 
 class AbstractLoss(ABC):
-    """Compares the row of predictions of a sample with the row of targets."""
+    """Loss of a sample's row of predictions, compared with its row of targets."""
 
     @abstractmethod
     def row(self, n: int, has_pdf: bool):
@@ -56,12 +56,12 @@ class AbstractLoss(ABC):
 
 
 class ElementwiseLoss(AbstractLoss):
-    """A loss that is a sum over elements."""
+    """Loss that is a sum over elements."""
 
     @property
     @abstractmethod
     def value_and_gradient(self):
-        """Device function (prediction, target, pdf) -> (value, gradient), of one element."""
+        """Device function (prediction, target, pdf) -> (value, gradient) of one element."""
 
     @cache  # noqa: B019 (components are few and live as long as the program)
     def row(self, n: int, has_pdf: bool):

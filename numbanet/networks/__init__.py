@@ -1,4 +1,4 @@
-"""The networks; importing this package registers them."""
+"""Networks; importing this package registers them."""
 
 from numbanet.networks.cutlass_mlp import CutlassMLP as CutlassMLP
 from numbanet.networks.fully_fused_mlp import FullyFusedMLP as FullyFusedMLP

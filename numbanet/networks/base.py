@@ -24,14 +24,14 @@ ALIGNMENT = 16  # inputs and outputs are padded to a multiple of this, as in tin
 
 
 def activation_name(value: Any, path: str, **extra: Any) -> str:
-    """The name of an activation; None, as Python and JSON write it, is that of none."""
+    """Name of an activation; None, as Python and JSON write it, is "None"."""
     if value is None or isinstance(value, str):
         return "None" if value is None else value
     raise ConfigError(f"{path}: expected str, got {shown(value)}")
 
 
 def activation_option(default: str) -> Any:
-    """A field that names an activation."""
+    """Dataclass field that names an activation."""
     return field(default=default, metadata={"convert": activation_name})
 
 
@@ -49,7 +49,7 @@ class AbstractMLP(ABC):
     activations: tuple[Activation, Activation]  # what the two names stand for
 
     def _check_sizes(self) -> None:
-        """Refuse by arithmetic what could not be compiled or indexed."""
+        """Raise an error for sizes that could not be compiled or indexed."""
         n_layers, allowed = self.n_hidden_layers, f"{MOST_HIDDEN_LAYERS} or less"
         check(n_layers <= MOST_HIDDEN_LAYERS, "n_hidden_layers", n_layers, allowed)
         check(self.n_output_dims <= MAX_PARAMS, "n_output_dims", self.n_output_dims, "less")
@@ -62,7 +62,7 @@ class AbstractMLP(ABC):
             check(0 < value <= MOST_SIREN, option, value, f"more than 0, up to {MOST_SIREN:g}")
 
     def _resolve_activations(self) -> None:
-        """Spell the names as they are registered, and hold on to what they stand for.
+        """Normalise the names of activations, and keep the activations.
 
         A name may stand for something else later, where a notebook defines an activation anew.
         Then a network made later does not equal this one, and has compiled code of its own.
@@ -75,7 +75,7 @@ class AbstractMLP(ABC):
 
     @property
     def layer_activations(self) -> tuple[Activation, ...]:
-        """The activation after each matrix."""
+        """Activation after each matrix."""
         hidden, output = self.activations
         return (*(hidden,) * self.n_hidden_layers, output)
 

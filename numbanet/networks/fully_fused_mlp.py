@@ -14,7 +14,7 @@ MOST_NEURONS = 128
 @register("network", "FullyFusedMLP", "MegakernelMLP")
 @dataclass(frozen=True)
 class FullyFusedMLP(AbstractMLP):
-    """Hidden layers are a multiple of 16 wide, up to 128.
+    """MLP whose hidden layers are a multiple of 16 wide, up to 128.
 
     The otype asks for nothing more than such widths: a CutlassMLP that has them runs in the same
     kernels.

@@ -1,4 +1,4 @@
-"""A network as device functions for one sample: each matrix with its activation."""
+"""Network as device functions for one sample: each matrix with its activation."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The optimizers; importing this package registers them."""
+"""Optimizers; importing this package registers them."""
 
 from numbanet.optimizers.adam import Adam as Adam
 from numbanet.optimizers.adam_w import AdamW as AdamW

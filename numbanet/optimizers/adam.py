@@ -82,7 +82,7 @@ class Adam(AbstractOptimizer):
         return 2 if self.has_halves else 3
 
     def state_of(self, m: np.ndarray, v: np.ndarray, k: np.ndarray) -> np.ndarray:
-        """The state of parameters with such moments and counts."""
+        """State of parameters with such moments and counts."""
         rows = (packed(m, v), k) if self.has_halves else (m, v, k)
         return np.array(rows, np.float32)
 

@@ -22,12 +22,12 @@ BOLD = 2.0**20  # learning rates above make parameters overflow within a trainin
 
 @device
 def bounded_square(x):
-    """x^2, but no more than LARGEST_SQUARE, so that moving averages of it stay finite."""
+    """x^2, clamped to LARGEST_SQUARE, so that moving averages of it stay finite."""
     return min(x * x, LARGEST_SQUARE)
 
 
 class AbstractOptimizer(ABC):
-    """Updates parameters from gradients.
+    """Update of parameters from gradients.
 
     The state of all parameters is one float32 array [n_state, n_params]. What may change at run
     time reaches the device as data, so that it never causes a compilation: `hyperparams`, from
@@ -58,7 +58,7 @@ class AbstractOptimizer(ABC):
         return self.otype
 
     def learning_rate_options(self, value: float) -> dict[str, Any]:
-        """The options that set the learning rate, as in a config."""
+        """Options that set the learning rate, as in a config."""
         return {"learning_rate": value}
 
     def matrix_ranges(self, layout: ParamLayout) -> tuple[tuple[int, int], ...]:
@@ -79,11 +79,11 @@ class AbstractOptimizer(ABC):
 
     @property
     def n_calls_to_begin(self) -> int:
-        """The number of the step that first writes the weights for inference."""
+        """Number of the step that first writes the weights for inference."""
         return 1
 
     def initial_state(self, params: np.ndarray) -> np.ndarray:
-        """The state before the first step, float32 [n_state, n_params]."""
+        """State before the first step, float32 [n_state, n_params]."""
         state = np.zeros((self.n_state, len(params)), np.float32)
         for row, first, last in self.weight_rows(len(params)):
             state[row, first:last] = params[first:last]
@@ -106,7 +106,7 @@ class AbstractOptimizer(ABC):
 
     @property
     def is_tame(self) -> bool:
-        """Whether no step that begins with numbers of usual size can overflow.
+        """Whether no step that begins with numbers of usual magnitude can overflow.
 
         These are parameters below 2^100 and gradients below least_bad_gradient. A step of an
         optimizer that is not tame, which takes absurd options, is tried and may be taken back.
@@ -168,7 +168,7 @@ class AbstractOptimizer(ABC):
         raise TypeError(f"{type(self).__name__} has n_statistics > 0; it must define precondition")
 
     def state_shapes(self, layout: ParamLayout) -> dict[str, tuple[int, ...]]:
-        """The shapes of everything that the optimizer keeps, by name; from its options alone.
+        """Shapes of all state of the optimizer, by name; from its options alone.
 
         Raises:
             ConfigError: the optimizer does not fit this layout.
@@ -181,17 +181,17 @@ class AbstractOptimizer(ABC):
         }
 
     def kernel_key(self) -> "AbstractOptimizer":
-        """An optimizer with the same compiled code, whatever the hyperparams are."""
+        """Optimizer with the same compiled code, independent of the hyperparams."""
         return dataclasses.replace(self, learning_rate=0.0)
 
 
 def log_decay(decay: float) -> float:
-    """ln decay, and for 0 a number that is small enough: 1 - e^-100 is 1."""
+    """ln decay, and for 0 a sufficiently small number: 1 - e^-100 is 1."""
     return math.log(decay) if decay > 0 else -100.0
 
 
 def debiased_average(decay: float):
-    """Device function (t): what weighs the average before, and its t-th value.
+    """Device function (t): weight of the previous average in a debiased one, and of value t.
 
     With these the exponential moving average has no bias towards where it started.
     """

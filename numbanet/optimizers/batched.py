@@ -53,7 +53,7 @@ class Batched(AbstractWrapper):
 
     @cached_property
     def pooled_gradient(self):
-        """Device function (i, g, state, scalars): the part of the mean that is there by now."""
+        """Device function (i, g, state, scalars): the mean's partial sum so far."""
         row, first = self.nested.n_state, self.nested.n_scalars
         inverse = np.float32(1 / self.batch_size_multiplier)
 

@@ -57,7 +57,7 @@ def create_part(value: Any, path: str) -> Share:
 @register("optimizer", "Composite")
 @dataclass(frozen=True)
 class Composite(AbstractOptimizer):
-    """The parts are consecutive and cover all parameters.
+    """Nested optimizers of consecutive parts that cover all parameters.
 
     They share the rows of the state and of the matrices, and have scalars and hyperparams of their
     own. The learning rate is a factor for those of the parts.
@@ -128,7 +128,7 @@ class Composite(AbstractOptimizer):
         return *chain.from_iterable(parts), self.learning_rate
 
     def layouts(self, layout: ParamLayout) -> list[ParamLayout]:
-        """The layout of each part."""
+        """Layout of each part."""
         first, first_matrix, layouts = layout.first, layout.first_matrix, []
         for part in self.nested:
             layouts.append(layout.part(first, part.n_params_to_optimize, first_matrix))
@@ -183,7 +183,7 @@ class Composite(AbstractOptimizer):
         return schedule
 
     def _by_index(self, layout: ParamLayout, make, first: str = "first"):
-        """Device function (i, ...): what `make` returns for the part that has index i."""
+        """Device function (i, ...): the function that `make` returns for index i's part."""
         functions = [make(*each) for each in self.with_layouts(layout)]
         return by_index(functions, [getattr(part, first) for part in self.layouts(layout)])
 
@@ -228,7 +228,7 @@ class Composite(AbstractOptimizer):
 
 
 def then(before, optimizer: AbstractOptimizer, first_hyperparam: int, first_scalar: int):
-    """Device function (t, hyperparams, scalars): what was before, then a part's schedule."""
+    """Device function (t, hyperparams, scalars): run `before`, then a part's schedule."""
     schedule = optimizer.schedule
     last_hyperparam = first_hyperparam + optimizer.n_hyperparams
     last_scalar = first_scalar + optimizer.n_scalars
@@ -280,7 +280,7 @@ def matrix_step_of_part(optimizer: AbstractOptimizer, layout: ParamLayout, first
 
 
 def by_index(functions: list, firsts: list[int]):
-    """The device function (i, ...) that is functions[k] from i = firsts[k] on."""
+    """Device function (i, ...) that is functions[k] from i = firsts[k] on."""
     *before, chosen = functions
     for function, boundary in zip(reversed(before), reversed(firsts), strict=False):
         chosen = either(np.uintp(boundary), function, chosen)

@@ -76,7 +76,7 @@ class ParamLayout:
         return is_matrix
 
     def part(self, first: int, n_params: int, first_matrix: int) -> "ParamLayout":
-        """The layout of parameters [first, first + n_params), whose first matrix has that index.
+        """Layout of parameters [first, first + n_params), whose first matrix has that index.
 
         Raises:
             ConfigError: it would hold a part of a matrix.
@@ -106,7 +106,7 @@ def nowhere(i):
 
 
 def also_within(before, first, last):
-    """Device function (i): what was before, or whether i is in [first, last)."""
+    """Device function (i): the result of `before`, or whether i is in [first, last)."""
 
     @device
     def also_within(i):
@@ -116,7 +116,7 @@ def also_within(before, first, last):
 
 
 def runs(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ranges in order, those that touch as one."""
+    """Ranges in order, with adjacent ones merged."""
     found = []
     for first, last in ranges:
         if found and found[-1][1] == first:

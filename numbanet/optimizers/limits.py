@@ -1,4 +1,4 @@
-"""Limits of what an optimizer keeps: training stays in them, and what is loaded has to.
+"""Limits of an optimizer's state: training stays within them, and loaded states have to.
 
 Beyond them, the next steps may overflow, or make NaN.
 """
@@ -16,7 +16,7 @@ MOST_DIRECTION = 2.0**37  # of m / sqrt(v), which grows where the square of a gr
 
 
 def limits_of_moments(m: np.ndarray, v: np.ndarray, epsilon: float) -> Iterator[Limit]:
-    """See AbstractOptimizer.limits; for averages of gradients and of their squares."""
+    """Limits of averages of gradients and of their squares; see AbstractOptimizer.limits."""
     yield "second moments", v, 0, math.inf
     yield "first moments", m, -MOST_MOMENT, MOST_MOMENT
     most = np.float32(MOST_DIRECTION) * (np.sqrt(v) + np.float32(min(epsilon, 1)))

@@ -18,7 +18,7 @@ from numbanet.registry import check, register
 @register("optimizer", "Lookahead")
 @dataclass(frozen=True)
 class Lookahead(AbstractWrapper):
-    """The slow weights are for inference."""
+    """Slow weights for inference, which follow the fast ones."""
 
     alpha: float = 0.5
     n_steps: int = 16

@@ -32,7 +32,7 @@ MOST_FACTOR = 1e6
 
 @dataclass(frozen=True)
 class Group:
-    """Parts by name, and how they move."""
+    """Names of parts, with their factor of the learning rate and their decay."""
 
     parts: tuple[str, ...]
     learning_rate_factor: float = 1.0
@@ -42,7 +42,7 @@ class Group:
         return {**dataclasses.asdict(self), "parts": list(self.parts)}
 
     def names(self, part: str) -> bool:
-        """Whether the group has a part of that name."""
+        """Whether the group contains a part of that name."""
         return any(fnmatch.fnmatchcase(part, pattern) for pattern in self.parts)
 
 
@@ -92,7 +92,7 @@ class ParamGroups(AbstractWrapper):
 
     @property
     def n_own_scalars(self):
-        """A factor and a decay for those that no group names, and for each group."""
+        """Number of scalars: a factor and a decay for the ungrouped, and for each group."""
         return 2 * (len(self.groups) + 1)
 
     @property
@@ -152,7 +152,7 @@ class ParamGroups(AbstractWrapper):
         return self.nested.matrix_ranges(layout)
 
     def _own_scalars(self, layout: ParamLayout):
-        """Device function (i, scalars, own): writes the factor and the decay of parameter i."""
+        """Device function (i, scalars, own) that writes factor and decay of parameter i."""
         numbers = self._group_numbers(layout)
         starts = tuple(np.uintp(start) for start, _ in numbers)
         places = tuple(np.uintp(self.nested.n_scalars + 2 * group) for _, group in numbers)

@@ -153,7 +153,7 @@ def turn(operations, kept) -> None:
 
 
 def turn_basis(operations, covariance, basis) -> None:
-    """A round of orthogonal iteration; damped, so that what has no variance stays where it is."""
+    """Orthogonal iteration, damped so that directions without variance stay."""
     product, trace = operations.empty(basis.shape), operations.empty((1, 1))
     operations.product(covariance, basis, product)
     operations.trace(covariance, trace)

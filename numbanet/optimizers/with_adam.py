@@ -20,7 +20,7 @@ LARGEST_DIRECTION = 2.0**40
 
 
 class AbstractWithAdam(AbstractOptimizer):
-    """Steps matrices by learning_rate times a direction, and decays them by weight_decay.
+    """Optimizer that steps matrices by learning_rate times a direction, with weight_decay.
 
     `precondition` writes the directions to the row DIRECTION of the state. The options of Adam are
     those for the parameters that are no matrix.

@@ -1,1 +1,1 @@
-"""Numbers in memory: how device code reads and writes float32, float16 and bfloat16."""
+"""Numbers in memory: device code that reads and writes float32, float16 and bfloat16."""

@@ -49,7 +49,7 @@ INLINED = {"jit_options": {"forceinline": True, "fastmath": True, "error_model":
 
 
 def load(array, i):
-    """The number at i, as float32."""
+    """Load the number at i, as float32."""
     return array[i]
 
 
@@ -59,7 +59,7 @@ def after(i):  # in 64 bits, so that its address is that of i and a constant
 
 
 def load_pair(array, i):
-    """The numbers at i and i + 1, as float32."""
+    """Load the numbers at i and i + 1, as float32."""
     return array[i], array[after(i)]
 
 

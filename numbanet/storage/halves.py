@@ -34,7 +34,7 @@ convert_bfloat16 = instruction("cvt.rn.bf16.f32 $0, $1;", types.uint16, types.fl
 
 @intrinsic
 def join_float16(typingctx, low, high):
-    """The word of two float32, each converted by itself."""
+    """Word of two float32, each converted by itself."""
 
     def codegen(context, builder, signature, args):
         half, index = ir.HalfType(), ir.IntType(32)
@@ -48,7 +48,7 @@ def join_float16(typingctx, low, high):
 
 @intrinsic
 def float16_pair_to_floats(typingctx, word):
-    """The two numbers of a word as float32."""
+    """Both numbers of a word as float32."""
     result = types.UniTuple(types.float32, 2)
 
     def codegen(context, builder, signature, args):
@@ -71,7 +71,7 @@ def round_to_bfloat16(x):  # for GPUs without an instruction for it; returns 32 
 
 @device
 def float_to_bfloat16(x):
-    """The 16 bits of the nearest bfloat16."""
+    """Bits of the nearest bfloat16."""
     if compute_capability() >= AMPERE:
         return convert_bfloat16(x)
     return np.uint16(round_to_bfloat16(x))

@@ -12,7 +12,7 @@ from numbanet.storage.views import GLOBAL_MEMORY
 
 
 def pointer_to(context, builder, signature, args, element):
-    """A pointer into global memory to `element`s, at the array and the index that come first."""
+    """Pointer into global memory to `element`s, at the array and the index that come first."""
     array = context.make_array(signature.args[0])(context, builder, args[0])
     index = context.cast(builder, args[1], signature.args[1], types.intp)
     pointer = builder.gep(array.data, [index])
@@ -28,7 +28,7 @@ TWO_WORDS = ir.VectorType(WORD, 2)
 
 @intrinsic
 def load_halves(typingctx, array, i):
-    """Two neighbouring halves as the 32-bit word that they are."""
+    """Load two neighbouring halves as one 32-bit word."""
 
     def codegen(context, builder, signature, args):
         loaded = builder.load(pointer_to(context, builder, signature, args, WORD))
@@ -62,7 +62,7 @@ def swap_word_if_equal(typingctx, array, i, expected, word):
 
 @intrinsic
 def add_to_word(typingctx, array, i, value):
-    """array[i] += value, in one step; returns what was there."""
+    """Atomic array[i] += value; returns the old value."""
 
     def codegen(context, builder, signature, args):
         pointer = pointer_to(context, builder, signature, args, WORD)

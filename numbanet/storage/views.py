@@ -1,4 +1,4 @@
-"""Arrays over raw addresses: how a kernel, whose arguments are scalars, sees device memory.
+"""Array views over raw addresses, for kernels whose arguments are scalars.
 
 A launch passes an address and a size instead of an array with its seven parameters. The views are
 plain Numba arrays in C order; indexed with unsigned 32-bit integers they cost one multiplication
@@ -25,7 +25,7 @@ ELEMENTS = {
 
 
 def build_view(context, builder, array_type, address, lengths):
-    """The value of a C-ordered array at an address (64-bit) with the given lengths (64-bit)."""
+    """Value of a C-ordered array at an address (64-bit) with the given lengths (64-bit)."""
     element = context.get_data_type(array_type.dtype)
     pointer = builder.inttoptr(address, ir.PointerType(element, GLOBAL_MEMORY))
     data = builder.addrspacecast(pointer, element.as_pointer())
@@ -64,7 +64,7 @@ def matrix_view(dtype):
 
 @intrinsic
 def columns_from(typingctx, array, first, n_rows, n_columns):
-    """A 1-D float32 array as one of [n_rows, n_columns] whose columns are numbered from `first` on.
+    """View of a 1-D float32 array as [n_rows, n_columns], with columns numbered from `first` on.
 
     With unsigned indices, and local memory behind it, elements still live in registers.
     """

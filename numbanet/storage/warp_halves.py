@@ -1,4 +1,4 @@
-"""Pairs of halves to float32 by the tensor cores, which all lanes of a warp do together.
+"""Conversion of pairs of halves to float32 by tensor cores, for all lanes of a warp together.
 
 Lane 4 g + t holds columns 2 t and 2 t + 1 of row g of a matrix of halves, and of row g + 8, and the
 same of a product in float32: words in, floats out, of the same places. So multiplying by the
@@ -39,7 +39,7 @@ def multiplied(precision: str, n_below: int):
 
 @cache
 def units(precision: str):
-    """Device function x -> the lane's words of the identity, and of it negated."""
+    """Device function x -> the lane's words of the identity matrix, and of its negative."""
     one = ONE_OF[precision]
 
     @device

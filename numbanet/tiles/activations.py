@@ -1,4 +1,4 @@
-"""Activations where sums become pairs of halves, and their chain rule where gradients do.
+"""Activations of sums that become pairs of halves, and their chain rule for gradients.
 
 ReLU has instructions of its own, two numbers at a time.
 """
@@ -17,7 +17,7 @@ from numbanet.storage.halves import TO_FLOATS, TO_PAIR, pair_of_floats
 
 @cache
 def activate_pair(activation: Activation, precision: str):
-    """Device function (low, high) -> the word of both activations."""
+    """Device function (low, high) -> word of both activations."""
     forward, to_pair = activation.forward, TO_PAIR[precision]
     if forward is ReLU.forward:
         return RECTIFY[precision]
@@ -32,7 +32,7 @@ def activate_pair(activation: Activation, precision: str):
 
 @cache
 def activate_pair_backward(activation: Activation, precision: str):
-    """Device function (low, high, kept) -> the word of two gradients before the activation."""
+    """Device function (low, high, kept) -> word of two gradients before the activation."""
     backward, to_pair, to_floats = activation.backward, TO_PAIR[precision], TO_FLOATS[precision]
     is_relu, above = backward is ReLU.backward, ABOVE[precision]
     from_hopper = precision == "bfloat16"  # the comparison of two
@@ -53,7 +53,7 @@ def activate_pair_backward(activation: Activation, precision: str):
 
 
 def above(kind):
-    """Function (word, limits) -> all bits of each half that is above that of the limits."""
+    """Device function (word, limits) -> mask of the halves that exceed the limits'."""
     text = f"set.gt.u32.{kind}x2 $0, $1, $2;"
     return instruction(text, types.uint32, types.uint32, types.uint32)
 

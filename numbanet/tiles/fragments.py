@@ -25,7 +25,7 @@ ROWS = 16  # of a fragment
 
 
 def row_pitch(width: int) -> int:
-    """Bytes from one row of halves to the next; 16 divides the width."""
+    """Bytes from one row of halves to the next; the width is a multiple of 16."""
     return 2 * width + 16
 
 

@@ -34,7 +34,7 @@ MULTIPLY_ADD = {"float16": matrix_multiply_add("f16"), "bfloat16": matrix_multip
 
 
 def access(text, result, *kinds):
-    """Function for device code: one instruction that touches memory, or waits for those that do."""
+    """Function for device code: one instruction that accesses memory, or waits for accesses."""
     return instruction(text, result, *kinds, effect=MEMORY)
 
 
@@ -82,7 +82,7 @@ warp_barrier = access("bar.warp.sync 0xffffffff;", void)
 
 @intrinsic
 def shared_memory(typingctx):
-    """The address of the shared memory that a launch asks for; 16 divides it."""
+    """Address of the shared memory that a launch requests; a multiple of 16."""
 
     def codegen(context, builder, signature, args):
         name, module = "dynamic_shared_memory", builder.module

@@ -1,4 +1,4 @@
-"""The layer below the modules that some programs call: tinycudann's `_C`."""
+"""Layer below the modules that some programs call: tinycudann's `_C`."""
 
 from collections.abc import Mapping
 from enum import IntEnum
@@ -39,7 +39,7 @@ def batch_size_granularity() -> int:
 
 
 def has_networks() -> bool:
-    """Whether there are networks beside the encodings."""
+    """Whether there are networks beside the encodings: always."""
     return True
 
 
@@ -68,7 +68,7 @@ def set_log_callback(callback: Any) -> None:
 
 
 class NativeModule:
-    """A model without parameters of its own: passes from tensors to tensors.
+    """Model without parameters of its own: passes from tensors to tensors.
 
     Outputs are padded to n_output_dims(), which is a multiple of 16 where there is a network.
 
@@ -106,11 +106,11 @@ class NativeModule:
         return precision_of(self._dtype)
 
     def name(self) -> str:
-        """The otype of the model."""
+        """Otype of the model."""
         return self.hyperparams()["otype"]
 
     def hyperparams(self) -> dict[str, Any]:
-        """The JSON config of the model, with every option written out."""
+        """JSON config of the model, with every option written out."""
         encoding, network = (
             part and registry.to_config(part) for part in descriptions.components(self.description)
         )
@@ -119,26 +119,26 @@ class NativeModule:
         return {"otype": "NetworkWithInputEncoding", "encoding": encoding, "network": network}
 
     def initial_params(self, seed: int) -> torch.Tensor:
-        """The initial parameters for a seed, float32 [n_params], where modules are made."""
+        """Initial parameters for a seed, float32 [n_params], on the device of new modules."""
         initial = descriptions.initial_params(self.description, seed)
         return torch.from_numpy(initial).to(default_device())
 
     def fwd(self, x: torch.Tensor, params: torch.Tensor) -> tuple[Any, torch.Tensor]:
-        """A context for `bwd`, None if nothing requires a gradient, and the padded outputs."""
+        """Context for `bwd`, None if nothing requires a gradient, and the padded outputs."""
         with torch.no_grad():
             y = self.outputs(x, params)
         return (x.requires_grad, params.requires_grad) if needs_gradient(x, params) else None, y
 
     def outputs(self, x: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
-        """The padded outputs, which autograd can differentiate."""
+        """Padded outputs, which autograd can differentiate."""
         return self._padded(self.evaluate(x.float(), params))
 
     def evaluate(self, x: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
-        """The outputs without padding, which autograd can differentiate."""
+        """Outputs without padding, which autograd can differentiate."""
         return passes.forward(x, params, self.description, self.precision)
 
     def bwd(self, context, x, params, y, dl_dy) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """The gradients of inputs and parameters, each None if it was not to be differentiated.
+        """Gradients of inputs and parameters, each None if it was not required.
 
         Raises:
             RuntimeError: there is no context.
@@ -152,7 +152,7 @@ class NativeModule:
         return dl_dx, None if dl_dparams is None else dl_dparams.to(params.dtype)
 
     def bwd_bwd_input(self, context, x, params, dl_ddx, dl_dy) -> tuple[torch.Tensor | None, ...]:
-        """The gradients of dl_dy, the parameters and the inputs, given that of `bwd`'s dl_dx.
+        """Gradients of dl_dy, the parameters and the inputs, given that of `bwd`'s dl_dx.
 
         Raises:
             RuntimeError: there is no context.
@@ -174,12 +174,12 @@ class NativeModule:
 
 
 def needs_gradient(*tensors: torch.Tensor) -> bool:
-    """Whether one of them is to be differentiated."""
+    """Whether any of them requires a gradient."""
     return any(tensor.requires_grad for tensor in tensors)
 
 
 def check_context(context: Any) -> None:
-    """Raises RuntimeError if there is none."""
+    """Raise RuntimeError if there is no context."""
     if context is None:
         raise RuntimeError(
             "context: None, because neither inputs nor parameters required a gradient in fwd; set "
@@ -193,7 +193,7 @@ def create_network_with_input_encoding(
     encoding_config: Mapping[str, Any],
     network_config: Mapping[str, Any],
 ) -> NativeModule:
-    """An encoding and its network; raises as numbanet.torch.NetworkWithInputEncoding."""
+    """Create an encoding and its network; raises as numbanet.torch.NetworkWithInputEncoding."""
     description = describe(n_input_dims, n_output_dims, encoding_config, network_config)
     return NativeModule(description, dtype_of(preferred_precision()))
 
@@ -201,7 +201,7 @@ def create_network_with_input_encoding(
 def create_network(
     n_input_dims: int, n_output_dims: int, network_config: Mapping[str, Any]
 ) -> NativeModule:
-    """A network by itself; raises as numbanet.torch.Network."""
+    """Create a network by itself; raises as numbanet.torch.Network."""
     description = describe(n_input_dims, n_output_dims, ABSENT, network_config)
     return NativeModule(description, dtype_of(preferred_precision()))
 
@@ -209,6 +209,6 @@ def create_network(
 def create_encoding(
     n_input_dims: int, encoding_config: Mapping[str, Any], precision: Precision
 ) -> NativeModule:
-    """An encoding by itself; raises as numbanet.torch.Encoding."""
+    """Create an encoding by itself; raises as numbanet.torch.Encoding."""
     description = describe(n_input_dims, ABSENT, encoding_config, None)
     return NativeModule(description, dtype_of(precision))

@@ -24,7 +24,7 @@ def describe(
     encoding_config: Mapping[str, Any] | object,
     network_config: Mapping[str, Any] | None,
 ) -> str:
-    """The description of a model: JSON text in which every option is written out.
+    """Description of a model: JSON text in which every option is written out.
 
     Args:
         n_input_dims: width of the inputs.
@@ -52,14 +52,14 @@ def describe(
 
 @cache
 def sizes(description: str) -> tuple[int, int]:
-    """The number of inputs and outputs."""
+    """Number of inputs and of outputs."""
     read = json.loads(description)
     return read["n_input_dims"], read["n_output_dims"]
 
 
 @cache
 def components(description: str) -> tuple[AbstractEncoding, AbstractMLP | None]:
-    """The encoding and, where there is one, the network."""
+    """Encoding and, if there is one, network."""
     read = json.loads(description)
     n_input_dims, n_output_dims = sizes(description)
     if read["encoding"] is None:
@@ -83,12 +83,12 @@ def n_kept(description: str, where: str) -> int:
 
 
 def n_params(description: str) -> int:
-    """The length of the parameter vector."""
+    """Length of the parameter vector."""
     return sum(part.n_params for part in components(description) if part is not None)
 
 
 def initial_params(description: str, seed: int) -> np.ndarray:
-    """The vector that tinycudann's bindings start from: float32, the network's part first."""
+    """Initial parameters of tinycudann's bindings: float32, the network's part first."""
     rng = initial_rng(seed, "bindings")
     encoding, network = components(description)
     parts = [] if network is None else [network.initial_params(rng)]

@@ -1,4 +1,4 @@
-"""A GPU whose memory comes from PyTorch's allocator and whose work is on PyTorch's streams."""
+"""GPU with memory from PyTorch's allocator, and work on PyTorch's streams."""
 
 from functools import cache
 
@@ -9,7 +9,7 @@ from numbanet.torch.tensor_memory import TensorMemory
 
 
 def raw_stream(ordinal: int) -> int:
-    """The address of PyTorch's current stream of a GPU."""
+    """Address of PyTorch's current stream of a GPU."""
     return torch.cuda.current_stream(ordinal).cuda_stream
 
 
@@ -18,7 +18,7 @@ if hasattr(torch._C, "_cuda_getCurrentRawStream"):  # takes 0.1 us instead of 6
 
 
 class TensorDevice(TensorMemory, CudaDevice):
-    """Beside what engines ask of a CudaDevice: tensors, their addresses, the current stream.
+    """CudaDevice for tensors: their addresses, and PyTorch's current stream.
 
     Nothing waits for what is queued elsewhere: all memory that a call needs is allocated for its
     stream, and given back when the call returns.
@@ -44,11 +44,11 @@ class TensorDevice(TensorMemory, CudaDevice):
         return not torch.cuda.is_current_stream_capturing()
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """An uninitialised tensor."""
+        """Uninitialised tensor."""
         return torch.empty(shape, dtype=dtype, device=self._where)
 
 
 @cache
 def tensor_device(ordinal: int) -> TensorDevice:
-    """The one object of a process for this GPU."""
+    """Device of this GPU, of which a process has one object."""
     return TensorDevice(ordinal)

@@ -1,4 +1,4 @@
-"""Standing in for tinycudann in programs that cannot be edited."""
+"""Replacement of tinycudann in programs that cannot be edited."""
 
 import sys
 from importlib.machinery import ModuleSpec
@@ -29,7 +29,7 @@ ALL_COMPUTE_CAPABILITIES = (
 
 
 def null_tensor_like(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor without dimensions, which stands for none."""
+    """Tensor without dimensions, which represents None."""
     return torch.empty([], dtype=tensor.dtype, device=tensor.device)
 
 
@@ -43,16 +43,16 @@ class ModuleFunction:
 
     @staticmethod
     def apply(native, x, params, loss_scale) -> torch.Tensor:
-        """The padded outputs of a native module, which autograd can differentiate."""
+        """Padded outputs of a native module, which autograd can differentiate."""
         return native.outputs(x, params)
 
 
 class ModuleFunctionBackward(torch.autograd.Function):
-    """The backward pass of a native module, which can be differentiated for the inputs."""
+    """Backward pass of a native module, which can be differentiated for the inputs."""
 
     @staticmethod
     def forward(ctx, of_forward, dl_dy, x, params, y):
-        """The gradients of x and params, null tensors where there are none.
+        """Gradients of x and params, null tensors where there are none.
 
         Args:
             of_forward: has native_tcnn_module, loss_scale, and what the module's fwd returned as
@@ -110,7 +110,7 @@ PRIVATE = {
 
 
 def module(name: str, **contents) -> ModuleType:
-    """A module of that name; what asks whether it is installed finds that it is."""
+    """Module of that name, which counts as installed."""
     made = ModuleType(name, "Made by numbanet.torch.install_as_tinycudann().")
     vars(made).update(contents, __spec__=ModuleSpec(name, None, is_package="__path__" in contents))
     return made
@@ -164,7 +164,7 @@ def compute_capabilities() -> list[int]:
 
 
 def of_gpus() -> list[int]:
-    """The compute capabilities of the GPUs here."""
+    """Compute capabilities of the machine's GPUs."""
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     found = map(torch.cuda.get_device_capability, range(n_gpus))
     return [10 * major + minor for major, minor in found]

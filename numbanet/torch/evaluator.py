@@ -27,7 +27,7 @@ MOST_KEPT_BYTES = 1 << 24
 
 
 def target_of(device: torch.device, precision: str) -> AbstractTarget:
-    """The target for tensors of a device; the CPU has float32 only.
+    """Target for tensors of a device; the CPU has float32 only.
 
     Raises:
         ValueError: it is neither the CPU nor a CUDA device.
@@ -43,7 +43,7 @@ def target_of(device: torch.device, precision: str) -> AbstractTarget:
 
 
 class Evaluator:
-    """Evaluates a model for tensors of one device; inputs and gradients are float32.
+    """Evaluator of a model for tensors of one device; inputs and gradients are float32.
 
     Args:
         description: see descriptions.py.
@@ -82,7 +82,7 @@ class Evaluator:
     def forward(
         self, x: torch.Tensor, params: torch.Tensor, keeps: bool, *, hidden: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The outputs [n, n_outputs] for inputs [n, n_inputs], and what `backward` can do with.
+        """Outputs [n, n_outputs] for inputs [n, n_inputs], and state for `backward`.
 
         That is None unless it `keeps` something: on the CPU the features [n, n_kept], and `hidden`
         layers with them up to MOST_KEPT_BYTES, elsewhere the parameters as the kernels read them,
@@ -112,7 +112,7 @@ class Evaluator:
         self, dl_dy: torch.Tensor, x: torch.Tensor, params: torch.Tensor,
         kept: torch.Tensor | None, wants_x: bool, wants_params: bool,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:  # fmt: skip
-        """The gradients of inputs and parameters, each None if it is not wanted.
+        """Gradients of inputs and parameters, each None if it is not wanted.
 
         `kept` is from `forward`; what is absent or empty is computed anew.
         """
@@ -144,7 +144,7 @@ class Evaluator:
         self, dl_dy: torch.Tensor, x: torch.Tensor, params: torch.Tensor, dl_ddx: torch.Tensor,
         wants_params: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:  # fmt: skip
-        """The gradients of dl_dy, inputs and parameters, given that of `backward`'s dl_dx."""
+        """Gradients of dl_dy, inputs and parameters, given that of `backward`'s dl_dx."""
         for activation in () if self._network is None else self._network.activations:
             if activation.second is None:
                 raise TypeError(
@@ -172,7 +172,7 @@ class Evaluator:
         self, x: torch.Tensor, params: torch.Tensor, targets: torch.Tensor,
         pdf: torch.Tensor | None, loss: AbstractLoss, wants_x: bool, wants_params: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:  # fmt: skip
-        """The mean loss [] and its gradients, as `backward` returns them, in one pass.
+        """Mean loss [] and its gradients, as `backward` returns them, in one pass.
 
         Raises:
             ConfigError: the loss cannot take so many outputs.
@@ -200,7 +200,7 @@ class Evaluator:
     def _given(
         self, x: torch.Tensor, params: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Inputs and parameters as the engines read them, and what is to be converted to these."""
+        """Inputs and parameters as the engines read them, and the tensors to convert to these."""
         if params.shape != (self.n_params,):
             raise ValueError(f"params: expected shape [{self.n_params}], got {list(params.shape)}")
         if params.device != x.device:
@@ -214,7 +214,7 @@ class Evaluator:
         self, tensor: torch.Tensor, name: str, n_columns: int, n_rows: int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> torch.Tensor:  # fmt: skip
-        """The tensor in C order and of that type."""
+        """Tensor in C order and of that dtype."""
         shape = tensor.shape
         if len(shape) != 2 or shape[1] != n_columns or n_rows not in (None, shape[0]):
             expected = f"[{'batch' if n_rows is None else n_rows}, {n_columns}]"
@@ -231,7 +231,7 @@ class Evaluator:
         return dl_dx, self._tensors.gradients(self.n_params)
 
     def _gradients_in(self, flat: Any) -> Gradients | None:
-        """An engine's, in an array of the target; an encoding's are added to zeros."""
+        """Gradients for an engine, in an array of the target; an encoding adds to zeros."""
         if flat is None or self.n_params == 0:
             return None
         gradients = self.target.gradients_in(flat, self._n_matrix_params)
@@ -242,12 +242,12 @@ class Evaluator:
 
 @lru_cache(maxsize=MOST_EVALUATORS)
 def evaluator_for(description: str, device: torch.device, precision: str) -> Evaluator:
-    """The evaluator that serves all equal models on a device."""
+    """Evaluator of all equal models on a device."""
     return Evaluator(description, target_of(device, precision), getattr(torch, precision))
 
 
 def free_temporary_memory() -> None:
-    """Forget how models are evaluated, which is found out anew when they are.
+    """Free all evaluators, which are made again when needed.
 
     There is no memory to give back: what lies between kernels is PyTorch's again when a call
     returns, and torch.cuda.empty_cache() gives PyTorch's back.

@@ -11,7 +11,7 @@ from numbanet.torch.tensors import DeviceTensors, HostTensors
 
 
 class JetEvaluator:
-    """Differentiates a model with a network for tensors of one device, in float32.
+    """Evaluator of derivatives of a model with a network for tensors of one device, in float32.
 
     Args:
         description: see descriptions.py.
@@ -45,7 +45,7 @@ class JetEvaluator:
     def backward(
         self, x: Tensor, params: Tensor, jet: Jet, dl_doutputs: tuple[Tensor | None, ...]
     ) -> Tensor:
-        """The gradient of the parameters."""
+        """Gradient of the parameters."""
         gradients = self._tensors.gradients(params.shape[0])
         gradients.zero_()
         if x.shape[0]:

@@ -1,4 +1,4 @@
-"""Derivatives of a module's outputs by its inputs, as tensors that autograd takes further."""
+"""Derivatives of a module's outputs by its inputs, as tensors with autograd."""
 
 import torch
 from torch import Tensor

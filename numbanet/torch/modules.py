@@ -1,4 +1,4 @@
-"""The modules of tinycudann: an encoding with a network, a network, an encoding.
+"""Modules of tinycudann: an encoding with a network, a network, an encoding.
 
 Constructors, attributes and the layout of `params` are tinycudann's; docs/migrating.md lists what
 differs.
@@ -67,7 +67,7 @@ class Module(ModuleOfParts):
         return self.native_tcnn_module.evaluate(x, self.params)
 
     def _inputs(self, x: torch.Tensor, name: str, n_columns: int) -> torch.Tensor:
-        """A batch as the operators take it: float32, where the parameters are."""
+        """Batch as the operators take it: float32, on the device of the parameters."""
         if not isinstance(x, torch.Tensor):
             raise ValueError(f"{name}: expected a tensor, got {type(x).__name__}")
         if not torch.jit.is_tracing() and (x.dim() != 2 or x.shape[1] != n_columns):
@@ -85,7 +85,7 @@ class Module(ModuleOfParts):
 
     @property
     def jit_fusion(self) -> bool:
-        """A switch of tinycudann's. It has no effect: kernels are fused where they can be."""
+        """Switch of tinycudann's, without effect: kernels are fused where they can be."""
         return self.native_tcnn_module.jit_fusion
 
     @jit_fusion.setter
@@ -101,7 +101,7 @@ class Module(ModuleOfParts):
 
 
 class TrainableModule(Module):
-    """A module with a network."""
+    """Module with a network."""
 
     def loss(
         self,
@@ -110,7 +110,7 @@ class TrainableModule(Module):
         loss: str | Mapping[str, Any] = "RelativeL2",
         pdf: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The loss of a batch, [], computed together with its gradients in one pass.
+        """Loss of a batch, [], computed together with its gradients in one pass.
 
         Not one of tinycudann's. Faster than evaluating the module and comparing, because nothing
         has to be computed anew for the backward pass. It can be differentiated once.
@@ -149,7 +149,7 @@ class TrainableModule(Module):
     def derivatives(
         self, x: torch.Tensor, order: int = 2, *, wanted: str | None = None
     ) -> OutputDerivatives:
-        """The outputs with their derivatives by the inputs, float32 tensors.
+        """Outputs with their derivatives by the inputs, float32 tensors.
 
         Not one of tinycudann's. They can be differentiated once for the parameters: a loss of them,
         such as the residual of a differential equation, is trained like any other. Faster than

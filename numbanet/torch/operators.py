@@ -1,4 +1,4 @@
-"""The operators that PyTorch's compiler sees: forward, backward and double backward of a model.
+"""Operators for PyTorch's compiler: forward, backward and double backward of a model.
 
 Each is opaque to torch.compile, which does not break its graph for them. A model is named by its
 description, the text that descriptions.py explains, and by the precision of its kernels on a GPU.
@@ -43,7 +43,7 @@ def backward(
     dl_dy: Tensor, x: Tensor, params: Tensor, kept: Tensor, description: str, precision: str,
     wants_x: bool, wants_params: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The gradients of x and params, given that of the outputs; empty where not wanted."""
+    """Gradients of x and params, given that of the outputs; empty where not wanted."""
     evaluator = evaluator_for(description, x.device, precision)
     return filled(x, evaluator.backward(dl_dy, x, params, kept, wants_x, wants_params))
 
@@ -53,7 +53,7 @@ def double_backward(
     dl_dy: Tensor, x: Tensor, params: Tensor, dl_ddx: Tensor, description: str, precision: str,
     wants_params: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The gradients of dl_dy, x and params, given that of what `backward` returned for x."""
+    """Gradients of dl_dy, x and params, given that of `backward`'s gradient of x."""
     evaluator = evaluator_for(description, x.device, precision)
     return filled(x, evaluator.double_backward(dl_dy, x, params, dl_ddx, wants_params))
 
@@ -63,20 +63,20 @@ def loss(
     x: Tensor, params: Tensor, targets: Tensor, pdf: Tensor | None, description: str,
     precision: str, config: str, wants_x: bool, wants_params: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The mean loss [] and, where wanted, its gradients with respect to x and params."""
+    """Mean loss [] and, where wanted, its gradients with respect to x and params."""
     evaluator = evaluator_for(description, x.device, precision)
     wanted = wants_x, wants_params
     return filled(x, evaluator.loss(x, params, targets, pdf, find_loss(config), *wanted))
 
 
 def filled(like: Tensor, results: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
-    """Results of an operator, which has to return a tensor where nothing is wanted."""
+    """Results of an operator, with empty tensors where nothing is wanted."""
     return tuple(like.new_empty(0) if each is None else each for each in results)
 
 
 @cache
 def find_loss(config: str) -> AbstractLoss:
-    """The loss of that otype, or that a JSON config describes."""
+    """Loss of an otype or of a JSON config."""
     return create_loss(json.loads(config) if config.startswith("{") else {"otype": config})
 
 

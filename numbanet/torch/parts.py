@@ -50,14 +50,14 @@ class Range:
     resolution: int | None = None
 
     def of(self, vector: torch.Tensor) -> torch.Tensor:
-        """The part of a vector, as a view."""
+        """View of the part in a vector."""
         n = math.prod(self.shape)
         return vector[self.offset : self.offset + n].view(self.shape)
 
 
 @cache
 def ranges_of(description: str) -> dict[str, Range]:
-    """The parts of a model by name, in their order, grids level by level."""
+    """Ranges of a model's parts by name, in their order, grids level by level."""
     composition = Composition.of(*descriptions.components(description))
     grids = {first: (name, grid) for name, grid, first in composition.grids}
     found = {}
@@ -77,7 +77,7 @@ def ranges_of(description: str) -> dict[str, Range]:
 
 
 class Branch(torch.nn.Module):
-    """Parts below a name. The module that has them saves and loads them, as its vector."""
+    """Parts below a name, saved and loaded by their module as its vector."""
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         pass
@@ -87,7 +87,7 @@ class Branch(torch.nn.Module):
 
 
 class ModuleOfParts(torch.nn.Module):
-    """A module with one vector, `params`, or with its parts instead."""
+    """Module with one vector, `params`, or with its parts instead."""
 
     native_tcnn_module: Any
     _split_names: tuple[str, ...] = ()  # of parts that are parameters of their own
@@ -98,11 +98,11 @@ class ModuleOfParts(torch.nn.Module):
 
     @property
     def is_split(self) -> bool:
-        """Whether its parts are parameters of their own."""
+        """Whether the parts are parameters of their own."""
         return bool(self._split_names)
 
     def named_parts(self) -> dict[str, Part]:
-        """The parts of the parameters by name, in their order: matrices, then tables by level.
+        """Parts of the parameters by name, in their order: matrices, then tables by level.
 
         Not one of tinycudann's. Where the module is split, `params` of each is its parameter.
         """
@@ -229,7 +229,7 @@ class ModuleOfParts(torch.nn.Module):
             self._write(given, metadata.get("assign_to_params_buffers", False))
 
     def _write(self, vector: torch.Tensor, assigned: bool) -> None:
-        """The parts from a vector; they get its type and device too if it is assigned."""
+        """Write the parts from a vector; with assign they get its dtype and device too."""
         for each, part in zip(self._ranges.values(), self._leaves(), strict=True):
             values = each.of(vector.detach())
             with torch.no_grad():

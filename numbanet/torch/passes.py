@@ -1,4 +1,4 @@
-"""The passes as modules call them: at once in eager mode, as operators where PyTorch traces.
+"""Passes for modules: direct calls in eager mode, operators where PyTorch traces.
 
 An operator costs the host more than a small kernel takes. So where nothing needs a gradient a pass
 is a plain call, and otherwise an autograd function; see docs/design/pytorch.md.
@@ -19,7 +19,7 @@ PLAIN = {Tensor, Parameter}
 
 
 def is_traced(*tensors: Tensor | None) -> bool:
-    """Whether PyTorch looks at what is computed, and not only at its results.
+    """Whether PyTorch traces or transforms the computation.
 
     It may compile or export a program, transform it, record it, or compute without numbers.
     """
@@ -36,12 +36,12 @@ def is_traced(*tensors: Tensor | None) -> bool:
 
 
 def needs_gradient(*tensors: Tensor) -> bool:
-    """Whether one of them is to be differentiated here."""
+    """Whether any of them requires a gradient at this point."""
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def forward(x: Tensor, params: Tensor, description: str, precision: str) -> Tensor:
-    """The outputs; see operators.forward. Between the passes what serves is kept.
+    """Outputs; see operators.forward. State for the backward pass is kept.
 
     But on a CPU nothing is, for gradients of the inputs, which so are numbanet's to the last bit.
     """
@@ -62,7 +62,7 @@ def backward(
     dl_dy: Tensor, x: Tensor, params: Tensor, kept: Tensor | None, description: str,
     precision: str, wants_x: bool, wants_params: bool,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
-    """The gradients of x and params, None or empty where not wanted; see operators.backward."""
+    """Gradients of x and params, None or empty where not wanted; see operators.backward."""
     given = dl_dy, x, params, kept, description, precision, wants_x, wants_params
     if is_traced(dl_dy, x, params):
         kept = x.new_empty(0) if kept is None else kept
@@ -75,7 +75,7 @@ def backward(
 def double_backward(
     dl_dy: Tensor, x: Tensor, params: Tensor, dl_ddx: Tensor, *options: Any
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of dl_dy, x and params; see operators.double_backward."""
+    """Gradients of dl_dy, x and params; see operators.double_backward."""
     if is_traced(dl_dy, x, params, dl_ddx):
         return operators.double_backward(dl_dy, x, params.float(), dl_ddx, *options)
     if needs_gradient(dl_dy, x, params, dl_ddx):
@@ -87,7 +87,7 @@ def loss(
     x: Tensor, params: Tensor, targets: Tensor, pdf: Tensor | None, description: str,
     precision: str, config: str,
 ) -> Tensor:  # fmt: skip
-    """The mean loss; see operators.loss. The gradients that are needed are computed with it."""
+    """Mean loss; see operators.loss. Required gradients are computed with it."""
     given = x, params, targets, pdf, description, precision, config
     wanted = needs_gradient(x), needs_gradient(params)
     if torch.compiler.is_compiling() or is_traced(x, params, targets, pdf):
@@ -99,7 +99,7 @@ def loss(
 def function(
     compute: Callable, keep: Callable, derivative: Callable, returns: slice | int = slice(None)
 ) -> type[Function]:
-    """An autograd function, of what computes, what is kept of that, and what goes back.
+    """Autograd function from a forward pass, its saved state, and a backward pass.
 
     It returns that part of what was computed.
     """

@@ -1,4 +1,4 @@
-"""The types of a module's tensors, and which a module has that is made without one."""
+"""Dtypes of a module's tensors, and the defaults of new modules."""
 
 import os
 from enum import IntEnum
@@ -25,12 +25,12 @@ VARIABLE = "NUMBANET_TORCH_DTYPE"
 
 
 def dtype_of(precision: Precision) -> torch.dtype:
-    """The type of tensors of this precision."""
+    """Dtype of tensors of this precision."""
     return DTYPES[Precision(precision)]
 
 
 def precision_of(dtype: torch.dtype) -> Precision:
-    """The precision that a type of tensors has."""
+    """Precision of a dtype."""
     return next(precision for precision, each in DTYPES.items() if each == dtype)
 
 
@@ -79,7 +79,7 @@ def default_dtype(device: torch.device) -> torch.dtype:
 
 
 def allowed_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type itself, if modules can have it.
+    """Return the dtype, if modules support it; raises ValueError.
 
     Raises:
         ValueError: they cannot.

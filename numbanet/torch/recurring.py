@@ -7,7 +7,7 @@ from numbanet.cuda.driver.graphs import Graphs
 
 
 class Recurring:
-    """Queues the passes of one engine, on a device whose memory is TensorMemory.
+    """Queue for the passes of one engine, on a device whose memory is TensorMemory.
 
     The first pass of a kind and of about a size shows how much memory such passes take, and whether
     they are more than one kernel. PyTorch's allocator tends to give a step what it gave the one
@@ -25,7 +25,7 @@ class Recurring:
         self._known = {}  # kind and power of two of samples -> most bytes, and pieces of work
 
     def run(self, kind: tuple, n: int, addresses: tuple, queue: Callable[[], None]) -> None:
-        """Queue a pass over n samples, which its kind, n and the addresses determine in full."""
+        """Queue a pass over n samples, fully determined by its kind, n and the addresses."""
         device, size = self._device, (kind, n.bit_length())
         n_bytes, n_queued = self._known.get(size, (0, 0))
         room = device.open_room(n_bytes)

@@ -1,4 +1,4 @@
-"""Memory of a device that comes from PyTorch's allocator, where a pass takes one piece of it."""
+"""Device memory from PyTorch's allocator, of which a pass takes one piece."""
 
 from abc import ABC, abstractmethod
 
@@ -26,14 +26,14 @@ class TensorMemory(ABC):
 
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """An uninitialised tensor."""
+        """Uninitialised tensor."""
 
     def address_of(self, tensor: torch.Tensor) -> int:
         """Address of the tensor's first element."""
         return tensor.data_ptr()
 
     def tensor_of(self, array: DeviceArray) -> torch.Tensor:
-        """The float32 array, whose memory was allocated here, as a tensor."""
+        """Tensor of a float32 array, whose memory was allocated by this device."""
         if array.size == 0:
             return self.empty(array.shape, torch.float32)
         tensor = self._tensors[array.owner.address]
@@ -41,7 +41,7 @@ class TensorMemory(ABC):
         return tensor[start:][: array.nbytes].view(torch.float32).view(array.shape)
 
     def open_room(self, n_bytes: int) -> int:
-        """Allocate from so many bytes until the room is closed; their address."""
+        """Allocate from n_bytes bytes until the room is closed; returns their address."""
         self.taken = self.n_queued = 0
         if n_bytes == 0:
             return 0

@@ -1,4 +1,4 @@
-"""Tensors as the arrays of a target: the memory is PyTorch's, and shared, never copied.
+"""Tensors as the arrays of a target: PyTorch's memory, shared and never copied.
 
 What a target's engines write to is made here too, by PyTorch's allocator, so that the program may
 use several streams and capture CUDA graphs as with PyTorch's own operators.
@@ -22,11 +22,11 @@ class HostTensors:
     """Tensors of the CPU, as NumPy arrays; kernels read float32 only."""
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Uninitialised."""
+        """Uninitialised tensor."""
         return torch.empty(shape, dtype=dtype, device="cpu")
 
     def gradients(self, n: int) -> torch.Tensor:
-        """An uninitialised vector for those of the parameters, float32."""
+        """Uninitialised vector for the gradients of the parameters, float32."""
         return self.empty(n)
 
     def read(self, params: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -120,7 +120,7 @@ class DeviceTensors:
             passes.run(whole, n, addresses, convert_and_queue)
 
     def _array(self, tensor: torch.Tensor | None, address: int) -> Any:
-        """The same memory, of a tensor in C order; its type is float32 or that of `read`."""
+        """DeviceArray of a tensor in C order, in the same memory; float32 or the type of `read`."""
         if tensor is None:
             return None
         return self._device_array(tensor.shape, ITEMS[tensor.dtype], address, tensor, self._device)

@@ -1,4 +1,4 @@
-"""numbanet.volumes for tensors, with autograd: what nerfacc's estimator and rendering do.
+"""numbanet.volumes for tensors, with autograd, like nerfacc's estimator and rendering.
 
 A grid works where it was made, on the CPU or a GPU, and so do samples of it. Marching has no
 derivative; compositing has those of densities, colours and background.
@@ -47,7 +47,7 @@ class Samples:
 
 
 class OccupancyGrid:
-    """Bits that say where a scene is not empty; see numbanet.volumes.OccupancyGrid.
+    """Occupancy bits of a scene; see numbanet.volumes.OccupancyGrid.
 
     Args:
         box, resolution, n_levels: as there.
@@ -87,7 +87,7 @@ class OccupancyGrid:
         self, origins: Tensor, directions: Tensor, step: float, *, stratified: bool = False,
         **limits: float,
     ) -> Samples:  # fmt: skip
-        """Intervals of rays that are not in empty cells.
+        """Intervals of rays outside of empty cells.
 
         Args:
             origins, directions: [n_rays, 3].
@@ -101,7 +101,7 @@ class OccupancyGrid:
 
 
 def visible(samples: Samples, densities: Tensor, *, least: float = 1e-4) -> tuple[Samples, Tensor]:
-    """The samples that at least a part `least` of the light reaches, and their numbers, int64."""
+    """Samples that at least a fraction `least` of the light reaches, and their indices, int64."""
     densities = densities.detach().float().reshape(-1).contiguous()
     kept, sources = volumes.visible(samples.packed, densities, least=least)
     return as_tensors(kept), integers(sources)
@@ -170,7 +170,7 @@ def as_tensors(samples: volumes.Samples) -> Samples:
 
 
 def tensor(array: Any) -> Tensor:
-    """An array of numbanet's as a tensor, in the same memory."""
+    """Tensor of an array, in the same memory."""
     return torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.from_dlpack(array)
 
 

@@ -1,4 +1,4 @@
-"""Cameras: from a place in a picture to a ray."""
+"""Cameras: rays from positions in a picture."""
 
 import math
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ N_TURNS = 10  # of Newton's method, which removes the distortion
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera with the distortion of OpenCV's model.
+    """Pinhole camera with the distortion of OpenCV's model.
 
     Args:
         pose: from the camera to the world, [3, 4] or [4, 4]; the camera looks along its -z axis, y
@@ -69,7 +69,7 @@ class Camera:
         cls, at: ArrayLike, place: ArrayLike, width: int, height: int, *, angle: float = 0.7,
         up: ArrayLike = (0.0, 0.0, 1.0),
     ) -> "Camera":  # fmt: skip
-        """A camera at a place that looks at a point.
+        """Camera at a position that looks at a point.
 
         Args:
             angle: of the field of view along x, in radians.
@@ -93,7 +93,7 @@ class Camera:
         return cls(pose, width, height, (focal, focal))
 
     def resized(self, width: int, height: int) -> "Camera":
-        """The same view with other pixels; what is more along one axis is cut off or added."""
+        """Same view with other pixels; the difference in aspect ratio is cut off or added."""
         scale = max(width / self.width, height / self.height)
         focal = self.focal[0] * scale, self.focal[1] * scale
         x, y = self.centre or (0.0, 0.0)
@@ -129,7 +129,7 @@ class Camera:
 
 
 def numbers_of(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
-    """Finite numbers of one of these shapes, within what float32 holds; float64."""
+    """Finite numbers of one of these shapes, within the range of float32; float64."""
     try:
         found = np.asarray(value, np.float64)
     except (TypeError, ValueError):
@@ -142,7 +142,7 @@ def numbers_of(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
 
 @device
 def undistorted(x, y, k1, k2, p1, p2):
-    """The place that OpenCV's distortion moves to (x, y), by Newton's method."""
+    """Position that OpenCV's distortion moves to (x, y), by Newton's method."""
     u, v = x, y
     for _ in range(N_TURNS):
         r = u * u + v * v
@@ -162,7 +162,7 @@ def undistorted(x, y, k1, k2, p1, p2):
 
 @device
 def camera_ray(camera, x, y, origin, direction):
-    """Write the ray of a place in the picture, in pixels from the top left corner."""
+    """Write the ray of a position in the picture, in pixels from the top left corner."""
     u, v = (x - camera[14]) / camera[12], (y - camera[15]) / camera[13]
     u, v = undistorted(u, v, camera[16], camera[17], camera[18], camera[19])
     size = ONE / math.sqrt(u * u + v * v + ONE)

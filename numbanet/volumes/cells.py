@@ -20,7 +20,7 @@ TINY = np.float32(1e-12)
 
 @device
 def level_of(x, y, z, n_levels):
-    """The finest level that has the point, as a number; the coarsest for points outside."""
+    """Finest level that contains the point, as a number; the coarsest for points outside."""
     size = max(abs(x), abs(y), abs(z))
     level = np.int32(float_bits(size) >> 23) - np.int32(EXPONENT_OF_HALF)
     return min(max(level, np.int32(0)), np.int32(n_levels) - np.int32(1))
@@ -28,7 +28,7 @@ def level_of(x, y, z, n_levels):
 
 @device
 def cell_along(x, scale, resolution):
-    """The number of a cell along an axis, clamped to the grid, and x in units of cells."""
+    """Number of a cell along an axis, clamped to the grid, and x in units of cells."""
     position = (x * scale + ONE) * (HALF * np.float32(resolution))
     cell = min(max(floor_to_int(position), np.int32(0)), np.int32(resolution) - np.int32(1))
     return np.uint32(cell), position
@@ -36,7 +36,7 @@ def cell_along(x, scale, resolution):
 
 @device
 def word_of(x, y, z, level, resolution):
-    """The word of a brick, from the numbers of one of its cells."""
+    """Word of a brick, from the numbers of one of its cells."""
     n_across, n_deep = resolution >> 2, resolution >> 1
     row = (level * n_deep + (z >> 1)) * n_across + (y >> 2)
     return row * n_across + (x >> 2)
@@ -49,7 +49,7 @@ def bit_of(x, y, z):
 
 @device
 def cell_of(i, resolution):
-    """(level, x, y, z) of cell i, where cell 32 w + b is bit b of word w."""
+    """Position (level, x, y, z) of cell i, where cell 32 w + b is bit b of word w."""
     bit, word = i & 31, i >> 5
     n_across, n_deep = resolution >> 2, resolution >> 1
     x = (word % n_across) * 4 + (bit & 3)
@@ -62,14 +62,14 @@ def cell_of(i, resolution):
 
 @device
 def coordinate(cell, offset, resolution, level):
-    """A point at an offset in [0, 1) within a cell, in units of half the box."""
+    """Point at an offset in [0, 1) within a cell, in units of half the box."""
     inside = (np.float32(cell) + offset) * (np.float32(2.0) / np.float32(resolution)) - ONE
     return inside * power_of_two(level)
 
 
 @device
 def nonzero(x):
-    """x, moved away from 0 so that its reciprocal is finite."""
+    """Return x, moved away from 0 so that its reciprocal is finite."""
     small = TINY if x >= np.float32(0.0) else -TINY
     return small if abs(x) < TINY else x
 

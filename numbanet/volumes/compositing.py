@@ -87,7 +87,7 @@ def composite_backward(
     dl_ddepths: ArrayLike | None = None,
     out: tuple[Array, Array] | None = None,
 ) -> tuple[Array, Array]:
-    """The gradients of densities [n] and of samples' colours [n, n_channels].
+    """Gradients of densities [n] and of samples' colours [n, n_channels].
 
     That of the background is (1 - opacities) dl_dcolours.
 
@@ -119,7 +119,7 @@ def composite_backward(
 
 
 def outputs(target: AbstractTarget, shapes: tuple, given: tuple | None) -> list:
-    """Arrays that are given, if they have these shapes, or new ones."""
+    """Given arrays, if they have these shapes, or new ones."""
     if given is None:
         return [target.empty(*shape) for shape in shapes]
     return [target.output(each, "out", shape) for each, shape in zip(given, shapes, strict=True)]

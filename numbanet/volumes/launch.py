@@ -16,7 +16,7 @@ from numbanet.target import AbstractTarget
 
 @dataclass(frozen=True)
 class Job:
-    """The same body as a loop over arrays and as what a thread does with their addresses.
+    """Body that runs as a loop over arrays on the CPU, and as a thread's kernel on a GPU.
 
     Both take n first, then the same arguments in the same order.
 
@@ -29,7 +29,7 @@ class Job:
     device: Callable
 
     def __call__(self, target: AbstractTarget, n: int, *arguments: Any) -> None:
-        """Queue it on a target; arrays are the target's, numbers float or int."""
+        """Queue the job on a target; arrays are the target's, numbers float or int."""
         if isinstance(target, CpuTarget):
             self.host(np.uint32(n), *map(as_scalar, arguments))
             return
@@ -40,24 +40,24 @@ class Job:
 
 @cache
 def kernel_on(device: Any, function: Callable, block: int = BLOCK) -> Kernel:
-    """A kernel of a device, made once."""
+    """Kernel of a device, made once."""
     return Kernel(device, function, block)
 
 
 def as_scalar(value: Any) -> Any:
-    """Numbers in the types that kernels have them in; arrays as they are."""
+    """Numbers in the kernels' types; arrays as they are."""
     if isinstance(value, float):
         return np.float32(value)
     return np.uint32(value) if isinstance(value, int) else value
 
 
 def shape_of(array: Any) -> tuple[int, ...]:
-    """The shape of an array, or of what NumPy can make one of."""
+    """Shape of an array, or of an array-like."""
     return tuple(array.shape) if hasattr(array, "shape") else np.shape(array)
 
 
 def integers(target: AbstractTarget, *shape: int) -> Any:
-    """A new uint32 array of a target, uninitialised."""
+    """New uint32 array of a target, uninitialised."""
     if isinstance(target, CpuTarget):
         return np.empty(shape, np.uint32)
     return arrays.empty(shape, np.uint32, target.device)

@@ -1,4 +1,4 @@
-"""Marching rays through an occupancy grid: one ray is one job.
+"""Ray marching through an occupancy grid: one ray is one job.
 
 Each ray is walked twice, first to count its samples and then to write them where the sums of these
 counts say, so that samples are packed and their order is the same in every run. Steps begin where

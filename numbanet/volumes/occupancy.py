@@ -1,4 +1,4 @@
-"""The occupancy grid: which parts of a scene are empty, as a bit for each cell.
+"""Occupancy grid: empty parts of a scene, as a bit for each cell.
 
 As in Mueller et al. 2022 (instant-ngp, appendix E.2): the grid keeps the largest density seen in
 each cell, which fades, and a cell is occupied where that is above a threshold, or above the mean
@@ -29,7 +29,7 @@ LEAST_SIDE = 1e-6  # of a box
 
 
 class OccupancyGrid:
-    """Bits that say where a scene is not empty. A new grid is occupied everywhere.
+    """Occupancy bits of a scene's cells. A new grid is occupied everywhere.
 
     Args:
         box: the lowest and the highest corner of the finest level, [2, 3].
@@ -86,7 +86,7 @@ class OccupancyGrid:
 
     @property
     def outer_box(self) -> np.ndarray:
-        """The corners of the coarsest level, [2, 3]."""
+        """Corners of the coarsest level, [2, 3]."""
         centre, half = self.box.mean(axis=0), (self.box[1] - self.box[0]) / 2
         return np.stack(
             [centre - half * 2 ** (self.n_levels - 1), centre + half * 2 ** (self.n_levels - 1)]
@@ -97,7 +97,7 @@ class OccupancyGrid:
         grid_jobs.fill_bits(self.target, self.n_cells // CELLS, self.bits)
 
     def occupied(self) -> np.ndarray:
-        """A copy of the bits on the host, bool [n_levels, x, y, z]."""
+        """Copy of the bits on the host, bool [n_levels, x, y, z]."""
         words = self.target.to_host(self.bits).astype("<u4", copy=False)
         n = self.resolution
         bits = np.unpackbits(words.view(np.uint8), bitorder="little")
@@ -169,7 +169,7 @@ class OccupancyGrid:
         offsets: ArrayLike | None = None,
         room: int | Samples | None = None,
     ) -> Samples:
-        """Intervals of rays that are not in empty cells.
+        """Intervals of rays outside of empty cells.
 
         Args:
             origins, directions: float32 [n_rays, 3]; distances are in units of a direction's

@@ -22,14 +22,14 @@ MOST = np.uint32(0xFFFFFFFF)
 
 @device
 def plus(a, b):
-    """The sum, or the largest number where that is less, so that sums of many rays do not wrap."""
+    """Saturating sum, so that sums of many rays do not wrap."""
     total = a + b
     return MOST if total < a else total
 
 
 @device
 def place(i, n, first, counts, capacity, ranges, total):
-    """Write where ray i's samples lie, whose number is counts[i]; `first` are those before."""
+    """Write the range of ray i's samples, counts[i] of them; `first` are those before."""
     wanted = counts[i]
     stop = plus(first, wanted)
     fits = stop <= capacity
@@ -85,7 +85,7 @@ def pack_in_block(n: UInt, pcounts: Address, capacity: UInt, pranges: Address, p
 
 
 def pack(target: AbstractTarget, counts, capacity: int, ranges, total) -> None:
-    """Write `ranges` [n, 2] (first sample, number of samples) of rays with so many samples.
+    """Write `ranges` [n, 2] (first sample, number of samples) from the rays' numbers of samples.
 
     Args:
         counts: uint32 [n], n > 0.

@@ -1,4 +1,4 @@
-"""Memory for samples: as much as they need, or as much as there is."""
+"""Memory for samples: of the size they need, or of a given capacity."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ MOST_SAMPLES = (1 << 31) - 1
 
 
 def whole(name: str, value: Any, least: int, most: int) -> int:
-    """The value as an int; raises ValueError unless it is a whole number in this range."""
+    """Return the value as an int; raises ValueError unless it is a whole number in this range."""
     is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not (is_whole and least <= value <= most):
         raise ValueError(f"{name}: {shown(value)} is not allowed; use {least} to {most}")
@@ -22,13 +22,13 @@ def whole(name: str, value: Any, least: int, most: int) -> int:
 
 
 def check_least(least: Any) -> None:
-    """Raises ValueError unless this can be a part of the light."""
+    """Raise ValueError unless this is a valid fraction of the light."""
     if not (isinstance(least, (int, float, np.number)) and 0 <= least < 1):
         raise ValueError(f"least: {shown(least)} is not allowed; use a number from 0 to below 1")
 
 
 def empty_samples(target: AbstractTarget) -> Samples:
-    """None, of no rays."""
+    """Samples of no rays."""
     none = target.empty(0)
     total = integers(target, 2)
     target.set_zero(total)
@@ -40,7 +40,7 @@ def empty_samples(target: AbstractTarget) -> Samples:
 def with_room(
     target: AbstractTarget, counts: Any, ranges: Any, total: Any, room: int | Samples | None
 ) -> Samples:
-    """Arrays for samples of which each ray has so many; `ranges` and `total` are written.
+    """Arrays for the rays' numbers of samples; `ranges` and `total` are written.
 
     Raises:
         ValueError: room is not allowed, or there is none and there are more than MOST_SAMPLES.

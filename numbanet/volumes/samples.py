@@ -1,4 +1,4 @@
-"""Samples along rays, packed: those of a ray lie one after another."""
+"""Samples along rays, packed: the samples of a ray are contiguous."""
 
 from dataclasses import dataclass, replace
 
@@ -35,7 +35,7 @@ class Samples:
         return self.ranges.shape[0]
 
     def __len__(self) -> int:
-        """The length of the arrays."""
+        """Length of the arrays."""
         return self.starts.shape[0]
 
     def count(self) -> int:
@@ -43,7 +43,7 @@ class Samples:
         return int(self.target.to_host(self.total)[0])
 
     def first(self, n: int) -> "Samples":
-        """The same with arrays of n samples, in the same memory.
+        """Same samples with arrays of length n, in the same memory.
 
         Raises:
             ValueError: rays have more samples, or the arrays are shorter; a GPU is waited for.

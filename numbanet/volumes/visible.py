@@ -1,4 +1,4 @@
-"""The samples that light reaches: of each ray, those before it has gone through enough."""
+"""Visible samples: of each ray, those that enough light reaches."""
 
 from dataclasses import replace
 from typing import Any
@@ -110,7 +110,7 @@ def visible(
     least: float = 1e-4,
     room: int | tuple[Samples, Array] | None = None,
 ) -> tuple[Samples, Array]:
-    """The samples that at least a part `least` of the light reaches.
+    """Samples that at least a fraction `least` of the light reaches.
 
     Args:
         densities: per unit of length, float32 [n].

@@ -133,7 +133,7 @@ def read_header(path: Any) -> tuple[Job, FieldCourse, dict[str, list[int]]]:
 
 
 def shapes_of(config: Mapping[str, Any], n_views: int) -> dict[str, tuple[int, ...]]:
-    """The tensors of a training with a config, of which nothing is made; raises ConfigError."""
+    """Names and shapes of a training's tensors, none of which is allocated; raises ConfigError."""
     config, found = checked(config), {}
     for head, (n_inputs, n_outputs) in zip(HEADS, WIDTHS, strict=True):
         composition, _, optimizer = create_components(n_inputs, n_outputs, config[head])

@@ -230,7 +230,7 @@ def as_image(picture: np.ndarray) -> Image.Image:
 
 
 def error_map(picture: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """White where two pictures are alike, black where they differ by 1 / ERROR_SCALE or more."""
+    """Error map: white for equal pixels, black where they differ by 1 / ERROR_SCALE or more."""
     error = np.abs(picture - reference).mean(axis=2, keepdims=True)
     return np.repeat(1 - ERROR_SCALE * error, 3, axis=2)
 

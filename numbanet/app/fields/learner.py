@@ -74,7 +74,7 @@ class FieldLearner:
 
     @property
     def on_cpu(self) -> bool:
-        """Whether arrays are made anew in each step, as long as they need to be."""
+        """Whether the target is the CPU, where each step allocates arrays of exact sizes."""
         return self.field.kind == "cpu"
 
     def picture(self, camera: Camera, width: int, height: int) -> np.ndarray:

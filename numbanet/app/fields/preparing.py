@@ -46,7 +46,7 @@ def scene_on(scene: str | Path, target: AbstractTarget, downscale: int | None) -
 
 
 def has_scene(path: Path) -> bool:
-    """Whether this is a file, or a folder with a scene; a folder of results may have its name."""
+    """Whether the path is a file, or a folder with a scene, not with results."""
     names = "transforms.json", "transforms_train.json"
     return path.is_file() or any((path / name).exists() for name in names)
 

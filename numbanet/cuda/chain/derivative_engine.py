@@ -25,7 +25,7 @@ PITCH = 64  # rows lie a multiple of this apart
 
 
 class DerivativeEngine:
-    """Differentiates one encoded network; all methods only queue kernels.
+    """Engine of derivatives of one encoded network; all methods only queue kernels.
 
     Args:
         device: a CudaDevice, or anything with its methods.
@@ -60,7 +60,7 @@ class DerivativeEngine:
         self._workspace.release()
 
     def _kernel(self, make: Any, *what: Any) -> Kernel:
-        """The kernel that `make` returns, compiled when it is first needed."""
+        """Kernel that `make` returns, compiled on first use."""
         key = make, *what
         if key not in self._kernels:
             self._kernels[key] = Kernel(self._device, make(*what))
@@ -79,7 +79,7 @@ class DerivativeEngine:
         return params.address + self._offsets[k] * FLOAT_BYTES
 
     def _slabs(self, inputs: DeviceArray, jet: Jet) -> tuple[Layers, list[Slab]]:
-        """Samples whose jets the launches take, and the buffers for these."""
+        """Samples of each slab, and the buffers for their jets."""
         most = MOST_ROWS // jet.n_columns
         found = list(slabs(inputs, most))
         return self._buffers(jet.n_columns * min(len(inputs), most)), found
@@ -142,7 +142,7 @@ class DerivativeEngine:
         own.slots.add_to(to, n_slots, n)
 
     def _scatter(self, slab, params, jet, layers, gradients) -> None:
-        """The gradients of the encoding's parameters."""
+        """Add the gradients of the encoding's parameters."""
         own, encoding, pitch = self._workspace, self.model.encoding, layers.pitch
         for part in encoding.parts:
             if part.encoding.n_params == 0:
@@ -207,7 +207,7 @@ class DerivativeEngine:
 
 
 def _of_slab(slab: Slab, array: DeviceArray | None) -> int:
-    """The address of a slab's rows; 0 where there is no array."""
+    """Address of a slab's rows; 0 where there is no array."""
     if array is None or array.size == 0:
         return address_of(None)
     return array.address + slab.first * (array.nbytes // len(array))

@@ -1,4 +1,4 @@
-"""An encoding on a CUDA device: launches of its kernels, one for each of its parts."""
+"""Engine of an encoding on a CUDA device: launches of kernels, one for each of its parts."""
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -28,7 +28,7 @@ class Rows:
         self.sample_step, self.feature_step = sample_step, feature_step
 
     def column(self, k: int) -> int:
-        """The address of feature k of the first sample."""
+        """Address of feature k of the first sample."""
         return self.address + k * self.feature_step * ITEM_SIZES[self.storage]
 
     @property
@@ -37,7 +37,7 @@ class Rows:
 
 
 class Slab(NamedTuple):
-    """Samples that one launch takes: where their inputs are, how many, and which of a batch."""
+    """Samples of one launch: address of their inputs, number, and place in the batch."""
 
     x: int  # address
     n: int
@@ -45,12 +45,12 @@ class Slab(NamedTuple):
     n_all: int
 
     def of(self, array: DeviceArray) -> int:
-        """The address of their rows."""
+        """Address of their rows in an array."""
         return array.address + self.first * array.shape[1] * array.dtype.itemsize
 
 
 def slabs(inputs: DeviceArray, most: int) -> Iterator[Slab]:
-    """The samples of a batch, at most so many at a time."""
+    """Slabs of a batch, of a limited number of samples each."""
     n_all, n_columns = inputs.shape
     for first in range(0, n_all, most):
         x = inputs.address + first * n_columns * FLOAT_BYTES
@@ -58,7 +58,7 @@ def slabs(inputs: DeviceArray, most: int) -> Iterator[Slab]:
 
 
 class EncodingPart:
-    """The kernels of a part of an encoding; each is compiled when it is first needed.
+    """Kernels of a part of an encoding, each compiled on first use.
 
     Args:
         own: has `device`, `rooms`, and whether sums are `deterministic`, which may change.
@@ -121,7 +121,7 @@ class EncodingPart:
         self, sample: Callable, slab: Slab, params: int, dl_dy: Rows, factor: float, along: int,
         dl_dparams: int,
     ) -> None:  # fmt: skip
-        """Add what a function of integer_sums.py computes; `along` is dl_ddx, or 0."""
+        """Add the sums that a function of integer_sums.py computes; `along` is dl_ddx, or 0."""
         if sample not in self._integer_sums:
             self._integer_sums[sample] = self._sums_of(sample)
         of_batch = (
@@ -133,7 +133,7 @@ class EncodingPart:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Samples of a batch from which on parameters' gradients are added up by other kernels."""
+        """Batch sizes from which on other kernels add up the gradients of parameters."""
         return (FEWEST_DIGITS,) if self._has_digits and not self._own.deterministic else ()
 
     @cached_property
@@ -149,7 +149,7 @@ class EncodingPart:
     def _differentiate(
         self, make: Callable, slab: Slab, params: int, dl_dy: Rows, factor: float, *more: int
     ) -> None:
-        """Queue one of the other kernels, which begin with the same arguments."""
+        """Queue one of the other kernels, whose first arguments are the same."""
         of_inputs = make is not kernels.double_backward_params_kernel
         in_turn = of_inputs and self._own.deterministic and self._n_partitions > 1
         self._launch(
@@ -187,7 +187,7 @@ class EncodingPart:
 
 
 class EncodingEngine:
-    """Runs an encoding by itself; features are float32 in rows of samples.
+    """Engine of an encoding by itself; features are float32 in rows of samples.
 
     Args:
         device: a CudaDevice, or anything with its methods.
@@ -214,7 +214,7 @@ class EncodingEngine:
 
     @property
     def generation(self) -> int:
-        """Changes when memory has moved that queued work knows."""
+        """Counter that changes when memory used by queued work has moved."""
         return self.rooms.generation
 
     def release(self) -> None:
@@ -231,7 +231,7 @@ class EncodingEngine:
     def forward(
         self, inputs: DeviceArray, params: DeviceArray, outputs: DeviceArray | None = None
     ) -> DeviceArray:
-        """The features [n, n_outputs], in an array that is given or in a new one."""
+        """Features [n, n_outputs], in a given array or in a new one."""
         if outputs is None:
             outputs = empty((inputs.shape[0], self._width), "f4", self._device)
         for slab in slabs(inputs, MOST_ROWS):
@@ -274,8 +274,8 @@ class EncodingEngine:
         gradients: Gradients | None,
         outputs: tuple[DeviceArray, DeviceArray] | None = None,
     ) -> tuple[DeviceArray, DeviceArray]:
-        """The gradients with respect to dl_dy and the inputs, in arrays that are given or in new
-        ones; adds to `gradients`.
+        """Gradients with respect to dl_dy and the inputs, in given arrays or in new ones; adds to
+        `gradients`.
         """
         if outputs is None:
             outputs = tuple(empty(like.shape, "f4", self._device) for like in (dl_dy, inputs))

@@ -55,7 +55,7 @@ def forward_kernel(part: Part, n_columns: int, params_storage: str, features_sto
 
 
 class KeptFeatures(NamedTuple):
-    """Features as keep_words leaves them, in pairs; feature_step is the pitch of their rows."""
+    """Features in pairs, as keep_words stores them; feature_step is the pitch of their rows."""
 
     precision: str
     first_column: int  # of the encoding's, among those kept
@@ -63,7 +63,7 @@ class KeptFeatures(NamedTuple):
 
 @cache
 def read_kept(width: int, kept: KeptFeatures):
-    """Device function (address, i, partition, pitch, features): a partition's of sample i."""
+    """Device function (address, i, partition, pitch, features): features of sample i."""
     to_floats, first_column = TO_FLOATS[kept.precision], np.uint32(kept.first_column)
 
     @device
@@ -110,7 +110,7 @@ def read_scaled(encoding: AbstractEncoding, features: str | KeptFeatures):
 def backward_sample(
     encoding: AbstractEncoding, params_storage: str, features_storage: str | KeptFeatures
 ):
-    """Device function (i, partition, of_batch, factor, dl_dparams): for sample i of a launch.
+    """Device function (i, partition, of_batch, factor, dl_dparams): add sample i's gradients.
 
     of_batch is (x, n_columns, first, n_all, params, dl_dy, two steps, 0); samples are numbers
     `first` ... of n_all. Adds factor times the gradient of the parameters.

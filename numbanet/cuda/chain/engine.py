@@ -1,4 +1,4 @@
-"""An encoded network on a CUDA device, one kernel per layer: the chain that serves every model.
+"""Chain of kernels, one per layer, that evaluates any encoded network on a CUDA device.
 
 What lies between the kernels is feature-major: element (i, k) of sample i at k * pitch + i, in the
 precision of the parameters. Batches are taken in slabs of at most MOST_ROWS samples, so that the
@@ -32,7 +32,7 @@ SUMS_PER_BLOCK = BLOCK // 32
 
 
 class Chain:
-    """Evaluates an encoded network, forward and backward; all methods only queue kernels."""
+    """Engine of an encoded network, forward and backward; all methods only queue kernels."""
 
     def __init__(self, workspace: Workspace):
         self._workspace = workspace
@@ -57,7 +57,7 @@ class Chain:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Samples of a batch from which on other kernels serve a training step."""
+        """Batch sizes from which on other kernels serve a training step."""
         return tuple({size for part in self._parts for size in part.batch_sizes})
 
     # Kernels, each compiled when it is first needed
@@ -89,7 +89,7 @@ class Chain:
     # Memory
 
     def _buffers(self, n: int) -> Layers:
-        """The buffers between the kernels, for a batch of n; made anew where it is larger."""
+        """Buffers between the kernels, for a batch of n; reallocated for a larger one."""
         pitch = next_multiple(min(n, MOST_ROWS), PITCH)
         if self._layers is None or self._layers.pitch < pitch:
             self._layers = None  # frees the old ones before the new ones are made
@@ -100,7 +100,7 @@ class Chain:
         return self._layers
 
     def _tangent_buffers(self, pitch: int) -> Layers:
-        """The buffers of tangents and their gradients; those of constant features stay 0."""
+        """Buffers of tangents and their gradients; those of constant features stay 0."""
         if self._tangents is None or self._tangents.pitch != pitch:
             self._tangents = None
             network = self.model.network
@@ -110,7 +110,7 @@ class Chain:
         return self._tangents
 
     def _fill_constants(self, layers: Layers) -> None:
-        """Write the features that are the same for all inputs; no kernel touches them again."""
+        """Write the features that do not depend on the inputs; no kernel overwrites them."""
         rows = self._rows(layers.values[0], layers)
         for first, stop, value in self.model.encoding.constants:
             fill = Kernel(self.device, fill_kernel(self.precision))

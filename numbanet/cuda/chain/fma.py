@@ -1,4 +1,4 @@
-"""The products of a layer without tensor cores: networks in float32, and older GPUs.
+"""Products of a layer without tensor cores: for networks in float32, and older GPUs.
 
 What a layer must do per sample, in each of its three products, is fan_in * fan_out multiply-adds
 and the transfer of fan_in + fan_out numbers. In a cycle an H100 starts 16,900 multiply-adds and

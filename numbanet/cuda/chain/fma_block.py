@@ -1,4 +1,4 @@
-"""One block's part of a matrix product: a tile of the result, of operands in any layout.
+"""Matrix product of one block: a tile of the result, of operands in any layout.
 
 The block takes 16 steps of the depth at a time: its 256 threads fetch both operands along their
 contiguous direction, leave them as float32 in shared memory, [depth, side], and keep 4 x 8 or
@@ -74,7 +74,7 @@ def operand(precision: str, size: int, along_depth: bool):
 
 @cache
 def tile_product(n_columns: int):
-    """Device function (rows_tile, columns_tile, sums): add the product of what is in shared memory.
+    """Device function (rows_tile, columns_tile, sums): add the product of tiles in shared memory.
 
     sums [4, n_columns / 16] are those of one thread.
     """

@@ -1,4 +1,4 @@
-"""Gradients of an encoding's parameters as sums of 64-bit integers, which no order changes.
+"""Gradients of an encoding's parameters as sums of 64-bit integers, exact in any order.
 
 A pass over the samples finds the largest number that is added anywhere, and how many a thread adds;
 from both follows a unit, a power of two, in which no sum can overflow. A second pass adds to the
@@ -127,7 +127,7 @@ exponent_of_largest = largest_exponent(1)
 
 
 class IntegerSums:
-    """Adds up the gradients of one encoding's parameters.
+    """Sums of the gradients of one encoding's parameters.
 
     Args:
         device: a CudaDevice, or anything with its methods.
@@ -162,7 +162,7 @@ class IntegerSums:
         return Kernel(self._device, collect_integers)
 
     def __call__(self, n: int, of_batch: tuple, gradients: int) -> None:
-        """Add to float32 at an address.
+        """Add the gradients to float32 at an address.
 
         Args:
             of_batch: what the kernels take between n and what is measured.

@@ -1,4 +1,4 @@
-"""CUDA kernels on jets: encode samples, scatter gradients, activate, and write what users see.
+"""CUDA kernels on jets: encode samples, scatter gradients, activate, and write the outputs.
 
 All is float32. Features lie in rows, each of which holds the columns of the jets one after the
 other: column c of sample i, of n, at c * n + i, so that products take them for samples. One thread
@@ -217,13 +217,13 @@ def activate_backward_kernel(activation: Activation, jet: Jet):
 
 
 def columns_of_seconds(jet: Jet) -> tuple[int, ...]:
-    """The column of each second derivative; one more, so that there is a first one."""
+    """Column of each second derivative, and a 0, so that the tuple is never empty."""
     return (*jet.second_columns, 0)
 
 
 @cache
 def outputs_kernel(n_outputs: int, jet: Jet):
-    """(y, n, pitch, values, firsts, seconds): as users see them; a thread for each output."""
+    """(y, n, pitch, values, firsts, seconds): outputs as arrays of users; a thread for each."""
     n_dims, n_seconds, seconds_of = jet.n_dims, len(jet.second_columns), columns_of_seconds(jet)
 
     @device

@@ -14,7 +14,7 @@ PIECE = 4  # samples that rows of kept words are padded to
 
 
 class KeptSums:
-    """Adds up the gradients of all parts of a model's encoding that have parameters."""
+    """Sums of the gradients of all parts of a model's encoding that have parameters."""
 
     def __init__(self, workspace: Workspace):
         self._own = workspace
@@ -40,7 +40,7 @@ class KeptSums:
         return Kept(first, stop, self._own.rooms("words", n_bytes))
 
     def __call__(self, inputs: int, n_all: int, params: int, gradients: int) -> None:
-        """Add up what was kept; addresses are those of the encoding."""
+        """Add up the gradients of kept features; addresses are those of the encoding."""
         words, pitch = self.keep(n_all).address, next_multiple(n_all, PIECE)
         for start in range(0, n_all, MOST_ROWS):
             n = min(MOST_ROWS, n_all - start)

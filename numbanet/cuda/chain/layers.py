@@ -1,4 +1,4 @@
-"""The memory between the kernels of a network on a CUDA device."""
+"""Memory between the kernels of a network on a CUDA device."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from numbanet.storage.views import DTYPES, ITEM_SIZES
 
 
 class Layers:
-    """Addresses of what lies between the kernels, for slabs of up to `pitch` samples.
+    """Addresses of the buffers between the kernels, for slabs of up to `pitch` samples.
 
     Args:
         device: a CudaDevice, or anything with its methods.

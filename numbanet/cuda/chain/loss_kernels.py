@@ -1,4 +1,4 @@
-"""CUDA kernels between a network's outputs and their gradient: the loss, and ways in and out.
+"""CUDA kernels between a network's outputs and their gradient: the loss, and conversions.
 
 Outputs and their gradients are feature-major in the precision of the network, element (i, k) at
 k * pitch + i; what the user sees is float32 in rows of samples. One thread per sample, where
@@ -119,7 +119,7 @@ def loss_kernel(loss: AbstractLoss, n_outputs: int, has_pdf: bool, precision: st
 
 @cache
 def external_kernel(n_outputs: int, precision: str, storage: str):
-    """(dl_dy of the user, n, pitch, scale, dl_dy): scale times the user's gradient, stored so."""
+    """(dl_dy of the user, n, pitch, scale, dl_dy): scale times the user's gradient, converted."""
     vector, rows = VECTORS[precision], VECTORS[storage]
 
     def external_gradient(
@@ -137,7 +137,7 @@ def external_kernel(n_outputs: int, precision: str, storage: str):
 
 @cache
 def outputs_kernel(n_outputs: int, precision: str, storage: str = "float32"):
-    """(y, n, pitch, outputs): outputs in rows of samples, stored so; one thread for each."""
+    """(y, n, pitch, outputs): outputs converted to rows of samples; one thread for each."""
     vector, rows, width = VECTORS[precision], VECTORS[storage], n_outputs
 
     def outputs_in_rows(py: Address, n: UInt, pitch: UInt, poutputs: Address):

@@ -100,7 +100,7 @@ MOST_NUMBERS = 2**31
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel with its grid and its arguments; what comes first among them may change."""
+    """Kernel with its grid and its arguments, the first of which may change."""
 
     device: object
     kernel: object
@@ -206,7 +206,7 @@ class MatrixProduct:
 
 
 def products_for(device, precision: str):
-    """The module with the kernels for a device and a precision."""
+    """Module with the kernels for a device and a precision."""
     if precision != "float32" and reaches(device, AMPERE):
         return tensor
     return fma

@@ -1,4 +1,4 @@
-"""The launches of a network's products, for slabs of one size after another."""
+"""Launches of a network's products, cached by the size of the slab."""
 
 from collections import OrderedDict
 from collections.abc import Callable

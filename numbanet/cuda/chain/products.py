@@ -12,7 +12,7 @@ from numbanet.device import device
 
 @dataclass(frozen=True)
 class Product:
-    """A kernel whose blocks each compute a tile [rows, columns] of a product.
+    """Kernel whose blocks each compute a tile [rows, columns] of a product.
 
     `depth` is what a block takes at a time, `n_resident` how many blocks a multiprocessor runs at
     a time, more or less, and `max_registers` how many a thread may use for that.

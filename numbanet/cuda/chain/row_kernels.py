@@ -1,4 +1,4 @@
-"""CUDA kernels on float32 in rows of samples: columns from one matrix to another, and the loss."""
+"""CUDA kernels on float32 in rows of samples: copies of columns, and the loss."""
 
 from functools import cache
 
@@ -14,7 +14,7 @@ LOG2_WARP = 5
 
 @cache
 def copy_columns_kernel(adds: bool):
-    """(from, pitch, to, pitch, n_rows, n_columns): copy columns, or add them to what is there.
+    """(from, pitch, to, pitch, n_rows, n_columns): copy columns, or add them to the target.
 
     One thread for each number; addresses are those of the first columns, pitches in numbers.
     """

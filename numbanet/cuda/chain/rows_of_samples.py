@@ -15,7 +15,7 @@ SUMS_PER_BLOCK = BLOCK // 32
 
 
 class RowsOfSamples:
-    """The kernels of a device, each compiled when it is first needed; they are only queued."""
+    """Kernels of a device, compiled on first use; they are only queued."""
 
     def __init__(self, device: Any):
         self._device, self._kernels = device, {}

@@ -1,4 +1,4 @@
-"""The products of a layer on tensor cores, in float16 and bfloat16; compute capability 8.0.
+"""Products of a layer on tensor cores, in float16 and bfloat16; compute capability 8.0.
 
 Results of the forward and backward products pass through shared memory, so that they leave in 16
 bytes of a row each, as what the chain rule wants comes: in registers, a row has only 16 bytes among
@@ -50,7 +50,7 @@ FROM_WORD = {"float16": float16_pair_to_floats, "bfloat16": bfloat16_pair_to_flo
 
 
 def side_for(size: int) -> int:
-    """The side of the tiles for a side of the result."""
+    """Side of the tiles for a side of the result."""
     return SIDES[size > SIDES[0]]
 
 
@@ -142,7 +142,7 @@ def finish_backward(precision: str, activation: Activation, layout: TileLayout):
 
 
 def is_linear(activation: Activation) -> bool:
-    """Whether the chain rule needs nothing that was kept."""
+    """Whether the chain rule needs no kept values."""
     return activation.name == "None"
 
 

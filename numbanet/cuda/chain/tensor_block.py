@@ -1,4 +1,4 @@
-"""One block's part of a matrix product on tensor cores: a tile of the result, of halves.
+"""Matrix product of one block on tensor cores: a tile of the result, of halves.
 
 Operands pass through shared memory in stages of the depth, of which two are there or on their way.
 Each of the block's warps, two side by side, keeps 32 rows of the result in registers: of 16 rows m
@@ -36,7 +36,7 @@ def n_threads_of(n_rows: int) -> int:
 
 @dataclass(frozen=True)
 class Operand:
-    """A tile of one operand: `size` rows of the left or columns of the right one, and the depth.
+    """Tile of one operand: `size` rows of the left or columns of the right one, by the depth.
 
     In global memory, and so in shared memory, it is contiguous along the depth, or else along the
     other side.
@@ -57,7 +57,7 @@ class Operand:
 
 @cache
 def operand_loader(operand: Operand, n_threads: int):
-    """Device function (tile, operand, depth, end): start the copy of what begins at a depth.
+    """Device function (tile, operand, depth, end): start the copy of the stage at a depth.
 
     operand is a tuple of an address, the pitch, and the first and the end of the rows or columns.
     """

@@ -1,4 +1,4 @@
-"""Tiles of halves in shared memory: where their elements are, how they come and go.
+"""Tiles of halves in shared memory: their layout, and copies to and from global memory.
 
 The threads of a block copy 16 bytes of a row each, a chunk, in as many passes as it takes.
 """
@@ -22,7 +22,7 @@ HALF_BYTES, ALIGNMENT_MASK = np.uint64(2), np.uint64(15)
 
 @dataclass(frozen=True)
 class TileLayout:
-    """Halves [n_outer, n_inner] in shared memory.
+    """Layout of halves [n_outer, n_inner] in shared memory.
 
     A line is a row or, of short rows, 128 bytes of them; 16 bytes lie between lines, so that eight
     neighbours in either direction are in different banks, 16 bytes each.
@@ -36,7 +36,7 @@ class TileLayout:
         return max(LINE_BYTES // (2 * self.n_inner), 1)
 
     def offset(self, n_rows: int) -> int:
-        """The distance in bytes of n_rows rows, a multiple of those of a line."""
+        """Distance in bytes of n_rows rows, a multiple of those of a line."""
         return n_rows // self.rows_per_line * (max(LINE_BYTES, 2 * self.n_inner) + PAD_BYTES)
 
     @property

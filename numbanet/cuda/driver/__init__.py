@@ -1,1 +1,1 @@
-"""CUDA's driver: the device, its memory, launches and graphs; and a device that only compiles."""
+"""CUDA's driver: devices, their memory, launches and graphs; and a device that only compiles."""

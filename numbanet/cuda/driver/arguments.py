@@ -15,7 +15,7 @@ FORMATS = {"uint64": "Q", "int64": "q", "uint32": "I", "int32": "i", "float32": 
 
 
 class Arguments:
-    """The arguments of one kernel, in memory as the driver wants them.
+    """Arguments of one kernel, in memory in the form that the driver requires.
 
     A launch copies them, so that they may change as soon as it returns.
     """
@@ -36,7 +36,7 @@ class Arguments:
         self.assign(values)
 
     def assign(self, values: Sequence[float]) -> None:
-        """Change all of them; raises as `pack`."""
+        """Change all arguments; raises as `pack`."""
         try:
             self._packer.pack_into(self._memory, 0, *values)  # 0.24 us for 14, the loop 1.4
         except (struct.error, OverflowError):

@@ -1,4 +1,4 @@
-"""Calls of NVIDIA's driver: starting it, and turning its error codes into exceptions."""
+"""Calls of NVIDIA's driver: its start, and exceptions for its error codes."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ KINDS = {
 
 
 def bindings():
-    """The module of driver functions."""
+    """Module of driver functions."""
     toolkit.require_package("cuda.bindings", "cuda-bindings")
     from cuda.bindings import driver
 
@@ -54,7 +54,7 @@ def bindings():
 
 
 def checked(answer: tuple, doing: str = "") -> Any:
-    """The value of a driver call, or a tuple of them.
+    """Value of a driver call, or a tuple of them; raises for an error code.
 
     Raises:
         CudaError: of the kind that fits, if the call failed.
@@ -65,7 +65,7 @@ def checked(answer: tuple, doing: str = "") -> Any:
 
 
 def error_of(code, doing: str = "", otherwise: type[CudaError] = CudaError) -> CudaError:
-    """The exception for an error code; `doing` says what was tried."""
+    """Exception for an error code; `doing` describes the attempt."""
     name = code.name.removeprefix("CUDA_ERROR_")
     kind, remedy = KINDS.get(name, (otherwise, ""))
     parts = (doing, f"CUDA_ERROR_{name}", remedy)
@@ -73,7 +73,7 @@ def error_of(code, doing: str = "", otherwise: type[CudaError] = CudaError) -> C
 
 
 def start() -> int:
-    """Start the driver; returns its CUDA version, as in 13000 for 13.0.
+    """Start the driver; returns its CUDA version, such as 13000 for 13.0.
 
     Raises:
         NoDriverError: there is no driver, or no GPU.
@@ -118,7 +118,7 @@ def compute_capability_of(device) -> tuple[int, int]:
 
 
 def handle_of(ordinal: int):
-    """The handle of a GPU, after starting the driver.
+    """Handle of a GPU; starts the driver.
 
     Raises:
         NoSuchDeviceError: there are fewer GPUs.

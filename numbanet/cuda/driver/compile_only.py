@@ -1,4 +1,4 @@
-"""A device that compiles and does nothing else: kernels are made ready where there is no GPU.
+"""Device that only compiles: kernels are made ready where there is no GPU.
 
 A model on it runs the same host code as on a GPU, and so asks for exactly the kernels that the GPU
 will be asked for, under the same keys on disk. The memory is pretended: what is read of it is 0.
@@ -33,7 +33,7 @@ SHARED_KIB = {
 
 @dataclass(frozen=True, eq=False)
 class CompiledKernel:
-    """A kernel, what it was compiled to, and how long that or finding it on disk took."""
+    """Kernel, its PTX and cubin, and the seconds of compiling it or finding it on disk."""
 
     name: str
     ptx: PTX
@@ -87,7 +87,7 @@ class CompileOnlyDevice:
         return address
 
     def free(self, address: int) -> None:
-        """Addresses are not given twice."""
+        """No operation: addresses are not reused."""
 
     def memory_info(self) -> tuple[int, int]:
         return 2**40, 2**40
@@ -126,7 +126,7 @@ class CompileOnlyDevice:
         """No operation: nothing is queued."""
 
     def capture(self, queue: Callable[[], None]) -> list[CompiledKernel]:
-        """A graph: the kernels that a function would launch."""
+        """Graph: the kernels that a function would launch."""
         n_before = len(self.launches)
         queue()
         graph = self.launches[n_before:]
@@ -154,7 +154,7 @@ class CompileOnlyDevice:
         block: int | None = None,
         max_registers: int | None = None,
     ) -> CompiledKernel:
-        """Compile a kernel and keep it on disk, as CudaDevice does.
+        """Compile a kernel and cache it on disk, as CudaDevice does.
 
         Raises:
             CompilationError, ToolkitMissingError: see compile_ptx and assemble.

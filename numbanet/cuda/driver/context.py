@@ -1,4 +1,4 @@
-"""The driver's context of one GPU, which all libraries of a process share, and its streams."""
+"""Driver context of one GPU, which all libraries of a process share, and its streams."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ DEFAULT_STREAM = 1  # CU_STREAM_LEGACY, in __cuda_array_interface__ and DLPack t
 
 
 class DriverContext:
-    """Calls the driver in the context of one GPU, and leaves the thread's own one as it was.
+    """Context of one GPU for calls of the driver, which leaves the thread's own one as it was.
 
     Work is queued on one stream. It is CUDA's default stream at first, on which PyTorch and CuPy
     queue too unless told otherwise, so that arrays pass between them without waiting.
@@ -24,7 +24,7 @@ class DriverContext:
         self._patience = None
 
     def _enter(self) -> bool:
-        """Make the context current for this thread; whether it was not."""
+        """Make the context current for this thread; returns whether it was not."""
         _, current = self._driver.cuCtxGetCurrent()
         if int(current) == self._context_number:
             return False
@@ -35,7 +35,7 @@ class DriverContext:
         self._driver.cuCtxPopCurrent()
 
     def _call(self, name: str, *arguments, doing: str = ""):
-        """The value of a driver function that works in the current context."""
+        """Call a driver function in the current context; returns its value."""
         entered = self._enter()
         try:
             return checked(getattr(self._driver, name)(*arguments), doing)
@@ -45,7 +45,7 @@ class DriverContext:
 
     @property
     def stream(self) -> int:
-        """The address of the stream on which work is queued; 1 for CUDA's default stream.
+        """Address of the stream on which work is queued; 1 for CUDA's default stream.
 
         With another library's stream set here, work for both is done in the order it was queued.
         """
@@ -73,7 +73,7 @@ class DriverContext:
         self._patience = seconds, overdue
 
     def synchronize(self) -> None:
-        """Wait until all that was queued is done.
+        """Wait for all queued work.
 
         Raises:
             LaunchError: a kernel failed.

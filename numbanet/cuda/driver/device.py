@@ -33,7 +33,7 @@ def is_available(ordinal: int = 0) -> bool:
 
 @dataclass
 class LoadedKernel:
-    """A kernel on the GPU, ready to be launched."""
+    """Kernel on the GPU, ready to be launched."""
 
     name: str
     function: object  # the driver's handle
@@ -89,7 +89,7 @@ class CudaDevice(DeviceMemory):
 
     @property
     def dlpack_device(self) -> tuple[int, int]:
-        """The type (2 for CUDA) and number of the device in DLPack."""
+        """Type (2 for CUDA) and number of the device in DLPack."""
         return 2, self.ordinal
 
     # Kernels
@@ -101,7 +101,7 @@ class CudaDevice(DeviceMemory):
         block: int | None = None,
         max_registers: int | None = None,
     ) -> LoadedKernel:
-        """Compile a kernel, or find it, and load it; see compile_ptx.
+        """Compile a kernel, or find it in the cache, and load it; see compile_ptx.
 
         Raises:
             DeviceCodeError, ToolkitMissingError: as there.
@@ -145,7 +145,7 @@ class CudaDevice(DeviceMemory):
         shared_bytes: int,
         arguments: Arguments,
     ) -> None:
-        """Queue a kernel; nothing happens for an empty grid.
+        """Queue a kernel; no operation for an empty grid.
 
         Raises:
             LaunchError: the grid, the block or the shared memory is too large, or an earlier
@@ -196,7 +196,7 @@ class CudaDevice(DeviceMemory):
         return Graph(self, executable)
 
     def in_parallel(self, *queues: Callable[[], None]) -> None:
-        """Queue what functions queue; within a capture in no order to each other."""
+        """Queue the work of functions; within a capture, as parallel branches."""
         if self._frees is None or len(queues) < 2:
             for queue in queues:
                 queue()
@@ -218,7 +218,7 @@ class CudaDevice(DeviceMemory):
             self.order(int(side), int(main))
 
     def replay(self, graph: "Graph") -> None:
-        """Queue all that a graph holds.
+        """Queue all work of a graph.
 
         Raises:
             LaunchError: an earlier kernel has failed.

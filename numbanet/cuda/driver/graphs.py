@@ -1,4 +1,4 @@
-"""Work that comes again is queued as one CUDA graph."""
+"""Recurring work, queued as one CUDA graph."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ NEW = object()
 
 
 class Graphs:
-    """Queues work as a CUDA graph as soon as the same work comes again.
+    """Graphs of recurring work: captured when the same work comes again, then replayed.
 
     The first time it is queued kernel by kernel: that compiles and allocates what it needs. Work
     whose graphs are seldom played is no longer captured, which takes longer than to queue it.
@@ -22,7 +22,7 @@ class Graphs:
         self._credit = CREDIT
 
     def run(self, key: tuple, queue: Callable[..., None], *arguments) -> None:
-        """Queue the work that `key` determines in full: all addresses, sizes and kernels."""
+        """Queue the work that `key` fully determines: all addresses, sizes and kernels."""
         graph = self._graphs.pop(key, NEW)
         if graph is NEW:
             queue(*arguments)

@@ -1,4 +1,4 @@
-"""The memory of one GPU: taken from a pool of the driver's, kept for a while, copied."""
+"""Memory of one GPU: allocated from a pool of the driver, cached, copied."""
 
 import gc
 
@@ -11,7 +11,7 @@ from numbanet.cuda.errors import DeviceMemoryError
 
 
 class DeviceMemory(DriverContext):
-    """Memory by its addresses; what is freed waits for what is queued."""
+    """Memory by addresses; freed memory is reused only behind the queued work."""
 
     def __init__(self, handle, ordinal: int):
         super().__init__(handle)
@@ -21,7 +21,7 @@ class DeviceMemory(DriverContext):
         self._frees = None  # addresses to free after the capture that is under way
 
     def _create_pool(self, handle):
-        """A pool that keeps what is freed; None where the driver has none."""
+        """Create a pool that keeps freed memory; None where the driver has none."""
         driver = self._driver
         attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED
         if not checked(driver.cuDeviceGetAttribute(attribute, handle)):
@@ -36,7 +36,7 @@ class DeviceMemory(DriverContext):
         return pool
 
     def allocate(self, n_bytes: int) -> int:
-        """The address of new memory, uninitialised, aligned to 256 bytes; 0 for no bytes.
+        """Address of new memory, uninitialised, aligned to 256 bytes; 0 for no bytes.
 
         Raises:
             DeviceMemoryError: there is not enough.
@@ -137,7 +137,7 @@ class DeviceMemory(DriverContext):
                 self.synchronize()
 
     def copy_to_host(self, host: np.ndarray, address: int) -> None:
-        """Fill an array in C order, after waiting for what is queued."""
+        """Fill an array in C order, after waiting for the queued work."""
         if self._patience is not None:
             self.synchronize()  # for the copy itself waits as long as it takes
         if host.nbytes:
@@ -145,7 +145,7 @@ class DeviceMemory(DriverContext):
         self.synchronize()
 
     def ordinal_of(self, address: int) -> int | None:
-        """The number of the GPU that memory belongs to; None for the host's."""
+        """Number of the GPU that memory belongs to; None for the host's."""
         return self._attribute_of(address, "DEVICE_ORDINAL")
 
     def _attribute_of(self, address: int, name: str):

@@ -1,4 +1,4 @@
-"""Small pieces of a GPU's memory that nobody needs any more, kept for who asks next.
+"""Cache of small pieces of a GPU's freed memory, for the next allocation.
 
 The driver takes as long for each of its calls as a small kernel does. All work is queued in one
 order, so that what was queued for a piece is done before it is used anew.
@@ -9,7 +9,7 @@ MOST = 4  # pieces of each size
 
 
 class SpareMemory:
-    """Pieces by their size; at most 8 MiB in all."""
+    """Free pieces by size; at most 8 MiB in all."""
 
     def __init__(self):
         self._sizes = {}  # of pieces in use, by their addresses
@@ -22,7 +22,7 @@ class SpareMemory:
         return 1 << (max(n_bytes, SMALLEST) - 1).bit_length()
 
     def take(self, size: int) -> int | None:
-        """A piece of this size, if there is one."""
+        """Piece of this size; None if there is none."""
         try:
             address = self._pieces[size].pop()
         except (KeyError, IndexError):  # another thread may just have taken it
@@ -31,12 +31,12 @@ class SpareMemory:
         return address
 
     def lend(self, address: int, size: int) -> None:
-        """The driver has given this piece to somebody."""
+        """Record a piece that the driver has allocated."""
         if size <= LARGEST:
             self._sizes[address] = size
 
     def keep(self, address: int) -> bool:
-        """Take a piece back; False if it is to be freed."""
+        """Keep a freed piece; False if the driver is to free it."""
         size = self._sizes.pop(address, None)
         if size is None:
             return False

@@ -1,4 +1,4 @@
-"""Passes of a model in one kernel each, where its layout allows that."""
+"""Passes of a model as one kernel each, where its layout allows it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +19,7 @@ MOST_NUMBERS = 2**31  # of all inputs or outputs, whose places have 32 bits
 
 
 class Fused:
-    """Evaluates a model, and trains it, with a kernel for the whole pass."""
+    """Engine that evaluates and trains a model with one kernel per pass."""
 
     def __init__(self, workspace: Workspace):
         self._workspace = workspace
@@ -32,11 +32,11 @@ class Fused:
         self._kernels = {}
 
     def can_infer(self, n: int) -> bool:
-        """Whether it evaluates batches of n."""
+        """Whether it can evaluate batches of n."""
         return self._can_infer and n <= self._most_samples
 
     def can_train(self, n: int, keeps: bool = False) -> bool:
-        """Whether it trains with batches of n; and, deep, with grids: only if it keeps features."""
+        """Whether it can train with batches of n; deep with grids only if features are kept."""
         is_deep = self.training_shape.layout.n_warps > WARPS
         scatters = self._workspace.model.encoding.n_params > 0 and not keeps
         return self._can_train and n <= self._most_samples and not (is_deep and scatters)

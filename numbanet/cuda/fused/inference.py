@@ -1,4 +1,4 @@
-"""The kernel that evaluates a whole network in one launch.
+"""Kernel that evaluates a whole network in one launch.
 
 A block keeps the weights in shared memory and takes one tile of samples after the other: every lane
 writes the features of its sample to shared memory, and the warps multiply their rows through all
@@ -72,7 +72,7 @@ def features_of_lane(layout: FusedLayout, precision: str, options: PassOptions):
 def inference_kernel(
     layout: FusedLayout, precision: str, storage: str = "float32", options: PassOptions = NOTHING
 ):
-    """(inputs, n, weights, encoding's parameters, outputs, what is given).
+    """(inputs, n, weights, encoding's parameters, outputs, given features).
 
     `storage` is that of the outputs; of the options, what is given counts.
     """

@@ -1,4 +1,4 @@
-"""Gradients of parameters that a block adds up in its shared memory, as integers.
+"""Gradients of parameters as integer sums in the shared memory of a block.
 
 Shared memory adds integers by an instruction; a sum of floats has to be swapped in, again and again
 until no other thread came in between. So a block counts in a unit, a power of two, which the warp
@@ -81,7 +81,7 @@ def clear(sums: PrivateSums):
 
 @cache
 def most_bits(sums: PrivateSums):
-    """Device function n -> bits of a number, so that what n samples add does not overflow."""
+    """Device function n -> bits of a number, so that sums over n samples do not overflow."""
     n_private, (part, *_) = sums.layout.n_private, sums.layout.model.encoding.parts
     n_additions = np.float32(max(part.encoding.partition_additions[:n_private]))
 
@@ -95,7 +95,7 @@ def most_bits(sums: PrivateSums):
 
 @cache
 def scale_of_warp(sums: PrivateSums):
-    """Device function (words, factor, n_bits, lane, shared) -> what to multiply gradients with.
+    """Device function (words, factor, n_bits, lane, shared) -> factor of the gradients.
 
     All lanes of a warp take part; words are a lane's row of gradients. It is 0 for a lane whose
     gradients cannot be added to the sums, infinite and NaN ones among them.

@@ -28,7 +28,7 @@ FIRST_LEVEL_CACHE = 64 * 1024  # bytes for gathers, of the memory that it has wi
 
 @dataclass(frozen=True)
 class FusedShape:
-    """A block, and how many of them a multiprocessor has.
+    """Layout of a block, and the number of blocks per multiprocessor.
 
     Registers and shared memory are left for n_blocks, and n_started of these are launched.
     """

@@ -1,4 +1,4 @@
-"""The kernel that trains a whole network in one launch: as inference.py, and back.
+"""Kernel that trains a whole network in one launch: as inference.py, and back.
 
 Behind the layers of each tile come the loss, the way back, the gradients of the weights, which stay
 in registers until the last tile, and the gradients of the features, which each lane scatters, or
@@ -90,7 +90,7 @@ def outputs_of_tile(
 def features_of_tile(
     layout: FusedLayout, precision: str, options: PassOptions, sums_of_block: PrivateSums | None
 ):
-    """Device function (block, address, i, n, given, to, sums): gradients of features, taken back.
+    """Device function (block, address, i, n, given, to, sums): backpropagate gradients of features.
 
     block = (shared memory, warp, lane); address is where the lane's row of features is, i its
     sample; sums are an address, the table in shared memory, and the bits of its numbers.
@@ -239,7 +239,7 @@ def training_kernel(
 
 
 def steps_back(layout: FusedLayout, precision: str, options: PassOptions):
-    """Device functions (shared, warp, lane, sums): the way back to the first layer's gradients.
+    """Device functions (shared, warp, lane, sums) that backpropagate to the first layer.
 
     And (warp, lane, sums, gradients): add the gradients of all weights to global memory, or write
     them.

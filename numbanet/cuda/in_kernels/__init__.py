@@ -1,1 +1,1 @@
-"""Models inside of users' kernels."""
+"""Models within users' kernels."""

@@ -1,4 +1,4 @@
-"""A model inside of a kernel of the user's: device functions that load it and evaluate it.
+"""Model within a user's kernel: device functions that load it and evaluate it.
 
 They are the parts of the fused inference kernel. Each lane gives the inputs of one sample and gets
 its outputs; in between, the 32 samples of a warp pass through the matrices together.
@@ -46,7 +46,7 @@ LANES, LAST_LANE, LOG2_LANES = WARP, WARP - 1, 5
 
 @cache
 def params_address(precision: str):
-    """Function array -> the address of its first element, uint64; an address is taken as it is."""
+    """Function array -> address of its first element, uint64; addresses pass unchanged."""
     dtype = from_dtype(np.dtype(DTYPES[precision]))
 
     @intrinsic
@@ -76,7 +76,7 @@ def address_code(array, dtype):
 
 @dataclass(frozen=True)
 class UserLayout:
-    """Shared memory of a block that evaluates a model: as in a fused kernel, and the outputs."""
+    """Shared memory of a block that evaluates a model: that of a fused kernel, and the outputs."""
 
     fused: FusedLayout
     offset: int  # bytes that belong to others
@@ -87,7 +87,7 @@ class UserLayout:
 
     @property
     def output_pitch(self) -> int:
-        """Bytes from one sample's outputs to the next: odd words, so that reads do not conflict."""
+        """Bytes between outputs of neighbouring samples: odd words, to avoid bank conflicts."""
         return 4 * (self.network.n_output_dims | 1)
 
     @property
@@ -165,7 +165,7 @@ def infer(layout: UserLayout, precision: str):
 
 @cache
 def infer_alone(model: EncodedNetwork, precision: str):
-    """Device function (params, x, y): as infer, by each lane for itself."""
+    """Device function (params, x, y): as infer, but each lane works alone."""
     compute, address_of_params = evaluate(model, precision), params_address(precision)
 
     @device
@@ -182,7 +182,7 @@ def load_nothing(params):
 
 @dataclass(frozen=True)
 class DeviceFunctions:
-    """A model as functions for the user's own kernels; `docs/device_functions.md` is the manual.
+    """Model as device functions for the user's own kernels; see docs/device_functions.md.
 
     All threads of a block call `load(params)`, then all lanes of a warp together, as often as they
     like, `infer(params, x, y)`. x and y are 1-D arrays of float32, the inputs and the outputs of
@@ -207,7 +207,7 @@ class DeviceFunctions:
     def kernel(
         self, function: Callable, block: Sequence[int] | None = None, shared_bytes: int = 0
     ) -> UserKernel:
-        """A kernel that calls these functions, to be launched on the model's device.
+        """Make a kernel from a function that calls these, for the model's device.
 
         Args:
             function: what one thread does, in plain Python as `numba.cuda.jit` takes it.
@@ -251,7 +251,7 @@ def device_functions(
     shared_offset: int = 0,
     fused: bool | None = None,
 ) -> DeviceFunctions:
-    """The functions for a model whose encoding is padded; see NetworkWithInputEncoding."""
+    """Device functions of a model whose encoding is padded; see NetworkWithInputEncoding."""
     n = threads_per_block
     if not isinstance(n, (int, np.integer)) or n % WARP or not WARP <= n <= MOST_THREADS:
         raise ValueError(

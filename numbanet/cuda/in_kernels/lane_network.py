@@ -1,4 +1,4 @@
-"""A model evaluated by one lane alone, in float32: any model, precision and GPU.
+"""Evaluation of a model by a single lane, in float32: any model, precision and GPU.
 
 Its values lie in the lane's local memory and every weight is read from global memory, so it is
 many times slower than what the warps of a fused kernel do together.

@@ -1,4 +1,4 @@
-"""A kernel that the user wrote: compiled for the arguments that it gets, arrays included."""
+"""Kernels of users, compiled for the types of their arguments, arrays included."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from numbanet.cuda.memory.inputs import is_c_order, on_gpu
 
 
 class UserKernel:
-    """A kernel on a device, which is compiled when it first meets arguments of new types.
+    """Kernel on a device, compiled when it is first called with arguments of new types.
 
     Args:
         device: a CudaDevice, or anything with its methods.
@@ -53,7 +53,7 @@ class UserKernel:
 
 
 def parameter(value: Any, name: str, device: Any) -> tuple[str, list[tuple[str, float]]]:
-    """The type of a kernel's argument, and the scalars that it consists of, with their types."""
+    """Type of a kernel's argument, and its scalars with their types."""
     if isinstance(value, np.generic) and value.dtype.name in TYPES:
         return value.dtype.name, [(value.dtype.name, value.item())]
     if isinstance(value, (int, np.integer)):

@@ -1,4 +1,4 @@
-"""A kernel with its packed arguments, ready to be launched."""
+"""Kernel with its packed arguments, ready to be launched."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -23,7 +23,7 @@ BLOCK = 128  # threads, where one thread is one sample or one number
 
 
 class Kernel:
-    """A kernel on a device; its arguments are packed once and changed in place.
+    """Kernel on a device; its arguments are packed once and changed in place.
 
     Args:
         device: a CudaDevice, or anything with its methods.

@@ -1,4 +1,4 @@
-"""Numbers of one sample in global memory: rows, and features that lie a step apart."""
+"""Access to numbers of one sample in global memory: rows, and strided features."""
 
 from functools import cache
 

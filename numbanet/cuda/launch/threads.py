@@ -1,4 +1,4 @@
-"""Threads and blocks, for device code: who one is, what a block shares, where it waits.
+"""Threads and blocks, for device code: indices, shared memory and barriers.
 
 Said to LLVM, so that kernels are defined without numba-cuda. Numbers are unsigned and have 32 bits:
 what is computed from them indexes without a test for negative indices. Numba widens their products
@@ -22,7 +22,7 @@ TWO_FLOATS = ir.VectorType(ir.FloatType(), 2)
 
 
 def special_register(name):
-    """Function () for device code: a special register of PTX, as uint32."""
+    """Function () for device code: value of a special register of PTX, as uint32."""
 
     @intrinsic
     def read(typingctx):
@@ -71,7 +71,7 @@ stop = instruction("trap;", types.void, effect=ANYTHING)  # the launch fails
 
 @intrinsic
 def barrier(typingctx):
-    """Wait for all threads of the block, and see what they wrote."""
+    """Wait for all threads of the block; their writes are then visible."""
 
     def codegen(context, builder, signature, args):
         function = cgutils.get_or_insert_function(
@@ -106,7 +106,7 @@ group_barrier = instruction(
 
 @intrinsic
 def shared_array(typingctx, n):
-    """A float32 array of `n` elements, one per block; `n` is known at compile time."""
+    """Float32 array of `n` elements, one per block; `n` is known at compile time."""
     length, array_type = literal(n, "shared_array"), types.Array(types.float32, 1, "C")
 
     def codegen(context, builder, signature, args):
@@ -124,7 +124,7 @@ def shared_array(typingctx, n):
 
 @intrinsic
 def load_shared_pair(typingctx, array, i):
-    """The elements at i, an even number, and i + 1 of a shared array, in one access."""
+    """Elements at i, an even number, and i + 1 of a shared array, in one access."""
     result = types.UniTuple(types.float32, 2)
 
     def codegen(context, builder, signature, args):
@@ -142,7 +142,7 @@ def load_shared_pair(typingctx, array, i):
 
 
 def shuffle(text):
-    """Function (x, lane) -> the x of another lane; all lanes of a warp take part."""
+    """Function (x, lane) -> x of another lane; all lanes of a warp take part."""
     return instruction(text, types.float32, types.float32, types.uint32, effect=ANYTHING)
 
 

@@ -1,1 +1,1 @@
-"""Many models of one shape, which the kernels of one model train side by side."""
+"""Many models of one shape, trained side by side by the kernels of one model."""

@@ -1,4 +1,4 @@
-"""A device that has everything many times, once for each model, and looks like one of one model.
+"""Device with a copy of everything for each of many models, which looks like that of one.
 
 What is written for a device with one model works on it as it is: memory is allocated, zeroed and
 copied for all models, and each kernel is launched once for all of them. Addresses are those of the
@@ -26,7 +26,7 @@ ROUND_COST = 1 / 8  # of blocks that run at a time, where a model alone on a mul
 
 @dataclass(frozen=True)
 class Region:
-    """Memory of the first model; that of the next one lies `stride` bytes behind it, or is it."""
+    """Memory of the first model; the next one's lies `stride` bytes behind it, or is the same."""
 
     first: int
     n_bytes: int
@@ -36,7 +36,7 @@ class Region:
 
 @dataclass(frozen=True)
 class ManyKernel:
-    """A kernel of the device below, and what packs its arguments."""
+    """Kernel of the device below, and the packing of its arguments."""
 
     name: str
     kernel: Any
@@ -147,11 +147,11 @@ class ManyDevice:
             self.below.free(staged)
 
     def copy_to_host(self, host: np.ndarray, address: int) -> None:
-        """The first model's numbers."""
+        """Copy the first model's numbers."""
         self.below.copy_to_host(host, self.place(address)[0])
 
     def read(self, address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """The numbers of all models, [n_models, *shape], after waiting for what is queued."""
+        """Numbers of all models, [n_models, *shape], after waiting for the queued work."""
         host = np.empty((self.n_models, *shape), dtype)
         if host.nbytes == 0:
             return host
@@ -164,7 +164,7 @@ class ManyDevice:
         return host
 
     def collect(self, target: int, address: int, n_bytes: int) -> None:
-        """Copy so many bytes of each model to memory of the device below, one behind the other."""
+        """Copy n_bytes of each model to memory of the device below, side by side."""
         places = target, n_bytes, *self.place(address)
         self.below.copy_rows(*places, n_bytes, self.n_models)
 

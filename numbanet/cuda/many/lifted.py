@@ -1,4 +1,4 @@
-"""A kernel for one model, made one for many: blocks along z are models.
+"""Lifting of a kernel from one model to many: blocks along z are models.
 
 Whatever memory a model has, the next model's lies a stride behind it. So a kernel is given a stride
 for each of its addresses, and each block adds those up to its model before it does what it did.
@@ -24,7 +24,7 @@ def lifted_types(argument_types: Types) -> Types:
 
 @cache
 def lifted(function: Callable, argument_types: Types) -> Callable:
-    """The kernel (arguments, strides, n) of models that each have n blocks along z."""
+    """Kernel (arguments, strides, n) for models that each have n blocks along z."""
     kernel, of_model, n_arguments = device(function), nothing_yet, len(argument_types)
     n_addresses, last = 0, len(lifted_types(argument_types)) - 1
     for place, name in enumerate(argument_types):

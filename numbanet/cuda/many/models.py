@@ -1,4 +1,4 @@
-"""Many models of one shape on a GPU: a step, or inference, of all is queued as that of one is."""
+"""Many models of one shape on a GPU, whose steps and inference are queued as those of one."""
 
 from collections.abc import Sequence
 from weakref import WeakSet
@@ -21,7 +21,7 @@ RESULT = 2  # uint32 of the history: the bits of a loss, and whether the step wa
 
 
 class CudaMany(AbstractMany):
-    """The arrays of all models on a ManyDevice, and what computes with them.
+    """Arrays of all models on a ManyDevice, and their engine and training.
 
     Args:
         params: [n_models, n_params].
@@ -44,7 +44,7 @@ class CudaMany(AbstractMany):
 
     @property
     def params(self) -> DeviceArray:
-        """A copy on the GPU."""
+        """Copy of the parameters on the GPU."""
         master, below = self._parameters.master, self._device.below
         copy = empty((self._device.n_models, *master.shape), np.float32, below)
         self._device.collect(copy.address, master.address, master.nbytes)

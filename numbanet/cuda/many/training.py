@@ -1,4 +1,4 @@
-"""Steps of many models' optimizers, each of which counts its own."""
+"""Optimizer steps of many models, each of which counts its own."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,7 +16,7 @@ COUNTER_BYTES = 4
 
 
 class ManyTraining(CudaTraining):
-    """The training of a ManyDevice: what the host decides by a model's numbers, it does for each.
+    """Training on a ManyDevice: decisions of the host that depend on a model are made for each.
 
     The optimizers differ in their hyperparams alone.
     """
@@ -29,7 +29,7 @@ class ManyTraining(CudaTraining):
         return max(kernels.MOST_BLOCKS // self._device.n_models, 1)
 
     def set_optimizers(self, optimizers: Sequence[AbstractOptimizer]) -> AbstractOptimizer:
-        """Use the hyperparams of each from the next step on, which all make with the returned one.
+        """Set the hyperparams of each model from the next step on; returns the common optimizer.
 
         Where one is not tame, that is none either.
         """
@@ -42,7 +42,7 @@ class ManyTraining(CudaTraining):
 
     @property
     def history(self) -> DeviceArray:
-        """The results of the last steps, see `kernels`."""
+        """Results of the last steps; see `kernels`."""
         return self._results.history
 
     def counters(self, k: int) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Arrays in device memory, what can become one, and the parameters of a model."""
+"""Arrays in device memory, conversions to them, and the parameters of a model."""

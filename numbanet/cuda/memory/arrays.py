@@ -1,4 +1,4 @@
-"""Arrays on a device, their way to other libraries and back.
+"""Arrays on a device, and their exchange with other libraries.
 
 Both protocols, `__cuda_array_interface__` and DLPack, hand over memory without a copy and say which
 stream has to wait for which.
@@ -15,7 +15,7 @@ from numbanet.cuda.memory import dlpack
 
 
 class Memory:
-    """Memory on a device, freed when nothing refers to this object any more."""
+    """Memory on a device, freed with this object."""
 
     def __init__(self, device, n_bytes: int):
         self.n_bytes, self.address = n_bytes, 0
@@ -29,7 +29,7 @@ class Memory:
 
 @dataclass(init=False, frozen=True, eq=False, repr=False)
 class DeviceArray:
-    """An array in C order on a device; `owner` keeps its memory alive.
+    """Array in C order on a device; `owner` keeps its memory alive.
 
     The device is a CudaDevice, or anything with its methods.
     """
@@ -62,7 +62,7 @@ class DeviceArray:
         return self.shape[0]
 
     def __getitem__(self, rows: int | slice) -> "DeviceArray":
-        """A row, or a slice of neighbouring rows, that shares the memory."""
+        """Row, or slice of neighbouring rows, that shares the memory."""
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step != 1:
@@ -78,13 +78,13 @@ class DeviceArray:
         return DeviceArray(shape, self.dtype, self.address + offset, self.owner, self.device)
 
     def reshape(self, *shape: int) -> "DeviceArray":
-        """The same memory with another shape."""
+        """Same memory with another shape."""
         if math.prod(shape) != self.size:
             raise ValueError(f"an array of shape {list(self.shape)} cannot become {list(shape)}")
         return DeviceArray(shape, self.dtype, self.address, self.owner, self.device)
 
     def numpy(self) -> np.ndarray:
-        """A copy on the host, after waiting for the kernels that are queued."""
+        """Copy on the host, after waiting for the queued kernels."""
         host = np.empty(self.shape, self.dtype)
         self.device.copy_to_host(host, self.address)
         return host
@@ -119,7 +119,7 @@ class DeviceArray:
         return self.device.dlpack_device
 
     def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
-        """A capsule for another library, whose stream waits for the work that is queued here."""
+        """Capsule for another library, whose stream waits for the work queued so far."""
         here = self.__dlpack_device__()
         if dl_device is not None and tuple(dl_device) != here:
             if copy is False or tuple(dl_device) != (1, 0):
@@ -142,7 +142,7 @@ class DeviceArray:
 
 
 def empty(shape: tuple[int, ...], dtype, device) -> DeviceArray:
-    """An uninitialised array on a device.
+    """Uninitialised array on a device.
 
     Raises:
         DeviceMemoryError: there is not enough memory.
@@ -159,7 +159,7 @@ def zeros(shape: tuple[int, ...], dtype, device) -> DeviceArray:
 
 
 def to_device(host: np.ndarray, device) -> DeviceArray:
-    """A copy of a NumPy array on a device."""
+    """Copy of a NumPy array on a device."""
     host = np.ascontiguousarray(host).reshape(host.shape)
     array = empty(host.shape, host.dtype, device)
     device.copy_to_device(array.address, host)
@@ -167,7 +167,7 @@ def to_device(host: np.ndarray, device) -> DeviceArray:
 
 
 def copied(array: DeviceArray) -> DeviceArray:
-    """A copy on the same device."""
+    """Copy on the same device."""
     copy = empty(array.shape, array.dtype, array.device)
     array.device.copy(copy.address, array.address, array.nbytes)
     return copy

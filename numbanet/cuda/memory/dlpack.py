@@ -1,4 +1,4 @@
-"""DLPack: memory on a device, handed to another library or taken from one, without a copy.
+"""DLPack: exchange of device memory with other libraries, without a copy.
 
 The structures of DLPack 0.8, which every library reads and writes.
 """
@@ -76,7 +76,7 @@ def export(
     device: tuple[int, int],
     when_done: Callable[[], Any],
 ):
-    """A capsule with an array in C order; `when_done` is called when its last user is done."""
+    """Capsule with an array in C order; `when_done` is called when its last user is done."""
     managed = ManagedTensor()
     lengths = (ctypes.c_int64 * len(shape))(*shape)
     tensor = managed.tensor
@@ -91,7 +91,7 @@ def export(
 
 @dataclass(frozen=True)
 class Imported:
-    """An array in another library's memory, valid as long as `owner` lives."""
+    """Array in another library's memory, valid as long as `owner` lives."""
 
     address: int
     shape: tuple[int, ...]

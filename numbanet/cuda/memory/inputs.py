@@ -17,7 +17,7 @@ FLOAT = np.dtype(np.float32)
 def as_device_matrix(
     value: Any, name: str, n_columns: int, n_rows: int | None, device: Any
 ) -> DeviceArray:
-    """The value as a float32 array [n_rows, n_columns] on a device, copied only if it must be.
+    """Convert to a float32 array [n_rows, n_columns] on a device, copied only if necessary.
 
     Accepts arrays of any library on the same GPU, and whatever `as_host_matrix` accepts. Only
     float32 in C order is taken without a copy; other arrays pass through the host, which is slow.
@@ -46,7 +46,7 @@ def as_device_matrix(
 
 
 def as_device_vector(value: Any, name: str, n: int, device: Any) -> DeviceArray:
-    """The value as a float32 array [n] on a device; as `as_device_matrix`.
+    """Convert to a float32 array [n] on a device; see `as_device_matrix`.
 
     Raises:
         TypeError: it is no array of real numbers, or it lies on another GPU.
@@ -61,7 +61,7 @@ def as_device_vector(value: Any, name: str, n: int, device: Any) -> DeviceArray:
 
 
 def as_device_array(value: Any, name: str, shape: tuple[int, ...], device: Any) -> DeviceArray:
-    """The value as a float32 array of that shape on a device; as `as_device_matrix`.
+    """Convert to a float32 array of that shape on a device; see `as_device_matrix`.
 
     Raises:
         TypeError: it is no array of real numbers, or it lies on another GPU.
@@ -75,7 +75,7 @@ def as_device_array(value: Any, name: str, shape: tuple[int, ...], device: Any) 
 
 
 def as_device_output(value: Any, name: str, shape: tuple[int, ...], device: Any) -> DeviceArray:
-    """An array of any library on the device, to be written in place.
+    """Array of any library on the device, checked, to be written in place.
 
     Raises:
         TypeError: it is no float32 array, or does not lie on the device.
@@ -105,7 +105,7 @@ def as_device_output(value: Any, name: str, shape: tuple[int, ...], device: Any)
 def bring(
     value: Any, name: str, device: Any, check: Callable, as_host: Callable[[Any], np.ndarray]
 ) -> DeviceArray:
-    """The value on a device; `check` takes its shape, `as_host` makes it float32 on the host."""
+    """Bring an array to a device; `check` takes its shape, `as_host` makes it float32 on a host."""
     if isinstance(value, DeviceArray) and value.device is device:
         check(value.shape)
         return value if value.dtype == FLOAT else to_device(as_host(value.numpy()), device)
@@ -119,7 +119,7 @@ def bring(
 
 
 def on_gpu(value: Any, name: str, device: Any) -> Imported | None:
-    """Another library's array on the device, ready to be read there; None if it is on the host."""
+    """Array of another library on the device, ready to be read; None if it is on the host."""
     if isinstance(value, np.ndarray):
         return None
     if hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
@@ -162,7 +162,7 @@ def by_interface(value: Any, interface: dict, name: str, device: Any) -> Importe
 
 
 def check_gpu(ordinal: int | None, name: str, device: Any) -> None:
-    """Check that this is the model's GPU.
+    """Check that an array lies on the model's GPU.
 
     Raises:
         TypeError: it is another one.
@@ -176,7 +176,7 @@ def check_gpu(ordinal: int | None, name: str, device: Any) -> None:
 
 
 def is_c_order(array: Imported) -> bool:
-    """Whether an array has its elements in C order, without gaps."""
+    """Whether an array is contiguous in C order."""
     if array.strides is None or 0 in array.shape:
         return True
     step = np.dtype("u2" if array.dtype == dlpack.BFLOAT16 else array.dtype).itemsize
@@ -188,7 +188,7 @@ def is_c_order(array: Imported) -> bool:
 
 
 def to_host(array: Imported, device: Any) -> np.ndarray:
-    """A copy of an array with any strides and type of elements."""
+    """Copy of an array with any strides and dtype."""
     is_bfloat16 = array.dtype == dlpack.BFLOAT16
     dtype = np.dtype("u2" if is_bfloat16 else array.dtype)
     strides = array.strides or np.empty(array.shape, dtype).strides

@@ -1,4 +1,4 @@
-"""The loss of a batch, of the partial sums that a pass leaves behind."""
+"""Loss of a batch, from the partial sums of a pass."""
 
 from numbanet.cuda.launch.threads import WARP, thread_index, warp_sum
 from numbanet.cuda.launch.types import Address, Float, UInt
@@ -20,7 +20,7 @@ def sum_of(sums, n):
 
 
 def write_mean(psums: Address, n: UInt, factor: Float, pvalue: Address):
-    """The sum times a factor; one warp."""
+    """Write the sum times a factor; one warp."""
     mean = sum_of(float_vector(psums, n), n) * factor
     if thread_index() == 0:
         float_vector(pvalue, 1)[0] = mean

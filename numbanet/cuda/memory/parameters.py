@@ -1,4 +1,4 @@
-"""Parameters and gradients on a CUDA device: what the user sees, and what the kernels touch."""
+"""Parameters and gradients on a CUDA device: in float32, and in the kernels' precision."""
 
 import weakref
 from functools import cached_property
@@ -21,7 +21,7 @@ ROOM = 1 << 12  # elements behind a vector, which parts of equal size may need, 
 
 
 def aligned(device: Any, n: int, storage: str, boundary: int) -> DeviceArray:
-    """An uninitialised vector whose element `boundary` is aligned: the first one of the encoding.
+    """Uninitialised vector whose element `boundary`, the first one of the encoding, is aligned.
 
     There is room for ROOM elements more.
     """
@@ -33,7 +33,7 @@ def aligned(device: Any, n: int, storage: str, boundary: int) -> DeviceArray:
 
 
 class Converter:
-    """Rounds vectors from float32 to the precision that kernels read.
+    """Kernel that rounds vectors from float32 to the precision that kernels read.
 
     Args:
         device: a CudaDevice, or anything with its methods.
@@ -54,7 +54,7 @@ class Converter:
 
 
 class Lease:
-    """Keeps memory alive for somebody who may write to it."""
+    """Owner of memory that is lent to a user who may write to it."""
 
     def __init__(self, memory: Memory):
         self.memory = memory
@@ -141,7 +141,7 @@ class CudaParameters(AbstractParameters):
 
 
 class Collector:
-    """Adds what was added up in halves to gradients in float32."""
+    """Kernel that adds gradients summed up in halves to gradients in float32."""
 
     def __init__(self, device: Any, precision: str, factor: float):
         self._kernel = Kernel(device, collect_kernel(precision))

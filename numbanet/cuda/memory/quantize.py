@@ -1,4 +1,4 @@
-"""Tables in few bits, on CUDA: two kernels that make what the others read of the parameters."""
+"""Quantized tables on CUDA: two kernels that write the values that other kernels read."""
 
 from functools import cache
 from typing import Any
@@ -27,7 +27,7 @@ N_THREADS = np.uint32(N_BLOCKS * BLOCK)
 
 
 class Quantizer:
-    """Writes what quantized parameters become over their copies."""
+    """Kernels that overwrite the copy of quantized parameters."""
 
     def __init__(self, device: Any, precision: str, quantized: tuple[Quantized, ...]):
         self._work = []
@@ -39,7 +39,7 @@ class Quantizer:
             self._work.append((grid, sums, *(Kernel(device, kernel) for kernel in kernels)))
 
     def __call__(self, values: DeviceArray, copy: DeviceArray) -> None:
-        """Queue it for values in float32, and their copy in the precision that kernels read."""
+        """Queue the kernels for values in float32, and their copy in the kernels' precision."""
         for grid, sums, magnitudes, quantize in self._work:
             magnitudes(grid, values.address, sums.address)
             quantize(grid, values.address, copy.address, sums.address)
@@ -88,7 +88,7 @@ def magnitudes_kernel(ranges, bits: int):
 
 @cache
 def quantize_kernel(ranges, bits: int, precision: str):
-    """(values, copy, sums): copy = what the values of each level become."""
+    """(values, copy, sums): copy = values of each level, quantized."""
     collect, scale_of, value = FORMATS[bits]
     range_of_level, n, vector = range_of(ranges), ranges[-1][1], VECTORS[precision]
     n_sums = len(ranges) * N_BLOCKS

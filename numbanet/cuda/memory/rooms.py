@@ -1,4 +1,4 @@
-"""Memory by name, for what lies between kernels."""
+"""Named buffers between kernels."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from numbanet.cuda.memory.arrays import empty
 
 
 class Rooms:
-    """Memory that is kept from pass to pass, and made anew where more is needed."""
+    """Buffers that are kept from pass to pass, and reallocated where more is needed."""
 
     def __init__(self, device: Any):
         self._device, self._arrays = device, {}
@@ -19,7 +19,7 @@ class Rooms:
         self.generation += 1
 
     def __call__(self, name: str, n_bytes: int) -> int:
-        """The address of so many bytes, uninitialised."""
+        """Address of n_bytes bytes, uninitialised."""
         found = self._arrays.get(name)
         if found is None or found.nbytes < n_bytes:
             self._arrays.pop(name, None)  # freed before the new one is made

@@ -1,4 +1,4 @@
-"""Sums of several blocks, one after the other in memory, added up in the order of their numbers.
+"""Partial sums of blocks, side by side in memory, added up in the order of the blocks' numbers.
 
 What one number is the sum of does not depend on which block comes first, as it does where blocks
 add to the same place.
@@ -70,7 +70,7 @@ class Slots:
         return Kernel(self._device, add_slots, N_THREADS)
 
     def rows(self, n_slots: int, n: int) -> int:
-        """The address of n_slots rows of n float32, uninitialised, for blocks to write."""
+        """Address of n_slots rows of n float32, uninitialised, for blocks to write."""
         return self._rooms("slots", n_slots * n * FLOAT_BYTES)
 
     def zeros(self, n_slots: int, n: int) -> int:
@@ -80,7 +80,7 @@ class Slots:
         return address
 
     def add_waiting(self, adds: bool = True) -> None:
-        """Add what was left waiting, if anything; to what is there, or in its place."""
+        """Add the pending sums, if any, to the gradients, or write them in their place."""
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
             self.add_to(*waiting, adds)

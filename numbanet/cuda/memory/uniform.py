@@ -1,4 +1,4 @@
-"""The CUDA kernel that fills arrays with pcg32's numbers, the same ones as on the CPU."""
+"""CUDA kernel that fills arrays with pcg32's numbers, the same ones as on the CPU."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from numbanet.storage.views import float_vector
 
 
 def fill_uniform(py: Address, n: UInt64, state: UInt64, n_draws: UInt, n_threads: UInt):
-    """y [n], as AbstractTarget.uniform describes it."""
+    """Fill y [n]; see AbstractTarget.uniform."""
     y, t = float_vector(py, n), thread_number()
     if t < n_threads:
         draw_state = pcg32_advance(state, np.uint64(n_draws) * np.uint64(t))

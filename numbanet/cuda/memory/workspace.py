@@ -17,7 +17,7 @@ LOSS_SCALES = {"float32": 1.0, "float16": 128.0, "bfloat16": 128.0}
 
 
 class Kept(NamedTuple):
-    """Pairs of features whose gradients a pass leaves to others to add up, and where.
+    """Range of pairs of features whose gradients are kept for other kernels, and their memory.
 
     Of pairs that are given, the features themselves are there before.
     """
@@ -48,11 +48,11 @@ class PassOptions:
     in_slots: bool = False  # the gradients of weights are written to a slot of each group
 
     def scatters(self, encoding: AbstractEncoding) -> bool:
-        """Whether the gradients of its parameters are added up by the kernel."""
+        """Whether the kernel adds up the gradients of the encoding's parameters."""
         return self.param_gradients and encoding.n_params > 0 and self.kept is None
 
     def wants_features(self, encoding: AbstractEncoding) -> bool:
-        """Whether the gradients of its features are needed."""
+        """Whether the gradients of the features are needed."""
         return self.scatters(encoding) or self.kept is not None or self.input_gradients
 
 
@@ -62,7 +62,7 @@ def storage_of(array: DeviceArray | None) -> str | None:
 
 
 class Workspace:
-    """The model and what is common to its passes; `generation` changes when memory has moved.
+    """Model and state common to its passes; `generation` changes when memory has moved.
 
     Args:
         device: a CudaDevice, or anything with its methods.
@@ -82,7 +82,7 @@ class Workspace:
 
     @property
     def deterministic(self) -> bool:
-        """Whether sums are the same bits in every run, on every number of blocks; may be set."""
+        """Whether sums are bitwise reproducible, for any number of blocks; may be set."""
         return self._deterministic
 
     @deterministic.setter
@@ -129,17 +129,17 @@ class Workspace:
         )
 
     def scale(self, batch: Batch) -> float:
-        """The factor of the gradient of the outputs: of the mean loss, or of external_dl_dy."""
+        """Factor of the gradient of the outputs: of the mean loss, or of external_dl_dy."""
         if batch.external_dl_dy is not None:
             return self.loss_scale
         return self.loss_scale / self.n_elements(batch)
 
     def n_elements(self, batch: Batch) -> int:
-        """Numbers that the loss is the mean of; 1 of an empty batch."""
+        """Number of elements in the mean loss; 1 for an empty batch."""
         return batch.n_elements(self.model.network.n_output_dims)
 
     def encoding_params(self, params: DeviceArray) -> int:
-        """The address of the encoding's parameters."""
+        """Address of the encoding's parameters."""
         return params.address + self.model.network.n_params * params.dtype.itemsize
 
     def encoding_gradients(
@@ -155,5 +155,5 @@ class Workspace:
         return self.float_gradients(gradients), self.unscaled
 
     def float_gradients(self, gradients: Gradients) -> int:
-        """The address of the encoding's gradients in float32."""
+        """Address of the encoding's gradients in float32."""
         return address_of(gradients.flat) + self.model.network.n_params * FLOAT_BYTES

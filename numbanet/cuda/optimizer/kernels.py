@@ -1,4 +1,4 @@
-"""CUDA kernels of an optimizer's step, which the host queues without knowing whether it will run.
+"""CUDA kernels of an optimizer's step, queued before the host knows whether it will run.
 
 What a step decides on lies in device memory: `control` has the number of steps made and of steps
 skipped, the blocks that looked for what is not finite, whether this step runs, and how many results
@@ -60,7 +60,7 @@ def has_beyond(limit, address, n):  # a thread's part of n float32
 
 @device
 def arrive(found, control):
-    """Whether this is the last block to come here; its thread 0 hears if any block has found.
+    """Whether this block arrives last; its thread 0 learns whether any block found something.
 
     The counter tells it all, so that blocks need not see what others wrote.
     """
@@ -146,7 +146,7 @@ def verify_step(
     pweights: Address, n_weights: UInt, pstate: Address, n_state: UInt, pcontrol: Address,
     phistory: Address,
 ):  # fmt: skip
-    """(weights, n_weights, state, n_state, control, history), after a step of a bold optimizer.
+    """(weights, n_weights, state, n_state, control, history), after a step that may overflow.
 
     If it made something infinite or NaN, it counts as skipped from now on, and `restore` works.
     """
@@ -173,7 +173,7 @@ def restore(pbefore: Address, pafter: Address, n: UInt, pcontrol: Address):
 
 @cache
 def range_of_matrix(optimizer: AbstractOptimizer, layout: ParamLayout):
-    """Device function m -> the first parameter of matrix m, and the end."""
+    """Device function m -> first parameter of matrix m, and the end."""
     ranges = tuple(
         (np.uint32(start), np.uint32(stop)) for start, stop in optimizer.matrix_ranges(layout)
     )

@@ -22,7 +22,7 @@ from numbanet.cuda.optimizer.matrix_kernels import (
 
 
 class Operations:
-    """Queues operations on float32 arrays of a device in the order of the calls."""
+    """Operations on float32 arrays of a device, queued in the order of the calls."""
 
     def __init__(self, device: Any):
         self._device = device
@@ -35,12 +35,12 @@ class Operations:
         return self._kernels[function]
 
     def view(self, array: DeviceArray, first: int, shape: tuple[int, ...]) -> DeviceArray:
-        """The elements from `first` on, counted through all of the array, in another shape."""
+        """View of the elements from `first` on, counted through the array, in another shape."""
         n = int(np.prod(shape))
         return array.reshape(array.size)[first : first + n].reshape(*shape)
 
     def empty(self, shape: tuple[int, ...]) -> DeviceArray:
-        """An array for results in between."""
+        """Array for intermediate results."""
         return arrays.empty(shape, np.float32, self._device)
 
     def product(
@@ -51,21 +51,21 @@ class Operations:
         transpose_a: bool = False,
         transpose_b: bool = False,
     ) -> None:
-        """c <- a b, each of them transposed first where that is wanted."""
+        """c <- a b, each optionally transposed."""
         depth = a.shape[0] if transpose_a else a.shape[1]
         kernel = self._kernel(product_kernel(transpose_a, transpose_b))
         kernel.over(c.size, a.address, b.address, c.address, *c.shape, depth)
 
     def norm_squared(self, array: DeviceArray, out: DeviceArray) -> None:
-        """The sum of squares, to out [1, 1]."""
+        """Write the sum of squares to out [1, 1]."""
         self._norm(1, array.address, array.size, out.address)
 
     def trace(self, array: DeviceArray, out: DeviceArray) -> None:
-        """The sum of the diagonal of a square matrix, to out [1, 1]."""
+        """Write the sum of the diagonal of a square matrix to out [1, 1]."""
         self._kernel(trace_kernel)(1, array.address, array.shape[0], out.address)
 
     def orthonormalize(self, array: DeviceArray) -> None:
-        """Make the columns of a square matrix orthonormal, one after the other, by one block."""
+        """Orthonormalise the columns of a square matrix by Gram-Schmidt, in one block."""
         self._kernel(orthonormalize_kernel)(1, array.address, array.shape[0])
 
     def apply(self, function: Callable, *matrices: DeviceArray) -> None:

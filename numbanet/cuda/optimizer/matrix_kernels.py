@@ -75,7 +75,7 @@ def trace_kernel(px: Address, n: UInt, pout: Address):
 
 
 def orthonormalize_kernel(px: Address, n: UInt):
-    """(x, n): Gram and Schmidt, in place, by one block; a warp for each of the columns behind.
+    """(x, n): Gram-Schmidt, in place, by one block; a warp for each of the columns behind.
 
     A column that is left with nothing becomes one of zeros.
     """
@@ -143,7 +143,7 @@ def apply_kernel(function: Callable, shapes: tuple[tuple[int, ...], ...]):
 
 
 def with_array(call, numbered):
-    """The device function `call`, with the array that has this number and shape supplied."""
+    """Device function `call` with an array of this number and shape supplied."""
     number, shape = numbered
     n_rows, n_columns = shape if len(shape) == 2 else (0, shape[0])
     is_matrix = len(shape) == 2

@@ -1,4 +1,4 @@
-"""The kernels that a step ends with, for one optimizer."""
+"""Kernels at the end of a step, for one optimizer."""
 
 import math
 from functools import cached_property
@@ -15,7 +15,7 @@ from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 
 
 class OptimizerKernels:
-    """The kernels of one optimizer, and its scalars in device memory."""
+    """Kernels of one optimizer, and its scalars in device memory."""
 
     def __init__(
         self, device: Any, optimizer: AbstractOptimizer, layout: ParamLayout, precision: str,
@@ -30,7 +30,7 @@ class OptimizerKernels:
         self._values = None
 
     def prepare(self, run_optimizer: bool) -> None:
-        """Compile what a step ends with, before it begins."""
+        """Compile the kernels at the end of a step, before it begins."""
         _ = self.finish if self._pitch is None else (self.vote, self.finish_of_ranks)
         if run_optimizer:
             _ = self.optimize
@@ -57,7 +57,7 @@ class OptimizerKernels:
 
     @cached_property
     def vote_after(self) -> Kernel:
-        """On what a step has made, not on what it was given."""
+        """Kernel of the vote on the results of a step, not on its gradients."""
         return Kernel(self._device, rank_kernels.vote_kernel(math.inf))
 
     @cached_property

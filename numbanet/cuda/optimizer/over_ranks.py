@@ -51,7 +51,7 @@ def address_and_size(array: DeviceArray) -> tuple[int, int]:
 
 
 class OverRanks:
-    """The memory and the kernels of what ranks tell each other, made at the first step."""
+    """Memory and kernels of the communication between ranks, made at the first step."""
 
     def __init__(self, device: Any, comm: Communicator, division: Division, layout: ParamLayout):
         self._device, self._comm, self._division = device, comm, division
@@ -137,7 +137,7 @@ class OverRanks:
         self, found: OptimizerKernels, given: tuple, checked: Sequence[DeviceArray],
         loss: LossSums, device_memory: tuple[int, int], run_optimizer: bool,
     ) -> None:  # fmt: skip
-        """Vote on a step and sum the gradients, weight what comes of it, and decide if it runs.
+        """Vote on a step, sum the gradients, weight the results, and decide whether it runs.
 
         Args:
             given: as to the engine's forward_backward.
@@ -159,7 +159,7 @@ class OverRanks:
         )
 
     def cleared(self, gradients: DeviceArray) -> int:
-        """The address of gradients that the optimizer's kernel zeroes if they do not count."""
+        """Address of the gradients that the optimizer's kernel zeroes, if they do not count."""
         return gradients.address if self._division.bounds is None else 0
 
     @property
@@ -178,7 +178,7 @@ class OverRanks:
             self._clear(n_blocks, gradients.address, gradients.size, control)
 
     def whole(self, rows: DeviceArray) -> np.ndarray:
-        """Rows of the own parameters' state, with those of all."""
+        """Rows of the state of all parameters, from those of the ranks' parts."""
         bounds, (first, last) = self._division.bounds, self._division.own
         if bounds is None:
             return rows.numpy()

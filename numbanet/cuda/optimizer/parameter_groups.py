@@ -1,4 +1,4 @@
-"""The optimizer's step on neighbouring parameters: four to a thread, in accesses of 16 bytes.
+"""Optimizer step on groups of parameters: four to a thread, in accesses of 16 bytes.
 
 The state of four parameters is brought to registers, where `step` finds it under their own indices,
 and is written back. So every row is read and written: optimizers that leave some of them alone, or
@@ -21,7 +21,7 @@ MOST_ROWS = 8  # of the state, so that those of four parameters fit a thread's r
 
 
 def group_size(optimizer: AbstractOptimizer, layout: ParamLayout) -> int:
-    """Parameters to a thread; four only where all rows of all arrays are aligned to 16 bytes."""
+    """Parameters per thread: four only where all rows of all arrays are aligned to 16 bytes."""
     aligned = layout.n_params % FOUR == layout.n_matrix_params % FOUR == 0
     fits = optimizer.touches_all_state and optimizer.n_state <= MOST_ROWS
     return FOUR if aligned and fits else 1
@@ -102,7 +102,7 @@ def step_four(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str,
 
 @cache
 def clear_group(optimizer: AbstractOptimizer, layout: ParamLayout):
-    """Device function (i, gradients): zero those from i on."""
+    """Device function (i, gradients): zero those of a group from i on."""
     if group_size(optimizer, layout) == FOUR:
 
         @device

@@ -1,4 +1,4 @@
-"""CUDA kernels of a step that several ranks make together: what each has to say about it.
+"""CUDA kernels for a step of several ranks: their votes, and the decision.
 
 Each rank has a row of votes, and zeros in the rows of the others, so that the sum over the ranks is
 what all of them say. It travels with the gradients. A loss is the mean of as many samples as all

@@ -1,4 +1,4 @@
-"""The results of training steps, which the device writes and the host reads when it is asked to.
+"""Results of training steps, written by the device and read by the host on demand.
 
 The device keeps the last HISTORY of them. A round is so many steps: before the next one takes its
 places, its results are read, if anybody holds one.
@@ -15,7 +15,7 @@ from numbanet.target import StepResult
 
 
 class Results:
-    """Numbers the results in the order of the calls, as the device does."""
+    """Numbering of the results in the order of the calls, as on the device."""
 
     def __init__(self, device: Any):
         self.history = zeros((HISTORY, 2), np.uint32, device)
@@ -23,7 +23,7 @@ class Results:
         self._round = Round(self.history)
 
     def next(self) -> "PendingResult":
-        """The result of the step that is being queued."""
+        """Result of the step that is being queued."""
         place = self._n % HISTORY
         if place == 0:
             self._begin()
@@ -32,20 +32,20 @@ class Results:
         return PendingResult(self._round, place)
 
     def _begin(self) -> None:
-        """Begin a round, before which the results of the last one are read if somebody waits."""
+        """Begin a round, after reading the results of the last one, if they are still needed."""
         last = weakref.ref(self._round)
         self._round = Round(self.history)
         if (held := last()) is not None:
             held.read()
 
     def resume(self, n: int) -> None:
-        """Go on with result n; those from there on did not come."""
+        """Continue with result n; later ones were lost."""
         self._n = n
         self._round.n_asked = (n - 1) % HISTORY + 1
 
 
 class Round:
-    """HISTORY steps, or those of them that somebody holds the results of."""
+    """Round of HISTORY steps: those whose results are still referenced."""
 
     def __init__(self, history: DeviceArray):
         self._history = history
@@ -54,7 +54,7 @@ class Round:
         self.n_asked = 0  # results that there are, or will be
 
     def read(self) -> None:
-        """Wait for the device, and take all results that there are."""
+        """Wait for the device, and read all results of the round."""
         self._values = self._history.numpy()
         self.n_known = self.n_asked
 
@@ -72,7 +72,7 @@ class Round:
 
 
 class PendingResult:
-    """A StepResult that is read from the device when it is asked for."""
+    """StepResult that is read from the device on demand."""
 
     __slots__ = ("_round", "place")
 

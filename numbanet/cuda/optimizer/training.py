@@ -26,7 +26,7 @@ FLOAT_BYTES = 4
 
 
 class CudaTraining(AbstractTraining):
-    """Steps whose results are known when the device has made them."""
+    """Training whose results are known when the device has made a step."""
 
     _most_blocks = kernels.MOST_BLOCKS  # that look for what is not finite
 
@@ -65,7 +65,7 @@ class CudaTraining(AbstractTraining):
         self._graphs = Graphs(device)
 
     def _kernels_of(self, optimizer: AbstractOptimizer) -> tuple[OptimizerKernels, bool]:
-        """The kernels, and whether the optimizer is tame."""
+        """Kernels of an optimizer, and whether it is tame."""
         if optimizer is self._latest:  # a value that does not change
             return self._of_latest
         key = optimizer.kernel_key()
@@ -80,7 +80,7 @@ class CudaTraining(AbstractTraining):
         return self._of_latest
 
     def _number_of(self, loss: AbstractLoss | None) -> int:
-        """The same for equal losses: a number, which keys of graphs are compared by at no cost."""
+        """Number of a loss, equal for equal losses: a cheap part of the keys of graphs."""
         latest, number = self._latest_loss
         if loss is not latest:
             number = self._losses.setdefault(loss, len(self._losses))
@@ -105,7 +105,7 @@ class CudaTraining(AbstractTraining):
 
     @property
     def n_steps(self) -> int:
-        """Steps made; asking waits for the device."""
+        """Number of steps made; reading it waits for the device."""
         self._n_known, self._n_asked = self._counter(kernels.N_STEPS), 0
         return self._n_known
 
@@ -116,7 +116,7 @@ class CudaTraining(AbstractTraining):
 
     @property
     def n_skipped_steps(self) -> int:
-        """Steps skipped; asking waits for the device."""
+        """Number of steps skipped; reading it waits for the device."""
         return self._counter(kernels.N_SKIPPED)
 
     @n_skipped_steps.setter
@@ -185,7 +185,7 @@ class CudaTraining(AbstractTraining):
             return  # the device is lost, which the exception under way says
 
     def _queue(self, found, given, optimizer, overwrite, run_optimizer) -> None:
-        """Queue the kernels of a step; whatever they need is there after the first time."""
+        """Queue the kernels of a step, all of whose memory exists after the first time."""
         gradients = given[3]
         sums = self._engine.forward_backward(*given, overwrite=overwrite)
         self._finish(found, given, sums, run_optimizer)
@@ -201,7 +201,7 @@ class CudaTraining(AbstractTraining):
         return self._n_known >= n or (self._n_known + self._n_asked >= n and self.n_steps >= n)
 
     def _prepare_to_begin(self, optimizer: AbstractOptimizer) -> None:
-        """Take the weights if the step that is asked for may be the one that begins."""
+        """Copy the weights to the state if the next step may be the one that begins it."""
         n = optimizer.n_calls_to_begin
         may_begin = self._n_known < n <= self._n_known + self._n_asked + 1
         if may_begin and not self.is_begun(optimizer):
@@ -254,7 +254,7 @@ class CudaTraining(AbstractTraining):
     def _try_to_optimize(
         self, found: OptimizerKernels, optimizer: AbstractOptimizer, gradients: DeviceArray
     ) -> None:
-        """Step, and take it back if something is infinite or NaN afterwards; see is_tame."""
+        """Step, and undo it if a result is infinite or NaN; see is_tame."""
         weights, control = self._parameters.master, self._control.address
         changed = [weights, self.state, self.matrices, self.statistics]
         before = [empty((array.size,), np.float32, self._device) for array in changed]

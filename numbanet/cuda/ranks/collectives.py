@@ -1,4 +1,4 @@
-"""Sums over the GPUs of several ranks, and parts of a vector told to all."""
+"""Collective operations of the GPUs of several ranks: sums, and copies of parts."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -9,7 +9,7 @@ from numbanet.cuda.memory.arrays import DeviceArray
 
 
 class Collectives(Protocol):
-    """Works in the order of the device's stream, on float32 vectors; all ranks make the same calls.
+    """Operations on float32 vectors, in the device's stream; all ranks make the same calls.
 
     Parts are all as large as the first one: behind the vector, and behind a part that is shorter,
     there is room for that.
@@ -24,7 +24,7 @@ class Collectives(Protocol):
         """Write the sum over all ranks, the same bits on each."""
 
     def sum_part(self, source: DeviceArray, part: DeviceArray, bounds: Sequence[int]) -> None:
-        """Write the sum over all ranks of the own part of a vector."""
+        """Write the sum over all ranks of this rank's part of a vector."""
 
     def fill(self, array: DeviceArray, bounds: Sequence[int]) -> None:
         """Copy each rank's own part of a vector to all ranks."""

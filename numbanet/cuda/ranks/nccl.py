@@ -1,4 +1,4 @@
-"""Sums over GPUs by NCCL, through nccl4py, on the stream of the step."""
+"""Collectives by NCCL, through nccl4py, on the stream of the step."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
 
 
 class Nccl:
-    """A communicator of NCCL with the ranks of another one, whose device is this process's."""
+    """NCCL communicator of the ranks of another communicator, on this process's device."""
 
     is_queued = True
 
@@ -49,13 +49,13 @@ class Nccl:
                 )
 
     def _unique_id(self) -> Any:
-        """NCCL's name of this meeting, which rank 0 makes."""
+        """NCCL's unique id of the communicator, which rank 0 makes."""
         mine = bytearray(bytes(self._core.get_unique_id(empty=self._comm.rank != 0)))
         (first, *_) = self._comm.gather(np.frombuffer(mine, np.uint8))
         return self._core.UniqueId.from_bytes(first.tobytes())
 
     def _give_up(self) -> None:
-        """Raise a RankError: this GPU waits for another one's."""
+        """Raise a RankError: this GPU waits for another rank's."""
         self._comm.barrier()  # which names a rank that does not come
         raise RankError(
             f"rank {self._comm.rank} of {self._comm.size} waited {self._comm.timeout:g} s for what "

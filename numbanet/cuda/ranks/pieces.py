@@ -1,4 +1,4 @@
-"""The pass over a batch in equal pieces, whose gradients are added in pairs, on all ranks alike.
+"""Passes over a batch in equal pieces, whose gradients are added in pairs, alike on all ranks.
 
 A piece is evaluated in the same way wherever that is done, with the same sums in every run. They
 are added in the same order, by one rank or by several: as cpu/pieces.py does it.
@@ -50,7 +50,7 @@ def add_vector(pvalues: Address, pmore: Address, n: UInt):
 
 
 class PieceByPiece:
-    """An engine's pass forward and backward, whose gradients and loss are those of all ranks.
+    """Forward and backward pass of an engine, whose gradients and loss are those of all ranks.
 
     Args:
         device: a CudaDevice, or anything with its methods.
@@ -69,7 +69,7 @@ class PieceByPiece:
 
     @property
     def is_queued(self) -> bool:
-        """Whether the host waits for nothing."""
+        """Whether passes run without the host."""
         return self._comm.size == 1 or self._collectives.is_queued
 
     @cached_property
@@ -82,7 +82,7 @@ class PieceByPiece:
 
     @cached_property
     def _rows(self) -> DeviceArray:
-        """The gradients of each rank."""
+        """Gradients of each rank."""
         return self._vectors(self._comm.size)
 
     @cached_property

@@ -8,7 +8,7 @@ from numbanet.cuda.memory.arrays import DeviceArray
 
 
 class ThroughHost:
-    """Copies to the host, asks the communicator, and copies back."""
+    """Collectives that copy to the host, use the communicator, and copy back."""
 
     is_queued = False
 

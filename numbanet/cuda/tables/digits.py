@@ -53,7 +53,7 @@ LARGEST_BYTES = 16  # before the sums
 
 @device
 def digit_of(value, digit):
-    """Digit 0 is a value below RADIX without its fraction, the next one is of what that leaves."""
+    """Digit of a value below RADIX: digit 0 is its integer, the next ones expand the rest."""
     whole, k = round_to_int32(value), np.uint32(0)
     while k < digit:
         value = RADIX * (value - np.float32(whole))  # exact
@@ -64,7 +64,7 @@ def digit_of(value, digit):
 
 @cache
 def digits_source(plan: TablePlan, storage: str):
-    """Features as numbers; where = (address, column, two steps), how = (scale, digit)."""
+    """Source of features as numbers; where = (address, column, two steps), how = (scale, digit)."""
     n, vector, n_ends = plan.resident_features, VECTORS[storage], plan.grid.n_ends
 
     @device
@@ -186,7 +186,7 @@ exponent_of_largest = largest_exponent(1)
 
 
 class DigitSums:
-    """Adds up the gradients of the parameters of a grid, all of whose levels fit shared memory.
+    """Sums of the gradients of a grid's parameters, if all levels fit shared memory.
 
     Args:
         device: a CudaDevice, or anything with its methods.

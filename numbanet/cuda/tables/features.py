@@ -1,4 +1,4 @@
-"""Features of levels whose tables fit shared memory: a block has one for a slice of the batch."""
+"""Features of levels whose tables fit shared memory: a block per level and slice of the batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class FeaturePlan:
 
     @property
     def words(self) -> tuple[int, ...]:
-        """Pairs of features of these levels, among the model's."""
+        """Range of the pairs of features of these levels, among the model's."""
         n, first = self.grid.n_pairs, self.part.first_column // 2
         return tuple(first + k * n + pair for k in self.levels for pair in range(n))
 

@@ -45,7 +45,7 @@ class Pass:
 
 
 class TableGradients:
-    """Queues the kernels that add up the gradients of one grid.
+    """Kernels that add up the gradients of one grid.
 
     Args:
         device: a CudaDevice, or anything with its methods.
@@ -66,14 +66,14 @@ class TableGradients:
         self._kernels = {}
 
     def _kernel(self, make: Callable, options, block: int, *sizes: int) -> Kernel:
-        """Sizes are the shared memory of a block, and the most registers of a thread."""
+        """Kernel for a size of shared memory per block, and a limit of registers per thread."""
         if make not in self._kernels:
             function = make(self.plan, *options)
             self._kernels[make] = Kernel(self._device, function, block, *sizes)
         return self._kernels[make]
 
     def __call__(self, this: Pass) -> None:
-        """Write, or add, the gradients of the grid's parameters."""
+        """Write or add the gradients of the grid's parameters."""
         works = [
             partial(add_up, this)
             for add_up, jobs in (
@@ -157,12 +157,12 @@ class TableGradients:
 
 
 def pitch_of(n: int) -> int:
-    """Words of a row of so many samples."""
+    """Words of a row for n samples."""
     return next_multiple(n, PIECE)
 
 
 class ModelTables:
-    """The tables of all grids of a model, whose features' gradients a fused kernel keeps.
+    """Tables of all grids of a model, whose features' gradients a fused kernel keeps.
 
     Args:
         device: a CudaDevice, or anything with its methods.
@@ -208,11 +208,11 @@ class ModelTables:
 
     @property
     def generation(self) -> int:
-        """Changes when memory has moved."""
+        """Counter that changes when memory has moved."""
         return self._rooms.generation
 
     def release(self) -> None:
-        """Free the memory between the kernels; the next pass makes it anew."""
+        """Free the memory between the kernels; it is allocated again when needed."""
         self._rooms.release()
 
     def keep(self, n: int) -> Kept:
@@ -253,7 +253,7 @@ class ModelTables:
 
     @cached_property
     def _flags(self) -> DeviceArray:
-        """The largest gradient of each pair, which levels have second rounds, and `noted`."""
+        """Largest gradient of each pair, flags of levels with second rounds, and `noted`."""
         n_seconds = sum(len(each.plan.binned) for each in self.grids)
         return empty((self._n_words + n_seconds + 1,), np.float32, self._device)
 
@@ -265,7 +265,7 @@ class ModelTables:
     def __call__(
         self, inputs: int, n: int, kept: Kept, gradients: int, factor: float, adds: bool
     ) -> None:
-        """Add up what was kept; `gradients` is the address of the encoding's first one."""
+        """Add up the kept gradients; `gradients` is the address of the encoding's first one."""
         second = kept.largest + 4 * self._n_words
         of_batch = inputs, n, kept.address, pitch_of(n), kept.largest
         for grid in self.grids:
@@ -275,7 +275,7 @@ class ModelTables:
 
 
 def tables_of(device: Any, encoding: AbstractEncoding, precision: str) -> ModelTables | None:
-    """The tables of a model, if all its parameters are those of grids that can be added up so."""
+    """Tables of a model whose parameters are all those of suitable grids; else None."""
     parts = [part for part in encoding.parts if part.encoding.n_params]
     served = all(
         part.encoding.has_edges and TablePlan(part, device.max_shared_bytes).is_possible

@@ -1,4 +1,4 @@
-"""The largest gradient of each pair of features in a batch, found where gradients are made."""
+"""Largest gradient of each pair of features in a batch, found where gradients are computed."""
 
 from collections.abc import Callable
 from functools import cache
@@ -20,7 +20,7 @@ raise_shared_word = access("red.shared.max.u32 [$0], $1;", void, uint32, uint32)
 
 @cache
 def note_largest(first: int, stop: int, precision: str, raise_: Callable, address_type: type):
-    """Device function (words, lane, address): of words `first` to `stop` of a warp.
+    """Device function (words, lane, address): maxima of words `first` to `stop` over a warp.
 
     Their sizes, as float32, are brought to that address by `raise_`. The bits of halves without
     sign are in the order of their sizes, those of infinities and NaN included.

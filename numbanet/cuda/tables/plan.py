@@ -22,7 +22,7 @@ PIECES = 64  # into which a level's records are cut at least, by bins and by sli
 
 @dataclass(frozen=True)
 class Resident:
-    """A level, some of whose features a block has in its shared memory."""
+    """Level, some of whose features a block holds in shared memory."""
 
     level: int
     first_feature: int
@@ -33,7 +33,7 @@ class Resident:
 
 @dataclass(frozen=True)
 class Binned:
-    """Two features of a level whose entries are cut into bins."""
+    """Two features of a level whose entries are divided into bins."""
 
     level: int
     first_feature: int
@@ -74,7 +74,7 @@ class TablePlan:
 
     @cached_property
     def resident_features(self) -> int:
-        """Features that a block of a resident level has."""
+        """Features that a block of a resident level holds."""
         sizes = [int(s.size) for s, fits in zip(self.grid.levels, self._fits, strict=True) if fits]
         n = self.n_features
         while n > 1 and 4 * n * max(sizes, default=0) > self.max_shared_bytes:
@@ -94,7 +94,7 @@ class TablePlan:
 
     @property
     def n_resident_sums(self) -> int:
-        """Partial sums of a slice, of all resident levels."""
+        """Number of partial sums of a slice, of all resident levels."""
         return sum({job.level: job.size * self.n_features for job in self.residents}.values())
 
     @property
@@ -127,7 +127,7 @@ class TablePlan:
 
     @property
     def n_reductions(self) -> int:
-        """Additions of two features to memory that a sample would need otherwise.
+        """Reductions of two features in memory that a sample would need otherwise.
 
         A random corner counts as several, since it has to be drawn.
         """

@@ -57,14 +57,14 @@ BIN_SHIFT, BIN_MASK = LOG2_BIN, BIN - 1
 
 
 def shape(plan: TablePlan) -> tuple[int, int, int]:
-    """Edges of a thread and sample, samples of a thread, and threads of a sample."""
+    """Edges per thread and sample, samples per thread, and threads per sample."""
     n_edges = plan.grid.n_edges
     edges = min(n_edges, 4)
     return edges, PER_THREAD // edges, n_edges // edges
 
 
 def block_samples(plan: TablePlan) -> int:
-    """Samples of a block."""
+    """Samples per block."""
     _, samples, threads = shape(plan)
     return samples * N_THREADS // threads
 

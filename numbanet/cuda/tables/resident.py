@@ -156,7 +156,7 @@ def add_features(n: int, n_ends: int):
 
 @cache
 def words_source(plan: TablePlan, precision: str):
-    """Pairs of halves, in rows of samples; where = (words, first row, pitch), how = (high, scale).
+    """Source of pairs of halves: where = (words, first row, pitch), how = (high, scale).
 
     `high` is whether a single feature is the second one of its pair.
     """

@@ -54,7 +54,7 @@ def stage_record(j, shared, words, places):
 
 @cache
 def offset_address(plan: TablePlan):
-    """Device function (address, number, k): of where bin k begins in that round of a block."""
+    """Device function (address, number, k): address of bin k's offset in a round of a block."""
     row = np.uint64(4 * plan.n_offsets)
 
     @device
@@ -112,7 +112,7 @@ def sort_records(plan: TablePlan):
 
 @cache
 def clear_counts(plan: TablePlan):
-    """Device function (shared, thread): no records."""
+    """Device function (shared, thread): zero the numbers of records."""
     most_bins = np.uint32(max(plan.n_offsets - 1, 1))
 
     @device

@@ -1,4 +1,4 @@
-"""The unit in which gradients are added up as integers, and a few instructions for that.
+"""Units of integer sums of gradients, and instructions for them.
 
 A unit is a power of two. It follows from the largest gradient of a level in the batch and from how
 many additions one sum can get at most, so that no sum overflows whatever the data. What is smaller

@@ -14,7 +14,7 @@ from numbanet.cuda.toolchain.machine_code import PTX, Cubin, Resources
 
 
 def assemble(ptx: PTX, compute_capability: tuple[int, int]) -> Cubin:
-    """Assemble a kernel; found on disk if that was done before.
+    """Assemble a kernel, unless it is found on disk.
 
     Raises:
         ToolkitMissingError: there is neither nvJitLink nor ptxas.
@@ -34,7 +34,7 @@ def assemble(ptx: PTX, compute_capability: tuple[int, int]) -> Cubin:
 
 
 def link(ptx: PTX, architecture: str) -> tuple[bytes, str]:
-    """Machine code and the assembler's report."""
+    """Machine code, and the assembler's report."""
     try:
         toolkit.library("nvJitLink")
     except ToolkitMissingError:
@@ -87,7 +87,7 @@ def rejected(ptx: PTX, architecture: str, log: str) -> CompilationError:
 
 
 def read_report(report: str) -> Resources:
-    """The figures in what `-v` prints; a figure that is not mentioned is 0."""
+    """Figures in the output of `-v`; a figure that is missing is 0."""
 
     def figure(pattern):
         found = re.search(pattern, report)

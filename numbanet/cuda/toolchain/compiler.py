@@ -34,7 +34,7 @@ def compile_ptx(
     max_registers: int | None = None,
     block: int | None = None,
 ) -> PTX:
-    """Compile a kernel; found on disk if it was compiled before, by whichever process.
+    """Compile a kernel, unless it is found on disk.
 
     Args:
         function: what one thread does.
@@ -70,21 +70,21 @@ def compile_ptx(
 
 
 def compiled(function, argument_types, compute_capability, max_registers, block) -> str:
-    """The PTX of a kernel under its readable name."""
+    """PTX of a kernel under its readable name."""
     text = translate(function, argument_types, compute_capability, block)
     text = lower_version(rename(drop_environments(text), readable_name(function)))
     return limit_registers(text, max_registers)
 
 
 def readable_name(function: Callable) -> str:
-    """The innermost part of a function's qualified name, which profilers are to show."""
+    """Innermost part of a function's qualified name, as profilers show it."""
     innermost = function.__qualname__.rpartition("<locals>.")[2]
     name = re.sub(r"\W", "_", innermost, flags=re.ASCII).strip("_")
     return name if name and not name[0].isdigit() else f"kernel_{name}"
 
 
 def translate(function, argument_types, compute_capability, block) -> str:
-    """The PTX as numba-cuda and NVVM write it."""
+    """PTX as numba-cuda and NVVM write it."""
     toolkit.require_compiler()
     with _one_at_a_time, pretend_device(compute_capability):
         from numba import cuda
@@ -119,7 +119,7 @@ def teach_unsigned() -> None:
 
 
 def numba_type(types, name: str):
-    """The type with a name such as "float32", or "float32[:, ::1]" for an array in C order."""
+    """Type with a name such as "float32", or "float32[:, ::1]" for an array in C order."""
     element, bracket, dims = name.partition("[")
     element = getattr(types, element)
     return types.Array(element, dims.count(",") + 1, "C") if bracket else element
@@ -127,7 +127,7 @@ def numba_type(types, name: str):
 
 @contextlib.contextmanager
 def pretend_device(compute_capability: tuple[int, int]) -> Iterator[None]:
-    """Stand between numba-cuda and what it asks when it compiles a nested function.
+    """Replace the device that numba-cuda asks for when it compiles nested functions.
 
     It asks the current GPU, where there may be none; a function that fails is to be remembered; one
     that equals another is not compiled again; and large functions are to be simplified before they
@@ -167,7 +167,7 @@ def last_of_each(modules: list[str]) -> list[str]:
 
 
 class LinkedModule(str):
-    """The text of a module with device functions, which is all that numba-cuda still asks for."""
+    """Text of a module with device functions, in place of NVVM's module."""
 
     functions = ()  # whose linkage is to be changed
 
@@ -236,7 +236,7 @@ def rename(text: str, name: str) -> str:
 
 
 def lower_version(text: str) -> str:
-    """Declare no newer PTX than `NEWEST_PTX`, which has all that we use."""
+    """Declare no newer PTX than `NEWEST_PTX`, which has every feature in use."""
     found = re.search(r"^\.version (\d+)\.(\d+)$", text, re.MULTILINE)
     if found and (int(found[1]), int(found[2])) > NEWEST_PTX:
         version = ".version {}.{}".format(*NEWEST_PTX)

@@ -9,14 +9,14 @@ OPCODE, NOP = 0xFFF, 0x918  # the lowest bits of an instruction say what it is
 
 @dataclass(frozen=True)
 class PTX:
-    """The text of a module with one kernel, and the kernel's name."""
+    """Text of a module with one kernel, and the kernel's name."""
 
     text: str = field(repr=False)
     name: str
 
     @property
     def n_instructions(self) -> int:
-        """Instructions in the text, each once however often it is executed."""
+        """Number of instructions in the text, each counted once."""
         body = self.text[self.text.index("{\n", self.text.index(".entry")) :]
         return len(re.findall(r"^\s*(?:@!?%\w+\s+)?[a-z][\w.:]*[^;\n]*;", body, re.MULTILINE))
 
@@ -34,7 +34,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Cubin:
-    """The machine code of one kernel."""
+    """Machine code of one kernel."""
 
     image: bytes = field(repr=False)
     name: str
@@ -42,7 +42,7 @@ class Cubin:
 
     @property
     def n_instructions(self) -> int:
-        """Machine instructions, each once; the filling after the last one does not count."""
+        """Number of machine instructions, each counted once, without trailing padding."""
         code = section(self.image, f".text.{self.name}")
         heads = [head & OPCODE for head, _ in struct.iter_unpack("<QQ", code)]
         while heads and heads[-1] == NOP:
@@ -51,7 +51,7 @@ class Cubin:
 
 
 def section(image: bytes, name: str) -> bytes:
-    """A section of an ELF file, by its name."""
+    """Section of an ELF file, by its name."""
     (table,) = struct.unpack_from("<Q", image, 40)
     size, count, names = struct.unpack_from("<3H", image, 58)
     headers = [struct.unpack_from("<2I4Q", image, table + k * size) for k in range(count)]

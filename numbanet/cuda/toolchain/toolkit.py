@@ -1,4 +1,4 @@
-"""The parts of NVIDIA's toolkit: where they are, which version they have, how to get them."""
+"""Parts of NVIDIA's toolkit: their paths, versions and installation."""
 
 import importlib.util
 import os
@@ -30,13 +30,13 @@ def check_compute_capability(compute_capability: tuple[int, int]) -> None:
 
 
 def extra() -> str:
-    """The optional dependency that holds the toolkit: "cu12" or "cu13", as the bindings are."""
+    """Optional dependency with the toolkit: "cu12" or "cu13", as the bindings are."""
     return f"cu{bindings_version()[0]}"
 
 
 @cache
 def bindings_version() -> tuple[int, int]:
-    """The CUDA version that cuda-bindings were made for; (13, 0) if they are missing."""
+    """CUDA version of cuda-bindings; (13, 0) if they are missing."""
     try:
         major, minor = version("cuda-bindings").split(".")[:2]
     except PackageNotFoundError:
@@ -125,7 +125,7 @@ def assembler_version() -> str:
 
 @cache
 def ptxas() -> str:
-    """The path of the program ptxas: of a wheel, on PATH, or below CUDA_HOME or CUDA_PATH.
+    """Path of the program ptxas: of a wheel, on PATH, or below CUDA_HOME or CUDA_PATH.
 
     Raises:
         ToolkitMissingError: it is nowhere there.

@@ -1,4 +1,4 @@
-"""Steps of wide training on a CUDA device: two kernels for each slab of samples."""
+"""Training of wide networks on a CUDA device: two kernels for each slab of samples."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ MOST_BYTES = 1 << 30  # of memory between the two kernels
 
 
 class Wide:
-    """Trains a model with two kernels for each slab of samples."""
+    """Engine that trains a model with two kernels for each slab of samples."""
 
     def __init__(self, workspace: Workspace):
         self._workspace, self._device = workspace, workspace.device
@@ -42,16 +42,16 @@ class Wide:
 
     @property
     def can_train(self) -> bool:
-        """Whether the model can be trained so."""
+        """Whether the model supports wide training."""
         return trains_wide(self.layout, self._device.max_shared_bytes)
 
     def _slab(self, layout: WideLayout) -> int:
-        """Samples that are taken at a time."""
+        """Samples per slab."""
         stages = max(MOST_BYTES // (UNITS * layout.unit_bytes), 1)
         return min(stages * STAGE, MOST_ROWS)
 
     def _memory(self, layout: WideLayout, n: int) -> int:
-        """The address of units for n samples, which moves where these are more than before."""
+        """Address of units for n samples, which moves when more are needed."""
         n_bytes = next_multiple(n, layout.whole) // WARP * layout.unit_bytes
         if self._units is None or self._units.size < n_bytes:
             self._units = None  # frees the old ones before the new ones are made
@@ -119,7 +119,7 @@ class Wide:
         return n_sums if loss is not None else 0
 
     def _add_up(self, layout: WideLayout, units: int, n_stages: int, gradients: Gradients) -> None:
-        """Add the gradients of the weights of so many stages."""
+        """Add the gradients of the weights of n_stages stages."""
         n_matrices = len(layout.model.network.shapes)
         own, n_params = self._workspace, layout.model.network.n_params
         most = max(GRADIENTS_BLOCKS * own.n_multiprocessors // n_matrices, 1)

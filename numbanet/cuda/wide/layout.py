@@ -60,7 +60,7 @@ class WideLayout:
 
     @property
     def whole(self) -> int:
-        """Samples of which the units are written together, also where there are fewer.
+        """Samples whose units are written together, even if the batch has fewer.
 
         Those of a stage; or of all warps of a block, where these wait for each other's matrices.
         """
@@ -94,7 +94,7 @@ class WideLayout:
 
 
 def trains_wide(layout: WideLayout, max_shared_bytes: int) -> bool:
-    """Whether a network can be trained so: the one place that decides it.
+    """Whether a network supports wide training: the one place that decides it.
 
     Fragments are whole and fit the registers, as in all fused kernels, and the weights, or two
     matrices where they come one after the other, fit the shared memory of a block.

@@ -1,4 +1,4 @@
-"""The multi-layer perceptron of wide training: functions for the 32 samples of a warp.
+"""Multi-layer perceptron of wide training: functions for the 32 samples of a warp.
 
 Both of their fragments are multiplied together, so that a matrix is read from shared memory once
 for both. Going forward and back they stay in registers; what the gradients of the weights need is

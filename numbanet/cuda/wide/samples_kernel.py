@@ -1,4 +1,4 @@
-"""The first kernel of wide training: forward, loss, backward; all but the gradients of weights.
+"""First kernel of wide training: forward, loss, backward; all but the gradients of weights.
 
 A block has the weights in shared memory, and each of its warps takes one unit of 32 samples after
 the other, waiting for no other warp if all weights are there: a lane encodes its sample, the warp
@@ -60,7 +60,7 @@ LANES = WARP
 
 @cache
 def lane_row(width: int):
-    """Device function lane -> where its sample's row begins in a matrix of a unit.
+    """Device function lane -> offset of its sample's row in a matrix of a unit.
 
     Pieces of 8 halves follow each other at every second of a block's 8 x 8 matrices.
     """

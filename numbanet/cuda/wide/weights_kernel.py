@@ -1,4 +1,4 @@
-"""The second kernel of wide training: the gradients of all weights, dW[k] = G[k]^T A[k].
+"""Second kernel of wide training: the gradients of all weights, dW[k] = G[k]^T A[k].
 
 G are the gradients of a layer before its activation, A the layer's inputs, both in units of 32
 samples; see wide_layout.py. A block adds up one matrix in registers, over every so many stages of
@@ -52,14 +52,14 @@ LANES = WARP
 
 @dataclass(frozen=True)
 class Tile:
-    """A matrix of m x n blocks of 16 x 16, and how a block's warps divide it."""
+    """Matrix of m x n blocks of 16 x 16, and its division among a block's warps."""
 
     m: int
     n: int
 
     @property
     def across(self) -> int:
-        """Warps side by side: as many as leave each one the fewest blocks, and then loads."""
+        """Warps side by side: the number that minimises the blocks per warp, then the loads."""
 
         def cost(across):
             rows, columns = -(-self.m * across // N_WARPS), -(-self.n // across)
@@ -78,7 +78,7 @@ class Tile:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every warp has that many blocks."""
+        """Whether every warp has the same number of blocks."""
         return self.rows * self.columns * N_WARPS == self.m * self.n
 
     @property
@@ -209,7 +209,7 @@ def lane_of_a(lane):
 
 @cache
 def matrix_gradients(layout: WideLayout, precision: str, k: int):
-    """Device function (past, thread, units, n_stages, factor, gradients): of matrix k + past.
+    """Device function (past, thread, units, n_stages, factor, gradients) for matrix k + past.
 
     That one has the same shape.
     """

@@ -1,3 +1,3 @@
-"""Several encodings of parts of the inputs, combined into one."""
+"""Combinations of encodings of parts of the inputs."""
 
 from numbanet.encodings.composite.encoding import Composite as Composite

@@ -20,7 +20,7 @@ class Concatenation(AbstractPair):
 
     @cached_property
     def partition_columns(self):
-        """The partitions of both, without those that have no parameters."""
+        """Partitions of both, without those that have no parameters."""
         shift, columns = self.left.n_outputs, ()
         if self.left.n_params:
             columns += self.left.partition_columns

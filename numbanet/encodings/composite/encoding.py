@@ -30,7 +30,7 @@ REDUCTIONS = {"Concatenation": Concatenation, "Sum": Sum, "Product": Product}
 
 @dataclass(frozen=True)
 class Range:
-    """The options by which a nested encoding says which inputs are its own."""
+    """Options of a nested encoding that select its inputs."""
 
     n_dims_to_encode: int | None = None  # all those that the others leave; only one may say so
     dims_to_encode_begin: int | None = None  # where the previous one ends
@@ -38,7 +38,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Nested:
-    """An encoding of the inputs from dims_to_encode_begin on."""
+    """Encoding of the inputs from dims_to_encode_begin on."""
 
     encoding: AbstractEncoding
     dims_to_encode_begin: int
@@ -54,7 +54,7 @@ class Nested:
 
 
 def create_nested(configs: Any, path: str, n_dims: int) -> tuple[Nested, ...]:
-    """The nested encodings of a list of configs; those without inputs are left out."""
+    """Nested encodings of a list of configs; those without inputs are left out."""
     if not isinstance(configs, list | tuple):
         raise ConfigError(f"{path}: expected a list of encodings, got {shown(configs)}")
     if len(configs) > MOST_NESTED:
@@ -129,7 +129,7 @@ class Composite(AbstractWrapper):
             check(len(widths) == 1, "reduction", self.reduction, allowed)
 
     def _aligned(self) -> list[AbstractEncoding]:
-        """The nested encodings, padded as their alignments and the reduction ask for."""
+        """Nested encodings, padded as their alignments and the reduction require."""
         encodings = [nested.encoding for nested in self.nested]
         alignments = [encoding.required_output_alignment for encoding in encodings]
         if self.reduction != "Concatenation":
@@ -147,7 +147,7 @@ class Composite(AbstractWrapper):
 
     @functools.cached_property
     def encoding(self) -> AbstractEncoding:
-        """The same as pairs."""
+        """Nested encodings as pairs of pairs."""
         selected = [
             encoding
             if encoding.n_dims == self.n_dims

@@ -18,7 +18,7 @@ def both(row):
 
 @dataclass(frozen=True)
 class AbstractPair(AbstractEncoding):
-    """The parameters of `left` come first; the gradients of the inputs add up."""
+    """Pair of encodings: the parameters of `left` come first; gradients of the inputs add up."""
 
     left: AbstractEncoding
     right: AbstractEncoding
@@ -192,5 +192,5 @@ class AbstractPair(AbstractEncoding):
         return np.concatenate([self.left.initial_params(rng), self.right.initial_params(rng)])
 
     def of_both(self, name: str) -> tuple:
-        """The functions of that name, of which encodings without parameters may have none."""
+        """Functions of that name; encodings without parameters may have none."""
         return tuple(getattr(encoding, name) or nothing for encoding in (self.left, self.right))

@@ -28,7 +28,7 @@ def taken(a, b, which):  # those of which the bits are set
 
 
 class Product(AbstractPair):
-    """The gradient of one factor is multiplied by the other; the padding is the product of theirs.
+    """Product of two encodings' features; padding is the product of theirs.
 
     Of more than two factors, each pair evaluates the product on its left again.
     """

@@ -1,4 +1,4 @@
-"""A range of the inputs: makes an encoding of few inputs one of all of them."""
+"""Selection of a range of the inputs for an encoding."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,7 +106,7 @@ class Selection(AbstractWrapper):
 
     @cached_property
     def _within(self):
-        """Device function (a): input a among those of the encoding, -1 for none."""
+        """Device function (a): index of input a among those of the encoding, -1 for none."""
         first = self.first_dim
 
         @device

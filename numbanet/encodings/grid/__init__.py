@@ -1,3 +1,3 @@
-"""The multiresolution grid encoding."""
+"""Multiresolution grid encoding."""
 
 from numbanet.encodings.grid.encoding import Grid as Grid

@@ -1,4 +1,4 @@
-"""The random numbers of stochastic interpolation: draw number `level * n + i` for sample i of n."""
+"""Random numbers of stochastic interpolation: draw number `level * n + i` for sample i of n."""
 
 from functools import cache
 

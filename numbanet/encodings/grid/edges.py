@@ -1,4 +1,4 @@
-"""The edges of a cell along the first dimension: the pieces in which a table's gradient is added.
+"""Edges of a cell along the first dimension, to which the gradient of a table is added.
 
 The two ends of an edge share what it gets, so both come from one number and the place along it. A
 single corner, the nearest or a random one, is an edge whose ends are one.
@@ -39,7 +39,7 @@ def by_indexing(grid, make: Callable):
 
 @cache
 def edge(grid, entry: Callable):
-    """Device function (level, cell, factors, e, u): of edge e.
+    """Device function (level, cell, factors, e, u): entries and weights of edge e.
 
     Returns the entries of its ends, its share, and that of the right end in it. The draw u chooses
     a random corner.

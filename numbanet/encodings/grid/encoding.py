@@ -225,7 +225,7 @@ class Grid(GridFunctions):
 
     @property
     def limit(self) -> np.float32:
-        """The largest input that counts as it is."""
+        """Largest input that is not clamped."""
         largest = max(level.scale for level in self.levels)
         return FAR / np.float32(max(largest, 1))
 
@@ -247,7 +247,7 @@ class Grid(GridFunctions):
 
 @dataclass(frozen=True)
 class OddGrid(Grid):
-    """A grid whose parameters begin at an odd place: features are accessed one by one."""
+    """Grid whose parameters begin at an odd index: features are accessed one by one."""
 
     begins_even = False
 
@@ -287,7 +287,7 @@ class NumberedGrid(Grid):
 
 @register("encoding", "HashGrid", "TiledGrid", "DenseGrid")
 def typed_grid(given, *, name, path, **extra):
-    """A Grid whose type follows from its name, unless it is given."""
+    """Grid whose type follows from its name, unless it is given."""
     config = {"type": name.lower().removesuffix("grid"), **given, "otype": "Grid"}
     return create("encoding", config, default="Grid", path=path, **extra)
 

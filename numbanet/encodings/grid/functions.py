@@ -1,4 +1,4 @@
-"""The device functions of a grid: of a level, of a partition, of all levels, of many samples."""
+"""Device functions of a grid: of a level, of a partition, of all levels, of many samples."""
 
 from functools import cached_property
 
@@ -7,7 +7,7 @@ from numbanet.encodings.grid import level, pairs, partials, partitions, rows
 
 
 def derived(form, name: str):
-    """A function of a grid that has a form of that function of a level."""
+    """Property of a grid that derives a function from that of a level."""
     return cached_property(lambda grid: form(grid, getattr(grid, name)))
 
 
@@ -26,22 +26,22 @@ class GridFunctions(AbstractEncoding):
 
     @property
     def n_corners(self) -> int:
-        """Entries that a sample reads per level."""
+        """Number of entries that a sample reads per level."""
         return 1 if self.interpolation == "Nearest" else 1 << self.n_dims
 
     @property
     def n_pairs(self) -> int:
-        """Pairs of features that an entry has."""
+        """Number of pairs of features of an entry."""
         return self.n_features_per_level // 2
 
     @property
     def n_accessed_pairs(self) -> int:
-        """Pairs that are read and added to at once."""
+        """Number of pairs that are read and added to at once."""
         return self.n_pairs if self.begins_even else 0
 
     @property
     def n_factors(self) -> int:
-        """Numbers from which the weights of the corners are made, see interpolation.py."""
+        """Number of factors of the weights of the corners; see interpolation.py."""
         return 6 * self.n_dims
 
     # One level and one sample: see level.py.
@@ -61,12 +61,12 @@ class GridFunctions(AbstractEncoding):
 
     @property
     def n_ends(self) -> int:
-        """Entries that an edge has; one corner, nearest or random, is an edge too."""
+        """Number of entries of an edge; one corner, nearest or random, is an edge too."""
         return 1 if self.n_corners == 1 or self.stochastic_interpolation else 2
 
     @property
     def n_edges(self) -> int:
-        """Edges that a sample's gradient of a level is added to, see edges.py."""
+        """Number of edges that a sample's gradient of a level is added to; see edges.py."""
         return 1 if self.n_ends == 1 else self.n_corners // 2
 
     # All levels and one sample, then one level, which is a partition: see partitions.py.
@@ -112,7 +112,7 @@ class GridFunctions(AbstractEncoding):
 
     @property
     def needs_whole_batch(self) -> bool:
-        """Random corners are drawn by the number of the sample in its batch."""
+        """Whether random corners are drawn by the number of the sample in its batch."""
         return self.stochastic_interpolation
 
     @cached_property

@@ -41,7 +41,7 @@ class Level(NamedTuple):
 
 
 def reciprocal(divisor: int) -> np.uint32:
-    """The constant that `divide` multiplies with."""
+    """Constant that `divide` multiplies with."""
     return np.uint32((2**32 - 1) // divisor)
 
 

@@ -1,4 +1,4 @@
-"""The levels of a grid as numbers that the CPU's kernels read while they run.
+"""Levels of a grid as numbers that the CPU's kernels read at run time.
 
 So grids whose tables differ have the same compiled code. An entry of `numbers` is the value of an
 unsigned integer or the bits of a float32.
@@ -13,7 +13,7 @@ from numbanet.encodings.grid.indexing import Level
 
 
 class NumberedLevel(NamedTuple):
-    """A Level, and the largest input that counts as it is, which is the same for all levels."""
+    """Level with the largest input that is not clamped, which is the same for all levels."""
 
     scale: np.float32
     spacing: np.uint32
@@ -30,7 +30,7 @@ N_WORDS = len(NumberedLevel._fields)
 
 
 def words(level: Level, limit: np.float32) -> tuple[int, ...]:
-    """The numbers of a level, each as 32 bits."""
+    """Numbers of a level, each as 32 bits."""
     return tuple(int(np.asarray(number).view(np.uint32)) for number in (*level, limit))
 
 

@@ -1,4 +1,4 @@
-"""The features of one level as pairs of halves, computed by all lanes of a warp together."""
+"""Features of one level as pairs of halves, computed by all lanes of a warp together."""
 
 from functools import cache
 

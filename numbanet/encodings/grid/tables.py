@@ -1,4 +1,4 @@
-"""The sizes of a grid's levels and of their tables, computed once, on the host.
+"""Sizes of a grid's levels and of their tables, computed once, on the host.
 
 Everything is float32 and every step is rounded: another rounding of an integral scale would change
 a resolution, and with it the place of every parameter behind it.
@@ -20,7 +20,7 @@ MAX_LEVELS = 128
 
 
 def levels(grid) -> tuple[Level, ...]:
-    """The levels of a grid, coarse to fine.
+    """Levels of a grid, coarse to fine.
 
     Raises:
         ValueError: the lattice or the tables are too large to be indexed.
@@ -52,7 +52,7 @@ def levels(grid) -> tuple[Level, ...]:
 
 
 def default_growth(grid) -> float:
-    """The per_level_scale of a config without one: dense grids end with resolution 256."""
+    """Default of per_level_scale: dense grids end with resolution 256."""
     if grid.type != "Dense":
         return 2.0
     n_steps = np.float32(max(grid.n_levels - 1, 1))
@@ -61,7 +61,7 @@ def default_growth(grid) -> float:
 
 
 def create_resolutions(value: Any, path: str, **extra: Any) -> tuple[int, ...] | None:
-    """The resolutions of a config: a list of integers, or nothing."""
+    """Resolutions of a config: a list of integers, or None."""
     if value is None:
         return None
     if not (isinstance(value, list | tuple) and 1 <= len(value) <= MAX_LEVELS):
@@ -97,7 +97,7 @@ def scales(grid) -> list[np.float32]:
 
 
 def table_size(grid, resolution: int) -> int:
-    """Entries of a level's table."""
+    """Number of entries of a level's table."""
     n_vertices = min(resolution**grid.n_dims, 2**31 - 1)
     aligned = -(-n_vertices // 8) * 8
     if grid.type == "Dense":
@@ -118,7 +118,7 @@ def indexing(grid, resolution: int, size: int) -> np.int32:
 
 
 def vertex_spacing(scale: np.float32) -> int:
-    """The distance of neighbouring vertices in units of 2^-32."""
+    """Distance of neighbouring vertices in units of 2^-32."""
     if scale <= 0:
         return 2**32 - 1
     return min(max(int(np.float32(2.0**32) / scale), 1), 2**32 - 1)

@@ -142,7 +142,7 @@ class Permutohedral(GridFunctions):
 
     @property
     def n_corners(self) -> int:
-        """Vertices of a simplex."""
+        """Number of vertices of a simplex."""
         return self.n_dims + 1
 
     @cached_property
@@ -177,6 +177,6 @@ class Permutohedral(GridFunctions):
 
 @dataclass(frozen=True)
 class OddPermutohedral(Permutohedral):
-    """Lattices whose parameters begin at an odd place: features are accessed one by one."""
+    """Lattices whose parameters begin at an odd index: features are accessed one by one."""
 
     begins_even = False

@@ -42,7 +42,7 @@ PRIMES = tuple(  # the first seven are those of grids; then some near 2^32 (sqrt
 
 
 def factors(n_dims: int) -> tuple[np.float32, ...]:
-    """The a_j of each dimension."""
+    """Factor a_j of each dimension."""
     return tuple(np.float32(1 / math.sqrt((j + 1) * (j + 2))) for j in range(n_dims))
 
 
@@ -125,7 +125,7 @@ def entry(n_dims: int):
 
 @cache
 def add_differences(n_dims: int):
-    """Device function (cell, along, weights): what the weights change by with the f.
+    """Device function (cell, along, weights): add the weights' change with the f.
 
     `along` [n_dims] are the changes of the f; adds to weights [n_dims + 1].
     """
