@@ -287,7 +287,7 @@ class NumberedGrid(Grid):
 
 @register("encoding", "HashGrid", "TiledGrid", "DenseGrid")
 def typed_grid(given, *, name, path, **extra):
-    """Grid whose type follows from its name, unless it is given."""
+    """A Grid whose type follows from its name, unless it is given."""
     config = {"type": name.lower().removesuffix("grid"), **given, "otype": "Grid"}
     return create("encoding", config, default="Grid", path=path, **extra)
 
