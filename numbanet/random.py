@@ -4,17 +4,18 @@ PCG-XSH-RR 64/32, M. E. O'Neill 2014: state <- a state + c (mod 2^64), and each 
 permutation of the upper bits of the state.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from numbanet.device import device
-from numbanet.kernel_cache import compile_cached
 
 MULTIPLIER = np.uint64(0x5851F42D4C957F2D)
 INCREMENT = np.uint64(3)  # of stream 1
 FLOAT_SCALE = np.float32(2.0**-23)
-LANES = 16  # threads of the fill that advance side by side, so that the loop vectorises
+BLOCK = 1 << 13  # threads of NumPy's fill that draw side by side, in the processor's caches
+LANES = 16  # threads of a fill in order come in multiples of this, so that loops vectorise
 DEVICE_DRAWS = 4  # numbers that a thread of tiny-cuda-nn's device fill draws
 DEVICE_BLOCK = 128  # the threads of that fill come in multiples of this
 
@@ -56,42 +57,36 @@ def pcg32_advance(state, n_draws):
     return np.uint64(state * a + c)
 
 
-@compile_cached
-def skip(state, n_draws):
-    return pcg32_advance(state, n_draws)
-
-
-@compile_cached
-def draw(state):
-    return pcg32_output(state)
-
-
-@compile_cached
-def fill_uniform(state, y):
-    """Fill y [n_draws, n_threads]: thread t takes draws n_draws * t ... of the stream as y[:, t].
-
-    n_threads is a multiple of LANES.
-    """
-    n_draws, n_threads = y.shape
-    a, c = np.empty(LANES + 1, np.uint64), np.empty(LANES + 1, np.uint64)
-    for lane in range(LANES + 1):
-        a[lane], c[lane] = pcg32_jump(np.uint64(n_draws * lane))
-    for first in range(0, n_threads, LANES):
-        draw_state = state
-        for j in range(n_draws):
-            block = y[j, first : first + LANES]
-            for lane in range(LANES):
-                number = pcg32_output(np.uint64(draw_state * a[lane] + c[lane]))
-                block[lane] = pcg32_float(number)
-            draw_state = pcg32_next(draw_state)
-        state = np.uint64(state * a[LANES] + c[LANES])
+@lru_cache(1024)
+def jump(n_draws: int) -> tuple[int, int]:
+    """What pcg32_jump returns, as Python's integers; nothing is compiled for it."""
+    with np.errstate(over="ignore"):
+        a, c = pcg32_jump.py_func(np.uint64(n_draws))
+    return int(a), int(c)
 
 
 def host_uniform(state: int, n: int, n_draws: int, n_threads: int) -> np.ndarray:
-    """Fill an array on the CPU; see AbstractTarget.uniform."""
+    """Fill an array by NumPy; see AbstractTarget.uniform.
+
+    Initial values are drawn once, in less time than it takes to compile a kernel for them.
+    """
     y = np.empty((n_draws, n_threads), np.float32)
-    fill_uniform(np.uint64(state), y)
+    states = np.array([state], np.uint64)
+    while len(states) < min(BLOCK, n_threads):
+        states = np.concatenate([states, advanced(states, n_draws * len(states))])
+    for first in range(0, n_threads, BLOCK):
+        draw_states = states
+        for row in y[:, first : first + BLOCK]:
+            row[:] = pcg32_float.py_func(pcg32_output.py_func(draw_states[: len(row)]))
+            draw_states = pcg32_next.py_func(draw_states)
+        states = advanced(states, n_draws * BLOCK)
     return y.reshape(-1)[:n]
+
+
+def advanced(states: np.ndarray, n_draws: int) -> np.ndarray:
+    """The states n_draws later."""
+    a, c = jump(n_draws)
+    return states * np.uint64(a) + np.uint64(c)
 
 
 class Pcg32:
@@ -110,11 +105,12 @@ class Pcg32:
 
     def advance(self, n_draws: int) -> None:
         """Skip n_draws numbers; a negative count goes back."""
-        self.state = skip(np.uint64(self.state), np.uint64(int(n_draws) % 2**64))
+        a, c = jump(int(n_draws) % 2**64)
+        self.state = (self.state * a + c) % 2**64
 
     def next_uint(self) -> int:
-        """Next draw, in [0, 2^32)."""
-        number = draw(np.uint64(self.state))
+        """The next draw, in [0, 2^32)."""
+        number = int(pcg32_output.py_func(np.uint64(self.state)))
         self.advance(1)
         return number
 

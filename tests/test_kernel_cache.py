@@ -209,7 +209,7 @@ def test_training_gives_the_same_bits_from_cold_and_from_warm_caches(cache):
 
 def test_numba_without_its_compiler_is_explained():
     done = subprocess.run(
-        [sys.executable, "-c", "import numbanet; numbanet.create_from_config(1, 1, {})"],
+        [sys.executable, "-c", "import numbanet; numbanet.create_from_config(1, 1, {})([[0.0]])"],
         env={**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_DISABLE_JIT": "1"},
         capture_output=True,
         text=True,

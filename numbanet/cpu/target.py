@@ -13,11 +13,11 @@ from numbanet.cpu.encoding_engine import EncodingEngine
 from numbanet.cpu.engine import OPTIMIZER_CHUNK, CpuEngine, all_below, optimize
 from numbanet.cpu.pieces import PieceByPiece
 from numbanet.cpu.row_loss import row_loss
+from numbanet.cpu.uniform import fill_uniform
 from numbanet.division import divide
 from numbanet.engine import Batch, Gradients
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.quantization import Quantized, quantize
-from numbanet.random import host_uniform
 from numbanet.target import SAMPLE, AbstractParameters, AbstractTarget, AbstractTraining, StepResult
 
 LARGE = 2.0**100  # parameters below stay finite in a tame optimizer's step
@@ -204,7 +204,9 @@ class CpuTarget(AbstractTarget):
             to[:, at : at + n] = source[:, first : first + n]
 
     def uniform(self, state, n, n_draws, n_threads):
-        return host_uniform(state, n, n_draws, n_threads)
+        y = np.empty((n_draws, n_threads), np.float32)
+        fill_uniform(np.uint64(state), y)
+        return y.reshape(-1)[:n]
 
     def write_mean(self, loss, value):
         value[...] = loss.sums[: loss.n].sum() / loss.n_elements
