@@ -29,6 +29,7 @@ from numba.core.typing import signature as typing_signature
 from numbanet import code_store, unsigned
 from numbanet.fingerprint import NotCacheable, digest, fingerprint, source_digest
 from numbanet.inline_compiler import InlineDispatcher, KernelCompiler
+from numbanet.paused_collection import paused_collection
 from numbanet.shared_functions import SharedFunctions, drop_what_was_inferred
 
 FORMAT = 2  # of what taken_apart returns
@@ -68,6 +69,7 @@ class KernelDispatcher(CPUDispatcher):
         with (
             code_store.compiling(path, self.py_func.__name__),
             compiler_lock.global_compiler_lock,
+            paused_collection(),
             _shared_functions.used_by(type(self.typingctx)),
         ):
             return super().compile(signature)

@@ -16,6 +16,7 @@ from numbanet.cuda.toolchain.machine_code import PTX
 from numbanet.fingerprint import NotCacheable, fingerprint, source_digest
 from numbanet.inline_compiler import explained_failures, noted_failure
 from numbanet.kernel_cache import environment
+from numbanet.paused_collection import paused_collection
 from numbanet.shared_functions import SharedFunctions, drop_what_was_inferred
 from numbanet.unsigned import teach
 
@@ -86,7 +87,7 @@ def readable_name(function: Callable) -> str:
 def translate(function, argument_types, compute_capability, block) -> str:
     """PTX as numba-cuda and NVVM write it."""
     toolkit.require_compiler()
-    with _one_at_a_time, pretend_device(compute_capability):
+    with _one_at_a_time, paused_collection(), pretend_device(compute_capability):
         from numba import cuda
         from numba.cuda import types
 
