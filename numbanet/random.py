@@ -59,7 +59,7 @@ def pcg32_advance(state, n_draws):
 
 @lru_cache(1024)
 def jump(n_draws: int) -> tuple[int, int]:
-    """What pcg32_jump returns, as Python's integers; nothing is compiled for it."""
+    """Compute what pcg32_jump returns, as Python's integers; nothing is compiled for it."""
     with np.errstate(over="ignore"):
         a, c = pcg32_jump.py_func(np.uint64(n_draws))
     return int(a), int(c)
@@ -84,7 +84,7 @@ def host_uniform(state: int, n: int, n_draws: int, n_threads: int) -> np.ndarray
 
 
 def advanced(states: np.ndarray, n_draws: int) -> np.ndarray:
-    """The states n_draws later."""
+    """States n_draws later."""
     a, c = jump(n_draws)
     return states * np.uint64(a) + np.uint64(c)
 

@@ -131,36 +131,78 @@ def pretend_device(compute_capability: tuple[int, int]) -> Iterator[None]:
     """Replace the device that numba-cuda asks for when it compiles nested functions.
 
     It asks the current GPU, where there may be none; a function that fails is to be remembered; one
-    that equals another is not compiled again; and large functions are to be simplified before they
-    are inlined.
+    that equals another is not compiled again; large functions are to be simplified before they are
+    inlined; and what was done before, it does again for each function, and for each call of one.
     """
-    from numba.cuda import dispatcher
+    from numba.cuda import codegen, dispatcher
+    from numba.cuda.core.base import BaseContext
     from numba.cuda.cudadrv import nvvm
     from numba.cuda.target import CUDATypingContext
+    from numba.cuda.typing.context import BaseContext as BaseTypingContext
 
     dispatchers = dispatcher.CUDADispatcher
-    asked, looked_at = dispatcher.get_current_device, dispatchers.get_call_template
-    compile_ir = nvvm.compile_ir
+    looked_at = dispatchers.get_call_template
     device = python_types.SimpleNamespace(compute_capability=compute_capability)
 
     def get_call_template(self, args, kws):
         with noted_failure(self.py_func):
             return looked_at(self, args, kws)
 
-    dispatcher.get_current_device = lambda: device
-    dispatchers.get_call_template = get_call_template
-    nvvm.compile_ir = simplify_before_inlining(compile_ir)
+    with (
+        replaced(dispatcher, "get_current_device", lambda: device),
+        replaced(dispatchers, "get_call_template", get_call_template),
+        replaced(nvvm, "compile_ir", simplify_before_inlining(nvvm.compile_ir)),
+        replaced(codegen.CUDACodeLibrary, "modules", property(linked_modules)),
+        replaced(BaseContext, "refresh", refresh_if_registered(BaseContext.refresh)),
+        replaced(BaseTypingContext, "refresh", refresh_if_registered(BaseTypingContext.refresh)),
+        _shared_functions.used_by(CUDATypingContext),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def replaced(owner, name: str, value) -> Iterator[None]:
+    """Replace an attribute of a module or a class for a while."""
+    found = getattr(owner, name)
+    setattr(owner, name, value)
     try:
-        with _shared_functions.used_by(CUDATypingContext):
-            yield
+        yield
     finally:
-        nvvm.compile_ir = compile_ir
-        dispatcher.get_current_device = asked
-        dispatchers.get_call_template = looked_at
+        setattr(owner, name, found)
 
 
-def last_of_each(modules: list[str]) -> list[str]:
-    """Modules without repetitions: numba-cuda lists one behind each module that calls it.
+def refresh_if_registered(refresh: Callable) -> Callable:
+    """Let a context look through its registries where something was added to one of them.
+
+    Numba does it before each function and each call of an intrinsic: thousands of times for a
+    kernel, in which it finds something new some 40 times.
+    """
+    seen = {}  # by a context's registries: what lists they are, and how long in all
+
+    def refresh_once(context):
+        key = id(context._registries)
+        lists, n = seen.get(key, ((), -1))
+        if sum(map(len, lists)) != n:
+            refresh(context)
+            typing = getattr(context, "typing_context", context)
+            loaders = *context._registries.items(), *typing._registries.items()
+            lists = [getattr(each, kind) for each, at in loaders for kind in at.registry_items]
+            seen[key] = lists, sum(map(len, lists))
+
+    return refresh_once
+
+
+def linked_modules(library) -> list:
+    """Modules of a function and of what it calls, each once.
+
+    Numba lists one behind each module that calls it, and writes out each time it is listed.
+    """
+    linked = (each for called in library._linking_libraries for each in called.modules)
+    return last_of_each([library._module, *linked])
+
+
+def last_of_each(modules: list) -> list:
+    """Modules without repetitions.
 
     LLVM links a device function where it was asked for before, so the last mention counts.
     """
@@ -208,7 +250,6 @@ def simplify_before_inlining(compile_ir: Callable) -> Callable:
     """
 
     def compile_simplified(modules, **options):
-        modules = last_of_each(modules)
         text = compile_ir(list(map(hinted, modules)), **options)
         return compile_ir(modules, **options) if b".func" in text else text
 
