@@ -18,7 +18,7 @@ class EmulatedDevice:
     """Stand-in for CudaDevice. Every launch is checked for races in shared memory.
 
     Args:
-        compute_capability: what kernels are compiled for.
+        compute_capability: of the compiled kernels.
         racecheck: "global" to look for races in global memory too, None for none.
         capacity: bytes of memory.
     """
@@ -128,7 +128,7 @@ class EmulatedDevice:
         return self._built[key]
 
     def share_cache(self, kernel, n_blocks, shared_bytes):
-        pass  # there is no cache
+        pass  # no cache to divide
 
     def capture(self, queue):
         """A graph: the work that is queued, with the arguments of now."""

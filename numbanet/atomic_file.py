@@ -1,8 +1,8 @@
 """Files that appear complete or not at all.
 
-What is written goes to a part file next to the place, whose name says which place it is for, and
-which is locked for as long as somebody writes to it. So what a killed process left behind is told
-from what another one is writing now.
+Data is first written to a part file beside the target, whose name it contains, and
+which is locked for as long as a process writes to it. So part files of killed processes differ
+from those that are being written.
 """
 
 import errno

@@ -77,7 +77,7 @@ class Evaluation(Periodic):
     Args:
         function: without arguments; returns a number, or a mapping from names to numbers.
         every: steps between the calls.
-        name: what a number is called in history.metrics.
+        name: of a number in history.metrics.
     """
 
     def __init__(self, function: Callable[[], Any], every: int = 100, name: str = "evaluation"):
@@ -98,7 +98,7 @@ class EarlyStop(Callback):
     Args:
         metric: "loss", or a name that an Evaluation before it gives.
         patience: values that may come without an improvement.
-        least_change: what counts as one.
+        least_change: the smallest change that counts.
         highest: whether higher values are better, as of a PSNR.
 
     Raises:
@@ -163,7 +163,7 @@ class Checkpoint(Periodic):
 
     Args:
         path: the file, replaced as a whole.
-        metadata: what else goes into it.
+        metadata: further content.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Files of compiled code in the cache directory: which of them are trusted, kept and removed.
 
 A file is a checksum, a line of JSON and what that describes; the checksum covers both and the
-file's name. Nothing in it is executed by reading it, and what is damaged counts as absent. It is
+file's name. Nothing in it is executed by reading it, and damaged files count as absent. It is
 machine code, though, so it is taken only from a directory and a file that belong to the user and
 that nobody else can write to.
 """
@@ -175,7 +175,7 @@ def _claimed(path: Path) -> Iterator[None]:
         yield
     finally:
         if file is not None:
-            # Who waits for it holds the file itself; who comes now makes a new one.
+            # Waiting processes hold the file itself; later ones make a new one.
             remove(path.with_name(path.name + LOCK_SUFFIX))
             os.close(file)
 

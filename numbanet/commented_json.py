@@ -12,7 +12,7 @@ from numbanet.registry import ConfigError
 from numbanet.shown import shown
 
 MOST_COMMENTED = 2**18  # characters; commentjson's parser takes seconds for them
-MOST_DIGITS = 4000  # that Python makes an integer of, whatever it is told
+MOST_DIGITS = 4000  # of an integer that Python converts under any setting
 
 # A string, a line comment or a block comment, each also where its end is missing, so that no text
 # is looked at twice.

@@ -27,7 +27,7 @@ class Communicator(ABC):
 
     Attributes:
         rank: the number of this process, from 0.
-        size: how many there are.
+        size: number of processes.
         pieces: None, or into how many equal pieces the batch of all ranks is divided, which are
             evaluated one by one; numbers of ranks that divide it then train the same bits.
         equal_batches: whether all ranks are trusted to make the same calls with as many samples,

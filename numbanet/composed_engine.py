@@ -23,7 +23,7 @@ class ComposedEngine:
 
     Args:
         target: where it runs.
-        composition: what is evaluated.
+        composition: that is evaluated.
         engine: that of an encoding by itself, if it is there already.
 
     Raises:
@@ -48,7 +48,7 @@ class ComposedEngine:
         outputs = (Columns(n - 1, 0, last.part.n_outputs),)
         return last if last.has_network and self.composition.outputs == outputs else None
 
-    # What an engine says of itself
+    # Properties of an engine
 
     is_queued = True  # on a GPU: the host waits for nothing
 

@@ -21,9 +21,9 @@ class ComposedModel(AbstractModel):
     """Model of encodings and networks that read each other; see create_composed_model.
 
     Args:
-        composition: the components, and who reads whom.
+        composition: the components and their connections.
         rng: where the initial parameters come from.
-        target: what it runs on.
+        target: the device that it runs on.
     """
 
     __slots__ = ()

@@ -56,7 +56,7 @@ class ModelPart:
 
     Args:
         name: of its parameters, in front; empty for that of a model with one part.
-        inputs: what it reads, side by side.
+        inputs: the columns that it reads, side by side.
         encoding: as it is configured, without padding.
         n_outputs: of the network, or the features with padding.
         shares: the number of an equal part whose parameters it has.
@@ -69,7 +69,7 @@ class ModelPart:
     n_outputs: int
     shares: int | None = None
 
-    __getstate__ = option_values  # without what it has made by now
+    __getstate__ = option_values  # without cached functions
 
     @property
     def n_matrix_params(self) -> int:

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
+INTERRUPTED = 130  # exit status of shells for a program that Ctrl-C ended
 
 
 def is_command() -> bool:

@@ -19,7 +19,7 @@ MOST_COLUMNS = 64  # of a jet: a value, its first and its second derivatives
 class OutputDerivatives:
     """Values and derivatives by the inputs; those of `numbanet.torch` are tensors."""
 
-    __slots__ = {  # with what help() says of each
+    __slots__ = {  # with texts for help()
         "values": "The outputs, [n, n_output_dims].",
         "jacobian": "Their derivatives by the inputs, [n, n_output_dims, n_input_dims].",
         **dict.fromkeys(("_jet", "_second")),

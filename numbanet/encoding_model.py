@@ -18,7 +18,7 @@ class Encoding(AbstractModel):
     Args:
         encoding: the encoding component.
         rng: where the initial parameters come from.
-        target: what it runs on.
+        target: the device that it runs on.
         alignment: pad the features to a multiple of this; 0 for no padding.
     """
 

@@ -34,7 +34,7 @@ class Batch:
     external_dl_dy: Any = None
     features: Any = None  # of the engine's `forward`; None to compute them anew
     n_rows: int | None = None  # that the loss is the mean of, where other ranks have some too
-    is_nominal: bool = False  # n_rows is what it was of an earlier batch: ranks weight the sums
+    is_nominal: bool = False  # n_rows is that of an earlier batch: ranks weight the sums
 
     def __len__(self) -> int:
         return self.inputs.shape[0]

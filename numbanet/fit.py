@@ -46,7 +46,7 @@ def training(
         The step that was made, after the callbacks.
 
     Raises:
-        TypeError, ValueError: an argument does not fit; what training_step raises.
+        TypeError, ValueError: an argument does not fit; others as training_step.
     """
     check_steps(steps)
     if not isinstance(callbacks, Iterable):
@@ -106,7 +106,7 @@ def fit(
         The history: losses, evaluations, time, and whether and why it ended early.
 
     Raises:
-        TypeError, ValueError: an argument does not fit; what training_step raises.
+        TypeError, ValueError: an argument does not fit; others as training_step.
     """
     if progress and isinstance(callbacks, Iterable):
         callbacks = [*callbacks, terminal()]

@@ -94,7 +94,7 @@ class GridLevel:
             values = np.asarray(values)
             if values.dtype.kind == "c":
                 raise TypeError("complex")
-            with np.errstate(over="ignore"):  # what is too large is infinite, and refused below
+            with np.errstate(over="ignore"):  # large values become infinite, and are refused below
                 values = values.astype(np.float32)
         except (TypeError, ValueError) as error:
             raise ValueError(f"values: {shown(values)} are no real numbers") from error

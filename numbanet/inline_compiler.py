@@ -129,7 +129,7 @@ class KernelCompiler(Compiler):
 
     def define_pipelines(self):
         state = self.state
-        # Numba counts functions from 1 in each process, which may load what others compiled.
+        # Numba counts functions from 1 in each process, which may load others' code.
         state.func_id.unique_id = f"{state.func_id.unique_id}_{uuid.uuid4().hex}"
         state.library = KernelLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
         state.library.enable_object_caching()
@@ -204,8 +204,8 @@ def explained_failures(kernel, target, errors=NumbaError):
     """Context that turns Numba's long errors on device code into a DeviceCodeError.
 
     Args:
-        kernel: what is compiled, a Python function.
-        target: what for, as the message is to call it.
+        kernel: the Python function that is compiled.
+        target: its name in the message.
         errors: what Numba raises for a kernel of which no device function failed.
     """
     _failures.chains = {}

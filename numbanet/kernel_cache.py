@@ -6,7 +6,7 @@ of what the function does, with its signature, the processor, and the versions o
 llvmlite and NumPy.
 
 Numba would pickle a compiled function. Here its object code is kept with a few names, in a file of
-`code_store.py`, and no object is made from what is read.
+`code_store.py`, and reading it makes no objects.
 """
 
 import sys
@@ -32,7 +32,7 @@ from numbanet.inline_compiler import InlineDispatcher, KernelCompiler
 from numbanet.paused_collection import paused_collection
 from numbanet.shared_functions import SharedFunctions, drop_what_was_inferred
 
-FORMAT = 2  # of what taken_apart returns
+FORMAT = 2  # of the result of taken_apart
 MOST_FUNCTIONS = 300  # that stay compiled
 # Of Numba's settings, those that change the code.
 SETTINGS = (
@@ -125,7 +125,7 @@ class KernelCache:
 
     def path(self, signature, target_context) -> Path | None:
         """Path of the compiled function for a signature; None if it cannot be kept."""
-        target_context.refresh()  # or what is registered by then, and so the key, is not yet there
+        target_context.refresh()  # before the key, which depends on registered functions
         arguments, _ = sigutils.normalize_signature(signature)
         with suppress(NotCacheable):
             return self._path(arguments, target_context.codegen())

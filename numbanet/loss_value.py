@@ -59,7 +59,7 @@ class Loss(Real):
             raise ValueError("a loss cannot become an array without a copy")
         return np.array(float(self), dtype)
 
-    # The rest is what a float does.
+    # The rest behaves as a float.
 
     def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return hash(float(self))

@@ -35,7 +35,7 @@ class ManyModels:
         deterministic: whether training has the same bits in every run, as a CPU always has.
     """
 
-    __slots__ = {  # with what help() says of each
+    __slots__ = {  # with texts for help()
         "deterministic": "Whether training has the same bits in every run.",
         **dict.fromkeys(("_encoding", "_network", "_loss", "_optimizers", "_target", "_many")),
         "__weakref__": None,
@@ -198,7 +198,7 @@ def create_many(
 ) -> ManyModels:
     """Make many models of one shape, which train side by side, in one launch for all.
 
-    Each comes to what it would come to by itself.
+    Each trains exactly as it would by itself.
 
     Args:
         n_input_dims, n_output_dims, device, precision, seed_convention: see create_from_config.

@@ -18,7 +18,7 @@ class Losses(NDArrayOperatorsMixin):
     for the step, and tells which models skipped it.
     """
 
-    __slots__ = {  # with what help() says of each
+    __slots__ = {  # with texts for help()
         "shape": "(n_models,)",
         **dict.fromkeys(("_result", "_warns")),
     }

@@ -41,12 +41,12 @@ class AbstractModel(ParameterOwner):
     Arrays that come out are NumPy arrays on the CPU, and arrays on the device on a GPU.
     """
 
-    __slots__ = {  # with what help() says of each
+    __slots__ = {  # with texts for help()
         "_coarse_to_fine": None,
         "activations": "The activation of each layer; none for an encoding.",
         "composition": "The components that it is made of.",
         "encoding": "The encoding component.",
-        "engine": "What evaluates and differentiates the model on its target.",
+        "engine": "The engine that evaluates and differentiates the model.",
         "n_input_dims": "Inputs of a sample.",
         "n_output_dims": "Outputs of a sample.",
         "padded_output_dims": "Outputs of the kernels, whose last ones are dropped.",
@@ -135,7 +135,7 @@ class AbstractModel(ParameterOwner):
             max_level: up to which level grids are read, see Trainer.training_step.
 
         Raises:
-            TypeError, ValueError: the arrays do not fit, or `out` shares memory with what is read.
+            TypeError, ValueError: the arrays do not fit, or `out` shares memory with an input array.
         """
         inputs = self._inputs(inputs)
         if params is not None:
@@ -228,8 +228,8 @@ class AbstractModel(ParameterOwner):
         Args:
             context: of the forward pass.
             dl_dy: the gradient of the outputs that `backward` was given.
-            dl_ddl_dx: the gradient of the loss with respect to what `backward` returned.
-            gradient_mode: what happens to `gradients`.
+            dl_ddl_dx: the gradient of the loss with respect to the result of `backward`.
+            gradient_mode: treatment of `gradients`.
 
         Returns:
             The gradients with respect to dl_dy [n, n_output_dims] and the inputs [n, n_input_dims].

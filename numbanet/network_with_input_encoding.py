@@ -21,7 +21,7 @@ class NetworkWithInputEncoding(AbstractModel):
         encoding: the encoding component; its features are padded to a multiple of 16.
         network: the network component, with the padded width as its n_input_dims.
         rng: where the initial parameters come from.
-        target: what it runs on.
+        target: the device that it runs on.
     """
 
     __slots__ = {"_derivative_engine": None, "network": "The network component."}

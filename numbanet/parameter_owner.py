@@ -17,12 +17,12 @@ class ParameterOwner(ABC):
     Args:
         params: initial values, float32 [n_params].
         n_matrix_params: how many of them, from the first on, are those of matrices.
-        target: what owns the arrays.
+        target: of the arrays.
         quantized: parameters that kernels read in few bits.
     """
 
-    __slots__ = {  # with what help() says of each
-        "target": "The device, in a precision: what memory and kernels come from.",
+    __slots__ = {  # with texts for help()
+        "target": "The device, in a precision, with its memory and kernels.",
         "parameters": "The parameters, with their copy for the kernels.",
         "quantized": "Parameters that kernels read in few bits.",
         "target_gradients": "The gradients, as the kernels have them.",

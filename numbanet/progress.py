@@ -14,7 +14,7 @@ class Status:
     step: int
     n_steps: int
     loss: float
-    more: tuple[str, ...] = ()  # what else there is to say
+    more: tuple[str, ...] = ()  # further text
 
     def __str__(self) -> str:
         return "  ".join([f"loss {self.loss:.3g}", *self.more])

@@ -48,7 +48,7 @@ class Format(NamedTuple):
 
     collect: Callable  # (total, w): the total of magnitudes with that of w
     scale: Callable  # (total, n): the scale of n parameters
-    value: Callable  # (w, scale): what w becomes
+    value: Callable  # (w, scale): quantized w
 
 
 @device

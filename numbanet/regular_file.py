@@ -15,7 +15,7 @@ KINDS = {
     stat.S_IFCHR: "a character device",
     stat.S_IFBLK: "a block device",
 }
-# Without these flags of POSIX, what replaced the file after it was looked at could still wait.
+# Without these flags of POSIX, a replacement of the file after the check could still block.
 FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
 CHUNK = 1 << 16
 
@@ -27,7 +27,7 @@ class RefusedFileError(OSError):
 def open_regular(path: str | os.PathLike, most_bytes: int) -> BinaryIO:
     """Open a regular file, or a symbolic link to one, for reading.
 
-    The size is that of now: who reads on while a file grows can get more.
+    The size is the present one: a growing file may yield more.
 
     Raises:
         RefusedFileError: no regular file, larger than most_bytes, or a name that no file can have.

@@ -12,7 +12,7 @@ from numbanet.shown import shown
 from numbanet.trainable_model import TrainableModel
 from numbanet.trainer import Trainer
 
-NO_BATCH = object()  # what a step gives where the batches are used up
+NO_BATCH = object()  # result of a step when the batches are used up
 
 
 class Run:
@@ -20,9 +20,9 @@ class Run:
 
     Args:
         learner: a Trainer, a TrainableModel, or anything with step() that returns the loss.
-        batches: what gives the arguments of each step; None for a learner with a step of its own.
+        batches: source of each step's arguments; None for a learner with a step of its own.
         n_steps: the last step.
-        history: what is behind it, and goes on.
+        history: of the training, which it continues.
         learning_rate: a number, a schedule, or None for the trainer's own.
     """
 

@@ -186,7 +186,7 @@ def open_saved_training(path: str | os.PathLike) -> Iterator[tuple[SavedTraining
             with UnknownOptions():
                 saved = _described(file.header)
             _ = saved.tensor_shapes  # fails where the optimizer does not fit the parameters
-        except Exception as error:  # components may fail in any way on what nobody checked
+        except Exception as error:  # components may fail in any way on unchecked input
             raise SnapshotError(
                 f"{file.name}: the snapshot cannot be used ({error!s:.200})"
             ) from error

@@ -15,13 +15,13 @@ from numbanet.inline_compiler import InlineDispatcher
 class SharedFunctions:
     """Dispatchers of one target by fingerprint; the most recently used ones are kept.
 
-    So what a model's functions were compiled to is not freed with the model, but by the next ones.
+    So compiled functions of a model are not freed with it, but replaced by those of later ones.
 
     Args:
         target: "cpu" or "cuda".
         make: function (device function) that gives a dispatcher of the target.
         finish: function (dispatcher) that is called after a kernel was compiled with it.
-        free: function (dispatcher) that makes Numba forget what it compiled.
+        free: function (dispatcher) that makes Numba drop its compiled code.
         most: dispatchers that stay; a kernel has up to some 200.
     """
 

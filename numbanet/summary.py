@@ -40,8 +40,8 @@ class Summary:
     """Tables of a model's parts, and of the kernels that serve its passes.
 
     Args:
-        title: what the model is, where, in which precision.
-        components: what it is made of: a name and a component of each.
+        title: kind of model, device and precision.
+        components: of the model, with their names.
         parts: of its parameters.
         services: of its passes.
     """
@@ -173,7 +173,7 @@ def summary(model: Any) -> Summary:
     """Summarise a model: parts, shapes, parameters, bytes, and the kernels that serve it and why.
 
     Args:
-        model: what create_from_config or load returned, a network, an encoding, or a trainer.
+        model: from create_from_config or load, a network, an encoding, or a trainer.
 
     Returns:
         Something to print: `print(numbanet.summary(model))`. Notebooks and `rich.print` show it

@@ -30,7 +30,7 @@ SAMPLE = 1024
 class AbstractParameters(ABC):
     """Parameters of a model: in float32, and in the form that the kernels read."""
 
-    master: Any  # the parameters, float32 [n_params], for those who do not write to them
+    master: Any  # the parameters, float32 [n_params], read-only
     n_assigned = 0  # calls of `assign`
 
     @property
@@ -151,7 +151,7 @@ class AbstractTraining(ABC):
 
         Args:
             loss: of the batch's targets, if it has some.
-            overwrite: zero the gradients before; otherwise what is there is added to.
+            overwrite: zero the gradients before; otherwise add to them.
         """
 
 
@@ -227,7 +227,7 @@ class AbstractTarget(ABC):
         """Copy n columns of a matrix, from `first` on, to those of another one from `at` on.
 
         Args:
-            adds: to what is there.
+            adds: whether to add to the target.
         """
 
     @abstractmethod
@@ -238,7 +238,7 @@ class AbstractTarget(ABC):
         t + j * n_threads where that is below n.
         """
 
-    # What computes
+    # Engines and training
 
     @abstractmethod
     def write_mean(self, loss: LossSums, value: Any) -> None:

@@ -39,7 +39,7 @@ MOST_BYTES = 1 << 34
 MAX_ITEMS = 1 << 16  # of a list or dict, for which msgpack allocates before it reads them
 # Weights hardly compress and zeros do so 1000 times, so beyond this a file is made to do harm.
 UNPACKED_BYTES, UNPACKED_RATIO = 1 << 26, 32
-MAP_BYTES = (*range(0x80, 0x90), 0xDE, 0xDF)  # what a dict begins with in MessagePack
+MAP_BYTES = (*range(0x80, 0x90), 0xDE, 0xDF)  # first bytes of a dict in MessagePack
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +168,7 @@ def _unpacked(content: bytes, name: str) -> bytes:
     if not (is_gzip or is_zlib):
         return content
     limit = UNPACKED_BYTES + UNPACKED_RATIO * len(content)
-    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: zlib or gzip, whatever it is
+    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: zlib or gzip
     try:
         unpacked = stream.decompress(content, limit)
     except (zlib.error, MemoryError) as error:

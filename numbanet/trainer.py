@@ -32,7 +32,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
         model: a network, an encoding by itself or a composed model; the trainer works on its
             parameters in place.
         optimizer, loss: the components.
-        on_nonfinite: what a step of the optimizer does if its inputs, loss or gradients are
+        on_nonfinite: action of a step of the optimizer if its inputs, loss or gradients are
             infinite or NaN: "skip" leaves the parameters as they are, zeroes the gradients, counts
             it in n_skipped_steps and warns (on a GPU when the loss is read); "raise" raises
             FloatingPointError, for which every step on a GPU is waited for.
@@ -44,11 +44,11 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
         ConfigError: the loss cannot take so many outputs, or the optimizer does not fit the model.
     """
 
-    __slots__ = {  # with what help() says of each
+    __slots__ = {  # with texts for help()
         "network": "The model that is trained.",
         **dict.fromkeys(("optimizer", "loss"), "The component, with the options that hold now."),
         **dict.fromkeys(("on_nonfinite", "deterministic", "comm"), "What the trainer was given."),
-        "layout": "How the parameters are divided into matrices and others.",
+        "layout": "The division of the parameters into matrices and others.",
         **dict.fromkeys(("_grid_range", "_replicas", "_own_training", "__weakref__")),
     }
 
@@ -131,7 +131,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
             The outputs, float32 [n, n_output_dims].
 
         Raises:
-            TypeError, ValueError: the arrays do not fit, or `out` shares memory with what is read.
+            TypeError, ValueError: the arrays do not fit, or `out` shares memory with an input array.
         """
         return self.network(inputs, self.averaged_params, out, max_level)
 

@@ -2,7 +2,7 @@
 
 Two uint32 make a uint32, modulo 2^32, and so do a uint32 and an int; a uint64 and an int make a
 uint64. Numba, for which an int has 64 bits, makes int64, uint64 and float64 of these. A GPU would
-need two registers for such an index, and two instructions for what is computed with it.
+need two registers for such an index, and two instructions for arithmetic with it.
 
 Comparisons are left to Numba: they are exact, whatever the types.
 """
@@ -75,7 +75,7 @@ def teach(rewrites) -> None:
     """Make one of Numba's two compilers follow the rule: the functions above replace operators.
 
     Args:
-        rewrites: the compiler's module of what is done to a function before types are found.
+        rewrites: the compiler's module of rewrites before type inference.
     """
 
     @rewrites.register_rewrite("before-inference")
@@ -90,7 +90,7 @@ def teach(rewrites) -> None:
         def apply(self):
             for expression in self.found:
                 expression.fn = REPLACEMENTS[expression.fn]
-                if expression.op == "inplace_binop":  # Numba takes this for what cannot be changed
+                if expression.op == "inplace_binop":  # Numba's form for immutable values
                     expression.immutable_fn = REPLACEMENTS[expression.immutable_fn]
             return self.block
 

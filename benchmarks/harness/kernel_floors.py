@@ -17,7 +17,7 @@ WARP = 32
 class Floor:
     """The least that all launches of a kernel in a pass must do for each item."""
 
-    per: str  # what an item is
+    per: str  # kind of item
     n_items: int
     operations: float
     n_bytes: float

@@ -18,7 +18,7 @@ from numbanet.cuda.block.layout import FRAGMENTS
 from numbanet.cuda.driver.compile_only import CompiledKernel, CompileOnlyDevice
 from numbanet.cuda.toolchain.machine_code import Cubin
 
-# What must be executed for 16 samples, counted by hand: 16 levels in 2-D, of which 6 are dense, and
+# Instructions needed for 16 samples, counted by hand: 16 levels in 2-D, of which 6 are dense, and
 # 32-64-64-3. A lane computes the features of two such samples' worth: its own one of 32.
 CELL = 2 * 4  # multiply-add, floor, conversion and difference in two dimensions
 HASHED, DENSE = 3 + 4, 4 + 3 * 3  # hashes of four corners; numbers of vertices, modulo the size

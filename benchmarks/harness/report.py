@@ -20,7 +20,7 @@ def summary(job, config, kind, n, seconds, host, own):
             rows[name]["host_microseconds"] = 1e6 * host[name]
     result = {"config": config, "kind": kind, "batch_size": n, "methods": rows}
     rivals = [name for name in rows if name not in own]
-    default = next((name for name in own if name in rows), None)  # what numbanet does by itself
+    default = next((name for name in own if name in rows), None)  # numbanet's default
     if rivals and default:
         best = min(rivals, key=lambda name: np.median(seconds[name]))
         ratios = np.divide(seconds[best], seconds[default])

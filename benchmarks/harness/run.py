@@ -22,10 +22,10 @@ class Run:
     """One benchmark, and its report so far.
 
     Args:
-        where: what it runs on, with its name.
+        where: kind of machine, with its name.
         methods: which to measure: by name, "module:Class".
         own: the names of numbanet's. The first that is there is compared with the best rival.
-        ceilings: "module:Class" of what measures the machine.
+        ceilings: "module:Class" that measures the machine.
         n_rounds, round_seconds: how often a method has its turn, and about how long.
         n_starting: how many methods may verify and compile at the same time.
         times_host: whether to measure also for how long a call keeps the host.

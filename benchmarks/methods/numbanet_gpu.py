@@ -25,7 +25,7 @@ class Fused(OnGPU):
     precision, fused = "float16", True
 
     def loss_and_gradients(self, inputs, targets):
-        return None  # of halves: what the losses of several steps say is enough
+        return None  # halves: the losses of several steps suffice
 
     def params(self):
         return None

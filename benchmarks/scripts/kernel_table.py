@@ -30,7 +30,7 @@ COUNTS = (
 )
 
 
-# What is compiled
+# Compiled code
 
 
 def code_rows(name: str) -> list[tuple[str, ...]]:
@@ -70,7 +70,7 @@ def toolchain() -> str:
     return f"{versions}, {toolkit.assembler_version()}"
 
 
-# What a kernel does
+# Counts of a kernel
 
 
 def count(name: str):

@@ -89,7 +89,7 @@ def to_integer(round_, dtype):
             bad_value = limits.min if dtype.kind == "i" else limits.max // 2 + 1
         x = round_(x)
         if dtype == np.int32 and x.dtype == F32:
-            fits = x < F32.type(2.0**31)  # what lies below converts to the least integer
+            fits = x < F32.type(2.0**31)  # lower values convert to the least integer
             if fits.all():
                 return x.astype(dtype)
         x = x.astype(F64)

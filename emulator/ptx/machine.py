@@ -231,7 +231,7 @@ class Machine:
         if values is not None:
             values = np.ascontiguousarray(np.broadcast_to(values, self.n_active))
             values = values.view(WORDS[size])
-            if space == "global":  # to store what is there already harms nobody
+            if space == "global":  # storing an equal value is harmless
                 changes = self.memory.whole(WORDS[size])[granules] != values
         kind = "store" if access.kind == "copy" else access.kind
         if "relaxed" in access.instruction.modifiers:  # strong, as atomics are

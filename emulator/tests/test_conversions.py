@@ -31,7 +31,7 @@ def test_between_integers(source, target):
     np.testing.assert_array_equal(result, a.astype(dtype_of(target)).astype(to))
     narrow = np.iinfo(dtype_of(target))
     if narrow.min <= limits.min and limits.max <= narrow.max:
-        return  # there is nothing to saturate, and ptxas refuses it
+        return  # nothing to saturate, and ptxas refuses it
     result = run(f"cvt.sat.{target}.{source} %d0, %a0;", [a], [to])
     wanted = [min(max(x, narrow.min), narrow.max) for x in a.tolist()]
     np.testing.assert_array_equal(result, np.array(wanted, to))

@@ -195,7 +195,7 @@ def test_copied_data_lands_at_the_wait():
     assert error.value.text == "ld.shared.u32 %d0, [%r1];"
 
 
-# what is refused
+# refused accesses
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ class Command:
 
     Args:
         help: a line for the list of commands.
-        description: what it does.
+        description: of its effect.
         epilog: an example.
         arguments: options of ArgumentParser.add_argument by the argument's name.
     """

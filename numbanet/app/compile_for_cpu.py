@@ -26,7 +26,7 @@ def compile_for_cpu(
     """Compile the kernels of training and inference into the kernel cache, and report each.
 
     Args:
-        config: a JSON file, or what is in it.
+        config: a JSON file, or its content.
         dims: widths of inputs and outputs.
         with_torch: also what numbanet.torch needs.
         output: where the report goes, while it is made.

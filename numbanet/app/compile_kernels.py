@@ -38,7 +38,7 @@ def compile_kernels(
     """Compile the kernels of training and inference into the kernel cache, and report each.
 
     Args:
-        config: a JSON file, or what is in it.
+        config: a JSON file, or its content.
         architectures: compute capabilities.
         dims: widths of inputs and outputs.
         output: where the report goes, while it is made.

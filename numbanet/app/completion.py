@@ -9,7 +9,7 @@ FILES = (
     "CONFIG",
     "FILE",
     "MESH_OR_SDF",
-)  # what an argument that is a file is called in --help
+)  # names of arguments in --help that are files
 FOLDERS = ("DIR",)
 
 

@@ -14,7 +14,7 @@ def complete(config: Mapping[str, Any], dims: tuple[int, int]) -> tuple[dict[str
     """Config with every option written out, and the entries that nothing reads.
 
     Args:
-        config: what load_config gives.
+        config: from load_config.
         dims: widths of inputs and outputs, on which some defaults depend.
 
     Raises:

@@ -22,7 +22,7 @@ USE = (
     'Editors use it where a config says "$schema": "numbanet.schema.json", the name of this file '
     "from there; in VS Code, json.schemas of the settings names it for files with comments too."
 )
-# What a nested component says beside its own options.
+# Options of a nested component beside its own.
 NESTED = {
     "encoding": {
         "n_dims_to_encode": {"type": ["integer", "null"], "minimum": 0},

@@ -34,8 +34,8 @@ def write_curves(
     The title may hold the name of a file, with dollar signs or bytes that are not UTF-8.
 
     Args:
-        losses: points (step, value), and what the loss is called.
-        metrics: points (step, value), and what they are.
+        losses: points (step, value), and the name of the loss.
+        metrics: points (step, value), and their metric.
     """
     figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
     printable = os.fsencode(title).decode("utf-8", "replace")

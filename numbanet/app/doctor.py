@@ -24,7 +24,7 @@ def probe(question: Callable[[], Any]) -> str:
     """Result of a probe, or its error, as one line."""
     try:
         return str(question())
-    except Exception as error:  # whatever is broken here is the finding
+    except Exception as error:  # any failure is the finding
         reason = str(error).strip().partition("\n")[0]
         return f"no: {reason or type(error).__name__}"
 

@@ -29,7 +29,7 @@ FLOAT_WHITES = (1, 255, 4095, 65535)
 DARKEST = 16
 BITS_PER_SAMPLE = 258  # TIFF's tag
 
-_limits: list[int | None] = []  # what Pillow's limit was when each image that is open was opened
+_limits: list[int | None] = []  # Pillow's limit when each open image was opened
 _limits_lock = threading.Lock()
 
 
@@ -41,7 +41,7 @@ def open_image(path: str | Path, max_pixels: int = MOST_PIXELS) -> Iterator[Imag
         UsageError: there is no such file, it is no image, or the image has more than max_pixels.
     """
     shown = f"'{path}'"
-    Image.init()  # Pillow's own readers; which there are depends on how it was built
+    Image.init()  # Pillow's own readers, which depend on its build
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
         with (

@@ -50,7 +50,7 @@ def learn_field(
             anew for each ray, and white where it is shown. "random" by default for such pictures,
             "black" for others.
         exposure: whether each camera has gains of its own, which are learned.
-        view: True for a page in the browser that shows what is learned, on this machine alone, or
+        view: True for a page in the browser that shows the training, on this machine alone, or
             the host and port where it is.
         interrupted: asked after each step; when true, the training ends early as if finished.
 

@@ -68,7 +68,7 @@ def learn_image(
         max_pixels: larger images are refused before they take memory; 100 million by default.
         white: the value of white in an image with more than 8 bits a value; by default it is told
             from the file and its largest value.
-        view: True for a page in the browser that shows what is learned, on this machine alone, or
+        view: True for a page in the browser that shows the training, on this machine alone, or
             the host and port where it is.
         interrupted: asked after each step; when true, the training ends early as if finished.
 

@@ -46,7 +46,7 @@ def learn_surface(
         device, precision: as for numbanet.create_from_config.
         output: directory to write to; it is created.
         resume: a snapshot of the same job to continue; gives the defaults of the other options.
-        view: True for a page in the browser that shows what is learned, on this machine alone, or
+        view: True for a page in the browser that shows the training, on this machine alone, or
             the host and port where it is.
         interrupted: asked after each step; when true, the training ends early as if finished.
 

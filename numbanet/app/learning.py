@@ -50,12 +50,12 @@ class Learning(Callback):
     """Base of all jobs; a subclass defines the step, the measurements and the pictures.
 
     Args:
-        job: a dataclass of what determines the training.
+        job: a dataclass of the options that determine the training.
         metadata_key: under which a snapshot has job and course.
     """
 
     metadata_key: str
-    view_centre: tuple[float, float, float] = (0.5, 0.5, 0.5)  # what a viewer's camera orbits
+    view_centre: tuple[float, float, float] = (0.5, 0.5, 0.5)  # which a viewer's camera orbits
     samples_name = "samples"
 
     def __init__(self, job: Any, model: Any, rng: Pcg32, course: Course):

@@ -30,7 +30,7 @@ STILL_WIDTH = 480  # at least, of a picture that nothing moves, while paused
 MOST_EXACT = 320  # width up to which pixels are sent as they are
 TEXT_SECONDS = 0.5  # between two updates of figures and curve
 MOST_POINTS = 300  # of the curve
-IDLE_SECONDS = 0.02  # between looks for what a user wants, while paused
+IDLE_SECONDS = 0.02  # between checks for requests, while paused
 LEAST_EXPONENT, MOST_EXPONENT = -2.0, 1.0  # of the factor of the learning rate
 
 
@@ -101,7 +101,7 @@ class LiveView(Callback):
 
     def begin(self, run: Run) -> None:
         try:
-            port = free_port(self.host, self.port)  # viser would wait for ever if there is none
+            port = free_port(self.host, self.port)  # without one viser would wait for ever
             with redirect_stdout(StringIO()):  # where results are printed
                 self.server = self.viser.ViserServer(self.host, port, "numbanet", verbose=False)
         except OSError as error:

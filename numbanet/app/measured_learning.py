@@ -39,7 +39,7 @@ class FieldJob:
     """Options that determine a training, bit for bit; a snapshot continues only the same job.
 
     Args:
-        digest: of what is learned.
+        digest: of the data.
         options: of this kind of job.
     """
 
@@ -121,7 +121,7 @@ class MeasuredLearning(Learning):
     """Job that draws a picture and measures a few numbers.
 
     Args:
-        data: what is learned; has name, digest and note.
+        data: for training; has name, digest and note.
     """
 
     command: ClassVar[str]

@@ -23,7 +23,7 @@ def overridden(
     """Config with some options changed; values are checked when the config is used.
 
     Args:
-        config: a file, or what is in it.
+        config: a file, or its content.
         assignments: each a path and a value: "encoding.n_levels=8", "encoding.nested[0].degree=3".
             A value is JSON, and else a string: `loss.otype=L2` needs no quotation marks.
 

@@ -47,7 +47,7 @@ class Photograph:
         pixels: [height, width]; uint32 with red, green and blue in the lowest three bytes, or
             float32 with displayed values of grey in [0, 1].
         white: the file's value for white.
-        note: what had to be assumed about the file, for its user.
+        note: assumptions about the file, for the user.
     """
 
     path: Path

@@ -14,7 +14,7 @@ from numbanet.app.errors import UsageError
 from numbanet.app.output import Output
 from numbanet.ctrl_c import INTERRUPTED
 
-PACKAGES = {  # extra: what is installed with it: module and package
+PACKAGES = {  # extra: its module and package
     "samples": {"PIL": "pillow", "matplotlib": "matplotlib", "rich": "rich"},
     "view": {"viser": "viser"},
     "surfaces": {"trimesh": "trimesh", "skimage": "scikit-image"},
@@ -103,7 +103,7 @@ def run(
 
     Args:
         learn: the job's function.
-        subject: its first argument: what is learned.
+        subject: its first argument: the data.
         own: arguments that only this job has, by name.
     """
     view = view_of(arguments)

@@ -37,7 +37,7 @@ class LossyStream:
             yield
         except OSError as error:
             self.error = error
-            # Here go what is still held back and what else is written, by libraries too.
+            # Receives buffered text and further output, of libraries too.
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())
             os.close(null)

@@ -61,7 +61,7 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
         array = np.load(path, mmap_mode="r")
     except OSError as error:
         raise UsageError(f"cannot read '{path}': {error.strerror or error}") from error
-    except Exception as error:  # the reader may fail in any way on what nobody checked
+    except Exception as error:  # the reader may fail in any way on unchecked input
         reason = " ".join(f"{error}".split())
         raise UsageError(f"'{path}' is no .npy file of numbers: {reason:.120}") from error
     if not isinstance(array, np.ndarray):  # an archive of several

@@ -27,7 +27,7 @@ from numbanet.volumes.launch import Job
 
 MOST_MEASURED = 1 << 20  # voxels of each measurement
 MEASURED_SEED = 97
-VALUES_AT_ONCE = 1 << 18  # of what is evaluated on the host
+VALUES_AT_ONCE = 1 << 18  # evaluated on the host
 TILE = 240  # pixels of a slice's longer side
 LARGEST_ERROR = 0.1  # of an error map: white
 N_LEVELS = 8

@@ -56,7 +56,7 @@ def _check_process():
 def separate(function):
     """Declare a device function that is optimised by itself, and called instead of inlined.
 
-    For what a ParallelKernel does beside its loops, and takes time: the kernel is not optimised.
+    For costly work of a ParallelKernel beside its loops: the kernel is not optimised.
     """
     return InlineDispatcher(function, fastmath=True, error_model="numpy")
 
@@ -64,7 +64,7 @@ def separate(function):
 class ParallelKernel:
     """Kernel with `prange` loops, compiled at its first call and cached on disk.
 
-    The bodies of the loops are optimised, each by itself, and what joins them is not.
+    The bodies of the loops are optimised, each by itself; the code between them is not.
     """
 
     def __init__(self, function):

@@ -1,6 +1,6 @@
 """CPU kernels for many models of one shape, each of which runs on one core at a time.
 
-What a model's kernels do in parallel is done one after the other here, in the same order.
+The parallel parts of a model's kernels run one after the other, in the same order.
 """
 
 from functools import cache
@@ -16,7 +16,7 @@ from numbanet.device import device
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 
-SKIPPED, STEPPED, LEFT = range(3)  # what became of a model's step; the host does what is left
+SKIPPED, STEPPED, LEFT = range(3)  # outcome of a model's step; the host handles the last one
 INFINITY = np.float32(np.inf).view(np.int32)
 MAGNITUDE_64, INFINITY_64 = np.int64(2**63 - 1), np.float64(np.inf).view(np.int64)
 

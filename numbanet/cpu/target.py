@@ -109,7 +109,7 @@ class CpuTraining(AbstractTraining):
             return StepResult(value)
         if not (is_finite and self.optimize(optimizer, gradients.flat)):
             self.n_skipped_steps += 1
-            gradients.flat[:] = 0  # so that what is accumulated next starts anew
+            gradients.flat[:] = 0  # so that the next accumulation starts from 0
             return StepResult(value, skipped=True)
         self.n_steps += 1
         return StepResult(value)

@@ -175,7 +175,7 @@ class CudaEngine:
         serving = self._for_training(n)
         tables = self._tables_for(serving, n, gradients)
         own, whole = self.workspace, tables is not None and tables is self.tables
-        if overwrite and not (whole and serving is self.fused):  # which writes all there is
+        if overwrite and not (whole and serving is self.fused):  # which writes all of them
             self._clear(gradients, whole)
         if n == 0:  # nothing is to be compiled for it
             n_sums = 0

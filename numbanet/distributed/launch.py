@@ -8,7 +8,7 @@ from typing import Any
 from numbanet.communicator import Alone, Communicator
 from numbanet.shown import shown
 
-# Launcher -> the variables with a process's number and with how many there are; the first fits.
+# Launcher -> the variables with a process's rank and the number of processes; first match.
 LAUNCHERS = {
     "torchrun": ("RANK", "WORLD_SIZE"),
     "mpirun of Open MPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),

@@ -1,6 +1,6 @@
 """Communicator over MPI, by mpi4py.
 
-Nothing blocks within MPI: what is under way is asked for until it is done or the timeout is over.
+Nothing blocks within MPI: operations are polled until they are done or the timeout is over.
 Then the ranks that wait tell each other so, and those of which nothing is heard are the culprits.
 """
 
@@ -17,7 +17,7 @@ from numbanet.communicator import Communicator, RankError, sizes_of
 from numbanet.shown import shown
 
 TAG_ASKED, TAG_WAITING = 1, 2
-# Data moves only while MPI is asked, a piece each time; who waits longer is waiting for a rank.
+# Data moves only while MPI is polled, a piece each time; a longer wait is for a rank.
 MOVING = 0.25  # seconds in which a waiting process does not sleep
 NAP, LONGEST_NAP = 20e-6, 1e-3  # seconds
 GRACE = 2.0  # seconds in which ranks that wait are heard of

@@ -28,7 +28,7 @@ class AbstractEncoding(PartialDerivatives, ABC):
     required_output_alignment = 1
     needs_whole_batch = False  # whether backward_params_rows must see all rows of a batch at once
     reads_numbers = False  # whether its functions take `params` with numbers: see kernel_key
-    numbers: tuple[int, ...] = ()  # what kernel_key leaves out
+    numbers: tuple[int, ...] = ()  # left out by kernel_key
     grid_dims: tuple[int, ...] = ()  # inputs that are read by a grid, which covers [0, 1] in each
     quantized: tuple[Quantized, ...] = ()  # parameters that kernels read in few bits
     constants: tuple[Constant, ...] = ()  # features that are the same for all inputs, in no part
@@ -98,7 +98,7 @@ class AbstractEncoding(PartialDerivatives, ABC):
         through backward_input.
         """
 
-    # (x, params, dl_dy, dl_ddx, dl_dparams): add what comes through backward_input.
+    # (x, params, dl_dy, dl_ddx, dl_dparams): add the gradient through backward_input.
     double_backward_params = None
 
     @property

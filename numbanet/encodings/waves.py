@@ -15,7 +15,7 @@ class Wave:
     """Device functions of the features of one dimension, of which j is one and x is prepared.
 
     Args:
-        prepare: x -> what the others take as x.
+        prepare: x -> the x of the other functions.
         value: (j, x, row) writes feature j to row[j].
         slope: (j, x, factor, row) writes its derivative, times factor, to row[j].
         add_gradient: (j, x, row, total) adds row[j] times its derivative to total[0].

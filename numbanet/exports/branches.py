@@ -36,7 +36,7 @@ class Frame:
     def __init__(self, code: TypedFunction, variables: dict, caller=None):
         self.code, self.variables, self.caller = code, variables, caller
         self.line = None
-        self.leaves = None  # what writes that a loop ends, within one that is kept
+        self.leaves = None  # function that writes the exit of a kept loop, within one
 
     def branch(self) -> Frame:
         copy = Frame(self.code, dict(self.variables), self.caller)

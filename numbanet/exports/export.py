@@ -20,7 +20,7 @@ def export(
     """Write a trained model as a program that needs no Python.
 
     Args:
-        model: what create_from_config, create_network_with_input_encoding or create_encoding made.
+        model: made by create_from_config, create_network_with_input_encoding or create_encoding.
             One with a trainer is written with its parameters for inference.
         path: the file to write; one that exists is replaced as a whole.
         to: "c" (a C99 header), "wgsl", "glsl" (ES 3.00), "onnx" or "html"; None goes by the ending
@@ -30,7 +30,7 @@ def export(
         name: begins every name in the program; from the path where it is None.
         embed: False to leave the parameters of a C header in a file beside it. WGSL and GLSL always
             have them there.
-        view: what an HTML page shows: "image", "surface", "volume" or "field"; "auto" goes by the
+        view: of an HTML page: "image", "surface", "volume" or "field"; "auto" goes by the
             numbers of inputs and outputs.
 
     Returns:
@@ -38,7 +38,7 @@ def export(
         parameters (little-endian: the values, then the scales at a multiple of 4 bytes).
 
     Raises:
-        ExportError: a component uses what has no translation; the message says what and where.
+        ExportError: a component cannot be translated; the message says why and where.
         ValueError: an argument is not allowed, or the parameters do not fit the precision.
         ModuleNotFoundError: ONNX needs the package onnx.
         OSError: a file cannot be written.

@@ -29,7 +29,7 @@ OPERATORS = {
     operator.ipow: "pow",
 }  # fmt: skip
 OPERATORS |= {instead: OPERATORS[function] for function, instead in REPLACEMENTS.items()}
-STAR = types.StarArgTuple, types.StarArgUniTuple  # what `*name` takes
+STAR = types.StarArgTuple, types.StarArgUniTuple  # types of `*name`
 UNARY = {operator.neg: "neg", operator.invert: "invert", operator.not_: "lnot", operator.pos: None}
 
 

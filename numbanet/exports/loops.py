@@ -25,7 +25,7 @@ from numbanet.exports.program import (
 from numbanet.exports.views import NeedsConstant, Range, Untranslatable
 
 MOST_UNROLLED = 256  # statements that a loop may become
-FEW_ROUNDS = 4  # of a loop that is unrolled whatever is in it
+FEW_ROUNDS = 4  # of a loop that is always unrolled
 MOST_LOOKS = 8  # at a loop, until all arrays that it writes to are known
 
 

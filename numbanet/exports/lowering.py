@@ -179,7 +179,7 @@ class _Lowering(Arithmetic):
         if value.type in LONG:
             return self.pair(value)
         value = self.single(value)
-        if value.type == F32:  # beyond 32 bits there is no use for it
+        if value.type == F32:  # it has no use beyond 32 bits
             number = self.cast(value, I32)
             return self.widened(number)
         zero = constant(U32, 0)

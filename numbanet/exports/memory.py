@@ -20,7 +20,7 @@ from numbanet.exports.program import (
 )  # fmt: skip
 from numbanet.exports.views import Untranslatable, View
 
-UNDEFINED = object()  # what a variable holds on ways on which it is not assigned
+UNDEFINED = object()  # value of a variable on paths that do not assign it
 
 
 class Memory(Arithmetic):
@@ -31,7 +31,7 @@ class Memory(Arithmetic):
         self.block: list = []
         self.declared: list[Declare] = []  # variables that branches assign
         self.arrays: list[Array] = []
-        self.contents: dict[Array, dict[int, Value]] = {}  # what is known of arrays
+        self.contents: dict[Array, dict[int, Value]] = {}  # known contents
         self.touched: set[Array] = set()
         self.settled: set[Array] = set()  # arrays whose type is decided
         self.known: list[dict] = [{}]  # values by operation, of this block and those around it
@@ -196,7 +196,7 @@ class Memory(Arithmetic):
         self.contents = {}
         for array in before:
             a, b = one[array], other[array]
-            if array.is_stored:  # in one way or both: the other one stores what it knows
+            if array.is_stored:  # on one path or both: the other one stores its contents
                 for body, known in ((then, a), (otherwise, b)):
                     self.within(body, lambda known=known, array=array: self._write(array, known))
                 self.contents[array] = {}

@@ -27,7 +27,7 @@ def onnx_model(model, packed: Packed, name: str, title: str) -> bytes:
     """Serialized graph: "x" [n, n_inputs] float32 to "y" [n, n_outputs] float32.
 
     Raises:
-        ExportError: a component uses what has no translation.
+        ExportError: a component cannot be translated.
     """
     graph = Operations()
     add_parameters(graph, packed)

@@ -1,6 +1,6 @@
 """Intermediate form of a model: scalars, arrays of known length, branches and loops; no calls.
 
-It is what tracing makes of a model's device functions, and all that a back end has to print.
+Tracing translates a model's device functions to it, and back ends print it.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def program_of(model, rounds: bool = False) -> Program:
             are then not NaN where an input is not finite.
 
     Raises:
-        ExportError: a component uses what has no translation.
+        ExportError: a component cannot be translated.
     """
     tracer = Tracer(TRANSLATIONS, rounds=rounds)
     inputs, outputs = Array("x", model.n_input_dims), Array("y", model.n_output_dims)

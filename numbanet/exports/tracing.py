@@ -30,7 +30,7 @@ class Tracer(Loops):
     """Builder of the program of one function.
 
     Args:
-        translations: what stands for other functions than device functions.
+        translations: of functions other than device functions.
         keeps_loops: False for a language without loops and arrays.
         rounds: see Arithmetic.
     """

@@ -75,7 +75,7 @@ class WgslPrinter(Printer):
         return f"{float_text(number)}f" if number >= 0 else f"({float_text(number)}f)"
 
     def not_finite(self, value):
-        # A constant that is not finite is an error, so it comes from what is known at run time.
+        # A constant that is not finite is an error, so it is computed at run time.
         bits = int(np.float32(value.value).view(np.uint32))
         return f"bitcast<f32>({bits}u | (arrayLength(&{self.name}_values) & 0u))"
 

@@ -98,7 +98,7 @@ def files_of(kind, model, numbers: Packed, name, title, embed, view) -> dict[str
     """Text of the program, and the parameters where they are not in it."""
     try:
         return translated(kind, model, numbers, name, title, embed, view)
-    except Untranslatable as error:  # of a language; what device functions hold names its line
+    except Untranslatable as error:  # of a language; errors of device functions name their line
         raise ExportError(model.encoding.forward.py_func, str(error)) from error
 
 

@@ -46,7 +46,7 @@ class AbstractMLP(ABC):
     output_activation: str
     siren_omega: float
     siren_first_scale: float
-    activations: tuple[Activation, Activation]  # what the two names stand for
+    activations: tuple[Activation, Activation]  # of hidden layers and of the output
 
     def _check_sizes(self) -> None:
         """Raise an error for sizes that could not be compiled or indexed."""

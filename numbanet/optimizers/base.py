@@ -159,11 +159,11 @@ class AbstractOptimizer(ABC):
     def precondition(self, operations, layout, state, matrices, statistics, scalars) -> None:
         """Update preconditioners from whole matrices, with the operations of a target.
 
-        Arrays are the target's, and the host does not look into them: cpu/operations.py says what
-        there is. Called only where `preconditions` says so.
+        Arrays are the target's, and the host does not read them: cpu/operations.py has the
+        operations. Called only if `preconditions`.
 
         Raises:
-            TypeError: the optimizer has statistics but does not say what to do with them.
+            TypeError: the optimizer has statistics but no precondition.
         """
         raise TypeError(f"{type(self).__name__} has n_statistics > 0; it must define precondition")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-Limit = tuple[str, np.ndarray, float, float]  # what they are, numbers, the least, the largest
+Limit = tuple[str, np.ndarray, float, float]  # description, numbers, the least, the largest
 
 MOST_WEIGHT = 2.0**125  # three of these can be added
 MOST_MOMENT = 2.0**101

@@ -159,7 +159,7 @@ class ParamGroups(AbstractWrapper):
         n = len(starts)
 
         @device
-        def take(j, i, scalars, own):  # j is known: neither array is addressed by what is computed
+        def take(j, i, scalars, own):  # j is a constant: neither array has a computed index
             begun, k = np.uintp(i) >= starts[j], places[j]
             own[0] = select(begun, scalars[k], own[0])
             own[1] = select(begun, scalars[k + np.uintp(1)], own[1])

@@ -45,7 +45,7 @@ class SOAP(AbstractWithAdam):
     n_state = 4
     n_scalars = 11
     n_matrix_state = 1  # which nothing needs: so `summand` is called
-    touches_all_state = False  # three rows of what is no matrix
+    touches_all_state = False  # three rows of other parameters are not
 
     def __post_init__(self):
         super().__post_init__()

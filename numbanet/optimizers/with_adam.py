@@ -14,7 +14,7 @@ from numbanet.optimizers.layout import ParamLayout
 from numbanet.registry import check
 
 RATE, ADAM_RATE = range(2)  # scalars, and hyperparams
-DIRECTION = 1  # row of the state: what `precondition` makes for matrices of their momentum
+DIRECTION = 1  # row of the state: the direction that `precondition` computes for matrices
 LARGEST_FACTOR = 2.0**50  # of products of matrices that are to be finite
 LARGEST_DIRECTION = 2.0**40
 

@@ -99,7 +99,7 @@ def reduce_pair(array, i, low, high):
     array[after(i)] += high
 
 
-# What the leaves are on the CPU: themselves.
+# On the CPU the leaves are plain Python.
 overload(load, target="cpu", **INLINED)(lambda array, i: load)
 overload(load_pair, target="cpu", **INLINED)(lambda array, i: load_pair)
 overload(store, target="cpu", **INLINED)(lambda array, i, value: store)
@@ -109,7 +109,7 @@ overload(reduce_one_of_odd, target="cpu", **INLINED)(lambda array, i, value: red
 overload(reduce_pair, target="cpu", **INLINED)(lambda array, i, low, high: reduce_pair)
 
 
-# What they are on CUDA, by the kind of storage.
+# On CUDA they depend on the storage type.
 @overload(load, target="cuda", **INLINED)
 def _(array, i):
     return by_storage(array, load_float, load_half, load_bfloat)

@@ -75,7 +75,7 @@ close_group = access("cp.async.commit_group;", void)
 wait_for_older_groups = access("cp.async.wait_group 1;", void)
 wait_for_copies = access("cp.async.wait_all;", void)
 
-# Of all lanes of a warp: the largest word; waiting until each sees what all wrote to shared memory.
+# Maximum of words over a warp; and a barrier, after which shared memory is visible to all lanes.
 warp_max = access("redux.sync.max.u32 $0, $1, 0xffffffff;", uint32, uint32)
 warp_barrier = access("bar.warp.sync 0xffffffff;", void)
 

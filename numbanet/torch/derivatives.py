@@ -15,7 +15,7 @@ def keep_forward(ctx, inputs, output):
 
 
 def of_forward(backward: Callable) -> Callable:
-    def forward_backward(ctx, dl_dy, _=None):  # an operator returns what it keeps as well
+    def forward_backward(ctx, dl_dy, _=None):  # an operator returns its saved tensor too
         nothing = (None,) * 3
         if dl_dy is None:
             return None, None, *nothing

@@ -15,7 +15,7 @@ from numbanet.networks.base import AbstractMLP
 from numbanet.part_components import create_encoding_component, create_network_component
 from numbanet.unknown_options import UnknownOptions
 
-ABSENT = object()  # for what a model has not; a mistaken None is not to pass for it
+ABSENT = object()  # for a missing component; distinct from None by mistake
 
 
 def describe(

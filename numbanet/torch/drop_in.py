@@ -21,7 +21,7 @@ PUBLIC = {
 
 
 VERSION = "2.0"  # of the bindings whose interface this is
-# Those that tinycudann's modules look for, before the ones of the GPUs that are there.
+# Capabilities that tinycudann's modules look for, before those of the machine's GPUs.
 ALL_COMPUTE_CAPABILITIES = (
     *(20, 21, 30, 35, 37, 50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90),
     *(100, 101, 103, 120, 121),

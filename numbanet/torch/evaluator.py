@@ -22,7 +22,7 @@ from numbanet.torch.tensors import DeviceTensors, HostTensors
 
 MOST_EVALUATORS = 64  # kept
 # Of hidden layers and features, for which both passes together would otherwise wait for memory.
-# That is a large part of a last-level cache, and what a forward pass may hold until the backward.
+# A large part of a last-level cache, and the most that a forward pass may hold until the backward.
 MOST_KEPT_BYTES = 1 << 24
 
 
@@ -47,7 +47,7 @@ class Evaluator:
 
     Args:
         description: see descriptions.py.
-        target: what computes.
+        target: of its engines.
         dtype: of the outputs.
     """
 

@@ -15,7 +15,7 @@ class JetEvaluator:
 
     Args:
         description: see descriptions.py.
-        target: what computes, in float32.
+        target: of its engine, with float32.
     """
 
     def __init__(self, description: str, target: Any):

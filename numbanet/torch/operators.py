@@ -80,7 +80,7 @@ def find_loss(config: str) -> AbstractLoss:
     return create_loss(json.loads(config) if config.startswith("{") else {"otype": config})
 
 
-# What they return, for PyTorch to plan with
+# Shapes and dtypes of their results, for PyTorch
 
 
 def _vector(params, description, wanted):

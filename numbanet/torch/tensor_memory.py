@@ -7,14 +7,14 @@ import torch
 from numbanet.cuda.memory.arrays import DeviceArray
 from numbanet.networks.base import next_multiple
 
-ALIGNMENT = 256  # bytes, of what a device allocates
+ALIGNMENT = 256  # bytes, as a device's
 
 
 class TensorMemory(ABC):
     """Mix-in for a device: its memory is tensors that `empty` makes, in a room where one is open.
 
     A room is one tensor that a pass allocates from, because each tensor costs the host more than
-    many a kernel. What does not fit is a tensor of its own.
+    many a kernel. Memory beyond the room is a tensor of its own.
     """
 
     def __init__(self, *arguments):

@@ -1,6 +1,6 @@
 """Tensors as the arrays of a target: PyTorch's memory, shared and never copied.
 
-What a target's engines write to is made here too, by PyTorch's allocator, so that the program may
+Outputs of a target's engines are allocated here too, by PyTorch's allocator, so the program may
 use several streams and capture CUDA graphs as with PyTorch's own operators.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 ALIGNMENT = 16  # bytes: the widest access of a kernel
-ITEMS = {  # what an array of a device calls them
+ITEMS = {  # names of dtypes for arrays of a device
     torch.float32: np.dtype(np.float32),
     torch.float16: np.dtype(np.float16),
     torch.bfloat16: np.dtype(np.uint16),
@@ -43,9 +43,9 @@ class HostTensors:
         """Call queue(*kind, *arrays) with the arrays of the tensors but the source.
 
         Args:
-            passes: what `recurring` gave.
+            passes: the result of `recurring`.
             x: a row for each sample.
-            read, source: what `read` gave.
+            read, source: the results of `read`.
             others: None where there is none.
         """
         tensors = x, read, *others

@@ -46,7 +46,7 @@ def gradient_ray(n_channels: int):
     def gradient_ray(i, first, count, samples, gradients, background, dl_ddensities, dl_dshades):
         densities, shades, starts, lengths, transmittances = samples
         dl_dcolours, dl_dopacities, dl_ddepths = gradients
-        behind = ZERO  # what comes from behind a sample, times the gradient
+        behind = ZERO  # light from behind a sample, times the gradient
         for c in range(n_channels):
             behind += dl_dcolours[i, c] * background[c]
         is_last = True

@@ -26,10 +26,10 @@ class Composited:
 
     Args:
         colours: with the background, float32 [n_rays, n_channels].
-        opacities: what the samples absorb, float32 [n_rays].
-        depths: the distances of the samples' middles, weighted by what they add; float32 [n_rays].
-        transmittances: what reaches each sample, and 0 for those that count as absent; float32 [n].
-        samples, densities, shades, background: what was composited; shades are samples' colours.
+        opacities: fraction of light absorbed by the samples, float32 [n_rays].
+        depths: the distances of the samples' middles, weighted by their weights; float32 [n_rays].
+        transmittances: fraction of light up to each sample, 0 for absent ones; float32 [n].
+        samples, densities, shades, background: the arguments; shades are samples' colours.
     """
 
     colours: Array
@@ -58,7 +58,7 @@ def composite(
         colours: float32 [n, n_channels], 1 to 32 channels.
         background: [n_channels], or [n_rays, n_channels]; black by default.
         least: samples that less than this part of the light reaches are left out; 0 for none.
-        out: what an earlier call for as many rays and samples returned, to be written anew.
+        out: the result of an earlier call for as many rays and samples, to be overwritten.
 
     Raises:
         TypeError, ValueError: the arrays do not fit.
@@ -92,10 +92,10 @@ def composite_backward(
     That of the background is (1 - opacities) dl_dcolours.
 
     Args:
-        composited: what `composite` returned; its arrays and what it was given are as they were.
-        dl_dcolours: the gradient of what rays see, [n_rays, n_channels].
+        composited: the result of `composite`; its arrays and arguments are unchanged.
+        dl_dcolours: the gradient of the rays' colours, [n_rays, n_channels].
         dl_dopacities, dl_ddepths: [n_rays]; 0 by default.
-        out: what an earlier call for as many samples returned, to be written anew.
+        out: the result of an earlier call for as many samples, to be overwritten.
 
     Raises:
         TypeError, ValueError: the arrays do not fit.

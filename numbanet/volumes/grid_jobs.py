@@ -60,7 +60,7 @@ def place_on_device(
 @device
 def merge_cell(i, part, n_parts, decay, found, densities):
     cell, density = part + i * n_parts, found[i]
-    if not density < MOST:  # what is no number is not empty
+    if not density < MOST:  # NaN is not empty
         density = MOST
     densities[cell] = max(decay * densities[cell], density)
 

@@ -6,7 +6,7 @@ the ray enters the grid, plus a fraction of a step; they are `step` long, or `co
 distance where that is more. A step belongs to a cell by its middle; one in an empty cell moves on
 by as many steps as it takes to leave the cell, or the brick.
 
-What is no ray has no samples: numbers that are infinite or NaN, a direction of no length, and an
+Invalid rays have no samples: numbers that are infinite or NaN, a direction of no length, and an
 origin so far away that steps are lost in rounding.
 """
 

@@ -122,7 +122,7 @@ class OccupancyGrid:
             threshold: a cell is occupied if its density is above this, or above the mean density
                 of all cells where that is less.
             part, n_parts: ask for cells `part`, `part + n_parts`, ... only.
-            decay: what is left of a cell's density when it is asked for the next time.
+            decay: factor of a cell's density before the next update.
 
         Raises:
             TypeError, ValueError: an argument is not allowed, or the densities do not fit.

@@ -89,7 +89,7 @@ def pack(target: AbstractTarget, counts, capacity: int, ranges, total) -> None:
 
     Args:
         counts: uint32 [n], n > 0.
-        capacity: how many samples there is room for.
+        capacity: largest number of samples.
         total: receives how many have a place, and how many were asked for, or 2^32 - 1 where
             that is less; uint32 [2].
     """

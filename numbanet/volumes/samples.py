@@ -17,8 +17,8 @@ class Samples:
         lengths: of the intervals, float32 [n].
         rays: the number of each sample's ray, uint32 [n].
         ranges: first sample and number of samples of each ray, uint32 [n_rays, 2].
-        total: how many samples there are, uint32 [1]; the arrays may be longer.
-        target: what the arrays belong to.
+        total: number of samples, uint32 [1]; the arrays may be longer.
+        target: of the arrays.
     """
 
     positions: Array

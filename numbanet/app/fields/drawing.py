@@ -33,7 +33,7 @@ BYTE = np.float32(255.0)
 
 
 @device
-def sky(x, y, z, rgb):  # what a mirror sees
+def sky(x, y, z, rgb):  # which glossy surfaces mirror
     up = HALF + HALF * z
     rgb[0] = np.float32(0.25) + np.float32(0.45) * up
     rgb[1] = np.float32(0.3) + np.float32(0.5) * up

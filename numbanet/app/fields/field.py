@@ -144,7 +144,7 @@ class RadianceField:
         self.grid = OccupancyGrid(box, config["grid"]["resolution"], n_levels, device=self.target)
         self.step = 2 * half * DIAGONAL / config["n_steps"]
         self.cone = 0.0 if n_levels == 1 else 1 / 256
-        # what absorbs 1 % over a step is something
+        # a cell that absorbs 1 % over a step is not empty
         self.threshold = 0.01 / self.step
 
     @property

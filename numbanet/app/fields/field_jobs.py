@@ -12,7 +12,7 @@ from numbanet.device import HALF, ONE, ZERO, at_most, device, exp
 from numbanet.storage.views import float_matrix, float_vector, uint32_vector
 from numbanet.volumes.launch import Job
 
-N_FEATURES = 16  # of a position: the logarithm of the density, and what the colour is made of
+N_FEATURES = 16  # of a position: the logarithm of the density, and inputs of the colour
 N_INPUTS = 3 + N_FEATURES - 1  # of the head for colours: a direction and the features
 MOST_LOGARITHM = np.float32(11.0)  # of a density
 ANY = np.uint32(0xFFFFFFFF)

@@ -46,9 +46,9 @@ class FieldLearner:
 
     Args:
         field: is trained in place.
-        views: what it learns, on the field's target.
+        views: for training, on the field's target.
         batch_size: samples of a step that light reaches, about.
-        background: "white", "black" or "random": what is behind pictures that have an opacity.
+        background: "white", "black" or "random", behind pictures that have an opacity.
         seed: of the rays.
         exposure: whether each camera has gains of its own, which are learned too.
         n_steps: after which the learning rate is LAST_RATE of the first one.

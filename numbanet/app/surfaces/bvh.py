@@ -87,7 +87,7 @@ def areas_of(triangles: np.ndarray) -> np.ndarray:
 
 def corner_numbers(triangles: np.ndarray) -> np.ndarray:
     """Numbers of corners, [n, 3]: corners at the same position share one."""
-    places = np.ascontiguousarray(triangles.reshape(-1, 3)) + 0.0  # there is no -0.0 now
+    places = np.ascontiguousarray(triangles.reshape(-1, 3)) + 0.0  # turns -0.0 into 0.0
     rows = places.view(np.dtype((np.void, places.dtype.itemsize * 3))).reshape(-1)
     return np.unique(rows, return_inverse=True)[1].reshape(-1, 3)
 

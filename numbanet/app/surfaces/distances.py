@@ -24,7 +24,7 @@ class Surface(Protocol):
     """Source of distances: a mesh, or a formula."""
 
     name: str
-    note: str  # what had to be assumed, for the user
+    note: str  # assumptions about the data, for the user
     scale: float  # of the cube's side, in the surface's own units
     origin: tuple[float, float, float]  # of the cube
 

@@ -67,7 +67,7 @@ def formula(shape: Any) -> tuple[Any, Any]:
     @device
     def surface_point(u, point, tables):
         x, y, z = u[0], u[1], u[2]
-        for _ in range(2):  # the second time mends what the first left near creases
+        for _ in range(2):  # the second step corrects the first near creases
             d = shape(x, y, z)
             gx = shape(x + TAP, y, z) - shape(x - TAP, y, z)
             gy = shape(x, y + TAP, z) - shape(x, y - TAP, z)

@@ -39,7 +39,7 @@ class Mesh:
         triangles: corners, float32 [n, 3, 3].
         scale: of the cube's side, in the file's units.
         origin: of the cube, in the file's units.
-        note: what had to be assumed, for the user.
+        note: assumptions about the data, for the user.
     """
 
     name: str
@@ -97,7 +97,7 @@ def parsed(path: Path, kind: str, content: bytes) -> np.ndarray:
         return vertices[faces].reshape(-1, 3, 3)
     except MemoryError:
         raise
-    except Exception as error:  # the reader may fail in any way on what nobody checked
+    except Exception as error:  # the reader may fail in any way on unchecked input
         reason = " ".join(f"{error}".split()) or type(error).__name__
         raise UsageError(f"'{path}' is no {kind.upper()} file: {reason:.120}") from error
 

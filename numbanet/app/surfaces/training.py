@@ -30,7 +30,7 @@ from numbanet.volumes.launch import Job
 MESH = "mesh.ply"
 N_MEASURED = 1 << 16  # points of each measurement
 MEASURED_SEED = 97
-POINTS_AT_ONCE = 1 << 18  # of what is evaluated on the host
+POINTS_AT_ONCE = 1 << 18  # evaluated on the host
 PICTURE = 320  # pixels, of each of the two halves
 LEAST_LENGTH = np.float32(1e-6)
 

@@ -169,7 +169,7 @@ class DerivativeEngine:
             self._kernels[key] = IntegerSums(self._device, rooms, sample, *of_encoding)
         return self._kernels[key]
 
-    # What models call
+    # Interface for models
 
     @exclusive
     def forward(

@@ -1,6 +1,6 @@
 """Chain of kernels, one per layer, that evaluates any encoded network on a CUDA device.
 
-What lies between the kernels is feature-major: element (i, k) of sample i at k * pitch + i, in the
+Buffers between the kernels are feature-major: element (i, k) of sample i at k * pitch + i, in the
 precision of the parameters. Batches are taken in slabs of at most MOST_ROWS samples, so that the
 memory between the kernels is bounded.
 """
@@ -221,7 +221,7 @@ class Chain:
             if gradients is not None:
                 part.double_backward_params(*given, own.float_gradients(gradients))
 
-    # What models and trainers call
+    # Interface for models and trainers
 
     def inference(self, inputs: DeviceArray, params: DeviceArray, outputs: DeviceArray) -> None:
         """Write the outputs, float32 [n, n_output_dims]."""

@@ -1,6 +1,6 @@
 """Products of a layer without tensor cores: for networks in float32, and older GPUs.
 
-What a layer must do per sample, in each of its three products, is fan_in * fan_out multiply-adds
+Per sample a layer needs, in each of its three products, fan_in * fan_out multiply-adds
 and the transfer of fan_in + fan_out numbers. In a cycle an H100 starts 16,900 multiply-adds and
 transfers 1900 bytes, so at width 64 and float16 the arithmetic takes 1.8 times the transfer.
 """

@@ -2,7 +2,7 @@
 
 The block takes 16 steps of the depth at a time: its 256 threads fetch both operands along their
 contiguous direction, leave them as float32 in shared memory, [depth, side], and keep 4 x 8 or
-4 x 4 results each in registers. While they multiply, what comes next is on its way.
+4 x 4 results each in registers. While they multiply, the next step is on its way.
 """
 
 from functools import cache
@@ -26,7 +26,7 @@ PAD = 2  # keeps pairs aligned, and puts 16 steps of the depth and 2 neighbours 
 TWO, SIXTEEN = 2, 16
 NOTHING = np.uint32(0)
 
-# How a number is fetched before anything waits for it: its bits, and what they mean.
+# A number is fetched before anything waits for it: as bits, converted later.
 BITS = {"float32": uint32_vector, "float16": bfloat_vector, "bfloat16": bfloat_vector}
 FROM_BITS = {"float32": float_from_bits, "float16": float16_to_float, "bfloat16": bfloat16_to_float}
 

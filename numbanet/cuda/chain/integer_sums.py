@@ -45,7 +45,7 @@ SUM_BITS = 62  # of a sum without its sign, less one for rounding
 # The largest number counts as at least so much of the largest gradient of a feature, whose multiple
 # by the unit is so within the range of float32.
 LEAST = np.float32(2.0**-24)
-LARGEST, N_ADDITIONS = np.uint32(0), np.uint32(1)  # among what is measured
+LARGEST, N_ADDITIONS = np.uint32(0), np.uint32(1)  # indices of the measurements
 MEASURED_BYTES = 8
 
 
@@ -132,10 +132,10 @@ class IntegerSums:
     Args:
         device: a CudaDevice, or anything with its methods.
         rooms: memory.
-        sample: what one sample adds: backward_sample, or double_backward_sample.
+        sample: the additions of one sample: backward_sample, or double_backward_sample.
         encoding: the component, which has parameters.
         precision: of the parameters that the kernels read.
-        features: what the gradients of features are stored as.
+        features: storage type of the gradients of features.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class IntegerSums:
         """Add the gradients to float32 at an address.
 
         Args:
-            of_batch: what the kernels take between n and what is measured.
+            of_batch: the kernels' arguments between n and the measurements.
         """
         n_bytes = MEASURED_BYTES + 8 * self._n_params
         measured = self._rooms("integers", n_bytes)

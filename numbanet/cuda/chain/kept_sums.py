@@ -1,6 +1,6 @@
 """Integer sums from the gradients of features that a fused kernel kept, for any encoding.
 
-What tables do for grids with edges, without knowing anything of the encoding.
+The counterpart of tables for grids with edges, for any encoding.
 """
 
 from numbanet.cuda.chain.encoding_kernels import KeptFeatures, backward_sample

@@ -13,9 +13,9 @@ class Layers:
     Args:
         device: a CudaDevice, or anything with its methods.
         network: whose layers they are.
-        precision: of what is stored.
+        precision: of the stored numbers.
         pitch: numbers between a feature and the next one.
-        keeps_inputs: keep what goes into each activation, and not only where it is differentiated
+        keeps_inputs: keep the input of each activation, and not only where it is differentiated
             there.
     """
 
@@ -38,7 +38,7 @@ class Layers:
         addresses = [start + place * pitch * item_size for place in places]
         n = len(widths)
         self.values = addresses[:n]  # encoded, hidden layers, output
-        self.kept = [  # what each activation is differentiated at
+        self.kept = [  # argument of each activation's derivative
             addresses[n + k] if width else self.values[k + 1] for k, width in enumerate(kept)
         ]
         dl_dencoded, *dl_dhidden, dl_doutput = addresses[-4:]

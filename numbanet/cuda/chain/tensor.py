@@ -6,7 +6,7 @@ four lanes, half of what memory moves at a time.
 
 Counted per block of 128 samples, forward at width 128: 1850 instructions of each scheduler, 2560
 accesses of shared memory, 64 KiB between global memory and the multiprocessor besides 32 KiB of
-weights, which is 3200 cycles of an H200. Transfers are what takes the time, so no results are kept
+weights, which is 3200 cycles of an H200. Transfers dominate the time, so no results are kept
 for the next layer here; the fused engine does that.
 """
 
@@ -118,7 +118,7 @@ def finish_forward(precision: str, activation: Activation, layout: TileLayout):
 def finish_backward(precision: str, activation: Activation, layout: TileLayout):
     """Device function (tile, sums, dl_dx, kept, pitch, rows, columns): apply the chain rule.
 
-    The tile has what is kept.
+    The tile holds the kept values.
     """
     act_backward, from_word = activation.backward, FROM_WORD[precision]
     store_tile = tile_storer(layout, n_threads_of(layout.n_outer))

@@ -88,7 +88,7 @@ def fragments(operand: Operand):
     sixteen_rows = operand.layout.offset(16)
     depth_step, side_step = (32, sixteen_rows) if along_depth else (sixteen_rows, 32)
     # The second of the four matrices lies beyond the first in rows of the left operand, and in
-    # depth of the right one; what lies so in memory depends on the layout too.
+    # depth of the right one; which of them is contiguous depends on the layout too.
     second_is_outer = along_depth == operand.is_left
     load_four = ldmatrix if along_depth else ldmatrix_transposed
 

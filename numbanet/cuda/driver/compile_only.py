@@ -1,7 +1,7 @@
 """Device that only compiles: kernels are made ready where there is no GPU.
 
 A model on it runs the same host code as on a GPU, and so asks for exactly the kernels that the GPU
-will be asked for, under the same keys on disk. The memory is pretended: what is read of it is 0.
+will be asked for, under the same keys on disk. The memory does not exist: reads give 0.
 No kernel's code depends on the size of a GPU, only on its compute capability.
 """
 
@@ -17,7 +17,7 @@ from numbanet.cuda.toolchain.assembler import assemble
 from numbanet.cuda.toolchain.compiler import compile_ptx
 from numbanet.cuda.toolchain.machine_code import PTX, Cubin
 
-ALIGNMENT = 256  # bytes, of what CudaDevice allocates
+ALIGNMENT = 256  # bytes, as CudaDevice's
 # Shared memory of a block, by compute capability; 227 for others (CUDA C++ Programming Guide,
 # "Technical Specifications per Compute Capability").
 SHARED_KIB = {

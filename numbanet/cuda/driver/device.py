@@ -63,7 +63,7 @@ class CudaDevice(DeviceMemory):
         """Start using a GPU.
 
         Raises:
-            NoDriverError, DriverTooOldError, NoSuchDeviceError, DeviceTooOldError: what is wrong.
+            NoDriverError, DriverTooOldError, NoSuchDeviceError, DeviceTooOldError: it is unusable.
         """
         handle = handle_of(ordinal)
         self.compute_capability = compute_capability_of(handle)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 MOST = 16  # graphs that are kept
-PRICE = 16  # replays that a capture has to save, before there is one more
+PRICE = 16  # replays that a capture has to save before the next one
 CREDIT = 64 * PRICE  # at first, and at most
 NEW = object()
 
@@ -12,13 +12,13 @@ NEW = object()
 class Graphs:
     """Graphs of recurring work: captured when the same work comes again, then replayed.
 
-    The first time it is queued kernel by kernel: that compiles and allocates what it needs. Work
+    The first time it is queued kernel by kernel, which compiles and allocates everything. Work
     whose graphs are seldom played is no longer captured, which takes longer than to queue it.
     """
 
     def __init__(self, device: Any):
         self._device = device
-        self._graphs = {}  # key -> graph, or None for what came once; the latest one is last
+        self._graphs = {}  # key -> graph, or None for work queued once; the latest is last
         self._credit = CREDIT
 
     def run(self, key: tuple, queue: Callable[..., None], *arguments) -> None:

@@ -55,7 +55,7 @@ class DeviceMemory(DriverContext):
             return self._take(n_bytes)
         except DeviceMemoryError:
             self.synchronize()
-        gc.collect()  # what is garbage may hold memory
+        gc.collect()  # garbage may hold memory
         self.trim()  # freed pieces may have become one
         free, total = (f"{amount / 2**20:,.0f} MiB" for amount in self.memory_info())
         wanted = f"{n_bytes / 2**20:,.1f} MiB"

@@ -91,7 +91,7 @@ class Fused:
         # Beside tables it is faster, too, if blocks do not add to the same numbers.
         has_slots = gradients is not None and (own.deterministic or kept is not None)
         options = replace(own.options(batch, gradients, dl_dinput, kept), in_slots=has_slots)
-        if gradients is None or kept is not None:  # there is nothing to add up in the block
+        if gradients is None or kept is not None:  # the block has nothing to add up
             shape = replace(shape, layout=replace(shape.layout, n_private=0))
         kernel = self._kernel(
             (loss, options),

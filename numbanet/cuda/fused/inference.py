@@ -47,8 +47,8 @@ NOTHING = PassOptions()
 def features_of_lane(layout: FusedLayout, precision: str, options: PassOptions):
     """Device function (inputs, i, n, params, kept, address): write the features of sample i of n.
 
-    Given ones are read from what was kept. Beyond the last sample others are those of the last one
-    again, whose results nobody writes.
+    Given ones are read from `kept`. Beyond the last sample others are those of the last one
+    again, whose results are not written.
     """
     encoding, given = layout.model.encoding, options.given
     n_dims, n_words = encoding.n_dims, encoding.n_outputs // 2

@@ -221,7 +221,7 @@ def training_kernel(
             steps(shared, warp, lane, dl_dweights)
             features((shared, warp, lane), address, i, n, given, to, (pscatter, table, n_bits))
             tile += blocks_per_grid_for(tile) * step
-        # What follows is read anew: it held no register while the loop ran.
+        # The following is read again: it held no register while the loop ran.
         thread, n_blocks = thread_index_for(tile), blocks_per_grid_for(tile)
         warp, lane = thread >> LOG2_LANES, thread & 31
         group = np.uint32(thread // group_threads)
@@ -257,7 +257,7 @@ def steps_back(layout: FusedLayout, precision: str, options: PassOptions):
         @device
         def step(shared, warp, lane, sums):
             before(shared, warp, lane, sums)
-            wait(warp)  # the gradients of layer k + 1 are there
+            wait(warp)  # for the gradients of layer k + 1
             gradients(shared, warp, lane, sums)
             wait(warp)  # now those of layer k may replace its activations
             for j in range(FRAGMENTS):

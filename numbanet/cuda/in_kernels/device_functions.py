@@ -108,9 +108,9 @@ def load(layout: UserLayout, precision: str):
 
     @device
     def load(params):
-        if threads_in_block() != n_threads:  # what follows would compute nonsense
+        if threads_in_block() != n_threads:  # the results would be wrong
             stop()
-        barrier()  # nobody needs any more what was loaded before
+        barrier()  # until nothing reads the previous weights
         copy(thread_in_block(), address_of_params(params), shared_memory() + offset)
         wait_for_copies()
         barrier()
@@ -192,7 +192,7 @@ class DeviceFunctions:
     Attributes:
         load: the device function that copies the weights to shared memory.
         infer: the device function that evaluates the model.
-        threads_per_block: what the kernel has to be launched with.
+        threads_per_block: of the launch.
         shared_bytes: of dynamic shared memory that the launch has to ask for.
         fused: whether the lanes of a warp work together, on tensor cores.
     """
@@ -210,7 +210,7 @@ class DeviceFunctions:
         """Make a kernel from a function that calls these, for the model's device.
 
         Args:
-            function: what one thread does, in plain Python as `numba.cuda.jit` takes it.
+            function: the work of one thread, in plain Python as `numba.cuda.jit` takes it.
             block: the threads of a block in up to three dimensions; all of them along x if None.
             shared_bytes: of dynamic shared memory, if more is needed than these functions do.
 

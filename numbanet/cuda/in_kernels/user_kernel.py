@@ -17,7 +17,7 @@ class UserKernel:
 
     Args:
         device: a CudaDevice, or anything with its methods.
-        function: what one thread does, as for `numba.cuda.jit`.
+        function: the work of one thread, as for `numba.cuda.jit`.
         block: threads of a block in each dimension.
         shared_bytes: dynamic shared memory of a block.
     """

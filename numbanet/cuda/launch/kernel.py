@@ -27,7 +27,7 @@ class Kernel:
 
     Args:
         device: a CudaDevice, or anything with its methods.
-        function: what one thread does, annotated with the types of its arguments; see types.py.
+        function: the work of one thread, annotated with the types of its arguments; see types.py.
         block: threads per block.
         shared_bytes: shared memory that a block asks for.
         max_registers: the most that a thread may use.

@@ -1,6 +1,6 @@
 """Device with a copy of everything for each of many models, which looks like that of one.
 
-What is written for a device with one model works on it as it is: memory is allocated, zeroed and
+Code for a device with one model works on it unchanged: memory is allocated, zeroed and
 copied for all models, and each kernel is launched once for all of them. Addresses are those of the
 first model.
 """
@@ -49,7 +49,7 @@ class ManyDevice:
 
     Args:
         device: a CudaDevice, or anything with its methods, that has the memory of all models.
-        n: how many models there are.
+        n: number of models.
     """
 
     dlpack_device = None  # no other library knows these addresses

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-NAME = b"dltensor"  # of a capsule that nobody has taken yet
+NAME = b"dltensor"  # of a capsule that has not been consumed
 CUDA, CUDA_MANAGED = 2, 13  # types of devices
 
 # Numbers of the type codes, and the letters that NumPy has for them.
@@ -54,7 +54,7 @@ _pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
     ("PyCapsule_GetPointer", _python)
 )
 
-_handed_out = {}  # address of a structure -> what has to live as long as it is in use
+_handed_out = {}  # address of a structure -> objects to keep alive while it is in use
 
 
 @_Deleter
@@ -64,7 +64,7 @@ def _release(address):
 
 
 @_Deleter
-def _forget_capsule(capsule):  # the destructor of a capsule, which nobody may have taken
+def _forget_capsule(capsule):  # the destructor of a capsule, which may be unconsumed
     if _is_valid(capsule, NAME):
         _release(_pointer(capsule, NAME))
 

@@ -37,8 +37,8 @@ class Converter:
 
     Args:
         device: a CudaDevice, or anything with its methods.
-        precision: of what is written.
-        boundary: an element that is aligned, in what is read and in what is written.
+        precision: of the output.
+        boundary: an element that is aligned, in input and output.
     """
 
     def __init__(self, device: Any, precision: str, boundary: int):

@@ -1,6 +1,6 @@
 """Partial sums of blocks, side by side in memory, added up in the order of the blocks' numbers.
 
-What one number is the sum of does not depend on which block comes first, as it does where blocks
+The order of summation does not depend on which block comes first, as it does where blocks
 add to the same place.
 """
 
@@ -63,7 +63,7 @@ class Slots:
 
     def __init__(self, device: Any, rooms: Rooms):
         self._device, self._rooms = device, rooms
-        self.waiting = None  # what is still to be added, if anything: gradients, n_slots, n
+        self.waiting = None  # pending addition, or None: gradients, n_slots, n
 
     @cached_property
     def _add(self) -> Kernel:

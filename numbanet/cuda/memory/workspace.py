@@ -38,13 +38,13 @@ class PassOptions:
     """Options of a training kernel: each combination is compiled on its own."""
 
     has_pdf: bool = False
-    external_dl_dy: str | None = None  # how it is stored, if there is one
+    external_dl_dy: str | None = None  # its storage type, if it is given
     param_gradients: bool = True
     storage: str = "float32"  # of the gradients of the encoding
     input_gradients: bool = False
     kept: tuple[int, int] | None = None  # see Kept.pairs
     given: tuple[int, ...] = ()  # see Kept
-    notes: bool = False  # the largest gradients of what is kept
+    notes: bool = False  # notes the largest of the kept gradients
     in_slots: bool = False  # the gradients of weights are written to a slot of each group
 
     def scatters(self, encoding: AbstractEncoding) -> bool:

@@ -1,7 +1,7 @@
 """CUDA kernels of an optimizer's step, queued before the host knows whether it will run.
 
 What a step decides on lies in device memory: `control` has the number of steps made and of steps
-skipped, the blocks that looked for what is not finite, whether this step runs, and how many results
+skipped, the blocks that looked for infinities and NaN, whether this step runs, and how many results
 were written. So nothing is read back, and the kernels can be captured in a CUDA graph.
 """
 
@@ -62,7 +62,7 @@ def has_beyond(limit, address, n):  # a thread's part of n float32
 def arrive(found, control):
     """Whether this block arrives last; its thread 0 learns whether any block found something.
 
-    The counter tells it all, so that blocks need not see what others wrote.
+    The counter carries both, so that blocks need not see writes of others.
     """
     is_last, found = False, barrier_or(found)
     if thread_index() == NOTHING:

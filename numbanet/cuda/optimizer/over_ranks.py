@@ -103,7 +103,7 @@ class OverRanks:
 
         Args:
             kernel: of vote_kernel.
-            checked: what is looked into, up to MOST_CHECKED arrays.
+            checked: arrays to check for infinities and NaN, up to MOST_CHECKED.
             loss: the own part of the loss.
             gradients: to be summed too; see `summed`.
             n_samples: the own ones.

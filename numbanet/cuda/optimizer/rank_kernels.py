@@ -39,7 +39,7 @@ from numbanet.storage.views import float_vector, uint32_vector
 # else 0; its samples; and a number for its options.
 LOSS, BAD, SAMPLES, OPTIONS = (np.uint32(k) for k in range(4))
 N_VOTES = 4
-MOST_BLOCKS = 64  # of what is seldom to be done, since it takes time to start them
+MOST_BLOCKS = 64  # of kernels that rarely have work, since starting blocks takes time
 LARGEST_OPTIONS = 1 << 24  # a float32 holds the integers below
 
 

@@ -51,7 +51,7 @@ class Round:
         self._history = history
         self._values = None
         self.n_known = 0
-        self.n_asked = 0  # results that there are, or will be
+        self.n_asked = 0  # results that exist or are queued
 
     def read(self) -> None:
         """Wait for the device, and read all results of the round."""

@@ -28,7 +28,7 @@ FLOAT_BYTES = 4
 class CudaTraining(AbstractTraining):
     """Training whose results are known when the device has made a step."""
 
-    _most_blocks = kernels.MOST_BLOCKS  # that look for what is not finite
+    _most_blocks = kernels.MOST_BLOCKS  # that look for infinities and NaN
 
     def __init__(
         self,

@@ -111,7 +111,7 @@ class PieceByPiece:
         n_own, rank, n = self._comm.own_pieces, self._comm.rank, self._n
         size, own = len(batch) // n_own, self._rows[rank * self._pitch :][:n]
         for k in range(n_own):
-            # Piece k is added to what waits for it: with 3 (11 in binary) that is 2, then 0 and 1.
+            # Piece k is added to the waiting sums: with 3 (11 in binary) to 2, then to 0 and 1.
             level = (~k & (k + 1)).bit_length() - 1
             to = own if k == n_own - 1 else self._sums[level * self._pitch :][:n]
             rows = slice(k * size, (k + 1) * size)

@@ -40,7 +40,7 @@ class Pass:
     second: int  # of the grid: levels whose records have a second round
     gradients: int  # of the grid
     factor: float
-    adds: bool  # to what is there
+    adds: bool  # to the gradients, instead of writing them
     noted: int  # where large gradients are noted
 
 

@@ -33,7 +33,7 @@ def note_largest(first: int, stop: int, precision: str, raise_: Callable, addres
         halves = words[first + k] & MAGNITUDES
         of_warp = warp_max(max(halves & LOW, halves >> 16))
         j = k // LANES
-        # The first one whatever the lane: what is never defined would hold a register all the time.
+        # The first one in any lane: an undefined value would hold a register all the time.
         mine[j] = of_warp if k % LANES == 0 else select(lane == k % LANES, of_warp, mine[j])
 
     @device

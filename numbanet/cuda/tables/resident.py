@@ -37,7 +37,7 @@ class Source(NamedTuple):
     n_words: int  # of a sample and job
     read: Callable  # (where, i, words): of sample i
     unpack: Callable  # (words, how, g): as floats
-    salt: Callable  # (i, how) -> what `add` takes last
+    salt: Callable  # (i, how) -> last argument of `add`
     add: Callable  # (table, left entry, right one, gradients of both, salt)
 
 

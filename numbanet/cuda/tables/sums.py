@@ -129,7 +129,7 @@ def write_sums(plan: TablePlan):
 @cache
 def sums_kernel(plan: TablePlan, first_word: int):
     """(records, offsets, areas of a level, levels with a second round, largest, gradients,
-    partial sums, factor, 1 to add to what is there, where large gradients are noted).
+    partial sums, factor, 1 to add, address for large gradients).
 
     Adds up a bin's records of a slice of the batch (block x) for a level (block y).
     """
@@ -245,7 +245,7 @@ def partial_places(plan: TablePlan) -> list[int]:
 
 @cache
 def collect_bins_kernel(plan: TablePlan):
-    """(partial sums, gradients, factor, 1 to add to what is there, where large ones are noted).
+    """(partial sums, gradients, factor, 1 to add, address for large ones).
 
     Adds up the slices of the levels that have several, of which block y has one.
     """

@@ -28,7 +28,7 @@ LARGE = np.float32(2.0**40).view(np.uint32)  # less than any optimizer calls inf
 
 # (address, word): a word of global memory becomes this one, if it is larger.
 raise_word = access("red.global.max.u32 [$0], $1;", void, uint64, uint32)
-# (address, n): add to a word in shared memory; returns what was there.
+# (address, n): add to a word in shared memory; returns the old value.
 count_up = access("atom.shared.add.u32 $0, [$1], $2;", uint32, uint32, uint32)
 leading_zeros = instruction("clz.b32 $0, $1;", uint32, uint32)
 
@@ -88,12 +88,12 @@ def note(value, noted):  # remember the size of a gradient that an optimizer may
 
 
 @device
-def unit_of(e, bits):  # NaN for what is not finite
+def unit_of(e, bits):  # NaN for infinities and NaN
     if e == EXPONENT_OF_NAN:
         return float_from_bits(NAN_BITS)
     return power(np.int32(e - bits))
 
 
 @device
-def scale_of(e, bits):  # what numbers below 2^e are multiplied with, fraction included
+def scale_of(e, bits):  # factor of numbers below 2^e, fraction included
     return power(np.int32(bits - e + np.int32(FRACTION_BITS))) if e < EXPONENT_OF_NAN else power(0)

@@ -38,7 +38,7 @@ def compile_ptx(
     """Compile a kernel, unless it is found on disk.
 
     Args:
-        function: what one thread does.
+        function: the work of one thread.
         argument_types: names of Numba's types, such as "uint64", "float32" and "float32[:, ::1]".
         max_registers: the most registers that a thread may use.
         block: the most threads that the kernel is launched with, which bounds the registers.
@@ -52,7 +52,7 @@ def compile_ptx(
     name = readable_name(function)
     try:
         digest = fingerprint(function, "cuda")
-    except NotCacheable:  # it captures what does not compile, or what has no digest
+    except NotCacheable:  # it captures a value that does not compile, or has no digest
         with code_store.compiling(None, name):
             text = compiled(function, argument_types, compute_capability, max_registers, block)
         return PTX(text, name)
@@ -243,7 +243,7 @@ _shared_functions = SharedFunctions("cuda", dispatcher_of, keep_text, forget, MO
 def simplify_before_inlining(compile_ir: Callable) -> Callable:
     """Make NVVM simplify large functions before it inlines them, where it inlines everything.
 
-    What it is told to inline always, it inlines before it simplifies anything: a large function
+    It inlines `alwaysinline` functions before it simplifies anything: a large function
     that is called in ten places is then simplified ten times. Functions that are inlined because it
     pays are simplified first, which halves the time that NVVM takes for the fused kernels. The
     small ones stay as they are, for without that the fused kernels have 1 % more instructions.

@@ -4,7 +4,7 @@ import re
 import struct
 from dataclasses import dataclass, field
 
-OPCODE, NOP = 0xFFF, 0x918  # the lowest bits of an instruction say what it is
+OPCODE, NOP = 0xFFF, 0x918  # the lowest bits of an instruction are its opcode
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Resources:
     """Resources of a multiprocessor that one thread, or for shared memory one block, takes."""
 
     registers: int
-    shared_bytes: int  # static, and what the system takes of it
+    shared_bytes: int  # static, and the system's share
     spill_stores: int  # bytes
     spill_loads: int
     local_bytes: int

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from numbanet.cuda.errors import DeviceTooOldError, ToolkitMissingError
 
-OLDEST = (7, 5)  # what CUDA 13 supports
-COMPILER_PARTS = ("nvvm", "nvrtc", "cudart")  # NVVM, and what numba-cuda asks on its way there
+OLDEST = (7, 5)  # supported by CUDA 13
+COMPILER_PARTS = ("nvvm", "nvrtc", "cudart")  # NVVM, and libraries that numba-cuda needs for it
 
 
 def check_compute_capability(compute_capability: tuple[int, int]) -> None:
@@ -56,7 +56,7 @@ def require_package(module: str, name: str) -> None:
     """
     try:
         found = importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # what holds the module is missing
+    except ModuleNotFoundError:  # the package of the module is missing
         found = False
     if not found:
         raise missing(name)

@@ -133,7 +133,7 @@ def wide_training_kernel(
         total[0] += gradient(lane, i + ROWS * k, n, mine, wanted, to)
 
     # A lane's sample and its number; where the unit is, and in it the row of its features. Opaque,
-    # so that they are computed anew each time and hold no registers in between.
+    # so that they are recomputed each time and hold no registers in between.
     @device
     def places(unit, units):
         sample = opaque(unit * LANES + lane_number(unit))

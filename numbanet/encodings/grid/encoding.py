@@ -46,7 +46,7 @@ TYPES = {"Hash": "Hash", "Dense": "Dense", "Tiled": "Tiled", "Tile": "Tiled"}
 FEATURES_PER_LEVEL = (1, 2, 4, 8)
 MAX_DIMS = 7
 FILLED_AT_ONCE = 2**16
-# What the levels of a grid mostly are, so that one that has only some of them is compiled alike.
+# Common methods of indexing; a grid with only some of them is compiled alike.
 USUAL_INDEXINGS = {
     "Hash": frozenset(map(int, (NEAR, HASHED))),
     "Dense": frozenset(map(int, (NEAR,))),
@@ -203,7 +203,7 @@ class Grid(GridFunctions):
             block[...] = block.astype(np.float64) * np.float64(width) + low
         return values
 
-    # What functions.py makes its functions of.
+    # Parts of the functions in functions.py.
 
     @cached_property
     def level_constants(self):
@@ -256,7 +256,7 @@ class OddGrid(Grid):
 class NumberedGrid(Grid):
     """Stand-in for all grids that differ only in their tables: levels are read while a kernel runs.
 
-    What is said here of the sizes of tables is true of none of them.
+    Sizes of tables in this class are placeholders.
     """
 
     log2_hashmap_size: int = 0

@@ -54,7 +54,7 @@ def located(grid, body):
 # Features of an entry are accessed in pairs, one 32-bit word of halves, unless an odd number of
 # parameters comes before them. Indices are unsigned, so
 # that no test for counting from the end is made, and 64 bits wide, for tables of 2^32 numbers and
-# so that what is constant in them becomes part of the instruction.
+# so that constants in them become part of the instruction.
 
 
 @cache

@@ -138,7 +138,7 @@ class Permutohedral(GridFunctions):
         """Initial values as those of a grid."""
         return Grid.initial_params(self, rng)
 
-    # What the functions of grids are made of.
+    # Parts of the functions of grids.
 
     @property
     def n_corners(self) -> int:
