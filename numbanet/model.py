@@ -135,7 +135,7 @@ class AbstractModel(ParameterOwner):
             max_level: up to which level grids are read, see Trainer.training_step.
 
         Raises:
-            TypeError, ValueError: the arrays do not fit, or `out` shares memory with an input array.
+            TypeError, ValueError: the arrays do not fit, or `out` shares memory with an input.
         """
         inputs = self._inputs(inputs)
         if params is not None:

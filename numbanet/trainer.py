@@ -131,7 +131,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
             The outputs, float32 [n, n_output_dims].
 
         Raises:
-            TypeError, ValueError: the arrays do not fit, or `out` shares memory with an input array.
+            TypeError, ValueError: the arrays do not fit, or `out` shares memory with an input.
         """
         return self.network(inputs, self.averaged_params, out, max_level)
 
