@@ -1,5 +1,6 @@
 """Levels of a model's grids: views of their tables, read and written as lattices too."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,11 @@ from numbanet.shown import shown
 MOST_VERTICES = 1 << 27  # of a level that is read or written as a lattice
 
 
+def one_or_all(numbers: tuple) -> Any:
+    """Single value of equal numbers; the tuple itself where they differ."""
+    return numbers if len(set(numbers)) > 1 else numbers[0]
+
+
 class GridLevel:
     """Level of a grid; made by a model's `levels`.
 
@@ -20,16 +26,18 @@ class GridLevel:
         name: such as "encoding.levels.3"; that of a part of the parameters.
         offset: of its first parameter, in the vector of all.
         size: entries of its table.
-        resolution: vertices along each dimension.
-        scale: cells per unit of the inputs: vertex i lies at x = (i - 1/2) / scale.
+        resolution: vertices along each dimension; a tuple of them where these differ.
+        scale: cells per unit of the inputs, one or several too: vertex i lies at (i - 1/2) / scale.
         n_features: of each entry.
     """
 
     def __init__(self, model: Any, name: str, grid: Grid, k: int, first_param: int):
         level = grid.levels[k]
         self.name, self._model, self._grid, self._k = name, model, grid, k
-        self.size, self.resolution = int(level.size), int(level.resolution)
-        self.scale, self.n_features = float(level.scale), grid.n_features_per_level
+        self.size, self.n_features = int(level.size), grid.n_features_per_level
+        self.resolution = one_or_all(grid.vertices(k))
+        self._scales = np.broadcast_to(level.scale, grid.n_dims).tolist()
+        self.scale = one_or_all(tuple(self._scales))
         self.offset = first_param + int(level.offset) * self.n_features
 
     def __repr__(self) -> str:
@@ -58,12 +66,13 @@ class GridLevel:
         """Gradient of the level's table, [size, n_features]."""
         return self._view(self._model.gradients)
 
-    def vertices(self) -> np.ndarray:
-        """Coordinates of the vertices along each dimension, [resolution]; some beyond [0, 1]."""
-        return (np.arange(self.resolution) - 0.5) / max(self.scale, 1e-30)
+    def vertices(self, dim: int = 0) -> np.ndarray:
+        """Coordinates of the vertices along a dimension, [resolution]; some beyond [0, 1]."""
+        n = self._grid.vertices(self._k)[dim]
+        return (np.arange(n) - 0.5) / max(self._scales[dim], 1e-30)
 
     def _entries(self) -> np.ndarray:
-        n = self.resolution**self._grid.n_dims
+        n = math.prod(self._grid.vertices(self._k))
         if n > MOST_VERTICES:
             raise ValueError(
                 f"{self.name}: has {n} vertices, more than {MOST_VERTICES}; use its params"
@@ -89,7 +98,7 @@ class GridLevel:
             ValueError: the values have another shape, are no finite numbers, or there are more
                 than 2^27 vertices.
         """
-        shape = (self.resolution,) * self._grid.n_dims + (self.n_features,)
+        shape = (*self._grid.vertices(self._k), self.n_features)
         try:
             values = np.asarray(values)
             if values.dtype.kind == "c":

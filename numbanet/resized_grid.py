@@ -1,6 +1,7 @@
 """Resizing of a model's grid: larger or smaller tables, more or fewer levels, features kept."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def resized_level(old: Grid, new: Grid, k: int, source: np.ndarray) -> np.ndarra
         if n_new >= n_old:
             return np.tile(source, (n_new // n_old, 1))
         return source.reshape(n_old // n_new, n_new, -1).mean(axis=0)
-    if int(before.resolution) ** old.n_dims > MOST_VERTICES:
+    if math.prod(old.vertices(k)) > MOST_VERTICES:
         raise ConfigError(f"log2_hashmap_size: level {k} has more than {MOST_VERTICES} vertices")
     from_entries, to_entries = (entries_of_vertices(grid, k).ravel() for grid in (old, new))
     counts, values = np.bincount(to_entries, minlength=n_new), np.zeros((n_new, source.shape[1]))

@@ -54,6 +54,10 @@ EXAMPLES = {
             {"n_dims": 2},
         ),
         (
+            {"resolutions": [[3, 5, 2], 4, [9, 2, 7]], "log2_hashmap_size": 6},
+            {"n_dims": 3},
+        ),
+        (
             {"n_levels": 4, "log2_hashmap_size": 6, "base_resolution": 5, "per_level_scale": 1.5},
             {"n_dims": 2},
         ),

@@ -305,22 +305,24 @@ class Grid(Encoding):
                 per_level_scale = np.float32(math.exp(log_growth))
         self.hash = HASHES[hash.lower()]
         self.blend = BLENDS[interpolation.lower()]
-        self.scales, self.resolutions, self.entries = [], [], []
+        self.along_axes, self.resolutions, self.entries = [], [], []
         for level in range(n_levels):  # scales are float32 by definition: they decide table sizes
             log2_scale = np.log2(np.float32(per_level_scale))
             growth = np.exp2(np.float32(level) * log2_scale)
             scale = growth * np.float32(base_resolution) - np.float32(1)
             if resolutions is not None:
-                scale = np.float32(resolutions[level] - 1)
-            resolution = math.ceil(scale) + 1
-            n = 8 * math.ceil(min(resolution**n_dims, 2**31 - 1) / 8)
+                scale = np.float32(np.array(resolutions[level]) - 1)
+            scale = np.broadcast_to(scale, n_dims).astype(np.float64)
+            shape = [math.ceil(each) + 1 for each in scale]
+            n = 8 * math.ceil(min(math.prod(shape), 2**31 - 1) / 8)
             if self.type in ("tiled", "tile"):
                 n = min(n, base_resolution**n_dims)
             if self.type == "hash":
                 n = min(n, 2**log2_hashmap_size)
-            self.scales.append(float(scale))
-            self.resolutions.append(resolution)
+            self.along_axes.append(scale)
+            self.resolutions.append(shape)
             self.entries.append(n)
+        self.scales = np.ravel(self.along_axes).tolist()
         self.first_entries = np.concatenate([[0], np.cumsum(self.entries)])
         self.n_outputs = n_levels * self.n_features
         self.n_params = int(self.first_entries[-1]) * self.n_features
@@ -330,19 +332,19 @@ class Grid(Encoding):
 
     def entry(self, cell, level):
         """The table entry of one vertex, counted from the start of all tables."""
-        resolution, n_entries = self.resolutions[level], self.entries[level]
-        stride = resolution**self.n_dims
+        shape, n_entries = self.resolutions[level], self.entries[level]
+        stride = math.prod(shape)
         if self.type == "hash" and n_entries < stride:
             index = self.hash(cell)
         else:
-            index = sum(c * resolution**d for d, c in enumerate(cell))
+            index = sum(c * math.prod(shape[:d]) for d, c in enumerate(cell))
             if stride <= UINT32:
                 index &= UINT32
         return int(self.first_entries[level]) + index % n_entries
 
     def distance_to_border(self, x):
         distances = []
-        for scale in self.scales:
+        for scale in self.along_axes:
             p = x * scale + 0.5
             distances.append(np.abs(p - np.round(p)))
         return np.min(distances, axis=0)
@@ -352,7 +354,7 @@ class Grid(Encoding):
 
         The weight is [n], its gradient with respect to x [n, d], its Hessian [n, d, d].
         """
-        scale, n_dims = self.scales[level], self.n_dims
+        scale, n_dims = self.along_axes[level], self.n_dims
         p = x * scale + 0.5
         t = p - np.floor(p)
         cells = np.floor(p).astype(np.int64)

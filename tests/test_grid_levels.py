@@ -12,6 +12,7 @@ import numbanet
 GRIDS = {
     "hash": HASH,
     "listed": {**HASH, "resolutions": [5, 17, 3, 4]},
+    "per axis": {**HASH, "resolutions": [[5, 3], 4, [9, 30], [2, 7]]},
     "tiled": {**HASH, "otype": "TiledGrid"},
     "dense": {**HASH, "otype": "DenseGrid", "n_levels": 2},
 }
@@ -23,8 +24,12 @@ def create(name, n_dims=2, **options):
     return encoding
 
 
+def shape_of(level):
+    return np.broadcast_to(level.resolution, 2)
+
+
 def lattice(level):
-    axes = np.meshgrid(level.vertices(), level.vertices(), indexing="ij")
+    axes = np.meshgrid(level.vertices(0), level.vertices(1), indexing="ij")
     return np.stack(axes, axis=-1).reshape(-1, 2)
 
 
@@ -39,10 +44,14 @@ def test_levels_are_what_the_grid_gives_at_their_vertices(name):
         end += level.n_params
         assert np.shares_memory(level.params, encoding.params)
         values = level.read()
-        assert values.shape == (level.resolution, level.resolution, 2)
+        assert values.shape == (*shape_of(level), 2)
         features = encoding(lattice(level))[:, 2 * k : 2 * k + 2]
         assert_close(features.reshape(values.shape), values, 1e-4)
     assert end == encoding.n_params
+    if name == "per axis":
+        assert [level.resolution for level in levels] == [(5, 3), 4, (9, 30), (2, 7)]
+        assert levels[2].scale == (8, 29)
+        assert levels[2].is_hashed
     if name == "listed":
         assert [level.resolution for level in levels] == [5, 17, 3, 4]
         assert levels[1].is_hashed
@@ -59,7 +68,7 @@ def test_what_is_written_is_read(name):
         values = np.random.default_rng(1).normal(size=level.read().shape).astype(np.float32)
         level.write(values)
         found = level.read()
-        if not level.is_hashed and level.size >= level.resolution**2:
+        if not level.is_hashed and level.size >= np.prod(shape_of(level)):
             np.testing.assert_array_equal(found, values)
         entries = level.read().reshape(-1, 2)
         for entry in np.unique(entries, axis=0)[:20]:
@@ -115,6 +124,12 @@ def test_what_cannot_be_written_is_refused():
         ({"resolutions": [True]}, r"resolutions\[0\]"),
         ({"resolutions": []}, "resolutions: expected a list"),
         ({"resolutions": 16}, "resolutions: expected a list"),
+        ({"resolutions": [4, [4, 0]]}, r"encoding\.resolutions\[1\]\[1\]: 0 is not allowed"),
+        ({"resolutions": [4, [4, [5]]]}, r"resolutions\[1\]\[1\]: \[5\] is not allowed"),
+        ({"resolutions": [[4, 5, 6]]}, r"resolutions\[0\].*one for each of 2 inputs"),
+        ({"resolutions": [[4]]}, r"resolutions\[0\].*one for each of 2 inputs"),
+        ({"resolutions": [[]]}, r"resolutions\[0\].*one for each of 2 inputs"),
+        ({"resolutions": [[2**29, 2**29]] * 3, "type": "Dense"}, "n_levels"),
         ({"resolutions": [4] * 129}, "resolutions: expected a list"),
         ({"resolutions": [4, 8], "n_levels": 3}, "one for each of n_levels, which are 3"),
         ({"initial_range": -1.0}, "initial_range"),
@@ -124,6 +139,22 @@ def test_what_cannot_be_written_is_refused():
 def test_options_that_cannot_be_are_refused(options, message):
     with pytest.raises(numbanet.ConfigError, match=message):
         numbanet.create_encoding(2, {"otype": "HashGrid", **options}, device="cpu")
+
+
+def test_equal_resolutions_along_all_axes_are_one():
+    """So the same grid has the same kernels."""
+    encoding = numbanet.create_encoding(
+        2, {**HASH, "resolutions": [[4, 4], [6, 6]], "n_levels": 2}, device="cpu"
+    )
+    assert encoding.encoding.resolutions == (4, 6)
+
+
+@pytest.mark.parametrize("options", [{"log2_hashmap_size": 9}, {"n_levels": 2}])
+def test_grids_with_resolutions_per_axis_are_resized(options):
+    encoding, x = create("per axis"), np.random.default_rng(0).uniform(0, 0.9, (100, 2))
+    resized = numbanet.resize_grid(encoding, **options)
+    n = resized.n_output_dims
+    assert_close(resized(x), encoding(x)[:, :n], 1e-5)
 
 
 @pytest.mark.parametrize("width", [0, 1e-4, 2.0])

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from numbanet.composition import Composition
+from numbanet.grid_levels import one_or_all
 from numbanet.shown import shown
 from numbanet.torch import descriptions
 
@@ -32,13 +33,14 @@ class Part:
             [entries, features] for a level of a grid. Written to under torch.no_grad() it changes
             the module.
         offset: of its first number in the vector of all.
-        resolution: vertices along each dimension of a level; None for other parts.
+        resolution: vertices along each dimension of a level, a tuple of them where these differ;
+            None for other parts.
     """
 
     name: str
     params: torch.Tensor
     offset: int
-    resolution: int | None = None
+    resolution: int | tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Range:
 
     offset: int
     shape: tuple[int, ...]
-    resolution: int | None = None
+    resolution: int | tuple[int, ...] | None = None
 
     def of(self, vector: torch.Tensor) -> torch.Tensor:
         """View of the part in a vector."""
@@ -70,9 +72,10 @@ def ranges_of(description: str) -> dict[str, Range]:
             continue
         before, grid = grids[place.start]
         for k, level in enumerate(grid.levels):
+            resolution = one_or_all(grid.vertices(k))
             n = grid.n_features_per_level
             offset, shape = place.start + int(level.offset) * n, (int(level.size), n)
-            found[f"{before}levels.{k}"] = Range(offset, shape, int(level.resolution))
+            found[f"{before}levels.{k}"] = Range(offset, shape, resolution)
     return found
 
 

@@ -53,6 +53,7 @@ def grid(n_features, **options):
     }
 
 
+PER_AXIS = {"resolutions": [[3, 5, 2], 4, [9, 2, 7], [9, 9, 4]] * 2}
 COMPOSITE = {
     "otype": "Composite",
     "nested": [
@@ -69,6 +70,7 @@ DENSE = {"type": "Dense", "interpolation": "Smoothstep", "base_resolution": 2, "
 # name -> n_input_dims, n_output_dims, precision, encoding, network, loss
 TRAINED = {
     "hash": (2, 3, "float16", HASH, mlp("FullyFusedMLP", 16, 2), "RelativeL2"),
+    "per_axis": (3, 1, "float16", grid(2, **PER_AXIS), mlp("FullyFusedMLP", 16, 1), "L2"),
     "pairs_3d": (3, 1, "float16", grid(2), mlp("FullyFusedMLP", 64, 2, "Sigmoid", "Sigmoid"), "L1"),
     "dense_3d": (
         *(3, 2, "bfloat16", grid(1, **DENSE), mlp("FullyFusedMLP", 32, 2, "Tanh", "SiLU"), "L2"),

@@ -39,6 +39,7 @@ GRIDS = {
     "4-D, tiled": (4, {"type": "Tiled", "n_levels": 2, "per_level_scale": 1.3}),
     "2-D, dense": (2, {"type": "Dense", "n_features_per_level": 8, "n_levels": 2}),
     "3-D, entries far apart": (3, {"hash": "Prime", "n_levels": 2}),
+    "3-D, resolutions per axis": (3, {"resolutions": [[5, 2, 3], 6, [9, 31, 10]]}),
     "2-D, nearest": (2, {"interpolation": "Nearest"}),
 }
 

@@ -22,7 +22,7 @@ def by_indexing(grid, make: Callable):
     """
 
     def then(before, indexing):
-        function = make(table_entry(grid.n_dims, grid.hash, frozenset({indexing})))
+        function = make(table_entry(grid.n_dims, grid.hash, frozenset({indexing}), grid.per_axis))
         number = np.int32(indexing)
 
         @device

@@ -5,7 +5,7 @@ takes the features of the lattice cell around scale_l * x + 1/2, interpolated. A
 in every dimension: inputs of another range are to be scaled to it, because beyond it places far
 apart share entries. Müller et al. 2022, "Instant neural graphics primitives with a multiresolution
 hash encoding". A list of `resolutions` takes the place of base_resolution and per_level_scale:
-that of level l is then scale_l + 1.
+that of level l is then scale_l + 1. For a level it may be a list too, with one for each input.
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ class Grid(GridFunctions):
 
     padding_value = 0.0
     quantized = property(tables.quantized)
+    per_axis = property(tables.per_axis)
+    vertices = tables.vertices
     begins_even = True  # among the parameters of a model
 
     def __post_init__(self):
@@ -115,13 +117,7 @@ class Grid(GridFunctions):
                 self._resolve(option, None)
         if self.n_levels is None:
             self._resolve("n_levels", len(self.resolutions or range(16)))
-        if self.resolutions is not None:
-            check(
-                len(self.resolutions) == self.n_levels,
-                "resolutions",
-                list(self.resolutions),
-                f"one for each of n_levels, which are {self.n_levels}",
-            )
+        self._resolve("resolutions", tables.resolutions(self))
         most = tables.MAX_LEVELS
         check(1 <= self.n_levels <= most, "n_levels", self.n_levels, f"1 to {most}")
 
@@ -164,8 +160,8 @@ class Grid(GridFunctions):
     def partition_additions(self) -> tuple[int, ...]:
         """Additions per level: all corners may share an entry, unless each vertex has its own."""
         return tuple(
-            1 if int(level.resolution) ** self.n_dims <= level.size else self.n_corners
-            for level in self.levels
+            1 if math.prod(self.vertices(k)) <= level.size else self.n_corners
+            for k, level in enumerate(self.levels)
         )
 
     @property
@@ -181,6 +177,7 @@ class Grid(GridFunctions):
             stochastic_interpolation=self.stochastic_interpolation,
             hash=self.hash,
             fixed_point_pos=self.fixed_point_pos,
+            per_axis=self.per_axis,
             indexings=self.indexings | USUAL_INDEXINGS[self.type],
         )
 
@@ -218,15 +215,15 @@ class Grid(GridFunctions):
 
     @cached_property
     def position(self):
-        """(level, x) -> the cell of a coordinate, and the place in it."""
+        """(level, d, x) -> the cell of coordinate d, and the place in it."""
         if self.fixed_point_pos:
-            return fixed_position
-        return float_position(constant_limit(self.limit))
+            return fixed_position(self.per_axis)
+        return float_position(constant_limit(self.limit), self.per_axis)
 
     @property
     def limit(self) -> np.float32:
         """Largest input that is not clamped."""
-        largest = max(level.scale for level in self.levels)
+        largest = max(np.max(level.scale) for level in self.levels)
         return FAR / np.float32(max(largest, 1))
 
     @property
@@ -237,7 +234,7 @@ class Grid(GridFunctions):
     @cached_property
     def entry(self):
         """(level, cell, corner) -> index of an entry, counted from the first of the level."""
-        return table_entry(self.n_dims, self.hash, self.indexings)
+        return table_entry(self.n_dims, self.hash, self.indexings, self.per_axis)
 
     @property
     def indexings(self) -> frozenset[int]:
@@ -262,6 +259,7 @@ class NumberedGrid(Grid):
     log2_hashmap_size: int = 0
     base_resolution: int = 1
     per_level_scale: float = 1.0
+    per_axis: bool = False
     indexings: frozenset[int] = frozenset()
 
     reads_numbers = True
@@ -274,11 +272,13 @@ class NumberedGrid(Grid):
 
     @cached_property
     def level_constants(self):
-        return numbered_level
+        return numbered_level(self.n_dims if self.per_axis else 0)
 
     @cached_property
     def position(self):
-        return fixed_position if self.fixed_point_pos else float_position(numbered_limit)
+        if self.fixed_point_pos:
+            return fixed_position(self.per_axis)
+        return float_position(numbered_limit, self.per_axis)
 
     @property
     def values(self):

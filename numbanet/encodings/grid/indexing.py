@@ -6,7 +6,7 @@ et al. 2022, section 3). Coordinates are uint32 and wrap, so any input leads to 
 """
 
 from functools import cache, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,16 +28,34 @@ _PRIMES = {
 
 
 class Level(NamedTuple):
-    """Constants of a level for device code."""
+    """Constants of a level for device code.
 
-    scale: np.float32
-    spacing: np.uint32  # of the vertices, where positions are fixed-point numbers
-    spacing_reciprocal: np.uint32
-    resolution: np.uint32
+    The first four are numbers, or tuples with one for each dimension: see `along`.
+    """
+
+    scale: Any
+    spacing: Any  # of the vertices, where positions are fixed-point numbers
+    spacing_reciprocal: Any
+    resolution: Any
     offset: np.uint32  # of the level's table, in entries
     size: np.uint32  # of the level's table, in entries
     size_reciprocal: np.uint32
     indexing: np.int32  # NEAR, LINEAR, WIDE or HASHED
+
+
+@device
+def of_all_axes(number, d):
+    return number
+
+
+@device
+def of_axis(numbers, d):
+    return numbers[d]
+
+
+def along(per_axis: bool):
+    """Device function (of a level, d): what it is along dimension d."""
+    return of_axis if per_axis else of_all_axes
 
 
 def reciprocal(divisor: int) -> np.uint32:
@@ -67,33 +85,42 @@ def constant_limit(limit: np.float32):
 
 
 @cache
-def float_position(limit_of):
-    """Device function (level, x): the cell of a coordinate, and the place in it.
+def float_position(limit_of, per_axis: bool):
+    """Device function (level, d, x): the cell of coordinate d, and the place in it.
 
     Beyond the limit x counts as the limit, in all levels alike: one comparison serves them all.
     """
+    along_ = along(per_axis)
 
     @device
-    def float_position(level, x):
+    def float_position(level, d, x):
         limit = limit_of(level)
         x = min(max(x, -limit), limit)
-        position = level.scale * x + in_register(HALF, x)
+        position = along_(level.scale, d) * x + in_register(HALF, x)
         cell = floor_to_int(position)
         return np.uint32(cell), position - np.float32(cell)
 
     return float_position
 
 
-@device
-def fixed_position(level, x):  # the bits of x are a position in units of 2^-32
-    cell, rest = divide(float_bits(x), level.spacing, level.spacing_reciprocal)
-    half = level.spacing >> 1
-    to_next = level.spacing - half
-    if rest >= to_next:
-        cell, rest = cell + 1, rest - to_next
-    else:
-        rest += half
-    return cell, np.float32(rest) * (level.scale * np.float32(2.0**-32))
+@cache
+def fixed_position(per_axis: bool):
+    """As float_position, where the bits of x are a position in units of 2^-32."""
+    along_ = along(per_axis)
+
+    @device
+    def fixed_position(level, d, x):
+        spacing = along_(level.spacing, d)
+        cell, rest = divide(float_bits(x), spacing, along_(level.spacing_reciprocal, d))
+        half = spacing >> 1
+        to_next = spacing - half
+        if rest >= to_next:
+            cell, rest = cell + 1, rest - to_next
+        else:
+            rest += half
+        return cell, np.float32(rest) * (along_(level.scale, d) * np.float32(2.0**-32))
+
+    return fixed_position
 
 
 @device
@@ -102,26 +129,28 @@ def vertex(cell, corner, d):
 
 
 @cache
-def linear_index(n_dims: int):
+def linear_index(n_dims: int, per_axis: bool):
     """Device function (level, cell): number of a cell's first vertex, modulo 2^32."""
+    along_ = along(per_axis)
 
     @device
     def linear_index(level, cell):
         index, stride = np.uint32(0), np.uint32(1)
         for d in range(n_dims):
             index += cell[d] * stride
-            stride *= level.resolution
+            stride *= along_(level.resolution, d)
         return index
 
     return linear_index
 
 
 @cache
-def distance_to_corner(n_dims: int):
+def distance_to_corner(n_dims: int, per_axis: bool):
     """Device function (level, corner): its number less that of the first vertex.
 
     Without a loop, so that it is a constant where the level is, for every compiler.
     """
+    along_ = along(per_axis)
 
     @device
     def no_distance(level, corner):
@@ -130,7 +159,7 @@ def distance_to_corner(n_dims: int):
     def then(before, d):
         @device
         def distance_to_corner(level, corner):
-            further = before(level, corner) * level.resolution
+            further = before(level, corner) * along_(level.resolution, d)
             return further + ((corner >> d) & 1)
 
         return distance_to_corner
@@ -139,13 +168,13 @@ def distance_to_corner(n_dims: int):
 
 
 @cache
-def linear_entry(n_dims: int, all_near: bool):
+def linear_entry(n_dims: int, all_near: bool, per_axis: bool):
     """Device function (level, cell, corner): number of a vertex, modulo the size of the table.
 
     One division serves all corners where they are near: the first one's entry and the distance are
     then less than twice the size.
     """
-    linear, distance_to = linear_index(n_dims), distance_to_corner(n_dims)
+    linear, distance_to = linear_index(n_dims, per_axis), distance_to_corner(n_dims, per_axis)
 
     @device
     def linear_entry(level, cell, corner):
@@ -163,15 +192,17 @@ def linear_entry(n_dims: int, all_near: bool):
 
 
 @cache
-def wide_index(n_dims: int):
+def wide_index(n_dims: int, per_axis: bool):
     """Device function (level, cell, corner): number of a vertex, modulo the size of the table."""
+    along_ = along(per_axis)
 
     @device
     def wide_index(level, cell, corner):
         index = np.uint64(0)
         for k in range(n_dims):
-            coordinate = np.uint64(vertex(cell, corner, n_dims - 1 - k))
-            index = (index * np.uint64(level.resolution) + coordinate) % np.uint64(level.size)
+            d = n_dims - 1 - k
+            coordinate, n = np.uint64(vertex(cell, corner, d)), along_(level.resolution, d)
+            index = (index * np.uint64(n) + coordinate) % np.uint64(level.size)
         return np.uint32(index)
 
     return wide_index
@@ -224,12 +255,13 @@ def _base_convert_hash(n_dims):
 
 
 @cache
-def table_entry(n_dims: int, hash_name: str, indexings: frozenset[int]):
+def table_entry(n_dims: int, hash_name: str, indexings: frozenset[int], per_axis: bool = False):
     """Device function (level, cell, corner): the entry, counted from the start of the level's.
 
     `indexings` are those that occur; code for the others is left out.
     """
-    linear, wide = linear_entry(n_dims, int(LINEAR) not in indexings), wide_index(n_dims)
+    linear = linear_entry(n_dims, int(LINEAR) not in indexings, per_axis)
+    wide = wide_index(n_dims, per_axis)
     hashed = hash_function(hash_name, n_dims)
     any_hashed, any_wide = int(HASHED) in indexings, int(WIDE) in indexings
     all_hashed = indexings == {int(HASHED)}

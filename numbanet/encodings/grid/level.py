@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 
 from numbanet.device import ONE, ZERO, device, local_array, opaque, uint32_view
+from numbanet.encodings.grid.indexing import along
 from numbanet.encodings.grid.interpolation import (
     NONE,
     corner_weight,
@@ -25,12 +26,13 @@ def locate(grid):
     """Device function (level, x, cell, factors): the cell of x, and the factors of its corners."""
     n_dims = grid.n_dims
     position, write = grid.position, write_factors(grid.interpolation, n_dims)
+    along_ = along(grid.per_axis)
 
     @device
     def locate(level, x, cell, factors):  # x [n_dims], cell [n_dims] of uint32
         for d in range(n_dims):
-            cell[d], t = position(level, x[d])
-            write(t, d, level.scale, factors)
+            cell[d], t = position(level, d, x[d])
+            write(t, d, along_(level.scale, d), factors)
 
     return locate
 

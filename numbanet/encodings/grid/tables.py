@@ -26,29 +26,40 @@ def levels(grid) -> tuple[Level, ...]:
         ValueError: the lattice or the tables are too large to be indexed.
     """
     levels, offset = [], 0
-    for scale in scales(grid):
-        resolution = math.ceil(scale) + 1
-        lower = f"less, or fewer levels: resolution {resolution} is above {MAX_RESOLUTION}"
-        check(resolution <= MAX_RESOLUTION, "per_level_scale", grid.per_level_scale, lower)
+    for along_axes in scales(grid):
+        shape = tuple(math.ceil(scale) + 1 for scale in along_axes)
+        lower = f"less, or fewer levels: resolution {max(shape)} is above {MAX_RESOLUTION}"
+        check(max(shape) <= MAX_RESOLUTION, "per_level_scale", grid.per_level_scale, lower)
         higher = f"more: level {len(levels)} has no vertices"
-        check(resolution >= 1, "per_level_scale", grid.per_level_scale, higher)
-        size = table_size(grid, resolution)
+        check(min(shape) >= 1, "per_level_scale", grid.per_level_scale, higher)
+        size = table_size(grid, shape)
         fewer = f"fewer, or smaller ones: there are more than {MAX_ENTRIES} table entries"
         check(offset + size <= MAX_ENTRIES, "n_levels", grid.n_levels, fewer)
-        spacing = vertex_spacing(scale)
+        spacings = tuple(map(vertex_spacing, along_axes))
+        lattice = (
+            along_axes, map(np.uint32, spacings), map(reciprocal, spacings), map(np.uint32, shape)
+        )  # fmt: skip
+        numbers = (tuple(each) if grid.per_axis else next(iter(each)) for each in lattice)
         level = Level(
-            scale=scale,
-            spacing=np.uint32(spacing),
-            spacing_reciprocal=reciprocal(spacing),
-            resolution=np.uint32(resolution),
+            *numbers,
             offset=np.uint32(offset),
             size=np.uint32(size),
             size_reciprocal=reciprocal(size),
-            indexing=indexing(grid, resolution, size),
+            indexing=indexing(grid, shape, size),
         )
         levels.append(level)
         offset += size
     return tuple(levels)
+
+
+def per_axis(grid) -> bool:
+    """Whether a level has other resolutions along one dimension than along another."""
+    return any(isinstance(each, tuple) for each in grid.resolutions or ())
+
+
+def vertices(grid, k: int) -> tuple[int, ...]:
+    """Number of vertices of level k along each dimension."""
+    return tuple(map(int, np.broadcast_to(grid.levels[k].resolution, grid.n_dims)))
 
 
 def default_growth(grid) -> float:
@@ -60,45 +71,70 @@ def default_growth(grid) -> float:
     return float(np.float32(math.exp(log_ratio / n_steps)))
 
 
-def create_resolutions(value: Any, path: str, **extra: Any) -> tuple[int, ...] | None:
-    """Resolutions of a config: a list of integers, or None."""
+def create_resolutions(value: Any, path: str, **extra: Any) -> tuple | None:
+    """Resolutions of a config: a list with an integer or a list for each level, or None."""
     if value is None:
         return None
     if not (isinstance(value, list | tuple) and 1 <= len(value) <= MAX_LEVELS):
         raise ConfigError(
-            f"{path}: expected a list of 1 to {MAX_LEVELS} integers, got {shown(value)}"
+            f"{path}: expected a list with the resolutions of 1 to {MAX_LEVELS} levels, got "
+            f"{shown(value)}"
         )
-    for k, each in enumerate(value):
-        is_integer = isinstance(each, (int, np.integer)) and not isinstance(each, bool)
-        if not (is_integer and 1 <= each <= MAX_RESOLUTION):
-            raise ConfigError(
-                f"{path}[{k}]: {shown(each)} is not allowed; use an integer from 1 to "
-                f"{MAX_RESOLUTION}"
-            )
-    return tuple(map(int, value))
+    return tuple(create_resolution(each, f"{path}[{k}]") for k, each in enumerate(value))
+
+
+def create_resolution(value: Any, path: str, alone: str = "") -> int | tuple[int, ...]:
+    """Resolution of a level: an integer, or one for each dimension."""
+    if isinstance(value, list | tuple) and not alone:
+        each = (create_resolution(n, f"{path}[{d}]", "alone") for d, n in enumerate(value))
+        return tuple(each)
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (is_integer and 1 <= value <= MAX_RESOLUTION):
+        raise ConfigError(
+            f"{path}: {shown(value)} is not allowed; use an integer from 1 to {MAX_RESOLUTION}"
+        )
+    return int(value)
+
+
+def resolutions(grid) -> tuple | None:
+    """Checked resolutions of all levels: an integer where all dimensions have the same."""
+    if grid.resolutions is None:
+        return None
+    n = f"one for each of n_levels, which are {grid.n_levels}"
+    check(len(grid.resolutions) == grid.n_levels, "resolutions", list(grid.resolutions), n)
+    found = []
+    for k, each in enumerate(grid.resolutions):
+        axes = each if isinstance(each, tuple) else (each,) * grid.n_dims
+        n = f"one number, or one for each of {grid.n_dims} inputs"
+        check(len(axes) == grid.n_dims, f"resolutions[{k}]", list(axes), n)
+        found.append(axes if len(set(axes)) > 1 else axes[0])
+    return tuple(found)
 
 
 # Metadata of the field that holds them.
+INTEGER = {"type": "integer", "minimum": 1, "maximum": MAX_RESOLUTION}
 RESOLUTIONS = {
     "convert": create_resolutions,
-    "shown": "list of ints",
-    "items": {"type": "integer", "minimum": 1, "maximum": MAX_RESOLUTION},
+    "shown": "list of ints or lists",
+    "items": {"anyOf": [INTEGER, {"type": "array", "items": INTEGER}]},
 }
 
 
-def scales(grid) -> list[np.float32]:
-    """Cells per unit of the inputs, on each level."""
+def scales(grid) -> list[tuple[np.float32, ...]]:
+    """Cells per unit of each input, on each level."""
     if grid.resolutions is not None:
-        return [np.float32(resolution - 1) for resolution in grid.resolutions]
+        shapes = (np.broadcast_to(each, grid.n_dims) for each in grid.resolutions)
+        return [tuple(np.float32(int(n) - 1) for n in shape) for shape in shapes]
     log2_growth = np.float32(math.log2(np.float32(grid.per_level_scale)))
     base, one = np.float32(grid.base_resolution), np.float32(1)
     exponents = (float(np.float32(level) * log2_growth) for level in range(grid.n_levels))
-    return [np.float32(2.0 ** min(exponent, 64.0)) * base - one for exponent in exponents]
+    along_all = (np.float32(2.0 ** min(exponent, 64.0)) * base - one for exponent in exponents)
+    return [(scale,) * grid.n_dims for scale in along_all]
 
 
-def table_size(grid, resolution: int) -> int:
+def table_size(grid, shape: tuple[int, ...]) -> int:
     """Number of entries of a level's table."""
-    n_vertices = min(resolution**grid.n_dims, 2**31 - 1)
+    n_vertices = min(math.prod(shape), 2**31 - 1)
     aligned = -(-n_vertices // 8) * 8
     if grid.type == "Dense":
         return aligned
@@ -107,13 +143,13 @@ def table_size(grid, resolution: int) -> int:
     return min(aligned, 1 << grid.log2_hashmap_size)
 
 
-def indexing(grid, resolution: int, size: int) -> np.int32:
-    n_vertices = resolution**grid.n_dims
+def indexing(grid, shape: tuple[int, ...], size: int) -> np.int32:
+    n_vertices = math.prod(shape)
     if grid.type == "Hash" and size < n_vertices:
         return HASHED  # the size is a power of two
     if n_vertices >= 2**32:
         return WIDE
-    furthest = sum(resolution**d for d in range(grid.n_dims))  # from first to last corner
+    furthest = sum(math.prod(shape[:d]) for d in range(grid.n_dims))  # from first to last corner
     return NEAR if furthest <= size else LINEAR
 
 
