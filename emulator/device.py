@@ -1,4 +1,4 @@
-"""A device without a GPU: the host code of numbanet runs as it is, kernels on the PTX emulator."""
+"""Device without a GPU: numbanet's host code runs unchanged, and kernels on the PTX emulator."""
 
 import functools
 import itertools
@@ -131,7 +131,7 @@ class EmulatedDevice:
         pass  # no cache to divide
 
     def capture(self, queue):
-        """A graph: the work that is queued, with the arguments of now."""
+        """Graph of the queued work, with its present arguments."""
         self._recording = []
         try:
             queue()
@@ -176,5 +176,5 @@ class EmulatedDevice:
 
 @functools.cache
 def shared_device():
-    """The device that most tests use, so that each kernel is parsed once."""
+    """Device that most tests use, so that each kernel is parsed once."""
     return EmulatedDevice()

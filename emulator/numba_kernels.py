@@ -14,7 +14,7 @@ from emulator.ptx.module import Module
 
 @cache
 def compile_ptx(function, signature, capability=(9, 0), fastmath=True):
-    """The PTX text of a Python function as a kernel; `signature` is a tuple of numba types."""
+    """PTX text of a Python function as a kernel; `signature` is a tuple of numba types."""
     device = python_types.SimpleNamespace(compute_capability=capability)
     with mock.patch("numba.cuda.dispatcher.get_current_device", return_value=device):
         ptx, _ = cuda.compile(
@@ -30,7 +30,7 @@ def compile_ptx(function, signature, capability=(9, 0), fastmath=True):
 
 
 def type_of(value):
-    """The numba type that an argument is compiled for."""
+    """Numba type of an argument."""
     if isinstance(value, np.ndarray):
         element = getattr(types, value.dtype.name if value.dtype != bool else "boolean")
         layout = "C" if value.flags.c_contiguous else "A"

@@ -1,4 +1,4 @@
-"""The jobs that are measured: sizes, data, initial parameters, what they compute in float64.
+"""Jobs to measure: sizes, data, initial parameters, and their results in float64.
 
 Uses NumPy only and nothing of numbanet. The output matrix has as many rows as there are outputs
 (numbanet pads it to 16, which adds work but no information).

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def summary(job, config, kind, n, seconds, host, own):
-    """Return what the report says of one batch size; ratios are taken round by round."""
+    """Return the report on one batch size; ratios are taken round by round."""
     rows = {}
     for name, values in seconds.items():
         low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
@@ -75,7 +75,7 @@ def print_rows(results, cell):
 
 
 def print_shares(report):
-    """Print what was achieved of what the card can do, by numbanet's own methods."""
+    """Print the achieved share of the card's ceilings, by numbanet's own methods."""
     ceilings = report["ceilings"]
     names = {"half operations": "operations_per_second", "copied bytes": "bytes_per_second"}
     if not ceilings:

@@ -110,7 +110,7 @@ class Run:
         return processes, ready
 
     def note(self, name, job, facts):
-        """Put what is known of a method into the report; return its sizes by kind."""
+        """Record the known figures of a method in the report; return its sizes by kind."""
         self.report["versions"] |= facts.pop("versions")
         self.report["methods"].setdefault(name, {})[job] = facts
         worst = ", ".join(f"{what} {error:.0e}" for what, error in facts["errors"].items())

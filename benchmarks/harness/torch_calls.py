@@ -43,7 +43,7 @@ ALLOWED = 0.1  # relative to the norm; tinycudann adds gradients in halves
 
 
 class Way:
-    """A module with what is timed of it.
+    """Module with the tasks that are timed.
 
     Args:
         library: numbanet.torch or tinycudann.

@@ -1,4 +1,4 @@
-"""Calls timed in turns, so that what slows the machine for a while slows all of them."""
+"""Calls timed in turns, so that disturbances of the machine slow all of them."""
 
 import time
 

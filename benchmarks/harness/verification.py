@@ -1,4 +1,4 @@
-"""Whether a method computes what it should: compared with the slow float64 step."""
+"""Verification of a method against the slow float64 step."""
 
 import numpy as np
 

@@ -26,7 +26,7 @@ SECONDS = 10.0
 
 
 class Run:
-    """A model that is trained on batches that others get too."""
+    """Model trained on batches that its rivals get too."""
 
     def __init__(self, n_inputs, n_outputs, config, **options):
         self.model = numbanet.create_from_config(n_inputs, n_outputs, config, **options)
@@ -135,7 +135,7 @@ def permutohedral(device):
 
 
 def matrix_optimizers(device):
-    """A network without tables: what is reached after as many steps."""
+    """Train a network without tables by each optimizer, for as many steps."""
     photograph = Photograph(PHOTOGRAPH)
     centres = photograph.pixel_centres()[::7]
     encoding = {"otype": "RandomFourier", "n_features": 64, "scale": 6.0}

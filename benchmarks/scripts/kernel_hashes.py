@@ -81,7 +81,7 @@ def network(n_neurons: int, n_hidden_layers: int, activation: str = "ReLU") -> d
 
 
 def cases():
-    """Name, compute capability, keywords of create_from_config, and what else is asked for."""
+    """Cases: name, compute capability, keywords of create_from_config, and further passes."""
 
     def case(encoding, mlp, n_in=2, n_out=3, loss="RelativeL2", optimizer=ADAM, **options):
         config = {
@@ -199,7 +199,7 @@ def hashes(only: list[str], kind: type) -> dict[str, list[list[str]]]:
 
 
 def differences(before: dict, after: dict):
-    """Lines that say what is not the same."""
+    """Lines that report the differences."""
     for case in sorted({*before, *after}):
         old, new = before.get(case, []), after.get(case, [])
         if [code for _, code in old] == [code for _, code in new]:

@@ -74,7 +74,7 @@ def main():
 
 
 def describe(device):
-    """The machine, and what it runs."""
+    """Description of the machine and its software."""
     described = {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "torch": torch.__version__,

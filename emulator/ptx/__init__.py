@@ -1,4 +1,4 @@
-"""Executes PTX on the CPU, so that compiled GPU kernels are tested without a GPU."""
+"""Execution of PTX on the CPU, so that compiled GPU kernels are tested without a GPU."""
 
 from emulator.ptx.counters import Counters as Counters
 from emulator.ptx.errors import EmulationError as EmulationError

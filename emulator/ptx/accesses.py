@@ -78,7 +78,7 @@ class Access:
     # where
 
     def locate(self, machine, space, address):
-        """(array, element indices), of the addresses in a state space."""
+        """Array and element indices of the addresses in a state space."""
         if space == "global":
             return self.locate_global(machine, address.astype(U64, copy=False))
         if space == "param":
@@ -184,7 +184,7 @@ def store(i):
 
 
 class AsyncCopy:
-    """Global to shared memory; the data lands when the copying thread waits for it."""
+    """Copy from global to shared memory; the data lands when the copying thread waits for it."""
 
     def __init__(self, destination, source):
         self.destination, self.source = destination, source
@@ -227,7 +227,7 @@ class PendingCopies:
         self.group[machine.active_lanes()] += 1
 
     def wait(self, machine, n_groups):
-        """Land what the active lanes issued, but for the last `n_groups` groups of each."""
+        """Land the copies of the active lanes, but for the last `n_groups` groups of each."""
         here = np.zeros(machine.n_lanes, bool)
         here[machine.active_lanes()] = True
         left = []

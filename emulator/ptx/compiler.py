@@ -39,7 +39,7 @@ def merge(old, new, selection, n_lanes):
 
 
 class CompiledKernel:
-    """The functions of a kernel's blocks, and the constants and functions that they name."""
+    """Functions of a kernel's blocks, and the constants and functions that they name."""
 
     def __init__(self, program, addresses):
         self.program = program
@@ -71,7 +71,7 @@ class CompiledKernel:
         return self._instruction_of_line[number][line - 1]
 
     def name(self, value, key=None):
-        """A global name for a constant or a function."""
+        """Global name for a constant or a function."""
         key = key or id(value)
         if key not in self._known:
             self._known[key] = f"k{len(self._known)}"
@@ -120,7 +120,7 @@ class BlockWriter:
     # operands
 
     def read(self, operand, dtype):
-        """A variable with the operand's value as `dtype`; None means an address."""
+        """Variable with the operand's value as `dtype`; None means an address."""
         if dtype is None:
             dtype = U64
             if isinstance(operand, Register):
@@ -228,7 +228,7 @@ class BlockWriter:
             self.flush = flush
 
     def returned(self):
-        """The selector of the next block, or what the scheduler needs at a barrier."""
+        """Selector of the next block, or the scheduler's arguments at a barrier."""
         result = "None"
         if self.block.selector is not None:
             slot = self.block.selector.slot

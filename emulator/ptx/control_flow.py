@@ -39,7 +39,7 @@ class Block:
 
 
 class Program:
-    """A kernel ready for code generation: blocks, and where its variables lie."""
+    """Kernel ready for code generation: blocks, and the layout of its variables."""
 
     def __init__(self, kernel):
         self.kernel = kernel

@@ -24,7 +24,7 @@ def leaves(operand):
 
 
 def registers_of(instruction):
-    """(slots written, slots read)."""
+    """Slots of registers written, and read."""
     first_read = 0 if instruction.name in WITHOUT_RESULT and not instruction.has("red") else 1
     slots = [
         [part.slot for part in leaves(operand) if isinstance(part, Register)]

@@ -1,4 +1,4 @@
-"""The blocks that run together: their lanes, registers and memory, and what is watched."""
+"""State of the blocks that run together: lanes, registers and memory, and checks of accesses."""
 
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ class Machine:
         return self._memo[key]
 
     def remember(self, name, arrays, make):
-        """The same for a function of arrays; they never change, and are held on to."""
+        """Result of a function of arrays, which never change and stay alive, cached alike."""
         key = (name, *map(id, arrays))
         return self.per_selection(key, lambda: (make(), arrays))[0]
 
@@ -106,7 +106,7 @@ class Machine:
         self.selection, self.n_active, self._memo = saved
 
     def only(self, here):
-        """Within it, only those of the active lanes are active that `here` says."""
+        """Context in which only those of the active lanes are active that `here` selects."""
         return self.only_lanes(self.active_lanes()[here])
 
     # names
@@ -130,7 +130,7 @@ class Machine:
         return f"{self.block_name(int(self.block_numbers[block]))} warp {warp}"
 
     def threads(self, lanes):
-        """Numbers that are unique in the launch."""
+        """Numbers of threads that are unique in the launch."""
         block, lane = np.divmod(lanes, self.lanes_per_block)
         return self.block_numbers[block] * self.lanes_per_block + lane
 
@@ -254,7 +254,7 @@ class Machine:
             raise UninitialisedRead(f"{message}, which nothing wrote or whose copy is pending")
 
     def land(self, index, size):
-        """An asynchronous copy to shared memory has arrived."""
+        """Record that an asynchronous copy to shared memory has arrived."""
         if self.initialised is not None:
             n_each = size // self.program.granules["shared"]
             self.initialised[(index * n_each)[:, None] + np.arange(n_each)] = True

@@ -1,4 +1,4 @@
-"""The emulated device's memory: a heap of allocations with guard gaps, at stable addresses."""
+"""Memory of the emulated device: a heap of allocations with guard gaps, at stable addresses."""
 
 import bisect
 from collections import deque
@@ -33,7 +33,7 @@ class Allocation:
 
 
 class EmulatedMemory:
-    """Addresses are given out in ascending order, and used again only when the heap has no more.
+    """Heap whose addresses ascend, and are reused only when it has no more.
 
     `capacity` is address space: memory is taken from the system where it is touched.
     """
@@ -50,7 +50,7 @@ class EmulatedMemory:
         self._freed = deque(maxlen=1 << 12)  # (start, end)
 
     def allocate(self, n_bytes):
-        """The address of `n_bytes` bytes of 0xFF, aligned to 256."""
+        """Address of `n_bytes` bytes of 0xFF, aligned to 256."""
         room = -(-max(n_bytes, 1) // ALIGNMENT) * ALIGNMENT + GUARD_BYTES
         address = self._next
         if address + room > HEAP_START + self._heap.shape[0]:
@@ -95,7 +95,7 @@ class EmulatedMemory:
         return self._heap[start : start + n_elements * dtype.itemsize].view(dtype).reshape(shape)
 
     def find(self, address):
-        """The allocation that `address` lies in, or None."""
+        """Allocation that contains `address`, or None."""
         place = bisect.bisect(self._starts, address) - 1
         if place < 0 or address >= max(self._allocations[place].end, self._starts[place] + 1):
             return None
@@ -103,7 +103,7 @@ class EmulatedMemory:
 
     @property
     def extent(self):
-        """Bytes from the first address to the last that was ever given out."""
+        """Bytes from the first address to the last that was ever allocated."""
         return self._next - HEAP_START
 
     def granule_of(self, view, size):
@@ -111,7 +111,7 @@ class EmulatedMemory:
         return (view.ctypes.data - self._heap.ctypes.data) // size
 
     def whole(self, dtype):
-        """The whole heap; its first element lies at HEAP_START."""
+        """Array of the whole heap; its first element lies at HEAP_START."""
         found = self._views.get(dtype)
         if found is None:
             n = self._heap.shape[0] // 256 * 256

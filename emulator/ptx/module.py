@@ -1,4 +1,4 @@
-"""A PTX module on the emulated device: its variables in memory, its kernels to launch."""
+"""PTX module on the emulated device: its variables in memory, its kernels to launch."""
 
 from functools import lru_cache
 
@@ -43,7 +43,7 @@ code_of = lru_cache(maxsize=128)(Code)
 
 
 class Module:
-    """Parsed once; the code of a basic block is generated when it first runs.
+    """Module that is parsed once; the code of a basic block is generated when it first runs.
 
     Modules of the same text share all that does not depend on where their variables lie.
     """
@@ -63,7 +63,7 @@ class Module:
         return list(self._code.kernels)
 
     def symbol(self, name):
-        """The address of a module variable."""
+        """Address of a module variable."""
         return next(address for v, address in self.addresses.items() if v.name == name)
 
     def _place(self, variable):

@@ -48,7 +48,7 @@ def decode(instruction):
 
 
 def plain(instruction, function, dtype=None, result=None, **options):
-    """An operation whose sources have one type, and one result."""
+    """Operation whose sources have one type, and one result."""
     dtype = dtype or DTYPES[instruction.type]
     first, *rest = instruction.operands
     return Operation(function, [(first, result or dtype)], [(o, dtype) for o in rest], **options)

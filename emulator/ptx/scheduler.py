@@ -1,4 +1,4 @@
-"""Runs basic blocks on sets of lanes: the lowest block that has lanes is next."""
+"""Scheduler of basic blocks on sets of lanes: the lowest block that has lanes is next."""
 
 import heapq
 import traceback
@@ -239,7 +239,7 @@ class BlockBarriers:
                 machine.registers[slot] = merge(old, new, here, machine.n_lanes)
 
     def leave(self, lanes):
-        """Lanes end; [(block, lanes)] that waited for nobody else."""
+        """Remove lanes that end; returns the [(block, lanes)] that waited only for them."""
         machine = self.machine
         machine.alive[lanes] = False
         np.subtract.at(machine.n_alive_in_block, lanes // machine.lanes_per_block, 1)

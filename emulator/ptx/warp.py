@@ -30,7 +30,7 @@ def unpack_bits(masks):
 
 
 class ActiveWarps:
-    """The warps of the active lanes, and how lanes map to rows of 32."""
+    """Warps of the active lanes, and the mapping of lanes to rows of 32."""
 
     def __init__(self, selection, n_lanes):
         self.is_full = True
@@ -138,7 +138,7 @@ def collective(function, *static, results=(), sources=(), **options):
 
 
 def source_lanes(mode, lane, b, c):
-    """The lane that each lane reads and whether it lies in its segment, as the ISA defines it."""
+    """Lane that each lane reads and whether it lies in its segment, as the ISA defines it."""
     b, clamp, segment = b & 31, c & 31, c >> 8 & 31
     last = lane & segment | clamp & ~segment
     if mode == "up":
