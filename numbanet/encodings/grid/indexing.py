@@ -105,7 +105,7 @@ def float_position(limit_of, per_axis: bool):
 
 @cache
 def fixed_position(per_axis: bool):
-    """As float_position, where the bits of x are a position in units of 2^-32."""
+    """float_position for x whose bits are a position in units of 2^-32."""
     along_ = along(per_axis)
 
     @device
