@@ -9,8 +9,9 @@ from numbanet.composed_engine import ComposedEngine
 from numbanet.composition import Composition
 from numbanet.composition_config import create_composition
 from numbanet.engine import Batch, Gradients
-from numbanet.model import AbstractModel, Context
+from numbanet.model import AbstractModel
 from numbanet.model_arguments import initial_rng
+from numbanet.model_passes import Context
 from numbanet.random import Pcg32
 from numbanet.target import AbstractTarget
 from numbanet.targets import target_for

@@ -6,7 +6,8 @@ from numbanet.composed_engine import ComposedEngine
 from numbanet.composition import Composition
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.engine import Gradients
-from numbanet.model import AbstractModel, Context
+from numbanet.model import AbstractModel
+from numbanet.model_passes import Context
 from numbanet.part_components import padded_encoding_width
 from numbanet.random import Pcg32
 from numbanet.target import AbstractTarget

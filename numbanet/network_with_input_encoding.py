@@ -8,7 +8,8 @@ from numbanet.derivatives import Derivatives, derivatives_of, jet_for
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.engine import Batch, Gradients
-from numbanet.model import AbstractModel, Context
+from numbanet.model import AbstractModel
+from numbanet.model_passes import Context
 from numbanet.networks.base import AbstractMLP
 from numbanet.random import Pcg32
 from numbanet.target import AbstractTarget
