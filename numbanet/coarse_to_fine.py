@@ -7,10 +7,12 @@ import numpy as np
 
 from numbanet.composed_engine import ComposedEngine
 from numbanet.composition import Composition
-from numbanet.engine import Batch, LossSums, Service
+from numbanet.engine import Batch, Gradients, LossSums, Service
 from numbanet.leveled_composition import leveled_composition
 from numbanet.shown import shown
 from numbanet.target import AbstractTarget
+
+MOST = 1000  # which counts as 1, as in tiny-cuda-nn
 
 
 class CoarseToFine:
@@ -56,19 +58,7 @@ class CoarseToFine:
         """Append the level as the last column; raises ValueError for invalid levels."""
         n, target = inputs.shape[0], self._target
         self.leveled.deterministic = self.plain.deterministic
-        if np.isscalar(max_level) or getattr(max_level, "shape", None) == ():
-            try:
-                value = float(max_level)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"max_level: {shown(max_level)} is no number") from error
-            if not 0 <= value <= 1000:
-                raise ValueError(f"max_level: {value} is not allowed; use a number from 0 to 1")
-            max_level = np.full((n, 1), value, np.float32)
-        elif isinstance(max_level, (list, tuple)) and len(max_level) == n:
-            max_level = column_of(max_level)
-        elif getattr(max_level, "ndim", None) == 1:
-            max_level = max_level.reshape(-1, 1)
-        column = target.matrix(max_level, "max_level", 1, n)
+        column = column_of(max_level, n, target)
         both = target.empty(n, self.n_inputs + 1)
         target.copy_columns(inputs, 0, both, 0, self.n_inputs)
         target.copy_columns(column, 0, both, self.n_inputs, 1)
@@ -83,7 +73,28 @@ class CoarseToFine:
 
     def evaluate(self, inputs: Any, max_level: Any, params: Any, outputs: Any) -> Any:
         """Outputs, in a given array or in a new one."""
-        return self.leveled.inference(self.inputs(inputs, max_level), params, outputs)
+        return self.inference(self.inputs(inputs, max_level), params, outputs)
+
+    # Passes of what `inputs` returned
+
+    def inference(self, inputs: Any, params: Any, outputs: Any) -> Any:
+        """Outputs, in a given array or in a new one."""
+        return self.leveled.inference(inputs, params, outputs)
+
+    def propagate(self, inputs: Any, params: Any, dl_dy: Any, gradients: Any, dl_dx: Any) -> Any:
+        """Backpropagate; returns the gradient of the model's inputs if there is memory for all."""
+        batch = Batch(inputs, external_dl_dy=dl_dy)
+        self.leveled.forward_backward(batch, params, None, gradients, dl_dx)
+        return None if dl_dx is None else self.without_level(dl_dx)
+
+    def double_backward(
+        self, inputs: Any, params: Any, dl_dy: Any, dl_ddl_dx: Any, gradients: Gradients | None
+    ) -> tuple[Any, Any]:
+        """See Engine.double_backward; both gradients of inputs are those of the model's."""
+        along = self._target.zeros(*inputs.shape)
+        self._target.copy_columns(dl_ddl_dx, 0, along, 0, self.n_inputs)
+        found, dl_dx = self.leveled.double_backward(inputs, params, dl_dy, along, gradients)
+        return found, self.without_level(dl_dx)
 
     def without_level(self, gradient: Any, to: Any = None) -> Any:
         """Gradient of the model's inputs: that of all columns, without the level's."""
@@ -99,9 +110,34 @@ class CoarseToFine:
         return engine.forward_backward(batch, *given, **options)
 
 
-def column_of(levels: list | tuple) -> np.ndarray:
-    """Levels of a list as a column [n, 1]; raises ValueError if some are no numbers."""
-    try:
-        return np.asarray(levels, np.float32).reshape(len(levels), 1)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"max_level: {shown(levels)} are no numbers, one a sample") from error
+def column_of(max_level: Any, n: int, target: AbstractTarget) -> Any:
+    """Levels of n samples, a number or an array, as a column [n, 1]; see CoarseToFine.inputs.
+
+    Arrays on a GPU are not waited for: where they are NaN, so are the outputs.
+    """
+    if np.isscalar(max_level) or getattr(max_level, "shape", None) == ():
+        try:
+            value = float(max_level)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"max_level: {shown(max_level)} is no number") from error
+        if not 0 <= value <= MOST:
+            raise ValueError(f"max_level: {value} is not allowed; use a number from 0 to 1")
+        max_level = np.full((n, 1), value, np.float32)
+    elif isinstance(max_level, (list, tuple)) and len(max_level) == n:
+        try:
+            max_level = np.asarray(max_level, np.float32).reshape(n, 1)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"max_level: {shown(max_level)} are no numbers, one a sample"
+            ) from error
+    elif getattr(max_level, "ndim", None) == 1:
+        max_level = max_level.reshape(-1, 1)
+    if isinstance(max_level, np.ndarray) and max_level.dtype.kind in "fiu":
+        wrong = np.flatnonzero(~((max_level >= 0) & (max_level <= MOST)))
+        if wrong.size:
+            i = int(wrong[0])
+            raise ValueError(
+                f"max_level: {max_level.flat[i]} of sample {i} is not allowed; use numbers from 0 "
+                "to 1"
+            )
+    return target.matrix(max_level, "max_level", 1, n)

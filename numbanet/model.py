@@ -134,10 +134,14 @@ class AbstractModel(ModelPasses):
         return found if out is None else out
 
     def inference(
-        self, inputs: ArrayLike, params: ArrayLike | None = None, out: Array | None = None
+        self,
+        inputs: ArrayLike,
+        params: ArrayLike | None = None,
+        out: Array | None = None,
+        max_level: ArrayLike | None = None,
     ) -> Array:
         """Evaluate the model: a call by tiny-cuda-nn's name."""
-        return self(inputs, params, out)
+        return self(inputs, params, out, max_level)
 
     def __repr__(self) -> str:
         return summary_of(self).heading()

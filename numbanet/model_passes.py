@@ -8,6 +8,7 @@ import numpy as np
 
 from numbanet.activations import Activation
 from numbanet.array_types import Array, ArrayLike
+from numbanet.coarse_to_fine import CoarseToFine
 from numbanet.engine import Gradients
 from numbanet.model_arguments import check_gradient_mode
 from numbanet.parameter_owner import ParameterOwner
@@ -20,6 +21,7 @@ class Context:
 
     inputs: Array
     params: Array  # as the kernels read them
+    has_levels: bool = False  # whether max_level is the last column of the inputs
 
 
 class ModelPasses(ParameterOwner):
@@ -36,14 +38,37 @@ class ModelPasses(ParameterOwner):
     def _evaluate(self, inputs: Any, params: Any, outputs: Any) -> Any:
         """Outputs for arrays of the target, in a given array or in a new one."""
 
-    def forward(self, inputs: ArrayLike, params: ArrayLike | None = None) -> tuple[Array, Context]:
+    @property
+    @abstractmethod
+    def coarse_to_fine(self) -> CoarseToFine:
+        """Evaluator with a max_level; raises TypeError without a grid."""
+
+    def forward(
+        self,
+        inputs: ArrayLike,
+        params: ArrayLike | None = None,
+        max_level: ArrayLike | None = None,
+    ) -> tuple[Array, Context]:
         """Evaluate the model, and return the state for the backward passes too.
+
+        Args:
+            inputs: [n, n_input_dims], any batch size.
+            params: use these instead of the model's own, float32 [n_params].
+            max_level: see Trainer.training_step; the backward passes take it from the state.
 
         Raises:
             TypeError, ValueError: the arrays do not fit.
         """
-        context = Context(self._inputs(inputs), self._chosen_params(params))
-        return self._evaluate(context.inputs, context.params, None), context
+        context = self._context(inputs, params, max_level)
+        given = context.inputs, context.params, None
+        evaluate = self.coarse_to_fine.inference if context.has_levels else self._evaluate
+        return evaluate(*given), context
+
+    def _context(self, inputs: Any, params: Any, max_level: Any) -> Context:
+        inputs, params = self._inputs(inputs), self._chosen_params(params)
+        if max_level is None:
+            return Context(inputs, params)
+        return Context(self.coarse_to_fine.inputs(inputs, max_level), params, has_levels=True)
 
     @overload
     def backward(
@@ -79,6 +104,9 @@ class ModelPasses(ParameterOwner):
         dl_dy = self.target.matrix(dl_dy, "dl_dy", self.n_output_dims, shape[0])
         gradients = self._gradients_for(gradient_mode)
         dl_dx = self.target.empty(*shape) if input_gradient else None
+        if context.has_levels:
+            given = context.inputs, context.params, dl_dy, gradients, dl_dx
+            return self.coarse_to_fine.propagate(*given)
         self._propagate(context, dl_dy, gradients, dl_dx)
         return dl_dx
 
@@ -119,17 +147,26 @@ class ModelPasses(ParameterOwner):
         dl_dy = self.target.matrix(dl_dy, "dl_dy", self.n_output_dims, n)
         dl_ddl_dx = self.target.matrix(dl_ddl_dx, "dl_ddl_dx", self.n_input_dims, n)
         gradients = self._gradients_for(gradient_mode)
-        return self.engine.double_backward(inputs, context.params, dl_dy, dl_ddl_dx, gradients)
+        engine = self.coarse_to_fine if context.has_levels else self.engine
+        return engine.double_backward(inputs, context.params, dl_dy, dl_ddl_dx, gradients)
 
-    def input_gradient(self, dim: int, inputs: ArrayLike, params: ArrayLike | None = None) -> Array:
+    def input_gradient(
+        self,
+        dim: int,
+        inputs: ArrayLike,
+        params: ArrayLike | None = None,
+        max_level: ArrayLike | None = None,
+    ) -> Array:
         """Derivative of output `dim` with respect to the inputs, float32 [n, n_input_dims].
 
+        Arguments but the first are those of `forward`.
+
         Raises:
-            ValueError: there is no such output.
+            TypeError, ValueError: the arrays do not fit, or there is no such output.
         """
         if not (isinstance(dim, (int, np.integer)) and 0 <= dim < self.n_output_dims):
             raise ValueError(f"dim: {shown(dim)} is no output; use 0 to {self.n_output_dims - 1}")
-        context = Context(self._inputs(inputs), self._chosen_params(params))
+        context = self._context(inputs, params, max_level)
         one_hot = np.zeros((context.inputs.shape[0], self.n_output_dims), np.float32)
         one_hot[:, dim] = 1
         return self.backward(context, one_hot, gradient_mode="ignore")

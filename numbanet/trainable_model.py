@@ -51,7 +51,9 @@ class TrainableModel:
         """
         return self.network(inputs, self.trainer.averaged_params, out, max_level)
 
-    def input_gradient(self, dim: int, inputs: ArrayLike) -> Array:
+    def input_gradient(
+        self, dim: int, inputs: ArrayLike, max_level: ArrayLike | None = None
+    ) -> Array:
         """Derivative of output `dim` by the inputs, at the parameters for inference.
 
         Returns:
@@ -60,7 +62,7 @@ class TrainableModel:
         Raises:
             TypeError, ValueError: the inputs do not fit, or there is no such output.
         """
-        return self.network.input_gradient(dim, inputs, self.trainer.averaged_params)
+        return self.network.input_gradient(dim, inputs, self.trainer.averaged_params, max_level)
 
     def derivatives(
         self, inputs: ArrayLike, order: int = 2, *, wanted: str | None = None

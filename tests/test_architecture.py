@@ -55,6 +55,7 @@ LAYERS = (
     ("model_arguments", "parameter_owner", "volumes"),
     ("grid_levels", "part_components"),
     ("composition_config",),
+    ("model_passes",),
     ("model",),
     ("composed_model", "encoding_model", "network_with_input_encoding"),
     ("create_model", "resized_grid"),

@@ -67,6 +67,53 @@ def test_a_level_for_each_sample_and_gradients_of_what_is_read():
     assert float(again) == pytest.approx((np.asarray(encoding(x)) ** 2).mean(), rel=1e-5)
 
 
+def test_passes_one_by_one_take_a_level_for_each_sample():
+    x = inputs(60)
+    encoding, twin = encoding_of(x)
+    rng = np.random.default_rng(1)
+    shares, x64 = rng.choice(SHARES, 60), x.astype(np.float64)
+    mask, table = hidden(shares), np.asarray(encoding.params, np.float64)
+    y, context = encoding.forward(x, max_level=shares)
+    assert_close(y, twin.forward(x64, table) * mask, 1e-5)
+    dl_dy = rng.normal(size=y.shape).astype(np.float32)
+    along = rng.normal(size=x.shape).astype(np.float32)
+    dl_dx = encoding.backward(context, dl_dy)
+    assert_close(dl_dx, twin.backward_input(x64, table, dl_dy * mask), 1e-4)
+    assert_close(encoding.gradients, twin.backward_params(x64, table, dl_dy * mask), 1e-4)
+    twice = 2 * np.asarray(encoding.gradients)
+    assert (
+        encoding.backward(context, dl_dy, input_gradient=False, gradient_mode="accumulate") is None
+    )
+    assert_close(encoding.gradients, twice, 1e-5)
+    found = encoding.double_backward(context, dl_dy, along)
+    of_twin = twin.double_backward(x64, table, dl_dy * mask, along)
+    for gradient, expected in zip(found, (of_twin[0] * mask, of_twin[1]), strict=True):
+        assert gradient.shape == expected.shape
+        assert_close(gradient, expected, 1e-4)
+    expected = twin.double_backward_params(x64, table, dl_dy * mask, along)
+    assert_close(encoding.gradients, expected, 1e-4)
+
+
+@pytest.mark.parametrize("name", ["hash", "composite"])
+def test_passes_of_networks_are_those_of_zeroed_levels(name):
+    model, _ = models.create_lively(name)
+    network, share = model.network, 0.5
+    x, dl_dy = models.batch_of(name, 40)
+    zeroed = np.array(network.params)
+    for level in [
+        level for k, level in enumerate(network.levels) if k > share * len(network.levels)
+    ]:
+        zeroed[level.offset : level.offset + level.n_params] = 0
+    y, context = network.forward(x, max_level=share)
+    expected_y, of_zeroed = network.forward(x, zeroed)
+    assert_close(y, expected_y, 1e-5)
+    assert_close(network.backward(context, dl_dy), network.backward(of_zeroed, dl_dy), 1e-5)
+    for dim in range(y.shape[1]):
+        found = model.input_gradient(dim, x, max_level=share)
+        assert_close(found, network.input_gradient(dim, x, zeroed), 1e-5)
+    np.testing.assert_array_equal(network.inference(x, max_level=share), y)
+
+
 @pytest.mark.parametrize("name", ["hash", "composite"])
 def test_networks_learn_from_coarse_to_fine(name):
     """As if the entries of finer levels were zeros, and these do not move."""
@@ -97,6 +144,14 @@ def test_what_is_no_level_is_refused():
     for wrong in (-0.1, float("nan"), "coarse", 1e9):
         with pytest.raises(ValueError, match="max_level"):
             model(x, max_level=wrong)
+    for wrong in (float("nan"), -0.5, 1e9):
+        levels = np.full(10, 0.5)
+        levels[7] = wrong
+        for each in (levels, levels[:, None].astype(np.float32), list(levels)):
+            with pytest.raises(ValueError, match=r"max_level: .* of sample 7 is not allowed"):
+                model(x, max_level=each)
+            with pytest.raises(ValueError, match=r"max_level: .* of sample 7 is not allowed"):
+                model.network.forward(x, max_level=each)
     for wrong in (np.zeros(9), [0.5], [0.5] * 9 + ["fine"], [0.5] * 9 + [[1, 2]]):
         with pytest.raises(ValueError, match="max_level"):
             model.trainer.training_step(x, targets, max_level=wrong)

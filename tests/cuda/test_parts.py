@@ -86,3 +86,7 @@ def test_levels_appear_from_coarse_to_fine_as_on_the_cpu(cuda_device):
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
     assert_close(gpu.network.gradients.numpy(), cpu.network.gradients, 2e-2)
+    (_, on_cpu), (_, on_gpu) = (each.network.forward(x, max_level=shares) for each in (cpu, gpu))
+    expected = cpu.network.backward(on_cpu, targets)
+    assert_close(gpu.network.backward(on_gpu, targets).numpy(), expected, 2e-2)
+    assert_close(gpu.network.gradients.numpy(), cpu.network.gradients, 2e-2)
