@@ -123,14 +123,19 @@ class AbstractModel(ModelPasses):
         Raises:
             TypeError, ValueError: the arrays do not fit, or `out` shares memory with an input.
         """
-        inputs = self._inputs(inputs)
+        inputs = self.target.matrix(inputs, "inputs", self.n_input_dims)
+        parameters, outputs = self.parameters, None
         if params is not None:
             params = self.target.vector(params, "params", self.n_params)
-        outputs = self._outputs(out, inputs, params)
+        if out is not None:
+            shape = inputs.shape[0], self.n_output_dims
+            used = parameters.master if params is None else params
+            outputs = self.target.output_apart(out, "out", shape, inputs=inputs, params=used)
+        read = parameters.current() if params is None else parameters.converted(params)
         if max_level is None:
-            found = self._evaluate(inputs, self._as_read(params), outputs)
+            found = self._evaluate(inputs, read, outputs)
         else:
-            found = self.coarse_to_fine.evaluate(inputs, max_level, self._as_read(params), outputs)
+            found = self.coarse_to_fine.evaluate(inputs, max_level, read, outputs)
         return found if out is None else out
 
     def inference(
@@ -148,14 +153,6 @@ class AbstractModel(ModelPasses):
 
     def _repr_html_(self) -> str:
         return summary_of(self)._repr_html_()
-
-    def _outputs(self, out: Any, inputs: Any, params: Any) -> Any:
-        """User's array for the outputs, checked; None if not given."""
-        if out is None:
-            return None
-        shape = inputs.shape[0], self.n_output_dims
-        used = self.parameters.master if params is None else params
-        return self.target.output_apart(out, "out", shape, inputs=inputs, params=used)
 
 
 def restored(

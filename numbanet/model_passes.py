@@ -177,10 +177,6 @@ class ModelPasses(ParameterOwner):
     def _chosen_params(self, params: Any) -> Any:
         if params is not None:
             params = self.target.vector(params, "params", self.n_params)
-        return self._as_read(params)
-
-    def _as_read(self, params: Any) -> Any:
-        """Parameters of the model, or others, as the kernels read them."""
         parameters = self.parameters
         return parameters.current() if params is None else parameters.converted(params)
 

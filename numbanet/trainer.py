@@ -133,7 +133,8 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
         Raises:
             TypeError, ValueError: the arrays do not fit, or `out` shares memory with an input.
         """
-        return self.network(inputs, self.averaged_params, out, max_level)
+        averaged = None if self.optimizer.inference_row is None else self.averaged_params
+        return self.network(inputs, averaged, out, max_level)
 
     @property
     def inference_params(self) -> Array:
@@ -229,7 +230,7 @@ class Trainer(LearningRates, OptimizerStep, OldTrainerNames):
             leveled = network.coarse_to_fine
             dl_dinput = leveled.of_step(self._own_training, batch, max_level, dl_dinput)
         own = self.averaged_params if use_inference_params else None
-        n = self._replicas.begin_step(self, len(batch), run_optimizer, gradient_mode)
+        n = self._replicas.begin_step(self, batch.inputs.shape[0], run_optimizer, gradient_mode)
         batch.n_rows, batch.is_nominal = n, self._replicas.is_nominal
         self._grid_range.take(batch.inputs)
         result = self._training.step(

@@ -86,7 +86,7 @@ class CudaEngine:
 
     def _for_inference(self, n: int) -> Fused | Chain:
         """Kernels that evaluate a batch of n."""
-        if self.fused is not None and self.fused.can_infer(n):
+        if self.fused is not None and n <= self.fused.most_inferred:
             return self.fused
         return self._chain("inference")
 
@@ -131,18 +131,18 @@ class CudaEngine:
             )
         return self.chain
 
-    @exclusive
     def inference(
         self, inputs: DeviceArray, params: DeviceArray, outputs: DeviceArray | None = None
     ) -> DeviceArray:
-        n = inputs.shape[0]
-        serving = self._for_inference(n)
-        if outputs is None:
-            outputs = empty((n, self.model.network.n_output_dims), "f4", self._device)
-        if serving is self.fused and self.tables is not None and n >= self.tables.fewest_inferred:
-            self._inference_of_given(inputs, params, outputs)
-        else:
-            serving.inference(inputs, params, outputs)
+        n, fused, tables = inputs.shape[0], self.fused, self.tables
+        with self._device.lock:
+            serving = self._for_inference(n)
+            if outputs is None:
+                outputs = empty((n, self.model.network.n_output_dims), "f4", self._device)
+            if serving is fused and tables is not None and n >= tables.fewest_inferred:
+                self._inference_of_given(inputs, params, outputs)
+            else:
+                serving.inference(inputs, params, outputs)
         return outputs
 
     def _inference_of_given(

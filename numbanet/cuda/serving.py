@@ -44,7 +44,7 @@ def services(
     most = device.max_shared_bytes
     infers, trains = fused.inference_shape.layout, fused.training_shape.layout
     one = "fits registers and shared memory of a block"
-    if fused.can_infer(1):
+    if fused.most_inferred >= 1:
         inference = Service("inference", "one fused kernel", one)
     else:
         inference = Service("inference", CHAIN, why_not(infers, most))

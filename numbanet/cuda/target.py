@@ -18,7 +18,9 @@ from numbanet.cuda.many.device import ManyDevice
 from numbanet.cuda.many.models import CudaMany
 from numbanet.cuda.many.training import ManyTraining
 from numbanet.cuda.memory import arrays, uniform
+from numbanet.cuda.memory.arrays import DeviceArray, Memory
 from numbanet.cuda.memory.inputs import (
+    FLOAT,
     as_device_array,
     as_device_matrix,
     as_device_output,
@@ -52,6 +54,10 @@ class CudaTarget(AbstractTarget):
         return f"cuda:{self.device.ordinal}"
 
     def matrix(self, value, name, n_columns, n_rows=None):
+        if type(value) is DeviceArray and value.dtype is FLOAT and value.device is self.device:
+            rows = value.shape[:1] if n_rows is None else (n_rows,)
+            if value.shape == (*rows, n_columns):  # the usual case, twice in every training step
+                return value
         return as_device_matrix(value, name, n_columns, n_rows, self.device)
 
     def vector(self, value, name, n):
@@ -62,6 +68,16 @@ class CudaTarget(AbstractTarget):
 
     def output(self, value, name, shape):
         return as_device_output(value, name, shape, self.device)
+
+    def output_apart(self, value, name, shape, **read):
+        if type(value) is DeviceArray and value.dtype is FLOAT and value.shape == shape:
+            own, is_usual = value.owner, value.device is self.device
+            for array in read.values():  # of allocations of their own, which need no comparing
+                if array is not None and (array.owner is own or type(array.owner) is not Memory):
+                    is_usual = False
+            if is_usual and type(own) is Memory:
+                return value
+        return super().output_apart(value, name, shape, **read)
 
     def overlap(self, a, b):
         return a.address < b.address + b.nbytes and b.address < a.address + a.nbytes

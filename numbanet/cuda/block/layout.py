@@ -35,7 +35,7 @@ class FusedLayout:
     streams: bool = False  # matrices of weights come one after the other; only without gradients
     packs_outputs: bool = False  # rows of outputs are not padded, which costs conflicts of banks
 
-    @property
+    @cached_property
     def group_threads(self) -> int:
         """Threads of a group, and samples that it takes at a time."""
         return WARP * self.n_warps

@@ -26,14 +26,11 @@ class Fused:
         model, most = workspace.model, workspace.device.max_shared_bytes
         self.inference_shape = inference_shape(model, most)
         self.training_shape = training_shape(model, most)
-        self._can_infer = fits(self.inference_shape.layout, most)
         self._can_train = fits(self.training_shape.layout, most)
         self._most_samples = MOST_NUMBERS // max(model.encoding.n_dims, model.network.n_output_dims)
+        # Most samples of an inference; -1 where even none are too many.
+        self.most_inferred = self._most_samples if fits(self.inference_shape.layout, most) else -1
         self._kernels = {}
-
-    def can_infer(self, n: int) -> bool:
-        """Whether it can evaluate batches of n."""
-        return self._can_infer and n <= self._most_samples
 
     def can_train(self, n: int, keeps: bool = False) -> bool:
         """Whether it can train with batches of n; deep with grids only if features are kept."""

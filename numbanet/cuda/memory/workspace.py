@@ -76,6 +76,8 @@ class Workspace:
         self.unscaled = 1.0 / self.loss_scale
         self.generation = 0
         self._deterministic = False
+        # Among which the samples of a pass are divided.
+        self.n_multiprocessors = device.n_multiprocessors
         self.rooms = Rooms(device)
         self.slots = Slots(device, self.rooms)
         self._sums = None
@@ -89,11 +91,7 @@ class Workspace:
     def deterministic(self, value: bool) -> None:
         self.generation += value != self._deterministic  # queued work is another one
         self._deterministic = value
-
-    @property
-    def n_multiprocessors(self) -> int:
-        """Number of multiprocessors among which the samples of a pass are divided."""
-        return BLOCKS if self.deterministic else self.device.n_multiprocessors
+        self.n_multiprocessors = BLOCKS if value else self.device.n_multiprocessors
 
     def partial_sums(self, n: int) -> DeviceArray:
         """Memory for n partial sums of the loss."""
