@@ -6,7 +6,6 @@ moves by M. Gupta, Koren and Singer 2018; Anil et al. 2020.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +21,13 @@ from numbanet.optimizers.base import (
     bounded_square,
     debiased_average,
 )
+from numbanet.optimizers.covariances import (
+    WithCovariances,
+    add_covariance,
+    average_with,
+    limits_of_covariance,
+    numpy_view,
+)
 from numbanet.optimizers.inverse_root import inverse_fourth_root
 from numbanet.optimizers.limits import limits_of_moments
 from numbanet.registry import check, register
@@ -35,7 +41,7 @@ NORM_M, NORM_S = range(2)  # rows of the matrices: squared norms
 
 @register("optimizer", "Shampoo")
 @dataclass(frozen=True)
-class Shampoo(AbstractOptimizer):
+class Shampoo(WithCovariances, AbstractOptimizer):
     """Inverse roots are computed anew at the first step, every 10 until step 100, then every 200.
 
     No matrix moves at the first step.
@@ -91,8 +97,7 @@ class Shampoo(AbstractOptimizer):
         yield "squared norms", matrices[:2, first_matrix:end], 0, math.inf
         for left, left_root, *of_right in self.statistics_of(numpy_view, layout, statistics):
             for covariance, root in ((left, left_root), of_right):
-                yield "variances", covariance.diagonal(), 0, math.inf
-                yield "covariances", covariance, -MOST_COVARIANCE, MOST_COVARIANCE
+                yield from limits_of_covariance(covariance, MOST_COVARIANCE)
                 yield "roots of covariances", root, -MOST_ROOT, MOST_ROOT
 
     @cached_property
@@ -136,19 +141,6 @@ class Shampoo(AbstractOptimizer):
     def matrix_step(self, layout: ParamLayout):
         return keep_norm
 
-    def n_statistics(self, layout: ParamLayout) -> int:
-        return sum(2 * (rows**2 + columns**2) for rows, columns in layout.shapes)
-
-    def statistics_of(self, view, layout: ParamLayout, statistics) -> Iterator[tuple]:
-        """Views of the statistics of each matrix: L, its root, R, its root."""
-        first = 0
-        for shape in layout.shapes:
-            views = []
-            for n in (shape[0], shape[0], shape[1], shape[1]):
-                views.append(view(statistics, first, (n, n)))
-                first += n * n
-            yield tuple(views)
-
     def precondition(self, operations, layout, state, matrices, statistics, scalars) -> None:
         pairs = zip(layout.shapes, layout.matrix_ranges, strict=False)
         all_statistics = self.statistics_of(operations.view, layout, statistics)
@@ -164,15 +156,13 @@ class Shampoo(AbstractOptimizer):
     def precondition_matrix(self, operations, m, s, g, norm, statistics, scalars) -> None:
         left, left_root, right, right_root = statistics
         for covariance, root, is_left in ((left, left_root, True), (right, right_root, False)):
-            added = operations.empty(covariance.shape)
-            operations.product(g, g, added, transpose_a=not is_left, transpose_b=is_left)
-            operations.apply(average_covariance, covariance, added, scalars)
+            add_covariance(operations, covariance, g, scalars, average_with(KEEP_L, ADD_L), is_left)
             arguments = operations, covariance, root, self.identity
             operations.when(scalars, IS_DUE, lambda a=arguments: inverse_fourth_root(*a))
         half, whole = operations.empty(m.shape), operations.empty(m.shape)
         operations.product(left_root, m, half)
         operations.product(half, right_root, whole)
-        operations.apply(average_direction, s, whole, scalars)
+        operations.apply(average_with(KEEP_S, ADD_S), s, whole, scalars)
         operations.norm_squared(s, norm)
 
     def step(self, layout: ParamLayout):
@@ -195,20 +185,6 @@ class Shampoo(AbstractOptimizer):
         return shampoo
 
 
-def numpy_view(numbers: np.ndarray, first: int, shape: tuple[int, int]) -> np.ndarray:
-    return numbers[first : first + math.prod(shape)].reshape(shape)
-
-
 @device
 def keep_norm(m, total, matrices, scalars):
     matrices[NORM_M, m] = total
-
-
-@device
-def average_covariance(i, j, average, value, scalars):
-    average[i, j] = scalars[KEEP_L] * average[i, j] + scalars[ADD_L] * value[i, j]
-
-
-@device
-def average_direction(i, j, average, value, scalars):
-    average[i, j] = scalars[KEEP_S] * average[i, j] + scalars[ADD_S] * value[i, j]

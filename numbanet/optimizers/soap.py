@@ -8,7 +8,6 @@ Shampoo using Adam. At the first step, which has no basis yet, no matrix moves.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +16,13 @@ import numpy as np
 from numbanet.device import ONE, ZERO, device, select
 from numbanet.optimizers.adam import TINY
 from numbanet.optimizers.base import bounded_square, debiased_average
+from numbanet.optimizers.covariances import (
+    WithCovariances,
+    add_covariance,
+    average_with,
+    limits_of_covariance,
+    numpy_view,
+)
 from numbanet.optimizers.layout import ParamLayout
 from numbanet.optimizers.with_adam import ADAM_RATE, DIRECTION, RATE, AbstractWithAdam
 from numbanet.registry import check, register
@@ -30,7 +36,7 @@ LARGEST_COVARIANCE = 2.0**126
 
 @register("optimizer", "SOAP")
 @dataclass(frozen=True)
-class SOAP(AbstractWithAdam):
+class SOAP(WithCovariances, AbstractWithAdam):
     learning_rate: float = 3e-3  # of matrices
     matrix_beta1: float = 0.95  # of M
     matrix_beta2: float = 0.95  # of V
@@ -64,8 +70,7 @@ class SOAP(AbstractWithAdam):
             yield "second moments", state[V, first:end], 0, math.inf
         for left, _, right, _ in self.statistics_of(numpy_view, layout, statistics):
             for covariance in (left, right):
-                yield "variances", covariance.diagonal(), 0, math.inf
-                yield "covariances", covariance, -LARGEST_COVARIANCE, LARGEST_COVARIANCE
+                yield from limits_of_covariance(covariance, LARGEST_COVARIANCE)
 
     @cached_property
     def schedule(self):
@@ -96,19 +101,6 @@ class SOAP(AbstractWithAdam):
 
         return matrix_summand
 
-    def n_statistics(self, layout: ParamLayout) -> int:
-        return sum(2 * (rows**2 + columns**2) for rows, columns in layout.shapes)
-
-    def statistics_of(self, view, layout: ParamLayout, statistics) -> Iterator[tuple]:
-        """Views of the statistics of each matrix: L, P, R, Q."""
-        first = 0
-        for shape in layout.shapes:
-            views = []
-            for n in (shape[0], shape[0], shape[1], shape[1]):
-                views.append(view(statistics, first, (n, n)))
-                first += n * n
-            yield tuple(views)
-
     def precondition(self, operations, layout, state, matrices, statistics, scalars) -> None:
         n_params, ranges = state.shape[1], layout.matrix_ranges
         kept = list(self.statistics_of(operations.view, layout, statistics))
@@ -133,9 +125,7 @@ def step_in_basis(operations, m, direction, v, g, kept, scalars) -> None:
     operations.product(p, m_turned, half)
     operations.product(half, q, direction, transpose_b=True)
     for covariance, is_left in ((left, True), (right, False)):
-        added = operations.empty(covariance.shape)
-        operations.product(g, g, added, transpose_a=not is_left, transpose_b=is_left)
-        operations.apply(average_covariance, covariance, added, scalars)
+        add_covariance(operations, covariance, g, scalars, average_with(KEEP_L, ADD_L), is_left)
 
 
 def begin(operations, kept) -> None:
@@ -162,21 +152,12 @@ def turn_basis(operations, covariance, basis) -> None:
     operations.apply(copy, basis, product)
 
 
-def numpy_view(numbers: np.ndarray, first: int, shape: tuple[int, int]) -> np.ndarray:
-    return numbers[first : first + math.prod(shape)].reshape(shape)
-
-
 @device
 def adam_step(i, j, m, g, v, scalars):
     average = scalars[KEEP_V] * v[i, j] + scalars[ADD_V] * bounded_square(g[i, j])
     v[i, j] = average
     step = m[i, j] / (math.sqrt(average) + scalars[EPSILON])
     m[i, j] = select(scalars[ADD_V] > ZERO, step, ZERO)
-
-
-@device
-def average_covariance(i, j, average, value, scalars):
-    average[i, j] = scalars[KEEP_L] * average[i, j] + scalars[ADD_L] * value[i, j]
 
 
 @device
