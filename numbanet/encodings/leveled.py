@@ -14,27 +14,22 @@ import numpy as np
 
 from numbanet.device import ZERO, device, local_array
 from numbanet.encodings.base import AbstractEncoding
+from numbanet.encodings.input_range import AbstractInputRange
 from numbanet.encodings.padded import Padded
 from numbanet.encodings.parts import Part
-from numbanet.encodings.wrapper import AbstractWrapper
 
 SLACK = np.float32(1e-3)  # of a level, for rounding
 
 
 @dataclass(frozen=True)
-class Leveled(AbstractWrapper):
-    """Features of a grid that reads inputs from first_dim on; the last input is the level."""
+class Leveled(AbstractInputRange):
+    """What a grid makes of the inputs from first_dim on, of n_dims, and of the last one."""
 
     encoding: AbstractEncoding
     first_dim: int
     n_dims: int
 
     padding_value = 0.0
-
-    @property
-    def dims(self) -> tuple[int, int]:
-        """Range of the grid's inputs: the first, and the last + 1."""
-        return self.first_dim, self.first_dim + self.encoding.n_dims
 
     @property
     def parts(self):
@@ -83,20 +78,6 @@ class Leveled(AbstractWrapper):
             hide(x, copy)
 
         return hidden
-
-    @cached_property
-    def clear(self):
-        """Device function (dl_dx): zeros for the inputs that the grid does not read."""
-        (first, stop), n_dims = self.dims, self.n_dims
-
-        @device
-        def clear(dl_dx):
-            for d in range(first):
-                dl_dx[d] = ZERO
-            for d in range(stop, n_dims):
-                dl_dx[d] = ZERO
-
-        return clear
 
     @cached_property
     def forward(self):

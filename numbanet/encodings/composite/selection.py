@@ -3,23 +3,18 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from numbanet.device import ZERO, device
+from numbanet.device import device
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.encodings.wrapper import AbstractWrapper
+from numbanet.encodings.input_range import AbstractInputRange
 
 
 @dataclass(frozen=True)
-class Selection(AbstractWrapper):
-    """Features that `encoding` computes from its inputs, which begin at first_dim of n_dims."""
+class Selection(AbstractInputRange):
+    """What `encoding` makes of its inputs, which begin at first_dim of n_dims."""
 
     encoding: AbstractEncoding
     first_dim: int
     n_dims: int
-
-    @property
-    def dims(self) -> tuple[int, int]:
-        """Range of the encoding's inputs: the first, and the last + 1."""
-        return self.first_dim, self.first_dim + self.encoding.n_dims
 
     @property
     def parts(self):
@@ -30,20 +25,6 @@ class Selection(AbstractWrapper):
 
     def padded(self, n_columns):
         return Selection(self.encoding.padded(n_columns), self.first_dim, self.n_dims)
-
-    @cached_property
-    def _clear(self):
-        """Device function (dl_dx): the gradient of the inputs that nothing reads."""
-        (first, stop), n_dims = self.dims, self.n_dims
-
-        @device
-        def clear(dl_dx):
-            for d in range(first):
-                dl_dx[d] = ZERO
-            for d in range(stop, n_dims):
-                dl_dx[d] = ZERO
-
-        return clear
 
     @cached_property
     def forward(self):
@@ -57,7 +38,7 @@ class Selection(AbstractWrapper):
 
     @cached_property
     def backward_input(self):
-        (first, stop), clear = self.dims, self._clear
+        (first, stop), clear = self.dims, self.clear
         encoding_backward = self.encoding.backward_input
 
         @device
@@ -81,7 +62,7 @@ class Selection(AbstractWrapper):
 
     @cached_property
     def double_backward_input(self):
-        (first, stop), clear = self.dims, self._clear
+        (first, stop), clear = self.dims, self.clear
         encoding_backward = self.encoding.double_backward_input
 
         @device

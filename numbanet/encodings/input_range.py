@@ -1,0 +1,31 @@
+"""What encodings that read a range of the inputs have in common."""
+
+from functools import cached_property
+
+from numbanet.device import ZERO, device
+from numbanet.encodings.wrapper import AbstractWrapper
+
+
+class AbstractInputRange(AbstractWrapper):
+    """Of n_dims inputs, `encoding` reads those from first_dim on."""
+
+    first_dim: int
+
+    @property
+    def dims(self) -> tuple[int, int]:
+        """First input of the encoding, and last one + 1."""
+        return self.first_dim, self.first_dim + self.encoding.n_dims
+
+    @cached_property
+    def clear(self):
+        """Device function (dl_dx): zeros for the gradient of the inputs that it does not read."""
+        (first, stop), n_dims = self.dims, self.n_dims
+
+        @device
+        def clear(dl_dx):
+            for d in range(first):
+                dl_dx[d] = ZERO
+            for d in range(stop, n_dims):
+                dl_dx[d] = ZERO
+
+        return clear
