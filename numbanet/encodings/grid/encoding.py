@@ -129,28 +129,7 @@ class Grid(GridFunctions):
     def grid_dims(self) -> tuple[int, ...]:
         return () if self.fixed_point_pos else tuple(range(self.n_dims))
 
-    @property
-    def n_outputs(self) -> int:
-        return self.n_levels * self.n_features_per_level
-
-    @property
-    def n_params(self) -> int:
-        last = self.levels[-1]
-        return (int(last.offset) + int(last.size)) * self.n_features_per_level
-
     @cached_property
-    def partition_columns(self) -> tuple[tuple[int, int], ...]:
-        """Features of each level: one partition per level."""
-        width = self.n_features_per_level
-        return tuple((k * width, (k + 1) * width) for k in range(self.n_levels))
-
-    @property
-    def partition_param_ends(self) -> tuple[int, ...]:
-        if self.n_accessed_pairs == 0:
-            return ()  # tables in fast memory hold pairs
-        return self.level_ends
-
-    @property
     def level_ends(self) -> tuple[int, ...]:
         """End of each level's parameters."""
         ends = (int(level.offset) + int(level.size) for level in self.levels)
@@ -163,10 +142,6 @@ class Grid(GridFunctions):
             1 if math.prod(self.vertices(k)) <= level.size else self.n_corners
             for k, level in enumerate(self.levels)
         )
-
-    @property
-    def required_output_alignment(self) -> int:
-        return self.n_features_per_level
 
     def kernel_key(self):
         return NumberedGrid(

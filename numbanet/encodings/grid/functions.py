@@ -14,6 +14,8 @@ def derived(form, name: str):
 class GridFunctions(AbstractEncoding):
     """Device functions of a grid that follow from its sizes, and from how it finds entries."""
 
+    n_levels: int
+    level_ends: tuple[int, ...]  # where the parameters of each level end
     interpolation: str
     stochastic_interpolation: bool
     n_features_per_level: int
@@ -23,6 +25,30 @@ class GridFunctions(AbstractEncoding):
     def n_derivatives(self) -> int:
         """Order of derivatives that the interpolation has between the vertices."""
         return {"Nearest": 0, "Linear": 1, "Smoothstep": 2}[self.interpolation]
+
+    @property
+    def n_outputs(self) -> int:
+        return self.n_levels * self.n_features_per_level
+
+    @property
+    def n_params(self) -> int:
+        return self.level_ends[-1]
+
+    @cached_property
+    def partition_columns(self) -> tuple[tuple[int, int], ...]:
+        """One partition per level."""
+        width = self.n_features_per_level
+        return tuple((k * width, (k + 1) * width) for k in range(self.n_levels))
+
+    @property
+    def partition_param_ends(self) -> tuple[int, ...]:
+        if self.n_accessed_pairs == 0:
+            return ()  # tables in fast memory hold pairs
+        return self.level_ends
+
+    @property
+    def required_output_alignment(self) -> int:
+        return self.n_features_per_level
 
     @property
     def n_corners(self) -> int:

@@ -99,34 +99,14 @@ class Permutohedral(GridFunctions):
     def grid_dims(self) -> tuple[int, ...]:
         return tuple(range(self.n_dims))
 
-    @property
-    def n_outputs(self) -> int:
-        return self.n_levels * self.n_features_per_level
-
-    @property
-    def n_params(self) -> int:
-        return self._ends[-1] * self.n_features_per_level
-
     @cached_property
-    def partition_columns(self) -> tuple[tuple[int, int], ...]:
-        """Features of each level: one partition per level."""
-        width = self.n_features_per_level
-        return tuple((k * width, (k + 1) * width) for k in range(self.n_levels))
-
-    @property
-    def partition_param_ends(self) -> tuple[int, ...]:
-        if self.n_accessed_pairs == 0:
-            return ()  # tables in fast memory hold pairs
+    def level_ends(self) -> tuple[int, ...]:
         return tuple(end * self.n_features_per_level for end in self._ends)
 
     @property
     def partition_additions(self) -> tuple[int, ...]:
         """Additions per level: all vertices may share an entry."""
         return (self.n_corners,) * self.n_levels
-
-    @property
-    def required_output_alignment(self) -> int:
-        return self.n_features_per_level
 
     def placed(self, first_param):
         if (first_param % 2 == 0) == self.begins_even:
