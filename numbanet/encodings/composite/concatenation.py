@@ -103,60 +103,32 @@ class Concatenation(AbstractPair):
     def n_left_partitions(self) -> int:
         return len(self.left.partition_columns) if self.left.n_params else 0
 
-    @cached_property
-    def backward_params_rows(self):
+    def _of_partitions(self, name: str):
+        """What the encoding that a partition is of does, (partition, xs, params, *more, to)."""
         if self.n_params == 0:
             return None
         split, split_gradients, n_left = self.split, self.split_gradients, self.n_left_partitions
-        left, right = self.of_both("backward_params_rows")
+        left, right = self.of_both(name)
 
         @device
-        def concatenation_backward_params_rows(partition, xs, params, dl_dys, dl_dparams):
+        def concatenation_rows(partition, xs, params, *more):
             left_params, right_params = split(params)
-            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
+            left_dl_dparams, right_dl_dparams = split_gradients(params, more[-1])
             if partition < n_left:
-                left(partition, xs, left_params, dl_dys, left_dl_dparams)
+                left(partition, xs, left_params, *more[:-1], left_dl_dparams)
             else:
-                right(partition - n_left, xs, right_params, dl_dys, right_dl_dparams)
+                right(partition - n_left, xs, right_params, *more[:-1], right_dl_dparams)
 
-        return concatenation_backward_params_rows
+        return concatenation_rows
+
+    @cached_property
+    def backward_params_rows(self):
+        return self._of_partitions("backward_params_rows")
 
     @cached_property
     def double_backward_params_rows(self):
-        if self.n_params == 0:
-            return None
-        split, split_gradients, n_left = self.split, self.split_gradients, self.n_left_partitions
-        left, right = self.of_both("double_backward_params_rows")
-
-        @device
-        def concatenation_double_backward_params_rows(
-            partition, xs, params, dl_dys, dl_ddxs, dl_dparams
-        ):
-            left_params, right_params = split(params)
-            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
-            if partition < n_left:
-                left(partition, xs, left_params, dl_dys, dl_ddxs, left_dl_dparams)
-            else:
-                right(partition - n_left, xs, right_params, dl_dys, dl_ddxs, right_dl_dparams)
-
-        return concatenation_double_backward_params_rows
+        return self._of_partitions("double_backward_params_rows")
 
     @cached_property
     def partial_backward_params_rows(self):
-        if self.n_params == 0:
-            return None
-        split, split_gradients, n_left = self.split, self.split_gradients, self.n_left_partitions
-        left, right = self.of_both("partial_backward_params_rows")
-
-        @device
-        def concatenation_partial_backward_params_rows(
-            partition, xs, params, by, dl_dys, dl_dparams
-        ):
-            left_params, right_params = split(params)
-            left_dl_dparams, right_dl_dparams = split_gradients(params, dl_dparams)
-            if partition < n_left:
-                left(partition, xs, left_params, by, dl_dys, left_dl_dparams)
-            else:
-                right(partition - n_left, xs, right_params, by, dl_dys, right_dl_dparams)
-
-        return concatenation_partial_backward_params_rows
+        return self._of_partitions("partial_backward_params_rows")
