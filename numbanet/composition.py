@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.grid import Grid
 from numbanet.networks.base import AbstractMLP, next_multiple
@@ -79,6 +80,13 @@ class ModelPart:
     def n_params(self) -> int:
         return self.n_matrix_params + self.encoding.n_params
 
+    @property
+    def input_dims(self) -> tuple[int, ...] | None:
+        """Numbers of the model's inputs that it reads, in order; None if it reads other parts."""
+        if any(columns.source != INPUT for columns in self.inputs):
+            return None
+        return tuple(dim for columns in self.inputs for dim in range(columns.first, columns.stop))
+
     @cached_property
     def padded(self) -> AbstractEncoding:
         """Encoding with padding, as wide as the part's outputs."""
@@ -120,6 +128,16 @@ class Composition:
     def is_named(self) -> bool:
         """Whether the config has parts with names."""
         return len(self.parts) > 1 or self.parts[0].name != ""
+
+    @property
+    def lone_network(self) -> EncodedNetwork | None:
+        """Encoding of all inputs and the network that reads it, or None if there is more."""
+        part, *others = self.parts
+        all_inputs, all_outputs = tuple(range(self.n_input_dims)), Columns(0, 0, part.n_outputs)
+        is_whole = part.input_dims == all_inputs and self.outputs == (all_outputs,)
+        if others or part.network is None or not is_whole:
+            return None
+        return EncodedNetwork(part.padded, part.network)
 
     @property
     def n_output_dims(self) -> int:

@@ -7,7 +7,9 @@ import numpy as np
 
 from numbanet.activations import Activation
 from numbanet.array_types import Array, ArrayLike
+from numbanet.composition import Composition, ModelPart
 from numbanet.encodings.base import AbstractEncoding
+from numbanet.encodings.identity import Identity
 from numbanet.engine import DerivativeEngine, Gradients
 from numbanet.jets import SECONDS, Jet
 from numbanet.shown import shown
@@ -124,9 +126,7 @@ class Derivatives(OutputDerivatives):
         self._propagate(arrays, gradient_mode)
 
 
-def jet_for(
-    encoding: AbstractEncoding, activations: tuple[Activation, ...], order: int, wanted: str | None
-) -> Jet:
+def jet_for(composition: Composition, order: int, wanted: str | None) -> Jet:
     """Jet that `model.derivatives` carries through a model.
 
     Raises:
@@ -140,14 +140,31 @@ def jet_for(
         raise ValueError(f"wanted: {shown(wanted)} is of order 2; leave it out for order 1")
     if wanted is not None and wanted not in SECONDS:
         raise ValueError(f"wanted: {shown(wanted)} is not known; use {', '.join(SECONDS)}")
-    jet = Jet(encoding.n_dims, (wanted or "laplacian") if order == 2 else None)
+    jet = Jet(composition.n_input_dims, (wanted or "laplacian") if order == 2 else None)
     if jet.n_columns > MOST_COLUMNS:
         raise ValueError(
             f"wanted: {jet.n_columns} derivatives for each output of {jet.n_dims} inputs; "
             f"{MOST_COLUMNS} are possible, the value among them, and a Laplacian is one"
         )
-    check_smooth(encoding, activations, order)
+    for part in composition.parts:
+        check_part(part, order)
     return jet
+
+
+def check_part(part: ModelPart, order: int) -> None:
+    """Raises TypeError if a part has no derivatives of that order."""
+    if part.input_dims is None and not isinstance(part.encoding, Identity):
+        raise TypeError(
+            f"part {part.name}: derivatives pass from part to part where these read each other by "
+            f"Identity alone, and this one does by {name_of(part.encoding)}; let a part of its own "
+            "encode the inputs"
+        )
+    activations = () if part.network is None else part.network.layer_activations
+    check_smooth(part.encoding, activations, order)
+
+
+def name_of(encoding: AbstractEncoding) -> str:
+    return getattr(type(encoding), "otype", type(encoding).__name__)
 
 
 def check_smooth(
@@ -158,12 +175,11 @@ def check_smooth(
     for part in encoding.parts:
         found = part.encoding
         if found.add_partial is None or found.n_derivatives < order:
-            options = {1: "Linear or Smoothstep", 2: "Smoothstep"}[order]
-            name = getattr(type(found), "otype", type(found).__name__)
+            options = {1: "Linear or Smoothstep, Permutohedral", 2: "Smoothstep"}[order]
             raise TypeError(
-                f"encoding {name}: its features have no {which} derivatives; use Identity, "
-                "Frequency, OneBlob, SphericalHarmonics, Composite of these, or a grid with "
-                f"interpolation {options}"
+                f"encoding {name_of(found)}: its features have no {which} derivatives; use "
+                "Identity, Frequency, RandomFourier, OneBlob, SphericalHarmonics, Composite of "
+                f"these, or a grid with interpolation {options}"
             )
     for each in activations:
         last = each.second if order == 1 else each.third

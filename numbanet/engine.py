@@ -105,7 +105,7 @@ class Engine(Protocol):
 
 
 class DerivativeEngine(Protocol):
-    """Engine of derivatives of one encoded network's outputs by its inputs, in float32."""
+    """Engine of derivatives of one composition's outputs by its inputs, in float32."""
 
     deterministic: bool  # as Engine's
 

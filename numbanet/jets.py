@@ -28,7 +28,8 @@ class Jet:
     Args:
         n_dims: inputs.
         wanted: which second derivatives: the "laplacian", their sum d2y/dx_d^2 over d; the
-            "diagonal", these by themselves; the "hessian"; None for none.
+            "diagonal", these by themselves; the "hessian"; the "pairs", which are a Hessian without
+            what is in it twice; None for none.
     """
 
     n_dims: int
@@ -42,7 +43,7 @@ class Jet:
             return (squares,)
         if self.wanted == "diagonal":
             return tuple((each,) for each in squares)
-        if self.wanted == "hessian":
+        if self.wanted in ("hessian", "pairs"):
             return tuple(((k, d),) for d in range(self.n_dims) for k in range(d + 1))
         return ()
 
@@ -64,6 +65,24 @@ class Jet:
         """(column, a, b): as partials, the second derivatives alone."""
         first = 1 + self.n_dims
         return tuple((first + j, *pair) for j, each in enumerate(self.seconds) for pair in each)
+
+    def partials_through(self, dims: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
+        """The same partials by the inputs of an encoding, which are the inputs `dims`.
+
+        Derivatives by other inputs, which are 0, are left out.
+        """
+
+        def own(a: int) -> list[int]:
+            return [NONE] if a == NONE else [k for k, dim in enumerate(dims) if dim == a]
+
+        return tuple(
+            (column, k, j) for column, a, b in self.partials for k in own(a) for j in own(b)
+        )
+
+    @property
+    def distinct(self) -> "Jet":
+        """The same columns, of which nothing is twice among the second derivatives."""
+        return Jet(self.n_dims, "pairs") if self.wanted == "hessian" else self
 
     @property
     def second_shape(self) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 from numbanet.array_types import Array, ArrayLike
 from numbanet.coarse_to_fine import CoarseToFine
 from numbanet.composition import Composition
+from numbanet.derivatives import Derivatives, derivatives_of, jet_for
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.grid_levels import GridLevel, levels_of
 from numbanet.model_arguments import check_bool
@@ -29,6 +30,7 @@ class AbstractModel(ModelPasses):
 
     __slots__ = {  # with texts for help()
         "_coarse_to_fine": None,
+        "_derivative_engine": None,
         "activations": "The activation of each layer; none for an encoding.",
         "composition": "The components that it is made of.",
         "encoding": "The encoding component.",
@@ -45,7 +47,8 @@ class AbstractModel(ModelPasses):
     def __init__(self, composition: Composition, rng: Pcg32, target: AbstractTarget):
         params, quantized = composition.initial_params(rng), composition.quantized
         super().__init__(params, composition.boundary, target, quantized)
-        self.composition, self._coarse_to_fine = composition, None
+        self.composition = composition
+        self._coarse_to_fine = self._derivative_engine = None
         self.n_input_dims = composition.n_input_dims
         self.n_output_dims = composition.n_output_dims
         networks = (part.network for part in composition.parts if part.network is not None)
@@ -147,6 +150,46 @@ class AbstractModel(ModelPasses):
     ) -> Array:
         """Evaluate the model: a call by tiny-cuda-nn's name."""
         return self(inputs, params, out, max_level)
+
+    def derivatives(
+        self,
+        inputs: ArrayLike,
+        order: int = 2,
+        *,
+        wanted: str | None = None,
+        params: ArrayLike | None = None,
+    ) -> Derivatives:
+        """Outputs with their derivatives by the inputs, and a backward pass to the parameters.
+
+        All is computed in float32, whatever the precision of the model.
+
+        Args:
+            inputs: [n, n_input_dims], any batch size.
+            order: 1 for the Jacobian alone, 2 for second derivatives too.
+            wanted: of these the "laplacian" (which is meant by None), the "diagonal", that is
+                d2y/dx_d^2 for each input, or the "hessian".
+            params: use these instead of the model's own, float32 [n_params].
+
+        Returns:
+            Values, Jacobian and what is wanted, with `backward` for the gradient of the parameters.
+
+        Raises:
+            TypeError: the inputs do not fit, or a component has no such derivatives, as ReLU and
+                grids with linear interpolation have none of order 2, or a part reads another one by
+                an encoding.
+            ValueError: the inputs do not fit, or an option is not allowed.
+        """
+        jet = jet_for(self.composition, order, wanted)
+        inputs = self._inputs(inputs)
+        own = self.parameters.master
+        if params is not None:
+            own = self.target.vector(params, "params", self.n_params)
+        if self._derivative_engine is None:
+            self._derivative_engine = self.target.derivative_engine(self.composition)
+        own = self.parameters.in_float32(own)
+        n_outputs, engine = self.n_output_dims, self._derivative_engine
+        engine.deterministic = self.deterministic
+        return derivatives_of(engine, self.target, jet, inputs, own, n_outputs, self._gradients_for)
 
     def __repr__(self) -> str:
         return summary_of(self).heading()

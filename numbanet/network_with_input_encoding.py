@@ -4,7 +4,6 @@ from typing import Any
 
 from numbanet.array_types import Array, ArrayLike
 from numbanet.composition import Composition
-from numbanet.derivatives import Derivatives, derivatives_of, jet_for
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.engine import Batch, Gradients
@@ -25,7 +24,7 @@ class NetworkWithInputEncoding(AbstractModel):
         target: the device that it runs on.
     """
 
-    __slots__ = {"_derivative_engine": None, "network": "The network component."}
+    __slots__ = {"network": "The network component."}
 
     def __init__(
         self, encoding: AbstractEncoding, network: AbstractMLP, rng: Pcg32, target: AbstractTarget
@@ -36,51 +35,12 @@ class NetworkWithInputEncoding(AbstractModel):
         self.padded_output_dims = network.padded_output_dims
         padded = encoding.padded(network.n_input_dims)
         self.engine = target.network_engine(EncodedNetwork(padded, network))
-        self._derivative_engine = None
 
     def _components(self):
         return {"encoding": self.encoding, "network": self.network}
 
     def _evaluate(self, inputs: Any, params: Any, outputs: Any) -> Any:
         return self.engine.inference(inputs, params, outputs)
-
-    def derivatives(
-        self,
-        inputs: ArrayLike,
-        order: int = 2,
-        *,
-        wanted: str | None = None,
-        params: ArrayLike | None = None,
-    ) -> Derivatives:
-        """Outputs with their derivatives by the inputs, and a backward pass to the parameters.
-
-        All is computed in float32, whatever the precision of the model.
-
-        Args:
-            inputs: [n, n_input_dims], any batch size.
-            order: 1 for the Jacobian alone, 2 for second derivatives too.
-            wanted: of these the "laplacian" (which is meant by None), the "diagonal", that is
-                d2y/dx_d^2 for each input, or the "hessian".
-            params: use these instead of the model's own, float32 [n_params].
-
-        Returns:
-            Values, Jacobian and what is wanted, with `backward` for the gradient of the parameters.
-
-        Raises:
-            TypeError: the inputs do not fit, or a component has no such derivatives, as ReLU and
-                grids with linear interpolation have none of order 2.
-            ValueError: the inputs do not fit, or an option is not allowed.
-        """
-        jet = jet_for(self.engine.model.encoding, self.activations, order, wanted)
-        inputs = self._inputs(inputs)
-        own = self.parameters.master
-        if params is not None:
-            own = self.target.vector(params, "params", self.n_params)
-        if self._derivative_engine is None:
-            self._derivative_engine = self.target.derivative_engine(self.engine.model)
-        n_outputs, engine = self.n_output_dims, self._derivative_engine
-        engine.deterministic = self.deterministic
-        return derivatives_of(engine, self.target, jet, inputs, own, n_outputs, self._gradients_for)
 
     def kernel_params(self, params: ArrayLike | None = None) -> Array:
         """Parameters as kernels read them, [n_params] in `precision`; see device_functions.

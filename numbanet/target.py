@@ -15,6 +15,7 @@ import numpy as np
 
 from numbanet.array_types import Array
 from numbanet.communicator import ALONE, Communicator
+from numbanet.composition import Composition
 from numbanet.division import Division
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
@@ -49,6 +50,10 @@ class AbstractParameters(ABC):
     @abstractmethod
     def converted(self, values: Any) -> Any:
         """Other parameters, float32 [n_params], converted to what the kernels read."""
+
+    @abstractmethod
+    def in_float32(self, values: Any) -> Any:
+        """The same in float32: the values themselves where no table is in few bits."""
 
 
 @dataclass(frozen=True)
@@ -136,17 +141,9 @@ class AbstractTraining(ABC):
 
     @abstractmethod
     def step(
-        self,
-        batch: Batch,
-        params: Any,
-        loss: AbstractLoss | None,
-        optimizer: AbstractOptimizer,
-        gradients: Gradients | None,
-        dl_dinput: Any,
-        *,
-        overwrite: bool,
-        run_optimizer: bool,
-    ) -> Result:
+        self, batch: Batch, params: Any, loss: AbstractLoss | None, optimizer: AbstractOptimizer,
+        gradients: Gradients | None, dl_dinput: Any, *, overwrite: bool, run_optimizer: bool,
+    ) -> Result:  # fmt: skip
         """Compute `gradients` and `dl_dinput`, where they are given, and step the optimizer.
 
         Args:
@@ -277,8 +274,8 @@ class AbstractTarget(ABC):
         """Engine of an encoding by itself, already padded."""
 
     @abstractmethod
-    def derivative_engine(self, model: EncodedNetwork) -> DerivativeEngine:
-        """Engine that differentiates the outputs of a model by its inputs."""
+    def derivative_engine(self, composition: Composition) -> DerivativeEngine:
+        """Engine that differentiates the outputs of a composition by its inputs."""
 
     @abstractmethod
     def device_functions(self, model: EncodedNetwork, **options: Any) -> Any:

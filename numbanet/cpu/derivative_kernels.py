@@ -22,9 +22,13 @@ ROWS = 256  # samples of a group
 
 
 @cache
-def encode_kernel(encoding: AbstractEncoding, jet: Jet) -> ParallelKernel:
-    """(xs, params, numbers, features): the jets of the features; the encoding is a kernel_key."""
-    add_partial, partials, n_columns = encoding.add_partial, jet.partials, jet.n_columns
+def encode_kernel(encoding: AbstractEncoding, jet: Jet, dims: tuple[int, ...]) -> ParallelKernel:
+    """(xs, params, numbers, features): the jets of the features; the encoding is a kernel_key.
+
+    It reads the inputs `dims` of those that derivatives are by.
+    """
+    add_partial, n_columns = encoding.add_partial, jet.n_columns
+    partials = jet.partials_through(dims)
     params_of, check = with_numbers(encoding.reads_numbers), zero_or_nan(encoding.n_dims)
 
     @device
@@ -49,10 +53,10 @@ def encode_kernel(encoding: AbstractEncoding, jet: Jet) -> ParallelKernel:
 
 
 @cache
-def scatter_kernel(encoding: AbstractEncoding, jet: Jet) -> ParallelKernel:
+def scatter_kernel(encoding: AbstractEncoding, jet: Jet, dims: tuple[int, ...]) -> ParallelKernel:
     """(xs, params, numbers, dl_dfeatures, dl_dparams): add the gradient of the parameters."""
     backward_rows, columns = encoding.partial_backward_params_rows, encoding.partition_columns
-    partials, n_partitions = jet.partials, len(columns)
+    partials, n_partitions = jet.partials_through(dims), len(columns)
     params_of = with_numbers(encoding.reads_numbers)
 
     def scatter_jets(xs, params, numbers, dl_dfeatures, dl_dparams):

@@ -8,6 +8,7 @@ import numpy as np
 
 from numbanet.arrays import as_host_array, as_host_matrix, as_host_output, as_host_vector
 from numbanet.communicator import ALONE, Communicator, sum_in_pairs
+from numbanet.cpu.composed_derivatives import ComposedDerivativeEngine
 from numbanet.cpu.derivative_engine import DerivativeEngine
 from numbanet.cpu.encoding_engine import EncodingEngine
 from numbanet.cpu.engine import OPTIMIZER_CHUNK, CpuEngine, all_below, optimize
@@ -42,6 +43,9 @@ class CpuParameters(AbstractParameters):
 
     def converted(self, values: np.ndarray) -> np.ndarray:
         return quantize(values, self.quantized) if self.quantized else values
+
+    def in_float32(self, values: np.ndarray) -> np.ndarray:
+        return self.converted(values)
 
 
 class CpuTraining(AbstractTraining):
@@ -232,8 +236,11 @@ class CpuTarget(AbstractTarget):
     def encoding_engine(self, encoding):
         return EncodingEngine(encoding)
 
-    def derivative_engine(self, model):
-        return DerivativeEngine(model)
+    def derivative_engine(self, composition):
+        network = composition.lone_network
+        if network is not None:
+            return DerivativeEngine(network)
+        return ComposedDerivativeEngine(composition)
 
     def device_functions(self, model, **options):
         raise ValueError(

@@ -165,8 +165,8 @@ class CudaTarget(AbstractTarget):
     def encoding_engine(self, encoding):
         return EncodingEngine(self.device, encoding, self.precision)
 
-    def derivative_engine(self, model):
-        return DerivativeEngine(self.device, model)
+    def derivative_engine(self, composition):
+        return DerivativeEngine(self.device, composition)
 
     def device_functions(self, model, **options):
         return device_functions(self.device, model, self.precision, **options)

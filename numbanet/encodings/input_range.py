@@ -1,4 +1,4 @@
-"""What encodings that read a range of the inputs have in common."""
+"""Base of encodings that read a range of the inputs."""
 
 from functools import cached_property
 
@@ -7,13 +7,13 @@ from numbanet.encodings.wrapper import AbstractWrapper
 
 
 class AbstractInputRange(AbstractWrapper):
-    """Of n_dims inputs, `encoding` reads those from first_dim on."""
+    """Wrapper whose `encoding` reads the inputs from first_dim on, of n_dims."""
 
     first_dim: int
 
     @property
     def dims(self) -> tuple[int, int]:
-        """First input of the encoding, and last one + 1."""
+        """Range of the encoding's inputs: the first, and the last + 1."""
         return self.first_dim, self.first_dim + self.encoding.n_dims
 
     @cached_property

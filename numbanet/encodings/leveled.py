@@ -23,7 +23,7 @@ SLACK = np.float32(1e-3)  # of a level, for rounding
 
 @dataclass(frozen=True)
 class Leveled(AbstractInputRange):
-    """What a grid makes of the inputs from first_dim on, of n_dims, and of the last one."""
+    """Features of a grid that reads inputs from first_dim on; the last input is the level."""
 
     encoding: AbstractEncoding
     first_dim: int

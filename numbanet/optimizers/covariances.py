@@ -1,4 +1,4 @@
-"""What optimizers of matrices keep of both sides: a covariance, and a matrix that is made of it."""
+"""Covariances of the rows and columns of matrices, each with a matrix that is computed from it."""
 
 import functools
 import math
@@ -11,13 +11,13 @@ from numbanet.optimizers.layout import ParamLayout
 
 
 class WithCovariances:
-    """The statistics of an optimizer that has covariances of the rows and columns of matrices."""
+    """Statistics of an optimizer that averages L of G G^T and R of G^T G for each matrix G."""
 
     def n_statistics(self, layout: ParamLayout) -> int:
         return sum(2 * (rows**2 + columns**2) for rows, columns in layout.shapes)
 
     def statistics_of(self, view, layout: ParamLayout, statistics) -> Iterator[tuple]:
-        """For each matrix the covariance L of its rows, what is made of L, R of its columns, same.
+        """Views of the statistics of each matrix: L, the matrix computed from L, R, that from R.
 
         Args:
             view: of the operations on matrices of a target, or numpy_view.
@@ -36,7 +36,7 @@ def numpy_view(numbers: np.ndarray, first: int, shape: tuple[int, int]) -> np.nd
 
 
 def limits_of_covariance(covariance: np.ndarray, most: float) -> Iterator[tuple]:
-    """As AbstractOptimizer.limits."""
+    """Limits of a covariance, as AbstractOptimizer.limits yields them."""
     yield "variances", covariance.diagonal(), 0, math.inf
     yield "covariances", covariance, -most, most
 
@@ -53,7 +53,7 @@ def average_with(keep: int, add: int):
 
 
 def add_covariance(operations, covariance, g, scalars, average, is_left: bool) -> None:
-    """Average the covariance of the rows of g, or of its columns."""
+    """Add g g^T to the average of the rows' covariance, or g^T g to that of the columns'."""
     added = operations.empty(covariance.shape)
     operations.product(g, g, added, transpose_a=not is_left, transpose_b=is_left)
     operations.apply(average, covariance, added, scalars)

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, float32
 
-from numbanet.encoded_network import EncodedNetwork
+from numbanet.composition import Composition
 from numbanet.jets import Jet
 from numbanet.torch.descriptions import components
 from numbanet.torch.tensors import DeviceTensors, HostTensors
@@ -19,18 +19,17 @@ class JetEvaluator:
     """
 
     def __init__(self, description: str, target: Any):
-        encoding, network = components(description)
-        padded = encoding.padded(network.n_input_dims)
-        self.model, self._target = EncodedNetwork(padded, network), target
-        self._engine = target.derivative_engine(self.model)
+        self.composition, self._target = Composition.of(*components(description)), target
+        self._engine = target.derivative_engine(self.composition)
         self._tensors = HostTensors()
         if target.name != "cpu":
-            self._tensors = DeviceTensors(target.device, "float32", network.n_params)
+            boundary = self.composition.boundary
+            self._tensors = DeviceTensors(target.device, "float32", boundary)
         self._passes = self._tensors.recurring(self._engine)
 
     def forward(self, x: Tensor, params: Tensor, jet: Jet) -> tuple[Tensor, Tensor, Tensor]:
         """Values [n, n_outputs], first derivatives [n, n_outputs, n_dims] and second ones."""
-        n, n_outputs = x.shape[0], self.model.network.n_output_dims
+        n, n_outputs = x.shape[0], self.composition.n_output_dims
         empty, n_seconds = self._tensors.empty, len(jet.second_columns)
         found = tuple(empty(n, n_outputs, *more) for more in ((), (jet.n_dims,), (n_seconds,)))
         if n:
@@ -59,5 +58,5 @@ class JetEvaluator:
     def _backward(self, jet, has, inputs, params, *others) -> None:
         """`backward` with arrays of the target."""
         *dl_doutputs, flat = others
-        gradients = self._target.gradients_in(flat, self.model.network.n_params)
+        gradients = self._target.gradients_in(flat, self.composition.boundary)
         self._engine.backward(inputs, params, jet, tuple(dl_doutputs), gradients)

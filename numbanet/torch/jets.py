@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from numbanet.composition import Composition
 from numbanet.derivatives import OutputDerivatives, jet_for
 from numbanet.torch.descriptions import components
 from numbanet.torch.evaluator import evaluator_for
@@ -38,8 +39,7 @@ def derivatives(
     x: Tensor, params: Tensor, description: str, order: int, wanted: str | None
 ) -> OutputDerivatives:
     """Outputs and derivatives for Module.derivatives; the inputs have been checked."""
-    encoding, network = components(description)
-    jet = jet_for(encoding, network.layer_activations, order, wanted)
+    jet = jet_for(Composition.of(*components(description)), order, wanted)
     if is_traced(x, params):
         raise RuntimeError("derivatives: PyTorch cannot trace or transform them; call it outside")
     if x.requires_grad and torch.is_grad_enabled():

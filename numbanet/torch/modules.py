@@ -83,6 +83,36 @@ class Module(ModuleOfParts):
             x = x.to(device)
         return x if x.dtype == torch.float32 else x.to(torch.float32)
 
+    def derivatives(
+        self, x: torch.Tensor, order: int = 2, *, wanted: str | None = None
+    ) -> OutputDerivatives:
+        """Outputs with their derivatives by the inputs, float32 tensors.
+
+        Not one of tinycudann's. They can be differentiated once for the parameters: a loss of them,
+        such as the residual of a differential equation, is trained like any other. Faster than
+        torch.autograd.grad, which takes the first derivatives only: second ones of the inputs have
+        no gradient there.
+
+        Args:
+            x: [n, n_input_dims]; must not require a gradient.
+            order: 1 for the Jacobian alone, 2 for second derivatives too.
+            wanted: of these the "laplacian" (which is meant by None), the "diagonal", that is
+                d2y/dx_d^2 for each input, or the "hessian".
+
+        Returns:
+            `values` [n, n_output_dims], `jacobian` [n, n_output_dims, n_input_dims], and what is
+            wanted by its name.
+
+        Raises:
+            TypeError: a component has no such derivatives; the message names those that have.
+            ValueError: no tensor or a wrong shape is given, x requires a gradient, or an option is
+                not allowed.
+            RuntimeError: PyTorch is tracing or transforming the call; torch.compile leaves it out.
+        """
+        x = self._inputs(x, "x", self.n_input_dims)
+        description = self.native_tcnn_module.description
+        return jets.derivatives(x, self.params, description, order, wanted)
+
     @property
     def jit_fusion(self) -> bool:
         """Switch of tinycudann's, without effect: kernels are fused where they can be."""
@@ -145,36 +175,6 @@ class TrainableModule(Module):
             x, self.params, given["targets"], given.get("pdf"), native.description,
             native.precision, config,
         )  # fmt: skip
-
-    def derivatives(
-        self, x: torch.Tensor, order: int = 2, *, wanted: str | None = None
-    ) -> OutputDerivatives:
-        """Outputs with their derivatives by the inputs, float32 tensors.
-
-        Not one of tinycudann's. They can be differentiated once for the parameters: a loss of them,
-        such as the residual of a differential equation, is trained like any other. Faster than
-        torch.autograd.grad, which takes the first derivatives only: second ones of the inputs have
-        no gradient there.
-
-        Args:
-            x: [n, n_input_dims]; must not require a gradient.
-            order: 1 for the Jacobian alone, 2 for second derivatives too.
-            wanted: of these the "laplacian" (which is meant by None), the "diagonal", that is
-                d2y/dx_d^2 for each input, or the "hessian".
-
-        Returns:
-            `values` [n, n_output_dims], `jacobian` [n, n_output_dims, n_input_dims], and what is
-            wanted by its name.
-
-        Raises:
-            TypeError: a component has no such derivatives; the message names those that have.
-            ValueError: no tensor or a wrong shape is given, x requires a gradient, or an option is
-                not allowed.
-            RuntimeError: PyTorch is tracing or transforming the call; torch.compile leaves it out.
-        """
-        x = self._inputs(x, "x", self.n_input_dims)
-        description = self.native_tcnn_module.description
-        return jets.derivatives(x, self.params, description, order, wanted)
 
 
 class NetworkWithInputEncoding(TrainableModule):

@@ -2,8 +2,10 @@
 
 import re
 
+import models
 import numpy as np
 import pytest
+import test_composed_derivatives as composed
 import test_derivatives
 from laws import assert_close
 from test_derivatives import CASES, batch, create
@@ -76,6 +78,41 @@ def test_gradients_of_some_alone(cuda_device):
         for each in (cpu, gpu):
             each.network.derivatives(x, wanted=wanted).backward(**{name: weight})
         assert_close(gpu.network.gradients.numpy(), cpu.network.gradients, TOLERANCE)
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("two heads", "hessian"), ("shared", "laplacian")])
+def test_derivatives_of_composed_models_are_the_cpus(cuda_device, monkeypatch, name, wanted):
+    (cpu, *_), (gpu, *_) = composed.created(name), composed.created(name, device=cuda_device)
+    gpu.params = np.asarray(cpu.params)
+    monkeypatch.setattr(derivative_engine, "MOST_ROWS", 150)
+    for n, gpu.deterministic in ((0, False), (9, False), (33, True)):
+        x, rng = composed.inputs(3, n), np.random.default_rng(n)
+        found, expected = (each.derivatives(x, wanted=wanted) for each in (gpu, cpu))
+        weights = []
+        for key in ("values", "jacobian", wanted):
+            exact = getattr(expected, key)
+            assert_close(getattr(found, key).numpy(), exact, TOLERANCE)
+            weights.append(rng.normal(size=exact.shape).astype(np.float32))
+        for each in (found, expected):
+            each.backward(*weights[:2], **{f"dl_d{wanted}": weights[2]})
+        assert_close(gpu.gradients.numpy(), cpu.gradients, TOLERANCE)
+
+
+def test_derivatives_of_an_encoding_are_the_cpus(cuda_device):
+    config = {**models.SMOOTH, "compression": "Int8"}
+    cpu, gpu = (
+        numbanet.create_encoding(2, config, alignment=16, device=device)
+        for device in ("cpu", cuda_device)
+    )
+    gpu.params = cpu.params = np.random.default_rng(0).normal(size=cpu.n_params)
+    x = composed.inputs(2, 9)
+    found, expected = (each.derivatives(x) for each in (gpu, cpu))
+    assert_close(np.asarray(expected.values), cpu(x), 1e-6)  # with the tables that kernels read
+    for key in ("values", "jacobian", "laplacian"):
+        assert_close(getattr(found, key).numpy(), getattr(expected, key), TOLERANCE)
+    for each in (found, expected):
+        each.backward(dl_djacobian=expected.jacobian, dl_dlaplacian=expected.laplacian)
+    assert_close(gpu.gradients.numpy(), cpu.gradients, TOLERANCE)
 
 
 def test_inputs_that_are_not_finite(cuda_device):

@@ -54,6 +54,16 @@ def test_jacobians_are_those_of_autograd(module, x):
     assert_close(found.jacobian[:, 0].detach().numpy(), slope.numpy(), 1e-5)
 
 
+def test_derivatives_of_an_encoding_are_the_models(x):
+    module = tcnn.Encoding(2, {"otype": "HashGrid", "n_levels": 2}, device="cpu")
+    model = numbanet.create_encoding(2, module.encoding_config, device="cpu")
+    found, expected = module.derivatives(x, order=1), model.derivatives(x, order=1)
+    np.testing.assert_array_equal(found.jacobian.detach().numpy(), expected.jacobian)
+    found.jacobian.square().sum().backward()
+    expected.backward(dl_djacobian=2 * expected.jacobian)
+    assert_close(module.params.grad.numpy(), model.gradients, 1e-5)
+
+
 def test_an_empty_batch_and_no_gradients(module):
     found = module.derivatives(torch.zeros(0, 2))
     assert found.jacobian.shape == (0, 1, 2)

@@ -1,173 +1,185 @@
-"""Derivatives of a network's outputs on a CUDA device: a chain of kernels, in float32."""
+"""Derivatives of a composition's outputs on a CUDA device: a chain of kernels, in float32."""
 
-from itertools import accumulate
+from functools import cached_property
 from typing import Any
 
-from numbanet.activations import activation
+from numbanet.composition import INPUT, Columns, Composition, ModelPart
 from numbanet.cuda.chain import jet_kernels as kernels
 from numbanet.cuda.chain.encoding_engine import Slab, slabs
-from numbanet.cuda.chain.integer_sums import IntegerSums
-from numbanet.cuda.chain.layers import Layers
-from numbanet.cuda.chain.matrix_product import Launch, MatrixProduct
-from numbanet.cuda.chain.plans import Plans
-from numbanet.cuda.launch.kernel import BLOCK, Kernel, exclusive
+from numbanet.cuda.chain.part_derivatives import PartDerivatives
+from numbanet.cuda.chain.row_kernels import scaled_rows_kernel
+from numbanet.cuda.chain.rows_of_samples import RowsOfSamples
+from numbanet.cuda.launch.kernel import exclusive
 from numbanet.cuda.launch.rows import MOST_ROWS
-from numbanet.cuda.memory.arrays import DeviceArray, address_of
-from numbanet.cuda.memory.workspace import Workspace
-from numbanet.encoded_network import EncodedNetwork
+from numbanet.cuda.memory.arrays import DeviceArray, address_of, empty
+from numbanet.encodings.identity import Identity
 from numbanet.engine import Gradients
 from numbanet.jets import Jet
 from numbanet.networks.base import next_multiple
 from numbanet.storage.views import FLOAT_BYTES
 
-NONE = activation("None")
 PITCH = 64  # rows lie a multiple of this apart
 
 
 class DerivativeEngine:
-    """Engine of derivatives of one encoded network; all methods only queue kernels.
+    """Engine of derivatives of one composition; all methods only queue kernels.
+
+    Between the parts go jets in rows: one for each output, with all columns of all samples.
 
     Args:
         device: a CudaDevice, or anything with its methods.
-        model: with a padded encoding.
     """
 
-    def __init__(self, device: Any, model: EncodedNetwork):
-        self._device, self.model = device, model
-        self._workspace = Workspace(device, model, "float32")
-        network = model.network
-        self._activations = network.layer_activations
-        # Rows without padding; weights begin where those with padding end.
-        rows = *(rows for rows, _ in network.shapes[:-1]), network.n_output_dims
-        self._shapes = list(zip(rows, (columns for _, columns in network.shapes), strict=True))
-        sizes = (rows * columns for rows, columns in network.shapes)
-        self._offsets = tuple(accumulate(sizes, initial=0))[:-1]
-        self._plans = Plans(MatrixProduct(device, "float32"), self._activations, self._shapes)
-        self._kernels, self._layers = {}, None
+    def __init__(self, device: Any, composition: Composition):
+        self._device, self.composition = device, composition
+        pairs = zip(composition.parts, composition.starts, strict=True)
+        self._parts = [PartDerivatives(device, *each) for each in pairs]
+        self._sources: dict[int, PartDerivatives] = dict(enumerate(self._parts))
+        if any(each.source == INPUT for part in self._joining for each in part.part.inputs):
+            n = composition.n_input_dims
+            inputs = ModelPart("", (Columns(INPUT, 0, n),), Identity(n_dims=n), None, n)
+            self._sources[INPUT] = PartDerivatives(device, inputs, 0)
+        self._pitch, self._gathered = 0, None
+
+    @property
+    def _joining(self) -> list[PartDerivatives]:
+        """Parts that read outputs of other parts."""
+        return [part for part in self._parts if part.part.input_dims is None]
 
     @property
     def deterministic(self) -> bool:
         """Whether gradients are the same bits in every run; may be set."""
-        return self._workspace.deterministic
+        return self._parts[0].workspace.deterministic
 
     @deterministic.setter
     def deterministic(self, value: bool) -> None:
-        self._workspace.deterministic = value
+        for part in self._parts:
+            part.workspace.deterministic = value
 
     def release(self) -> None:
         """Free the memory between the kernels; it is allocated again when needed."""
-        self._layers = None
-        self._workspace.release()
+        self._pitch, self._gathered = 0, None
+        for part in self._sources.values():
+            part.release()
 
-    def _kernel(self, make: Any, *what: Any) -> Kernel:
-        """Kernel that `make` returns, compiled on first use."""
-        key = make, *what
-        if key not in self._kernels:
-            self._kernels[key] = Kernel(self._device, make(*what))
-        return self._kernels[key]
+    @cached_property
+    def _rows_of_samples(self) -> RowsOfSamples:
+        return RowsOfSamples(self._device)
 
-    def _buffers(self, n: int) -> Layers:
-        """Buffers between the kernels, for n columns of jets; reallocated where there are more."""
-        pitch = next_multiple(n, PITCH)
-        if self._layers is None or self._layers.pitch < pitch:
-            self._layers = None  # frees the old ones before the new ones are made
-            network = self.model.network
-            self._layers = Layers(self._device, network, "float32", pitch, keeps_inputs=True)
-        return self._layers
+    # Memory
 
-    def _weights(self, k: int, params: DeviceArray) -> int:
-        return params.address + self._offsets[k] * FLOAT_BYTES
-
-    def _slabs(self, inputs: DeviceArray, jet: Jet) -> tuple[Layers, list[Slab]]:
-        """Samples of each slab, and the buffers for their jets."""
+    def _slabs(self, inputs: DeviceArray, jet: Jet) -> list[Slab]:
+        """Slabs of samples whose jets one launch takes; allocates memory for these."""
         most = MOST_ROWS // jet.n_columns
-        found = list(slabs(inputs, most))
-        return self._buffers(jet.n_columns * min(len(inputs), most)), found
+        pitch = next_multiple(jet.n_columns * min(len(inputs), most), PITCH)
+        if self._pitch < pitch:
+            self._pitch, self._gathered = pitch, None
+            for part in self._sources.values():
+                part.prepare(pitch)
+            if not self._is_last(self.composition.outputs):
+                shape = (self.composition.n_output_dims * pitch,)
+                self._gathered = empty(shape, "f4", self._device)
+        return list(slabs(inputs, most))
+
+    def _is_last(self, columns: tuple[Columns, ...]) -> bool:
+        """Whether these are all outputs of the last part, which no other part reads."""
+        last = len(self._parts) - 1
+        return columns == (Columns(last, 0, self._parts[last].part.n_outputs),)
+
+    def _inputs_of(self, inputs: DeviceArray) -> dict[int, DeviceArray]:
+        """Inputs that each part reads, by its number."""
+        found = {}
+        for k, part in self._sources.items():
+            dims = part.part.input_dims
+            if dims is None:
+                continue
+            found[k] = inputs
+            if dims != tuple(range(inputs.shape[1])):
+                found[k] = empty((len(inputs), len(dims)), "f4", self._device)
+                at = 0
+                for each in part.part.inputs:
+                    given = inputs, each.first, found[k], at, each.n
+                    self._rows_of_samples.copy_columns(*given, adds=False)
+                    at += each.n
+        return found
 
     # Passes over a slab
 
-    def _forward(self, slab: Slab, params: DeviceArray, jet: Jet, layers: Layers) -> None:
-        self._encode(slab, params, jet, layers)
-        forward, *_ = self._plans.products(jet.n_columns * slab.n, layers.pitch, self.deterministic)
-        for k, (act, (fan_out, _)) in enumerate(zip(self._activations, self._shapes, strict=True)):
-            after = layers.values[k + 1]
-            to = after if act == NONE else layers.kept[k]
-            forward[k](self._weights(k, params), layers.values[k], to, to)
-            if act != NONE:
-                kernel = self._kernel(kernels.activate_kernel, act, jet)
-                kernel.over(fan_out * slab.n, to, after, fan_out, slab.n, layers.pitch)
+    def _forward(self, slabs_of: dict[int, Slab], params: DeviceArray, jet: Jet) -> None:
+        """Compute the outputs of all parts."""
+        n = next(iter(slabs_of.values())).n
+        for k in sorted(self._sources):
+            part = self._sources[k]
+            own = params[part.own]
+            if k in slabs_of:
+                part.encode(slabs_of[k], own, jet)
+            else:
+                part.fill_constants(n)
+                self._join(part, n, jet)
+            part.forward(n, own, jet, self.deterministic)
 
-    def _encode(self, slab: Slab, params: DeviceArray, jet: Jet, layers: Layers) -> None:
-        encoding, n, pitch = self.model.encoding, slab.n, layers.pitch
-        for first, stop, value in encoding.constants:
-            constant = self._kernel(lambda: kernels.constant_kernel)
-            to = layers.values[0] + first * pitch * FLOAT_BYTES
-            constant.over((stop - first) * pitch, to, value, stop - first, n, pitch)
-        for part in encoding.parts:
-            seen = part._replace(first_column=0, first_param=0)  # all that the kernel depends on
-            kernel = self._kernel(kernels.encode_kernel, seen, encoding.n_dims, jet)
-            own = self._workspace.encoding_params(params) + part.first_param * FLOAT_BYTES
-            to = layers.values[0] + part.first_column * pitch * FLOAT_BYTES
-            grid = -(-n // kernel.block), len(part.encoding.partition_columns)
-            kernel(grid, slab.x, n, own, to, pitch)
+    def _join(self, part: PartDerivatives, n: int, jet: Jet) -> None:
+        """Write the features of a part that reads others by Identity."""
+        kernel, identity = part.kernel(scaled_rows_kernel, False), part.part.encoding
+        pitch, at = self._pitch, 0
+        for columns in part.part.inputs:
+            from_ = self._sources[columns.source].outputs + columns.first * pitch * FLOAT_BYTES
+            to = part.features + at * pitch * FLOAT_BYTES
+            more = identity.scale, identity.offset, columns.n, n, jet.n_columns * n, pitch
+            kernel.over(columns.n * pitch, from_, to, *more)
+            at += columns.n
 
-    def _backward(self, slab, params, jet, layers, gradients) -> None:
-        n, pitch = jet.n_columns * slab.n, layers.pitch
-        _, backward, weight_gradients = self._plans.products(n, pitch, self.deterministic)
-        for k, (act, (fan_out, _)) in reversed(
-            list(enumerate(zip(self._activations, self._shapes, strict=True)))
-        ):
-            dl_dy = layers.dl_dvalues[k + 1]
-            if act != NONE:
-                kernel = self._kernel(kernels.activate_backward_kernel, act, jet)
-                kernel.over(fan_out * slab.n, dl_dy, layers.kept[k], fan_out, slab.n, pitch)
-            self._add_weight_gradients(k, weight_gradients[k], layers, gradients)
-            if k > 0 or self.model.encoding.n_params > 0:
-                to = layers.dl_dvalues[k]
-                backward[k](self._weights(k, params), dl_dy, to, to)
-        self._scatter(slab, params, jet, layers, gradients)
+    def _outputs(self) -> int:
+        """Address of the model's outputs, gathered where they are of several parts."""
+        outputs, row = self.composition.outputs, self._pitch * FLOAT_BYTES
+        if self._gathered is None or len(outputs) == 1:
+            return self._sources[outputs[0].source].outputs + outputs[0].first * row
+        at = self._gathered.address
+        for columns in outputs:
+            from_ = self._sources[columns.source].outputs + columns.first * row
+            self._device.copy(at, from_, columns.n * row)
+            at += columns.n * row
+        return self._gathered.address
 
-    def _add_weight_gradients(
-        self, k: int, launch: Launch, layers: Layers, gradients: Gradients
-    ) -> None:
-        """Add the gradient of matrix k; if deterministic, through slots added in order."""
-        own, (fan_out, fan_in) = self._workspace, self._shapes[k]
-        to = gradients.flat.address + self._offsets[k] * FLOAT_BYTES
-        dl_dy, x = layers.dl_dvalues[k + 1], layers.values[k]
-        if not own.deterministic:
-            launch(dl_dy, x, to, own.unscaled)
-            return
-        n, n_slots = fan_out * fan_in, launch.grid[2]
-        launch(dl_dy, x, own.slots.zeros(n_slots, n), own.unscaled)
-        own.slots.add_to(to, n_slots, n)
+    def _spread(self, n: int, jet: Jet) -> None:
+        """Zero the gradients of the outputs of parts, and add those of the model's outputs."""
+        row, is_last = self._pitch * FLOAT_BYTES, self._gathered is None
+        for part in self._parts[:-1] if is_last else self._parts:
+            self._device.zero(part.dl_doutputs, part.part.n_outputs * row)
+        at = 0 if is_last else self._gathered.address
+        for columns in () if is_last else self.composition.outputs:
+            self._add_rows(columns, at, 1.0, n, jet)
+            at += columns.n * row
 
-    def _scatter(self, slab, params, jet, layers, gradients) -> None:
-        """Add the gradients of the encoding's parameters."""
-        own, encoding, pitch = self._workspace, self.model.encoding, layers.pitch
-        for part in encoding.parts:
-            if part.encoding.n_params == 0:
-                continue
-            x = slab.x + part.first_dim * FLOAT_BYTES
-            values = own.encoding_params(params) + part.first_param * FLOAT_BYTES
-            to = own.float_gradients(gradients) + part.first_param * FLOAT_BYTES
-            dl_dy = layers.dl_dvalues[0] + part.first_column * pitch * FLOAT_BYTES
-            seen = part._replace(first_column=0, first_param=0)
-            if self.deterministic:
-                sums = self._integer_sums(seen, jet)
-                of_batch = x, encoding.n_dims, 0, slab.n, values, dl_dy, 1, pitch, 0, 1.0
-                sums(slab.n, of_batch, to)
-                continue
-            kernel = self._kernel(kernels.scatter_kernel, seen, jet)
-            grid = -(-slab.n // BLOCK), len(part.encoding.partition_columns)
-            kernel(grid, x, slab.n, encoding.n_dims, values, dl_dy, pitch, to)
+    def _add_rows(self, columns: Columns, from_: int, scale: float, n: int, jet: Jet) -> None:
+        """Add to the gradient of outputs of a part."""
+        part, pitch = self._sources[columns.source], self._pitch
+        to = part.dl_doutputs + columns.first * pitch * FLOAT_BYTES
+        more = scale, 0.0, columns.n, n, jet.n_columns * n, pitch
+        kernel = part.kernel(scaled_rows_kernel, True)
+        kernel.over(columns.n * pitch, from_, to, *more)
 
-    def _integer_sums(self, part: Any, jet: Jet) -> IntegerSums:
-        key = "integers", part, jet
-        if key not in self._kernels:
-            sample, rooms = kernels.jet_sample(part, jet), self._workspace.rooms
-            of_encoding = part.encoding, "float32", "float32"
-            self._kernels[key] = IntegerSums(self._device, rooms, sample, *of_encoding)
-        return self._kernels[key]
+    def _backward(self, slabs_of, params, jet, gradients) -> None:
+        n = next(iter(slabs_of.values())).n
+        for k in reversed(range(len(self._parts))):
+            part = self._parts[k]
+            joins, has_table = k not in slabs_of, part.part.encoding.n_params > 0
+            own = params[part.own], jet, Gradients(gradients.flat[part.own])
+            part.backward(n, *own, to_features=joins or has_table)
+            if has_table:
+                part.scatter(slabs_of[k], *own)
+            at = part.dl_dfeatures
+            for columns in part.part.inputs if joins else ():
+                if columns.source != INPUT:
+                    self._add_rows(columns, at, part.part.encoding.scale, n, jet)
+                at += columns.n * self._pitch * FLOAT_BYTES
+
+    def _passes(self, inputs: DeviceArray, jet: Jet):
+        """Slabs of samples, and of the inputs of each part."""
+        own = self._inputs_of(inputs)
+        of_parts = {k: list(slabs(array, MOST_ROWS // jet.n_columns)) for k, array in own.items()}
+        for j, slab in enumerate(self._slabs(inputs, jet)):
+            yield slab, {k: mine[j] for k, mine in of_parts.items()}
 
     # Interface for models
 
@@ -176,14 +188,13 @@ class DerivativeEngine:
         self, inputs: DeviceArray, params: DeviceArray, jet: Jet, outputs: tuple[DeviceArray, ...]
     ) -> None:
         """Write values, first and second derivatives."""
-        n_outputs = self.model.network.n_output_dims
-        in_rows = self._kernel(kernels.outputs_kernel, n_outputs, jet)
-        layers, parts = self._slabs(inputs, jet)
-        for slab in parts:
-            self._forward(slab, params, jet, layers)
+        n_outputs = self.composition.n_output_dims
+        in_rows = self._parts[-1].kernel(kernels.outputs_kernel, n_outputs, jet)
+        for slab, slabs_of in self._passes(inputs, jet):
+            self._forward(slabs_of, params, jet)
             to = (_of_slab(slab, each) for each in outputs)
-            n = slab.n * n_outputs
-            in_rows.over(n, layers.values[-1], slab.n, layers.pitch, *to)
+            found = self._outputs()
+            in_rows.over(slab.n * n_outputs, found, slab.n, self._pitch, *to)
 
     @exclusive
     def backward(
@@ -195,15 +206,15 @@ class DerivativeEngine:
         gradients: Gradients,
     ) -> None:
         """Add the gradient of the parameters; None among dl_doutputs counts as zeros."""
-        n_outputs = self.model.network.n_output_dims
-        given = self._kernel(kernels.gradients_kernel, n_outputs, jet)
-        layers, parts = self._slabs(inputs, jet)
-        for slab in parts:
-            self._forward(slab, params, jet, layers)
+        n_outputs, last = self.composition.n_output_dims, self._parts[-1]
+        given = last.kernel(kernels.gradients_kernel, n_outputs, jet)
+        for slab, slabs_of in self._passes(inputs, jet):
+            self._forward(slabs_of, params, jet)
+            to = last.dl_doutputs if self._gathered is None else self._gathered.address
             dl_dy = (_of_slab(slab, each) for each in dl_doutputs)
-            n = slab.n * n_outputs
-            given.over(n, *dl_dy, slab.n, layers.pitch, layers.dl_dvalues[-1])
-            self._backward(slab, params, jet, layers, gradients)
+            given.over(slab.n * n_outputs, *dl_dy, slab.n, self._pitch, to)
+            self._spread(slab.n, jet)
+            self._backward(slabs_of, params, jet, gradients)
 
 
 def _of_slab(slab: Slab, array: DeviceArray | None) -> int:

@@ -19,32 +19,23 @@ from numbanet.device import ZERO, device, local_array, unrolled
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.finite_inputs import spoil, zero_or_nan
 from numbanet.encodings.parts import Part
-from numbanet.jets import NONE, Jet, activate_jet, activate_jet_backward
+from numbanet.jets import Jet, activate_jet, activate_jet_backward
 from numbanet.storage.views import VECTORS, float_vector
 
 
-@cache
-def partials_of(part: Part, jet: Jet) -> tuple[tuple[int, int, int], ...]:
-    """Jet.partials by the part's own inputs; those by others, which are 0, are left out."""
-    first, stop = part.first_dim, part.first_dim + part.encoding.n_dims
-
-    def own(a):
-        return a if a == NONE else a - first
-
-    return tuple(
-        (column, own(a), own(b))
-        for column, a, b in jet.partials
-        if all(each == NONE or first <= each < stop for each in (a, b))
-    )
+def partials_of(part: Part, dims: tuple[int, ...], jet: Jet) -> tuple[tuple[int, int, int], ...]:
+    """Jet.partials by the part's own inputs, which are some of the inputs `dims`."""
+    return jet.partials_through(dims[part.first_dim : part.first_dim + part.encoding.n_dims])
 
 
 @cache
-def encode_kernel(part: Part, n_inputs: int, jet: Jet):
-    """(x, n, params, y, pitch): write the jets of a part's features; x is a row of all inputs.
+def encode_kernel(part: Part, dims: tuple[int, ...], jet: Jet):
+    """(x, n, params, y, pitch): write the jets of a part's features; x is a row of the inputs dims.
 
     They are NaN where one of these is not finite.
     """
-    encoding, first_dim, partials = part.encoding, part.first_dim, partials_of(part, jet)
+    encoding, first_dim, partials = part.encoding, part.first_dim, partials_of(part, dims, jet)
+    n_inputs = len(dims)
     n_dims, width, n_params = encoding.n_dims, encoding.partition_width, encoding.n_params
     add_partial, n_partials, n_columns = (
         encoding.partition_add_partial, len(partials), jet.n_columns,
@@ -83,13 +74,13 @@ def encode_kernel(part: Part, n_inputs: int, jet: Jet):
 
 
 @cache
-def jet_sample(part: Part, jet: Jet) -> Callable:
+def jet_sample(part: Part, dims: tuple[int, ...], jet: Jet) -> Callable:
     """Factory of `sample` for integer_sums.py: device functions of (encoding, two storages).
 
     These are (i, partition, of_batch, factor, dl_dparams), with of_batch as there; n_all counts the
     samples of the launch.
     """
-    partials = partials_of(part, jet)
+    partials = partials_of(part, dims, jet)
 
     def sample(encoding: AbstractEncoding, params_storage: str, features_storage: str):
         n_dims, width, n_params = encoding.n_dims, encoding.partition_width, encoding.n_params
@@ -121,9 +112,9 @@ def jet_sample(part: Part, jet: Jet) -> Callable:
 
 
 @cache
-def scatter_kernel(part: Part, jet: Jet):
+def scatter_kernel(part: Part, dims: tuple[int, ...], jet: Jet):
     """(x, n, n_columns, params, dl_dy, pitch, dl_dparams): add the gradient of the parameters."""
-    of_sample = jet_sample(part, jet)(part.encoding, "float32", "float32")
+    of_sample = jet_sample(part, dims, jet)(part.encoding, "float32", "float32")
     n_params = part.encoding.n_params
 
     def scatter_jets(

@@ -43,4 +43,4 @@ class Layers:
         ]
         dl_dencoded, *dl_dhidden, dl_doutput = addresses[-4:]
         between = (dl_dhidden[k % 2] for k in range(1, n - 1))  # two buffers in turns
-        self.dl_dvalues = [dl_dencoded, *between, dl_doutput]
+        self.dl_dvalues = [dl_dencoded, *between, dl_doutput][:n]

@@ -34,6 +34,27 @@ def copy_columns_kernel(adds: bool):
 
 
 @cache
+def scaled_rows_kernel(adds: bool):
+    """(from, to, scale, offset, n_rows, n_offset, n, pitch): to = scale from + offset, in rows.
+
+    Or that is added. The offset is that of the first n_offset of the n numbers of a row.
+    """
+
+    def scaled_rows(
+        pfrom: Address, pto: Address, scale: Float, offset: Float, n_rows: UInt, n_offset: UInt,
+        n: UInt, pitch: UInt,
+    ):  # fmt: skip
+        k = thread_number()
+        column = k % pitch
+        if (k < n_rows * pitch) & (column < n):
+            source, to = float_vector(pfrom, n_rows * pitch), float_vector(pto, n_rows * pitch)
+            value = scale * source[k] + (offset if column < n_offset else ZERO)
+            to[k] = to[k] + value if adds else value
+
+    return scaled_rows
+
+
+@cache
 def row_loss_kernel(loss: AbstractLoss, n_outputs: int, has_pdf: bool):
     """(y, n, targets, pdf, scale, dl_dy, sums): scale times the gradient, and sums of the loss.
 

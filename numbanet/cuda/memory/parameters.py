@@ -139,6 +139,18 @@ class CudaParameters(AbstractParameters):
         self._write(values, copy)
         return copy
 
+    @cached_property
+    def _quantize_floats(self) -> Quantizer:
+        return Quantizer(self._device, "float32", self.quantized)
+
+    def in_float32(self, values: DeviceArray) -> DeviceArray:
+        if not self.quantized:
+            return values
+        copy = aligned(self._device, values.size, "float32", self._boundary)
+        self._device.copy(copy.address, values.address, values.nbytes)
+        self._quantize_floats(values, copy)
+        return copy
+
 
 class Collector:
     """Kernel that adds gradients summed up in halves to gradients in float32."""

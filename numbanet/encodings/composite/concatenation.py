@@ -104,7 +104,7 @@ class Concatenation(AbstractPair):
         return len(self.left.partition_columns) if self.left.n_params else 0
 
     def _of_partitions(self, name: str):
-        """What the encoding that a partition is of does, (partition, xs, params, *more, to)."""
+        """Device function (partition, xs, params, *more, to) of the partition's encoding."""
         if self.n_params == 0:
             return None
         split, split_gradients, n_left = self.split, self.split_gradients, self.n_left_partitions

@@ -10,7 +10,7 @@ from numbanet.encodings.input_range import AbstractInputRange
 
 @dataclass(frozen=True)
 class Selection(AbstractInputRange):
-    """What `encoding` makes of its inputs, which begin at first_dim of n_dims."""
+    """Features that `encoding` computes from its inputs, which begin at first_dim of n_dims."""
 
     encoding: AbstractEncoding
     first_dim: int

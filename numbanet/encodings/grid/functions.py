@@ -36,7 +36,7 @@ class GridFunctions(AbstractEncoding):
 
     @cached_property
     def partition_columns(self) -> tuple[tuple[int, int], ...]:
-        """One partition per level."""
+        """Features of each level: one partition per level."""
         width = self.n_features_per_level
         return tuple((k * width, (k + 1) * width) for k in range(self.n_levels))
 
