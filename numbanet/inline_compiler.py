@@ -13,6 +13,7 @@ mistake is.
 import re
 import threading
 import uuid
+from collections.abc import Sequence
 from contextlib import contextmanager
 
 from llvmlite.binding import Linkage
@@ -82,7 +83,16 @@ class KernelLibrary(JITCodeLibrary):
     Numba also compiles the body of a parallel loop, and each jitted function, by itself. The kernel
     has a copy, optimised once more and perhaps rounded otherwise. Were it not internal, the linker
     would take whichever it meets first: in a process that compiles, the other one.
+
+    LLVM's engine is given the machine code, as if it came from a file: a module in its place would
+    stay with the engine for as long as the process lives.
+
+    Attributes:
+        machine_code: the object file, as bytes.
+        symbols: names that are defined in it.
     """
+
+    machine_code, symbols = b"", ()
 
     def _optimize_final_module(self):
         for function in self._final_module.functions:
@@ -94,6 +104,23 @@ class KernelLibrary(JITCodeLibrary):
         else:
             super()._optimize_final_module()
         self._linking_libraries.clear()  # it has a copy of each
+
+    def _finalize_final_module(self):
+        self._finalize_dynamic_globals()
+        self._verify_declare_only_symbols()
+        module = self._final_module
+        values = (*module.functions, *module.global_variables)
+        symbols = [each.name for each in values if not each.is_declaration]
+        self._final_module = KernelLibrary(self._codegen, self.name)._final_module  # an empty one
+        self.load(self._codegen._tm.emit_object(module), symbols)
+
+    def load(self, machine_code: bytes, symbols: Sequence[str]) -> None:
+        """Have machine code run."""
+        self.machine_code, self.symbols = machine_code, symbols
+        self.enable_object_caching()
+        self._set_compiled_object(machine_code)
+        super()._finalize_final_module()
+        self._codegen._engine._defined_symbols.update(symbols)
 
 
 @contextmanager
@@ -132,7 +159,6 @@ class KernelCompiler(Compiler):
         # Numba counts functions from 1 in each process, which may load others' code.
         state.func_id.unique_id = f"{state.func_id.unique_id}_{uuid.uuid4().hex}"
         state.library = KernelLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
-        state.library.enable_object_caching()
         return super().define_pipelines()
 
 

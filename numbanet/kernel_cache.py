@@ -28,11 +28,11 @@ from numba.core.typing import signature as typing_signature
 
 from numbanet import code_store, unsigned
 from numbanet.fingerprint import NotCacheable, digest, fingerprint, source_digest
-from numbanet.inline_compiler import InlineDispatcher, KernelCompiler
+from numbanet.inline_compiler import InlineDispatcher, KernelCompiler, KernelLibrary
 from numbanet.paused_collection import paused_collection
 from numbanet.shared_functions import SharedFunctions, drop_what_was_inferred
 
-FORMAT = 2  # of the result of taken_apart
+FORMAT = 3  # of the result of taken_apart
 MOST_FUNCTIONS = 300  # that stay compiled
 # Of Numba's settings, those that change the code.
 SETTINGS = (
@@ -173,18 +173,18 @@ def taken_apart(result: CompileResult) -> tuple[dict, bytes]:
         raise NotCacheable(f"it returns {returned}")
     if not set(result.reload_init) <= {_reload_parfors}:
         raise NotCacheable("it needs more than threads to be started")
-    name, _, (machine_code, symbols) = result.library.serialize_using_object_code()
+    library = result.library
     description = {
-        "library": name,
+        "library": library.name,
+        "symbols": list(library.symbols),
         "unique": result.fndesc.unique_name,
         "mangled": result.fndesc.mangled_name,
         "arguments": list(result.fndesc.args),
         "returns": str(returned),
         "parallel": bool(result.reload_init),
         "environments": list(dict.fromkeys(each.env_name for each in environments)),
-        "bytes": len(machine_code),
     }
-    return description, machine_code + symbols
+    return description, library.machine_code
 
 
 def restored(function, arguments, target_context, description, content) -> CompileResult:
@@ -208,9 +208,9 @@ def restored(function, arguments, target_context, description, content) -> Compi
         argtypes=tuple(arguments),
         env_name=own,
     )
-    codegen, n = target_context.codegen(), description["bytes"]
-    code = description["library"], "object", (content[:n], content[n:])
-    library = codegen.unserialize_library(code)
+    codegen = target_context.codegen()
+    library = KernelLibrary(codegen, description["library"])
+    library.load(content, description["symbols"])
     environment, *nested = (environment_named(name, function) for name in (own, *others))
     entry_point = target_context.get_executable(library, descriptor, environment)
     for name, each in zip(others, nested, strict=True):
