@@ -11,6 +11,7 @@ import naive
 import numpy as np
 import pytest
 from laws import TOLERANCE, EncodingData, assert_close
+from stand_in_engine import StandInEngine
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
@@ -20,7 +21,7 @@ from numbanet.cuda.memory.arrays import empty, to_device, zeros
 from numbanet.cuda.target import CudaTarget
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.identity import Identity
-from numbanet.engine import Batch, LossSums
+from numbanet.engine import Batch
 from numbanet.optimizers.base import ParamLayout
 
 PRECISIONS = ("float32", "float16", "bfloat16")
@@ -190,18 +191,6 @@ def test_loss_matches_its_twin(cuda_device, precision, otype, config, sizes, has
 LAYOUT = ParamLayout(60, ((4, 8), (2, 4)))  # 40 matrix parameters and 20 others
 
 
-class NoPass:
-    """Stands in for a network's engine: gradients are there already."""
-
-    precision, generation, is_queued = "float16", 0, True
-
-    def __init__(self, device):
-        self._loss = LossSums(zeros((1,), np.float32, device), 0, 1)
-
-    def forward_backward(self, *arguments, **options):
-        return self._loss
-
-
 @of_kind("optimizer")
 def test_optimizer_gives_what_the_cpu_gives(cuda_device, otype, config, sizes):
     optimizer = laws.create("optimizer", otype, config, sizes)
@@ -213,7 +202,8 @@ def test_optimizer_gives_what_the_cpu_gives(cuda_device, otype, config, sizes):
     expected = laws.Steps(optimizer, LAYOUT, weights)
     target = CudaTarget(cuda_device, "float16")
     parameters = target.parameters(weights, LAYOUT.n_matrix_params)
-    training = target.training(NoPass(cuda_device), parameters, optimizer, LAYOUT)
+    engine = StandInEngine(zeros((1,), np.float32, cuda_device), "float16")
+    training = target.training(engine, parameters, optimizer, LAYOUT)
     gradients = target.gradients(LAYOUT.n_params, LAYOUT.n_matrix_params)
     batch = Batch(zeros((1, 1), np.float32, cuda_device))
     # Roots of matrices enlarge what is rounded differently, on a GPU and by NumPy's products, which

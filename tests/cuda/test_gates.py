@@ -6,12 +6,12 @@ sm_90, between which our code differs; the kernels of the sample configs are ass
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import laws
 import models
 import numpy as np
 import pytest
+from stand_in_engine import StandInEngine
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
@@ -21,7 +21,7 @@ from numbanet.cuda.chain.loss_kernels import loss_kernel
 from numbanet.cuda.driver.compile_only import CompileOnlyDevice
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.target import CudaTarget
-from numbanet.engine import Batch, LossSums
+from numbanet.engine import Batch
 from numbanet.optimizers.base import ParamLayout
 
 CONFIGS = Path(__file__).parents[2] / "samples" / "configs"
@@ -120,12 +120,7 @@ def test_optimizers(name, config, sizes):
     capability, precision = TARGETS[-1]
     device = CompileOnlyDevice(capability, assembles=False)
     target, optimizer = CudaTarget(device, precision), numbanet.create_optimizer(config)
-    engine = SimpleNamespace(
-        precision=precision,
-        forward_backward=lambda *arguments, **options: LossSums(target.empty(1), 1, 1),
-        generation=0,
-        is_queued=True,
-    )
+    engine = StandInEngine(target.empty(1), precision)
     layout = ParamLayout(60, ((4, 8), (2, 4)))
     parameters = target.parameters(np.zeros(60, np.float32), layout.n_matrix_params)
     training = target.training(engine, parameters, optimizer, layout)
