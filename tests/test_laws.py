@@ -31,6 +31,21 @@ def of_kind(*kinds):
     return pytest.mark.parametrize(("kind", "otype", "config", "sizes"), cases, ids=label)
 
 
+def of_first(kind, and_all_of=()):
+    """The same over one example of each component, for what is the work of its base class.
+
+    Args:
+        and_all_of: names of the components of which all examples count.
+    """
+    cases, seen = [], set()
+    for example in laws.examples(kind):
+        component = type(laws.create(kind, *example))
+        if component not in seen or example[0] in and_all_of:
+            cases.append((kind, *example))
+        seen.add(component)
+    return pytest.mark.parametrize(("kind", "otype", "config", "sizes"), cases, ids=label)
+
+
 @pytest.fixture(scope="module")
 def encodings():
     """Components and twins by example, so that each is compiled once."""
@@ -224,7 +239,7 @@ def test_double_backward_matches_its_twin(encodings, kind, otype, config, sizes,
     data.assert_close(data.double_backward_params(), expected[2], "first")
 
 
-@of_kind("encoding")
+@of_first("encoding", and_all_of=["Composite", "Grid"])
 def test_batch_forms_do_what_the_functions_of_a_sample_do(encodings, kind, otype, config, sizes):
     data = encoding_data(encodings, otype, config, sizes, 33)
     data.assert_close(data.forward(), data.forward_per_sample(), "value")
@@ -235,16 +250,7 @@ def test_batch_forms_do_what_the_functions_of_a_sample_do(encodings, kind, otype
         data.assert_close(data.double_backward_params(), expected, "first")
 
 
-FIRST_EXAMPLES = {
-    otype: ("encoding", otype, config, sizes)
-    for otype, config, sizes in reversed(laws.examples("encoding"))
-}
-COMPOSITES = [("encoding", *e) for e in laws.examples("encoding") if e[0] == "Composite"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "otype", "config", "sizes"), [*FIRST_EXAMPLES.values(), *COMPOSITES[1:]], ids=label
-)
+@of_first("encoding", and_all_of=["Composite"])
 def test_padding_matches_its_twin(encodings, kind, otype, config, sizes):
     plain = encoding_data(encodings, otype, config, sizes, 33)
     width = naive.next_multiple(plain.twin.n_outputs + 1, 16)
@@ -399,12 +405,18 @@ def test_network_matches_its_twin(otype):
 # Losses
 
 
+def widths(otype, has_pdf):
+    """Numbers of outputs; one is enough to tell that a density counts."""
+    found = laws.loss_arguments(otype).widths
+    return found[-1:] if has_pdf else found
+
+
 @of_kind("loss")
 @pytest.mark.parametrize("has_pdf", [False, True])
 def test_loss_matches_its_twin(kind, otype, config, sizes, has_pdf):
     rng = np.random.default_rng(0)
     loss, twin = laws.create(kind, otype, config, sizes), naive.loss({"otype": otype, **config})
-    for n in laws.loss_arguments(otype).widths:
+    for n in widths(otype, has_pdf):
         row = loss.row(n, has_pdf)
         for _ in range(20):
             prediction, target, pdf = laws.loss_arguments(otype).draw(rng, n)
@@ -426,7 +438,7 @@ def test_rows_of_a_loss_do_what_the_function_of_a_row_does(
     kind, otype, config, sizes, has_pdf, n_rows
 ):
     arguments, loss = laws.loss_arguments(otype), laws.create(kind, otype, config, sizes)
-    for n in arguments.widths:
+    for n in widths(otype, has_pdf):
         drawn = arguments.draw(np.random.default_rng(0), n_rows * n)
         expected = np.zeros((n_rows, n), np.float32)
         rows = zip(*(array.reshape(n_rows, n) for array in drawn), expected, strict=True)
