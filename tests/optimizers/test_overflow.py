@@ -11,14 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stand_in_engine import StandInEngine
+from test_laws import LAYOUT
 
 from numbanet import SnapshotError
 from numbanet.cpu.target import CpuParameters, CpuTraining
 from numbanet.engine import Batch, Gradients
-from numbanet.optimizers.base import ParamLayout
 from numbanet.saved_training import check_limits
 
-LAYOUT = ParamLayout(60, ((8, 4), (2, 4)))
 OPTIMIZERS = {
     json.dumps({"otype": otype, **config}): (otype, config)
     for otype, config, _ in laws.examples("optimizer")
