@@ -38,7 +38,10 @@ def of_kind(kind):
     return pytest.mark.parametrize(("otype", "config", "sizes"), cases, ids=label)
 
 
-precisions = pytest.mark.parametrize("precision", PRECISIONS)
+def of_kind_and_precision(kind):
+    """All examples of a kind; precisions take turns, for a kernel is compiled for each."""
+    cases = [(PRECISIONS[k % 3], *case) for k, case in enumerate(laws.examples(kind))]
+    return pytest.mark.parametrize(("precision", "otype", "config", "sizes"), cases, ids=label)
 
 
 def rounded(x, precision):
@@ -79,55 +82,46 @@ class OnDevice:
         self.dl_dx = to_device(np.full_like(self.data.x, laws.GUARD), device)
 
 
-def each_precision(otype, config, sizes):
-    """Those that differ: without parameters all are alike."""
-    has_params = laws.create("encoding", otype, config, sizes).n_params > 0
-    return PRECISIONS if has_params else PRECISIONS[:1]
-
-
-@of_kind("encoding")
+@of_kind_and_precision("encoding")
 @pytest.mark.parametrize("n", [0, 1, 33, 257])
-def test_encoding_matches_its_twin(cuda_device, otype, config, sizes, n):
-    for precision in each_precision(otype, config, sizes):
-        on = OnDevice(cuda_device, precision, otype, config, sizes, n)
-        data = on.data
-        x, params, dl_dy, _ = data.doubles()
-        y = on.engine.forward(on.x, on.params)
-        data.assert_close(y.numpy(), data.twin.forward(x, params), "value")
-        wants_gradients = data.encoding.n_params > 0
-        gradients = on.gradients if wants_gradients else None
-        on.engine.backward(on.x, on.params, on.dl_dy, gradients, on.dl_dx)
-        expected = data.twin.backward_input(x, params, dl_dy)
-        data.assert_close(on.dl_dx.numpy(), expected, "first")
-        if wants_gradients:
-            expected = data.twin.backward_params(x, params, dl_dy)
-            data.assert_close(on.gradients.flat.numpy(), expected, "first")
+def test_encoding_matches_its_twin(cuda_device, precision, otype, config, sizes, n):
+    on = OnDevice(cuda_device, precision, otype, config, sizes, n)
+    data = on.data
+    x, params, dl_dy, _ = data.doubles()
+    y = on.engine.forward(on.x, on.params)
+    data.assert_close(y.numpy(), data.twin.forward(x, params), "value")
+    wants_gradients = data.encoding.n_params > 0
+    gradients = on.gradients if wants_gradients else None
+    on.engine.backward(on.x, on.params, on.dl_dy, gradients, on.dl_dx)
+    expected = data.twin.backward_input(x, params, dl_dy)
+    data.assert_close(on.dl_dx.numpy(), expected, "first")
+    if wants_gradients:
+        expected = data.twin.backward_params(x, params, dl_dy)
+        data.assert_close(on.gradients.flat.numpy(), expected, "first")
 
 
-@of_kind("encoding")
-def test_double_backward_matches_its_twin(cuda_device, otype, config, sizes):
-    for precision in each_precision(otype, config, sizes):
-        on = OnDevice(cuda_device, precision, otype, config, sizes, 33)
-        data = on.data
-        gradients = on.gradients if data.encoding.n_params > 0 else None
-        found = on.engine.double_backward(on.x, on.params, on.dl_dy, on.dl_ddx, gradients)
-        expected = data.twin.double_backward(*data.doubles())
-        data.assert_close(found[0].numpy(), expected[0], "first")
-        data.assert_close(found[1].numpy(), expected[1], "second")
-        if gradients is not None:
-            data.assert_close(gradients.flat.numpy(), expected[2], "first")
+@of_kind_and_precision("encoding")
+def test_double_backward_matches_its_twin(cuda_device, precision, otype, config, sizes):
+    on = OnDevice(cuda_device, precision, otype, config, sizes, 33)
+    data = on.data
+    gradients = on.gradients if data.encoding.n_params > 0 else None
+    found = on.engine.double_backward(on.x, on.params, on.dl_dy, on.dl_ddx, gradients)
+    expected = data.twin.double_backward(*data.doubles())
+    data.assert_close(found[0].numpy(), expected[0], "first")
+    data.assert_close(found[1].numpy(), expected[1], "second")
+    if gradients is not None:
+        data.assert_close(gradients.flat.numpy(), expected[2], "first")
 
 
-@of_kind("encoding")
-def test_encoding_gives_what_the_cpu_gives(cuda_device, otype, config, sizes):
-    on = OnDevice(cuda_device, "float32", otype, config, sizes, 257)
+@of_kind_and_precision("encoding")
+def test_encoding_gives_what_the_cpu_gives(cuda_device, precision, otype, config, sizes):
+    on = OnDevice(cuda_device, precision, otype, config, sizes, 257)
     y = on.engine.forward(on.x, on.params).numpy()
     on.data.assert_close(y, on.data.forward(), "value")
     np.testing.assert_array_equal(y, on.engine.forward(on.x, on.params).numpy())
 
 
-@precisions
-@of_kind("network")
+@of_kind_and_precision("network")
 def test_network_matches_its_twin(cuda_device, precision, otype, config, sizes):
     """Weights and inputs are rounded for the twin too; what remains is the hidden layers'."""
     network = laws.create("network", otype, config, sizes)
@@ -156,10 +150,16 @@ def test_network_matches_its_twin(cuda_device, precision, otype, config, sizes):
         assert_close(gradients.flat.numpy(), found[1], 10 * tolerance)
 
 
-@precisions
 @of_kind("loss")
-@pytest.mark.parametrize("has_pdf", [False, True])
-@pytest.mark.parametrize("n_outputs", [3, 2 * AT_ONCE + 3])
+@pytest.mark.parametrize(
+    ("n_outputs", "has_pdf", "precision"),
+    [
+        (3, False, "float16"),
+        (3, True, "bfloat16"),
+        (2 * AT_ONCE + 3, False, "float32"),
+        (2 * AT_ONCE + 3, True, "float16"),
+    ],
+)
 def test_loss_matches_its_twin(cuda_device, precision, otype, config, sizes, has_pdf, n_outputs):
     loss = laws.create("loss", otype, config, sizes)
     twin, rng = naive.loss({"otype": otype, **config}), np.random.default_rng(0)
