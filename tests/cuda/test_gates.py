@@ -5,6 +5,7 @@ sm_90, between which our code differs; the kernels of the sample configs are ass
 """
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import laws
@@ -74,14 +75,30 @@ def examples(kind):
     ]
 
 
-@on_targets
-@pytest.mark.parametrize(("name", "config", "sizes"), examples("encoding"))
-def test_encodings(name, config, sizes, capability, precision):
+def in_turn(kind):
+    """All examples of a kind: the first of each component on all targets, which take turns then.
+
+    Without parameters the code is the same on all, but for conversions that the others have too.
+    """
+    cases, targets, n_seen = [], {}, Counter()
+    for k, (name, config, sizes) in enumerate(laws.examples(kind)):
+        component = laws.create(kind, name, config, sizes)
+        if component not in targets:
+            n = n_seen[type(component)]
+            n_seen[type(component)] += 1
+            in_turn = TARGETS if n == 0 else [TARGETS[n % 2]]
+            targets[component] = in_turn if component.n_params else TARGETS[-1:]
+        for capability, precision in targets[component]:
+            case = capability, precision, {"otype": name, **config}, sizes
+            cases.append(pytest.param(*case, id=f"{name}{k}-{sm(capability)}-{precision}"))
+    return pytest.mark.parametrize(("capability", "precision", "config", "sizes"), cases)
+
+
+@in_turn("encoding")
+def test_encodings(capability, precision, config, sizes):
     device, n_dims = CompileOnlyDevice(capability, assembles=False), sizes["n_dims"]
-    options = {"device": device, "precision": precision, "alignment": 16}
+    name, options = config["otype"], {"device": device, "precision": precision, "alignment": 16}
     encoding = numbanet.create_encoding(n_dims, config, **options)
-    if encoding.n_params == 0 and (capability, precision) != TARGETS[-1]:
-        return  # its code is the same, but for conversions that the other encodings have too
     x = np.zeros((5, n_dims), np.float32)
     y, context = encoding.forward(x)
     encoding.backward(context, y)
@@ -89,9 +106,8 @@ def test_encodings(name, config, sizes, capability, precision):
     assert {key for key in found_in(device) if (name, n_dims, *key) not in EXCEPTIONS} == set()
 
 
-@on_targets
-@pytest.mark.parametrize(("name", "config", "sizes"), examples("network"))
-def test_networks(name, config, sizes, capability, precision):
+@in_turn("network")
+def test_networks(capability, precision, config, sizes):
     device = CompileOnlyDevice(capability, assembles=False)
     dims = sizes["n_input_dims"], sizes["n_output_dims"]
     network = numbanet.create_network(*dims, config, device=device, precision=precision)
@@ -133,8 +149,14 @@ def test_optimizers(name, config, sizes):
     assert found_in(device) == set()
 
 
-@on_targets
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize(
+    ("name", "capability", "precision"),
+    [
+        *((name, *TARGETS[k % 2]) for k, name in enumerate(models.MODELS)),
+        *(("hash", *TARGETS[1]), ("smooth", *TARGETS[0]), ("usual", *TARGETS[1])),
+    ],
+    ids=sm,
+)
 def test_models(name, capability, precision):
     device = CompileOnlyDevice(capability, assembles=False)
     for fused in FUSED:

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
 from naive import activation, second_derivative
+from test_gates import ASSEMBLED, sm
 
 from emulator.ptx import Counters, EmulatedMemory, Module
 from numbanet.activations import activation as act
@@ -24,7 +25,6 @@ from numbanet.registry import registered
 TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 EPSILON = {"float32": 2**-20, "float16": 2**-11, "bfloat16": 2**-8}  # of a rounded result
 GUARD = np.nan  # reaches every sum that it is read for
-ARCHITECTURES = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]
 # (fan_out, fan_in, samples)
 SIZES = [(1, 1, 1), (16, 16, 33), (33, 5, 257), (65, 70, 130), (136, 72, 41)]
 precisions = pytest.mark.parametrize("precision", TYPES)
@@ -315,8 +315,7 @@ def kernels(precision, capability):
         yield products.weight_gradients(precision, *size), matrix_product.WEIGHT_TYPES
 
 
-@precisions
-@pytest.mark.parametrize("capability", ARCHITECTURES, ids=lambda pair: "sm_{}{}".format(*pair))
+@pytest.mark.parametrize(("capability", "precision"), ASSEMBLED, ids=sm)
 @pytest.mark.usefixtures("current_assembler")
 def test_machine_code_keeps_everything_in_registers(precision, capability):
     for product, types in kernels(precision, capability):
