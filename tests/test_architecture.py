@@ -61,7 +61,7 @@ LAYERS = (
     ("create_model", "resized_grid"),
     ("grid_range", "matrices", "replicas", "saved_training"),
     ("loss_value", "many_losses", "training_file"),
-    ("learning_rates", "optimizer_step", "trainer_names", "trainer_settings"),
+    ("learning_rates", "optimizer_step", "trainer_names", "trainer_settings", "trainer_state"),
     ("trainer",),
     ("trainable_model",),
     ("history", "interrupt", "progress", "schedules"),
