@@ -43,6 +43,9 @@ regard to case. Options that a component does not have are ignored, with one war
 "deterministic" is true or false (default): whether training on a GPU gives the same bits in every
 run ([what is promised](reliability.md#the-same-bits-in-every-run)).
 
+"perturbation_sigma" is the deviation of noise that training adds to the outputs before the loss; 0
+(default) for none ([what it does](howto/perturbation.md)).
+
 Files are JSON in UTF-8, up to 1 MiB; up to 256 KiB may have `//`, `#` and `/* */` comments and
 trailing commas. "parent" names a file whose options hold where this one says nothing. A key given
 twice is an error, and so are more than 32 objects and lists within each other, numbers that float32

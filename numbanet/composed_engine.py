@@ -160,18 +160,19 @@ class ComposedEngine:
         with self._lock:
             if overwrite and gradients is not None:
                 self._target.set_zero(gradients.flat)
-            n_before = len(self._parts) - (self._last is not None)
+            last = self._last if batch.noise is None or loss is None else None
+            n_before = len(self._parts) - (last is not None)
             values, read = self._forward(batch.inputs, params, self._parts[:n_before])
-            wanted = self._wanted(len(batch), gradients is not None, dl_dinput)
-            if self._last is not None:
+            wanted = self._wanted(len(batch), gradients is not None, dl_dinput, last)
+            if last is not None:
                 k = n_before
-                x = self._gathered("x", k, self._last.part.inputs, values)
+                x = self._gathered("x", k, last.part.inputs, values)
                 own = dataclasses.replace(batch, inputs=x)
                 dl_dx = self._gradient_of_inputs(k, x, wanted)
-                sums = self._last.with_loss(own, params, loss, gradients, dl_dx)
+                sums = last.with_loss(own, params, loss, gradients, dl_dx)
                 sums.noted = None  # which would be of this part alone
                 if dl_dx is not None:
-                    self._scatter(dl_dx, self._last.part.inputs, wanted)
+                    self._scatter(dl_dx, last.part.inputs, wanted)
             else:
                 y = self._gathered("y", INPUT, self.composition.outputs, values)
                 sums, dl_dy = self._loss(batch, loss, y)
@@ -182,15 +183,21 @@ class ComposedEngine:
     def _loss(self, batch: Batch, loss: AbstractLoss | None, y: Any) -> tuple[LossSums, Any]:
         """Loss of outputs, and their gradient."""
         dl_dy = self._array("dl_dy", INPUT, len(batch), self.n_output_dims)
+        if batch.noise is not None and loss is not None:
+            perturbed = self._array("perturbed", INPUT, *y.shape)
+            batch.noise.perturb(y, perturbed)
+            y = perturbed
         sums = self._target.row_loss(loss, batch, y, dl_dy)
         return sums, dl_dy if batch.external_dl_dy is None else batch.external_dl_dy
 
-    def _wanted(self, n: int, params: bool, dl_dinput: Any) -> dict[int, Any]:
+    def _wanted(
+        self, n: int, params: bool, dl_dinput: Any, last: PartEngine | None
+    ) -> dict[int, Any]:
         """Zeros for the gradients of the sources of parts, where these are wanted."""
         wanted = {} if dl_dinput is None else {INPUT: dl_dinput}
         for k, part in enumerate(self._parts):
             reads_wanted = any(columns.source in wanted for columns in part.part.inputs)
-            if part is not self._last and ((params and part.n_params) or reads_wanted):
+            if part is not last and ((params and part.n_params) or reads_wanted):
                 wanted[k] = self._array("dl_dy", k, n, part.part.n_outputs)
         for each in wanted.values():
             self._target.set_zero(each)

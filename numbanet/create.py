@@ -12,7 +12,7 @@ from numbanet.composition_config import SECTIONS as PART_SECTIONS
 from numbanet.encoding_model import Encoding
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import AbstractModel
-from numbanet.model_arguments import check_bool, initial_rng
+from numbanet.model_arguments import check_bool, check_sigma, initial_rng
 from numbanet.network_with_input_encoding import NetworkWithInputEncoding
 from numbanet.optimizers.base import AbstractOptimizer
 from numbanet.random import Pcg32
@@ -60,8 +60,9 @@ def create_from_config(
         n_output_dims: width of the outputs; may be None where the config says it, as of parts.
         config: "loss", "optimizer", "encoding" and "network"; each may be missing. A network that
             is null leaves the encoding by itself. "parts" and "outputs" instead make a model of
-            several parts; see create_composed_model. "deterministic" is true or false.
-        seed: of the initial parameters.
+            several parts; see create_composed_model. "deterministic" is true or false,
+            "perturbation_sigma" a number; see Trainer.
+        seed: of the initial parameters, and of the noise of a perturbation.
         device: "auto", "cpu", "cuda" or "cuda:N"; "auto" takes a GPU where one can be used.
         precision: of the parameters that the kernels read, "float32", "float16" or "bfloat16";
             None for float32 on the CPU and float16 on a GPU.
@@ -86,6 +87,7 @@ def create_from_config(
     if deterministic is None:
         deterministic = asks_for_determinism(config)
     options = {"on_nonfinite": on_nonfinite, "comm": comm, "deterministic": deterministic}
+    options |= {"perturbation_sigma": config.get("perturbation_sigma", 0.0), "seed": seed}
     return TrainableModel(model, Trainer(model, optimizer, loss, **options))
 
 
@@ -117,9 +119,10 @@ def create_components(
             f"config: expected a JSON object, got {shown(config)}; numbanet.load_config reads files"
         )
     asks_for_determinism(config)  # raises if it is neither
+    check_sigma(config.get("perturbation_sigma", 0.0))
     sections = *SECTIONS, *PART_SECTIONS
     with UnknownOptions():
-        for section in config.keys() - {*sections, SCHEMA, "deterministic"}:
+        for section in config.keys() - {*sections, SCHEMA, "deterministic", "perturbation_sigma"}:
             note(
                 f"{joined('', section)}: a config has no such section; it has {', '.join(sections)}"
             )
@@ -167,6 +170,7 @@ def load(
         raise SnapshotError(f"{file.name}: cannot be used on {target.name} ({error})") from error
     deterministic = saved.deterministic if deterministic is None else deterministic
     options = {"on_nonfinite": on_nonfinite, "comm": comm, "deterministic": deterministic}
+    options["perturbation_sigma"] = saved.perturbation_sigma
     trainer = Trainer(network, saved.optimizer, saved.loss, **options)
     trainer.restore(saved, saved.completed(tensors))
     return TrainableModel(network, trainer, saved.metadata)

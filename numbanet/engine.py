@@ -34,6 +34,7 @@ class Batch:
     external_dl_dy: Any = None
     features: Any = None  # of the engine's `forward`; None to compute them anew
     n_rows: int | None = None  # that the loss is the mean of, where other ranks have some too
+    noise: Any = None  # Perturbation of the outputs for the loss; composed engines alone have it
     is_nominal: bool = False  # n_rows is that of an earlier batch: ranks weight the sums
 
     def __len__(self) -> int:
@@ -135,6 +136,15 @@ class AlwaysDeterministic:
     @deterministic.setter
     def deterministic(self, value: bool) -> None:
         """No operation: sums always have one order."""
+
+
+class AbstractNoise(Protocol):
+    """Logistic noise from a stream of pcg32, of mean 0; see losses/perturbation.py."""
+
+    state: int  # of the stream
+
+    def perturb(self, sigma: float, y: Any, to: Any) -> None:
+        """Write y [n, n_outputs] plus noise of deviation sigma, and move on by so many draws."""
 
 
 class EncodingEngine(Protocol):

@@ -229,6 +229,8 @@ def create_many(
             raise ConfigError("encoding.compression: create_many has none; use None")
     if len(components) == 1:
         components *= count
+    if any(each.get("perturbation_sigma", 0.0) for each in configs):
+        raise ConfigError("perturbation_sigma: create_many has none; use 0")
     keys = [(*others, optimizer.kernel_key()) for *others, optimizer in components]
     for k, key in enumerate(keys):
         if key != keys[0]:

@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 
 from numbanet.random import Pcg32, seed_sequence
+from numbanet.registry import ConfigError
 from numbanet.shown import shown
 
 MOST_DIMS = 2**20  # of inputs and of outputs
 SEED_CONVENTIONS = ("bindings", "trainer")
+MOST_SIGMA = 1e30
 GRADIENT_MODES = ("overwrite", "accumulate", "ignore")
 
 
@@ -37,6 +39,15 @@ def check_bool(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{name}: {shown(value)} is not allowed; use True or False")
     return value
+
+
+def check_sigma(value: Any) -> float:
+    """Return a perturbation_sigma as a float; raises ConfigError if it is not allowed."""
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not (is_number and 0 <= value <= MOST_SIGMA):
+        most = f"a number from 0 to {MOST_SIGMA:g}"
+        raise ConfigError(f"perturbation_sigma: {shown(value)} is not allowed; use {most}")
+    return float(value)
 
 
 def check_gradient_mode(mode: str) -> None:

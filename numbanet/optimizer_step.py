@@ -5,7 +5,7 @@ from typing import Any
 from numbanet.caller import warn_caller
 from numbanet.engine import Batch
 from numbanet.loss_value import SKIPPED, Loss
-from numbanet.target import Result
+from numbanet.step_result import Result
 
 
 class OptimizerStep:

@@ -18,7 +18,7 @@ from numbanet import registry
 from numbanet.composition import Composition
 from numbanet.composition_config import composition_config, create_composition
 from numbanet.losses.base import AbstractLoss
-from numbanet.model_arguments import check_dims
+from numbanet.model_arguments import check_dims, check_sigma
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.optimizers.limits import MOST_WEIGHT
 from numbanet.part_components import create_encoding_component, create_network_component
@@ -43,6 +43,8 @@ class SavedTraining:
     n_skipped_steps: int
     metadata: dict[str, Any]
     deterministic: bool = False
+    perturbation_sigma: float = 0.0
+    noise_state: int | None = None  # of the stream of random numbers of perturbed steps
     for_inference: bool = False  # it has the parameters for inference and no state of an optimizer
 
     @cached_property
@@ -128,8 +130,9 @@ def check_limits(
 
 
 def config_of(
-    composition: Composition, loss: AbstractLoss, optimizer: AbstractOptimizer, deterministic=False
-) -> dict[str, Any]:
+    composition: Composition, loss: AbstractLoss, optimizer: AbstractOptimizer,
+    deterministic: bool = False, perturbation_sigma: float = 0.0,
+) -> dict[str, Any]:  # fmt: skip
     """JSON config of all components, with every option written out."""
     sections = {"loss": registry.to_config(loss), "optimizer": registry.to_config(optimizer)}
     if composition.is_named:
@@ -138,7 +141,11 @@ def config_of(
         (part,) = composition.parts
         sections["encoding"] = registry.to_config(part.encoding)
         sections["network"] = part.network and registry.to_config(part.network)
-    return {**sections, "deterministic": True} if deterministic else sections
+    if deterministic:
+        sections["deterministic"] = True
+    if perturbation_sigma:
+        sections["perturbation_sigma"] = perturbation_sigma
+    return sections
 
 
 def composition_of(
@@ -214,5 +221,8 @@ def _described(header: Mapping[str, Any]) -> SavedTraining:
     for_inference = header.get("for_inference", False)
     if not isinstance(for_inference, bool):
         raise SnapshotError("for_inference: expected true or false")
-    more = header["metadata"], deterministic, for_inference
+    sigma, state = check_sigma(config.get("perturbation_sigma", 0.0)), header.get("noise_state")
+    if state is not None and not (type(state) is int and 0 <= state < 2**64):
+        raise SnapshotError("noise_state: expected an integer from 0 to 2^64 - 1")
+    more = header["metadata"], deterministic, sigma, state, for_inference
     return SavedTraining(composition, loss, optimizer, *counts, *more)

@@ -138,6 +138,9 @@ def summary_of(network: Any, trainer: Any = None) -> Summary:
     leveled = getattr(network, "_coarse_to_fine", None)
     if leveled is not None:
         services += leveled.services()
+    perturbation = getattr(trainer, "perturbation", None)
+    if perturbation is not None:
+        services += perturbation.services()
     return Summary(title, components, parts, tuple(services))
 
 

@@ -8,8 +8,7 @@ DeviceArrays on a GPU.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +18,20 @@ from numbanet.composition import Composition
 from numbanet.division import Division
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.engine import Batch, DerivativeEngine, EncodingEngine, Engine, Gradients, LossSums
+from numbanet.engine import (
+    AbstractNoise,
+    Batch,
+    DerivativeEngine,
+    EncodingEngine,
+    Engine,
+    Gradients,
+    LossSums,
+)
 from numbanet.losses.base import AbstractLoss
 from numbanet.many_training import AbstractMany
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.quantization import Quantized
+from numbanet.step_result import Result
 
 SAMPLE = 1024
 
@@ -54,29 +62,6 @@ class AbstractParameters(ABC):
     @abstractmethod
     def in_float32(self, values: Any) -> Any:
         """The same in float32: the values themselves where no table is in few bits."""
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """Outcome of a training step."""
-
-    loss: float
-    skipped: bool = False
-
-    is_known = True
-
-    def read(self) -> "StepResult":
-        """The result itself; a step under way on a GPU has to be waited for."""
-        return self
-
-
-class Result(Protocol):
-    """Outcome of a training step, perhaps under way."""
-
-    is_known: bool
-
-    def read(self) -> StepResult:
-        """Wait for the outcome."""
 
 
 class AbstractTraining(ABC):
@@ -246,6 +231,10 @@ class AbstractTarget(ABC):
         self, loss: AbstractLoss | None, batch: Batch, outputs: Any, dl_dy: Any
     ) -> LossSums:
         """Loss of outputs [n, n_outputs]; writes their gradient to dl_dy. Without a loss, 0."""
+
+    @abstractmethod
+    def noise(self, state: int) -> AbstractNoise:
+        """Noise from a stream with that state."""
 
     @abstractmethod
     def lock(self) -> AbstractContextManager:

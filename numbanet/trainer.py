@@ -11,9 +11,15 @@ from numbanet.learning_rates import LearningRates
 from numbanet.loss_value import Loss
 from numbanet.losses.base import AbstractLoss
 from numbanet.model import AbstractModel
-from numbanet.model_arguments import check_bool, check_gradient_mode
+from numbanet.model_arguments import (
+    check_bool,
+    check_gradient_mode,
+    check_integer,
+    check_sigma,
+)
 from numbanet.optimizer_step import OptimizerStep
 from numbanet.optimizers.base import AbstractOptimizer
+from numbanet.perturbation import Perturbation
 from numbanet.replicas import Replicas
 from numbanet.shown import shown
 from numbanet.summary import summary_of
@@ -36,16 +42,22 @@ class Trainer(LearningRates, OptimizerStep, TrainerState, OldTrainerNames):
             FloatingPointError, for which every step on a GPU is waited for.
         comm: of numbanet.distributed.init, to train with other processes, each of which makes the
             same calls with samples of its own; see docs/distributed.md.
+        perturbation_sigma: standard deviation of logistic noise that each step adds to the outputs
+            before the loss, whose value and gradient are those of the sums. Such a step makes the
+            forward pass twice; 0 adds none and costs nothing.
+        seed: of that noise, which differs in each step.
         deterministic: True for the same bits in every run, as a CPU has; see docs/reliability.md.
 
     Raises:
         ConfigError: the loss cannot take so many outputs, or the optimizer does not fit the model.
+        ValueError: another argument cannot be used.
     """
 
     __slots__ = {  # with texts for help()
         "network": "The model that is trained.",
         **dict.fromkeys(("optimizer", "loss"), "The component, with the options that hold now."),
         **dict.fromkeys(("on_nonfinite", "deterministic", "comm"), "What the trainer was given."),
+        "perturbation": "The noise on the outputs; None without one.",
         "layout": "The division of the parameters into matrices and others.",
         **dict.fromkeys(("_grid_range", "_replicas", "_own_training", "__weakref__")),
     }
@@ -59,6 +71,8 @@ class Trainer(LearningRates, OptimizerStep, TrainerState, OldTrainerNames):
         on_nonfinite: str = "skip",
         comm: Communicator | None = None,
         deterministic: bool = False,
+        perturbation_sigma: float = 0.0,
+        seed: int = 1337,
     ):
         if on_nonfinite not in ("skip", "raise"):
             raise ValueError(f"on_nonfinite: {shown(on_nonfinite)}; use 'skip' or 'raise'")
@@ -71,8 +85,13 @@ class Trainer(LearningRates, OptimizerStep, TrainerState, OldTrainerNames):
         self._replicas = Replicas(self.comm)
         self.layout = model.composition.layout
         self._grid_range = GridRange(model.composition.grid_dims, model.target)
+        sigma, seed = check_sigma(perturbation_sigma), check_integer("seed", seed, 0)
+        self.perturbation, engine = None, model.training_engine
+        if sigma > 0:
+            self.perturbation = Perturbation(model, sigma, seed, self.comm)
+            engine = self.perturbation.engine
         self._own_training = model.target.training(
-            model.training_engine, model.parameters, optimizer, self.layout, self.comm
+            engine, model.parameters, optimizer, self.layout, self.comm
         )
 
     def __repr__(self) -> str:
@@ -215,10 +234,11 @@ class Trainer(LearningRates, OptimizerStep, TrainerState, OldTrainerNames):
         gradients = None if gradient_mode == "ignore" else network.target_gradients
         to = dl_dinput
         if max_level is not None:
-            leveled = network.coarse_to_fine
+            leveled = (self.perturbation or network).coarse_to_fine
             dl_dinput = leveled.of_step(self._own_training, batch, max_level, dl_dinput)
         own = self.averaged_params if use_inference_params else None
         n = self._replicas.begin_step(self, batch.inputs.shape[0], run_optimizer, gradient_mode)
+        batch.noise = self.perturbation
         batch.n_rows, batch.is_nominal = n, self._replicas.is_nominal
         self._grid_range.take(batch.inputs)
         result = self._training.step(
@@ -232,7 +252,7 @@ class Trainer(LearningRates, OptimizerStep, TrainerState, OldTrainerNames):
             run_optimizer=run_optimizer and gradients is not None and n > 0,
         )
         if to is not dl_dinput:
-            network.coarse_to_fine.without_level(dl_dinput, to)
+            (self.perturbation or network).coarse_to_fine.without_level(dl_dinput, to)
         given = (targets is not None, external_dl_dy is not None)
         is_known = result.is_known or self.on_nonfinite == "raise"
         if is_known:

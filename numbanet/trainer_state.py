@@ -20,13 +20,22 @@ class TrainerState:
             raise TypeError(f"trainer: one of {self.comm.size} ranks cannot be pickled; save it")
         saved = SavedTraining(
             self.network.composition, self.loss, self.optimizer,
-            self.n_steps, self.n_skipped_steps, {}, self.deterministic,
+            self.n_steps, self.n_skipped_steps, {}, self.deterministic, **self.noise(),
         )  # fmt: skip
         return restored, (type(self), self.network, saved, self.tensors(), self.on_nonfinite)
 
     def config(self: Any) -> dict[str, Any]:
         """JSON config of everything, with every option written out."""
-        return config_of(self.network.composition, self.loss, self.optimizer, self.deterministic)
+        sigma = self.noise().get("perturbation_sigma", 0.0)
+        components = self.network.composition, self.loss, self.optimizer
+        return config_of(*components, self.deterministic, sigma)
+
+    def noise(self: Any) -> dict[str, Any]:
+        """Options and state of the noise on the outputs, as SavedTraining has them."""
+        found = self.perturbation
+        if found is None:
+            return {}
+        return {"perturbation_sigma": found.sigma, "noise_state": found.state}
 
     def check_replicas(self: Any) -> None:
         """Compare digests over all ranks: of parameters, and of state that they do not share.
@@ -53,12 +62,15 @@ class TrainerState:
         for name in tensors.keys() - {"params", "optimizer.state"}:
             copy(getattr(training, name.removeprefix("optimizer.")), tensors[name])
         self.optimizer, self.loss = saved.optimizer, saved.loss
+        if self.perturbation is not None and saved.noise_state is not None:
+            self.perturbation.restore(saved.noise_state)
         self.n_steps, self.n_skipped_steps = saved.n_steps, saved.n_skipped_steps
 
 
 def restored(kind: type, model: Any, saved: SavedTraining, tensors: Any, nonfinite: str) -> Any:
     """Trainer from a pickle."""
     options = {"on_nonfinite": nonfinite, "deterministic": saved.deterministic}
+    options["perturbation_sigma"] = saved.perturbation_sigma
     trainer = kind(model, saved.optimizer, saved.loss, **options)
     trainer.restore(saved, tensors)
     return trainer

@@ -29,6 +29,8 @@ def save_training(
         "n_skipped_steps": 0 if for_inference else trainer.n_skipped_steps,
         "metadata": dict(metadata or {}),
     }
+    if not for_inference and trainer.perturbation is not None:
+        header["noise_state"] = trainer.perturbation.state
     if check_bool("for_inference", for_inference):
         header["for_inference"] = True
     tensors = inference_tensors(trainer) if for_inference else trainer.tensors()

@@ -28,4 +28,5 @@ def complete(config: Mapping[str, Any], dims: tuple[int, int]) -> tuple[dict[str
         except ValueError as error:
             raise UsageError(str(error)) from error
     unread = [line for warning in caught for line in str(warning.message).splitlines()]
-    return config_of(composition, loss, optimizer, asks_for_determinism(config)), unread
+    options = asks_for_determinism(config), config.get("perturbation_sigma", 0.0)
+    return config_of(composition, loss, optimizer, *options), unread

@@ -47,6 +47,12 @@ def config_schema() -> dict[str, Any]:
                 "default": False,
                 "description": "the same bits in every run, on a GPU too",
             },
+            "perturbation_sigma": {
+                "type": "number",
+                "minimum": 0,
+                "default": 0,
+                "description": "deviation of noise on the outputs before the loss, in training",
+            },
             **{section: {"$ref": f"#/definitions/{section}"} for section in SECTIONS},
             "network": or_null("network"),
             "parts": {

@@ -12,6 +12,7 @@ from numbanet.cpu.composed_derivatives import ComposedDerivativeEngine
 from numbanet.cpu.derivative_engine import DerivativeEngine
 from numbanet.cpu.encoding_engine import EncodingEngine
 from numbanet.cpu.engine import OPTIMIZER_CHUNK, CpuEngine, all_below, optimize
+from numbanet.cpu.noise import Noise
 from numbanet.cpu.pieces import PieceByPiece
 from numbanet.cpu.row_loss import row_loss
 from numbanet.cpu.uniform import fill_uniform
@@ -19,7 +20,8 @@ from numbanet.division import divide
 from numbanet.engine import Batch, Gradients
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 from numbanet.quantization import Quantized, quantize
-from numbanet.target import SAMPLE, AbstractParameters, AbstractTarget, AbstractTraining, StepResult
+from numbanet.step_result import StepResult
+from numbanet.target import SAMPLE, AbstractParameters, AbstractTarget, AbstractTraining
 
 LARGE = 2.0**100  # parameters below stay finite in a tame optimizer's step
 
@@ -217,6 +219,9 @@ class CpuTarget(AbstractTarget):
 
     def row_loss(self, loss, batch, outputs, dl_dy):
         return row_loss(loss, batch, outputs, dl_dy)
+
+    def noise(self, state):
+        return Noise(state)
 
     def lock(self):
         return threading.RLock()

@@ -9,6 +9,7 @@ from numbanet.architecture import HOPPER, reaches
 from numbanet.communicator import ALONE
 from numbanet.cuda.chain.derivative_engine import DerivativeEngine
 from numbanet.cuda.chain.encoding_engine import EncodingEngine
+from numbanet.cuda.chain.noise import Noise
 from numbanet.cuda.chain.rows_of_samples import RowsOfSamples
 from numbanet.cuda.engine import CudaEngine
 from numbanet.cuda.in_kernels.device_functions import device_functions
@@ -139,6 +140,9 @@ class CudaTarget(AbstractTarget):
 
     def row_loss(self, loss, batch, outputs, dl_dy):
         return self._rows_of_samples.loss(loss, batch, outputs, dl_dy)
+
+    def noise(self, state):
+        return Noise(self.device, state)
 
     def lock(self):
         return self.device.lock

@@ -11,7 +11,7 @@ import numpy as np
 
 from numbanet.cuda.memory.arrays import DeviceArray, zeros
 from numbanet.cuda.optimizer.kernels import HISTORY, OTHER_CALL
-from numbanet.target import StepResult
+from numbanet.step_result import StepResult
 
 
 class Results:
