@@ -54,7 +54,7 @@ class ManyModels:
         params = np.stack([composition.initial_params(rng) for rng in rngs])
         padded = EncodedNetwork(part.padded, part.network)
         given = padded, params, self._optimizers, composition.layout
-        self._many = self._target.many(*given, deterministic)
+        self._many = self._target.many(*given, deterministic, composition.quantized)
 
     def __len__(self) -> int:
         return len(self._optimizers)
@@ -225,8 +225,6 @@ def create_many(
     for composition, *_ in components:
         if composition.is_named or composition.parts[0].network is None:
             raise ConfigError("config: create_many makes models of one encoding and one network")
-        if composition.quantized:
-            raise ConfigError("encoding.compression: create_many has none; use None")
     if len(components) == 1:
         components *= count
     if any(each.get("perturbation_sigma", 0.0) for each in configs):

@@ -273,7 +273,7 @@ class AbstractTarget(ABC):
     @abstractmethod
     def many(
         self, model: EncodedNetwork, params: np.ndarray, optimizers: Sequence[AbstractOptimizer],
-        layout: ParamLayout, deterministic: bool = False,
+        layout: ParamLayout, deterministic: bool = False, quantized: tuple[Quantized, ...] = (),
     ) -> AbstractMany:  # fmt: skip
         """Training of many models, whose parameters are float32 [n_models, n_params]."""
 

@@ -69,7 +69,7 @@ class TrainableModel:
     ) -> Derivatives:
         """Outputs with their derivatives by the inputs, at the trained parameters.
 
-        See NetworkWithInputEncoding.derivatives: arguments, what is returned and errors are its.
+        See Network.derivatives: arguments, what is returned and errors are its.
         `trainer.optimizer_step()` makes a step with the gradient that its `backward` writes.
         """
         return self.network.derivatives(inputs, order, wanted=wanted)

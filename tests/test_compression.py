@@ -178,11 +178,6 @@ def test_tables_within_composites_are_compressed():
     assert first.first == 2 * int(encoding.encoding.nested[1].encoding.levels[0].size)
 
 
-def test_many_models_have_none():
-    with pytest.raises(numbanet.ConfigError, match=r"^encoding\.compression: create_many has none"):
-        numbanet.create_many(2, 3, config_of("Int8"), 2, device="cpu")
-
-
 def test_no_compression_may_be_null():
     grid = {**models.HASH, "n_levels": 2, "compression": None}
     found = numbanet.create_encoding(2, grid, device="cpu")

@@ -61,6 +61,24 @@ def test_models_are_trained_as_if_alone(otype):
         np.testing.assert_array_equal(outputs[k], one(x[k]))
 
 
+@pytest.mark.parametrize("compression", ["Int8", "OneBit"])
+def test_tables_in_few_bits_are_those_of_a_model_alone(compression):
+    own = make_config({**HASH, "compression": compression}, mlp("FullyFusedMLP", 16, 2))
+    models = numbanet.create_many(2, 3, own, N_MODELS, device="cpu")
+    singles = [
+        numbanet.create_from_config(2, 3, own, 1337 + k, device="cpu") for k in range(N_MODELS)
+    ]
+    for x, y in batches(3):
+        models.training_step(x, y)
+        for one, *each in zip(singles, x, y, strict=True):
+            one.trainer.training_step(*each)
+    outputs = models(x)
+    for k, one in enumerate(singles):
+        assert_same(models, k, one)
+        np.testing.assert_array_equal(outputs[k], one(x[k]))
+        np.testing.assert_array_equal(outputs[k], models[k](x[k]))
+
+
 def test_one_batch_for_all(tmp_path):
     models = create()
     x, y = batch_of("hash", N)

@@ -20,6 +20,7 @@ from numbanet.engine import Batch
 from numbanet.losses.base import AbstractLoss
 from numbanet.many_training import AbstractMany, ManyResult
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.quantization import Quantized, quantize
 
 NO_SAMPLES = NO_MATRIX[None]
 LARGE_BITS = np.float32(LARGE).view(np.int32)
@@ -43,9 +44,9 @@ class CpuMany(AbstractMany):
 
     def __init__(
         self, model: EncodedNetwork, params: np.ndarray, optimizers: Sequence[AbstractOptimizer],
-        layout: ParamLayout,
+        layout: ParamLayout, quantized: tuple[Quantized, ...] = (),
     ):  # fmt: skip
-        self._model, self._layout = model, layout
+        self._model, self._layout, self._quantized = model, layout, quantized
         self._key, self._numbers = model.kernel_key(), np.array(model.encoding.numbers, np.int64)
         self._params, self.gradients = params, np.zeros_like(params)
         self.trainings = [
@@ -65,7 +66,7 @@ class CpuMany(AbstractMany):
 
     @property
     def params(self) -> np.ndarray:
-        """Parameters that the kernels read."""
+        """Parameters that are trained."""
         return self._params
 
     def set_params(self, values):
@@ -89,6 +90,12 @@ class CpuMany(AbstractMany):
         }
         return {"params": self._params[k], **own}
 
+    def _as_read(self, params: np.ndarray) -> np.ndarray:
+        """Parameters of all models as kernels read them."""
+        if not self._quantized:
+            return params
+        return np.stack([quantize(own, self._quantized) for own in params])
+
     def inference(self, xs, optimizers):
         shape = len(self._params), xs.shape[1], self._model.network.n_output_dims
         ys, params = np.empty(shape, np.float32), self._params
@@ -97,7 +104,7 @@ class CpuMany(AbstractMany):
             pairs = zip(self.trainings, optimizers, strict=True)
             is_begun = np.array([training.is_begun(optimizer) for training, optimizer in pairs])
             params = np.where(is_begun[:, None], self.state[:, row], params)
-        many_inference_kernel(self._key)(xs, params, self._numbers, ys, NO_MATRIX)
+        many_inference_kernel(self._key)(xs, self._as_read(params), self._numbers, ys, NO_MATRIX)
         return ys
 
     def step(
@@ -132,7 +139,7 @@ class CpuMany(AbstractMany):
         losses = np.zeros((len(self._params), -(-min(n, plan.slab_rows) // group_rows)))
         many_training_kernel(plan)(
             *(batch.inputs, batch.targets, NO_SAMPLES if batch.pdf is None else batch.pdf),
-            *(NO_MATRIX, self._params, self._numbers, group_rows),
+            *(NO_MATRIX, self._as_read(self._params), self._numbers, group_rows),
             *(np.float32(1.0 / max(n * n_outputs, 1)), self.gradients, losses),
         )
         return losses

@@ -253,10 +253,10 @@ class CpuTarget(AbstractTarget):
             "`inference`"
         )
 
-    def many(self, model, params, optimizers, layout, deterministic=False):
+    def many(self, model, params, optimizers, layout, deterministic=False, quantized=()):
         from numbanet.cpu.many import CpuMany
 
-        return CpuMany(model, params, optimizers, layout)
+        return CpuMany(model, params, optimizers, layout, quantized)
 
     def training(self, engine: Any, parameters, optimizer, layout, comm=ALONE):
         return CpuTraining(engine, parameters, optimizer, layout, comm)

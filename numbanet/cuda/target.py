@@ -175,13 +175,13 @@ class CudaTarget(AbstractTarget):
     def device_functions(self, model, **options):
         return device_functions(self.device, model, self.precision, **options)
 
-    def many(self, model, params, optimizers, layout, deterministic=False):
+    def many(self, model, params, optimizers, layout, deterministic=False, quantized=()):
         device = ManyDevice(self.device, len(params))
         of_many = CudaTarget(device, self.precision, self.fused)
         engine = of_many.network_engine(model)
         engine.deterministic |= deterministic
         sizes = layout.n_params, model.network.n_params
-        parameters = of_many.parameters(params[0], sizes[1])
+        parameters = of_many.parameters(params[0], sizes[1], quantized)
         training = ManyTraining(device, engine, parameters, optimizers[0], layout)
         gradients = of_many.gradients(*sizes)
         return CudaMany(params, optimizers, engine, parameters, gradients, training)
@@ -189,9 +189,4 @@ class CudaTarget(AbstractTarget):
     def training(self, engine, parameters, optimizer, layout, comm=ALONE):
         if comm.pieces is not None:  # then all ranks have the sums of all, and step alike
             engine, comm = PieceByPiece(self.device, engine, comm), ALONE
-        if comm.size > 1 and parameters.quantized:  # ranks send each other copies in halves
-            raise ValueError(
-                "encoding.compression: several GPUs train such tables with a communicator that "
-                "has `pieces` alone; use that, or None"
-            )
         return CudaTraining(self.device, engine, parameters, optimizer, layout, comm)

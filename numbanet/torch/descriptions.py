@@ -66,8 +66,6 @@ def components(description: str) -> tuple[AbstractEncoding, AbstractMLP | None]:
         encoding = Identity(n_dims=n_input_dims)
     else:
         encoding = create_encoding_component(n_input_dims, read["encoding"])
-        if encoding.quantized:
-            raise ValueError("encoding.compression: numbanet.torch has none; use None")
     if read["network"] is None:
         return encoding, None
     return encoding, create_network_component(encoding, n_output_dims, read["network"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from numbanet.composition import Composition
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.engine import Batch, Gradients
 from numbanet.losses.base import AbstractLoss
@@ -67,9 +68,11 @@ class Evaluator:
             padded = encoding.padded(network.n_input_dims)
             self._engine = target.network_engine(EncodedNetwork(padded, network))
             self._evaluate = self._engine.inference
-        self._tensors, self._dtype, self._written = HostTensors(), dtype, torch.float32
+        quantized = Composition.of(encoding, network).quantized
+        self._tensors, self._dtype, self._written = HostTensors(quantized), dtype, torch.float32
         if target.name != "cpu":
-            self._tensors = DeviceTensors(target.device, target.precision, self._n_matrix_params)
+            boundary = self._n_matrix_params
+            self._tensors = DeviceTensors(target.device, target.precision, boundary, quantized)
             if network is not None:  # whose kernels convert
                 self._written = dtype
         self._passes = self._tensors.recurring(self._engine)
@@ -122,7 +125,7 @@ class Evaluator:
                 features = kept
             else:
                 params = kept
-        x, *read = self._given(x, params)
+        x, *read = self._given(x, params, is_read=params is kept)
         stored = self._written if dl_dy.dtype is self._written else torch.float32
         dl_dy = self._matrix(dl_dy, "dl_dy", self.n_outputs, x.shape[0], stored)
         dl_dx, dl_dparams = self._wanted(x, wants_x, wants_params)
@@ -198,16 +201,20 @@ class Evaluator:
         self.target.write_mean(found, value)
 
     def _given(
-        self, x: torch.Tensor, params: torch.Tensor
+        self, x: torch.Tensor, params: torch.Tensor, is_read: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Inputs and parameters as the engines read them, and the tensors to convert to these."""
+        """Inputs and parameters as the engines read them, and the tensors to convert to these.
+
+        Args:
+            is_read: whether the parameters are converted already.
+        """
         if params.shape != (self.n_params,):
             raise ValueError(f"params: expected shape [{self.n_params}], got {list(params.shape)}")
         if params.device != x.device:
             raise ValueError(
                 f"params: expected them on {x.device} as the inputs, got {params.device}"
             )
-        read = self._tensors.read(params)
+        read = self._tensors.read(params, is_read)
         return self._matrix(x, "inputs", self.n_inputs), *read
 
     def _matrix(

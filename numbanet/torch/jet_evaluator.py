@@ -21,10 +21,11 @@ class JetEvaluator:
     def __init__(self, description: str, target: Any):
         self.composition, self._target = Composition.of(*components(description)), target
         self._engine = target.derivative_engine(self.composition)
-        self._tensors = HostTensors()
+        quantized = self.composition.quantized
+        self._tensors = HostTensors(quantized)
         if target.name != "cpu":
             boundary = self.composition.boundary
-            self._tensors = DeviceTensors(target.device, "float32", boundary)
+            self._tensors = DeviceTensors(target.device, "float32", boundary, quantized)
         self._passes = self._tensors.recurring(self._engine)
 
     def forward(self, x: Tensor, params: Tensor, jet: Jet) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from numbanet.quantization import Quantized, quantize
+
 ALIGNMENT = 16  # bytes: the widest access of a kernel
 ITEMS = {  # names of dtypes for arrays of a device
     torch.float32: np.dtype(np.float32),
@@ -19,7 +21,14 @@ ITEMS = {  # names of dtypes for arrays of a device
 
 
 class HostTensors:
-    """Tensors of the CPU, as NumPy arrays; kernels read float32 only."""
+    """Tensors of the CPU, as NumPy arrays; kernels read float32 only.
+
+    Args:
+        quantized: parameters that kernels read in few bits.
+    """
+
+    def __init__(self, quantized: tuple[Quantized, ...] = ()):
+        self._quantized = quantized
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Uninitialised tensor."""
@@ -29,12 +38,20 @@ class HostTensors:
         """Uninitialised vector for the gradients of the parameters, float32."""
         return self.empty(n)
 
-    def read(self, params: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def read(
+        self, params: torch.Tensor, is_read: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Parameters as the kernels read them; the given tensor where it serves.
 
         Or room for them, and what `run` is to convert.
+
+        Args:
+            is_read: whether that was done to them before.
         """
-        return params.detach().to(torch.float32).contiguous(), None
+        read = params.detach().to(torch.float32).contiguous()
+        if self._quantized and not is_read:
+            read = torch.from_numpy(quantize(read.numpy(), self._quantized))
+        return read, None
 
     def recurring(self, engine: Any) -> None:
         """None: nothing is kept between passes."""
@@ -59,9 +76,12 @@ class DeviceTensors:
         device: a TensorDevice, or anything with its methods.
         precision: of the parameters that the kernels read.
         boundary: the first parameter of the encoding, which is aligned.
+        quantized: parameters that kernels read in few bits.
     """
 
-    def __init__(self, device: Any, precision: str, boundary: int):
+    def __init__(
+        self, device: Any, precision: str, boundary: int, quantized: tuple[Quantized, ...] = ()
+    ):
         # CUDA's part is loaded where it is needed
         from numbanet.cuda.memory.arrays import DeviceArray
         from numbanet.cuda.memory.parameters import Converter
@@ -70,7 +90,8 @@ class DeviceTensors:
         self._device_array, self._recurring = DeviceArray, Recurring
         self._device, self._dtype = device, getattr(torch, precision)
         self._boundary = boundary
-        self._convert = Converter(device, precision, boundary)
+        self._quantized = quantized
+        self._convert = Converter(device, precision, boundary, quantized, keeps_memory=False)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return self._device.empty(shape, dtype)
@@ -83,10 +104,17 @@ class DeviceTensors:
         made = self._device.empty((n + shift,), dtype)
         return made[shift:] if shift else made
 
-    def read(self, params: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def read(
+        self, params: torch.Tensor, is_read: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         n, dtype = params.shape[0], params.dtype
         aligned = (params.data_ptr() + self._boundary * dtype.itemsize) % ALIGNMENT == 0
-        if aligned and params.is_contiguous():
+        is_ready = aligned and params.is_contiguous()
+        if self._quantized and not is_read:
+            if not is_ready or dtype is not torch.float32:
+                params = self._aligned(n, torch.float32).copy_(params)
+            return self._aligned(n, self._dtype), params
+        if is_ready:
             if dtype is self._dtype:
                 return params, None
             if dtype is torch.float32:

@@ -66,6 +66,22 @@ def test_models_are_trained_as_if_alone(optimizer, precision):
         np.testing.assert_array_equal(outputs[k], one(of_each[0][k]).numpy())
 
 
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_tables_in_few_bits_are_those_of_a_model_alone(precision):
+    own = {**config(), "encoding": {**HASH, "n_levels": 2, "compression": "OneBit"}}
+    options = {"device": shared_device(), "precision": precision}
+    models, (x, y) = numbanet.create_many(2, 3, own, N_MODELS, **options), batch()
+    singles = [numbanet.create_from_config(2, 3, own, 1337 + k, **options) for k in range(N_MODELS)]
+    for _ in range(2):
+        models.training_step(x, y)
+        for one, *each in zip(singles, x, y, strict=True):
+            one.trainer.training_step(*each)
+    outputs = models(x).numpy()
+    for k, one in enumerate(singles):
+        assert_same(models, k, one)
+        np.testing.assert_array_equal(outputs[k], one(x[k]).numpy())
+
+
 @pytest.mark.parametrize("otype", ["Novograd", "Shampoo"])
 def test_optimizers_of_whole_matrices(otype):
     models = create({"otype": otype})

@@ -16,8 +16,8 @@ ADAM = {"otype": "Adam", "learning_rate": 1e-2}
 N = 48
 
 
-def create(device, comm=None, optimizer=ADAM, precision="float16"):
-    config = make_config(HASH, mlp("FullyFusedMLP", 16, 1), optimizer=optimizer)
+def create(device, comm=None, optimizer=ADAM, precision="float16", **grid):
+    config = make_config({**HASH, **grid}, mlp("FullyFusedMLP", 16, 1), optimizer=optimizer)
     return numbanet.create_from_config(2, 3, config, device=device, precision=precision, comm=comm)
 
 
@@ -72,6 +72,25 @@ def test_steps_are_those_on_all_samples(comm, device, way):
     total = int(comm.gather(np.array([n_own])).sum())
     is_divided = way == "parts" and comm.size > 1
     assert total == many.network.n_params * (1 if is_divided else comm.size)
+
+
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_tables_in_few_bits_are_those_on_all_samples(comm, device, way, precision):
+    options = {"precision": precision, "compression": "OneBit", "n_levels": 2}
+    many, one = create(device, comm, **options), create(device, **options)
+    rows = comm.rows(N)
+    for k in range(3):
+        x, y = batch(k)
+        loss = many.trainer.training_step(x[rows], y[rows])
+        assert float(loss) == pytest.approx(float(one.trainer.training_step(x, y)), rel=1e-2)
+    many.trainer.check_replicas()
+    parameters = many.network.parameters
+    np.testing.assert_array_equal(
+        parameters.copy.numpy(), parameters.converted(parameters.master).numpy()
+    )
+    tolerance = 1e-4 if precision == "float32" else 5e-3
+    expected = one.network.params.numpy()
+    np.testing.assert_allclose(many.network.params.numpy(), expected, rtol=1e-2, atol=tolerance)
 
 
 def unequal_rows(comm, k):

@@ -13,8 +13,10 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 from emulated_tensors import EmulatedTensorDevice  # noqa: E402
 
 import numbanet.torch as tcnn  # noqa: E402
+from numbanet.composition import Composition  # noqa: E402
 from numbanet.cuda.target import CudaTarget  # noqa: E402
-from numbanet.torch import evaluator  # noqa: E402
+from numbanet.quantization import quantize  # noqa: E402
+from numbanet.torch import descriptions, evaluator  # noqa: E402
 
 # Largest error of outputs and gradients, relative to their largest magnitude.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
@@ -199,6 +201,30 @@ def test_steps_that_come_again_are_queued_as_graphs(where, request):
         assert_close(on_host(module.params.grad), on_host(of_loss), 1e-3)
     if where.type == "cpu":
         assert request.getfixturevalue("emulator").replayed > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_tables_in_few_bits(where, dtype):
+    """Values of a plain module whose parameters were quantized, at each call."""
+    plain, _ = make("hash", where, dtype)
+    n_input_dims, n_output_dims, config = MODELS["hash"]
+    encoding = {**config["encoding"], "compression": "Int8"}
+    module = tcnn.NetworkWithInputEncoding(
+        n_input_dims, n_output_dims, encoding, config["network"], dtype=dtype, device=where
+    )
+    parts = descriptions.components(module.native_tcnn_module.description)
+    quantized = Composition.of(*parts).quantized
+    x = torch.from_numpy(models.batch_of("hash", N)[0]).to(where)
+    values = on_host(plain.params)
+    for k in range(3):
+        given = values * np.float32(0.9**k)
+        for each, own in ((module, given), (plain, quantize(given, quantized))):
+            with torch.no_grad():
+                each.params.copy_(torch.from_numpy(own))
+            each.params.grad = None
+            each(x).square().mean().backward()
+        assert_close(on_host(module(x)), on_host(plain(x)), TOLERANCE[dtype])
+        assert_close(on_host(module.params.grad), on_host(plain.params.grad), 2 * TOLERANCE[dtype])
 
 
 # Only where there is a GPU

@@ -373,3 +373,32 @@ def test_matrices_of_a_module(name):
     encoding = tcnn.Encoding(2, HASH, device="cpu")
     with pytest.raises(TypeError, match=r"got a numbanet\.torch\.modules\.Encoding"):
         numbanet.to_matrices(encoding)
+
+
+# Tables in few bits
+
+
+@pytest.mark.parametrize("compression", ["Int8", "OneBit"])
+def test_tables_in_few_bits_are_those_of_a_model(compression):
+    """Their gradients pass straight through, and the second ones too."""
+    n_input_dims, n_output_dims, config = MODELS["smooth"]
+    encoding = {**config["encoding"], "compression": compression}
+    module = tcnn.NetworkWithInputEncoding(n_input_dims, n_output_dims, encoding, config["network"])
+    own = {**config, "encoding": encoding}
+    plain = numbanet.create_from_config(n_input_dims, n_output_dims, own, device="cpu").network
+    values = np.random.default_rng(0).normal(size=plain.n_params).astype(np.float32)
+    plain.params = values
+    with torch.no_grad():
+        module.params.copy_(torch.from_numpy(values))
+    x = random_inputs(33, n_input_dims).requires_grad_()
+    y, (expected, context) = module(x), plain.forward(x.detach().numpy())
+    np.testing.assert_array_equal(y.detach().numpy(), expected)
+    (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    dl_dy = np.ones_like(expected)
+    np.testing.assert_allclose(slope.detach().numpy(), plain.backward(context, dl_dy), rtol=1e-5)
+    y.sum().backward(retain_graph=True)
+    assert_close(module.params.grad.numpy(), plain.gradients, 1e-5)
+    module.params.grad = None
+    slope.sum().backward()
+    plain.double_backward(context, dl_dy, np.ones_like(slope.detach().numpy()))
+    assert_close(module.params.grad.numpy(), plain.gradients, 1e-5)

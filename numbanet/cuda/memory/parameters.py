@@ -39,10 +39,16 @@ class Converter:
         device: a CudaDevice, or anything with its methods.
         precision: of the output.
         boundary: an element that is aligned, in input and output.
+        quantized: elements that are written as their values in few bits.
+        keeps_memory: see Quantizer.
     """
 
-    def __init__(self, device: Any, precision: str, boundary: int):
+    def __init__(
+        self, device: Any, precision: str, boundary: int, quantized: tuple[Quantized, ...] = (),
+        keeps_memory: bool = True,
+    ):  # fmt: skip
         self._device, self._precision, self._first = device, precision, boundary % 4
+        self._quantize = Quantizer(device, precision, quantized, keeps_memory)
 
     @cached_property
     def _kernel(self) -> Kernel:
@@ -50,7 +56,11 @@ class Converter:
 
     def __call__(self, values: DeviceArray, to: DeviceArray) -> None:
         n = values.size
-        self._kernel.over(n // 4 + 1, values.address, to.address, n, self._first)
+        if self._precision == "float32":
+            self._device.copy(to.address, values.address, values.nbytes)
+        else:
+            self._kernel.over(n // 4 + 1, values.address, to.address, n, self._first)
+        self._quantize(values, to)
 
 
 class Lease:
@@ -73,12 +83,11 @@ class CudaParameters(AbstractParameters):
     ):  # fmt: skip
         self._device, self._precision = device, precision
         self._boundary, self.quantized = n_matrix_params, quantized
-        self._quantize = Quantizer(device, precision, quantized)
         self.master = aligned(device, values.size, "float32", n_matrix_params)
         device.copy_to_device(self.master.address, np.ascontiguousarray(values, np.float32))
         self._lease = None
         self._is_stale = False
-        self._convert = Converter(device, precision, n_matrix_params)
+        self._convert = Converter(device, precision, n_matrix_params, quantized)
         self.copy = self.converted(self.master)
 
     @property
@@ -112,21 +121,22 @@ class CudaParameters(AbstractParameters):
     def renew_copy(self, which: slice = ALL) -> None:
         """Update the kernels' copy from the master values, from a multiple of 4 on."""
         if self.quantized:
-            self._write(self.master, self.copy)
+            self._convert(self.master, self.copy)
         elif self.copy is not self.master and self.master[which].size:
             self._convert(self.master[which], self.copy[which])
+
+    def renew_copies_of_others(self, first: int, last: int) -> None:
+        """Have the kernels read those that other ranks stepped; one wrote the own copies."""
+        if self.quantized:  # of which a scale may be of parameters of several ranks
+            self.renew_copy()
+            return
+        for others in (slice(0, first), slice(last, None)):
+            self.renew_copy(others)
 
     def finish_step(self) -> None:
         """Quantize the copy, which a step has written too."""
         if self.quantized:
-            self._write(self.master, self.copy)
-
-    def _write(self, values: DeviceArray, copy: DeviceArray) -> None:
-        if self._precision == "float32":
-            self._device.copy(copy.address, values.address, values.nbytes)
-        else:
-            self._convert(values, copy)
-        self._quantize(values, copy)
+            self._convert(self.master, self.copy)
 
     def converted(self, values: DeviceArray) -> DeviceArray:
         if (values.address + self._boundary * ITEM_SIZES["float32"]) % ALIGNMENT:
@@ -136,19 +146,18 @@ class CudaParameters(AbstractParameters):
         if self._precision == "float32" and not self.quantized:
             return values
         copy = aligned(self._device, values.size, self._precision, self._boundary)
-        self._write(values, copy)
+        self._convert(values, copy)
         return copy
 
     @cached_property
-    def _quantize_floats(self) -> Quantizer:
-        return Quantizer(self._device, "float32", self.quantized)
+    def _quantize(self) -> Converter:
+        return Converter(self._device, "float32", self._boundary, self.quantized)
 
     def in_float32(self, values: DeviceArray) -> DeviceArray:
         if not self.quantized:
             return values
         copy = aligned(self._device, values.size, "float32", self._boundary)
-        self._device.copy(copy.address, values.address, values.nbytes)
-        self._quantize_floats(values, copy)
+        self._quantize(values, copy)
         return copy
 
 

@@ -27,20 +27,30 @@ N_THREADS = np.uint32(N_BLOCKS * BLOCK)
 
 
 class Quantizer:
-    """Kernels that overwrite the copy of quantized parameters."""
+    """Kernels that overwrite the copy of quantized parameters.
 
-    def __init__(self, device: Any, precision: str, quantized: tuple[Quantized, ...]):
-        self._work = []
+    Args:
+        keeps_memory: whether the memory of sums is kept, or allocated by each call.
+    """
+
+    def __init__(
+        self, device: Any, precision: str, quantized: tuple[Quantized, ...], keeps_memory=True
+    ):
+        self._device, self._work = device, []
         for bits in sorted({level.bits for level in quantized}):
             ranges = tuple((each.first, each.end) for each in quantized if each.bits == bits)
-            sums = empty((len(ranges) * N_BLOCKS,), np.float32, device)
             kernels = magnitudes_kernel(ranges, bits), quantize_kernel(ranges, bits, precision)
             grid = N_BLOCKS, len(ranges)
-            self._work.append((grid, sums, *(Kernel(device, kernel) for kernel in kernels)))
+            kept = self._sums(grid) if keeps_memory else None
+            self._work.append((grid, kept, *(Kernel(device, kernel) for kernel in kernels)))
+
+    def _sums(self, grid: tuple[int, int]) -> DeviceArray:
+        return empty((grid[0] * grid[1],), np.float32, self._device)
 
     def __call__(self, values: DeviceArray, copy: DeviceArray) -> None:
         """Queue the kernels for values in float32, and their copy in the kernels' precision."""
-        for grid, sums, magnitudes, quantize in self._work:
+        for grid, kept, magnitudes, quantize in self._work:
+            sums = self._sums(grid) if kept is None else kept
             magnitudes(grid, values.address, sums.address)
             quantize(grid, values.address, copy.address, sums.address)
 

@@ -171,9 +171,7 @@ class OverRanks:
         """Finish the optimizer's step: share the parameters, zero gradients that did not count."""
         if self._division.bounds is not None:
             self._collectives.fill(parameters.master, self._division.bounds)
-            first, last = self._division.own
-            for others in (slice(0, first), slice(last, None)):  # the optimizer wrote the own copy
-                parameters.renew_copy(others)
+            parameters.renew_copies_of_others(*self._division.own)
             n_blocks = min(-(-gradients.size // BLOCK), rank_kernels.MOST_BLOCKS)
             self._clear(n_blocks, gradients.address, gradients.size, control)
 
