@@ -80,7 +80,7 @@ class ModelPart:
     def n_params(self) -> int:
         return self.n_matrix_params + self.encoding.n_params
 
-    @property
+    @cached_property
     def input_dims(self) -> tuple[int, ...] | None:
         """Numbers of the model's inputs that it reads, in order; None if it reads other parts."""
         if any(columns.source != INPUT for columns in self.inputs):
@@ -129,7 +129,7 @@ class Composition:
         """Whether the config has parts with names."""
         return len(self.parts) > 1 or self.parts[0].name != ""
 
-    @property
+    @cached_property
     def lone_network(self) -> EncodedNetwork | None:
         """Encoding of all inputs and the network that reads it, or None if there is more."""
         part, *others = self.parts
