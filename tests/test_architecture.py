@@ -43,7 +43,7 @@ LAYERS = (
     ("leveled_composition",),
     ("engine", "step_result", "tiles"),
     ("communicator",),
-    ("distributed", "division", "many_training"),
+    ("distributed", "division", "many_training", "parameters"),
     ("target",),
     ("cpu", "cuda"),
     ("part_engine",),

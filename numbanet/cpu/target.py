@@ -19,9 +19,10 @@ from numbanet.cpu.uniform import fill_uniform
 from numbanet.division import divide
 from numbanet.engine import Batch, Gradients
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
+from numbanet.parameters import AbstractParameters
 from numbanet.quantization import Quantized, quantize
 from numbanet.step_result import StepResult
-from numbanet.target import SAMPLE, AbstractParameters, AbstractTarget, AbstractTraining
+from numbanet.target import SAMPLE, AbstractTarget, AbstractTraining
 
 LARGE = 2.0**100  # parameters below stay finite in a tame optimizer's step
 

@@ -11,9 +11,9 @@ from numbanet.cuda.memory.arrays import DeviceArray, Memory
 from numbanet.cuda.memory.parameter_kernels import collect_kernel, convert_kernel
 from numbanet.cuda.memory.quantize import Quantizer
 from numbanet.engine import Gradients
+from numbanet.parameters import AbstractParameters
 from numbanet.quantization import Quantized
 from numbanet.storage.views import DTYPES, ITEM_SIZES
-from numbanet.target import AbstractParameters
 
 ALIGNMENT = 16  # bytes: the widest access
 ALL = slice(None)
