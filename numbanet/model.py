@@ -132,7 +132,7 @@ class AbstractModel(ModelPasses):
             params = self.target.vector(params, "params", self.n_params)
         if out is not None:
             shape = inputs.shape[0], self.n_output_dims
-            used = parameters.master if params is None else params
+            used = parameters.own if params is None else params
             outputs = self.target.output_apart(out, "out", shape, inputs=inputs, params=used)
         read = parameters.current() if params is None else parameters.converted(params)
         if max_level is None:
@@ -181,8 +181,9 @@ class AbstractModel(ModelPasses):
         """
         jet = jet_for(self.composition, order, wanted)
         inputs = self._inputs(inputs)
-        own = self.parameters.master
-        if params is not None:
+        if params is None:
+            own = self.parameters.master
+        else:
             own = self.target.vector(params, "params", self.n_params)
         if self._derivative_engine is None:
             self._derivative_engine = self.target.derivative_engine(self.composition)

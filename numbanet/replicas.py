@@ -91,7 +91,7 @@ def start_of(trainer: Any) -> dict[str, str]:
         "on_nonfinite": trainer.on_nonfinite,
         "pieces": str(trainer.comm.pieces),
         "number of steps": str(trainer.n_steps),
-        "parameters": digest(model.target.to_host(model.params)),
+        "parameters": digest(model.parameters.common()),
     }
 
 

@@ -43,7 +43,7 @@ class TrainerState:
         Raises:
             RankError: on all ranks, naming one whose bits differ from rank 0's.
         """
-        check_equal(self.comm, self.tensors())
+        check_equal(self.comm, self.tensors() | {"params": self.network.parameters.common()})
 
     def tensors(self: Any) -> dict[str, np.ndarray]:
         """Tensors of a snapshot, always in the same order, on the host; for all ranks at once."""
@@ -52,12 +52,12 @@ class TrainerState:
         own = {"optimizer.state": training.whole_state()}
         for name in others[1:]:
             own[name] = to_host(getattr(training, name.removeprefix("optimizer.")))
-        return {"params": to_host(self.network.params), **own}
+        return {"params": self.network.parameters.to_host(), **own}
 
     def restore(self: Any, saved: SavedTraining, tensors: Mapping[str, np.ndarray]) -> None:
         """Restore everything from a snapshot that has been checked to be of this model."""
         training, copy = self._training, self.network.target.copy_from_host
-        copy(self.network.params, tensors["params"])
+        self.network.parameters.from_host(tensors["params"])
         training.set_state(tensors["optimizer.state"])
         for name in tensors.keys() - {"params", "optimizer.state"}:
             copy(getattr(training, name.removeprefix("optimizer.")), tensors[name])

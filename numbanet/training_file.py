@@ -41,8 +41,10 @@ def save_training(
 
 def inference_tensors(trainer: Any) -> dict[str, np.ndarray]:
     """Parameters for inference; tables in few bits as codes and scales."""
-    network = trainer.network
-    values, quantized = network.target.to_host(trainer.inference_params), network.quantized
+    network, averaged = trainer.network, trainer.averaged_params
+    own = averaged is None  # then all ranks ask for them
+    values = network.parameters.to_host() if own else network.target.to_host(averaged)
+    quantized = network.quantized
     return packed(quantize(values, quantized), quantized)
 
 

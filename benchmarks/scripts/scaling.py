@@ -8,7 +8,9 @@ In turns, each rank trains a model alone and all train one together. Wall clock,
 synchronised at both ends of a round, the slowest rank; medians in microseconds. Weak scaling is the
 time of a step alone over that of one together with as many samples for each rank; strong scaling
 that of one in which the ranks share these samples. Bytes are what a rank has to send; the link's
-floor is the time these take at the rate of a large sum. What is said of 8 ranks is an estimate.
+floor is the time these take at the rate of a large sum. Where ranks gather copies in halves
+(docs/design/ranks.md), `float32` is a step together that gathers the parameters instead, because
+somebody holds them. What is said of 8 ranks is an estimate.
 """
 
 import argparse
@@ -21,9 +23,11 @@ import numbanet
 from benchmarks.harness.options import batch_sizes
 from benchmarks.harness.real_models import MODELS, create
 from benchmarks.harness.turns import in_turns, microseconds
+from numbanet.communicator import even_bounds
 
 ROUND, MOST_CALLS = 1 << 23, 50  # samples of a round
 MOST_ERROR = 0.05
+QUANTUM = 32  # parameters, see numbanet/cuda/optimizer/over_ranks.py
 LARGE = {"cpu": 1 << 22, "cuda": 1 << 26}  # floats of a sum that shows the link's rate
 
 
@@ -56,6 +60,34 @@ def rate_of_link(comm, target):
     return 2 * (comm.size - 1) / comm.size * 4 * n / min(times)
 
 
+def exchanges(comm, target, n):
+    """Microseconds of each exchange of a divided model of n parameters, by itself."""
+    halves = -(-n // 2)  # as many bytes, in float32
+    bounds, in_halves = (even_bounds(k, comm.size, QUANTUM) for k in (n, halves))
+    room = comm.size * (bounds[1] + QUANTUM)
+    values, part = target.zeros(room)[:n], target.zeros(bounds[1])
+    if target.name == "cpu":
+        calls = {"reduce-scatter": partial(comm.reduce_part, values, bounds)}
+        fill = comm.fill
+    else:
+        from numbanet.cuda.ranks.collectives import collectives
+
+        link = collectives(target.device, comm)
+        calls = {"reduce-scatter": partial(link.sum_part, values, part, bounds)}
+        fill = link.fill
+    calls["all-gather in float32"] = partial(fill, values, bounds)
+    calls["all-gather in halves"] = partial(fill, values[:halves], in_halves)
+    times = in_turns(partial(slowest, comm, target, 20), calls)
+    return {name: float(np.median(each)) for name, each in times.items()}
+
+
+def bytes_of_step(many, n_ranks):
+    """Bytes that a rank sends for the gradients, and for the parameters or their copies."""
+    n_params = many.network.n_params
+    each = 4 + (2 if many.network.parameters.is_divided else 4)
+    return (n_ranks - 1) / n_ranks * each * n_params
+
+
 def verify(comm, one, many, name):
     """Exit unless a step together is the step on all samples, with equal bits on all ranks."""
     rng = np.random.default_rng(1)
@@ -81,11 +113,16 @@ def measure(comm, name, sizes, device, link):
     target, n_ranks = many.network.target, comm.size
     error = verify(comm, one, many, name)
     n_params, n_own = many.network.n_params, many.trainer.optimizer_state.shape[1]
-    n_bytes = 2 * (n_ranks - 1) / n_ranks * 4 * n_params
+    n_bytes = bytes_of_step(many, n_ranks)
+    of_each = exchanges(comm, target, n_params) if n_own < n_params else {}
+    is_divided = many.network.parameters.is_divided
+    held = create(MODELS[name], device, comm=comm) if is_divided else None
+    params = held and held.network.params  # noqa: F841
     if comm.rank == 0:
         print(
             f"{name}: {n_params} parameters, state of {n_own}; verified to {error:.0e}; "
             f"{n_bytes / 2**20:.1f} MiB a step, {n_bytes / link:.0f} us at the link's rate"
+            + "".join(f"; {what} {time:.0f} us" for what, time in of_each.items())
         )
     rng = np.random.default_rng(comm.rank)
     for n in sizes:
@@ -98,16 +135,19 @@ def measure(comm, name, sizes, device, link):
             "together": partial(many.trainer.training_step, *batches[n]),
             "shared": partial(many.trainer.training_step, *batches[n // n_ranks]),
         }
+        if held is not None:
+            calls["float32"] = partial(held.trainer.training_step, *batches[n])
         n_calls = max(min(MOST_CALLS, ROUND // n), 3)
         times = in_turns(partial(slowest, comm, target, n_calls), calls)
-        alone, together, shared = (float(np.median(times[way])) for way in calls)
+        alone, together, shared, *whole = (float(np.median(times[way])) for way in calls)
         at_8 = alone + (together - alone) * (7 / 8) / ((n_ranks - 1) / n_ranks)
         if comm.rank == 0:
             print(
                 f"{name:12} 2^{n.bit_length() - 1:<3} alone {alone:9.1f}, "
                 f"together {together:9.1f}: weak {alone / together:5.1%}; "
                 f"shared {shared:9.1f}: strong {alone / shared:.2f} of {n_ranks}; "
-                f"estimate for 8 ranks: weak {alone / at_8:.0%}",
+                f"estimate for 8 ranks: weak {alone / at_8:.0%}"
+                + "".join(f"; float32 {time:9.1f}" for time in whole),
                 flush=True,
             )
 

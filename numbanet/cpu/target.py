@@ -31,18 +31,31 @@ class CpuParameters(AbstractParameters):
     """NumPy array, which the kernels read directly, or a copy whose tables are in few bits."""
 
     def __init__(self, array: np.ndarray, quantized: tuple[Quantized, ...] = ()):
-        self.master, self.quantized = array, quantized
+        self.own, self.quantized = array, quantized
+
+    @property
+    def master(self) -> np.ndarray:
+        return self.own
 
     @property
     def array(self) -> np.ndarray:
-        return self.master
+        return self.own
 
     def assign(self, values: np.ndarray) -> None:
-        self.master[:] = values
+        self.from_host(values)
         self.n_assigned += 1
 
+    def from_host(self, values: np.ndarray) -> None:
+        self.own[:] = values
+
+    def to_host(self) -> np.ndarray:
+        return self.own
+
+    def common(self) -> np.ndarray:
+        return self.own
+
     def current(self) -> np.ndarray:
-        return self.converted(self.master)
+        return self.converted(self.own)
 
     def converted(self, values: np.ndarray) -> np.ndarray:
         return quantize(values, self.quantized) if self.quantized else values

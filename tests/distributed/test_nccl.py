@@ -49,7 +49,7 @@ def calls(monkeypatch):
         return SimpleNamespace(ptr=99)
 
     core = SimpleNamespace(
-        FLOAT32=7, SUM=0, UniqueId=UniqueId, group=nullcontext,
+        UINT8=1, FLOAT32=7, SUM=0, UniqueId=UniqueId, group=nullcontext,
         get_unique_id=lambda empty: UniqueId(128 * (b"e" if empty else b"i")),
         Communicator=SimpleNamespace(init=begin),
     )  # fmt: skip
@@ -73,14 +73,20 @@ def test_calls_by_address_on_the_stream_of_the_device(calls):
     nccl = collectives(DEVICE, SecondOfTwo("gpu0"))
     assert calls == [("current", 3), ("init", 2, 1, 128 * b"e")]
     calls.clear()
-    vector, other = (SimpleNamespace(address=address, size=100) for address in (1000, 9000))
+    vector, other = (
+        SimpleNamespace(address=address, size=100, dtype=np.dtype(np.float32))
+        for address in (1000, 9000)
+    )
+    halves = SimpleNamespace(address=5000, size=100, dtype=np.dtype(np.float16))
     nccl.sum(vector, other)
     nccl.sum_part(vector, other, BOUNDS)
     nccl.fill(vector, BOUNDS)
+    nccl.fill(halves, BOUNDS)
     assert calls == [
         ("all_reduce", 1000, 9000, 100, 7, 0, 99, 17),
         ("reduce_scatter", 1000, 9000, 64, 7, 0, 99, 17),
-        ("all_gather", 1000 + 4 * 64, 1000, 64, 7, 99, 17),
+        ("all_gather", 1000 + 4 * 64, 1000, 4 * 64, 1, 99, 17),
+        ("all_gather", 5000 + 2 * 64, 5000, 2 * 64, 1, 99, 17),
     ]
     assert nccl.is_queued
 

@@ -7,9 +7,10 @@ from models import HASH, make_config, mlp
 import numbanet
 from emulator.device import EmulatedDevice
 from numbanet import replicas
-from numbanet.communicator import Alone, sum_in_pairs
+from numbanet.communicator import Alone, RankError, sum_in_pairs
 from numbanet.cuda.driver import device as driver
 from numbanet.cuda.optimizer import over_ranks
+from numbanet.saved_training import SavedTraining
 from numbanet.targets import device_of_rank, find_device
 
 ADAM = {"otype": "Adam", "learning_rate": 1e-2}
@@ -91,6 +92,76 @@ def test_tables_in_few_bits_are_those_on_all_samples(comm, device, way, precisio
     tolerance = 1e-4 if precision == "float32" else 5e-3
     expected = one.network.params.numpy()
     np.testing.assert_allclose(many.network.params.numpy(), expected, rtol=1e-2, atol=tolerance)
+
+
+def assert_same_bits(one, other):
+    parameters, expected = one.network.parameters, other.network.parameters
+    np.testing.assert_array_equal(parameters.current().numpy(), expected.current().numpy())
+    for name, array in one.trainer.tensors().items():
+        np.testing.assert_array_equal(array, other.trainer.tensors()[name], err_msg=name)
+
+
+def test_ranks_keep_parts_of_the_parameters_until_they_ask_for_them(comm, device, monkeypatch):
+    """Steps that gather copies equal those that gather the values, which `held` has lent."""
+    monkeypatch.setattr(over_ranks, "LEAST", 0)
+    many, held = create(device, comm), create(device, comm)
+    params, parameters, is_shared = held.network.params, many.network.parameters, comm.size > 1
+
+    def step_both(k):
+        for model in (many, held):
+            model.trainer.training_step(*(each[comm.rows(N)] for each in batch(k)))
+        assert_same_bits(many, held)
+        many.trainer.check_replicas()
+
+    step_both(0)
+    step_both(1)
+    n_own = comm.gather(np.array([parameters.own.size, held.network.parameters.own.size]))
+    n = many.network.n_params
+    assert n_own.sum(axis=0).tolist() == [n, n * comm.size]
+    saved, n_steps = many.trainer.tensors(), many.trainer.n_steps
+    for model in (many, held):
+        model.network.params = 0.5 * saved["params"][::-1]
+    step_both(2)
+    x, _ = batch()
+    np.testing.assert_array_equal(many(x).numpy(), held(x).numpy())
+    for model in (many, held):
+        composition, trainer = model.network.composition, model.trainer
+        trainer.restore(
+            SavedTraining(composition, trainer.loss, trainer.optimizer, n_steps, 0, {}), saved
+        )
+    step_both(3)
+    assert parameters.is_divided == is_shared
+    for whole in (many.network.params, params):
+        assert whole.shape == (n,)
+        device.copy_to_device(whole.address, np.float32(0.25) * whole.numpy())
+    assert not parameters.is_divided
+    step_both(4)
+    step_both(5)
+
+
+def test_copies_of_parameters_that_differ_are_found(comm, device, monkeypatch):
+    monkeypatch.setattr(over_ranks, "LEAST", 0)
+    many = create(device, comm)
+    many.trainer.training_step(*batch())
+    if comm.size > 1:
+        many.network.params = many.trainer.tensors()["params"] + comm.rank
+        with pytest.raises(RankError, match=r"rank 1 of .* has other params than rank 0"):
+            many.trainer.check_replicas()
+
+
+@pytest.mark.parametrize("otype", ["Novograd", "Adam"])
+def test_another_trainer_goes_on_with_all_parameters(comm, device, monkeypatch, otype):
+    """Of which the first one's ranks have parts."""
+    monkeypatch.setattr(over_ranks, "LEAST", 0)
+    many, plain = create(device, comm), create(device, comm)
+    params = plain.network.params
+    for model in (many, plain):
+        optimizer = create(device, None, {"otype": otype}).trainer.optimizer
+        first = model.trainer
+        other = numbanet.Trainer(model.network, optimizer, first.loss, comm=comm)
+        for k, trainer in enumerate((first, other, first, other)):
+            trainer.training_step(*batch(k))
+    np.testing.assert_array_equal(many.network.params.numpy(), params.numpy())
 
 
 def unequal_rows(comm, k):
@@ -193,11 +264,13 @@ def test_optimizers_that_need_everything(comm, device, way, otype):
 
 @pytest.mark.filterwarnings("ignore:the inputs, the loss or a gradient")
 def test_a_step_that_overflows_on_one_rank_is_taken_back_on_all(comm, device, way):
-    many = create(device, comm, {"otype": "SGD", "learning_rate": 3e38}, "float32")
-    before = many.network.params.numpy()
+    precision = "float16" if way == "parts" else "float32"
+    many = create(device, comm, {"otype": "SGD", "learning_rate": 3e38}, precision)
+    before, copy = many.network.params.numpy(), many.network.parameters.copy.numpy()
     x, y = batch()
-    y[:, 0] = 1e6
+    y[:, 0] = 1e3 if way == "parts" else 1e6
     many.trainer.training_step(x[comm.rows(N)], y[comm.rows(N)])
     assert (many.trainer.n_steps, many.trainer.n_skipped_steps) == (0, 1)
+    np.testing.assert_array_equal(many.network.parameters.current().numpy(), copy)
     np.testing.assert_array_equal(many.network.params.numpy(), before)
     many.trainer.check_replicas()

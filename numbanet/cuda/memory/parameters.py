@@ -1,23 +1,29 @@
 """Parameters and gradients on a CUDA device: in float32, and in the kernels' precision."""
 
 import weakref
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from numbanet.cuda.launch.kernel import Kernel
-from numbanet.cuda.memory.arrays import DeviceArray, Memory
+from numbanet.cuda.memory.arrays import DeviceArray, Memory, to_device
 from numbanet.cuda.memory.parameter_kernels import collect_kernel, convert_kernel
 from numbanet.cuda.memory.quantize import Quantizer
 from numbanet.engine import Gradients
 from numbanet.parameters import AbstractParameters
 from numbanet.quantization import Quantized
-from numbanet.storage.views import DTYPES, ITEM_SIZES
+from numbanet.storage.views import DTYPES, FLOAT_BYTES, ITEM_SIZES
 
 ALIGNMENT = 16  # bytes: the widest access
 ALL = slice(None)
 ROOM = 1 << 12  # elements behind a vector, which parts of equal size may need, or pairs of halves
+
+
+def address_before(array: DeviceArray, n: int) -> int:
+    """Address n float32 before an array; it need not belong to any allocation."""
+    return (array.address - n * FLOAT_BYTES) % 2**64
 
 
 def aligned(device: Any, n: int, storage: str, boundary: int) -> DeviceArray:
@@ -75,6 +81,13 @@ class CudaParameters(AbstractParameters):
 
     As long as somebody holds `array`, or a part of it, its values may change at any time: then the
     copy is made anew whenever the kernels are about to read it.
+
+    Of several ranks each may keep a part of the master values, until all are asked for.
+
+    Attributes:
+        own: the master values that are here, float32.
+        first: index of the parameter with which they begin.
+        address: of the first parameter, or where it would be.
     """
 
     def __init__(
@@ -83,12 +96,70 @@ class CudaParameters(AbstractParameters):
     ):  # fmt: skip
         self._device, self._precision = device, precision
         self._boundary, self.quantized = n_matrix_params, quantized
-        self.master = aligned(device, values.size, "float32", n_matrix_params)
-        device.copy_to_device(self.master.address, np.ascontiguousarray(values, np.float32))
+        self._share = None  # where only a part is here: copies each rank's part to all ranks
+        self._set_own(aligned(device, values.size, "float32", n_matrix_params), 0)
+        device.copy_to_device(self.address, np.ascontiguousarray(values, np.float32))
         self._lease = None
         self._is_stale = False
         self._convert = Converter(device, precision, n_matrix_params, quantized)
-        self.copy = self.converted(self.master)
+        self.copy = self.converted(self.own)
+
+    def _set_own(self, own: DeviceArray, first: int) -> None:
+        self.own, self.first, self.address = own, first, address_before(own, first)
+
+    @property
+    def is_divided(self) -> bool:
+        return self._share is not None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody may write to the values."""
+        return self._lease is not None and self._lease() is not None
+
+    @property
+    def master(self) -> DeviceArray:
+        """All values. Divided ones are gathered, for good: all ranks call it together."""
+        self._become_whole()
+        return self.own
+
+    def _become_whole(self) -> None:
+        if self.is_divided:
+            with self._device.lock:
+                whole, self._share = self._gathered(), None
+                self._set_own(whole, 0)
+
+    def _gathered(self) -> DeviceArray:
+        if not self.is_divided:
+            return self.own
+        whole = aligned(self._device, self.copy.size, "float32", self._boundary)
+        to = whole[self.first :]
+        self._device.copy(to.address, self.own.address, self.own.nbytes)
+        self._share(whole)
+        return whole
+
+    def keep_part(self, first: int, last: int, share: Callable[[DeviceArray], None]) -> None:
+        """Keep the master values of [first, last) alone, if the kernels read a copy.
+
+        Args:
+            first: a multiple of 4.
+            share: fills a vector of all values, of which each rank has written its part; all
+                ranks call it together.
+        """
+        if self.copy is self.own or self.quantized:
+            return
+        self.address_for(first, last)
+        self.current()
+        part = aligned(self._device, last - first, "float32", self._boundary)
+        source = address_before(self.own, self.first - first)
+        self._device.copy(part.address, source, part.nbytes)
+        self._set_own(part, first)
+        self._share = share
+
+    def address_for(self, first: int, last: int) -> int:
+        """`address`, with [first, last) here: that part alone, or else all values."""
+        if (self.first, self.own.size) != (first, last - first):
+            self._become_whole()
+        return self.address
 
     @property
     def array(self) -> DeviceArray:
@@ -100,13 +171,32 @@ class CudaParameters(AbstractParameters):
         return DeviceArray(master.shape, master.dtype, master.address, lease, self._device)
 
     def assign(self, values: DeviceArray) -> None:
-        self._device.copy(self.master.address, values.address, self.master.nbytes)
-        self._is_stale = True
+        self._take(values)
         self.n_assigned += 1
 
+    def _take(self, values: DeviceArray) -> None:
+        source = address_before(values, -self.first)
+        self._device.copy(self.own.address, source, self.own.nbytes)
+        if self.is_divided:
+            self._convert(self._aligned(values), self.copy)
+        else:
+            self._is_stale = True
+
+    def from_host(self, values: np.ndarray) -> None:
+        self._take(to_device(np.asarray(values, np.float32), self._device))
+
+    def to_host(self) -> np.ndarray:
+        return self._gathered().numpy()
+
+    def common(self) -> np.ndarray:
+        return (self.copy if self.is_divided else self.own).numpy()
+
     def touch(self) -> None:
-        """Mark the copy as stale, so that it is renewed before the kernels read it."""
-        self._is_stale = True
+        """Mark the copy as stale, so that it is renewed before kernels or other ranks read it."""
+        if self.is_divided:
+            self._convert(self.own, self.copy[self.first :][: self.own.size])
+        else:
+            self._is_stale = True
 
     def current(self) -> DeviceArray:
         if self._lease is not None:
@@ -121,9 +211,9 @@ class CudaParameters(AbstractParameters):
     def renew_copy(self, which: slice = ALL) -> None:
         """Update the kernels' copy from the master values, from a multiple of 4 on."""
         if self.quantized:
-            self._convert(self.master, self.copy)
-        elif self.copy is not self.master and self.master[which].size:
-            self._convert(self.master[which], self.copy[which])
+            self._convert(self.own, self.copy)
+        elif self.copy is not self.own and self.own[which].size:
+            self._convert(self.own[which], self.copy[which])
 
     def renew_copies_of_others(self, first: int, last: int) -> None:
         """Have the kernels read those that other ranks stepped; one wrote the own copies."""
@@ -136,13 +226,17 @@ class CudaParameters(AbstractParameters):
     def finish_step(self) -> None:
         """Quantize the copy, which a step has written too."""
         if self.quantized:
-            self._convert(self.master, self.copy)
+            self._convert(self.own, self.copy)
+
+    def _aligned(self, values: DeviceArray) -> DeviceArray:
+        if (values.address + self._boundary * FLOAT_BYTES) % ALIGNMENT == 0:
+            return values
+        copy = aligned(self._device, values.size, "float32", self._boundary)
+        self._device.copy(copy.address, values.address, values.nbytes)
+        return copy
 
     def converted(self, values: DeviceArray) -> DeviceArray:
-        if (values.address + self._boundary * ITEM_SIZES["float32"]) % ALIGNMENT:
-            copy = aligned(self._device, values.size, "float32", self._boundary)
-            self._device.copy(copy.address, values.address, values.nbytes)
-            values = copy
+        values = self._aligned(values)
         if self._precision == "float32" and not self.quantized:
             return values
         copy = aligned(self._device, values.size, self._precision, self._boundary)

@@ -14,7 +14,7 @@ import numpy as np
 from numbanet.communicator import Communicator
 from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.memory.arrays import DeviceArray, empty
-from numbanet.cuda.memory.parameters import ROOM, CudaParameters, aligned
+from numbanet.cuda.memory.parameters import ROOM, CudaParameters, address_before, aligned
 from numbanet.cuda.optimizer import kernels, rank_kernels
 from numbanet.cuda.optimizer.optimizer_kernels import OptimizerKernels
 from numbanet.cuda.ranks.collectives import Collectives, collectives, resized
@@ -22,7 +22,6 @@ from numbanet.division import Division, divide
 from numbanet.engine import LossSums
 from numbanet.losses.base import AbstractLoss
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
-from numbanet.storage.views import FLOAT_BYTES
 
 QUANTUM = 32  # parameters: whole lines of memory
 # Below, one sum over all ranks takes less time than a sum in parts and telling the parameters.
@@ -34,11 +33,6 @@ def division_for(optimizer: AbstractOptimizer, layout: ParamLayout, comm: Commun
     if comm.size * QUANTUM > ROOM:
         return Division(layout.n_params)
     return divide(optimizer, layout, comm, QUANTUM, LEAST)
-
-
-def address_before(array: DeviceArray, n: int) -> int:
-    """Address n float32 before an array; it need not belong to any allocation."""
-    return (array.address - n * FLOAT_BYTES) % 2**64
 
 
 def behind(array: DeviceArray, n: int) -> DeviceArray:
@@ -58,14 +52,30 @@ class OverRanks:
         self._layout = layout
         self._n_votes = comm.size * rank_kernels.N_VOTES
         self._latest = None, None
+        self._is_begun = False
 
-    def set_options(self, optimizer: AbstractOptimizer, loss: AbstractLoss | None) -> None:
-        """Set the options that are compared with the other ranks', at each step."""
+    def prepare(
+        self, optimizer: AbstractOptimizer, loss: AbstractLoss | None, parameters: CudaParameters
+    ) -> None:
+        """Prepare a step: set the options that are compared with the other ranks'."""
+        if not self._is_begun:
+            self._begin(parameters)
         if self._latest[0] is not optimizer or self._latest[1] is not loss:
             self._latest = optimizer, loss
             number = zlib.crc32(repr(self._latest).encode()) % rank_kernels.LARGEST_OPTIONS
             host = np.array([number], np.float32)
             self._device.copy_to_device(self._options.address, host)
+
+    def _begin(self, parameters: CudaParameters) -> None:
+        """Divide the master values among the ranks, unless someone holds them on any rank."""
+        is_held = np.array([parameters.is_held], np.int64)
+        if self._division.bounds is not None and not self._comm.gather(is_held).any():
+            parameters.keep_part(*self._division.own, self._share_values)
+        self._is_begun = True
+
+    def _share_values(self, values: DeviceArray) -> None:
+        self._comm.barrier()  # which names a rank that does not ask
+        self._collectives.fill(values, self._division.bounds)
 
     @cached_property
     def _options(self) -> DeviceArray:
@@ -170,10 +180,16 @@ class OverRanks:
     def end(self, gradients: DeviceArray, parameters: CudaParameters, control: int) -> None:
         """Finish the optimizer's step: share the parameters, zero gradients that did not count."""
         if self._division.bounds is not None:
-            self._collectives.fill(parameters.master, self._division.bounds)
-            parameters.renew_copies_of_others(*self._division.own)
+            self._share(parameters)
             n_blocks = min(-(-gradients.size // BLOCK), rank_kernels.MOST_BLOCKS)
             self._clear(n_blocks, gradients.address, gradients.size, control)
+
+    def _share(self, parameters: CudaParameters) -> None:
+        """Share what kernels read of the parameters, of which the optimizer wrote the own part."""
+        is_divided, bounds = parameters.is_divided, self._division.bounds
+        self._collectives.fill(parameters.copy if is_divided else parameters.own, bounds)
+        if not is_divided:
+            parameters.renew_copies_of_others(*self._division.own)
 
     def whole(self, rows: DeviceArray) -> np.ndarray:
         """Rows of the state of all parameters, from those of the ranks' parts."""

@@ -11,18 +11,17 @@ from numbanet.cuda.errors import CudaError
 from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.launch.threads import WARP
 from numbanet.cuda.memory.arrays import DeviceArray, empty, to_device, zeros
-from numbanet.cuda.memory.parameters import CudaParameters
+from numbanet.cuda.memory.parameters import CudaParameters, address_before
 from numbanet.cuda.optimizer import kernels
 from numbanet.cuda.optimizer.matrices import Operations
 from numbanet.cuda.optimizer.optimizer_kernels import OptimizerKernels
-from numbanet.cuda.optimizer.over_ranks import OverRanks, address_before, division_for
+from numbanet.cuda.optimizer.over_ranks import OverRanks, division_for
 from numbanet.cuda.optimizer.results import PendingResult, Results
 from numbanet.engine import Batch, Engine, LossSums
 from numbanet.losses.base import AbstractLoss
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
+from numbanet.storage.views import FLOAT_BYTES
 from numbanet.target import AbstractTraining
-
-FLOAT_BYTES = 4
 
 
 class CudaTraining(AbstractTraining):
@@ -146,7 +145,7 @@ class CudaTraining(AbstractTraining):
             if run_optimizer and self._weight_rows:
                 self._prepare_to_begin(optimizer)
             if self._over_ranks is not None:
-                self._over_ranks.set_options(optimizer, loss)
+                self._over_ranks.prepare(optimizer, loss, self._parameters)
             result = self._results.next()
             given = batch, params, loss, gradients, dl_dinput
             work = found, given, optimizer, overwrite, run_optimizer
@@ -167,7 +166,7 @@ class CudaTraining(AbstractTraining):
                         0 if pdf is None else pdf.address,
                         0 if dl_dy is None else dl_dy.address,
                         0 if dl_dinput is None else dl_dinput.address,
-                        *(batch.n_rows, batch.is_nominal),
+                        *(batch.n_rows, batch.is_nominal, self._parameters.address),
                         self._engine.generation,
                     )
                     self._graphs.run(key, self._queue, *work)
@@ -208,8 +207,8 @@ class CudaTraining(AbstractTraining):
             self.take_weights()
 
     def take_weights(self) -> None:
-        master, n = self._parameters.master.address, self.state.shape[1]
-        begin, _ = self._division.own
+        begin, end = self._division.own
+        master, n = self._parameters.address_for(begin, end), self.state.shape[1]
         for row, first, last in self._weight_rows:
             to = self.state.address + (row * n + first - begin) * FLOAT_BYTES
             self._device.copy(to, master + first * FLOAT_BYTES, (last - first) * FLOAT_BYTES)
@@ -255,13 +254,14 @@ class CudaTraining(AbstractTraining):
         self, found: OptimizerKernels, optimizer: AbstractOptimizer, gradients: DeviceArray
     ) -> None:
         """Step, and undo it if a result is infinite or NaN; see is_tame."""
-        weights, control = self._parameters.master, self._control.address
-        changed = [weights, self.state, self.matrices, self.statistics]
+        parameters, control = self._parameters, self._control.address
+        parameters.address_for(*self._division.own)
+        changed = [parameters.own, self.state, self.matrices, self.statistics]
         before = [empty((array.size,), np.float32, self._device) for array in changed]
         for array, copy in zip(changed, before, strict=True):
             self._device.copy(copy.address, array.address, array.nbytes)
         self._optimize(found, optimizer, gradients)
-        looked_at = weights, self.state
+        looked_at = parameters.own, self.state
         if self._over_ranks is not None:
             votes = self._over_ranks.vote(found.vote_after, looked_at, None, control)
             looked_at = votes, votes[:0]
@@ -276,18 +276,18 @@ class CudaTraining(AbstractTraining):
         for array, copy in zip(changed, before, strict=True):
             if array.size:
                 self._restore.over(array.size, copy.address, array.address, array.size, control)
-        self._parameters.touch()
+        parameters.touch()
 
     def _optimize(
         self, found: OptimizerKernels, optimizer: AbstractOptimizer, gradients: DeviceArray
     ) -> None:
-        weights, copy = self._parameters.master, self._parameters.copy
-        control, scalars = self._control.address, found.scalars.address
-        summed, own, (first, end) = gradients.address, (), self._division.own
+        parameters, (first, end) = self._parameters, self._division.own
+        copy, control = parameters.copy.address, self._control.address
+        summed, own, scalars = gradients.address, (), found.scalars.address
         if self._over_ranks is not None:
             summed, own = self._over_ranks.summed, (first, self._over_ranks.cleared(gradients))
         state = address_before(self.state, first)
-        arrays = weights.address, summed, state, scalars
+        arrays = parameters.address_for(first, end), summed, state, scalars
         matrices = self.matrices.address
         if optimizer.n_matrix_state:
             sums, n_matrices = self._matrix_sums.address, self._n_matrices
@@ -296,5 +296,5 @@ class CudaTraining(AbstractTraining):
         if self._preconditions:
             self._precondition(optimizer, found.scalars)
         n_threads = (end - first) // found.group_size
-        found.optimize.over(n_threads, *arrays, matrices, copy.address, control, end, *own)
-        self._parameters.finish_step()
+        found.optimize.over(n_threads, *arrays, matrices, copy, control, end, *own)
+        parameters.finish_step()

@@ -9,10 +9,10 @@ from numbanet.cuda.memory.arrays import DeviceArray
 
 
 class Collectives(Protocol):
-    """Operations on float32 vectors, in the device's stream; all ranks make the same calls.
+    """Operations on vectors, in the device's stream; all ranks make the same calls.
 
-    Parts are all as large as the first one: behind the vector, and behind a part that is shorter,
-    there is room for that.
+    Sums are those of float32 vectors. Parts are all as large as the first one: behind the vector,
+    and behind a part that is shorter, there is room for that.
     """
 
     is_queued: bool  # whether the host waits for nothing, so that a graph can hold it
@@ -27,7 +27,7 @@ class Collectives(Protocol):
         """Write the sum over all ranks of this rank's part of a vector."""
 
     def fill(self, array: DeviceArray, bounds: Sequence[int]) -> None:
-        """Copy each rank's own part of a vector to all ranks."""
+        """Copy each rank's own part of a vector, of any type, to all ranks."""
 
 
 def collectives(device: Any, comm: Communicator) -> Collectives:

@@ -8,7 +8,6 @@ import numpy as np
 
 from numbanet.communicator import Communicator, RankError
 from numbanet.cuda.memory.arrays import DeviceArray
-from numbanet.storage.views import FLOAT_BYTES
 
 # NVLink's multicast gains little in sums of this size.
 os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
@@ -29,7 +28,7 @@ class Nccl:
                 f"several GPUs need NCCL: pip install 'numbanet[nccl]' ({error})"
             ) from error
         self._core, self._bindings, self._device, self._comm = core, bindings, device, comm
-        self._how = int(core.FLOAT32), int(core.SUM)
+        self._how, self._bytes = (int(core.FLOAT32), int(core.SUM)), int(core.UINT8)
         own = Device(device.ordinal)
         self._check_devices(own)
         own.set_current()  # on which NCCL begins
@@ -74,9 +73,9 @@ class Nccl:
         self._bindings.reduce_scatter(*addresses, n, *self._how, self._handle, self._stream)
 
     def fill(self, array: DeviceArray, bounds: Sequence[int]) -> None:
-        n = bounds[1] - bounds[0]
-        addresses = array.address + self._comm.rank * n * FLOAT_BYTES, array.address
-        self._bindings.all_gather(*addresses, n, self._how[0], self._handle, self._stream)
+        n = (bounds[1] - bounds[0]) * array.dtype.itemsize
+        addresses = array.address + self._comm.rank * n, array.address
+        self._bindings.all_gather(*addresses, n, self._bytes, self._handle, self._stream)
 
     @property
     def _stream(self) -> int:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+import numpy as np
+
 from numbanet.communicator import Communicator
 from numbanet.cuda.memory.arrays import DeviceArray
 
@@ -26,6 +28,6 @@ class ThroughHost:
         part.device.copy_to_device(part.address, total)
 
     def fill(self, array: DeviceArray, bounds: Sequence[int]) -> None:
-        host = array.numpy()
-        self._comm.fill(host, bounds)
+        host, size = array.numpy(), array.dtype.itemsize
+        self._comm.fill(host.view(np.uint8), [size * bound for bound in bounds])
         array.device.copy_to_device(array.address, host)
