@@ -20,7 +20,7 @@ from numbanet.paused_collection import paused_collection
 from numbanet.shared_functions import SharedFunctions, drop_what_was_inferred
 from numbanet.unsigned import teach
 
-SMALL_FUNCTION = 25_000  # characters of LLVM IR
+SMALL_FUNCTION = 20_000  # characters of LLVM IR
 NEWEST_PTX = (9, 0)  # the first version that all drivers and assemblers for CUDA 13 understand
 DEVICE_FUNCTION = {"device": True, "debug": False, "opt": True}  # options of numba-cuda
 MOST_FUNCTIONS = 2000  # that stay compiled
