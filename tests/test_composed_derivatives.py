@@ -33,7 +33,10 @@ CASES = {
     "shared": (
         3,
         {
-            "here": {"inputs": "input[0:2]", "encoding": WAVES},
+            "here": {
+                "inputs": "input[0:2]",
+                "encoding": {"otype": "RandomFourier", "n_features": 8},
+            },
             "there": {"inputs": ["input[2]", "input[2]"], "shares": "here"},
             "head": {
                 "inputs": ["here[2:4]", "there"],
