@@ -6,14 +6,14 @@ memory between the kernels is bounded.
 """
 
 from functools import partial
-from itertools import accumulate
 
 from numbanet.activations import activation
 from numbanet.cuda.chain import loss_kernels
 from numbanet.cuda.chain.encoding_engine import EncodingPart, Rows, Slab, slabs
 from numbanet.cuda.chain.layers import Layers
-from numbanet.cuda.chain.matrix_product import Launch, MatrixProduct
+from numbanet.cuda.chain.matrix_product import MatrixProduct
 from numbanet.cuda.chain.plans import Plans
+from numbanet.cuda.chain.weights import Weights
 from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.launch.rows import MOST_ROWS
 from numbanet.cuda.memory.arrays import DeviceArray
@@ -38,22 +38,17 @@ class Chain:
         self._workspace = workspace
         self.device, self.model = workspace.device, workspace.model
         self.precision = workspace.precision
-        encoding, network = self.model.encoding, self.model.network
+        encoding = self.model.encoding
         self._parts = [
             EncodingPart(workspace, part, encoding.n_dims, self.precision, self.precision)
             for part in encoding.parts
         ]
         self._layers = None
         self._tangents = None
-        self._activations = network.layer_activations
-        # Rows without padding; weights begin where those with padding end.
-        rows = *(rows for rows, _ in network.shapes[:-1]), network.n_output_dims
-        self._shapes = list(zip(rows, (columns for _, columns in network.shapes), strict=True))
-        sizes = (rows * columns for rows, columns in network.shapes)
-        self._offsets = tuple(accumulate(sizes, initial=0))[:-1]
+        self._weights = weights = Weights(workspace)
         self._losses, self._row_kernels, self._external_kernels = {}, {}, {}
         product = MatrixProduct(self.device, self.precision)
-        self._plans = Plans(product, self._activations, self._shapes)
+        self._plans = Plans(product, weights.activations, weights.shapes)
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -124,24 +119,8 @@ class Chain:
     def _rows(self, address: int, layers: Layers) -> Rows:
         return Rows(address, 1, layers.pitch, self.precision)
 
-    def _weights(self, k: int, params: DeviceArray) -> int:
-        return params.address + self._offsets[k] * params.dtype.itemsize
-
     def _passes(self, n: int, pitch: int) -> tuple:
         return self._plans.passes(n, pitch, self._workspace.deterministic)
-
-    def _add_weight_gradients(
-        self, k: int, launch: Launch, dl_dy: int, layers: Layers, gradients: Gradients
-    ) -> None:
-        """Add the gradient of matrix k; if deterministic, through slots added in order."""
-        own, (fan_out, fan_in) = self._workspace, self._shapes[k]
-        to, x = gradients.flat.address + self._offsets[k] * FLOAT_BYTES, layers.values[k]
-        if not own.deterministic:
-            launch(dl_dy, x, to, own.unscaled)
-            return
-        n, n_slots = fan_out * fan_in, launch.grid[2]
-        launch(dl_dy, x, own.slots.zeros(n_slots, n), own.unscaled)
-        own.slots.add_to(to, n_slots, n)
 
     # Passes over a slab
 
@@ -151,24 +130,24 @@ class Chain:
             part.forward(slab, self._workspace.encoding_params(params), encoded)
         forward, *_ = self._passes(slab.n, layers.pitch)
         for k, launch in enumerate(forward):
-            weights = self._weights(k, params)
+            weights = self._weights.address(k, params)
             launch(weights, layers.values[k], layers.values[k + 1], layers.kept[k])
 
     def _backward(self, slab, params, layers, gradients, dl_dx) -> None:
         _, backward, weight_gradients, output = self._passes(slab.n, layers.pitch)
         has_params = gradients is not None and self.model.encoding.n_params > 0
         wants_encoded = dl_dx is not None or has_params
-        if self._activations[-1] != NONE:
+        if self._weights.activations[-1] != NONE:
             output(layers.dl_dvalues[-1], layers.kept[-1])
-        for k in reversed(range(len(self._shapes))):
+        for k in reversed(range(len(self._weights.shapes))):
             dl_dy, works = layers.dl_dvalues[k + 1], []
             if k > 0 or wants_encoded:
                 kept = layers.kept[k - 1] if k else layers.values[0]
-                of_layer = self._weights(k, params), dl_dy, layers.dl_dvalues[k], kept
+                of_layer = self._weights.address(k, params), dl_dy, layers.dl_dvalues[k], kept
                 works.append(partial(backward[k], *of_layer))
             if gradients is not None:
-                of_matrix = k, weight_gradients[k], dl_dy, layers, gradients
-                works.append(partial(self._add_weight_gradients, *of_matrix))
+                of_layer = k, weight_gradients[k], dl_dy, layers.values[k], gradients
+                works.append(partial(self._weights.add_gradients, *of_layer))
             self.device.in_parallel(*works)
         self._encoding_backward(slab, params, layers, gradients, dl_dx)
 
@@ -191,9 +170,9 @@ class Chain:
             part.double_backward_input(slab, encoding_params, features, 1.0, direction, to, dl_dx)
         self.device.zero(dl_dx, slab.n * self.model.encoding.n_dims * FLOAT_BYTES)
         forward, _, activate, _ = self._plans.tangents(slab.n, layers.pitch)
-        for k in range(len(self._shapes)):
+        for k in range(len(self._weights.shapes)):
             before, after = tangents.kept[k], tangents.values[k + 1]
-            forward[k](self._weights(k, params), tangents.values[k], before, before)
+            forward[k](self._weights.address(k, params), tangents.values[k], before, before)
             activate[k](before, layers.kept[k], after)
 
     def _tangents_backward(
@@ -203,14 +182,15 @@ class Chain:
         n, pitch = slab.n, layers.pitch
         _, backward, _, activate_backward = self._plans.tangents(n, pitch)
         _, _, weight_gradients, _ = self._passes(n, pitch)
-        for k in reversed(range(len(self._shapes))):
+        for k in reversed(range(len(self._weights.shapes))):
             dl_dvalues, dl_dtangents = layers.dl_dvalues[k + 1], tangents.dl_dvalues[k + 1]
             activate_backward[k](dl_dvalues, dl_dtangents, tangents.kept[k], layers.kept[k])
             for half in (layers, tangents):
                 dl_dy, x_k = half.dl_dvalues[k + 1], half.values[k]
                 if gradients is not None:
-                    self._add_weight_gradients(k, weight_gradients[k], dl_dy, half, gradients)
-                backward[k](self._weights(k, params), dl_dy, half.dl_dvalues[k], x_k)
+                    of_layer = k, weight_gradients[k], dl_dy, x_k, gradients
+                    self._weights.add_gradients(*of_layer)
+                backward[k](self._weights.address(k, params), dl_dy, half.dl_dvalues[k], x_k)
         self._encoding_backward(slab, params, layers, gradients, dl_dx)
         rows = self._rows(tangents.dl_dvalues[0], layers)
         unchanged = self._rows(tangents.values[0], layers)

@@ -1,7 +1,6 @@
 """Jets through one part of a model on a CUDA device, in float32: launches of kernels."""
 
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 from numbanet.activations import activation
@@ -10,8 +9,9 @@ from numbanet.cuda.chain import jet_kernels as kernels
 from numbanet.cuda.chain.encoding_engine import Slab
 from numbanet.cuda.chain.integer_sums import IntegerSums
 from numbanet.cuda.chain.layers import Layers
-from numbanet.cuda.chain.matrix_product import Launch, MatrixProduct
+from numbanet.cuda.chain.matrix_product import MatrixProduct
 from numbanet.cuda.chain.plans import Plans
+from numbanet.cuda.chain.weights import Weights
 from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.memory.arrays import DeviceArray
 from numbanet.cuda.memory.workspace import Workspace
@@ -58,13 +58,10 @@ class PartDerivatives:
         network: Any = part.network or NoLayers(part.n_outputs)
         self.network, self.encoding = network, part.padded
         self.workspace = Workspace(device, EncodedNetwork(self.encoding, network), "float32")
-        self._activations = network.layer_activations
-        # Rows without padding; weights begin where those with padding end.
-        rows = *(rows for rows, _ in network.shapes[:-1]), network.n_output_dims
-        self._shapes = [(n, columns) for n, (_, columns) in zip(rows, network.shapes, strict=False)]
-        sizes = (rows * columns for rows, columns in network.shapes)
-        self._offsets = tuple(accumulate(sizes, initial=0))[:-1]
-        self._plans = Plans(MatrixProduct(device, "float32"), self._activations, self._shapes)
+        self._weights = weights = Weights(self.workspace)
+        product = MatrixProduct(device, "float32")
+        self._plans = Plans(product, weights.activations, weights.shapes)
+        self._steps = list(zip(weights.activations, weights.shapes, strict=True))
         self._kernels, self.layers = {}, None
 
     def release(self) -> None:
@@ -101,9 +98,6 @@ class PartDerivatives:
     def dl_doutputs(self) -> int:
         return self.layers.dl_dvalues[-1]
 
-    def _weights(self, k: int, params: DeviceArray) -> int:
-        return params.address + self._offsets[k] * FLOAT_BYTES
-
     # Forward
 
     def fill_constants(self, n: int) -> None:
@@ -130,10 +124,10 @@ class PartDerivatives:
         """Compute the outputs from the features of n samples."""
         layers = self.layers
         forward, *_ = self._plans.products(jet.n_columns * n, layers.pitch, deterministic)
-        for k, (act, (fan_out, _)) in enumerate(zip(self._activations, self._shapes, strict=True)):
+        for k, (act, (fan_out, _)) in enumerate(self._steps):
             after = layers.values[k + 1]
             to = after if act == NONE else layers.kept[k]
-            forward[k](self._weights(k, params), layers.values[k], to, to)
+            forward[k](self._weights.address(k, params), layers.values[k], to, to)
             if act != NONE:
                 kernel = self.kernel(kernels.activate_kernel, act, jet)
                 kernel.over(fan_out * n, to, after, fan_out, n, layers.pitch)
@@ -146,34 +140,21 @@ class PartDerivatives:
         """Add the gradients of the matrices, and write that of the features if it is wanted."""
         layers, n, deterministic = self.layers, jet.n_columns * n_samples, self._deterministic
         _, backward, weight_gradients = self._plans.products(n, layers.pitch, deterministic)
-        for k, (act, (fan_out, _)) in reversed(
-            list(enumerate(zip(self._activations, self._shapes, strict=True)))
-        ):
+        for k, (act, (fan_out, _)) in reversed(list(enumerate(self._steps))):
             dl_dy = layers.dl_dvalues[k + 1]
             if act != NONE:
                 kernel = self.kernel(kernels.activate_backward_kernel, act, jet)
                 n_rows = fan_out * n_samples
                 kernel.over(n_rows, dl_dy, layers.kept[k], fan_out, n_samples, layers.pitch)
-            self._add_weight_gradients(k, weight_gradients[k], gradients)
+            x = layers.values[k]
+            self._weights.add_gradients(k, weight_gradients[k], dl_dy, x, gradients)
             if k > 0 or to_features:
                 to = layers.dl_dvalues[k]
-                backward[k](self._weights(k, params), dl_dy, to, to)
+                backward[k](self._weights.address(k, params), dl_dy, to, to)
 
     @property
     def _deterministic(self) -> bool:
         return self.workspace.deterministic
-
-    def _add_weight_gradients(self, k: int, launch: Launch, gradients: Gradients) -> None:
-        """Add the gradient of matrix k; if deterministic, through slots added in order."""
-        own, (fan_out, fan_in) = self.workspace, self._shapes[k]
-        to = gradients.flat.address + self._offsets[k] * FLOAT_BYTES
-        dl_dy, x = self.layers.dl_dvalues[k + 1], self.layers.values[k]
-        if not own.deterministic:
-            launch(dl_dy, x, to, own.unscaled)
-            return
-        n, n_slots = fan_out * fan_in, launch.grid[2]
-        launch(dl_dy, x, own.slots.zeros(n_slots, n), own.unscaled)
-        own.slots.add_to(to, n_slots, n)
 
     def scatter(self, slab: Slab, params: DeviceArray, jet: Jet, gradients: Gradients) -> None:
         """Add the gradients of the encoding's parameters."""
