@@ -98,7 +98,9 @@ class ModelPart:
         before = ""
         if self.network is not None:
             before = "encoding."
-            yield from ((f"network.{k}", shape) for k, shape in enumerate(self.network.shapes))
+            shapes, n_biases = self.network.shapes, len(self.network.bias_starts)
+            yield from ((f"network.{k}", shape) for k, shape in enumerate(shapes))
+            yield from ((f"network.biases.{k}", shapes[k][:1]) for k in range(n_biases))
         for name, shape in self.encoding.param_shapes.items():
             yield before + name, shape
 
@@ -200,7 +202,9 @@ class Composition:
         if not self.is_named:
             network = self.parts[0].network
             shapes = () if network is None else network.shapes
-            return ParamLayout(self.n_params, shapes, names=self.named_ranges)
+            return ParamLayout(
+                self.n_params, shapes, names=self.named_ranges, boundary=self.boundary
+            )
         shapes, starts = [], []
         for part, start in zip(self.parts, self.starts, strict=True):
             if part.network is None or part.shares is not None:

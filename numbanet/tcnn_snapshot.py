@@ -66,8 +66,11 @@ class TcnnSnapshot:
         """
         model = trainer.network
         if model.n_params != self.params.size:
+            networks = (part.network for part in model.composition.parts)
+            biased = any(network is not None and network.bias for network in networks)
             raise SnapshotError(
                 f"{self.name}: has {self.params.size} parameters, and the model {model.n_params}"
+                f"{' with its biases, which tiny-cuda-nn has not' if biased else ''}"
             )
         state, optimizer, n_steps = self._optimizer_state(trainer.optimizer)
         saved = SavedTraining(model.composition, trainer.loss, optimizer, n_steps, 0, metadata={})

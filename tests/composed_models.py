@@ -45,7 +45,7 @@ COMPOSED = {
                 "blobs": {"inputs": "input[4:5]", "encoding": BLOBS},
                 "head": {
                     "inputs": ["here[2:4]", "there", "blobs[1:7]"],
-                    "network": mlp("CutlassMLP", 5, 1, "Sigmoid"),
+                    "network": mlp("CutlassMLP", 5, 1, "Sigmoid", bias=True),
                     "n_output_dims": 3,
                 },
             },
@@ -62,7 +62,7 @@ def created(name, **options):
     rng, network = np.random.default_rng(7), model.network
     params = np.array(network.params)
     for key, place in network.composition.places.items():
-        if key.endswith("params"):
+        if key.endswith("params") or ".biases." in key:
             params[place.start : place.stop] = rng.normal(size=place.stop - place.start)
     network.params = params
     twin = naive_composed.Composed(n_in, config)

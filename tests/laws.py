@@ -202,6 +202,10 @@ EXAMPLES = {
     ("network", "FullyFusedMLP"): [
         ({"n_neurons": 16, "n_hidden_layers": 2}, {"n_input_dims": 16, "n_output_dims": 3}),
         (
+            {"n_neurons": 16, "n_hidden_layers": 2, "activation": "Tanh", "bias": True},
+            {"n_input_dims": 16, "n_output_dims": 3},
+        ),
+        (
             {"n_neurons": 48, "n_hidden_layers": 2, "activation": "Squareplus"},
             {"n_input_dims": 16, "n_output_dims": 1},
         ),
@@ -218,6 +222,14 @@ EXAMPLES = {
         (
             {"n_neurons": 5, "n_hidden_layers": 1, "activation": "Sine"},
             {"n_input_dims": 16, "n_output_dims": 2},
+        ),
+        (
+            {"n_neurons": 5, "n_hidden_layers": 1, "activation": "Sine", "bias": True},
+            {"n_input_dims": 16, "n_output_dims": 18},
+        ),
+        (
+            {"n_hidden_layers": 0, "output_activation": "Sigmoid", "bias": True},
+            {"n_input_dims": 16, "n_output_dims": 1},
         ),
     ],
     ("loss", "L1"): [({}, {})],

@@ -17,14 +17,17 @@ def make_config(encoding, network, loss="L2", optimizer=None):
     }
 
 
-def mlp(otype, n_neurons, n_hidden_layers, activation="ReLU", output_activation="None"):
-    return {
+def mlp(
+    otype, n_neurons, n_hidden_layers, activation="ReLU", output_activation="None", bias=False
+):  # fmt: skip
+    config = {
         "otype": otype,
         "n_neurons": n_neurons,
         "n_hidden_layers": n_hidden_layers,
         "activation": activation,
         "output_activation": output_activation,
     }
+    return {**config, "bias": True} if bias else config
 
 
 HASH = {
@@ -118,6 +121,7 @@ MODELS = {
         2,
         make_config({"otype": "Identity"}, mlp("CutlassMLP", 8, 1, "Exponential", "LeakyReLU")),
     ),
+    "biased": (2, 5, make_config(HASH, mlp("CutlassMLP", 20, 2, "SiLU", "Sigmoid", bias=True))),
     "product": (
         2,
         2,
@@ -140,6 +144,9 @@ def create(name, **options):
 def lively_params(twin, seed=0):
     """Initial weights and tables with values of the order of 1, which make gradients matter."""
     params = twin.initial_params(1337)
+    rng = np.random.default_rng(seed)
+    for bias in twin.mlp.biases(params) if twin.mlp.bias else ():
+        bias[:] = 0.2 * rng.normal(size=bias.size)
     n_table = twin.encoding.n_params
     if n_table:
         params[-n_table:] = np.random.default_rng(seed).normal(size=n_table)

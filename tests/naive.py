@@ -506,7 +506,7 @@ def next_multiple(n, divisor):
 
 
 class MLP:
-    """y = W x between activations, no biases; W[o*fan_in + i] in one flat vector."""
+    """y = W x + b between activations; W[o*fan_in + i] in one flat vector, then all biases."""
 
     def __init__(
         self,
@@ -516,6 +516,7 @@ class MLP:
         n_hidden_layers=5,
         activation="ReLU",
         output_activation="None",
+        bias=False,
         siren_omega=30,
         siren_first_scale=1,
     ):
@@ -523,7 +524,8 @@ class MLP:
         widths = [n_input_dims] + [n_neurons] * n_hidden_layers + [next_multiple(n_output_dims, 16)]
         self.n_output_dims = n_output_dims
         self.shapes = [(widths[k + 1], widths[k]) for k in range(len(widths) - 1)]
-        self.n_params = sum(rows * columns for rows, columns in self.shapes)
+        self.n_weights = sum(rows * columns for rows, columns in self.shapes)
+        self.bias, self.n_params = bias, self.n_weights + bias * sum(widths[1:])
         self.activations = [activation] * n_hidden_layers + [output_activation]
         self.is_sine = activation.lower() == "sine"
 
@@ -535,20 +537,34 @@ class MLP:
             first += rows * columns
         return matrices
 
+    def biases(self, params):
+        """Views of a flat vector; zeros where the layers have none."""
+        ends = np.cumsum([self.n_weights] + [rows for rows, _ in self.shapes])
+        if not self.bias:
+            return [np.zeros(rows) for rows, _ in self.shapes]
+        return [params[first:end] for first, end in itertools.pairwise(ends)]
+
     def initial_params(self, rng):
-        values = []
+        values, biases, bounds = [], [], []
         for k, (fan_out, fan_in) in enumerate(self.shapes):
             bound = math.sqrt(6 / (fan_in + fan_out))
             if self.is_sine:
                 bound = self.first_scale / fan_in if k == 0 else math.sqrt(6 / fan_in)
             values.append((2 * rng.uniform(fan_out * fan_in) - 1) * bound)
-        return np.concatenate(values)
+            bounds.append(bound)
+        for (fan_out, _), bound in zip(self.shapes, bounds, strict=True):
+            if self.bias:
+                is_drawn = self.is_sine
+                drawn = (2 * rng.uniform(fan_out) - 1) * bound if is_drawn else np.zeros(fan_out)
+                biases.append(drawn)
+        return np.concatenate(values + biases)
 
     def layers(self, x, params):
         """The input of each matrix, the pre-activation after it, and the padded output."""
         inputs, before = [x], []
-        for matrix, name in zip(self.matrices(params), self.activations, strict=True):
-            before.append(inputs[-1] @ matrix.T)
+        layers = zip(self.matrices(params), self.biases(params), self.activations, strict=True)
+        for matrix, bias, name in layers:
+            before.append(inputs[-1] @ matrix.T + bias)
             inputs.append(activation(name)[0](before[-1]))
         return inputs, before
 
@@ -562,9 +578,11 @@ class MLP:
         gradient[:, : self.n_output_dims] = dl_dy
         dl_dparams = np.zeros(self.n_params)
         matrices, dl_dmatrices = self.matrices(params), self.matrices(dl_dparams)
+        dl_dbiases = self.biases(dl_dparams)
         for k in reversed(range(len(matrices))):
             gradient = gradient * activation(self.activations[k])[1](before[k])
             dl_dmatrices[k][:] = gradient.T @ inputs[k]
+            dl_dbiases[k][:] = gradient.sum(axis=0)
             gradient = gradient @ matrices[k]
         return gradient, dl_dparams
 
@@ -582,12 +600,14 @@ class MLP:
             along_before.append(along[-1] @ matrix.T)
             along.append(activation(name)[1](z) * along_before[-1])
         u, r = np.zeros_like(along[-1]), np.zeros_like(along[-1])
+        dl_dbiases = self.biases(dl_dparams)
         u[:, : self.n_output_dims] = dl_dy
         for k, dl_dmatrix in reversed(list(enumerate(self.matrices(dl_dparams)))):
             slope = activation(self.activations[k])[1](before[k])
             bend = second_derivative(self.activations[k])(before[k])
             g, h = slope * u, slope * r + bend * along_before[k] * u
             dl_dmatrix[:] = h.T @ inputs[k] + g.T @ along[k]
+            dl_dbiases[k][:] = h.sum(axis=0)
             u, r = g @ matrices[k], h @ matrices[k]
         return along[-1][:, : self.n_output_dims], r, u, dl_dparams
 
@@ -655,8 +675,9 @@ class Model:
         features = self.encoding
         y = features.forward(x, table)
         first, second = features.jacobian(x, table), features.hessian(x, table)
-        for matrix, name in zip(self.mlp.matrices(weights), self.mlp.activations, strict=True):
-            z = y @ matrix.T
+        layers = self.mlp.matrices(weights), self.mlp.biases(weights), self.mlp.activations
+        for matrix, bias, name in zip(*layers, strict=True):
+            z = y @ matrix.T + bias
             first, second = (np.einsum("jk,nk...->nj...", matrix, each) for each in (first, second))
             value, slope = (function(z) for function in activation(name))
             bend = second_derivative(name)(z)[:, :, None, None]

@@ -19,6 +19,8 @@ class Part:
         if self.mlp is not None:
             for k, shape in enumerate(self.mlp.shapes):
                 yield f"{prefix}network.{k}", shape
+            for k, (n_out, _) in enumerate(self.mlp.shapes if self.mlp.bias else ()):
+                yield f"{prefix}network.biases.{k}", (n_out,)
         if self.encoding.n_params:
             middle = "" if self.mlp is None else "encoding."
             yield f"{prefix}{middle}params", (self.encoding.n_params,)

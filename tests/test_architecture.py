@@ -104,6 +104,7 @@ KERNELS = {  # their arguments are what a launch packs
     "cpu/kernels.py training",
     "cpu/many_kernels.py many_optimize",
     "cpu/many_kernels.py many_training",
+    "cuda/chain/biases.py biased_product",
     "cuda/chain/encoding_kernels.py encoding_backward_input",
     "cuda/chain/encoding_kernels.py encoding_backward_params",
     "cuda/chain/encoding_kernels.py encoding_double_backward_input",

@@ -28,7 +28,9 @@ COMPOSITE = {
 FREQUENCY = {"otype": "Frequency", "n_frequencies": 2}
 # name -> n_input_dims, n_output_dims, encoding, network, wanted: each smooth activation occurs.
 CASES = {
-    "tanh": (2, 3, {"otype": "Identity"}, mlp("CutlassMLP", 16, 2, "Tanh", "Sine"), "hessian"),
+    "tanh": (
+        2, 3, {"otype": "Identity"}, mlp("CutlassMLP", 16, 2, "Tanh", "Sine", bias=True), "hessian",
+    ),
     "siren": (2, 1, FREQUENCY, mlp("FullyFusedMLP", 32, 2, "Sine"), "laplacian"),
     "grid": (3, 2, models.SMOOTH, mlp("CutlassMLP", 16, 1, "SiLU", "Sigmoid"), "diagonal"),
     "composite": (6, 1, COMPOSITE, mlp("CutlassMLP", 7, 1, "Softplus", "Exponential"), "laplacian"),

@@ -78,7 +78,7 @@ def test_default_seed_and_convention_are_those_of_the_bindings():
 
 @pytest.mark.parametrize("convention", ["bindings", "trainer"])
 @pytest.mark.parametrize("seed", [1337, 0, 2**31])
-@pytest.mark.parametrize("name", ["hash", "smooth", "identity", "linear"])
+@pytest.mark.parametrize("name", ["hash", "smooth", "identity", "linear", "biased"])
 def test_initial_params_match_the_twin(name, seed, convention):
     twin = naive.Model(*MODELS[name])
     network = models.create(name, seed=seed, seed_convention=convention).network
@@ -98,7 +98,9 @@ def test_initial_params_of_the_image_config_match_the_twin():
 
 
 @pytest.mark.parametrize("options", [{}, {"siren_omega": 5.0, "siren_first_scale": 0.5}])
-def test_sine_networks_start_as_siren_does(options):
+@pytest.mark.parametrize("bias", [False, True])
+def test_sine_networks_start_as_siren_does(options, bias):
+    options = {**options, "bias": bias}
     network = {**mlp("CutlassMLP", 24, 2, "Sine"), **options}
     config = make_config({"otype": "Identity"}, network)
     network = numbanet.create_from_config(3, 1, config, device="cpu").network
@@ -124,7 +126,7 @@ def test_sizes_match_the_twin(name):
     assert model.optimizer is not None
 
 
-@pytest.mark.parametrize("name", ["hash", "identity", "linear"])
+@pytest.mark.parametrize("name", ["hash", "identity", "linear", "biased"])
 def test_named_parameters_are_views_of_all_params(name):
     network = models.create(name).network
     twin = naive.Model(*MODELS[name])
@@ -199,6 +201,7 @@ NETWORKS = st.builds(
     st.integers(0, 3),
     ACTIVATIONS,
     ACTIVATIONS,
+    st.booleans(),
 )
 
 

@@ -135,10 +135,11 @@ def test_derivatives_of_activations_are_central_differences(name):
     np.testing.assert_allclose(naive.SECOND_DERIVATIVES[name](x), numeric, atol=1e-7)
 
 
+@pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("n_hidden_layers", [0, 1, 3])
-def test_derivatives_of_the_perceptron_are_central_differences(n_hidden_layers):
+def test_derivatives_of_the_perceptron_are_central_differences(n_hidden_layers, bias):
     rng = np.random.default_rng(0)
-    mlp = naive.MLP(5, 3, 7, n_hidden_layers, "Tanh", "Sigmoid")
+    mlp = naive.MLP(5, 3, 7, n_hidden_layers, "Tanh", "Sigmoid", bias)
     params = rng.normal(size=mlp.n_params)
     x, dl_dy = rng.normal(size=(4, 5)), rng.normal(size=(4, 3))
     dl_dx, dl_dparams = mlp.backward(x, params, dl_dy)
@@ -168,6 +169,7 @@ def test_second_derivatives_of_a_model_are_central_differences(encoding, n_hidde
         "n_hidden_layers": n_hidden_layers,
         "activation": "Tanh",
         "output_activation": "Sigmoid",
+        "bias": n_hidden_layers != 0,
     }
     model = naive.Model(2, 3, {"encoding": encoding, "network": network})
     params = 0.5 * rng.normal(size=model.n_params)

@@ -226,6 +226,7 @@ def test_defaults_of_networks():
             "n_hidden_layers": 5,
             "activation": "ReLU",
             "output_activation": "None",
+            "bias": False,
             "siren_omega": 30.0,
             "siren_first_scale": 1.0,
         }

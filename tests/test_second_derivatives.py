@@ -74,6 +74,7 @@ NETWORKS = st.builds(
     st.integers(0, 3),
     ACTIVATIONS,
     ACTIVATIONS,
+    st.booleans(),
 )
 
 

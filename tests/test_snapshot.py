@@ -43,7 +43,7 @@ def saved(tmp_path):
     return path, model
 
 
-@pytest.mark.parametrize("name", [NAME, "one_blob", "smooth"])
+@pytest.mark.parametrize("name", [NAME, "one_blob", "biased"])
 @pytest.mark.parametrize("into", ["new", "existing"])
 def test_resumed_training_is_the_same_bit_for_bit(tmp_path, name, into):
     straight = models.create(name)
@@ -348,6 +348,30 @@ def test_a_model_of_another_config_is_refused(saved):
     with pytest.raises(SnapshotError, match=path.name):
         other.load(path)
     np.testing.assert_array_equal(other.network.params, before)
+
+
+def test_biases_are_those_of_a_model_that_has_them(tmp_path):
+    network = models.mlp("FullyFusedMLP", 16, 1, bias=True)
+    biased, plain = (
+        numbanet.create_from_config(2, 1, models.make_config({}, each), device="cpu")
+        for each in (network, {**network, "bias": False})
+    )
+    for model, other, wrong in ((biased, plain, "True"), (plain, biased, "False")):
+        model.save(tmp_path / "saved")
+        before = other.network.params.copy()
+        with pytest.raises(SnapshotError, match=rf"the network is .*'bias': {wrong}"):
+            other.load(tmp_path / "saved")
+        np.testing.assert_array_equal(other.network.params, before)
+    theirs = numbanet.read_tcnn_snapshot(parameters_of(plain, tmp_path))
+    with pytest.raises(SnapshotError, match="biases, which tiny-cuda-nn has not"):
+        theirs.restore(biased.trainer)
+
+
+def parameters_of(model, tmp_path):
+    """A file of tiny-cuda-nn with a model's parameters."""
+    path = tmp_path / "params.msgpack"
+    numbanet.save_params(path, model.network.params)
+    return path
 
 
 def test_no_file_and_a_directory_are_named(tmp_path):

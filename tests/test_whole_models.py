@@ -60,6 +60,7 @@ def networks(draw, positive):
     layers = {
         "activation": draw(st.sampled_from(tuple(naive.ACTIVATIONS))),
         "output_activation": draw(st.sampled_from(outputs)),
+        "bias": draw(st.booleans()),
     }
     if draw(st.booleans()):
         sizes = {"n_neurons": draw(st.sampled_from((16, 32))), "n_hidden_layers": 1}

@@ -6,7 +6,8 @@ columns are contiguous, so one micro-kernel serves the three of them and nothing
 the weights, once per call.
 
 A tile of jets holds samples in its first rows, and below these as many rows for each of their
-derivatives. All go through the same matrices, so only the activations know of it.
+derivatives. All go through the same matrices, so only the biases, which belong to the samples, and
+the activations know of it.
 """
 
 from functools import cache
@@ -19,13 +20,48 @@ from numbanet.cpu.tile_activations import (
     activate_jets_backward,
 )
 from numbanet.cpu.tile_buffers import BufferLayout
-from numbanet.device import device
+from numbanet.device import device, nothing
 
 
 def activation_of(layout: BufferLayout, which: int):
     """Device function that applies the activation of hidden layers (0) or outputs (1) to a tile."""
     activation = layout.network.activations[which]
     return activate(activation) if layout.jet is None else activate_jets(activation, layout.jet)
+
+
+@cache
+def add_bias(layout: BufferLayout):
+    """Device function (tile, n_rows, pitch, transposed, bias): add a bias to the rows of samples.
+
+    A tile is a tuple of an array and where it starts in it.
+    """
+    n_columns = layout.n_columns
+
+    @device
+    def add_bias(tile, n_rows, pitch, transposed, bias):
+        array, start = tile
+        for i in range(n_rows // n_columns):
+            row = start + i * pitch
+            for k in range(pitch):
+                array[row + k] += transposed[bias + k]
+
+    return add_bias if layout.network.bias else nothing
+
+
+@cache
+def bias_backward(layout: BufferLayout, weight_gradients: bool):
+    """Device function (dl_dy, n_rows, pitch, dl_dweights, bias): add the gradient of a bias."""
+    n_columns = layout.n_columns
+
+    @device
+    def bias_backward(dl_dy, n_rows, pitch, dl_dweights, bias):
+        array, start = dl_dy
+        for i in range(n_rows // n_columns):
+            row = start + i * pitch
+            for k in range(pitch):
+                dl_dweights[bias + k] += array[row + k]
+
+    return bias_backward if layout.network.bias and weight_gradients else nothing
 
 
 @cache
@@ -36,6 +72,7 @@ def tile_hidden(layout: BufferLayout):
     n_inputs, n_neurons = layout.widths[0], layout.widths[1]
     input_pitch, hidden_pitch = layout.pitches[0], layout.pitches[1]
     second_weights, layer_size = layout.weight_offsets[1], layout.layer_size
+    first_bias, add = layout.bias_offsets[0], add_bias(layout)
     keeps_inputs = layout.keeps_inputs
     inputs = n_hidden_layers * layer_size  # where hidden layers before the activation are kept
     product = matrix_product()
@@ -56,6 +93,8 @@ def tile_hidden(layout: BufferLayout):
                 start = second_weights + (k - 1) * hidden_pitch * hidden_pitch
                 b = (transposed, start, hidden_pitch)
                 product(n_rows, hidden_pitch, n_neurons, a, b, c, False)
+            bias = first_bias + k * hidden_pitch
+            add((scratch, before), n_rows, hidden_pitch, transposed, bias)
             activate_hidden(scratch, before, here, n_rows * hidden_pitch)
 
     return tile_hidden
@@ -69,6 +108,7 @@ def tile_output(layout: BufferLayout):
     pitches, last_weights = layout.pitches, layout.weight_offsets[-2]
     last_pitch, output_pitch = pitches[-2], pitches[-1]
     layer_size, output, output_size = layout.layer_size, layout.output, layout.output_size
+    bias, add = layout.bias_offsets[-2], add_bias(layout)
     keeps_output_input = layout.keeps_output_input
     product = matrix_product()
     activate_output = activation_of(layout, 1)
@@ -83,6 +123,7 @@ def tile_output(layout: BufferLayout):
         else:
             a = (scratch, (n_hidden_layers - 1) * layer_size, last_pitch, 1)
         product(n_rows, output_pitch, n_last, a, b, c, False)
+        add((scratch, before), n_rows, output_pitch, transposed, bias)
         activate_output(scratch, before, output, n_rows * output_pitch)
 
     return tile_output
@@ -149,6 +190,8 @@ def tile_backward(layout: BufferLayout, weight_gradients: bool, input_gradients:
     output_before = output + (output_size if layout.keeps_output_input else 0)
     gradients = layout.gradients
     hidden_size = hidden_pitch * hidden_pitch
+    first_bias, output_bias = layout.bias_offsets[0], layout.bias_offsets[-2]
+    of_bias = bias_backward(layout, weight_gradients)
     through_matrix = matrix_backward(weight_gradients)
     hidden_backward, output_backward = (
         activate_backward(each) if layout.jet is None else activate_jets_backward(each, layout.jet)
@@ -159,6 +202,7 @@ def tile_backward(layout: BufferLayout, weight_gradients: bool, input_gradients:
     def tile_backward(x, x_start, n_rows, weights, scratch, dl_dweights):
         dl_dy = (scratch, output + 2 * output_size)
         output_backward(scratch, dl_dy[1], output_before, output, n_rows * output_pitch)
+        of_bias(dl_dy, n_rows, output_pitch, dl_dweights, output_bias)
         sizes = (n_rows, n_outputs, output_pitch, last_pitch)
         if n_hidden_layers == 0:
             inner = (x, x_start)
@@ -173,6 +217,8 @@ def tile_backward(layout: BufferLayout, weight_gradients: bool, input_gradients:
         hidden_backward(scratch, here, inputs + source, source, n_rows * hidden_pitch)
         sizes = (n_rows, n_neurons, hidden_pitch, hidden_pitch)
         for k in range(n_hidden_layers - 1, 0, -1):
+            bias = first_bias + k * hidden_pitch
+            of_bias((scratch, here), n_rows, hidden_pitch, dl_dweights, bias)
             there = 2 * gradients + layer_size - here
             source -= layer_size
             matrix = second_weights + (k - 1) * hidden_size
@@ -183,6 +229,7 @@ def tile_backward(layout: BufferLayout, weight_gradients: bool, input_gradients:
             hidden_backward(scratch, there, inputs + source, source, n_rows * hidden_pitch)
             here = there
         sizes = (n_rows, n_neurons, hidden_pitch, input_pitch)
+        of_bias((scratch, here), n_rows, hidden_pitch, dl_dweights, first_bias)
         outer = (x, x_start)
         through_matrix(
             sizes, (scratch, here), outer, weights, dl_dweights, 0, outer, input_gradients

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import accumulate
 
 import numpy as np
 
@@ -18,7 +19,8 @@ class BufferLayout:
     """Layout of a network's weights and activations in the flat buffers of the CPU kernels.
 
     Widths are padded to a multiple of 16, which every vector length divides. Rows of weights are
-    padded likewise, because the micro-kernel reads and writes whole blocks. Sizes are NumPy's
+    padded likewise, because the micro-kernel reads and writes whole blocks. Biases follow all
+    matrices, in the buffer of transposed weights and in that of gradients. Sizes are NumPy's
     integers: for each of Python's, Numba would compile what they are passed to anew.
     """
 
@@ -35,15 +37,26 @@ class BufferLayout:
 
     @cached_property
     def weight_offsets(self) -> tuple[int, ...]:
-        """Start of each matrix in a padded weight buffer, and its total size at the end."""
+        """Start of each matrix in a padded weight buffer, and the end of the last one."""
         offsets = [np.int64(0)]
         for rows, columns in zip(self.pitches[1:], self.pitches[:-1], strict=True):
             offsets.append(offsets[-1] + rows * columns)
         return tuple(offsets)
 
+    @cached_property
+    def bias_offsets(self) -> tuple[int, ...]:
+        """Start of each layer's bias in a padded weight buffer, and its total size at the end."""
+        return tuple(accumulate(self.pitches[1:], initial=self.weight_offsets[-1]))
+
     @property
     def n_weights(self) -> int:
-        return self.weight_offsets[-1]
+        """Floats of a padded weight buffer."""
+        return self.bias_offsets[-1] if self.network.bias else self.weight_offsets[-1]
+
+    @property
+    def n_columns(self) -> int:
+        """Rows of a tile for each of its samples."""
+        return 1 if self.jet is None else self.jet.n_columns
 
     @property
     def layer_size(self) -> int:
@@ -95,11 +108,12 @@ class BufferLayout:
 def pack_weights(network: AbstractMLP):
     """Separate function (params, weights, transposed): copy the matrices into padded buffers.
 
-    Both buffers are zero where no weight belongs.
+    Both buffers are zero where no weight belongs; biases go with the transposed ones.
     """
     layout = BufferLayout(network)
     shapes, pitches, offsets = network.shapes, layout.pitches, layout.weight_offsets
-    n_matrices = len(shapes)
+    n_matrices, n_biases = len(shapes), len(network.bias_starts)
+    bias_offsets = layout.bias_offsets
 
     @separate
     def pack_weights(params, weights, transposed):
@@ -115,6 +129,10 @@ def pack_weights(network: AbstractMLP):
                     weights[offset + i * row_pitch + j] = weight
                     transposed[offset + j * column_pitch + i] = weight
                 source += n_columns
+        for k in range(n_biases):
+            for i in range(shapes[k][0]):
+                transposed[bias_offsets[k] + i] = params[source + i]
+            source += shapes[k][0]
 
     return pack_weights
 
@@ -127,7 +145,8 @@ def unpack_gradients(network: AbstractMLP):
     """
     layout = BufferLayout(network)
     shapes, pitches, offsets = network.shapes, layout.pitches, layout.weight_offsets
-    n_matrices = len(shapes)
+    n_matrices, n_biases = len(shapes), len(network.bias_starts)
+    bias_offsets = layout.bias_offsets
 
     @separate
     def unpack_gradients(partials, n_groups, gradients):
@@ -144,6 +163,10 @@ def unpack_gradients(network: AbstractMLP):
                 for j in range(n_columns):
                     gradients[target + j] += total[row + j]
                 target += n_columns
+        for k in range(n_biases):
+            for i in range(shapes[k][0]):
+                gradients[target + i] += total[bias_offsets[k] + i]
+            target += shapes[k][0]
 
     return unpack_gradients
 

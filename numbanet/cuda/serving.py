@@ -3,7 +3,7 @@
 from typing import Any
 
 from numbanet.architecture import AMPERE, reaches
-from numbanet.cuda.block.layout import MOST_HIDDEN, FusedLayout, is_narrow
+from numbanet.cuda.block.layout import MOST_HIDDEN, FusedLayout, takes_network
 from numbanet.engine import Service
 
 CHAIN = "chain of kernels, layer by layer"
@@ -22,7 +22,9 @@ def why_not(layout: FusedLayout, most_shared: int) -> str:
     """Reason why a network has no fused kernel of this layout."""
     if layout.model.network.n_hidden_layers == 0:
         return "fused kernels need a hidden layer"
-    if not is_narrow(layout):
+    if layout.model.network.bias:
+        return "no fused kernel adds biases"
+    if not takes_network(layout):
         widths = ", ".join(map(str, layout.widths))
         return f"fused kernels take multiples of 16 up to {MOST_HIDDEN}; widths are {widths}"
     if layout.shared_bytes > most_shared:

@@ -96,6 +96,9 @@ def layers(graph: Operations, network, features: str) -> str:
         n_out = network.n_output_dims if k == network.n_hidden_layers else fan_out
         matrix = graph.part("parameters", first, n_out * fan_in, (n_out, fan_in))
         product = graph.add("MatMul", features, graph.add("Transpose", matrix, perm=[1, 0]))
+        if network.bias:
+            bias = graph.part("parameters", network.bias_starts[k], n_out, (1, n_out))
+            product = graph.add("Add", product, bias)
         features = activated(graph, network.layer_activations[k], product)
         first += fan_out * fan_in
     return features

@@ -1,13 +1,15 @@
 """Base of multi-layer perceptrons: sizes, parameter layout, initial values.
 
-A network is a chain of matrices without biases, y = W x, with an activation between them and one
-at the end. `n_hidden_layers` counts hidden activations, so there is one matrix more.
+A network is a chain of layers y = W x, or y = W x + b with `bias`, with an activation between them
+and one at the end. `n_hidden_layers` counts hidden activations, so there is one matrix more. The
+parameters are all matrices, then the biases of all layers.
 """
 
 import math
 from abc import ABC
 from dataclasses import field
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,7 @@ class AbstractMLP(ABC):
     n_hidden_layers: int
     activation: str
     output_activation: str
+    bias: bool
     siren_omega: float
     siren_first_scale: float
     activations: tuple[Activation, Activation]  # of hidden layers and of the output
@@ -95,23 +98,54 @@ class AbstractMLP(ABC):
         return tuple(zip(self.widths[1:], self.widths[:-1], strict=True))
 
     @cached_property
-    def n_params(self) -> int:
+    def n_weights(self) -> int:
+        """Parameters of the matrices, which are the first ones."""
         return sum(rows * columns for rows, columns in self.shapes)
 
+    @cached_property
+    def bias_starts(self) -> tuple[int, ...]:
+        """The first parameter of each layer's bias, [fan out]; empty without biases."""
+        starts = accumulate(self.widths[1:-1], initial=self.n_weights)
+        return tuple(starts) if self.bias else ()
+
+    @cached_property
+    def n_params(self) -> int:
+        return self.n_weights + (sum(self.widths[1:]) if self.bias else 0)
+
     def initial_params(self, rng) -> np.ndarray:
-        """Xavier-uniform values (SIREN's for Sine), drawn in order: float32 [n_params].
+        """Xavier-uniform weights (SIREN's for Sine), drawn in order: float32 [n_params].
 
         Glorot and Bengio 2010; Sitzmann et al. 2020, section 3.2, where sin(omega W x) has the
-        factor apart: here it is in the weights.
+        factor apart: here it is in the weights. Biases are 0, but for Sine within the same bounds
+        as the weights of their layer: with phases of 0, all of a network's functions were odd.
         """
-        matrices = []
-        for k, (fan_out, fan_in) in enumerate(self.shapes):
-            if self.activation.lower() == "sine":
-                first = self.siren_omega * self.siren_first_scale
-                bound = first / fan_in if k == 0 else math.sqrt(6.0 / fan_in)
-            else:
-                bound = math.sqrt(6.0 / (fan_in + fan_out))
-            bound = np.float32(bound)
-            uniform = rng.uniform(fan_out * fan_in)
-            matrices.append(uniform * np.float32(2) * bound - bound)
-        return np.concatenate(matrices)
+        sizes = [rows * columns for rows, columns in self.shapes]
+        found = [
+            within(rng, n, bound) for n, bound in zip(sizes, self._initial_bounds, strict=True)
+        ]
+        if self.bias and self._is_siren:
+            sizes = self.widths[1:]
+            found += [
+                within(rng, n, bound) for n, bound in zip(sizes, self._initial_bounds, strict=True)
+            ]
+        elif self.bias:
+            found.append(np.zeros(self.n_params - self.n_weights, np.float32))
+        return np.concatenate(found)
+
+    @property
+    def _is_siren(self) -> bool:
+        return self.activation.lower() == "sine"
+
+    @property
+    def _initial_bounds(self) -> list[float]:
+        """The largest weight of each matrix."""
+        if not self._is_siren:
+            return [math.sqrt(6.0 / (fan_in + fan_out)) for fan_out, fan_in in self.shapes]
+        first = self.siren_omega * self.siren_first_scale / self.widths[0]
+        return [first, *(math.sqrt(6.0 / fan_in) for _, fan_in in self.shapes[1:])]
+
+
+def within(rng, n: int, bound: float) -> np.ndarray:
+    """Uniform numbers between -bound and bound, float32 [n]."""
+    bound = np.float32(bound)
+    return rng.uniform(n) * np.float32(2) * bound - bound

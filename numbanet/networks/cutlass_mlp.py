@@ -20,6 +20,7 @@ class CutlassMLP(AbstractMLP):
     n_hidden_layers: int = 5
     activation: str = activation_option("ReLU")
     output_activation: str = activation_option("None")
+    bias: bool = False  # add a vector to what each matrix makes; tiny-cuda-nn has none
     siren_omega: float = 30.0  # with Sine: initial frequencies of the first layer
     siren_first_scale: float = 1.0  # with Sine: first weights are within omega scale / fan in
     activations: tuple = derived(init=False, repr=False)

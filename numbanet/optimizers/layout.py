@@ -23,10 +23,16 @@ class ParamLayout:
     first_matrix: int = 0
     starts: tuple[int, ...] | None = None  # of the matrices; None: side by side, before the rest
     names: tuple[tuple[str, int, int], ...] = ()  # of parts: first parameter, and last + 1
+    boundary: int | None = None  # the first one that no network has; None: the first of no matrix
 
     @property
     def n_matrix_params(self) -> int:
         return sum(rows * columns for rows, columns in self.shapes)
+
+    @property
+    def aligned_param(self) -> int:
+        """A parameter that lies at 16 bytes, in every array of the kernels."""
+        return self.n_matrix_params if self.boundary is None else self.boundary
 
     @cached_property
     def matrix_ranges(self) -> tuple[tuple[int, int], ...]:
@@ -97,7 +103,7 @@ class ParamLayout:
         starts = None if self.starts is None else starts
         last = first + n_params
         names = tuple(each for each in self.names if first <= each[1] and each[2] <= last)
-        return ParamLayout(n_params, shapes, first, first_matrix, starts, names)
+        return ParamLayout(n_params, shapes, first, first_matrix, starts, names, self.boundary)
 
 
 @device

@@ -29,7 +29,7 @@ from numbanet.snapshot import SnapshotError
 
 SMALL = {**HASH, "n_levels": 2, "log2_hashmap_size": 6, "base_resolution": 3}
 RANDOM = {**SMALL, "stochastic_interpolation": True, "n_features_per_level": 1}
-NETWORK, LAYERED = mlp("FullyFusedMLP", 16, 1), mlp("CutlassMLP", 20, 2, "SiLU")
+NETWORK, LAYERED = mlp("FullyFusedMLP", 16, 1), mlp("CutlassMLP", 20, 2, "SiLU", bias=True)
 WIDE = mlp("FullyFusedMLP", 64, 6)  # whose gradients do not fit a thread's registers
 ADAM = {"otype": "Adam", "learning_rate": 0.01}
 NOVOGRAD = {"otype": "EMA", "nested": {"otype": "Novograd"}}

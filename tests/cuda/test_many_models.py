@@ -16,7 +16,8 @@ N_MODELS, N = 3, 40
 
 
 def config(optimizer=ADAM, deterministic=True):
-    of_model = make_config(HASH, mlp("FullyFusedMLP", 16, 1), optimizer=optimizer)
+    network = mlp("FullyFusedMLP", 16, 1, bias=optimizer is LOOKAHEAD)
+    of_model = make_config(HASH, network, optimizer=optimizer)
     return {**of_model, "deterministic": deterministic}
 
 

@@ -122,18 +122,23 @@ def assert_close(actual, expected, precision, scale=1.0):
     np.testing.assert_allclose(actual, expected, rtol=2 * tolerance, atol=tolerance * scale)
 
 
-def check_forward(device, precision, size, name, offset=0):
+def check_forward(device, precision, size, name, offset=0, biased=False):
     """Compare y, and what is kept; `offset` moves the weights by some numbers."""
     fan_out, fan_in, n = size
-    weights, x, _, pitch = operands(size, precision)
-    moved = np.concatenate([np.zeros(offset), weights.ravel()])[None]
+    weights, x, dl_dy, pitch = operands(size, precision)
+    bias = dl_dy[:, 0] if biased else np.zeros(0)
+    moved = np.concatenate([np.zeros(offset), weights.ravel(), np.full(3, GUARD), bias])[None]
     w = Matrix(device, moved, precision)
     x_there = Matrix(device, x, precision, pitch)
     y, kept = (Matrix(device, np.zeros((fan_out, n)), precision, pitch) for _ in range(2))
-    launch = MatrixProduct(device, precision).forward(act(name), fan_out, fan_in, n, pitch)
+    first_bias = (weights.size + 3,) if biased else ()
+    sizes = fan_out, fan_in, n, pitch
+    launch = MatrixProduct(device, precision).forward(act(name), *sizes, *first_bias)
     address = w.address + offset * w.whole.itemsize
     launch(address, x_there.address, y.address, kept.address)
     before = weights @ x
+    if biased:
+        before += bias[:, None]
     assert_close(y.values, activation(name)[0](before), precision)
     if act(name).from_input:
         assert_close(kept.values, before, precision)
@@ -146,6 +151,13 @@ def check_forward(device, precision, size, name, offset=0):
 @pytest.mark.parametrize("name", ["ReLU", "SiLU"])
 def test_forward(device, precision, size, name):
     check_forward(device, precision, size, name)
+
+
+@precisions
+@sizes
+@pytest.mark.parametrize("name", ["SiLU"])
+def test_forward_with_a_bias(device, precision, size, name):
+    check_forward(device, precision, size, name, biased=True)
 
 
 @precisions
@@ -311,6 +323,9 @@ def kernels(precision, capability):
         for make, its_types in elementwise:
             function = make(precision, act(name))
             yield Product(function, 1, 1, 1, matrix_product.N_THREADS, 1), its_types
+    for side in (64, 128):
+        product = products.forward(precision, act("SiLU"), side, biased=True)
+        yield product, matrix_product.BIASED_TYPES
     for size in (64, 64), (64, 128), (128, 128):
         yield products.weight_gradients(precision, *size), matrix_product.WEIGHT_TYPES
 

@@ -105,6 +105,7 @@ def test_four_to_a_thread_where_that_serves():
     assert group_size(Adam(), LAYOUT) == group_size(EMA(), LAYOUT) == 4
     assert group_size(Adam(), ODD) == 1  # rows of its state are not aligned
     assert group_size(Adam(), ParamLayout(60, ((3, 3),))) == 1  # nor are its arrays
+    assert group_size(Adam(), ParamLayout(60, ((4, 4),), boundary=21)) == 1  # with biases
     assert group_size(EMA(nested=Average()), LAYOUT) == 1  # reads one of 128 rows
     nested = Adam()
     for n_state in range(nested.n_state, MOST_ROWS + 2):

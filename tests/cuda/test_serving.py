@@ -26,6 +26,7 @@ OTHERS = {
         ("hash", HOPPER, {"fused": False}, ["fused=False asks for it"]),
         ("hash", TURING, {}, ["compute capability 8.0"]),
         ("identity", HOPPER, {}, ["multiples of 16 up to 128; widths are 16, 100"] * 2),
+        ("biased", HOPPER, {}, ["no fused kernel adds biases"] * 2),
         ("linear", HOPPER, {}, ["need a hidden layer"] * 2),
         ("wide", HOPPER, {}, ["fits", "fits"]),
         ("swish", HOPPER, {}, ["fits", "SiLU is differentiated at its input"]),

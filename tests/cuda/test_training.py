@@ -432,7 +432,7 @@ def second_derivatives(network, name, n):
 
 
 @precisions
-@pytest.mark.parametrize("name", ["smooth", "composite", "linear", "usual"])
+@pytest.mark.parametrize("name", ["smooth", "composite", "linear", "biased"])
 def test_second_derivatives_are_the_cpus(cuda_device, precision, name):
     cpu, gpu, _ = pair(name, cuda_device, precision)
     for n in (0, 1, 77):

@@ -79,7 +79,7 @@ def assert_encoding_agrees(outputs, otype, k, n=33):
 
 def assert_activation_agrees(outputs, activation):
     network = {"n_neurons": 16, "n_hidden_layers": 1, "activation": activation}
-    network["output_activation"] = activation
+    network |= {"output_activation": activation, "bias": True}
     example, twin = network_example({"otype": "Identity"}, 3, 2, network)
     x = np.random.default_rng(0).random((33, 3)).astype(np.float32)
     assert_agrees(outputs(example, x), expected_of(twin, example.params, "float32", x))

@@ -10,21 +10,21 @@ import numbanet
 ADAM = {"otype": "Adam", "learning_rate": 1e-2, "epsilon": 1e-15, "l2_reg": 0.0}
 
 
-def create(*groups, **options):
-    config = models.config_of("hash")
-    config["optimizer"] = {"otype": "ParamGroups", "nested": ADAM, "groups": list(groups)}
-    n_in, n_out, _ = models.MODELS["hash"]
+def create(*groups, name="hash", adam=ADAM, **options):
+    config = models.config_of(name)
+    config["optimizer"] = {"otype": "ParamGroups", "nested": adam, "groups": list(groups)}
+    n_in, n_out, _ = models.MODELS[name]
     return numbanet.create_from_config(n_in, n_out, config, device="cpu", **options)
 
 
-def moved(model, n_steps=1):
+def moved(model, n_steps=1, name="hash"):
     """How far each level and matrix has moved, at most."""
     network = model.network
     parts = {level.name: level.params for level in network.levels}
     parts |= {name: view for name, view in network.named_parameters().items() if "net" in name}
     before = {name: np.array(view) for name, view in parts.items()}
     for step in range(n_steps):
-        model.trainer.training_step(*models.batch_of("hash", 100, step))
+        model.trainer.training_step(*models.batch_of(name, 100, step))
     return {name: np.abs(view - before[name]).max() for name, view in parts.items()}
 
 
@@ -46,6 +46,16 @@ def test_levels_learn_at_rates_of_their_own():
     changed = {"optimizer": {"groups": [{"parts": "encoding.levels.3"}]}}
     model.trainer.update_hyperparams(changed)
     assert moved(model)["encoding.levels.0"] > 0
+
+
+def test_biases_have_names_and_are_no_matrices():
+    adam = {**ADAM, "optimize_matrix_params": False}
+    model = create(
+        {"parts": "network.biases.1", "learning_rate_factor": 0.1}, name="biased", adam=adam
+    )
+    found = moved(model, name="biased")
+    expected = dict.fromkeys(found, 1e-2) | {f"network.{k}": 0 for k in range(3)}
+    assert found == pytest.approx(expected | {"network.biases.1": 1e-3}, rel=1e-3, abs=1e-7)
 
 
 def test_weights_decay_by_part_and_with_the_learning_rate():

@@ -124,25 +124,26 @@ class FusedLayout:
         return tuple(accumulate((8 * n for n in self.blocks_per_warp), initial=0))
 
 
-def is_narrow(layout: FusedLayout) -> bool:
+def takes_network(layout: FusedLayout) -> bool:
     """Whether a warp can multiply 16 samples through all layers.
 
     Widths are multiples of 16, so that fragments are whole; at most 128, so that a fragment and its
-    sums stay in registers; and there is a hidden layer.
+    sums stay in registers; there is a hidden layer, and no bias, which no fused kernel adds.
     """
+    network = layout.model.network
     aligned = all(width % ROWS == 0 for width in layout.widths)
     narrow = max(layout.widths) <= MOST_HIDDEN
-    return aligned and narrow and layout.model.network.n_hidden_layers > 0
+    return aligned and narrow and network.n_hidden_layers > 0 and not network.bias
 
 
 def fits(layout: FusedLayout, max_shared_bytes: int = MOST_SHARED) -> bool:
     """Whether a kernel can be fused: the one place that decides it.
 
-    The network is narrow, and weights and rows fit the shared memory of a block. For training, the
-    gradients of all weights also stay in registers until the end, and the hidden activation is
-    differentiated at its output. Gradients of the inputs ask for nothing more.
+    The network is one that they take, and weights and rows fit the shared memory of a block. For
+    training, the gradients of all weights also stay in registers until the end, and the hidden
+    activation is differentiated at its output. Gradients of the inputs ask for nothing more.
     """
-    if not is_narrow(layout) or layout.shared_bytes > max_shared_bytes:
+    if not takes_network(layout) or layout.shared_bytes > max_shared_bytes:
         return False
     if not layout.trains:
         return True

@@ -48,7 +48,7 @@ class Chain:
         self._weights = weights = Weights(workspace)
         self._losses, self._row_kernels, self._external_kernels = {}, {}, {}
         product = MatrixProduct(self.device, self.precision)
-        self._plans = Plans(product, weights.activations, weights.shapes)
+        self._plans = Plans(product, weights.activations, weights.shapes, weights.first_biases)
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -148,6 +148,9 @@ class Chain:
             if gradients is not None:
                 of_layer = k, weight_gradients[k], dl_dy, layers.values[k], gradients
                 works.append(partial(self._weights.add_gradients, *of_layer))
+                if self._weights.first_biases:
+                    of_layer = k, dl_dy, slab.n, layers.pitch, gradients
+                    works.append(partial(self._weights.add_bias_gradients, *of_layer))
             self.device.in_parallel(*works)
         self._encoding_backward(slab, params, layers, gradients, dl_dx)
 
@@ -191,6 +194,8 @@ class Chain:
                     of_layer = k, weight_gradients[k], dl_dy, x_k, gradients
                     self._weights.add_gradients(*of_layer)
                 backward[k](self._weights.address(k, params), dl_dy, half.dl_dvalues[k], x_k)
+            if gradients is not None:  # tangents have no bias
+                self._weights.add_bias_gradients(k, dl_dvalues, n, pitch, gradients)
         self._encoding_backward(slab, params, layers, gradients, dl_dx)
         rows = self._rows(tangents.dl_dvalues[0], layers)
         unchanged = self._rows(tangents.values[0], layers)

@@ -11,6 +11,12 @@ from functools import cache
 import numpy as np
 
 from numbanet.activations import Activation
+from numbanet.cuda.chain.biases import (
+    add_to_fma_sums,
+    address_alone,
+    address_of_both,
+    with_bias,
+)
 from numbanet.cuda.chain.fma_block import (
     BITS,
     DEPTH,
@@ -22,7 +28,7 @@ from numbanet.cuda.chain.fma_block import (
 from numbanet.cuda.chain.products import Product, block_position
 from numbanet.cuda.launch.threads import block_index_z
 from numbanet.cuda.memory.slots import slot_address
-from numbanet.device import belongs_to, device, local_array, unrolled
+from numbanet.device import belongs_to, device, local_array, nothing, unrolled
 from numbanet.storage.access import load_pair, reduce_one, store, store_pair
 from numbanet.storage.views import VECTORS, float_vector
 
@@ -70,16 +76,20 @@ def finish_backward(activation: Activation):
     return finish_backward
 
 
-def sample_product(precision: str, finish: Callable, transposed: bool):
+def sample_product(precision: str, finish: Callable, transposed: bool, biased: bool = False):
     """Product (weights, x, y, kept, n_rows, depth, n, pitch): y [n_rows, n] from x [depth, n].
 
-    Weights are [n_rows, depth] or, transposed, [depth, n_rows].
+    Weights are [n_rows, depth] or, transposed, [depth, n_rows]. Biased, one more argument says
+    where the bias is, in numbers from the weights.
     """
     vector, bits = VECTORS[precision], BITS[precision]
     product = block_product(precision, SAMPLE_COLUMNS, not transposed, False)
     n_sums = SAMPLE_COLUMNS // 16
     n_all_sums, column_pairs = ROWS // 16 * n_sums, n_sums // 2
     n_pairs = n_all_sums // 2
+    address, add = address_alone, nothing
+    if biased:
+        address, add = address_of_both, add_to_fma_sums(precision, SAMPLE_COLUMNS)
     position = block_position(ROWS, SAMPLE_COLUMNS)
 
     @device
@@ -94,28 +104,32 @@ def sample_product(precision: str, finish: Callable, transposed: bool):
             finish(y, kept, o * pitch + i, sums[2 * k], sums[2 * k + 1], both)
 
     def sample_product(pweights, px, py, pkept, n_rows, depth, n, pitch):
-        weights, x = bits(pweights, n_rows * depth), bits(px, depth * pitch)
+        weights, x = bits(address(pweights), n_rows * depth), bits(px, depth * pitch)
         y, kept = vector(py, n_rows * pitch), vector(pkept, n_rows * pitch)
         first_row, first_column = position(n_rows)
         sums = local_array(n_all_sums)
         a = (weights, n_rows if transposed else depth, first_row, n_rows)
         product(a, (x, pitch, first_column, n), (NOTHING, depth), sums)
+        add(sums, first_row, n_rows, pweights)
         place = first_row, first_column, *thread_position()
         ends = n_rows, n, pitch
         unrolled(n_pairs, finish_pair, sums, place, ends, y, kept)
 
-    return Product(sample_product, ROWS, SAMPLE_COLUMNS, DEPTH, N_THREADS, N_RESIDENT)
+    kernel = with_bias(sample_product) if biased else sample_product
+    return Product(kernel, ROWS, SAMPLE_COLUMNS, DEPTH, N_THREADS, N_RESIDENT)
 
 
 @cache
-def forward(precision: str, activation: Activation, fan_out: int) -> Product:
+def forward(precision: str, activation: Activation, fan_out: int, biased: bool = False) -> Product:
     """Kernel (weights, x, y, kept, fan_out, fan_in, n, pitch): y = activation(weights x).
 
     Of an activation that is differentiated at its input, `kept` gets the input; otherwise it is
-    not touched.
+    not touched. Biased, it is activation(weights x + bias), with first_bias as the last argument.
     """
-    product = sample_product(precision, finish_forward(activation), transposed=False)
-    return product.named(f"product_forward_{activation.name}_{precision}")
+    finish = finish_forward(activation)
+    product = sample_product(precision, finish, transposed=False, biased=biased)
+    what = "biased_" if biased else ""
+    return product.named(f"product_forward_{what}{activation.name}_{precision}")
 
 
 @cache

@@ -90,6 +90,7 @@ def activate_tangents_backward(precision: str, activation: Activation):
 
 SIZES = ("uint32",) * 4  # rows, depth, n, pitch
 SAMPLE_TYPES = (*("uint64",) * 4, *SIZES)
+BIASED_TYPES = (*SAMPLE_TYPES, "uint32")
 WEIGHT_TYPES = (*("uint64",) * 3, "float32", *SIZES, *("uint32",) * 3)
 ACTIVATION_TYPES = (*("uint64",) * 2, *("uint32",) * 3)
 TANGENT_TYPES = (*("uint64",) * 3, *("uint32",) * 3)
@@ -129,11 +130,16 @@ class MatrixProduct:
         self._products = products_for(device, precision)
 
     def forward(
-        self, activation: Activation, fan_out: int, fan_in: int, n: int, pitch: int
-    ) -> Launch:
-        """Launch of y = activation(weights x): (weights, x, y, kept)."""
-        product = self._products.forward(self.precision, activation, fan_out)
-        return self._sample_launch(product, (fan_out, fan_in, n, pitch))
+        self, activation: Activation, fan_out: int, fan_in: int, n: int, pitch: int,
+        first_bias: int | None = None,
+    ) -> Launch:  # fmt: skip
+        """Launch of y = activation(weights x + bias): (weights, x, y, kept).
+
+        A bias, if there is one, begins first_bias numbers behind the first one of the weights.
+        """
+        biases = () if first_bias is None else (first_bias,)
+        product = self._products.forward(self.precision, activation, fan_out, bool(biases))
+        return self._sample_launch(product, (fan_out, fan_in, n, pitch), *biases)
 
     def backward(
         self, activation: Activation, fan_out: int, fan_in: int, n: int, pitch: int
@@ -159,10 +165,11 @@ class MatrixProduct:
         sizes = fan_out, fan_in, n, pitch
         return self._launch(product, WEIGHT_TYPES, grid, sizes, n_each, grid[2], slot)
 
-    def _sample_launch(self, product: Product, sizes) -> Launch:
+    def _sample_launch(self, product: Product, sizes, *first_bias: int) -> Launch:
         n_rows, _, n, _ = sizes
         grid = (n_tiles(n_rows, product.rows) * n_tiles(n, product.columns),)
-        return self._launch(product, SAMPLE_TYPES, grid, sizes)
+        types = BIASED_TYPES if first_bias else SAMPLE_TYPES
+        return self._launch(product, types, grid, sizes, *first_bias)
 
     def activation_backward(
         self, activation: Activation, n_rows: int, n: int, pitch: int

@@ -33,7 +33,7 @@ class NoLayers:
 
     n_input_dims: int
 
-    n_params, shapes, layer_activations = 0, (), ()
+    n_params, shapes, layer_activations, bias_starts = 0, (), (), ()
 
     @property
     def n_output_dims(self) -> int:
@@ -128,6 +128,7 @@ class PartDerivatives:
             after = layers.values[k + 1]
             to = after if act == NONE else layers.kept[k]
             forward[k](self._weights.address(k, params), layers.values[k], to, to)
+            self._weights.add_bias(k, params, to, n, layers.pitch)
             if act != NONE:
                 kernel = self.kernel(kernels.activate_kernel, act, jet)
                 kernel.over(fan_out * n, to, after, fan_out, n, layers.pitch)
@@ -148,6 +149,7 @@ class PartDerivatives:
                 kernel.over(n_rows, dl_dy, layers.kept[k], fan_out, n_samples, layers.pitch)
             x = layers.values[k]
             self._weights.add_gradients(k, weight_gradients[k], dl_dy, x, gradients)
+            self._weights.add_bias_gradients(k, dl_dy, n_samples, layers.pitch, gradients)
             if k > 0 or to_features:
                 to = layers.dl_dvalues[k]
                 backward[k](self._weights.address(k, params), dl_dy, to, to)

@@ -17,6 +17,7 @@ class Plans:
         product: makes the launches.
         activations: of the layers.
         shapes: of their matrices, without padded rows.
+        first_biases: where each layer's bias begins, in numbers behind its matrix's first one.
     """
 
     def __init__(
@@ -24,8 +25,10 @@ class Plans:
         product: MatrixProduct,
         activations: tuple[Activation, ...],
         shapes: list[tuple[int, int]],
+        first_biases: tuple[int, ...] = (),
     ):
         self._product, self._activations, self._shapes = product, activations, shapes
+        self._first_biases = first_biases or (None,) * len(shapes)
         self._kept = OrderedDict()
 
     def _planned(self, make: Callable, *sizes: int) -> tuple:
@@ -62,7 +65,8 @@ class Plans:
         forward, backward, weights = [], [], []
         for k, (fan_out, fan_in) in enumerate(self._shapes):
             below = activations[k - 1] if k else NONE
-            forward.append(product.forward(activations[k], fan_out, fan_in, n, pitch))
+            first_bias = self._first_biases[k]
+            forward.append(product.forward(activations[k], fan_out, fan_in, n, pitch, first_bias))
             backward.append(product.backward(below, fan_out, fan_in, n, pitch))
             weights.append(product.weight_gradients(fan_out, fan_in, n, pitch, in_slots))
         output = product.activation_backward(activations[-1], self._shapes[-1][0], n, pitch)

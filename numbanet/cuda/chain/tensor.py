@@ -15,6 +15,12 @@ from functools import cache
 import numpy as np
 
 from numbanet.activations import Activation
+from numbanet.cuda.chain.biases import (
+    add_to_tensor_sums,
+    address_alone,
+    address_of_both,
+    with_bias,
+)
 from numbanet.cuda.chain.products import Product, block_position
 from numbanet.cuda.chain.tensor_block import (
     Operand,
@@ -28,7 +34,7 @@ from numbanet.cuda.chain.tensor_block import (
 from numbanet.cuda.chain.tensor_tiles import TileLayout, place_in_tile, tile_loader, tile_storer
 from numbanet.cuda.launch.threads import barrier, block_index_z
 from numbanet.cuda.memory.slots import slot_address
-from numbanet.device import belongs_to, device, local_array, unrolled
+from numbanet.device import belongs_to, device, local_array, nothing, unrolled
 from numbanet.storage.access import reduce_one, reduce_pair
 from numbanet.storage.halves import (
     bfloat16_pair_to_floats,
@@ -151,8 +157,13 @@ def result_layout(tile_rows: int) -> TileLayout:
     return TileLayout(tile_rows, N_SAMPLES)
 
 
-def sample_product(precision: str, tile_rows: int, transposed: bool, loads_kept: bool, finish):
+def sample_product(
+    precision: str, tile_rows: int, transposed: bool, loads_kept: bool, finish, biased=False
+):
     """fma_products.sample_product on tensor cores, for one size of tiles."""
+    address, add = address_alone, nothing
+    if biased:
+        address, add = address_of_both, add_to_tensor_sums(precision, N_SAMPLES)
     n_threads, layout = n_threads_of(tile_rows), result_layout(tile_rows)
     left = Operand(tile_rows, DEPTH, not transposed, is_left=True, any_address=True)
     right = Operand(N_SAMPLES, DEPTH, along_depth=False, is_left=False)
@@ -171,11 +182,13 @@ def sample_product(precision: str, tile_rows: int, transposed: bool, loads_kept:
         if loads_kept:  # they arrive with the operands
             load_tile(tile, kept, pitch, rows, columns)
         sums = local_array(n_sums)
-        a = (weights, n_rows if transposed else depth, first_row, n_rows)
+        a = (address(weights), n_rows if transposed else depth, first_row, n_rows)
         multiply(a, (x, pitch, first_column, n), (NOTHING, depth), sums)
+        add(sums, first_row, n_rows, weights)
         finish(tile, sums, y, kept, pitch, rows, columns)
 
-    return product_of(sample_product, tile_rows, N_SAMPLES, DEPTH, shared_bytes)
+    kernel = with_bias(sample_product) if biased else sample_product
+    return product_of(kernel, tile_rows, N_SAMPLES, DEPTH, shared_bytes)
 
 
 def product_of(kernel, tile_rows: int, tile_columns: int, depth: int, shared_bytes: int) -> Product:
@@ -186,15 +199,18 @@ def product_of(kernel, tile_rows: int, tile_columns: int, depth: int, shared_byt
 
 
 @cache
-def forward_of_tile(precision: str, activation: Activation, tile_rows: int) -> Product:
+def forward_of_tile(
+    precision: str, activation: Activation, tile_rows: int, biased: bool = False
+) -> Product:
     finish = finish_forward(precision, activation, result_layout(tile_rows))
-    product = sample_product(precision, tile_rows, False, False, finish)
-    return product.named(f"tensor_forward_{tile_rows}_{activation.name}_{precision}")
+    product = sample_product(precision, tile_rows, False, False, finish, biased)
+    what = f"{'biased_' if biased else ''}{tile_rows}_{activation.name}_{precision}"
+    return product.named(f"tensor_forward_{what}")
 
 
-def forward(precision: str, activation: Activation, fan_out: int) -> Product:
+def forward(precision: str, activation: Activation, fan_out: int, biased: bool = False) -> Product:
     """See fma_products.forward."""
-    return forward_of_tile(precision, activation, side_for(fan_out))
+    return forward_of_tile(precision, activation, side_for(fan_out), biased)
 
 
 @cache

@@ -1,8 +1,11 @@
-"""Where a network's matrices lie among its parameters, and their gradients."""
+"""Places of a network's matrices and biases among its parameters, and their gradients."""
 
+from functools import cached_property
 from itertools import accumulate
 
+from numbanet.cuda.chain.biases import ROW_BLOCK, add_bias_kernel, row_sums_kernel
 from numbanet.cuda.chain.matrix_product import Launch
+from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.memory.arrays import DeviceArray
 from numbanet.cuda.memory.workspace import Workspace
 from numbanet.engine import Gradients
@@ -21,10 +24,28 @@ class Weights:
         self.shapes = [(n, columns) for n, (_, columns) in zip(rows, network.shapes, strict=False)]
         sizes = (rows * columns for rows, columns in network.shapes)
         self._starts = tuple(accumulate(sizes, initial=0))[:-1]
+        self._bias_starts = network.bias_starts
+        places = zip(self._bias_starts, self._starts, strict=False)
+        self.first_biases = tuple(bias - matrix for bias, matrix in places)
 
     def address(self, k: int, params: DeviceArray) -> int:
         """The address of matrix k."""
         return params.address + self._starts[k] * params.dtype.itemsize
+
+    @cached_property
+    def _row_sums(self) -> Kernel:
+        device, precision = self._workspace.device, self._workspace.precision
+        return Kernel(device, row_sums_kernel(precision), ROW_BLOCK)
+
+    @cached_property
+    def _add_bias(self) -> Kernel:
+        return Kernel(self._workspace.device, add_bias_kernel)
+
+    def add_bias(self, k: int, params: DeviceArray, y: int, n: int, pitch: int) -> None:
+        """Add a layer's bias, if it has one, to n columns of y in float32."""
+        if self._bias_starts:
+            bias, n_rows = params.address + self._bias_starts[k] * FLOAT_BYTES, self.shapes[k][0]
+            self._add_bias.over(n_rows * n, y, bias, n_rows, n, pitch)
 
     def add_gradients(
         self, k: int, launch: Launch, dl_dy: int, x: int, gradients: Gradients
@@ -38,3 +59,11 @@ class Weights:
         n, n_slots = fan_out * fan_in, launch.grid[2]
         launch(dl_dy, x, own.slots.zeros(n_slots, n), own.unscaled)
         own.slots.add_to(to, n_slots, n)
+
+    def add_bias_gradients(
+        self, k: int, dl_dy: int, n: int, pitch: int, gradients: Gradients
+    ) -> None:
+        """Add the gradient of a layer's bias, if it has one: sums of n columns of dl_dy."""
+        if self._bias_starts:
+            to = gradients.flat.address + self._bias_starts[k] * FLOAT_BYTES
+            self._row_sums(self.shapes[k][0], dl_dy, n, pitch, self._workspace.unscaled, to)

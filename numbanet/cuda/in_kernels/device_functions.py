@@ -230,6 +230,8 @@ def why_not_fused(layout: UserLayout, precision: str, device: Any) -> str | None
     """Reason why the lanes of a warp cannot evaluate a model together, for an error message."""
     if precision == "float32" or not reaches(device, AMPERE):
         return "float32, and GPUs before Ampere, have no matrix instructions"
+    if layout.network.bias:
+        return "its network has biases, which no fused kernel adds"
     if not fits(layout.fused, layout.fused.shared_bytes):
         return (
             "its network needs a hidden layer, and widths that are multiples of "

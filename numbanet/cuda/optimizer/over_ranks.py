@@ -98,7 +98,7 @@ class OverRanks:
         """Memory for the sums over all ranks of the gradients that this rank steps with."""
         bounds, n = self._division.bounds, self._layout.n_params
         if bounds is None:
-            return aligned(self._device, n, "float32", self._layout.n_matrix_params)
+            return aligned(self._device, n, "float32", self._layout.aligned_param)
         return empty((bounds[1] - bounds[0],), np.float32, self._device)
 
     @cached_property

@@ -22,7 +22,7 @@ MOST_ROWS = 8  # of the state, so that those of four parameters fit a thread's r
 
 def group_size(optimizer: AbstractOptimizer, layout: ParamLayout) -> int:
     """Parameters per thread: four only where all rows of all arrays are aligned to 16 bytes."""
-    aligned = layout.n_params % FOUR == layout.n_matrix_params % FOUR == 0
+    aligned = layout.n_params % FOUR == layout.aligned_param % FOUR == 0
     fits = optimizer.touches_all_state and optimizer.n_state <= MOST_ROWS
     return FOUR if aligned and fits else 1
 

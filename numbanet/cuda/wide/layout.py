@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
-from numbanet.cuda.block.layout import FRAGMENTS, FusedLayout, is_narrow
+from numbanet.cuda.block.layout import FRAGMENTS, FusedLayout, takes_network
 from numbanet.cuda.launch.threads import WARP
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.tiles.fragments import ROWS
@@ -99,4 +99,4 @@ def trains_wide(layout: WideLayout, max_shared_bytes: int) -> bool:
     Fragments are whole and fit the registers, as in all fused kernels, and the weights, or two
     matrices where they come one after the other, fit the shared memory of a block.
     """
-    return is_narrow(layout.block) and layout.shared_bytes <= max_shared_bytes
+    return takes_network(layout.block) and layout.shared_bytes <= max_shared_bytes
