@@ -26,7 +26,8 @@ def is_ordered(earlier, later):
 
 class RaceDetector:
     def __init__(self, n_granules):
-        self.history = {kind: np.zeros((n_granules, 6), np.int32) for kind in CONFLICTS}
+        self.n_granules = n_granules
+        self.history = {}  # by kind, from the first access of that kind on
 
     def check(self, kind, granules, accesses, changes, values):
         """Remember accesses, one row of `accesses` for each of `granules`.
@@ -35,6 +36,8 @@ class RaceDetector:
         or (position of an access, kind of the conflicting one, its row) of the first race.
         """
         for other in CONFLICTS[kind]:
+            if other not in self.history:
+                continue
             earlier = self.history[other].take(granules, axis=0)
             bad = ~is_ordered(earlier, accesses) & (earlier[:, THREAD] != accesses[:, THREAD])
             if kind == "store":
@@ -42,6 +45,8 @@ class RaceDetector:
             if bad.any():
                 k = int(np.argmax(bad))
                 return k, other, earlier[k]
+        if kind not in self.history:
+            self.history[kind] = np.zeros((self.n_granules, 6), np.int32)
         is_shared = self._remember(self.history[kind], granules, accesses)
         if kind == "store" and is_shared.any():
             k = different_values(granules, values)
