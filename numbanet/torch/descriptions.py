@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from numbanet import registry
+from numbanet.composition import Composition
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.identity import Identity
+from numbanet.leveled_composition import has_grid, leveled
 from numbanet.model_arguments import initial_rng
 from numbanet.networks.base import AbstractMLP
 from numbanet.part_components import create_encoding_component, create_network_component
+from numbanet.quantization import Quantized
 from numbanet.unknown_options import UnknownOptions
 
 ABSENT = object()  # for a missing component; distinct from None by mistake
@@ -51,24 +54,47 @@ def describe(
 
 
 @cache
+def with_levels(description: str) -> str:
+    """Description of the same model with a max_level as one more input, the last one.
+
+    Raises:
+        TypeError: it has no grid.
+    """
+    if not has_grid(components(description)[0]):
+        raise TypeError("max_level: the module has no grid; leave it out")
+    return json.dumps(json.loads(description) | {"has_levels": True})
+
+
+@cache
 def sizes(description: str) -> tuple[int, int]:
     """Number of inputs and of outputs."""
     read = json.loads(description)
-    return read["n_input_dims"], read["n_output_dims"]
+    return read["n_input_dims"] + read.get("has_levels", False), read["n_output_dims"]
 
 
 @cache
 def components(description: str) -> tuple[AbstractEncoding, AbstractMLP | None]:
     """Encoding and, if there is one, network."""
     read = json.loads(description)
-    n_input_dims, n_output_dims = sizes(description)
+    n_input_dims, n_output_dims = read["n_input_dims"], read["n_output_dims"]
     if read["encoding"] is None:
         encoding = Identity(n_dims=n_input_dims)
     else:
         encoding = create_encoding_component(n_input_dims, read["encoding"])
-    if read["network"] is None:
-        return encoding, None
-    return encoding, create_network_component(encoding, n_output_dims, read["network"])
+    network = None
+    if read["network"] is not None:
+        network = create_network_component(encoding, n_output_dims, read["network"])
+    if read.get("has_levels", False):
+        width = encoding.n_outputs if network is None else network.n_input_dims
+        encoding = leveled(encoding.padded(width), n_input_dims + 1)
+    return encoding, network
+
+
+def quantized(description: str) -> tuple[Quantized, ...]:
+    """Parameters that kernels read in few bits, with a max_level and without."""
+    read = json.loads(description)
+    read.pop("has_levels", None)
+    return Composition.of(*components(json.dumps(read))).quantized
 
 
 def n_kept(description: str, where: str) -> int:

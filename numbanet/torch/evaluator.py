@@ -11,13 +11,12 @@ from typing import Any
 
 import torch
 
-from numbanet.composition import Composition
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.engine import Batch, Gradients
 from numbanet.losses.base import AbstractLoss
 from numbanet.target import AbstractTarget
 from numbanet.targets import target_for
-from numbanet.torch.descriptions import components, n_kept, n_params, sizes
+from numbanet.torch.descriptions import components, n_kept, n_params, quantized, sizes
 from numbanet.torch.jet_evaluator import JetEvaluator
 from numbanet.torch.tensors import DeviceTensors, HostTensors
 
@@ -68,11 +67,11 @@ class Evaluator:
             padded = encoding.padded(network.n_input_dims)
             self._engine = target.network_engine(EncodedNetwork(padded, network))
             self._evaluate = self._engine.inference
-        quantized = Composition.of(encoding, network).quantized
-        self._tensors, self._dtype, self._written = HostTensors(quantized), dtype, torch.float32
+        in_few_bits = quantized(description)
+        self._tensors, self._dtype, self._written = HostTensors(in_few_bits), dtype, torch.float32
         if target.name != "cpu":
             boundary = self._n_matrix_params
-            self._tensors = DeviceTensors(target.device, target.precision, boundary, quantized)
+            self._tensors = DeviceTensors(target.device, target.precision, boundary, in_few_bits)
             if network is not None:  # whose kernels convert
                 self._written = dtype
         self._passes = self._tensors.recurring(self._engine)

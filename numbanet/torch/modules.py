@@ -16,6 +16,7 @@ from numbanet.create import create_loss
 from numbanet.derivatives import OutputDerivatives
 from numbanet.torch import descriptions, jets, passes
 from numbanet.torch.bindings import NativeModule
+from numbanet.torch.levels import with_level
 from numbanet.torch.parts import ModuleOfParts
 from numbanet.torch.precisions import (
     allowed_dtype,
@@ -53,18 +54,25 @@ class Module(ModuleOfParts):
         initial = torch.from_numpy(descriptions.initial_params(description, seed))
         self.params = torch.nn.Parameter(initial.to(device))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, max_level: Any = None) -> torch.Tensor:
         """Evaluate the model: [n, n_input_dims] -> [n, n_output_dims] of type `dtype`.
 
         Args:
             x: any real numbers, any batch size; computed with as float32. Grids cover [0, 1].
                 Inputs on another device are moved to that of the parameters, with a warning.
+            max_level: not one of tinycudann's modules: a number from 0 to 1, or a tensor of one for
+                each sample [n]. Of grids of L levels those up to number max_level L are read;
+                features of others are zeros, and their entries get no gradient.
 
         Raises:
-            ValueError: the inputs are no tensor, or have another shape.
+            TypeError: there is a max_level, and no grid.
+            ValueError: the inputs are no tensor, or have another shape, or max_level is invalid.
         """
-        x = self._inputs(x, "inputs", self.n_input_dims)
-        return self.native_tcnn_module.evaluate(x, self.params)
+        x, native = self._inputs(x, "inputs", self.n_input_dims), self.native_tcnn_module
+        if max_level is None:
+            return native.evaluate(x, self.params)
+        given = with_level(x, max_level, native.description)
+        return passes.forward(given[0], self.params, given[1], native.precision)
 
     def _inputs(self, x: torch.Tensor, name: str, n_columns: int) -> torch.Tensor:
         """Batch as the operators take it: float32, on the device of the parameters."""
@@ -139,6 +147,7 @@ class TrainableModule(Module):
         targets: torch.Tensor,
         loss: str | Mapping[str, Any] = "RelativeL2",
         pdf: torch.Tensor | None = None,
+        max_level: Any = None,
     ) -> torch.Tensor:
         """Loss of a batch, [], computed together with its gradients in one pass.
 
@@ -151,6 +160,7 @@ class TrainableModule(Module):
             loss: the otype of one of numbanet's losses, or its JSON config; that as text where
                 torch.compile is to make one graph of the program.
             pdf: the density with which each target was sampled, [n, n_output_dims].
+            max_level: see Module.forward.
 
         Returns:
             The mean over the batch and the output dimensions.
@@ -171,9 +181,10 @@ class TrainableModule(Module):
             if len(tensor) != len(x):
                 raise ValueError(f"{name}: expected {len(x)} rows as x has, got {len(tensor)}")
         native = self.native_tcnn_module
+        x, description = with_level(x, max_level, native.description)
         return passes.loss(
-            x, self.params, given["targets"], given.get("pdf"), native.description,
-            native.precision, config,
+            x, self.params, given["targets"], given.get("pdf"), description, native.precision,
+            config,
         )  # fmt: skip
 
 
