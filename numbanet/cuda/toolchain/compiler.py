@@ -135,6 +135,7 @@ def pretend_device(compute_capability: tuple[int, int]) -> Iterator[None]:
     inlined; and what was done before, it does again for each function, and for each call of one.
     """
     from numba.cuda import codegen, dispatcher
+    from numba.cuda.compiler import CUDAFlags
     from numba.cuda.core.base import BaseContext
     from numba.cuda.cudadrv import nvvm
     from numba.cuda.target import CUDATypingContext
@@ -143,6 +144,7 @@ def pretend_device(compute_capability: tuple[int, int]) -> Iterator[None]:
     dispatchers = dispatcher.CUDADispatcher
     looked_at = dispatchers.get_call_template
     device = python_types.SimpleNamespace(compute_capability=compute_capability)
+    flags = {name: option.default for name, option in CUDAFlags.options.items()}
 
     def get_call_template(self, args, kws):
         with noted_failure(self.py_func):
@@ -154,6 +156,7 @@ def pretend_device(compute_capability: tuple[int, int]) -> Iterator[None]:
         replaced(nvvm, "compile_ir", simplify_before_inlining(nvvm.compile_ir)),
         replaced(codegen.CUDACodeLibrary, "modules", property(linked_modules)),
         replaced(BaseContext, "refresh", refresh_if_registered(BaseContext.refresh)),
+        replaced(CUDAFlags, "values", lambda own: {**flags, **own._values}),  # for each comparison
         replaced(BaseTypingContext, "refresh", refresh_if_registered(BaseTypingContext.refresh)),
         _shared_functions.used_by(CUDATypingContext),
     ):
