@@ -161,7 +161,7 @@ class CudaTraining(AbstractTraining):
                     )  # fmt: skip
                     key = (
                         *(found, self._number_of(loss), overwrite, run_optimizer),
-                        *(gradients is None, inputs.shape[0], inputs.address, params.address),
+                        *(gradients is None, inputs.shape, inputs.address, params.address),
                         0 if targets is None else targets.address,
                         0 if pdf is None else pdf.address,
                         0 if dl_dy is None else dl_dy.address,
