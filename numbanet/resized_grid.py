@@ -49,8 +49,9 @@ def resize_grid(
     grid = model.encoding if known else None
     if not isinstance(grid, Grid) or (isinstance(model, Encoding) and model.alignment):
         what = f"{type(model).__name__} of {type(grid).__name__}" if known else shown(model)
+        hint = "; use its network" if hasattr(model, "network") and not known else ""
         raise TypeError(
-            f"model: expected a network with a grid, or a grid without padding, got {what}"
+            f"model: expected a network with a grid, or a grid without padding, got {what}{hint}"
         )
     new = changed(grid, log2_hashmap_size, n_levels)
     old_params = model.target.to_host(model.params)
@@ -79,6 +80,10 @@ def changed(grid: Grid, log2_hashmap_size: int | None, n_levels: int | None) -> 
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
                 raise ConfigError(f"{name}: expected int, got {shown(value)}")
             options[name] = int(value)
+    if log2_hashmap_size is not None and grid.type != "Hash":
+        raise ConfigError(
+            f"log2_hashmap_size: a grid of type {grid.type} has no hash tables; leave it out"
+        )
     if n_levels is not None and grid.resolutions is not None:
         if options["n_levels"] > grid.n_levels:
             raise ConfigError("n_levels: a grid with a list of resolutions cannot have more")

@@ -204,6 +204,14 @@ def test_what_cannot_be_resized_is_refused():
         numbanet.resize_grid(models.create("identity").network, n_levels=3)
     with pytest.raises(TypeError, match="expected a network with a grid"):
         numbanet.resize_grid(3, n_levels=3)
+    with pytest.raises(TypeError, match=r"got .*; use its network"):
+        numbanet.resize_grid(models.create("hash"), n_levels=3)
+    for name in ("tiled", "dense"):
+        with pytest.raises(numbanet.ConfigError, match="log2_hashmap_size: a grid of type"):
+            numbanet.resize_grid(create(name), log2_hashmap_size=9)
+    for wrong in (9.0, "9", [9]):
+        with pytest.raises(numbanet.ConfigError, match="log2_hashmap_size: expected int"):
+            numbanet.resize_grid(create("hash"), log2_hashmap_size=wrong)
     with pytest.raises(TypeError, match="without padding"):
         numbanet.resize_grid(create("hash", alignment=16), n_levels=3)
     with pytest.raises(numbanet.ConfigError, match="cannot have more"):
