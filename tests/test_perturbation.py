@@ -1,6 +1,7 @@
 """Noise on the outputs of training steps: its numbers, its gradients, and that it goes on."""
 
 import pickle
+from types import SimpleNamespace
 
 import models
 import naive
@@ -9,6 +10,8 @@ import pytest
 from laws import assert_close
 
 import numbanet
+from numbanet.communicator import ALONE, Alone
+from numbanet.perturbation import Perturbation
 
 SIGMA = 0.3
 
@@ -127,3 +130,18 @@ def test_what_is_no_deviation_is_refused(sigma):
         trainer_of(network, seed=-1)
     with pytest.raises(numbanet.ConfigError, match="create_many has none"):
         numbanet.create_many(2, 3, config(), 2, device="cpu")
+
+
+def test_ranks_have_noise_of_their_own_and_pieces_none():
+    network, noise = models.create("hash").network, []
+    for rank in (0, 1):
+        found = Perturbation(network, SIGMA, 3, SimpleNamespace(rank=rank, pieces=None))
+        noise.append(np.empty((50, 3), np.float32))
+        found.perturb(np.zeros((50, 3), np.float32), noise[-1])
+        found.restore(Perturbation(network, SIGMA, 3, ALONE).state)
+        again = np.empty((50, 3), np.float32)
+        found.perturb(np.zeros((50, 3), np.float32), again)
+        np.testing.assert_array_equal(again, noise[-1])
+    assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.3
+    with pytest.raises(ValueError, match=r"perturbation_sigma: 0\.3 is not possible with pieces"):
+        trainer_of(network, comm=Alone(pieces=4))
