@@ -3,7 +3,7 @@
 import torch
 from models import HASH, mlp
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import numbanet.torch as tcnn
@@ -37,6 +37,39 @@ def train_sharded(rank, world_size):
     return whole[0].params.detach(), whole[1].weight.full_tensor().detach()
 
 
+def train_sharded_by_its_predecessor(rank, world_size):
+    """As train_sharded, by FullyShardedDataParallel with the module ignored."""
+    deep = make_deep()
+    whole = FullyShardedDataParallel(
+        deep, ignored_modules=[deep[0]], use_orig_params=True, device_id=torch.device("cpu")
+    )
+    x, targets = (each.chunk(world_size)[rank] for each in batch())
+    train(whole, x, targets, replicated=list(deep[0].parameters()))
+    with FullyShardedDataParallel.summon_full_params(whole):
+        return deep[0].params.detach().clone(), deep[1].weight.detach().clone()
+
+
+def train_in_buckets(rank, world_size):
+    """A split module whose parts are in buckets of their own, which gradients are views of."""
+    module = make().split_parts()
+    assert len(list(module.parameters())) > 1
+    replica = DistributedDataParallel(module, bucket_cap_mb=1e-3, gradient_as_bucket_view=True)
+    halves = [each.chunk(world_size)[rank].chunk(2) for each in batch()]
+    optimizer = torch.optim.SGD(replica.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        with replica.no_sync():  # the second half's gradients are added, and averaged with them
+            loss_of(replica, halves, 0).backward()
+        loss_of(replica, halves, 1).backward()
+        optimizer.step()
+    return (module.params.detach(),)
+
+
+def loss_of(module, halves, k):
+    x, targets = (each[k] for each in halves)
+    return (module(x) - targets).square().mean() / 2
+
+
 def train(module, x, targets, n_steps=3, replicated=()):
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     for _ in range(n_steps):
@@ -46,6 +79,9 @@ def train(module, x, targets, n_steps=3, replicated=()):
             torch.distributed.all_reduce(parameter.grad)
             parameter.grad /= torch.distributed.get_world_size()
         optimizer.step()
+
+
+WAYS = train_sharded, train_sharded_by_its_predecessor, train_in_buckets
 
 
 def run(rank, world_size, folder):
@@ -59,5 +95,6 @@ def run(rank, world_size, folder):
     x, targets = (each.chunk(world_size)[rank] for each in batch())
     train(DistributedDataParallel(module), x, targets)
     torch.save(module.params.detach(), f"{folder}/params.{rank}")
-    torch.save(train_sharded(rank, world_size), f"{folder}/sharded.{rank}")
+    for way in WAYS:
+        torch.save(way(rank, world_size), f"{folder}/{way.__name__}.{rank}")
     torch.distributed.destroy_process_group()
