@@ -36,7 +36,9 @@ CASES = {
     "network, Softplus": (
         3,
         2,
-        make_config({"otype": "Identity"}, mlp("CutlassMLP", 16, 2, "Softplus", "Sigmoid")),
+        make_config(
+            {"otype": "Identity"}, mlp("CutlassMLP", 16, 2, "Softplus", "Sigmoid", bias=True)
+        ),
     ),
 }
 
