@@ -14,7 +14,7 @@ from numbanet import registry
 from numbanet.caller import warn_caller
 from numbanet.create import create_loss
 from numbanet.derivatives import OutputDerivatives
-from numbanet.torch import descriptions, jets, passes
+from numbanet.torch import descriptions, passes
 from numbanet.torch.bindings import NativeModule
 from numbanet.torch.levels import with_level
 from numbanet.torch.parts import ModuleOfParts
@@ -119,6 +119,8 @@ class Module(ModuleOfParts):
         """
         x = self._inputs(x, "x", self.n_input_dims)
         description = self.native_tcnn_module.description
+        from numbanet.torch import jets  # which imports PyTorch's compiler
+
         return jets.derivatives(x, self.params, description, order, wanted)
 
     @property
