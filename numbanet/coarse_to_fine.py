@@ -38,6 +38,15 @@ class CoarseToFine:
         return self.plain.model
 
     @property
+    def deterministic(self) -> bool:
+        """Whether sums have the same bits in every run."""
+        return self.plain.deterministic
+
+    @deterministic.setter
+    def deterministic(self, value: bool) -> None:
+        self.plain.deterministic = self.leveled.deterministic = value
+
+    @property
     def is_queued(self) -> bool:
         """Whether passes run without the host."""
         return getattr(self.plain, "is_queued", True)

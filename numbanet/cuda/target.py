@@ -29,8 +29,8 @@ from numbanet.cuda.memory.inputs import (
 )
 from numbanet.cuda.memory.loss_sums import write_mean
 from numbanet.cuda.memory.parameters import CudaParameters, aligned
+from numbanet.cuda.optimizer.in_pieces import TrainingInPieces
 from numbanet.cuda.optimizer.training import CudaTraining
-from numbanet.cuda.ranks.pieces import PieceByPiece
 from numbanet.engine import Gradients
 from numbanet.storage.views import DTYPES
 from numbanet.target import SAMPLE, AbstractTarget
@@ -187,6 +187,6 @@ class CudaTarget(AbstractTarget):
         return CudaMany(params, optimizers, engine, parameters, gradients, training)
 
     def training(self, engine, parameters, optimizer, layout, comm=ALONE):
-        if comm.pieces is not None:  # then all ranks have the sums of all, and step alike
-            engine, comm = PieceByPiece(self.device, engine, comm), ALONE
+        if comm.pieces is not None:
+            return TrainingInPieces(self.device, engine, comm, parameters, optimizer, layout)
         return CudaTraining(self.device, engine, parameters, optimizer, layout, comm)

@@ -63,6 +63,10 @@ class PieceByPiece:
         self._n = self.model.n_params
         self._pitch = -(-self._n // int(FOUR)) * int(FOUR)
 
+    def use(self, engine: Any) -> None:
+        """Evaluate the pieces by another engine of the same parameters."""
+        self._engine = engine
+
     @property
     def generation(self) -> int:
         return self._engine.generation
