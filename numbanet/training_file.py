@@ -9,7 +9,7 @@ import numpy as np
 from numbanet.model_arguments import check_bool
 from numbanet.quantization import packed, quantize
 from numbanet.saved_training import SavedTraining, config_of, meaning_of_state, open_saved_training
-from numbanet.shown import shown
+from numbanet.shown import joined, shown
 from numbanet.snapshot import SnapshotError, write_snapshot
 
 
@@ -74,8 +74,9 @@ def check_same(name: str, saved: SavedTraining, trainer: Any) -> None:
     pairs["the optimizer"] = saved.optimizer.structure, trainer.optimizer.structure
     for what, (found, expected) in pairs.items():
         if found != expected:
+            option, theirs, mine = first_difference(what, found, expected)
             raise SnapshotError(
-                f"{name}: {what} is {found!s:.200}, and the trainer's is {expected!s:.200}"
+                f"{name}: {option} is {theirs!s:.200}, and the trainer's is {mine!s:.200}"
             )
     theirs, mine = (meaning_of_state(each.optimizer, trainer.layout) for each in (saved, trainer))
     if theirs != mine:
@@ -83,3 +84,13 @@ def check_same(name: str, saved: SavedTraining, trainer: Any) -> None:
             f"{name}: the optimizer's options ask for another state than the trainer's has: "
             f"{saved.tensor_shapes}"
         )
+
+
+def first_difference(what: str, found: Any, expected: Any) -> tuple[str, Any, Any]:
+    """Name and values of the first option in which two configs differ."""
+    if not (isinstance(found, Mapping) and isinstance(expected, Mapping)):
+        return what, found, expected
+    keys = [key for key in {**found, **expected} if found.get(key) != expected.get(key)]
+    if "otype" in keys:
+        keys = ["otype"]
+    return first_difference(joined(what, keys[0]), found.get(keys[0]), expected.get(keys[0]))
