@@ -18,15 +18,16 @@ from numbanet.optimizers.base import AbstractOptimizer
 from numbanet.random import Pcg32
 from numbanet.registry import ConfigError
 from numbanet.saved_training import SECTIONS, composition_of, open_saved_training
-from numbanet.shown import joined, shown
+from numbanet.shown import shown
 from numbanet.snapshot import SnapshotError
 from numbanet.target import AbstractTarget
 from numbanet.targets import device_of_rank, target_for
 from numbanet.trainable_model import TrainableModel
 from numbanet.trainer import Trainer
-from numbanet.unknown_options import UnknownOptions, note
+from numbanet.unknown_options import UnknownOptions, note_unknown
 
 SCHEMA = "$schema"  # by which editors complete a config; it says nothing about the model
+KNOWN = (*SECTIONS, *PART_SECTIONS, "deterministic", "perturbation_sigma")
 
 
 def create_loss(config: Mapping[str, Any]) -> AbstractLoss:
@@ -120,12 +121,9 @@ def create_components(
         )
     asks_for_determinism(config)  # raises if it is neither
     check_sigma(config.get("perturbation_sigma", 0.0))
-    sections = *SECTIONS, *PART_SECTIONS
+    given = {section: value for section, value in config.items() if section != SCHEMA}
     with UnknownOptions():
-        for section in config.keys() - {*sections, SCHEMA, "deterministic", "perturbation_sigma"}:
-            note(
-                f"{joined('', section)}: a config has no such section; it has {', '.join(sections)}"
-            )
+        note_unknown(given, KNOWN, "", "a config", {}, "section")
         loss = create_loss(config.get("loss", {}))
         optimizer = create_optimizer(config.get("optimizer", {}))
         composition = composition_of(n_input_dims, n_output_dims, config)

@@ -3,7 +3,7 @@
 import contextvars
 import difflib
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from numbanet.caller import warn_caller
@@ -86,6 +86,28 @@ ELSEWHERE = {
     },
 }
 
+# Names of options from elsewhere, and those that may serve, the first one that there is.
+OPTIONS_ELSEWHERE = {
+    "lr": ("learning_rate", "learning_rate_factor", "nested"),
+    "learning_rate": ("learning_rate_factor", "nested"),
+    "eps": ("epsilon",),
+    "betas": ("beta1",),
+    "weight_decay": ("l2_reg", "nested"),
+    "ns_steps": ("n_iterations",),
+    "precondition_frequency": ("interval",),
+    "gamma": ("decay_base",),
+    "T_max": ("n_steps",),
+    "eta_min": ("end_factor",),
+    "omega_0": ("siren_omega",),
+    "w0": ("siren_omega",),
+    "hidden_dim": ("n_neurons",),
+    "hidden_size": ("n_neurons",),
+    "n_layers": ("n_hidden_layers",),
+    "num_layers": ("n_hidden_layers",),
+    "use_bias": ("bias",),
+    "sigma": ("scale",),
+}
+
 
 class UnknownOptionWarning(UserWarning):
     """The config holds options that nothing reads."""
@@ -131,17 +153,22 @@ def note(message: str) -> None:
 
 
 def note_unknown(
-    given: Mapping[str, Any], known: Iterable[str], path: str, owner: str, derived: Mapping
+    given: Mapping[str, Any],
+    known: Iterable[str],
+    path: str,
+    owner: str,
+    derived: Mapping,
+    what: str = "option",
 ) -> None:
     """Note the given options that a component does not have, unless they have no effect."""
     known = list(known)
     for key, value in given.items():
         if key in known or (key in IDLE and IDLE[key](value, derived)):
             continue
-        hint = near(key, known)
+        hint = near_option(key, known)
         hint = f"did you mean {hint!r}? " if hint else ""
         note(
-            f"{joined(path, key)}: {owner} has no such option; {hint}"
+            f"{joined(path, key)}: {owner} has no such {what}; {hint}"
             f"it has {', '.join(known) or 'none'}"
         )
 
@@ -153,6 +180,12 @@ def near(name: Any, known: Iterable[str]) -> str | None:
     spellings = {each.lower(): each for each in known}
     found = difflib.get_close_matches(name.lower(), spellings, 1, NEAR)
     return spellings[found[0]] if found else None
+
+
+def near_option(name: Any, known: Collection[str]) -> str | None:
+    """Closest known option, or the one that serves for a name from elsewhere."""
+    meant = OPTIONS_ELSEWHERE.get(name, ()) if isinstance(name, str) else ()
+    return next((each for each in meant if each in known), None) or near(name, known)
 
 
 def near_otype(kind: str, name: Any, known: Iterable[str]) -> str:

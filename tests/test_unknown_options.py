@@ -165,3 +165,19 @@ def test_updates_refuse_what_creation_warns_about():
         warnings.simplefilter("ignore")  # is no way to have an unknown option
         with pytest.raises(ConfigError, match=r"^optimizer\.learning_rat: .*'learning_rate'"):
             trainer.update_hyperparams({"optimizer": {"learning_rat": 1}})
+
+
+@pytest.mark.parametrize(
+    ("section", "options", "meant"),
+    [
+        ("optimizer", {"otype": "Muon", "lr": 1.0}, "learning_rate"),
+        ("optimizer", {"otype": "EMA", "lr": 1.0}, "nested"),
+        ("optimizer", {"otype": "SOAP", "precondition_frequency": 5}, "interval"),
+        ("network", {**NETWORK, "w0": 30.0}, "siren_omega"),
+        ("pertubation_sigma", 0.1, "perturbation_sigma"),
+        ("optimiser", {}, "optimizer"),
+    ],
+)
+def test_names_from_elsewhere_and_misspelt_sections(section, options, meant):
+    with pytest.warns(UnknownOptionWarning, match=rf"has no such .*; did you mean '{meant}'\?"):
+        numbanet.create_from_config(2, 1, {section: options}, **CPU)
