@@ -24,7 +24,9 @@ class LearningRates:
 
     @property
     def learning_rates_in_force(self: Any) -> tuple[float, ...]:
-        """Learning rates of the next step, with ExponentialDecay; one for each part of a Composite.
+        """Learning rates of the next step, after schedules.
+
+        One for each part of a Composite, and of Muon and SOAP that of matrices and of what is none.
 
         A GPU is waited for, since decay depends on the steps that were made.
         """

@@ -195,8 +195,14 @@ def test_a_schedule_is_in_force(model):
                 {"n_params_to_optimize": 1, "otype": "Adam", "learning_rate": 0.25}]},
             [(0.25, 0.125)] * 3,
         ),
+        (
+            {"otype": "WarmUp", "n_steps": 2, "nested": {
+                "otype": "ParamGroups", "groups": [{"parts": "network.*", "weight_decay": 1.0}],
+                "nested": {"otype": "Muon", "learning_rate": 0.5, "adam_learning_rate": 0.25}}},
+            [(0.25, 0.125), (0.5, 0.25), (0.5, 0.25)],
+        ),
     ],
-    ids=["Adam", "SGD", "decay", "parts"],
+    ids=["Adam", "SGD", "decay", "parts", "groups"],
 )  # fmt: skip
 def test_rates_in_force(optimizer, expected):
     n_params = models.create("hash").network.n_params

@@ -48,6 +48,7 @@ class AbstractOptimizer(ABC):
     n_scalars = 1
     n_matrix_state = 0
     rates: tuple[int, ...] = (0,)  # which scalars are learning rates
+    decays: tuple[int, ...] = ()  # which are multiplied by schedules too, and are no rates
     least_bad_gradient = HUGE  # this and larger ones count as infinite
     inference_row: int | None = None  # row of the state that holds the weights for inference
     touches_all_state = True  # whether `step` uses most rows of the state, known before it runs

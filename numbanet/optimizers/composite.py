@@ -111,12 +111,15 @@ class Composite(AbstractOptimizer):
 
     @property
     def rates(self):
-        firsts = self.first_scalars
-        return tuple(
-            first + rate
-            for first, each in zip(firsts, self.optimizers, strict=False)
-            for rate in each.rates
-        )
+        return self._scalars_of_parts("rates")
+
+    @property
+    def decays(self):
+        return self._scalars_of_parts("decays")
+
+    def _scalars_of_parts(self, kind: str) -> tuple[int, ...]:
+        parts = zip(self.first_scalars, self.optimizers, strict=False)
+        return tuple(first + k for first, each in parts for k in getattr(each, kind))
 
     @property
     def first_scalars(self) -> list[int]:
@@ -168,7 +171,7 @@ class Composite(AbstractOptimizer):
 
     @cached_property
     def schedule(self):
-        rates, n_hyperparams = self.rates, self.n_hyperparams
+        rates, n_hyperparams = (*self.rates, *self.decays), self.n_hyperparams
         n_rates, parts, last = len(rates), nothing, 0
         for optimizer, first in zip(self.optimizers, self.first_scalars, strict=False):
             parts = then(parts, optimizer, last, first)

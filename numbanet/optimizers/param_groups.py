@@ -96,9 +96,9 @@ class ParamGroups(AbstractWrapper):
         return 2 * (len(self.groups) + 1)
 
     @property
-    def rates(self):
+    def decays(self):
         first = self.nested.n_scalars
-        return *self.nested.rates, *range(first + 1, first + self.n_own_scalars, 2)
+        return *self.nested.decays, *range(first + 1, first + self.n_own_scalars, 2)
 
     def hyperparams(self) -> tuple[float, ...]:
         own = ((each.learning_rate_factor, each.weight_decay) for each in self.groups)

@@ -30,7 +30,7 @@ class AbstractSchedule(AbstractWrapper):
 
     @cached_property
     def schedule(self):
-        nested, factor, rates = self.nested.schedule, self.factor, self.rates
+        nested, factor, rates = self.nested.schedule, self.factor, (*self.rates, *self.decays)
         n_rates, first = len(rates), self.nested.n_hyperparams
         last = first + len(self.own_hyperparams)
 

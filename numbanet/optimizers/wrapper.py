@@ -18,9 +18,9 @@ NESTED = {"convert": create_nested}
 
 
 PASSED_ON = """
-    n_matrix_state touches_all_state rates least_bad_gradient is_tame inference_row learning_rate
-    matrix_ranges limits hyperparams schedule step summand matrix_step n_statistics preconditions
-    precondition
+    n_matrix_state touches_all_state rates decays least_bad_gradient is_tame inference_row
+    learning_rate matrix_ranges limits hyperparams schedule step summand matrix_step n_statistics
+    preconditions precondition
 """
 
 
