@@ -124,6 +124,8 @@ def column_of(max_level: Any, n: int, target: AbstractTarget) -> Any:
 
     Arrays on a GPU are not waited for: where they are NaN, so are the outputs.
     """
+    if isinstance(max_level, (str, bytes)):
+        raise ValueError(f"max_level: {shown(max_level)} is no number")
     if np.isscalar(max_level) or getattr(max_level, "shape", None) == ():
         try:
             value = float(max_level)

@@ -43,6 +43,8 @@ def create_composition(
         ValueError: a number of dimensions is not allowed.
     """
     n_input_dims = check_dims("n_input_dims", n_input_dims)
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"config: expected a JSON object, got {shown(config)}")
     given = config.get("parts")
     if not (isinstance(given, Mapping) and given):
         raise ConfigError(f"parts: expected an object of parts by name, got {shown(given)}")

@@ -67,8 +67,16 @@ class GridLevel:
         return self._view(self._model.gradients)
 
     def vertices(self, dim: int = 0) -> np.ndarray:
-        """Coordinates of the vertices along a dimension, [resolution]; some beyond [0, 1]."""
-        n = self._grid.vertices(self._k)[dim]
+        """Coordinates of the vertices along a dimension, [resolution]; some beyond [0, 1].
+
+        Raises:
+            ValueError: there is no such dimension.
+        """
+        resolutions = self._grid.vertices(self._k)
+        n_dims = len(resolutions)
+        if not isinstance(dim, (int, np.integer)) or not -n_dims <= dim < n_dims:
+            raise ValueError(f"dim: {shown(dim)} is no input; use 0 to {n_dims - 1}")
+        n = resolutions[dim]
         return (np.arange(n) - 0.5) / max(self._scales[dim], 1e-30)
 
     def _entries(self) -> np.ndarray:

@@ -134,7 +134,7 @@ def create(kind: str, config: Mapping[str, Any], *, default: str, path: str = ""
         known = _display_names[kind]
         hint = near_otype(kind, name, known)
         raise ConfigError(
-            f"{path}.otype: {shown(name)} is no {kind}{hint}; use one of {', '.join(known)}"
+            f"{path}.otype: {shown(name)} is no {kind}{hint or ';'} use one of {', '.join(known)}"
         )
     given = {
         key if isinstance(key, str) else shown(key): value
@@ -187,15 +187,15 @@ def check_depth(value: Any, path: str, n_left: int = MOST_DEPTH) -> None:
 
 
 def convert(field: dataclasses.Field, value: Any, path: str, **extra) -> Any:
-    """Convert a value to the plain Python type of the field; NumPy scalars are welcome.
+    """Convert a value to the plain Python type of the field; NumPy's arrays are welcome.
 
     A field may have its own function for that as "convert" in its metadata; `extra` are the derived
     values of the component, which nested components may need.
     """
+    if hasattr(value, "tolist") and hasattr(value, "ndim"):
+        value = value.tolist()
     if "convert" in field.metadata:
         return field.metadata["convert"](value, path, **extra)
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        value = value.item()
     expected = type_name(field)
     plain, _, none = expected.partition(" | ")
     if value is None and none == "None":

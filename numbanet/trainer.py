@@ -25,7 +25,7 @@ from numbanet.shown import shown
 from numbanet.summary import summary_of
 from numbanet.target import AbstractTraining
 from numbanet.trainer_names import OldTrainerNames
-from numbanet.trainer_settings import changed, check_count
+from numbanet.trainer_settings import changed, check_components, check_count
 from numbanet.trainer_state import TrainerState
 
 
@@ -50,6 +50,7 @@ class Trainer(LearningRates, OptimizerStep, TrainerState, OldTrainerNames):
 
     Raises:
         ConfigError: the loss cannot take so many outputs, or the optimizer does not fit the model.
+        TypeError: the model, the optimizer or the loss is none, such as a config.
         ValueError: another argument cannot be used.
     """
 
@@ -76,6 +77,7 @@ class Trainer(LearningRates, OptimizerStep, TrainerState, OldTrainerNames):
     ):
         if on_nonfinite not in ("skip", "raise"):
             raise ValueError(f"on_nonfinite: {shown(on_nonfinite)}; use 'skip' or 'raise'")
+        check_components(model, optimizer, loss)
         loss.row(model.n_output_dims, False)  # raises if the loss cannot take so many outputs
         self.network, self.optimizer, self.loss = model, optimizer, loss
         self.on_nonfinite = on_nonfinite

@@ -8,6 +8,7 @@ import numpy as np
 
 from numbanet import registry
 from numbanet.losses.base import AbstractLoss
+from numbanet.model import AbstractModel
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.registry import ConfigError
 from numbanet.saved_training import meaning_of_state
@@ -34,6 +35,17 @@ def changed(
             "optimizer: an option that changes the state's size or meaning cannot change"
         )
     return new, components["loss"]
+
+
+def check_components(model: Any, optimizer: Any, loss: Any) -> None:
+    """Raise TypeError unless these are a model, an optimizer and a loss."""
+    for name, value, kind, maker in (
+        ("model", model, AbstractModel, "create_encoding or create_network_with_input_encoding"),
+        ("optimizer", optimizer, AbstractOptimizer, "create_optimizer"),
+        ("loss", loss, AbstractLoss, "create_loss"),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: expected what numbanet.{maker} makes, got {shown(value)}")
 
 
 def check_count(name: str, value: Any) -> int:

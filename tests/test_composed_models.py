@@ -281,3 +281,8 @@ def test_layouts_with_gaps_know_their_matrices(sizes, gaps):
             assert bool(layout.is_matrix.py_func(np.uintp(i))) == (m < len(sizes))
     assert (covered == 1).all()
     assert [first for first, _ in layout.matrix_ranges[: len(sizes)]] == starts
+
+
+def test_a_config_that_is_none_is_refused():
+    with pytest.raises(numbanet.ConfigError, match="config: expected a JSON object, got 4"):
+        numbanet.create_composed_model(3, 4)

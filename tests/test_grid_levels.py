@@ -219,3 +219,15 @@ def test_what_cannot_be_resized_is_refused():
     for wrong in (0, 2.5, True, 40):
         with pytest.raises(ValueError, match=r"log2_hashmap_size|n_levels"):
             numbanet.resize_grid(create("hash"), n_levels=wrong, log2_hashmap_size=wrong)
+
+
+def test_an_axis_that_does_not_exist_is_refused():
+    for dim in (2, -3, 1.0, "x"):
+        with pytest.raises(ValueError, match=r"dim: .* is no input; use 0 to 1"):
+            create("hash").levels[0].vertices(dim)
+
+
+def test_arrays_are_lists_of_options():
+    resolutions = np.array([5, 17, 3, 4])
+    found = numbanet.create_encoding(2, {**HASH, "resolutions": resolutions}, device="cpu")
+    assert found.encoding == create("listed").encoding

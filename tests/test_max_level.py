@@ -161,3 +161,9 @@ def test_what_is_no_level_is_refused():
         models.create("identity")(np.zeros((3, 5)), max_level=0.5)
     composed = numbanet.create_from_config(*COMPOSED["shared"], device="cpu")
     assert composed(np.zeros((3, 5)), max_level=0.5).shape == (3, 3)
+
+
+def test_text_is_no_level():
+    encoding = numbanet.create_encoding(2, HASH, device="cpu")
+    with pytest.raises(ValueError, match="max_level: '1' is no number"):
+        encoding(np.zeros((3, 2)), max_level="1")

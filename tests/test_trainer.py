@@ -512,3 +512,16 @@ def test_input_gradient_is_at_the_parameters_for_inference():
     x, _ = models.batch_of("hash", 7)
     ours = model.input_gradient(1, x)
     np.testing.assert_array_equal(ours, model.network.input_gradient(1, x))
+
+
+def test_what_is_no_component_is_refused():
+    model = models.create("hash")
+    network, optimizer, loss = model.network, model.trainer.optimizer, model.trainer.loss
+    for components, message in (
+        ((model, optimizer, loss), "model: expected what numbanet.create_"),
+        ((network, {"otype": "Adam"}, loss), r"optimizer: .*create_optimizer makes, got \{'otype'"),
+        ((network, loss, optimizer), "optimizer: .*, got "),
+        ((network, optimizer, "L2"), "loss: .*create_loss makes, got 'L2'"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            numbanet.Trainer(*components)
