@@ -26,7 +26,7 @@ class TrainerState:
 
     def config(self: Any) -> dict[str, Any]:
         """JSON config of everything, with every option written out."""
-        sigma = self.noise().get("perturbation_sigma", 0.0)
+        sigma = 0.0 if self.perturbation is None else self.perturbation.sigma
         components = self.network.composition, self.loss, self.optimizer
         return config_of(*components, self.deterministic, sigma)
 

@@ -30,6 +30,7 @@ def test_losses_follow_the_cpu_and_the_noise_is_another_one_in_each_step(cuda_de
     losses = [float(gpu.training_step(x, targets)) for _ in range(2)]
     counts = [getattr(cuda_device, name, None) for name in ("allocations", "synchronizations")]
     later = [gpu.training_step(x, targets) for _ in range(3)]
+    assert gpu.config()["perturbation_sigma"] == 0.3
     assert counts == [
         getattr(cuda_device, name, None) for name in ("allocations", "synchronizations")
     ]
