@@ -141,6 +141,14 @@ def test_options_that_cannot_be_are_refused(options, message):
         numbanet.create_encoding(2, {"otype": "HashGrid", **options}, device="cpu")
 
 
+def test_largest_resolutions_are_taken():
+    """Where float32 has no scale for one, the lattice has fewer vertices, not more."""
+    asked = [2**24, 2**24 + 4, [2**30, 5], 2**30]
+    encoding = numbanet.create_encoding(2, {**HASH, "resolutions": asked}, device="cpu")
+    found = [level.resolution for level in encoding.levels]
+    assert found == [2**24, 2**24 + 3, (2**30 - 63, 5), 2**30 - 63]
+
+
 def test_equal_resolutions_along_all_axes_are_one():
     """So the same grid has the same kernels."""
     encoding = numbanet.create_encoding(

@@ -124,12 +124,18 @@ def scales(grid) -> list[tuple[np.float32, ...]]:
     """Cells per unit of each input, on each level."""
     if grid.resolutions is not None:
         shapes = (np.broadcast_to(each, grid.n_dims) for each in grid.resolutions)
-        return [tuple(np.float32(int(n) - 1) for n in shape) for shape in shapes]
+        return [tuple(rounded_down(int(n) - 1) for n in shape) for shape in shapes]
     log2_growth = np.float32(math.log2(np.float32(grid.per_level_scale)))
     base, one = np.float32(grid.base_resolution), np.float32(1)
     exponents = (float(np.float32(level) * log2_growth) for level in range(grid.n_levels))
     along_all = (np.float32(2.0 ** min(exponent, 64.0)) * base - one for exponent in exponents)
     return [(scale,) * grid.n_dims for scale in along_all]
+
+
+def rounded_down(n: int) -> np.float32:
+    """Largest float32 up to n, so that no resolution is above the one that was asked for."""
+    nearest = np.float32(n)
+    return np.nextafter(nearest, np.float32(0)) if int(nearest) > n else nearest
 
 
 def table_size(grid, shape: tuple[int, ...]) -> int:
