@@ -13,6 +13,7 @@ from numbanet.shown import shown
 from numbanet.target import AbstractTarget
 
 MOST = 1000  # which counts as 1, as in tiny-cuda-nn
+NO_NUMBERS = (str, bytes, np.complexfloating)  # though float takes some of them
 
 
 class CoarseToFine:
@@ -128,15 +129,17 @@ def column_of(max_level: Any, n: int, target: AbstractTarget) -> Any:
         raise ValueError(f"max_level: {shown(max_level)} is no number")
     if np.isscalar(max_level) or getattr(max_level, "shape", None) == ():
         try:
-            value = float(max_level)
+            value = np.nan if isinstance(max_level, NO_NUMBERS) else float(max_level)
         except (TypeError, ValueError) as error:
             raise ValueError(f"max_level: {shown(max_level)} is no number") from error
         if not 0 <= value <= MOST:
-            raise ValueError(f"max_level: {value} is not allowed; use a number from 0 to 1")
+            found = shown(max_level)
+            raise ValueError(f"max_level: {found} is not allowed; use a number from 0 to 1")
         max_level = np.full((n, 1), value, np.float32)
     elif isinstance(max_level, (list, tuple)) and len(max_level) == n:
         try:
-            max_level = np.asarray(max_level, np.float32).reshape(n, 1)
+            levels = np.asarray(max_level).astype(np.float32, casting="same_kind")
+            max_level = levels.reshape(n, 1)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"max_level: {shown(max_level)} are no numbers, one a sample"

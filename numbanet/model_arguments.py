@@ -43,7 +43,8 @@ def check_bool(name: str, value: Any) -> bool:
 
 def check_sigma(value: Any) -> float:
     """Return a perturbation_sigma as a float; raises ConfigError if it is not allowed."""
-    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    numbers = (int, float, np.integer, np.floating)
+    is_number = isinstance(value, numbers) and not isinstance(value, bool)
     if not (is_number and 0 <= value <= MOST_SIGMA):
         most = f"a number from 0 to {MOST_SIGMA:g}"
         raise ConfigError(f"perturbation_sigma: {shown(value)} is not allowed; use {most}")

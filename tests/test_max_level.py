@@ -141,7 +141,7 @@ def test_networks_learn_from_coarse_to_fine(name):
 def test_what_is_no_level_is_refused():
     model = models.create("hash")
     x, targets = models.batch_of("hash", 10)
-    for wrong in (-0.1, float("nan"), "coarse", 1e9):
+    for wrong in (-0.1, float("nan"), "coarse", "0.5", b"1", np.complex64(0.5), 1e9):
         with pytest.raises(ValueError, match="max_level"):
             model(x, max_level=wrong)
     for wrong in (float("nan"), -0.5, 1e9):
@@ -152,7 +152,7 @@ def test_what_is_no_level_is_refused():
                 model(x, max_level=each)
             with pytest.raises(ValueError, match=r"max_level: .* of sample 7 is not allowed"):
                 model.network.forward(x, max_level=each)
-    for wrong in (np.zeros(9), [0.5], [0.5] * 9 + ["fine"], [0.5] * 9 + [[1, 2]]):
+    for wrong in (np.zeros(9), [0.5], [0.5] * 9 + ["fine"], ["0.5"] * 10, [0.5] * 9 + [[1, 2]]):
         with pytest.raises(ValueError, match="max_level"):
             model.trainer.training_step(x, targets, max_level=wrong)
     levels = [0.5] * 10

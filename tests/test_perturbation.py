@@ -117,7 +117,9 @@ def test_zero_is_what_there_was():
     assert "perturbation_sigma" not in str(model.summary())
 
 
-@pytest.mark.parametrize("sigma", [-1, float("nan"), float("inf"), "much", True, None])
+@pytest.mark.parametrize(
+    "sigma", [-1, float("nan"), float("inf"), np.complex64(1), "much", True, None]
+)
 def test_what_is_no_deviation_is_refused(sigma):
     with pytest.raises(numbanet.ConfigError, match="perturbation_sigma"):
         numbanet.create_from_config(
