@@ -183,7 +183,12 @@ class CudaParameters(AbstractParameters):
             self._is_stale = True
 
     def from_host(self, values: np.ndarray) -> None:
-        self._take(to_device(np.asarray(values, np.float32), self._device))
+        values = np.ascontiguousarray(values, np.float32)
+        if self.is_divided:
+            self._take(to_device(values, self._device))
+        else:
+            self._device.copy_to_device(self.own.address, values)
+            self._is_stale = True
 
     def to_host(self) -> np.ndarray:
         return self._gathered().numpy()
