@@ -92,7 +92,8 @@ class Reader:
         if isinstance(value, (numba.types.Type, llvmlite.ir.Type)):
             return digest("type", value)
         if isinstance(value, python_types.ModuleType):
-            return digest("module", value.__name__)
+            # numba.types becomes another module, of the same content, when numba-cuda is imported.
+            return digest("module", value.__name__.replace("numba.core.", "numba."))
         if isinstance(value, frozenset):
             return digest("frozenset", sorted(map(self.of, value)))
         if isinstance(value, (np.dtype, slice, range)):

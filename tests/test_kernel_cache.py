@@ -49,6 +49,12 @@ def test_another_process_compiles_nothing():
     assert done.stdout.split() == [repr(loss), "0"]
 
 
+def test_a_module_of_two_names_makes_one_key():
+    """Importing numba-cuda replaces numba.types by another module that stands for numba.core's."""
+    core, public = numba.core.types, types.ModuleType("numba.types")
+    assert fingerprint(core) == fingerprint(public) != fingerprint(np)
+
+
 def test_a_kernel_is_known_by_what_it_does():
     """Equal models make equal keys, whichever of their functions they share; others do not."""
 
