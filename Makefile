@@ -38,7 +38,7 @@ demo: $(DEMO_READY)
 		--output demo $(DEMO_ARGS)
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/distributed $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/distributed $(PYTEST_ARGS)
 
 # On 2 and 4 ranks of MPI, and launches that fail.
 test-distributed: $(READY)
@@ -50,7 +50,7 @@ test-torch: $(READY)
 	@if test -e $(TORCH_READY) || $(BIN)/python $(PIP_INSTALL) --dry-run --no-deps $(TORCH_ARGS) \
 			'$(TORCH)' >/dev/null 2>&1; then \
 		$(MAKE) --no-print-directory $(TORCH_READY) && \
-		$(TORCH_BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS) tests/pytorch \
+		$(TORCH_BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) tests/pytorch \
 			tests/test_pages.py::test_its_code_runs_with_torch; \
 	else \
 		echo "make test-torch: skipped for want of PyTorch, pip has no $(TORCH) here; add" \
