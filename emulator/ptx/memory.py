@@ -2,6 +2,7 @@
 
 import bisect
 from collections import deque
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,24 @@ class Allocation:
         return found
 
 
+class _Known(NamedTuple):
+    """Allocations by address, and the addresses alone."""
+
+    starts: list
+    allocations: list
+
+    def with_(self, allocation):
+        place = bisect.bisect(self.starts, allocation.address)
+        return _Known(
+            [*self.starts[:place], allocation.address, *self.starts[place:]],
+            [*self.allocations[:place], allocation, *self.allocations[place:]],
+        )
+
+    def without(self, allocation):
+        left = [each for each in self.allocations if each is not allocation]
+        return _Known([each.address for each in left], left)
+
+
 class EmulatedMemory:
     """Heap whose addresses ascend, and are reused only when it has no more.
 
@@ -45,8 +64,7 @@ class EmulatedMemory:
         self._heap = self._heap[-self._heap.ctypes.data % ALIGNMENT :]
         self._views = {}
         self._next = HEAP_START
-        self._allocations = []  # by address
-        self._starts = []
+        self._known = _Known([], [])  # replaced as a whole: a finalizer may free at any time
         self._freed = deque(maxlen=1 << 12)  # (start, end)
 
     def allocate(self, n_bytes):
@@ -60,14 +78,12 @@ class EmulatedMemory:
         start = address - HEAP_START
         allocation = Allocation(address, self._heap[start : start + n_bytes])
         allocation.bytes[:] = UNWRITTEN
-        place = bisect.bisect(self._starts, address)
-        self._starts.insert(place, address)
-        self._allocations.insert(place, allocation)
+        self._change(lambda known: known.with_(allocation))
         return address
 
     def _gap(self, room, n_bytes):
         end, used = HEAP_START, 0
-        for allocation in self._allocations:
+        for allocation in self._known.allocations:
             if allocation.address - end >= room:
                 return end
             end = allocation.end + GUARD_BYTES
@@ -81,8 +97,7 @@ class EmulatedMemory:
         allocation = self.find(address)
         if allocation is None or allocation.address != address:
             raise self._error(address, 1, "free of ")
-        place = self._starts.index(address)
-        del self._starts[place], self._allocations[place]
+        self._change(lambda known: known.without(allocation))
         self._freed.append((address, allocation.end))
         self.version += 1
 
@@ -96,10 +111,19 @@ class EmulatedMemory:
 
     def find(self, address):
         """Allocation that contains `address`, or None."""
-        place = bisect.bisect(self._starts, address) - 1
-        if place < 0 or address >= max(self._allocations[place].end, self._starts[place] + 1):
+        starts, allocations = self._known
+        place = bisect.bisect(starts, address) - 1
+        if place < 0 or address >= max(allocations[place].end, starts[place] + 1):
             return None
-        return self._allocations[place]
+        return allocations[place]
+
+    def _change(self, changed):
+        while True:
+            known = self._known
+            replacement = changed(known)
+            if self._known is known:  # no finalizer has freed since
+                self._known = replacement
+                return
 
     @property
     def extent(self):
@@ -120,10 +144,11 @@ class EmulatedMemory:
 
     def holds(self, addresses, n_bytes):
         """Whether each address is aligned and starts `n_bytes` of one allocation."""
-        if not self._allocations:
+        starts, allocations = self._known
+        if not allocations:
             return False
-        ends = np.array([allocation.end for allocation in self._allocations], U64)
-        place = np.searchsorted(np.array(self._starts, U64), addresses, "right") - 1
+        ends = np.array([allocation.end for allocation in allocations], U64)
+        place = np.searchsorted(np.array(starts, U64), addresses, "right") - 1
         inside = (place >= 0) & (addresses + U64.type(n_bytes) <= ends[place])
         return bool((inside & (addresses % U64.type(n_bytes) == 0)).all())
 
@@ -140,20 +165,21 @@ class EmulatedMemory:
 
     def _error(self, address, n_bytes, what, by=""):
         message = f"{what}global address {address:#x}{by}"
-        for start, end in self._freed:
+        for start, end in list(self._freed):
             if start <= address < end:
                 return UseAfterFree(f"{message}: {address - start} bytes into freed memory")
-        place = bisect.bisect(self._starts, address) - 1
+        starts, allocations = self._known
+        place = bisect.bisect(starts, address) - 1
         notes = []
         if place >= 0:
-            before = self._allocations[place]
+            before = allocations[place]
             where = f"{before.n_bytes} bytes at {before.address:#x}"
             if address < before.end:
                 notes.append(f"crosses the end of {where}")
             else:
                 notes.append(f"{address - before.end} bytes past the end of {where}")
-        if place + 1 < len(self._starts):
-            notes.append(f"{self._starts[place + 1] - address} bytes before the next allocation")
+        if place + 1 < len(starts):
+            notes.append(f"{starts[place + 1] - address} bytes before the next allocation")
         return OutOfBounds(f"{message}: {', '.join(notes) or 'nothing is allocated'}")
 
 

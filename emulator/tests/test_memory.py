@@ -316,3 +316,22 @@ def test_modules_of_the_same_text_have_variables_of_their_own():
         module.launch("test", 1, 1, [address, address + 4])
     cells = [memory.view(module.symbol("cells"), "u4", 1)[0] for module in modules]
     assert cells == [7, 8]
+
+
+def test_finalizers_free_at_any_time():
+    """The collector of cycles may run within any call, and a finalizer of an array then frees."""
+    memory = EmulatedMemory()
+    addresses = [memory.allocate(64) for _ in range(8)]
+    others = iter(addresses[:-1])
+
+    class Collecting(int):
+        def __lt__(self, other):
+            for address in itertools.islice(others, 3):
+                memory.free(address)
+            return int(self) < other
+
+    last = Collecting(addresses[-1])
+    assert memory.find(last).address == addresses[-1]
+    with pytest.raises(UseAfterFree):
+        memory.view(addresses[0], np.uint8, 1)
+    memory.view(addresses[-1], np.uint8, 64)[:] = 1
