@@ -34,8 +34,14 @@ _limits_lock = threading.Lock()
 
 
 @contextmanager
-def open_image(path: str | Path, max_pixels: int = MOST_PIXELS) -> Iterator[Image.Image]:
+def open_image(
+    path: str | Path, max_pixels: int = MOST_PIXELS, remedy: str | None = None
+) -> Iterator[Image.Image]:
     """Image of a regular file, whose pixels have not been read yet.
+
+    Args:
+        max_pixels: larger images are refused.
+        remedy: told of these; the option --max-pixels by default.
 
     Raises:
         UsageError: there is no such file, it is no image, or the image has more than max_pixels.
@@ -49,7 +55,7 @@ def open_image(path: str | Path, max_pixels: int = MOST_PIXELS) -> Iterator[Imag
             _any_size(),
             Image.open(file, formats=formats) as image,
         ):
-            check_size(shown, image, max_pixels)
+            check_size(shown, image, max_pixels, remedy)
             yield image
     except (AppError, MemoryError):
         raise
@@ -60,14 +66,15 @@ def open_image(path: str | Path, max_pixels: int = MOST_PIXELS) -> Iterator[Imag
         raise UsageError(f"cannot read {shown}: {reason}") from error
 
 
-def check_size(shown: str, image: Image.Image, max_pixels: int) -> None:
+def check_size(shown: str, image: Image.Image, max_pixels: int, remedy: str | None = None) -> None:
     width, height = image.size
     if width < 1 or height < 1:
         raise UsageError(f"{shown} has {width} x {height} pixels, which are none to learn")
     if width * height > max_pixels:
         raise UsageError(
             f"{shown} has {width} x {height} = {width * height} pixels and would take up to "
-            f"{width * height * 24 / 1e9:.1f} GB; to allow it: --max-pixels {width * height}"
+            f"{width * height * 24 / 1e9:.1f} GB; "
+            + (remedy or f"to allow it: --max-pixels {width * height}")
         )
 
 

@@ -1,10 +1,6 @@
 """Scenes in files: transforms.json with pictures, as instant-ngp and nerfstudio read them.
 
-A folder has transforms_train.json and transforms_test.json, or transforms.json alone, of which
-every eighth picture is kept for the test unless the file says which. instant-ngp's cube: a position
-p of the file is at scale p + offset, and the scene is in the cube of side aabb_scale around
-(0.5, 0.5, 0.5). A file without scale, offset and aabb_scale gets them from its cameras: what they
-look at is in the middle, and they are on average AUTO_DISTANCE away.
+Which frames are learned, splits.py says, and where the scene is, placement.py.
 
 Nothing in these files is trusted: sizes are bounded, numbers are to be finite, and pictures lie in
 the file's folder.
@@ -13,7 +9,6 @@ the file's folder.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +16,10 @@ import numpy as np
 from PIL import Image
 
 from numbanet.app.errors import UsageError
+from numbanet.app.fields.numbers_in_files import number, numbers_of
+from numbanet.app.fields.placement import Placement, check_sight, placement_of
 from numbanet.app.fields.scene_data import SceneData, Shots
+from numbanet.app.fields.splits import divided, files_of
 from numbanet.app.image_file import MOST_PIXELS, open_image
 from numbanet.regular_file import read_regular
 from numbanet.shown import shown
@@ -30,22 +28,10 @@ from numbanet.volumes import Camera
 MOST_BYTES = 1 << 26
 MOST_FRAMES = 1 << 14
 MOST_ALL_PIXELS = 1 << 30
-TEST_EVERY = 8
 ENDINGS = ("", ".png", ".jpg", ".jpeg", ".PNG", ".JPG")
 PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
-NGP_SCALE, NGP_OFFSET = 0.33, (0.5, 0.5, 0.5)
-MOST_AABB_SCALE = 128
-AUTO_DISTANCE, AUTO_AABB_SCALE = 1.0, 8
 LARGEST = 1e6  # of numbers in poses
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Transform from a file's positions to the field's [0, 1]^3."""
-
-    scale: float
-    offset: np.ndarray
-    n_levels: int
+SHORTEST = 1e-3  # focal length, in pixels
 
 
 def read_scene(path: str | Path, downscale: int = 1, max_pixels: int = MOST_PIXELS) -> SceneData:
@@ -59,23 +45,22 @@ def read_scene(path: str | Path, downscale: int = 1, max_pixels: int = MOST_PIXE
         UsageError: a file cannot be read or used; the message says which and why.
     """
     path = Path(path)
-    files = [path]
-    if path.is_dir():
-        files = [path / "transforms_train.json", path / "transforms_test.json"]
-        if not files[0].exists():
-            files = [path / "transforms.json"]
-    contents = [read_json(file) for file in files if file == files[0] or file.exists()]
-    frames = [frames_of(content, file) for content, file in zip(contents, files, strict=False)]
+    files = files_of(path)
+    contents = [read_json(file) for file in files]
+    frames = [frames_of(content, file) for content, file in zip(contents, files, strict=True)]
     poses = [pose_of(frame, files[0]) for part in frames for frame in part]
     placement = placement_of(contents[0], poses, files[0])
-    reader = Reader(downscale, max_pixels, placement)
-    parts = [
-        [reader.shot(content, frame, file) for frame in part]
-        for content, part, file in zip(contents, frames, files, strict=False)
-    ]
-    train, test = parts if len(parts) == 2 else divided(contents[0], frames[0], parts[0])
-    if not train or not test:
+    if len(files) == 1:
+        frames = divided(contents[0], frames[0], files[0])
+        contents, files = 2 * contents, 2 * files
+    if not all(frames):
         raise UsageError(f"'{files[0]}': needs at least two pictures, one of them for the test")
+    reader = Reader(downscale, max_pixels, placement)
+    train, test = (
+        [reader.shot(content, frame, file) for frame in part]
+        for content, part, file in zip(contents, frames, files, strict=True)
+    )
+    check_sight([camera for camera, _ in train], files[0])
     name = (path if path.is_dir() else path.parent).resolve().name
     return SceneData(
         name, Shots(*map(list, zip(*train, strict=True))),
@@ -105,7 +90,7 @@ def frames_of(content: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
         if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
             raise UsageError(f"'{path}': a frame is no object with a file_path: {shown(frame)}")
         for where in (content, frame):
-            model = where.get("camera_model", "OPENCV")
+            model = where.get("camera_model") or "OPENCV"
             if model not in PINHOLES or where.get("is_fisheye"):
                 raise UsageError(
                     f"'{path}': camera_model {shown(model)} is not supported; there are "
@@ -117,23 +102,9 @@ def frames_of(content: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
     return sorted(frames, key=lambda frame: frame["file_path"])
 
 
-def number(where: Mapping[str, Any], name: str, path: Path, default: float | None) -> float | None:
-    """Finite number of an option, or the default if it is missing."""
-    value = where.get(name)
-    if value is None:
-        return default
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not abs(value) <= 1e9:
-        raise UsageError(f"'{path}': {name}: {shown(value)} is not allowed; use a number")
-    return float(value)
-
-
 def pose_of(frame: Mapping[str, Any], path: Path) -> np.ndarray:
     """Pose of a frame from its transform_matrix, [3, 4]."""
-    try:
-        pose = np.array(frame.get("transform_matrix"), np.float64)
-    except (OverflowError, TypeError, ValueError):
-        pose = np.zeros(0)
+    pose = numbers_of(frame.get("transform_matrix"))
     good = pose.shape in ((3, 4), (4, 4)) and bool((np.abs(pose) <= LARGEST).all())
     if good:
         lengths = np.linalg.norm(pose[:3, :3], axis=0)
@@ -144,57 +115,6 @@ def pose_of(frame: Mapping[str, Any], path: Path) -> np.ndarray:
             f"[4, 4] to {LARGEST:g} whose axes are independent"
         )
     return pose[:3]
-
-
-def placement_of(content: Mapping[str, Any], poses: list[np.ndarray], path: Path) -> Placement:
-    """Placement from the file's scale, offset and aabb_scale, or from its cameras."""
-    content = {name: value for name, value in content.items() if value is not None}
-    given = any(name in content for name in ("scale", "offset", "aabb_scale"))
-    is_blender = "camera_angle_x" in content and "fl_x" not in content
-    side = number(content, "aabb_scale", path, 1.0 if given or is_blender else AUTO_AABB_SCALE)
-    if side not in [2.0**k for k in range(int(math.log2(MOST_AABB_SCALE)) + 1)]:
-        raise UsageError(
-            f"'{path}': aabb_scale: {shown(content['aabb_scale'])} is not allowed; use a power of "
-            f"two up to {MOST_AABB_SCALE}"
-        )
-    if given or is_blender:
-        scale = number(content, "scale", path, NGP_SCALE)
-        offset = content.get("offset", NGP_OFFSET)
-        try:
-            offset = np.array(offset, np.float64)
-        except (OverflowError, TypeError, ValueError):
-            offset = np.zeros(0)
-        if offset.shape != (3,) or not (np.abs(offset) <= LARGEST).all() or not scale > 0:
-            raise UsageError(f"'{path}': scale, offset: expected a positive number, and three")
-    else:
-        scale, offset = by_cameras(poses)
-    middle = np.full(3, 0.5)
-    return Placement(scale / side, (offset - middle) / side + middle, int(math.log2(side)) + 1)
-
-
-def by_cameras(poses: list[np.ndarray]) -> tuple[float, np.ndarray]:
-    """Scale and offset that centre the point that cameras look at."""
-    places, axes = np.array([p[:, 3] for p in poses]), np.array([p[:, 2] for p in poses])
-    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
-    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]  # the nearest point to all axes
-    total = across.sum(axis=0) + 1e-3 * len(poses) * np.eye(3)
-    pulled = (across @ places[:, :, None])[..., 0].sum(axis=0)
-    centre = np.linalg.solve(total, pulled + 1e-3 * len(poses) * places.mean(axis=0))
-    distance = max(float(np.linalg.norm(places - centre, axis=1).mean()), 1e-9)
-    scale = AUTO_DISTANCE / distance
-    return scale, 0.5 - scale * centre
-
-
-def divided(content: Mapping[str, Any], frames: list, shots: list) -> tuple[list, list]:
-    """Shots for training, and shots for the test."""
-    names, test = [frame["file_path"] for frame in frames], content.get("test_filenames")
-    if isinstance(test, list) and any(name in test for name in names):
-        is_test = [name in test for name in names]
-    else:
-        every = min(TEST_EVERY, len(names))
-        is_test = [k % every == 0 for k in range(len(names))]
-    parts = [[s for s, t in zip(shots, is_test, strict=True) if t == w] for w in (False, True)]
-    return parts[0], parts[1]
 
 
 class Reader:
@@ -209,7 +129,7 @@ class Reader:
     ) -> tuple[Camera, np.ndarray]:
         """Camera and picture of a frame."""
         file = picture_of(path.parent, frame["file_path"], path)
-        with open_image(file, self.max_pixels) as image:
+        with open_image(file, self.max_pixels, "make it smaller") as image:
             self.n_pixels += image.width * image.height
             if self.n_pixels > MOST_ALL_PIXELS * self.downscale**2:
                 raise UsageError(
@@ -262,7 +182,14 @@ def camera_of(
     """Camera of a picture of `whole` pixels that was reduced to `small`, in the file's units."""
     width, height = number(values, "w", path, whole[0]), number(values, "h", path, whole[1])
     if not (width and height and width > 0 and height > 0):
-        raise UsageError(f"'{path}': w, h: {shown(values.get('w'))}, {shown(values.get('h'))}")
+        raise UsageError(
+            f"'{path}': w, h: {width!r}, {height!r} are not allowed; use numbers above 0"
+        )
+    if abs(width * whole[1] - height * whole[0]) > max(width + height, sum(whole)):
+        raise UsageError(
+            f"'{path}': w, h: {width:g}, {height:g} have not the shape of a picture of "
+            f"{whole[0]} x {whole[1]} pixels; it may have been turned"
+        )
     focal_x = focal(values, "x", width, path)
     focal_y = focal(values, "y", height, path)
     focal_y = focal_x if focal_y is None else focal_y
@@ -284,10 +211,17 @@ def focal(values: Mapping[str, Any], axis: str, size: float, path: Path) -> floa
     """Focal length in pixels, given or from the angle of the field of view."""
     length = number(values, f"fl_{axis}", path, None)
     if length is not None:
+        if not length >= SHORTEST:
+            raise UsageError(
+                f"'{path}': focal length fl_{axis}: {length!r} is not allowed; use {SHORTEST} or "
+                "more"
+            )
         return length
     angle = number(values, f"camera_angle_{axis}", path, None)
     if angle is None:
         return None
     if not 0 < angle < math.pi:
-        raise UsageError(f"'{path}': camera_angle_{axis}: {angle!r}; use 0 to pi")
+        raise UsageError(
+            f"'{path}': camera_angle_{axis}: {angle!r} is not allowed; use 0 to pi, both excluded"
+        )
     return size / 2 / math.tan(angle / 2)

@@ -107,13 +107,50 @@ def test_blenders_files_have_an_angle_and_two_parts(torus, tmp_path):
     content = json.loads(path.read_text())
     for frame in content["frames"]:
         frame["file_path"] = frame["file_path"].removesuffix(".png")
-    first, second = dict(content), dict(content)
-    first["frames"], second["frames"] = content["frames"][:6], content["frames"][6:]
-    (path.parent / "transforms_train.json").write_text(json.dumps(first))
-    (path.parent / "transforms_test.json").write_text(json.dumps(second))
+    parts = {"train": content["frames"][:5], "val": content["frames"][5:6]}
+    for part, frames in parts.items():
+        file = path.parent / f"transforms_{part}.json"
+        file.write_text(json.dumps(content | {"frames": frames}))
     read = read_scene(path.parent)
-    assert (len(read.train), len(read.test)) == (6, 3)
+    assert (len(read.train), len(read.test)) == (5, 1)
+    file = path.parent / "transforms_test.json"
+    file.write_text(json.dumps(content | {"frames": content["frames"][6:]}))
+    read = read_scene(path.parent)
+    assert (len(read.train), len(read.test)) == (5, 3)
     assert read.train.cameras[0].focal[0] == pytest.approx(torus.train.cameras[0].focal[0])
+
+
+def names(*numbers):
+    return [f"images/{k:02}.png" for k in numbers]
+
+
+@pytest.mark.parametrize(
+    ("lists", "n_train", "n_test"),
+    [
+        ({"val_filenames": names(3)}, 8, 1),
+        ({"test_filenames": names(4, 5), "val_filenames": names(3)}, 6, 2),
+        ({"train_filenames": names(0, 1, 2), "val_filenames": names(3)}, 3, 1),
+        ({"train_filenames": names(0, 1, 2)}, 3, 6),
+        ({"train_filenames": names(*range(9)), "test_filenames": ["./images/00.png"]}, 8, 1),
+        ({"train_filenames": names(*range(9)), "test_filenames": [], "val_filenames": None}, 7, 2),
+    ],
+)
+def test_lists_say_what_is_learned(torus, tmp_path, lists, n_train, n_test):
+    read = read_scene(write_files(tmp_path / "scene", torus, **lists))
+    assert (len(read.train), len(read.test)) == (n_train, n_test)
+    held_out = read.test.pixels[0]
+    assert not any(np.array_equal(held_out, each) for each in read.train.pixels)
+    if list(lists) == ["val_filenames"]:
+        np.testing.assert_array_equal(rgba_of(held_out), rgba_of(torus.train.pixels[3]))
+
+
+def test_a_frame_that_comes_twice_is_not_learned_and_measured(torus, tmp_path):
+    path = write_files(tmp_path / "scene", torus)
+    content = json.loads(path.read_text())
+    content["frames"].insert(0, content["frames"][0])
+    path.write_text(json.dumps(content))
+    read = read_scene(path)
+    assert (len(read.train), len(read.test)) == (7, 3)
 
 
 def changed(content, where, value):
@@ -147,6 +184,16 @@ def changed(content, where, value):
         (("fl_x",), None, "fl_x"),
         (("cx",), float("nan"), "cx"),
         (("w",), 0, "w, h"),
+        (("w",), 4 * SIZE, "turned"),
+        (("fl_x",), 1e-300, "focal"),
+        (("scale",), 1e9, "no camera sees"),
+        (("offset",), [7, 7, 7], "no camera sees"),
+        (("offset",), ["0", "0", "0"], "offset"),
+        (("frames", 0, "transform_matrix"), np.eye(4).astype(str).tolist(), "transform_matrix"),
+        (("test_filenames",), ["images/99.png"], "test_filenames: 'images/99.png'"),
+        (("val_filenames",), "images/01.png", "val_filenames: expected a list"),
+        (("train_filenames",), [["images/01.png"]], "train_filenames: expected a list"),
+        (("test_filenames",), names(*range(9)), "at least two pictures"),
         (("aabb_scale",), 3, "aabb_scale"),
         (("aabb_scale",), 1024, "aabb_scale"),
         (("scale",), 0, "scale"),
@@ -176,7 +223,8 @@ def test_what_is_null_is_not_there(torus, tmp_path):
     path = write_files(tmp_path / "scene", torus, scale=None, offset=None, aabb_scale=None)
     wanted = read_scene(path)
     content = json.loads(path.read_text())
-    path.write_text(json.dumps(content | dict.fromkeys(("scale", "offset", "aabb_scale", "cx"))))
+    none = dict.fromkeys(("scale", "offset", "aabb_scale", "cx", "camera_model"))
+    path.write_text(json.dumps(content | none))
     assert read_scene(path).digest == wanted.digest
 
 
