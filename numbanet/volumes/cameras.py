@@ -17,10 +17,9 @@ from numbanet.storage.views import float_matrix, float_vector
 from numbanet.target import AbstractTarget
 from numbanet.targets import target_for
 from numbanet.volumes.launch import Job
-from numbanet.volumes.room import whole
+from numbanet.volumes.room import LARGEST, NUMBERS, whole
 
 N_NUMBERS = 20  # of a camera, for kernels: pose, focal lengths, centre, distortion
-LARGEST = 1e30  # of the numbers of a camera
 N_TURNS = 10  # of Newton's method, which removes the distortion
 
 
@@ -79,11 +78,14 @@ class Camera:
         """
         points = {"at": at, "place": place, "up": up}
         at, place, up = (numbers_of(name, each, (3,)) for name, each in points.items())
-        if not 0 < angle < math.pi:
+        if not (isinstance(angle, NUMBERS) and 0 < angle < math.pi):
             raise ValueError(f"angle: {shown(angle)} is not allowed; use 0 to pi, both excluded")
         if not np.linalg.norm(place - at) > 0:
             raise ValueError(f"place: {place.tolist()} is where it is to look at; use another")
+        if not np.linalg.norm(up) > 0:
+            raise ValueError(f"up: {up.tolist()} has no direction; use another")
         back = (place - at) / np.linalg.norm(place - at)
+        up = up / np.linalg.norm(up)
         right = np.cross(up, back)
         if np.linalg.norm(right) < 1e-6:  # it looks along `up`
             right = np.cross(np.roll(up, 1), back)

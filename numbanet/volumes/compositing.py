@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from numbanet.array_types import Array, ArrayLike
+from numbanet.shown import shown
 from numbanet.target import AbstractTarget
 from numbanet.volumes.composite_jobs import backward_job, forward_job
 from numbanet.volumes.launch import shape_of
@@ -70,8 +71,11 @@ def composite(
     behind = backgrounds(samples, background, n_channels)
     check_least(least)
     shapes = (n_rays, n_channels), (n_rays,), (n_rays,), (n,)
+    if not isinstance(out, (Composited, type(None))):
+        raise TypeError(f"out: expected what composite returned, got {shown(out)}")
     given = out and (out.colours, out.opacities, out.depths, out.transmittances)
     seen, opacities, depths, light = outputs(target, shapes, given)
+    target.set_zero(light)  # also of samples that no ray has
     forward_job(n_channels)(
         target, n_rays, densities, colours, samples.starts, samples.lengths, samples.ranges,
         behind, behind.shape[0], float(least), seen, opacities, depths, light,
@@ -107,6 +111,8 @@ def composite_backward(
     for name, given in (("dl_dopacities", dl_dopacities), ("dl_ddepths", dl_ddepths)):
         none = given is None
         gradients.append(target.zeros(n_rays) if none else target.vector(given, name, n_rays))
+    if out is not None and not (isinstance(out, (tuple, list)) and len(out) == 2):
+        raise TypeError(f"out: expected what composite_backward returned, got {shown(out)}")
     dl_ddensities, dl_dshades = outputs(target, ((n,), (n, n_channels)), out)
     for each in (dl_ddensities, dl_dshades):
         target.set_zero(each)  # also of samples that no ray has

@@ -61,3 +61,10 @@ def integers(target: AbstractTarget, *shape: int) -> Any:
     if isinstance(target, CpuTarget):
         return np.empty(shape, np.uint32)
     return arrays.empty(shape, np.uint32, target.device)
+
+
+def zero_integers(target: AbstractTarget, *shape: int) -> Any:
+    """New uint32 array of a target, of zeros."""
+    array = integers(target, *shape)
+    target.set_zero(array)
+    return array

@@ -21,7 +21,7 @@ from numbanet.volumes import grid_jobs
 from numbanet.volumes.cells import CELLS
 from numbanet.volumes.launch import integers, shape_of
 from numbanet.volumes.marching import MOST_TURNS, count_samples, write_samples
-from numbanet.volumes.room import empty_samples, whole, with_room
+from numbanet.volumes.room import NUMBERS, amount, bounded, empty_samples, whole, with_room
 from numbanet.volumes.samples import Samples
 
 MOST_CELLS = 1 << 31
@@ -129,8 +129,9 @@ class OccupancyGrid:
         """
         n_parts = whole("n_parts", n_parts, 1, self.n_cells)
         part = whole("part", part, 0, n_parts - 1)
-        check_amount("threshold", threshold)
-        check_amount("decay", decay)
+        threshold, decay = amount("threshold", threshold), amount("decay", decay)
+        if not isinstance(rng, Pcg32):
+            raise TypeError(f"rng: expected a numbanet.random.Pcg32, got {shown(rng)}")
         n = -(-(self.n_cells - part) // n_parts)
         target = self.target
         offsets, positions = rng.uniform(3 * n, target), target.empty(n, 3)
@@ -141,7 +142,7 @@ class OccupancyGrid:
         if len(shape_of(found)) == 2:
             found = target.matrix(found, "density", 1, n).reshape(n)
         found = target.vector(found, "density", n)
-        grid_jobs.merge(target, n, part, n_parts, float(decay), found, self.densities)
+        grid_jobs.merge(target, n, part, n_parts, decay, found, self.densities)
         self.set_bits(threshold)
 
     def set_bits(self, threshold: float) -> None:
@@ -150,11 +151,11 @@ class OccupancyGrid:
         Raises:
             ValueError: the threshold is not allowed.
         """
-        check_amount("threshold", threshold)
+        threshold = amount("threshold", threshold)
         target, mean = self.target, self.target.empty(1)
         grid_jobs.mean_of(target, self.densities, mean)
         grid_jobs.set_bits(
-            target, self.n_cells // CELLS, self.densities, mean, float(threshold), self.bits
+            target, self.n_cells // CELLS, self.densities, mean, threshold, self.bits
         )
 
     def march(
@@ -193,8 +194,7 @@ class OccupancyGrid:
         n = origins.shape[0]
         directions = target.matrix(directions, "directions", 3, n)
         offsets = target.zeros(n) if offsets is None else target.vector(offsets, "offsets", n)
-        self._check_limits(step, near, far, cone)
-        limits = float(near), float(far), float(step), float(cone)
+        limits = self._limits(step, near, far, cone)
         march = origins, directions, offsets, self._frame, self.bits, self.n_levels, self.resolution
         counts, ranges, total = (integers(target, *shape) for shape in ((n,), (n, 2), (2,)))
         if n == 0:
@@ -207,10 +207,11 @@ class OccupancyGrid:
         )  # fmt: skip
         return samples
 
-    def _check_limits(self, step: float, near: float, far: float, cone: float) -> None:
+    def _limits(self, step: Any, near: Any, far: Any, cone: Any) -> tuple[float, ...]:
+        """Return near, far, step and cone as the kernels take them; raises ValueError."""
         limits = {"step": step, "near": near, "far": far, "cone": cone}
         for name, value in limits.items():
-            if not isinstance(value, (int, float, np.number)):
+            if not isinstance(value, NUMBERS):
                 raise ValueError(f"{name}: {shown(value)} is not allowed; use a number")
         size = float(np.linalg.norm(self.outer_box[1] - self.outer_box[0]))
         if not size / MOST_TURNS < step < math.inf:
@@ -218,12 +219,8 @@ class OccupancyGrid:
                 f"step: {shown(step)} is not allowed; use more than {size / MOST_TURNS:.3g}, the "
                 f"grid's diagonal over {MOST_TURNS}"
             )
-        if not (0 <= near < math.inf and near <= far) or math.isnan(far):
+        if not 0 <= near <= far or near == math.inf:
             raise ValueError(f"near, far: {shown(near)}, {shown(far)}; use 0 <= near <= far")
         if not 0 <= cone < 1:
             raise ValueError(f"cone: {shown(cone)} is not allowed; use a number from 0 to below 1")
-
-
-def check_amount(name: str, value: Any) -> None:
-    if not (isinstance(value, (int, float, np.number)) and 0 <= value < math.inf):
-        raise ValueError(f"{name}: {shown(value)} is not allowed; use a number from 0")
+        return bounded(near), bounded(far), bounded(step), float(cone)

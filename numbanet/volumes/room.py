@@ -1,16 +1,19 @@
 """Memory for samples: of the size they need, or of a given capacity."""
 
+import math
 from typing import Any
 
 import numpy as np
 
 from numbanet.shown import shown
 from numbanet.target import AbstractTarget
-from numbanet.volumes.launch import integers
+from numbanet.volumes.launch import integers, zero_integers
 from numbanet.volumes.packing import pack
 from numbanet.volumes.samples import Samples
 
 MOST_SAMPLES = (1 << 31) - 1
+LARGEST = 1e30  # of numbers that kernels take; larger ones count as this
+NUMBERS = int, float, np.integer, np.floating
 
 
 def whole(name: str, value: Any, least: int, most: int) -> int:
@@ -21,20 +24,28 @@ def whole(name: str, value: Any, least: int, most: int) -> int:
     return int(value)
 
 
+def amount(name: str, value: Any) -> float:
+    """Return a number from 0 as a float32 can hold it; raises ValueError if it is anything else."""
+    if not (isinstance(value, NUMBERS) and 0 <= value < math.inf):
+        raise ValueError(f"{name}: {shown(value)} is not allowed; use a number from 0")
+    return bounded(value)
+
+
+def bounded(value: Any) -> float:
+    """Return a number as a float, at most LARGEST."""
+    return float(min(value if isinstance(value, int) else float(value), LARGEST))
+
+
 def check_least(least: Any) -> None:
     """Raise ValueError unless this is a valid fraction of the light."""
-    if not (isinstance(least, (int, float, np.number)) and 0 <= least < 1):
+    if not (isinstance(least, NUMBERS) and 0 <= least < 1):
         raise ValueError(f"least: {shown(least)} is not allowed; use a number from 0 to below 1")
 
 
 def empty_samples(target: AbstractTarget) -> Samples:
     """Samples of no rays."""
-    none = target.empty(0)
-    total = integers(target, 2)
-    target.set_zero(total)
-    return Samples(
-        target.empty(0, 3), none, none, integers(target, 0), integers(target, 0, 2), total, target
-    )
+    none, rays, ranges = target.empty(0), integers(target, 0), integers(target, 0, 2)
+    return Samples(target.empty(0, 3), none, none, rays, ranges, zero_integers(target, 2), target)
 
 
 def with_room(
@@ -62,5 +73,5 @@ def with_room(
             )
     return Samples(
         target.zeros(capacity, 3), target.zeros(capacity), target.zeros(capacity),
-        integers(target, capacity), ranges, total, target,
+        zero_integers(target, capacity), ranges, total, target,
     )  # fmt: skip

@@ -17,7 +17,8 @@ class Samples:
         lengths: of the intervals, float32 [n].
         rays: the number of each sample's ray, uint32 [n].
         ranges: first sample and number of samples of each ray, uint32 [n_rays, 2].
-        total: number of samples, uint32 [1]; the arrays may be longer.
+        total: number of samples, and how many there would have been, uint32 [2]; the arrays may be
+            longer, with zeros behind, or what an earlier call left in `room`.
         target: of the arrays.
     """
 

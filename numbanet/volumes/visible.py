@@ -13,7 +13,7 @@ from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.device import ONE, device, exp
 from numbanet.shown import shown
 from numbanet.storage.views import float_matrix, float_vector, uint32_vector
-from numbanet.volumes.launch import Job, integers
+from numbanet.volumes.launch import Job, integers, zero_integers
 from numbanet.volumes.room import check_least, with_room
 from numbanet.volumes.samples import Samples
 
@@ -134,7 +134,7 @@ def visible(
         return replace(samples), integers(target, 0)
     count_job(target, n, samples.ranges, densities, samples.lengths, float(least), counts)
     kept = with_room(target, counts, ranges, total, room)
-    sources = integers(target, len(kept)) if sources is None else sources
+    sources = zero_integers(target, len(kept)) if sources is None else sources
     copy_job(
         target, n, samples.ranges, samples.positions, samples.starts, samples.lengths, ranges,
         kept.positions, kept.starts, kept.lengths, kept.rays, sources,

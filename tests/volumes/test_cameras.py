@@ -91,6 +91,8 @@ def test_cameras_that_cannot_be(options):
         ({"at": (0, 0)}, "at"),
         ({"angle": 0}, "angle"),
         ({"angle": 4.0}, "angle"),
+        ({"angle": None}, "angle"),
+        ({"up": (0, 0, 0)}, "up"),
     ],
 )
 def test_views_that_cannot_be(options, words):

@@ -133,6 +133,10 @@ def test_visible_samples_take_the_room_they_get(target):
     np.testing.assert_array_equal(np.asarray(kept.ranges), np.asarray(samples.ranges))
     few, sources = visible(samples, densities, room=25)
     assert np.asarray(few.total).tolist() == [23, 66]
+    assert not np.asarray(few.rays)[23:].any()
+    assert not np.asarray(sources)[23:].any()
+    seen = composite(few, densities[:25], np.ones((25, 3)))
+    assert np.asarray(seen.transmittances).tolist() == [1.0] * 23 + [0.0] * 2
     again, same = visible(samples, densities, room=(few, sources))
     assert same is sources
     assert again.starts is few.starts
@@ -170,3 +174,8 @@ def test_what_does_not_fit_is_told(target):
     seen = composite(samples, densities, colours)
     with pytest.raises(ValueError, match="dl_dcolours"):
         composite_backward(seen, np.ones((5, 3)))
+    for wrong in (3, (densities,)):
+        with pytest.raises(TypeError, match="out"):
+            composite_backward(seen, np.ones((6, 3)), out=wrong)
+        with pytest.raises(TypeError, match="out"):
+            composite(samples, densities, colours, out=wrong)

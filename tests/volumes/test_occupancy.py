@@ -145,6 +145,7 @@ def test_what_has_no_room_is_left_out(target, rays):
     np.testing.assert_array_equal(ranges[:, 1], np.where(fits, counts, 0))
     assert np.asarray(samples.total).tolist() == [counts[fits].sum(), n]
     kept = int(counts[fits].sum())
+    assert not np.asarray(samples.rays)[kept:].any()
     starts = np.asarray(whole.starts)[:kept].copy()
     np.testing.assert_array_equal(np.asarray(samples.starts)[:kept], starts)
     again = grid.march(*rays, STEP, room=samples)
@@ -240,6 +241,7 @@ def test_grids_that_cannot_be(options, words):
         ("0.1", {}, "step"),
         (0.1, {"near": "1"}, "near"),
         (0.1, {"cone": None}, "cone"),
+        (np.complex64(0.1), {}, "step"),
         (0.1, {"offsets": np.zeros(3)}, "offsets"),
     ],
 )
@@ -247,6 +249,16 @@ def test_marches_that_cannot_be(rays, step, options, words):
     grid = OccupancyGrid(BOX, 4, device="cpu")
     with pytest.raises(ValueError, match=words):
         grid.march(*rays, step, **options)
+
+
+@pytest.mark.parametrize("large", [1e39, 10**400], ids=["float", "int"])
+def test_numbers_beyond_float32_count_as_large(rays, large):
+    grid = OccupancyGrid(BOX, 4, device="cpu")
+    assert grid.march(*rays, STEP, far=large).count() == grid.march(*rays, STEP).count() > 0
+    assert grid.march(*rays, STEP, near=large, far=large).count() == 0
+    assert grid.march(*rays, large).count() == 0
+    grid.update(blobs, Pcg32(1), threshold=large)
+    assert 0 < grid.occupied().mean() < 1
 
 
 def test_updates_that_cannot_be():
@@ -257,7 +269,9 @@ def test_updates_that_cannot_be():
         grid.update(blobs, Pcg32(1), threshold=np.nan)
     with pytest.raises(ValueError, match="density"):
         grid.update(lambda p: None, Pcg32(1), threshold=1.0)
-    for wrong in (np.nan, "1", -1):
+    with pytest.raises(TypeError, match="rng"):
+        grid.update(blobs, np.random.default_rng(1), threshold=1.0)
+    for wrong in (np.nan, "1", -1, np.complex64(1)):
         with pytest.raises(ValueError, match="threshold"):
             grid.set_bits(wrong)
     with pytest.raises(ValueError, match="part"):
