@@ -105,6 +105,12 @@ def test_the_reference_of_a_package_has_every_public_name(package):
     assert names_in(f"{package}.md", f"numbanet.{package}") == named
 
 
+def test_texts_are_merged():
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    conflict = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
+    assert [page for page in texts if conflict.search(page.read_text(encoding="utf-8"))] == []
+
+
 def test_notebooks_hold_no_outputs():
     for page in (ROOT / "docs/tutorials").glob("*.ipynb"):
         for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:
