@@ -1,6 +1,5 @@
 """Perturbation of a trainer's outputs: noise between the forward pass and the loss."""
 
-from functools import cached_property
 from typing import Any
 
 from numbanet.coarse_to_fine import CoarseToFine
@@ -36,6 +35,7 @@ class Perturbation:
         if not isinstance(engine, ComposedEngine):
             engine = ComposedEngine(model.target, model.composition, engine)
         self.engine: Any = engine
+        self._coarse_to_fine: CoarseToFine | None = None
         self._noise = model.target.noise(self._of_rank(Pcg32(seed).state))
 
     def _of_rank(self, state: int) -> int:
@@ -52,10 +52,13 @@ class Perturbation:
         """Continue a stream of rank 0, on every rank with numbers of its own."""
         self._noise.state = self._of_rank(state)
 
-    @cached_property
+    @property
     def coarse_to_fine(self) -> CoarseToFine:
         """Evaluator with a max_level, by engines that perturb; raises TypeError without a grid."""
-        return CoarseToFine(self._model.target, self._model.composition, self.engine)
+        if self._coarse_to_fine is None:
+            given = self._model.target, self._model.composition, self.engine
+            self._coarse_to_fine = CoarseToFine(*given)
+        return self._coarse_to_fine
 
     def perturb(self, y: Any, to: Any) -> None:
         """Write outputs plus noise, and move on in the stream."""

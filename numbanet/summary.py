@@ -135,10 +135,11 @@ def summary_of(network: Any, trainer: Any = None) -> Summary:
     kind = type(network).__name__
     title = f"{kind}: {widths}, {network.n_params:,} parameters, {target.precision}, {target.name}"
     services = network.engine.services()
-    leveled = getattr(network, "_coarse_to_fine", None)
+    perturbation = getattr(trainer, "perturbation", None)
+    made = (getattr(each, "_coarse_to_fine", None) for each in (network, perturbation))
+    leveled = next(filter(None, made), None)  # of the same kernels where there are two
     if leveled is not None:
         services += leveled.services()
-    perturbation = getattr(trainer, "perturbation", None)
     if perturbation is not None:
         services += perturbation.services()
     return Summary(title, components, parts, tuple(services))

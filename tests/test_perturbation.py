@@ -71,6 +71,7 @@ def test_levels_and_gradients_from_outside():
     noise = SIGMA * twin.noise(y.shape)
     value = trainer.training_step(x, np.zeros_like(y), run_optimizer=False, max_level=0.5)
     assert float(value) == pytest.approx(((y + noise) ** 2).mean(), rel=1e-5)
+    assert "with max_level" in str(numbanet.summary(trainer))
     y, context = encoding.forward(x)
     noise, dl_dy = SIGMA * twin.noise(y.shape), np.ones_like(y)
     encoding.backward(context, dl_dy)
