@@ -1,13 +1,14 @@
 """Coarse-to-fine passes: each sample reads the levels of its grids up to one of its own."""
 
 import dataclasses
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from numbanet.composed_engine import ComposedEngine
 from numbanet.composition import Composition
-from numbanet.engine import Batch, Gradients, LossSums, Service
+from numbanet.engine import Batch, DerivativeEngine, Gradients, LossSums, Service
 from numbanet.leveled_composition import leveled_composition
 from numbanet.shown import shown
 from numbanet.target import AbstractTarget
@@ -56,6 +57,11 @@ class CoarseToFine:
     def generation(self) -> int:
         """Counter that changes when memory used by queued work has moved."""
         return self.plain.generation + self.leveled.generation
+
+    @cached_property
+    def derivative_engine(self) -> DerivativeEngine:
+        """Engine of `model.derivatives`, whose inputs are what `inputs` returned."""
+        return self._target.derivative_engine(self.leveled.composition)
 
     def services(self) -> list[Service]:
         """Kernels of passes with a max_level."""

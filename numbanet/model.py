@@ -158,6 +158,7 @@ class AbstractModel(ModelPasses):
         *,
         wanted: str | None = None,
         params: ArrayLike | None = None,
+        max_level: ArrayLike | None = None,
     ) -> Derivatives:
         """Outputs with their derivatives by the inputs, and a backward pass to the parameters.
 
@@ -169,6 +170,7 @@ class AbstractModel(ModelPasses):
             wanted: of these the "laplacian" (which is meant by None), the "diagonal", that is
                 d2y/dx_d^2 for each input, or the "hessian".
             params: use these instead of the model's own, float32 [n_params].
+            max_level: up to which level grids are read, see Trainer.training_step.
 
         Returns:
             Values, Jacobian and what is wanted, with `backward` for the gradient of the parameters.
@@ -176,7 +178,7 @@ class AbstractModel(ModelPasses):
         Raises:
             TypeError: the inputs do not fit, or a component has no such derivatives, as ReLU and
                 grids with linear interpolation have none of order 2, or a part reads another one by
-                an encoding.
+                an encoding; or there is a max_level, and no grid.
             ValueError: the inputs do not fit, or an option is not allowed.
         """
         jet = jet_for(self.composition, order, wanted)
@@ -185,10 +187,14 @@ class AbstractModel(ModelPasses):
             own = self.parameters.master
         else:
             own = self.target.vector(params, "params", self.n_params)
-        if self._derivative_engine is None:
-            self._derivative_engine = self.target.derivative_engine(self.composition)
-        own = self.parameters.in_float32(own)
-        n_outputs, engine = self.n_output_dims, self._derivative_engine
+        if max_level is not None:
+            inputs = self.coarse_to_fine.inputs(inputs, max_level)
+            engine = self.coarse_to_fine.derivative_engine
+        else:
+            if self._derivative_engine is None:
+                self._derivative_engine = self.target.derivative_engine(self.composition)
+            engine = self._derivative_engine
+        own, n_outputs = self.parameters.in_float32(own), self.n_output_dims
         engine.deterministic = self.deterministic
         return derivatives_of(engine, self.target, jet, inputs, own, n_outputs, self._gradients_for)
 

@@ -29,3 +29,25 @@ class AbstractInputRange(AbstractWrapper):
                 dl_dx[d] = ZERO
 
         return clear
+
+    @cached_property
+    def within(self):
+        """Device function (a): index of input a among those of the encoding, -1 for none."""
+        first = self.first_dim
+
+        @device
+        def within(a):
+            return a - first if a >= 0 else a
+
+        return within
+
+    @cached_property
+    def reads(self):
+        """Device function (a, b): whether a derivative by these inputs need not be 0."""
+        first, stop = self.dims
+
+        @device
+        def reads(a, b):
+            return (a < 0 or first <= a < stop) and (b < 0 or first <= b < stop)
+
+        return reads

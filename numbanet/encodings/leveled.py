@@ -14,7 +14,7 @@ import numpy as np
 
 from numbanet.device import ZERO, device, local_array
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.encodings.input_range import AbstractInputRange
+from numbanet.encodings.leveled_partials import LeveledPartials
 from numbanet.encodings.padded import Padded
 from numbanet.encodings.parts import Part
 
@@ -22,7 +22,7 @@ SLACK = np.float32(1e-3)  # of a level, for rounding
 
 
 @dataclass(frozen=True)
-class Leveled(AbstractInputRange):
+class Leveled(LeveledPartials):
     """Features of a grid that reads inputs from first_dim on; the last input is the level."""
 
     encoding: AbstractEncoding

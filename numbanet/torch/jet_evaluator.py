@@ -6,7 +6,7 @@ from torch import Tensor, float32
 
 from numbanet.composition import Composition
 from numbanet.jets import Jet
-from numbanet.torch.descriptions import components
+from numbanet.torch.descriptions import components, quantized
 from numbanet.torch.tensors import DeviceTensors, HostTensors
 
 
@@ -21,11 +21,11 @@ class JetEvaluator:
     def __init__(self, description: str, target: Any):
         self.composition, self._target = Composition.of(*components(description)), target
         self._engine = target.derivative_engine(self.composition)
-        quantized = self.composition.quantized
-        self._tensors = HostTensors(quantized)
+        in_few_bits = quantized(description)
+        self._tensors = HostTensors(in_few_bits)
         if target.name != "cpu":
             boundary = self.composition.boundary
-            self._tensors = DeviceTensors(target.device, "float32", boundary, quantized)
+            self._tensors = DeviceTensors(target.device, "float32", boundary, in_few_bits)
         self._passes = self._tensors.recurring(self._engine)
 
     def forward(self, x: Tensor, params: Tensor, jet: Jet) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,5 +1,7 @@
 """Derivatives of a module's outputs by its inputs, as tensors with autograd."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -9,6 +11,7 @@ from numbanet.composition import Composition
 from numbanet.derivatives import OutputDerivatives, jet_for
 from numbanet.torch.descriptions import components
 from numbanet.torch.evaluator import evaluator_for
+from numbanet.torch.levels import with_level
 from numbanet.torch.passes import is_traced
 
 
@@ -36,7 +39,7 @@ class Jets(Function):
 
 @torch.compiler.disable
 def derivatives(
-    x: Tensor, params: Tensor, description: str, order: int, wanted: str | None
+    x: Tensor, params: Tensor, description: str, order: int, wanted: str | None, max_level: Any
 ) -> OutputDerivatives:
     """Outputs and derivatives for Module.derivatives; the inputs have been checked."""
     jet = jet_for(Composition.of(*components(description)), order, wanted)
@@ -46,7 +49,8 @@ def derivatives(
         raise ValueError(
             "x: must not require a gradient, which would need third derivatives; detach it"
         )
-    values, firsts, seconds = Jets.apply(x.detach().contiguous(), params, description, jet)
+    x, description = with_level(x.detach(), max_level, description)
+    values, firsts, seconds = Jets.apply(x.contiguous(), params, description, jet)
     if jet.wanted is not None:
         seconds = seconds.view(*values.shape, *jet.second_shape)
     return OutputDerivatives(jet, (values, firsts, seconds))

@@ -30,7 +30,10 @@ def with_level(x: torch.Tensor, max_level: Any, description: str) -> tuple[torch
 def column_of(max_level: Any, x: torch.Tensor) -> torch.Tensor:
     """Levels as a column for the inputs x, float32 [n, 1], without a gradient."""
     try:
-        column = torch.as_tensor(max_level, dtype=torch.float32, device=x.device).detach()
+        column = torch.as_tensor(max_level, device=x.device).detach()
+        if column.is_complex():
+            raise TypeError("complex")
+        column = column.to(torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"max_level: {shown(max_level)} are no numbers") from error
     n = x.shape[0]

@@ -78,6 +78,8 @@ class Module(ModuleOfParts):
         """Batch as the operators take it: float32, on the device of the parameters."""
         if not isinstance(x, torch.Tensor):
             raise ValueError(f"{name}: expected a tensor, got {type(x).__name__}")
+        if x.is_complex():
+            raise ValueError(f"{name}: expected real numbers, got {x.dtype}; use x.real, or abs")
         if not torch.jit.is_tracing() and (x.dim() != 2 or x.shape[1] != n_columns):
             expected = f"[batch, {n_columns}]"
             hint = "" if x.dim() == 2 else f"; reshape it to {expected}"
@@ -92,7 +94,12 @@ class Module(ModuleOfParts):
         return x if x.dtype == torch.float32 else x.to(torch.float32)
 
     def derivatives(
-        self, x: torch.Tensor, order: int = 2, *, wanted: str | None = None
+        self,
+        x: torch.Tensor,
+        order: int = 2,
+        *,
+        wanted: str | None = None,
+        max_level: Any = None,
     ) -> OutputDerivatives:
         """Outputs with their derivatives by the inputs, float32 tensors.
 
@@ -106,22 +113,26 @@ class Module(ModuleOfParts):
             order: 1 for the Jacobian alone, 2 for second derivatives too.
             wanted: of these the "laplacian" (which is meant by None), the "diagonal", that is
                 d2y/dx_d^2 for each input, or the "hessian".
+            max_level: see Module.forward.
 
         Returns:
             `values` [n, n_output_dims], `jacobian` [n, n_output_dims, n_input_dims], and what is
             wanted by its name.
 
         Raises:
-            TypeError: a component has no such derivatives; the message names those that have.
-            ValueError: no tensor or a wrong shape is given, x requires a gradient, or an option is
-                not allowed.
+            TypeError: a component has no such derivatives; the message names those that have. Or
+                there is a max_level, and no grid.
+            ValueError: no tensor or a wrong shape is given, x requires a gradient, or an option or
+                max_level is not allowed.
             RuntimeError: PyTorch is tracing or transforming the call; torch.compile leaves it out.
         """
-        x = self._inputs(x, "x", self.n_input_dims)
-        description = self.native_tcnn_module.description
+        x, description = (
+            self._inputs(x, "x", self.n_input_dims),
+            self.native_tcnn_module.description,
+        )
         from numbanet.torch import jets  # which imports PyTorch's compiler
 
-        return jets.derivatives(x, self.params, description, order, wanted)
+        return jets.derivatives(x, self.params, description, order, wanted, max_level)
 
     @property
     def jit_fusion(self) -> bool:

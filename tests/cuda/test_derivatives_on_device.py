@@ -80,14 +80,24 @@ def test_gradients_of_some_alone(cuda_device):
         assert_close(gpu.network.gradients.numpy(), cpu.network.gradients, TOLERANCE)
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("two heads", "hessian"), ("shared", "laplacian")])
-def test_derivatives_of_composed_models_are_the_cpus(cuda_device, monkeypatch, name, wanted):
+@pytest.mark.parametrize(
+    ("name", "wanted", "has_levels"),
+    [
+        ("two heads", "hessian", False),
+        ("two heads", "hessian", True),
+        ("shared", "laplacian", False),
+    ],
+)
+def test_derivatives_of_composed_models_are_the_cpus(
+    cuda_device, monkeypatch, name, wanted, has_levels
+):
     (cpu, *_), (gpu, *_) = composed.created(name), composed.created(name, device=cuda_device)
     gpu.params = np.asarray(cpu.params)
     monkeypatch.setattr(derivative_engine, "MOST_ROWS", 150)
     for n, gpu.deterministic in ((0, False), (9, False), (33, True)):
         x, rng = composed.inputs(3, n), np.random.default_rng(n)
-        found, expected = (each.derivatives(x, wanted=wanted) for each in (gpu, cpu))
+        more = {"max_level": rng.random(n)} if has_levels else {}
+        found, expected = (each.derivatives(x, wanted=wanted, **more) for each in (gpu, cpu))
         weights = []
         for key in ("values", "jacobian", wanted):
             exact = getattr(expected, key)
@@ -147,8 +157,9 @@ def test_kernels_have_no_float64_and_no_local_memory(name):
     device = CompileOnlyDevice((9, 0), assembles=False)
     network, wanted = on(name, device).network, CASES[name][-1]
     x = np.zeros((5, network.n_input_dims), np.float32)
-    found = network.derivatives(x, wanted=wanted)
-    found.backward(found.values)
+    for more in ({}, {"max_level": 0.5}) if network.levels else ({},):
+        found = network.derivatives(x, wanted=wanted, **more)
+        found.backward(found.values)
     assert len(device.kernels) > 5
     for kernel in device.kernels:
         assert not re.search(r"\.f64\b|\.local\b|\bcall\b", kernel.ptx.text), kernel.name

@@ -86,9 +86,28 @@ def test_what_is_no_level_is_refused():
     for wrong in (-0.1, float("nan"), 1e9, np.full(N, np.nan), [0.5] * (N - 1) + [-1.0]):
         with pytest.raises(ValueError, match=r"max_level: .* of sample \d+ is not allowed"):
             module(x, max_level=wrong)
-    for wrong in ("fine", [0.5], torch.zeros(N + 1), torch.zeros(1, N), {}):
+    for wrong in ("fine", [0.5], torch.zeros(N + 1), torch.zeros(1, N), {}, torch.zeros(N) * 1j):
         with pytest.raises(ValueError, match="max_level"):
             module(x, max_level=wrong)
     network = tcnn.Network(2, 3, models.mlp("FullyFusedMLP", 16, 1), device="cpu")
     with pytest.raises(TypeError, match="max_level: the module has no grid"):
         network(x, max_level=0.5)
+
+
+def test_derivatives_are_the_models():
+    config = {**models.SMOOTH, "compression": "Int8"}
+    module = tcnn.Encoding(2, config, dtype=torch.float32, device="cpu")
+    model = numbanet.create_encoding(2, config, device="cpu")
+    model.params = np.random.default_rng(0).normal(size=model.n_params)
+    x = np.random.default_rng(1).random((N, 2), np.float32)
+    levels = np.random.default_rng(2).choice(SHARES, N)
+    with torch.no_grad():
+        module.params.copy_(torch.from_numpy(np.array(model.params)))
+    found = module.derivatives(torch.from_numpy(x), max_level=torch.from_numpy(levels))
+    expected = model.derivatives(x, max_level=levels)
+    np.testing.assert_array_equal(found.jacobian.detach().numpy(), expected.jacobian)
+    found.laplacian.square().sum().backward()
+    expected.backward(dl_dlaplacian=2 * expected.laplacian)
+    assert_close(module.params.grad.numpy(), model.gradients, 1e-5)
+    with pytest.raises(ValueError, match="max_level: -1"):
+        module.derivatives(torch.from_numpy(x), max_level=-1)

@@ -190,6 +190,8 @@ def test_wrong_arguments_are_refused():
     assert tcnn.Encoding(3, {})(torch.zeros(2, 3)).shape == (2, tcnn.Encoding(3, {}).n_output_dims)
     with pytest.raises(ValueError, match="inputs: expected a tensor, got ndarray"):
         tcnn.Encoding(3, HASH)(np.zeros((2, 3), np.float32))
+    with pytest.raises(ValueError, match="inputs: expected real numbers, got"):
+        tcnn.Encoding(3, HASH)(torch.zeros(2, 3) * 1j)
     with pytest.raises(numbanet.ConfigError, match="n_neurons"):
         tcnn.Network(3, 3, {"otype": "FullyFusedMLP", "n_neurons": 48 + 1})
     with pytest.raises(ValueError, match="n_input_dims"):

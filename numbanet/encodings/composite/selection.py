@@ -86,30 +86,8 @@ class Selection(AbstractInputRange):
         return selection_double_backward_params
 
     @cached_property
-    def _within(self):
-        """Device function (a): index of input a among those of the encoding, -1 for none."""
-        first = self.first_dim
-
-        @device
-        def within(a):
-            return a - first if a >= 0 else a
-
-        return within
-
-    @cached_property
-    def _reads(self):
-        """Device function (a, b): whether a derivative by these inputs need not be 0."""
-        first, stop = self.dims
-
-        @device
-        def reads(a, b):
-            return (a < 0 or first <= a < stop) and (b < 0 or first <= b < stop)
-
-        return reads
-
-    @cached_property
     def add_partial(self):
-        (first, stop), within, reads = self.dims, self._within, self._reads
+        (first, stop), within, reads = self.dims, self.within, self.reads
         encoding_add = self.encoding.add_partial
         if encoding_add is None:
             return None
@@ -123,7 +101,7 @@ class Selection(AbstractInputRange):
 
     @cached_property
     def partial_backward_params(self):
-        (first, stop), within, reads = self.dims, self._within, self._reads
+        (first, stop), within, reads = self.dims, self.within, self.reads
         encoding_backward = self.encoding.partial_backward_params
         if encoding_backward is None:
             return None
@@ -138,7 +116,7 @@ class Selection(AbstractInputRange):
 
     @cached_property
     def partial_backward_params_rows(self):
-        (first, stop), within, reads = self.dims, self._within, self._reads
+        (first, stop), within, reads = self.dims, self.within, self.reads
         encoding_rows = self.encoding.partial_backward_params_rows
         if encoding_rows is None:
             return None
