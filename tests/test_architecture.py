@@ -124,7 +124,6 @@ KERNELS = {  # their arguments are what a launch packs
     "cuda/tables/sums.py sum_records",
     "cuda/wide/samples_kernel.py wide_training",
 }
-JOBS = "_on_host", "_on_device"  # kernels too: see volumes/launch.py
 MOST_LINES, MOST_LINES_OF_FUNCTION, MOST_ARGUMENTS = 300, 50, 8
 COMPONENTS = ("activations", "encodings", "losses", "networks", "optimizers")
 GRAB_BAGS = {"common", "core", "helpers", "misc", "util", "utils"}
@@ -162,11 +161,12 @@ def imported(tree):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def device_functions(tree):
+def declared(tree, *declarations):
+    """Functions that stand below one of these decorators."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
-            names = [ast.unparse(decorator) for decorator in node.decorator_list]
-            if "device" in names:
+            names = {ast.unparse(decorator) for decorator in node.decorator_list}
+            if names.intersection(declarations):
                 yield node
 
 
@@ -258,7 +258,7 @@ def test_package_files_only_import(file):
 @pytest.mark.parametrize("file", FILES, ids=identity)
 def test_device_code_has_no_float64(file):
     """A literal such as 0.5 would turn the arithmetic around it into float64."""
-    for function in device_functions(tree_of(file)):
+    for function in declared(tree_of(file), "device", "Job"):
         casts = [
             node
             for node in ast.walk(function)
@@ -276,7 +276,7 @@ def test_device_code_has_no_float64(file):
 
 @pytest.mark.parametrize("file", FILES, ids=identity)
 def test_device_functions_have_no_annotations_and_docstrings(file):
-    for function in device_functions(tree_of(file)):
+    for function in declared(tree_of(file), "device"):
         if function.col_offset > 0:  # those at the top of a module explain themselves
             assert ast.get_docstring(function) is None, function.name
         assert function.returns is None, function.name
@@ -354,11 +354,13 @@ def test_sizes(file):
     name = identity(file)
     lines = len(file.read_text(encoding="utf-8").splitlines())
     assert lines <= MOST_LINES or name in LARGE_FILES, f"{name} has {lines} lines"
-    for node in ast.walk(tree_of(file)):
+    tree = tree_of(file)
+    jobs = list(declared(tree, "Job"))  # kernels too
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             function = f"{name} {node.name}"
             assert n_lines(node) <= MOST_LINES_OF_FUNCTION or function in LONG_FUNCTIONS, function
-            few = n_arguments(node) <= MOST_ARGUMENTS or node.name.endswith(JOBS)
+            few = n_arguments(node) <= MOST_ARGUMENTS or node in jobs
             assert few or function in MANY_ARGUMENTS | KERNELS, function
 
 

@@ -9,7 +9,6 @@ from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
-from numba import prange
 from PIL import Image
 
 import numbanet
@@ -17,13 +16,10 @@ from numbanet.app.curves import Curve
 from numbanet.app.measured_learning import MeasuredLearning
 from numbanet.app.pictures import psnr, squared_error
 from numbanet.app.volume_file import Volume
-from numbanet.cpu.launch import ParallelKernel
-from numbanet.cuda.launch.threads import thread_number
-from numbanet.cuda.launch.types import Address, UInt
-from numbanet.device import HALF, device
-from numbanet.storage.views import float_matrix, float_vector
+from numbanet.cuda.launch.types import UInt
+from numbanet.device import HALF
 from numbanet.volumes.cameras import Camera
-from numbanet.volumes.launch import Job
+from numbanet.volumes.launch import Floats, Job, Rows
 
 MOST_MEASURED = 1 << 20  # voxels of each measurement
 MEASURED_SEED = 97
@@ -37,39 +33,20 @@ N_ALONG = 96  # samples of a ray, for pictures
 
 @cache
 def voxel_job(n_dims: int) -> Job:
-    """(n, uniform [n, n_dims], positions, values [n, 1], volume, four sizes)"""
-
-    @device
-    def voxel(u, position, volume, sizes):
-        index = np.uint64(0)
-        for d in range(n_dims):
-            size = sizes[4 - n_dims + d]
-            k = min(np.uint32(u[d] * np.float32(size)), size - 1)
-            position[d] = (np.float32(k) + HALF) / np.float32(size)
-            index = index * np.uint64(size) + np.uint64(k)
-        return volume[index]
-
-    @ParallelKernel
-    def voxels_on_host(n, uniform, positions, values, volume, a, b, c, d):
-        for j in prange(n):
-            values[j, 0] = voxel(uniform[j], positions[j], volume, (a, b, c, d))
-
-    def voxels_on_device(
-        n: UInt, puniform: Address, ppositions: Address, pvalues: Address, pvolume: Address,
+    @Job
+    def voxel(
+        i, uniform: Rows(n_dims), positions: Rows(n_dims), values: Rows(1), volume: Floats,
         a: UInt, b: UInt, c: UInt, d: UInt,
     ):  # fmt: skip
-        i = thread_number()
-        if i < n:
-            volume = float_vector(
-                pvolume, np.uint64(a) * np.uint64(b) * np.uint64(c) * np.uint64(d)
-            )
-            uniform, positions = (
-                float_matrix(puniform, n, n_dims),
-                float_matrix(ppositions, n, n_dims),
-            )
-            float_vector(pvalues, n)[i] = voxel(uniform[i], positions[i], volume, (a, b, c, d))
+        sizes, index = (a, b, c, d), np.uint64(0)
+        for along in range(n_dims):
+            size = sizes[4 - n_dims + along]
+            k = min(np.uint32(uniform[i, along] * np.float32(size)), size - 1)
+            positions[i, along] = (np.float32(k) + HALF) / np.float32(size)
+            index = index * np.uint64(size) + np.uint64(k)
+        values[i, 0] = volume[index]
 
-    return Job(voxels_on_host, voxels_on_device)
+    return voxel
 
 
 class VolumeLearning(MeasuredLearning):

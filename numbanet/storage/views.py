@@ -6,13 +6,17 @@ and one addition. Numba has no bfloat16 on all targets, so its bits are viewed a
 memory, a 16-bit unsigned integer always means a bfloat16.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from numbanet.device.local import array_over
 
+ANY_LENGTH = 2**32 - 1
 GLOBAL_MEMORY = 1  # NVVM's address space; said here, no load or store is a generic one
 
 ELEMENTS = {
@@ -60,6 +64,46 @@ def matrix_view(dtype):
         return array_type(types.uint64, types.intp, types.intp), codegen
 
     return matrix
+
+
+class View(NamedTuple):
+    """Type of a view whose length is not known: a vector, or a matrix of so many columns."""
+
+    dtype: str  # of ELEMENTS
+    n_columns: int | None = None
+
+
+def views(kinds):
+    """Function (values) for device code: a tuple with arrays at those that are addresses.
+
+    Args:
+        kinds: for each value a View, or else a type of a number, which stays as it is.
+    """
+
+    @intrinsic
+    def views(typingctx, values):
+        def type_of(kind, given):
+            if not isinstance(kind, View):
+                return given
+            return types.Array(ELEMENTS[kind.dtype], 1 if kind.n_columns is None else 2, "C")
+
+        members = [type_of(kind, given) for kind, given in zip(kinds, values, strict=True)]
+        result = types.Tuple(members)
+
+        def codegen(context, builder, signature, args):
+            found = cgutils.unpack_tuple(builder, args[0])
+            for k, kind in enumerate(kinds):
+                if isinstance(kind, View):
+                    lengths = (
+                        [ANY_LENGTH] if kind.n_columns is None else [ANY_LENGTH, kind.n_columns]
+                    )
+                    lengths = [context.get_constant(types.intp, each) for each in lengths]
+                    found[k] = build_view(context, builder, members[k], found[k], lengths)
+            return context.make_tuple(builder, result, found)
+
+        return result(values), codegen
+
+    return views
 
 
 @intrinsic

@@ -5,18 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from numbanet.array_types import ArrayLike
-from numbanet.cpu.launch import ParallelKernel
-from numbanet.cuda.launch.threads import thread_number
-from numbanet.cuda.launch.types import Address, UInt
+from numbanet.cuda.launch.types import UInt
 from numbanet.device import HALF, ONE, TWO, device
 from numbanet.shown import shown
-from numbanet.storage.views import float_matrix, float_vector
 from numbanet.target import AbstractTarget
 from numbanet.targets import target_for
-from numbanet.volumes.launch import Job
+from numbanet.volumes.launch import Floats, Job, Rows
 from numbanet.volumes.room import LARGEST, NUMBERS, whole
 
 N_NUMBERS = 20  # of a camera, for kernels: pose, focal lengths, centre, distortion
@@ -173,27 +169,9 @@ def camera_ray(camera, x, y, origin, direction):
         direction[d], origin[d] = along * size, camera[4 * d + 3]
 
 
-@device
-def pixel_ray(i, camera, first, width, origins, directions):
+@Job
+def rays_of_rows(
+    i, camera: Floats, first: UInt, width: UInt, origins: Rows(3), directions: Rows(3)
+):
     x = np.float32(i % width) + HALF
     camera_ray(camera, x, np.float32(first + i // width) + HALF, origins[i], directions[i])
-
-
-@ParallelKernel
-def rays_on_host(n, camera, first, width, origins, directions):
-    for i in prange(n):
-        pixel_ray(np.uint32(i), camera, first, width, origins, directions)
-
-
-def rays_on_device(
-    n: UInt, pcamera: Address, first: UInt, width: UInt, porigins: Address, pdirections: Address
-):
-    i = thread_number()
-    if i < n:
-        pixel_ray(
-            i, float_vector(pcamera, N_NUMBERS), first, width, float_matrix(porigins, n, 3),
-            float_matrix(pdirections, n, 3),
-        )  # fmt: skip
-
-
-rays_of_rows = Job(rays_on_host, rays_on_device)

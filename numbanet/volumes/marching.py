@@ -14,15 +14,11 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
-from numba import prange
 
-from numbanet.cpu.launch import ParallelKernel
-from numbanet.cuda.launch.threads import thread_number
-from numbanet.cuda.launch.types import Address, Float, UInt
+from numbanet.cuda.launch.types import Float, UInt
 from numbanet.device import HALF, ONE, ZERO, device, floor_to_int, nothing, power_of_two
-from numbanet.storage.views import float_matrix, float_vector, uint32_vector
 from numbanet.volumes.cells import TINY, bit_of, cell_along, level_of, nonzero, to_border, word_of
-from numbanet.volumes.launch import Job
+from numbanet.volumes.launch import Floats, Job, Ranges, Rows, UInts
 
 MOST_TURNS = 1 << 16  # of a ray; more than any ray needs, if its steps move it
 LONG = np.float32(1e30)
@@ -117,64 +113,25 @@ def write_sample(k, i, t, dt, rays, outputs):
 
 
 count_ray, write_ray = walk(nothing), walk(write_sample)
-ANY = np.uint32(0xFFFFFFFF)
-WHOLE = np.uint32(0), ANY  # no bounds
+WHOLE = np.uint32(0), np.uint32(0xFFFFFFFF)  # no bounds
 
 
-@ParallelKernel
-def count_on_host(
-    n, origins, directions, starts, frame, bits, n_levels, resolution, near, far, step, cone, counts
-):
-    for j in prange(n):
-        i, rays, grid = np.uint32(j), (origins, directions, starts), (bits, n_levels, resolution)
-        counts[i] = count_ray(i, rays, frame, grid, (near, far, step, cone), WHOLE)
-
-
-def count_on_device(
-    n: UInt, porigins: Address, pdirections: Address, pstarts: Address, pframe: Address,
-    pbits: Address, n_levels: UInt, resolution: UInt, near: Float, far: Float, step: Float,
-    cone: Float, pcounts: Address,
+@Job
+def count_samples(
+    i, origins: Rows(3), directions: Rows(3), starts: Floats, frame: Floats, bits: UInts,
+    n_levels: UInt, resolution: UInt, near: Float, far: Float, step: Float, cone: Float,
+    counts: UInts,
 ):  # fmt: skip
-    i = thread_number()
-    if i < n:
-        grid = uint32_vector(pbits, ANY), n_levels, resolution
-        origins, directions = float_matrix(porigins, n, 3), float_matrix(pdirections, n, 3)
-        rays, frame = (origins, directions, float_vector(pstarts, n)), float_vector(pframe, 6)
-        uint32_vector(pcounts, n)[i] = count_ray(
-            i, rays, frame, grid, (near, far, step, cone), WHOLE
-        )
+    rays, grid = (origins, directions, starts), (bits, n_levels, resolution)
+    counts[i] = count_ray(i, rays, frame, grid, (near, far, step, cone), WHOLE)
 
 
-@ParallelKernel
-def write_on_host(
-    n, origins, directions, starts, frame, bits, n_levels, resolution, near, far, step, cone,
-    ranges, positions, all_starts, lengths, chosen,
+@Job
+def write_samples(
+    i, origins: Rows(3), directions: Rows(3), starts: Floats, frame: Floats, bits: UInts,
+    n_levels: UInt, resolution: UInt, near: Float, far: Float, step: Float, cone: Float,
+    ranges: Ranges, positions: Rows(3), all_starts: Floats, lengths: Floats, chosen: UInts,
 ):  # fmt: skip
-    for j in prange(n):
-        i, rays, grid = np.uint32(j), (origins, directions, starts), (bits, n_levels, resolution)
-        bounds, outputs = (ranges[i, 0], ranges[i, 1]), (positions, all_starts, lengths, chosen)
-        write_ray(i, rays, frame, grid, (near, far, step, cone), bounds, rays, outputs)
-
-
-def write_on_device(
-    n: UInt, porigins: Address, pdirections: Address, pstarts: Address, pframe: Address,
-    pbits: Address, n_levels: UInt, resolution: UInt, near: Float, far: Float, step: Float,
-    cone: Float, pranges: Address, ppositions: Address, pall_starts: Address, plengths: Address,
-    pchosen: Address,
-):  # fmt: skip
-    i = thread_number()
-    if i < n:
-        grid = uint32_vector(pbits, ANY), n_levels, resolution
-        origins, directions = float_matrix(porigins, n, 3), float_matrix(pdirections, n, 3)
-        rays, frame = (origins, directions, float_vector(pstarts, n)), float_vector(pframe, 6)
-        ranges = uint32_vector(pranges, 2 * n)
-        outputs = (
-            float_matrix(ppositions, ANY, 3), float_vector(pall_starts, ANY),
-            float_vector(plengths, ANY), uint32_vector(pchosen, ANY),
-        )  # fmt: skip
-        bounds, limits = (ranges[2 * i], ranges[2 * i + 1]), (near, far, step, cone)
-        write_ray(i, rays, frame, grid, limits, bounds, rays, outputs)
-
-
-count_samples = Job(count_on_host, count_on_device)
-write_samples = Job(write_on_host, write_on_device)
+    rays, grid = (origins, directions, starts), (bits, n_levels, resolution)
+    bounds, outputs = (ranges[i, 0], ranges[i, 1]), (positions, all_starts, lengths, chosen)
+    write_ray(i, rays, frame, grid, (near, far, step, cone), bounds, rays, outputs)

@@ -9,18 +9,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from numbanet.app.fields.scenes import Scene
 from numbanet.app.fields.shapes import checker
-from numbanet.cpu.launch import ParallelKernel
-from numbanet.cuda.launch.threads import thread_number
-from numbanet.cuda.launch.types import Address, UInt
+from numbanet.cuda.launch.types import UInt
 from numbanet.device import HALF, ONE, ZERO, device, exp, local_array, nothing
-from numbanet.storage.views import float_vector, uint32_vector
 from numbanet.target import AbstractTarget
-from numbanet.volumes.cameras import N_NUMBERS, Camera, camera_ray
-from numbanet.volumes.launch import Job, integers
+from numbanet.volumes.cameras import Camera, camera_ray
+from numbanet.volumes.launch import Floats, Job, UInts, integers
 
 BOUND = np.float32(1.05)  # no scene reaches further
 MOST_STEPS = 160
@@ -122,14 +118,10 @@ def as_byte(value):
 def drawing_job(scene: Scene) -> Job:
     trace = ray_of(scene)
 
-    @device
-    def draw_pixel(i, camera, first, width):
-        origin, direction, seen, total = (
-            local_array(3),
-            local_array(3),
-            local_array(4),
-            local_array(4),
-        )
+    @Job
+    def draw_pixel(i, camera: Floats, first: UInt, width: UInt, pixels: UInts):
+        origin, direction, seen = local_array(3), local_array(3), local_array(4)
+        total = local_array(4)
         for c in range(4):
             total[c] = ZERO
         for s in range(SIDE * SIDE):
@@ -142,20 +134,9 @@ def drawing_job(scene: Scene) -> Job:
         word, opacity = as_byte(total[3]) << 24, max(total[3], np.float32(1e-6))
         for c in range(3):
             word |= as_byte(total[c] / opacity) << np.uint32(8 * c)
-        return word
+        pixels[i] = word
 
-    @ParallelKernel
-    def draw_on_host(n, camera, first, width, pixels):
-        for j in prange(n):
-            pixels[j] = draw_pixel(np.uint32(j), camera, first, width)
-
-    def draw_on_device(n: UInt, pcamera: Address, first: UInt, width: UInt, ppixels: Address):
-        i = thread_number()
-        if i < n:
-            camera = float_vector(pcamera, N_NUMBERS)
-            uint32_vector(ppixels, n)[i] = draw_pixel(i, camera, first, width)
-
-    return Job(draw_on_host, draw_on_device)
+    return draw_pixel
 
 
 def draw(scene: Scene, camera: Camera, target: AbstractTarget) -> Any:

@@ -5,22 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import prange
 
-from numbanet.cpu.launch import ParallelKernel
-from numbanet.cuda.launch.threads import thread_number
-from numbanet.cuda.launch.types import Address, UInt
+from numbanet.cuda.launch.types import UInt
 from numbanet.cuda.memory import arrays
 from numbanet.device import HALF, device
 from numbanet.random import Pcg32
-from numbanet.storage.views import float_matrix, float_vector, uint32_vector
 from numbanet.target import AbstractTarget
 from numbanet.volumes.cameras import N_NUMBERS, Camera, camera_ray
-from numbanet.volumes.launch import Job, integers
+from numbanet.volumes.launch import Floats, Job, Rows, UInts, integers
 
 BYTE = np.float32(1.0 / 255.0)
 N_RANDOM = 4  # numbers that a ray takes: camera, column, row, offset of the first step
-ANY = np.uint32(0xFFFFFFFF)
 
 
 @device
@@ -34,47 +29,17 @@ def colour_of(word, rgba):
         rgba[c] = np.float32((word >> np.uint32(8 * c)) & 255) * BYTE
 
 
-@device
-def random_ray(i, n_cameras, numbers, cameras, sizes, pixels, rays):
-    origins, directions, colours, chosen, offsets = rays
+@Job
+def random_ray(
+    i, n_cameras: UInt, numbers: Floats, cameras: Rows(N_NUMBERS), sizes: UInts, pixels: UInts,
+    origins: Rows(3), directions: Rows(3), colours: Rows(4), chosen: UInts, offsets: Floats,
+):  # fmt: skip
     k = as_index(numbers[4 * i], n_cameras)
     width, height = sizes[3 * k + 1], sizes[3 * k + 2]
     x, y = as_index(numbers[4 * i + 1], width), as_index(numbers[4 * i + 2], height)
     camera_ray(cameras[k], np.float32(x) + HALF, np.float32(y) + HALF, origins[i], directions[i])
     colour_of(pixels[sizes[3 * k] + y * width + x], colours[i])
     chosen[i], offsets[i] = k, numbers[4 * i + 3]
-
-
-@ParallelKernel
-def rays_on_host(
-    n, n_cameras, numbers, cameras, sizes, pixels, origins, directions, colours, chosen, offsets
-):
-    for i in prange(n):
-        random_ray(
-            np.uint32(i), n_cameras, numbers, cameras, sizes, pixels,
-            (origins, directions, colours, chosen, offsets),
-        )  # fmt: skip
-
-
-def rays_on_device(
-    n: UInt, n_cameras: UInt, pnumbers: Address, pcameras: Address, psizes: Address,
-    ppixels: Address, porigins: Address, pdirections: Address, pcolours: Address,
-    pchosen: Address, poffsets: Address,
-):  # fmt: skip
-    i = thread_number()
-    if i < n:
-        random_ray(
-            i, n_cameras, float_vector(pnumbers, 4 * n),
-            float_matrix(pcameras, n_cameras, N_NUMBERS),
-            uint32_vector(psizes, 3 * n_cameras), uint32_vector(ppixels, ANY),
-            (
-                float_matrix(porigins, n, 3), float_matrix(pdirections, n, 3),
-                float_matrix(pcolours, n, 4), uint32_vector(pchosen, n), float_vector(poffsets, n),
-            ),
-        )  # fmt: skip
-
-
-rays_job = Job(rays_on_host, rays_on_device)
 
 
 @dataclass(frozen=True)
@@ -140,7 +105,7 @@ class Views:
         """Fill `room` with rays of random pixels of random views."""
         n = room.offsets.shape[0]
         numbers = rng.uniform(N_RANDOM * n, self.target)
-        rays_job(
+        random_ray(
             self.target, n, len(self), numbers, self._numbers, self._sizes, self._pixels,
             room.origins, room.directions, room.colours, room.cameras, room.offsets,
         )  # fmt: skip

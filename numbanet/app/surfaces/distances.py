@@ -4,16 +4,11 @@ from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
-from numba import prange
 
-from numbanet.app.surfaces.bvh import LEAF
-from numbanet.cpu.launch import ParallelKernel
-from numbanet.cuda.launch.threads import thread_number
-from numbanet.cuda.launch.types import Address, Float, UInt
-from numbanet.device import ONE, ZERO, device
-from numbanet.storage.views import float_matrix, float_vector
+from numbanet.cuda.launch.types import Float, UInt
+from numbanet.device import ONE, ZERO
 from numbanet.target import AbstractTarget
-from numbanet.volumes.launch import Job
+from numbanet.volumes.launch import Floats, Job, Rows
 
 N_UNIFORM = 9  # random numbers of a sample: a point of the surface, and two for each axis
 NEAR, WIDE = 0.01, 0.1  # how far from the surface samples lie
@@ -44,73 +39,38 @@ class Surface(Protocol):
         ...
 
 
-@device
-def tables_at(pboxes, pcorners, pnormals, pareas, n_leaves):
-    n = LEAF * n_leaves
-    corners, normals = float_matrix(pcorners, n, 9), float_matrix(pnormals, n, 21)
-    boxes, areas = float_matrix(pboxes, 2 * n_leaves, 6), float_vector(pareas, n)
-    return boxes, corners, normals, areas, n_leaves
-
-
 @cache
 def distance_job(distance: Any) -> Job:
-    """(n, points, distances, boxes, corners, normals, areas, n_leaves)"""
-
-    @device
-    def measure(p, tables):
-        return distance(p[0], p[1], p[2], tables)
-
-    @ParallelKernel
-    def distances_on_host(n, points, distances, boxes, corners, normals, areas, n_leaves):
-        for j in prange(n):
-            distances[j, 0] = measure(points[j], (boxes, corners, normals, areas, n_leaves))
-
-    def distances_on_device(
-        n: UInt, ppoints: Address, pdistances: Address, pboxes: Address, pcorners: Address,
-        pnormals: Address, pareas: Address, n_leaves: UInt,
+    @Job
+    def measure_distance(
+        i, points: Rows(3), distances: Rows(1), boxes: Rows(6), corners: Rows(9),
+        normals: Rows(21), areas: Floats, n_leaves: UInt,
     ):  # fmt: skip
-        i = thread_number()
-        if i < n:
-            tables = tables_at(pboxes, pcorners, pnormals, pareas, n_leaves)
-            float_vector(pdistances, n)[i] = measure(float_matrix(ppoints, n, 3)[i], tables)
+        tables, p = (boxes, corners, normals, areas, n_leaves), points[i]
+        distances[i, 0] = distance(p[0], p[1], p[2], tables)
 
-    return Job(distances_on_host, distances_on_device)
+    return measure_distance
 
 
 @cache
 def sample_job(surface_point: Any) -> Job:
-    """(n, uniform numbers, points, near, wide, boxes, corners, normals, areas, n_leaves)"""
-
-    @device
-    def sample(i, n, u, point, near, wide, tables):
-        group = i // (n // EIGHTH + 1)
+    @Job
+    def sample_point(
+        i, n: UInt, uniform: Rows(N_UNIFORM), points: Rows(3), near: Float, wide: Float,
+        boxes: Rows(6), corners: Rows(9), normals: Rows(21), areas: Floats, n_leaves: UInt,
+    ):  # fmt: skip
+        u, point, group = uniform[i], points[i], i // (n // EIGHTH + 1)
         if group == 7:
             for d in range(3):
                 point[d] = u[d]
             return
-        surface_point(u, point, tables)
+        surface_point(u, point, (boxes, corners, normals, areas, n_leaves))
         width = near if group < 4 else wide
         for d in range(3):
             moved = point[d] + width * (u[3 + d] + u[6 + d] - ONE)
             point[d] = min(max(moved, ZERO), ONE)
 
-    @ParallelKernel
-    def samples_on_host(n, uniform, points, near, wide, boxes, corners, normals, areas, n_leaves):
-        for j in prange(n):
-            tables = boxes, corners, normals, areas, n_leaves
-            sample(np.uint32(j), n, uniform[j], points[j], near, wide, tables)
-
-    def samples_on_device(
-        n: UInt, puniform: Address, ppoints: Address, near: Float, wide: Float, pboxes: Address,
-        pcorners: Address, pnormals: Address, pareas: Address, n_leaves: UInt,
-    ):  # fmt: skip
-        i = thread_number()
-        if i < n:
-            tables = tables_at(pboxes, pcorners, pnormals, pareas, n_leaves)
-            u, point = float_matrix(puniform, n, N_UNIFORM)[i], float_matrix(ppoints, n, 3)[i]
-            sample(i, n, u, point, near, wide, tables)
-
-    return Job(samples_on_host, samples_on_device)
+    return sample_point
 
 
 class Distances:
@@ -141,7 +101,7 @@ class Distances:
         n = uniform.shape[0]
         points = self.target.empty(n, 3)
         numbers = (float(near), float(wide))
-        self._sample(self.target, n, uniform, points, *numbers, *self._tables, self.n_leaves)
+        self._sample(self.target, n, n, uniform, points, *numbers, *self._tables, self.n_leaves)
         return points
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 import numbanet
 from numbanet.app.curves import Curve
@@ -18,14 +17,11 @@ from numbanet.app.measured_learning import MeasuredLearning
 from numbanet.app.surfaces.distances import N_UNIFORM, Distances
 from numbanet.app.surfaces.mesh_file import write_mesh
 from numbanet.app.surfaces.tracing import pictures
-from numbanet.cpu.launch import ParallelKernel
-from numbanet.cuda.launch.threads import thread_number
-from numbanet.cuda.launch.types import Address, Float, UInt
-from numbanet.device import ONE, device
+from numbanet.cuda.launch.types import Float
+from numbanet.device import ONE
 from numbanet.random import Pcg32
-from numbanet.storage.views import float_matrix
 from numbanet.volumes.cameras import Camera
-from numbanet.volumes.launch import Job
+from numbanet.volumes.launch import Job, Rows
 
 MESH = "mesh.ply"
 N_MEASURED = 1 << 16  # points of each measurement
@@ -35,29 +31,15 @@ PICTURE = 320  # pixels, of each of the two halves
 LEAST_LENGTH = np.float32(1e-6)
 
 
-@device
-def eikonal(slope, scale, dl_dslope):
-    """Gradient of scale / 2 (|slope| - 1)^2; slope and gradient [3]."""
+@Job
+def eikonal_gradients(i, slopes: Rows(3), scale: Float, gradients: Rows(3)):
+    """Gradients of scale / 2 (|slope| - 1)^2."""
+    slope = slopes[i]
     square = slope[0] * slope[0] + slope[1] * slope[1] + slope[2] * slope[2]
     length = square ** np.float32(0.5)
     factor = scale * (length - ONE) / max(length, LEAST_LENGTH)
     for d in range(3):
-        dl_dslope[d] = factor * slope[d]
-
-
-@ParallelKernel
-def eikonal_on_host(n, slopes, scale, gradients):
-    for j in prange(n):
-        eikonal(slopes[j], scale, gradients[j])
-
-
-def eikonal_on_device(n: UInt, pslopes: Address, scale: Float, pgradients: Address):
-    i = thread_number()
-    if i < n:
-        eikonal(float_matrix(pslopes, n, 3)[i], scale, float_matrix(pgradients, n, 3)[i])
-
-
-eikonal_gradients = Job(eikonal_on_host, eikonal_on_device)
+        gradients[i, d] = factor * slope[d]
 
 
 DEFAULT_CONFIG = {
