@@ -3,7 +3,7 @@
 from functools import cached_property
 
 from numbanet.encodings.base import AbstractEncoding
-from numbanet.encodings.grid import level, pairs, partials, partitions, rows
+from numbanet.encodings.grid import interpolation, level, pairs, partials, partitions, rows
 
 
 def derived(form, name: str):
@@ -66,6 +66,11 @@ class GridFunctions(AbstractEncoding):
         return self.n_pairs if self.begins_even else 0
 
     @property
+    def n_cell_numbers(self) -> int:
+        """Number of integers that say where a cell is."""
+        return self.n_dims
+
+    @property
     def n_factors(self) -> int:
         """Number of factors of the weights of the corners; see interpolation.py."""
         return 6 * self.n_dims
@@ -82,6 +87,10 @@ class GridFunctions(AbstractEncoding):
     level_partial_backward_params = cached_property(partials.level_partial_backward_params)
     # (level, x, cell, factors): the cell of x, and the factors of its corners.
     locate = cached_property(level.locate)
+    # (level, cell, factors, a, b, weights) of the corners, differentiated by inputs a and b, -1 for
+    # none; (level, cell, factors, direction, weights), differentiated along a direction.
+    write_weights = cached_property(interpolation.weights)
+    write_weights_along = cached_property(interpolation.weights_along)
 
     has_edges = True
 

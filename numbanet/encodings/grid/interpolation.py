@@ -105,26 +105,24 @@ def corner_weight(n_dims: int):
     return corner_weight
 
 
-@cache
-def weights(n_dims: int, n_corners: int):
-    """Device function (factors, weights): the weights of all corners."""
-    weight_of = corner_weight(n_dims)
+def weights(grid):
+    """Device function (level, cell, factors, a, b, weights): corner_weight of all corners."""
+    n_corners, weight_of = grid.n_corners, corner_weight(grid.n_dims)
 
     @device
-    def write_weights(factors, weights):  # weights [n_corners]
+    def write_weights(level, cell, factors, a, b, weights):  # weights [n_corners]
         for corner in range(n_corners):
-            weights[corner] = weight_of(factors, corner, NONE, NONE)
+            weights[corner] = weight_of(factors, corner, a, b)
 
     return write_weights
 
 
-@cache
-def weights_along(n_dims: int, n_corners: int):
-    """Device function (factors, direction, weights): the weights, differentiated along it."""
-    weight_of = corner_weight(n_dims)
+def weights_along(grid):
+    """Device function (level, cell, factors, direction, weights): differentiated along it."""
+    n_dims, n_corners, weight_of = grid.n_dims, grid.n_corners, corner_weight(grid.n_dims)
 
     @device
-    def write_weights_along(factors, direction, weights):  # direction [n_dims]
+    def write_weights_along(level, cell, factors, direction, weights):  # direction [n_dims]
         for corner in range(n_corners):
             weights[corner] = ZERO
         for d in range(n_dims):

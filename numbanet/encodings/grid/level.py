@@ -11,13 +11,7 @@ import numpy as np
 
 from numbanet.device import ONE, ZERO, device, local_array, opaque, uint32_view
 from numbanet.encodings.grid.indexing import along
-from numbanet.encodings.grid.interpolation import (
-    NONE,
-    corner_weight,
-    weights,
-    weights_along,
-    write_factors,
-)
+from numbanet.encodings.grid.interpolation import NONE, corner_weight, write_factors
 from numbanet.storage.access import load, load_pair, reduce_one, reduce_one_of_odd, reduce_pair
 
 
@@ -42,11 +36,11 @@ def located(grid, body):
 
     They take the place of x.
     """
-    n_dims, n_factors, locate_ = grid.n_dims, grid.n_factors, locate(grid)
+    n_cell, n_factors, locate_ = grid.n_cell_numbers, grid.n_factors, grid.locate
 
     @device
     def located(level, x, params, *arguments):
-        cell, factors = uint32_view(local_array(n_dims)), local_array(n_factors)
+        cell, factors = uint32_view(local_array(n_cell)), local_array(n_factors)
         locate_(level, x, cell, factors)
         body(level, cell, factors, params, *arguments)
 
@@ -166,13 +160,12 @@ def weight_gradients(grid):
 @cache
 def forward(grid):
     """Device function (level, x, params, y): write the level's features of x."""
-    n_corners, interpolate_ = grid.n_corners, interpolate(grid)
-    write_weights = weights(grid.n_dims, n_corners)
+    n_corners, interpolate_, write_weights = grid.n_corners, interpolate(grid), grid.write_weights
 
     @device
     def level_forward(level, cell, factors, params, y):  # y [n_features]
         weights = local_array(n_corners)
-        write_weights(factors, weights)
+        write_weights(level, cell, factors, NONE, NONE, weights)
         interpolate_(level, cell, weights, params, y)
 
     return located(grid, level_forward)
@@ -181,13 +174,12 @@ def forward(grid):
 @cache
 def backward_params(grid):
     """Device function (level, x, params, dl_dy, dl_dparams), adding to dl_dparams."""
-    n_corners, scatter_ = grid.n_corners, scatter(grid)
-    write_weights = weights(grid.n_dims, n_corners)
+    n_corners, scatter_, write_weights = grid.n_corners, scatter(grid), grid.write_weights
 
     @device
     def level_backward_params(level, cell, factors, params, dl_dy, dl_dparams):
         weights = local_array(n_corners)
-        write_weights(factors, weights)
+        write_weights(level, cell, factors, NONE, NONE, weights)
         scatter_(level, cell, weights, dl_dy, dl_dparams)
 
     return located(grid, level_backward_params)
@@ -247,12 +239,12 @@ def double_backward_input(grid):
     """Device function (level, x, params, dl_dy, dl_ddx, dl_ddy, dl_dx), adding to dl_dx."""
     n_dims, n_corners = grid.n_dims, grid.n_corners
     gradients, interpolate_ = weight_gradients(grid), interpolate(grid)
-    weight_of, write_weights_along = corner_weight(n_dims), weights_along(n_dims, n_corners)
+    weight_of, write_weights_along = corner_weight(n_dims), grid.write_weights_along
 
     @device
     def level_double_backward_input(level, cell, factors, params, dl_dy, dl_ddx, dl_ddy, dl_dx):
         weights, dl_dweights = local_array(n_corners), local_array(n_corners)
-        write_weights_along(factors, dl_ddx, weights)
+        write_weights_along(level, cell, factors, dl_ddx, weights)
         interpolate_(level, cell, weights, params, dl_ddy)
         gradients(level, cell, params, dl_dy, dl_dweights)
         for d in range(n_dims):
@@ -270,12 +262,12 @@ def double_backward_input(grid):
 def double_backward_params(grid):
     """Device function (level, x, params, dl_dy, dl_ddx, dl_dparams), adding to dl_dparams."""
     n_corners, scatter_ = grid.n_corners, scatter(grid)
-    write_weights_along = weights_along(grid.n_dims, n_corners)
+    write_weights_along = grid.write_weights_along
 
     @device
     def level_double_backward_params(level, cell, factors, params, dl_dy, dl_ddx, dl_dparams):
         weights = local_array(n_corners)
-        write_weights_along(factors, dl_ddx, weights)
+        write_weights_along(level, cell, factors, dl_ddx, weights)
         scatter_(level, cell, weights, dl_dy, dl_dparams)
 
     return located(grid, level_double_backward_params)

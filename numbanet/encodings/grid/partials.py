@@ -6,34 +6,20 @@
 from functools import cache
 
 from numbanet.device import device, local_array
-from numbanet.encodings.grid.interpolation import corner_weight
 from numbanet.encodings.grid.level import interpolate, located, scatter
 from numbanet.encodings.grid.partitions import of_level
-
-
-@cache
-def partial_weights(grid):
-    """Device function (factors, a, b, weights): the weights' derivative by inputs a and b."""
-    n_corners, weight_of = grid.n_corners, corner_weight(grid.n_dims)
-
-    @device
-    def partial_weights(factors, a, b, weights):  # weights [n_corners]
-        for corner in range(n_corners):
-            weights[corner] = weight_of(factors, corner, a, b)
-
-    return partial_weights
 
 
 @cache
 def level_add_partial(grid):
     """Device function (level, x, params, a, b, y), adding to y."""
     n_features, n_corners = grid.n_features_per_level, grid.n_corners
-    interpolate_, write_weights = interpolate(grid), partial_weights(grid)
+    interpolate_, write_weights = interpolate(grid), grid.write_weights
 
     @device
     def add_partial(level, cell, factors, params, a, b, y):  # y [n_features]
         weights, features = local_array(n_corners), local_array(n_features)
-        write_weights(factors, a, b, weights)
+        write_weights(level, cell, factors, a, b, weights)
         interpolate_(level, cell, weights, params, features)
         for f in range(n_features):
             y[f] += features[f]
@@ -44,12 +30,12 @@ def level_add_partial(grid):
 @cache
 def level_partial_backward_params(grid):
     """Device function (level, x, params, a, b, dl_dy, dl_dparams), adding to dl_dparams."""
-    n_corners, scatter_, write_weights = grid.n_corners, scatter(grid), partial_weights(grid)
+    n_corners, scatter_, write_weights = grid.n_corners, scatter(grid), grid.write_weights
 
     @device
     def partial_backward_params(level, cell, factors, params, a, b, dl_dy, dl_dparams):
         weights = local_array(n_corners)
-        write_weights(factors, a, b, weights)
+        write_weights(level, cell, factors, a, b, weights)
         scatter_(level, cell, weights, dl_dy, dl_dparams)
 
     return located(grid, partial_backward_params)

@@ -143,13 +143,27 @@ class Permutohedral(GridFunctions):
     def values(self):
         return params_alone
 
-    level_forward = cached_property(level.forward)
-    level_backward_params = cached_property(level.backward_params)
+    @property
+    def n_cell_numbers(self) -> int:
+        """Coordinates of a simplex, and its turns."""
+        return 2 * self.n_dims
+
+    @property
+    def n_factors(self) -> int:
+        """Rests of the coordinates."""
+        return self.n_dims
+
+    @property
+    def locate(self):
+        return lattice.locate(self.n_dims)
+
+    @property
+    def write_weights_along(self):
+        return lattice.weights_along(self.n_dims)
+
+    write_weights = cached_property(level.weights)
     level_backward_input = cached_property(level.backward_input)
     level_double_backward_input = cached_property(level.double_backward_input)
-    level_double_backward_params = cached_property(level.double_backward_params)
-    level_add_partial = cached_property(level.add_partial)
-    level_partial_backward_params = cached_property(level.partial_backward_params)
     partition_forward_pairs = AbstractEncoding.partition_forward_pairs
     forward_rows = cached_property(rows.forward_rows)
     backward_params_rows = cached_property(rows.backward_params_rows)

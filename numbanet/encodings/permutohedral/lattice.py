@@ -176,14 +176,14 @@ def weights(n_dims: int):
 
 @cache
 def weights_along(n_dims: int):
-    """Device function (level, cell, direction, u, weights): the weights, differentiated along it.
+    """Device function (level, cell, u, direction, weights): the weights, differentiated along it.
 
     u [n_dims] is for what comes in between.
     """
     transform, add = to_lattice(n_dims), add_differences(n_dims)
 
     @device
-    def write_weights_along(level, cell, direction, u, weights):
+    def write_weights_along(level, cell, u, direction, weights):
         transform(level.scale, direction, u)
         for corner in range(n_dims + 1):
             weights[corner] = ZERO
