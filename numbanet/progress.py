@@ -23,6 +23,8 @@ class Status:
 class SilentProgress(AbstractContextManager):
     """Progress that shows nothing; base of the others."""
 
+    over = False  # whether the last step is made
+
     def __exit__(self, *exception) -> None:
         pass
 

@@ -28,6 +28,7 @@ def learn_field(
     background: str | None = None,
     exposure: bool | None = None,
     view: bool | tuple[str, int] = False,
+    view_stay: bool = False,
     progress: "SilentProgress | None" = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> "Result":
@@ -52,6 +53,7 @@ def learn_field(
         exposure: whether each camera has gains of its own, which are learned.
         view: True for a page in the browser that shows the training, on this machine alone, or
             the host and port where it is.
+        view_stay: keep that page after the training, until `interrupted` is true or Ctrl-C.
         interrupted: asked after each step; when true, the training ends early as if finished.
 
     Raises:
@@ -81,4 +83,6 @@ def learn_field(
     }  # fmt: skip
     given = None if config is None else read_config(config)
     training = prepared(data, given, asked, target, resume)
-    return training.run_in(output, training.job.n_steps, progress, interrupted, view=view)
+    return training.run_in(
+        output, training.job.n_steps, progress, interrupted, view=view, view_stay=view_stay
+    )

@@ -52,6 +52,7 @@ def learn_image(
     max_pixels: int | None = None,
     white: float | None = None,
     view: bool | tuple[str, int] = False,
+    view_stay: bool = False,
     progress: "SilentProgress | None" = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> "Result":
@@ -70,6 +71,7 @@ def learn_image(
             from the file and its largest value.
         view: True for a page in the browser that shows the training, on this machine alone, or
             the host and port where it is.
+        view_stay: keep that page after the training, until `interrupted` is true or Ctrl-C.
         interrupted: asked after each step; when true, the training ends early as if finished.
 
     Raises:
@@ -88,4 +90,4 @@ def learn_image(
         training = image_job.started(photograph, config, **options)
     else:
         training = image_job.continued(photograph, config, n_steps, resume, **options)
-    return training.run_in(output, n_steps, progress, interrupted, photograph.note, view)
+    return training.run_in(output, n_steps, progress, interrupted, photograph.note, view, view_stay)

@@ -29,6 +29,7 @@ def learn_surface(
     output: str | Path = "learned",
     resume: str | Path | None = None,
     view: bool | tuple[str, int] = False,
+    view_stay: bool = False,
     progress: "SilentProgress | None" = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> "JobResult":
@@ -48,6 +49,7 @@ def learn_surface(
         resume: a snapshot of the same job to continue; gives the defaults of the other options.
         view: True for a page in the browser that shows the training, on this machine alone, or
             the host and port where it is.
+        view_stay: keep that page after the training, until `interrupted` is true or Ctrl-C.
         interrupted: asked after each step; when true, the training ends early as if finished.
 
     Returns:
@@ -70,7 +72,9 @@ def learn_surface(
     asked.check()
     learning = SurfaceLearning.begun(surface_of(shape), asked)
     learning.mesh_resolution = mesh_resolution
-    return learning.run_in(output, n_steps, progress, interrupted, learning.data.note, view)
+    return learning.run_in(
+        output, n_steps, progress, interrupted, learning.data.note, view, view_stay
+    )
 
 
 def surface_of(shape: str | Path) -> Any:

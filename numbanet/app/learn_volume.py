@@ -21,6 +21,7 @@ def learn_volume(
     output: str | Path = "learned",
     resume: str | Path | None = None,
     view: bool | tuple[str, int] = False,
+    view_stay: bool = False,
     progress: "SilentProgress | None" = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> "JobResult":
@@ -38,6 +39,7 @@ def learn_volume(
         resume: a snapshot of the same job to continue; gives the defaults of the other options.
         view: True for a page in the browser that shows the training, on this machine alone, or
             the host and port where it is.
+        view_stay: keep that page after the training, until `interrupted` is true or Ctrl-C.
         interrupted: asked after each step; when true, the training ends early as if finished.
 
     Returns:
@@ -55,4 +57,4 @@ def learn_volume(
     asked = Asked(config, n_steps, batch_size, seed, device, precision, resume)
     asked.check()
     learning = VolumeLearning.begun(read_volume(file), asked)
-    return learning.run_in(output, n_steps, progress, interrupted, view=view)
+    return learning.run_in(output, n_steps, progress, interrupted, view=view, view_stay=view_stay)

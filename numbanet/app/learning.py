@@ -7,7 +7,7 @@ steps. Training time is as in numbanet.history: evaluations and pictures are not
 import time
 from abc import abstractmethod
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -124,35 +124,46 @@ class Learning(Callback):
         interrupted: Callable[[], bool],
         note: str = "",
         view: bool | tuple[str, int] = False,
+        view_stay: bool = False,
     ) -> Any:
         """Make the folder, check that all files can be written, and run the job.
 
         Args:
             view: whether to show a page, or its host and port.
+            view_stay: whether the page stays after the training, until `interrupted`.
         """
         self.output = Path(output)
         with writing(self.output):
             self.output.mkdir(parents=True, exist_ok=True)
         check_places(self.output, self.places(n_steps), n_steps)
         self.write_reference()
-        try:
-            with progress or SilentProgress() as shown:
-                if note:
-                    shown.say(note)
-                return self.run(n_steps, shown, interrupted, view)
-        except CudaError as error:
-            raise AppError(str(error)) from error
+        shown = progress or SilentProgress()
+        with ExitStack() as pages:
+            viewers = self.viewers(view, interrupted, shown)
+            for each in viewers:
+                pages.callback(each.close)
+            try:
+                with shown:
+                    if note:
+                        shown.say(note)
+                    result = self.run(n_steps, shown, interrupted, viewers)
+                if view_stay and result.finished:
+                    for each in viewers:
+                        each.stay()
+                return result
+            except CudaError as error:
+                raise AppError(str(error)) from error
 
     def run(
         self,
         n_steps: int,
         progress: SilentProgress,
         interrupted: Callable[[], bool],
-        view: bool | tuple[str, int] = False,
+        viewers: list[Any],
     ) -> Any:
         """Train up to step `n_steps` and write everything."""
         course, first_step, started = self.course, self.course.step, time.perf_counter()
-        everyone = [self, *self.viewers(view, interrupted, progress)]
+        everyone = [self, *viewers]
         with closing(training(self, steps=n_steps, history=course, callbacks=everyone)) as steps:
             with progress.compiling():
                 self.prepare()
@@ -170,11 +181,12 @@ class Learning(Callback):
                 next(steps)
             if course.step < n_steps and self.under_way is not None:
                 self.under_way.stop(INTERRUPTED)
+        progress.over = True
         return self.finish(n_steps, time.perf_counter() - started)
 
     def viewers(
         self, view: bool | tuple[str, int], interrupted: Callable[[], bool], progress: Any
-    ) -> list[Callback]:
+    ) -> list[Any]:
         """Callbacks that show the job in a page, if it is wanted."""
         if not view:
             return []

@@ -1,5 +1,6 @@
 """Arguments of the commands that learn something."""
 
+import argparse
 from typing import Any
 
 from numbanet.app.commands import SET, Command
@@ -20,6 +21,10 @@ VIEW: dict[str, dict[str, Any]] = {
         "type": int,
         "default": 8080,
         "help": "of the page; the next one that is free is taken (default: 8080)",
+    },
+    "--view-stay": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "keep the page after the training, until Ctrl-C (default: in a terminal)",
     },
 }
 

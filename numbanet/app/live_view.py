@@ -10,7 +10,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
@@ -92,6 +92,8 @@ class LiveView(Callback):
         self.wishes = Wishes()
         self.next_picture = self.next_text = 0.0
         self.shown_exponent = 0.0
+        self.run: Run | None = None  # once the page is served
+        self.is_over = False
 
     @property
     def address(self) -> str:
@@ -107,6 +109,7 @@ class LiveView(Callback):
         except OSError as error:
             reason = error.strerror or error
             raise AppError(f"cannot listen on {self.host}:{self.port}: {reason}") from error
+        self.run = run
         self._set_camera()
         self._add_controls()
         self.server.on_client_connect(self._enter)
@@ -235,6 +238,7 @@ class LiveView(Callback):
         self.next_text = time.perf_counter() + TEXT_SECONDS
         rate = run.trainer.learning_rates_in_force[0]
         state = "**paused** at" if self.wishes.paused else "**step**"
+        state = "**done**, step" if self.is_over else state
         status = self.learner.status(run.n_steps)
         self.text.content = (
             f"{state} {run.step} of {run.n_steps}  \n{str(status).replace('  ', ', ')}  \n"
@@ -247,8 +251,27 @@ class LiveView(Callback):
             self.curve.data = steps, np.maximum(values, 1e-12)
             self.curve.visible = True
 
-    def end(self, run: Run) -> None:
-        if hasattr(self, "server"):
+    def stay(self) -> None:
+        """Show the model as it is until the user interrupts; the training is over."""
+        run = self.run
+        if run is None or self.interrupted():
+            return
+        self.is_over = True
+        for each in (self.pause, self.rate):
+            each.visible = False
+        for viewer in list(self.wishes.viewers.values()):
+            viewer.moved = True
+        self.say(f"the page stays at {self.address}; Ctrl-C ends it")
+        with suppress(KeyboardInterrupt):
+            while not self.interrupted():
+                self._obey(run)
+                self._show_still(run)
+                time.sleep(IDLE_SECONDS)
+
+    def close(self) -> None:
+        """Stop serving the page."""
+        if self.run is not None:
+            self.run = None
             with redirect_stdout(StringIO()):
                 self.server.stop()
 

@@ -112,7 +112,8 @@ def run(
 
     progress = SilentProgress() if output.quiet else terminal_progress()
     notice = "finishing this step, then saving; Ctrl-C again to abort"
-    with Interrupt(lambda: progress.say(notice)) as interrupt:
+    stay = arguments.view_stay
+    with Interrupt(lambda: progress.over or progress.say(notice)) as interrupt:
         result = learn(
             subject,
             config,
@@ -124,6 +125,7 @@ def run(
             output=arguments.output,
             resume=arguments.resume,
             view=view,
+            view_stay=sys.stderr.isatty() if stay is None else stay,
             progress=progress,
             interrupted=lambda: bool(interrupt),
             **own,

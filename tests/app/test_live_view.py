@@ -13,6 +13,7 @@ import numbanet
 from numbanet.app import listening, live_view
 from numbanet.app.errors import AppError, UsageError
 from numbanet.app.learn_image import learn_image
+from numbanet.progress import SilentProgress
 from numbanet.run import Run
 from numbanet.volumes import Camera
 
@@ -156,6 +157,74 @@ def test_nobody_looking_costs_nothing(session):
     assert session.pictures == []
 
 
+class Lines(SilentProgress):
+    """What a training says."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+def begin_with_a_viewer(monkeypatch):
+    """Every page has one viewer; returns the pages."""
+    views, begin = [], live_view.LiveView.begin
+
+    def begun(view, run):
+        begin(view, run)
+        view.wishes.viewers[0] = live_view.Viewer(Client())
+        views.append(view)
+
+    monkeypatch.setattr(live_view.LiveView, "begin", begun)
+    return views
+
+
+@pytest.mark.parametrize("stay", [True, False])
+def test_the_page_stays_until_it_is_ended(monkeypatch, photograph, config, tmp_path, stay):
+    views, stop, progress = begin_with_a_viewer(monkeypatch), threading.Event(), Lines()
+    out, port, results = tmp_path / "out", free_port(), []
+
+    def work():
+        results.append(learn_image(
+            photograph, config, n_steps=3, output=out, view=("127.0.0.1", port), view_stay=stay,
+            progress=progress, interrupted=stop.is_set, **SMALL,
+        ))  # fmt: skip
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    if stay:
+        wait_for(lambda: any("stays at" in line for line in progress.lines))
+        (view,) = views
+        assert (out / "report.json").exists()
+        viewer = view.wishes.viewers[0]
+        wait_for(lambda: viewer.sharp and "done" in view.text.content)
+        viewer.moved = True  # as when it is turned
+        wait_for(lambda: not viewer.moved)
+        (out / "snapshot.safetensors").unlink()
+        view.wishes.snapshot = True
+        wait_for((out / "snapshot.safetensors").exists)
+        assert thread.is_alive()
+        stop.set()
+    thread.join(PATIENCE)
+    assert results[0].finished
+    assert any("stays at" in line for line in progress.lines) is stay
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_who_ends_the_training_ends_the_page(monkeypatch, photograph, config, tmp_path):
+    views, progress = begin_with_a_viewer(monkeypatch), Lines()
+    place, n_asked = ("127.0.0.1", free_port()), iter(range(100))
+    result = learn_image(
+        photograph, config, n_steps=50, output=tmp_path / "out", view=place, view_stay=True,
+        progress=progress, interrupted=lambda: next(n_asked) > 2, **SMALL,
+    )  # fmt: skip
+    assert not result.finished
+    assert len(views) == 1
+    assert not any("stays at" in line for line in progress.lines)
+
+
 class Client:
     """What a page's handle is to LiveView."""
 
@@ -164,6 +233,7 @@ class Client:
         self.camera.wxyz, self.camera.position = (1, 0, 0, 0), (0, 0, -1)
         self.camera.aspect, self.camera.fov = 1.0, 1.0
         self.scene = type("Scene", (), {"set_background_image": lambda *a, **o: None})()
+        self.add_notification = lambda *texts: None
 
 
 def test_pictures_take_little_time(monkeypatch):
