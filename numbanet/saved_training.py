@@ -164,11 +164,16 @@ def composition_of(
             if config.get(section) is not None:
                 raise ConfigError(f"{section}: a config with parts has it in these alone")
         return create_composition(n_input_dims, n_output_dims, config)
+    if config.get("outputs") is not None:
+        raise ConfigError(
+            "outputs: they are columns of parts, and there are no parts; leave it out"
+        )
     encoding = create_encoding_component(n_input_dims, config.get("encoding", {}))
     if "network" in config and config["network"] is None:
         n, alignment = encoding.n_outputs, encoding.required_output_alignment
-        width = n if n_output_dims is None else check_dims("n_output_dims", n_output_dims)
-        if width == 0 or width < n or (width > n and width % alignment):
+        is_whole = n_output_dims is None or n == n_output_dims == 0  # 0 is that of Empty
+        width = n if is_whole else check_dims("n_output_dims", n_output_dims)
+        if width < n or (width > n and (n == 0 or width % alignment)):
             raise ConfigError(
                 f"network: null leaves the encoding, which has {n} features; n_output_dims is "
                 f"{shown(n_output_dims)}, to which they cannot be padded"

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import laws
 import naive
 import numpy as np
 import pytest
@@ -188,6 +189,18 @@ def test_an_encoding_trains_in_a_trainer_of_its_own(alignment, tmp_path):
     assert "Grid" in repr(trainer)
 
 
+@pytest.mark.parametrize(("otype", "config", "sizes"), laws.examples("encoding"), ids=str)
+def test_any_encoding_alone_comes_back_from_its_snapshot(otype, config, sizes, tmp_path):
+    encoding = numbanet.create_encoding(sizes["n_dims"], {**config, "otype": otype}, device="cpu")
+    optimizer, loss = numbanet.create_optimizer(SGD), numbanet.create_loss({"otype": "L2"})
+    model = numbanet.TrainableModel(encoding, numbanet.Trainer(encoding, optimizer, loss))
+    model.save(tmp_path / "m")
+    loaded = numbanet.load(tmp_path / "m", device="cpu")
+    assert loaded.network.encoding == encoding.encoding
+    x = np.random.default_rng(0).random((5, sizes["n_dims"]), np.float32)
+    np.testing.assert_array_equal(loaded(x), encoding(x))
+
+
 def test_an_encoding_alone_may_come_from_a_config():
     config = {"encoding": HASH, "network": None, "optimizer": SGD, "loss": {"otype": "L2"}}
     model = numbanet.create_from_config(2, None, config, device="cpu")
@@ -196,6 +209,14 @@ def test_an_encoding_alone_may_come_from_a_config():
     for n_outputs in (7, 9, 0, True):
         with pytest.raises(ValueError, match="n_output_dims"):
             numbanet.create_from_config(2, n_outputs, config, device="cpu")
+    config["encoding"] = {"otype": "Empty"}
+    assert numbanet.create_from_config(2, 0, config, device="cpu").network.n_output_dims == 0
+    with pytest.raises(numbanet.ConfigError, match="has 0 features; n_output_dims is 3"):
+        numbanet.create_from_config(2, 3, config, device="cpu")
+    with pytest.raises(
+        numbanet.ConfigError, match="outputs: columns of parts, and there are no parts"
+    ):
+        numbanet.create_from_config(2, None, {**config, "outputs": ["a"]}, device="cpu")
 
 
 def test_a_network_trains_in_a_trainer_of_its_own():
