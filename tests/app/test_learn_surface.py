@@ -39,6 +39,16 @@ def soup(n, seed=1):
     return (middles + rng.normal(0, 1, (n, 3, 3)) * rng.choice([1e-3, 0.1], (n, 1, 1))).astype("f4")
 
 
+def slivers(n, height, seed=0):
+    """Triangles whose corners are on a line but for so much."""
+    rng = np.random.default_rng(seed)
+    along = rng.normal(size=(n, 1, 3))
+    along *= 0.6 / np.linalg.norm(along, axis=2, keepdims=True)
+    triangles = rng.random((n, 1, 3)) + along * [[0.0], [1.0], [0.5]]
+    triangles[:, 2] += height * rng.normal(size=(n, 3))
+    return triangles[:, rng.permutation(3)]
+
+
 def naive_distances(p, triangles):
     """Unsigned distances in float64: the closest of plane, edges and corners."""
     p, (a, b, c) = p.astype(float)[:, None], triangles.astype(float).transpose(1, 0, 2)
@@ -65,6 +75,23 @@ def test_the_closest_triangle_is_found(n, tmp_path):
     x = points(400)
     found = Distances(mesh, CPU)(x)[:, 0]
     np.testing.assert_allclose(np.abs(found), naive_distances(x, mesh.triangles), atol=2e-6)
+
+
+@pytest.mark.parametrize("height", [1e-2, 1e-4, 1e-6, 1e-7, 3e-8])
+def test_thin_triangles_are_as_close_as_others(height, tmp_path):
+    mesh = mesh_of(tmp_path / "slivers.ply", slivers(60, height))
+    x = points(400)
+    found = Distances(mesh, CPU)(x)[:, 0]
+    np.testing.assert_allclose(np.abs(found), naive_distances(x, mesh.triangles), atol=2e-6)
+
+
+def test_a_needle_has_distances(tmp_path):
+    needle = trimesh.creation.box((1, 1e-7, 1e-7)).triangles
+    mesh = mesh_of(tmp_path / "needle.ply", np.asarray(needle))
+    x = points(3000)
+    found = Distances(mesh, CPU)(x)[:, 0]
+    along = np.stack([np.clip(x[:, 0], 0.1, 0.9), *np.full((2, len(x)), 0.5)], axis=1)
+    np.testing.assert_allclose(np.abs(found), np.linalg.norm(x - along, axis=1), atol=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -159,12 +186,30 @@ def stl(n, content=b""):
     return bytes(80) + struct.pack("<I", n) + content
 
 
+PLY = (
+    b"ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\n"
+    b"property float z\nelement face 1\nproperty list uchar int vertex_indices\nend_header\n"
+    b"0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n"
+)
+
+
+def test_files_of_other_editors(tmp_path):
+    (tmp_path / "a.ply").write_bytes(PLY.replace(b"\n", b"\r\n"))
+    (tmp_path / "b.obj").write_bytes(b"\xef\xbb\xbfv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    for mesh in (read_mesh(tmp_path / "a.ply"), read_mesh(tmp_path / "b.obj")):
+        assert len(mesh.triangles) == 1
+        assert "not closed" in mesh.note
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.ply", b"", "no PLY file"),
         ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 999999999\nend_header\n", "a.ply"),
-        ("a.stl", stl(4_000_000_000), "a.stl"),
+        ("a.stl", stl(4_000_000_000), "cut off"),
+        ("a.stl", stl(3, bytes(120)), "cut off"),
+        ("a.ply", PLY.replace(b"3 0 1 2\n", b""), "cut off"),
+        ("a.ply", PLY.replace(b"face 1", b"face 2"), "cut off"),
         ("a.stl", stl(1, bytes(50)), "nothing can be learned"),
         ("a.stl", stl(1, struct.pack("<12fH", *[float("nan")] * 12, 0)), "infinite or no numbers"),
         ("a.stl", stl(1, struct.pack("<12fH", *[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3], 0)), "lines"),
@@ -188,13 +233,7 @@ def test_files_that_are_no_meshes(tmp_path, name, content, message):
 
 def test_slivers_have_normals(tmp_path):
     """Triangles whose corners are on a line but for the last bits."""
-    rng = np.random.default_rng(0)
-    n = 2000
-    along = rng.normal(size=(n, 1, 3))
-    along *= 0.6 / np.linalg.norm(along, axis=2, keepdims=True)
-    slivers = rng.random((n, 1, 3)) + along * [[0.0], [1.0], [0.5]]
-    slivers[:, 2] += 3e-8 * rng.normal(size=(n, 3))
-    mesh = mesh_of(tmp_path / "slivers.ply", slivers)
+    mesh = mesh_of(tmp_path / "slivers.ply", slivers(2000, 3e-8))
     faces, corners = mesh.bvh.normals[:, :3], mesh.bvh.corners.reshape(-1, 3, 3)
     np.testing.assert_allclose(np.linalg.norm(faces, axis=1), 1, rtol=1e-6)
     side = (corners[:, 1] - corners[:, 0]).astype(np.float64)

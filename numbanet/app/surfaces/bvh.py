@@ -17,6 +17,10 @@ from numbanet.device import ONE, ZERO, device, local_array, uint32_view
 LEAF = 4  # triangles of a leaf
 DEEPEST = 32  # levels of a tree
 FAR = np.float32(1e30)
+SHORTEST = np.float32(1e-30)  # square of a side
+# Squares of a triangle's height over that of its longer side at a:
+THIN = np.float32(1e-6)  # signs of products may be wrong
+THINNEST = np.float32(1e-10)  # the normal is lost in rounding
 MORTON_BITS = 10  # of each axis
 N_FEATURES = 7  # of a triangle that may be closest: the face, edges ab, bc, ca, corners a, b, c
 
@@ -142,10 +146,26 @@ def dot(ax, ay, az, bx, by, bz):
 
 
 @device
+def cross(ax, ay, az, bx, by, bz):
+    return ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+
+
+@device
+def along(x, y, z, px, py, pz):
+    """Position from 0 to 1 on the side x, y, z that is closest to p, and the squared distance."""
+    t = dot(x, y, z, px, py, pz) / max(dot(x, y, z, x, y, z), SHORTEST)
+    t = min(max(t, ZERO), ONE)
+    dx, dy, dz = px - t * x, py - t * y, pz - t * z
+    return t, dot(dx, dy, dz, dx, dy, dz)
+
+
+@device
 def closest_place(ab, ac, px, py, pz):
     """Closest point of a triangle 0, ab, ac [3] to a point: v, w of v ab + w ac, and the feature.
 
-    Ericson 2005, "Real-time collision detection", 5.1.5.
+    Corners come first (Ericson 2005, "Real-time collision detection", 5.1.5), then the foot of the
+    perpendicular and the sides beyond which the point lies. Products with the normal tell these,
+    which lose few digits where triangles are thin; of very thin ones all sides are asked.
     """
     d1, d2 = dot(ab[0], ab[1], ab[2], px, py, pz), dot(ac[0], ac[1], ac[2], px, py, pz)
     if d1 <= ZERO and d2 <= ZERO:
@@ -154,22 +174,41 @@ def closest_place(ab, ac, px, py, pz):
     d3, d4 = dot(ab[0], ab[1], ab[2], qx, qy, qz), dot(ac[0], ac[1], ac[2], qx, qy, qz)
     if d3 >= ZERO and d4 <= d3:
         return ONE, ZERO, 5
-    vc = d1 * d4 - d3 * d2
-    if vc <= ZERO and d1 >= ZERO and d3 <= ZERO:
-        return d1 / (d1 - d3), ZERO, 1
-    qx, qy, qz = px - ac[0], py - ac[1], pz - ac[2]
-    d5, d6 = dot(ab[0], ab[1], ab[2], qx, qy, qz), dot(ac[0], ac[1], ac[2], qx, qy, qz)
+    rx, ry, rz = px - ac[0], py - ac[1], pz - ac[2]
+    d5, d6 = dot(ab[0], ab[1], ab[2], rx, ry, rz), dot(ac[0], ac[1], ac[2], rx, ry, rz)
     if d6 >= ZERO and d5 <= d6:
         return ZERO, ONE, 6
-    vb = d5 * d2 - d1 * d6
-    if vb <= ZERO and d2 >= ZERO and d6 <= ZERO:
-        return ZERO, d2 / (d2 - d6), 3
-    va = d3 * d6 - d5 * d4
-    if va <= ZERO and d4 >= d3 and d5 >= d6:
-        w = (d4 - d3) / ((d4 - d3) + (d5 - d6))
-        return ONE - w, w, 2
-    scale = ONE / (va + vb + vc)
-    return vb * scale, vc * scale, 0
+    nx, ny, nz = cross(ab[0], ab[1], ab[2], ac[0], ac[1], ac[2])
+    square = dot(nx, ny, nz, nx, ny, nz)
+    vx, vy, vz = cross(px, py, pz, ac[0], ac[1], ac[2])
+    wx, wy, wz = cross(ab[0], ab[1], ab[2], px, py, pz)
+    v, w = dot(nx, ny, nz, vx, vy, vz), dot(nx, ny, nz, wx, wy, wz)
+    u, size = square - v - w, dot(ab[0], ab[1], ab[2], ab[0], ab[1], ab[2])
+    size = max(size, dot(ac[0], ac[1], ac[2], ac[0], ac[1], ac[2]))
+    size *= size
+    if min(u, v, w) >= ZERO and square > THINNEST * size:
+        return v / square, w / square, 0
+    is_thin, best = square <= THIN * size, FAR
+    found_v, found_w, t, feature, start, stop = ZERO, ZERO, ZERO, 1, 4, 5
+    if w < ZERO or is_thin:
+        t, best = along(ab[0], ab[1], ab[2], px, py, pz)
+        found_v = t
+    if v < ZERO or is_thin:
+        t_ac, other = along(ac[0], ac[1], ac[2], px, py, pz)
+        if other < best:
+            best, t, feature, start, stop = other, t_ac, 3, 4, 6
+            found_v, found_w = ZERO, t
+    if u < ZERO or is_thin:
+        bx, by, bz = ac[0] - ab[0], ac[1] - ab[1], ac[2] - ab[2]
+        t_bc, other = along(bx, by, bz, qx, qy, qz)
+        if other < best:
+            t, feature, start, stop = t_bc, 2, 5, 6
+            found_v, found_w = ONE - t, t
+    if t <= ZERO:
+        feature = start
+    elif t >= ONE:
+        feature = stop
+    return found_v, found_w, feature
 
 
 @device

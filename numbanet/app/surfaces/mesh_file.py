@@ -1,7 +1,9 @@
 """Meshes: read from files, checked, moved into the unit cube, and written."""
 
+import codecs
 import io
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -27,6 +29,7 @@ MOST_BYTES = 1 << 30
 MOST_TRIANGLES = 1 << 23
 SIZE = 0.8  # of the longest side in the cube
 FARTHEST = 1e30  # coordinates
+STL_HEADER, STL_TRIANGLE = 80, 50  # bytes
 LEAST_AREA = 1e-14  # of a triangle in the cube; smaller ones have no direction
 
 
@@ -80,7 +83,25 @@ def read_mesh(path: str | os.PathLike[str]) -> Mesh:
         content = read_regular(path, MOST_BYTES)
     except OSError as error:
         raise UsageError(f"cannot read '{path}': {error.strerror or error}") from error
+    if is_cut_off(kind, content):
+        raise UsageError(f"'{path}' is cut off: it ends before what its header promises")
+    content = content.removeprefix(codecs.BOM_UTF8)
     return mesh_of(path, parsed(path, kind, content))
+
+
+def is_cut_off(kind: str, content: bytes) -> bool:
+    """Whether a file of text, or of binary triangles, is shorter than its header says.
+
+    The reader takes what there is.
+    """
+    if kind == "stl" and content[:64].lstrip()[:5] != b"solid":
+        n_triangles = int.from_bytes(content[STL_HEADER : STL_HEADER + 4], "little")
+        return len(content) < STL_HEADER + 4 + STL_TRIANGLE * n_triangles
+    header, end, rows = content.partition(b"end_header")
+    if kind == "ply" and end and re.search(rb"(?m)^format\s+ascii\b", header):
+        counts = re.findall(rb"(?m)^element\s+\S+\s+(\d{1,18})\s*$", header)
+        return sum(map(int, counts)) > sum(1 for row in rows.splitlines() if row.strip())
+    return False
 
 
 def parsed(path: Path, kind: str, content: bytes) -> np.ndarray:
