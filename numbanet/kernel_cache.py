@@ -18,17 +18,19 @@ import llvmlite
 import numba
 import numpy as np
 from numba import types
-from numba.core import compiler_lock, sigutils
-from numba.core.compiler import CompileResult
+from numba.core import base, compiler_lock, errors, event, postproc, sigutils
+from numba.core.compiler import CompileResult, Flags
 from numba.core.environment import Environment, lookup_environment
 from numba.core.funcdesc import PythonFunctionDescriptor
 from numba.core.registry import CPUDispatcher
 from numba.core.typed_passes import _reload_parfors
+from numba.core.typing import context
 from numba.core.typing import signature as typing_signature
 
 from numbanet import code_store, unsigned
 from numbanet.fingerprint import NotCacheable, digest, fingerprint, source_digest
 from numbanet.inline_compiler import InlineDispatcher, KernelCompiler, KernelLibrary
+from numbanet.lean_numba import lean
 from numbanet.paused_collection import paused_collection
 from numbanet.shared_functions import SharedFunctions, drop_what_was_inferred
 
@@ -70,6 +72,7 @@ class KernelDispatcher(CPUDispatcher):
             code_store.compiling(path, self.py_func.__name__),
             compiler_lock.global_compiler_lock,
             paused_collection(),
+            lean(base, context, Flags, errors, event, postproc),
             _shared_functions.used_by(type(self.typingctx)),
         ):
             return super().compile(signature)

@@ -29,7 +29,7 @@ LAYERS = (
     ("architecture", "array_types"),
     ("caller", "forwarding", "shown"),
     ("renamed", "unknown_options"),
-    ("arrays", "ctrl_c", "fingerprint", "paused_collection", "ptx", "registry"),
+    ("arrays", "ctrl_c", "fingerprint", "lean_numba", "paused_collection", "ptx", "registry"),
     ("regular_file", "unsigned"),
     ("inline_compiler",),
     ("atomic_file", "device", "shared_functions"),

@@ -16,6 +16,7 @@ from numbanet.cuda.toolchain.machine_code import PTX
 from numbanet.fingerprint import NotCacheable, fingerprint, source_digest
 from numbanet.inline_compiler import explained_failures, noted_failure
 from numbanet.kernel_cache import environment
+from numbanet.lean_numba import lean, replaced
 from numbanet.paused_collection import paused_collection
 from numbanet.shared_functions import SharedFunctions, drop_what_was_inferred
 from numbanet.unsigned import teach
@@ -132,19 +133,18 @@ def pretend_device(compute_capability: tuple[int, int]) -> Iterator[None]:
 
     It asks the current GPU, where there may be none; a function that fails is to be remembered; one
     that equals another is not compiled again; large functions are to be simplified before they are
-    inlined; and what was done before, it does again for each function, and for each call of one.
+    inlined.
     """
     from numba.cuda import codegen, dispatcher
     from numba.cuda.compiler import CUDAFlags
-    from numba.cuda.core.base import BaseContext
+    from numba.cuda.core import base, errors, event, postproc
     from numba.cuda.cudadrv import nvvm
     from numba.cuda.target import CUDATypingContext
-    from numba.cuda.typing.context import BaseContext as BaseTypingContext
+    from numba.cuda.typing import context
 
     dispatchers = dispatcher.CUDADispatcher
     looked_at = dispatchers.get_call_template
     device = python_types.SimpleNamespace(compute_capability=compute_capability)
-    flags = {name: option.default for name, option in CUDAFlags.options.items()}
 
     def get_call_template(self, args, kws):
         with noted_failure(self.py_func):
@@ -155,44 +155,10 @@ def pretend_device(compute_capability: tuple[int, int]) -> Iterator[None]:
         replaced(dispatchers, "get_call_template", get_call_template),
         replaced(nvvm, "compile_ir", simplify_before_inlining(nvvm.compile_ir)),
         replaced(codegen.CUDACodeLibrary, "modules", property(linked_modules)),
-        replaced(BaseContext, "refresh", refresh_if_registered(BaseContext.refresh)),
-        replaced(CUDAFlags, "values", lambda own: {**flags, **own._values}),  # for each comparison
-        replaced(BaseTypingContext, "refresh", refresh_if_registered(BaseTypingContext.refresh)),
+        lean(base, context, CUDAFlags, errors, event, postproc),
         _shared_functions.used_by(CUDATypingContext),
     ):
         yield
-
-
-@contextlib.contextmanager
-def replaced(owner, name: str, value) -> Iterator[None]:
-    """Replace an attribute of a module or a class for a while."""
-    found = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, found)
-
-
-def refresh_if_registered(refresh: Callable) -> Callable:
-    """Let a context look through its registries where something was added to one of them.
-
-    Numba does it before each function and each call of an intrinsic: thousands of times for a
-    kernel, in which it finds something new some 40 times.
-    """
-    seen = {}  # by a context's registries: what lists they are, and how long in all
-
-    def refresh_once(context):
-        key = id(context._registries)
-        lists, n = seen.get(key, ((), -1))
-        if sum(map(len, lists)) != n:
-            refresh(context)
-            typing = getattr(context, "typing_context", context)
-            loaders = *context._registries.items(), *typing._registries.items()
-            lists = [getattr(each, kind) for each, at in loaders for kind in at.registry_items]
-            seen[key] = lists, sum(map(len, lists))
-
-    return refresh_once
 
 
 def linked_modules(library) -> list:
