@@ -88,8 +88,8 @@ class KernelLibrary(JITCodeLibrary):
     stay with the engine for as long as the process lives.
 
     Attributes:
-        machine_code: the object file, as bytes.
-        symbols: names that are defined in it.
+        machine_code: the object file, as bytes, from when it is compiled until it is kept.
+        symbols: names that are defined in it, likewise.
     """
 
     machine_code, symbols = b"", ()
@@ -112,11 +112,11 @@ class KernelLibrary(JITCodeLibrary):
         values = (*module.functions, *module.global_variables)
         symbols = [each.name for each in values if not each.is_declaration]
         self._final_module = KernelLibrary(self._codegen, self.name)._final_module  # an empty one
-        self.load(self._codegen._tm.emit_object(module), symbols)
+        self.machine_code, self.symbols = self._codegen._tm.emit_object(module), symbols
+        self.load(self.machine_code, symbols)
 
     def load(self, machine_code: bytes, symbols: Sequence[str]) -> None:
         """Have machine code run."""
-        self.machine_code, self.symbols = machine_code, symbols
         self.enable_object_caching()
         self._set_compiled_object(machine_code)
         super()._finalize_final_module()

@@ -160,6 +160,8 @@ class KernelCache:
             code_store.write(path, *taken_apart(result))
         except NotCacheable:
             return
+        finally:
+            result.library.machine_code, result.library.symbols = b"", ()  # the engine has its own
 
 
 def taken_apart(result: CompileResult) -> tuple[dict, bytes]:

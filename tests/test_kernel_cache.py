@@ -142,6 +142,14 @@ def test_what_returns_no_plain_number_works_and_is_not_kept(cache):
     assert not list(cache.glob("*.cpu"))
 
 
+def test_machine_code_stays_with_no_kernel(cache):
+    pair = compile_cached(lambda x: (x, np.ones(2)))  # it is not kept on disk
+    for kernel in product(8), product(8), pair:  # the second one is read
+        kernel(5)
+        (compiled,) = kernel.overloads.values()
+        assert (compiled.library.machine_code, compiled.library.symbols) == (b"", ())
+
+
 def test_a_cache_that_cannot_be_written_is_no_error(cache):
     cache.write_text("a file where the directory should be")
     assert product(3)(5) == 15
