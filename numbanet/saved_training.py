@@ -206,6 +206,11 @@ def open_saved_training(path: str | os.PathLike) -> Iterator[tuple[SavedTraining
 
 
 def _described(header: Mapping[str, Any]) -> SavedTraining:
+    if "kind" in header:  # a job's own
+        raise SnapshotError(
+            f"it holds what {shown(header['kind'])} trains, which is more than one model; "
+            "numbanet.app.fields.loading.load_field loads fields"
+        )
     for key in ("n_input_dims", "n_output_dims", "config", "n_steps", "n_skipped_steps"):
         if key not in header:
             raise SnapshotError(f"its header lacks {key}")

@@ -69,6 +69,11 @@ class OpenSnapshot:
     _metadata: dict[str, str]
     _file: Any
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor; () if there is none of this name."""
+        stored = name in set(self._file.keys())
+        return tuple(self._file.get_slice(name).get_shape()) if stored else ()
+
     def tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
         """Read the tensors, if they are exactly these; else nothing is allocated.
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from numbanet.app.course import Course
-from numbanet.app.fields.field import checked
+from numbanet.app.fields.field import RadianceField, checked
 from numbanet.app.fields.field_jobs import N_FEATURES, N_INPUTS
 from numbanet.app.fields.learner import BACKGROUNDS, MOST_RAYS, FieldLearner
 from numbanet.create import create_components
@@ -168,12 +168,19 @@ def restore(path: Any, learner: FieldLearner, tensors: Any, steps: dict[str, lis
     Raises:
         SnapshotError: the numbers are not ones that training leads to.
     """
+    restore_heads(path, learner.field, tensors, steps)
+    for name, array in others_of(learner).items():
+        learner.target.copy_from_host(array, tensors[name])
+
+
+def restore_heads(
+    path: Any, field: RadianceField, tensors: Any, steps: dict[str, list[int]]
+) -> None:
+    """Restore both models of a field; raises SnapshotError as `restore`."""
     for head in HEADS:
-        trainer = getattr(learner.field, head).trainer
+        trainer = getattr(field, head).trainer
         parts = trainer.network.composition, trainer.loss, trainer.optimizer
         saved, start = SavedTraining(*parts, *steps[head], {}), f"{head}."
         own = {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
         saved.check_numbers(str(path), own, allow_nonfinite=False)
         trainer.restore(saved, own)
-    for name, array in others_of(learner).items():
-        learner.target.copy_from_host(array, tensors[name])

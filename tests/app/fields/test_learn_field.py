@@ -7,6 +7,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
+import numbanet
 from numbanet import learn_field
 from numbanet.app.command_line import main
 from numbanet.app.errors import AppError, UsageError
@@ -14,10 +15,11 @@ from numbanet.app.fields import field_training, scene_data
 from numbanet.app.fields.field import SIZES as FIELD_SIZES
 from numbanet.app.fields.field import RadianceField, config_for
 from numbanet.app.fields.learner import UPDATE_EVERY, FieldLearner
+from numbanet.app.fields.loading import load_field
 from numbanet.app.fields.preparing import merged
 from numbanet.app.fields.scene_data import made_scene
 from numbanet.app.fields.views import Views
-from numbanet.snapshot import open_snapshot, write_snapshot
+from numbanet.snapshot import SnapshotError, open_snapshot, write_snapshot
 from numbanet.targets import target_for
 
 CONFIG = {
@@ -74,6 +76,17 @@ def test_a_scene_is_learned(tmp_path):
     assert sorted(result.files) == sorted((tmp_path / "out").iterdir())
     with Image.open(result.views) as sheet:
         assert sheet.size == (50, 75)
+    field = load_field(result.snapshot, "cpu")
+    camera = made_scene("torus", field.target, 25, 20, 2).test.cameras[0]
+    with Image.open(result.pictures[-2]) as picture:
+        seen = np.asarray(picture) / 255
+    np.testing.assert_allclose(field.picture(camera), seen, atol=0.51 / 255)
+    assert field.colour(np.zeros((2, 18))).shape == (2, 3)
+    with pytest.raises(SnapshotError, match="load_field"):
+        numbanet.load(result.snapshot, device="cpu")
+    field.density.save(tmp_path / "density.safetensors")
+    with pytest.raises(SnapshotError, match="not saved by learn-field"):
+        load_field(tmp_path / "density.safetensors", "cpu")
 
 
 def test_resuming_changes_nothing(tmp_path):
