@@ -11,18 +11,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from numbanet.app.photograph import LINEAR, Photograph, to_linear
-from numbanet.cpu.launch import ParallelKernel
-from numbanet.cpu.target import CpuTarget
-from numbanet.cuda.launch.kernel import Kernel
-from numbanet.cuda.launch.threads import thread_number
+from numbanet.cuda.launch.types import UInt
 from numbanet.device import HALF, exact, floor_to_int
-from numbanet.storage.views import float_matrix, float_vector, uint32_vector
 from numbanet.target import AbstractTarget
-
-LOOK_UP = ("uint64", "uint64", "int64", "int64", "uint64", "uint64", "uint32")
+from numbanet.volumes.launch import Floats, Job, Rows, UInts
 
 
 # The linear light of channel c of pixel i, from the two kinds of pixels that a Photograph has.
@@ -65,43 +59,19 @@ def bilinear(value: Callable) -> Callable:
 
 
 @cache
-def host_kernel(value: Callable) -> ParallelKernel:
-    look_up = bilinear(value)
+def look_up_job(value: Callable) -> Job:
+    """Job of a position, for a kind of pixels."""
+    look_up, pixel = bilinear(value), UInts if value is colour else Floats
 
-    @ParallelKernel
-    def look_up_rows(pixels, table, height, width, positions, colours):
-        for i in prange(positions.shape[0]):
-            look_up(pixels, table, height, width, positions[i, 0], positions[i, 1], colours[i])
-
-    return look_up_rows
-
-
-@cache
-def device_kernel(value: Callable) -> Callable:
-    """Kernel of a GPU with one position per thread."""
-    look_up = bilinear(value)
-    vector = uint32_vector if value is colour else float_vector
-
-    def look_up_position(ppixels, ptable, height, width, ppositions, pcolours, n):
-        pixels, table = vector(ppixels, height * width), float_vector(ptable, 256)
-        positions, colours = float_matrix(ppositions, n, 2), float_matrix(pcolours, n, 3)
-        i = thread_number()
-        if i < n:
-            look_up(pixels, table, height, width, positions[i, 0], positions[i, 1], colours[i])
+    @Job
+    def look_up_position(
+        i, pixels: pixel, table: Floats, height: UInt, width: UInt, positions: Rows(2),
+        colours: Rows(3),
+    ):  # fmt: skip
+        sizes = np.int64(height), np.int64(width)
+        look_up(pixels, table, *sizes, positions[i, 0], positions[i, 1], colours[i])
 
     return look_up_position
-
-
-def launcher(device: Any, value: Callable) -> Callable:
-    """Function like host_kernel(value), for arrays on a GPU."""
-    kernel = Kernel(device, device_kernel(value), argument_types=LOOK_UP)
-
-    def launch(pixels, table, height, width, positions, colours):
-        n = len(positions)
-        arrays = positions.address, colours.address
-        kernel.over(n, pixels.address, table.address, height, width, *arrays, n)
-
-    return launch
 
 
 def pixels_of(photograph: Photograph) -> np.ndarray:
@@ -118,16 +88,14 @@ def colours_of(photograph: Photograph, target: AbstractTarget) -> Callable[[Any]
     """Function from positions [n, 2] (x, y), on a target, to the photograph's colours [n, 3]."""
     value = colour if photograph.in_colour else grey
     height, width = photograph.height, photograph.width
-    pixels = pixels_of(photograph)
-    if isinstance(target, CpuTarget):
-        table, run = LINEAR, host_kernel(value)
-    else:
-        pixels, table = target.from_host(pixels), target.from_host(LINEAR)
-        run = launcher(target.device, value)
+    pixels, table = pixels_of(photograph), LINEAR
+    if target.name != "cpu":  # which reads them where they are
+        pixels, table = target.from_host(pixels), target.from_host(table)
 
     def colours_at(positions):
-        colours = target.empty(len(positions), 3)
-        run(pixels, table, height, width, positions, colours)
+        n = len(positions)
+        colours = target.empty(n, 3)
+        look_up_job(value)(target, n, pixels, table, height, width, positions, colours)
         return colours
 
     return colours_at
