@@ -11,7 +11,7 @@ now and then reading a loss.
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from numbanet.app.course import picture_name
 from numbanet.app.curves import Curve, write_curves
 from numbanet.app.files import write_json
 from numbanet.app.image_course import METADATA_KEY, ImageCourse, Job
-from numbanet.app.learning import SNAPSHOT, Learning, picture_due
+from numbanet.app.learning import Learning, picture_due
 from numbanet.app.photograph import Photograph, to_encoded
 from numbanet.app.pictures import (
     ERROR_SCALE,
@@ -38,52 +38,23 @@ from numbanet.app.pictures import (
     squared_error,
     write_picture,
 )
+from numbanet.app.result import REFERENCE, JobResult
 from numbanet.random import Pcg32
 from numbanet.volumes.cameras import Camera
 
 PSNR = Curve("psnr", "PSNR of the picture (dB)")
-FILES = {  # fields of Result; the pictures come on top
-    "contact_sheet": "contact_sheet.png",
-    "curves": "curves.png",
-    "report": "report.json",
-    "snapshot": SNAPSHOT,
-}
 
 
-@dataclass(frozen=True)
-class Result:
-    """Outcome of a training, and the files it wrote."""
-
-    step: int
-    finished: bool
-    loss: float
-    psnr: float
-    samples_per_second: float
-    pictures: tuple[Path, ...]
-    contact_sheet: Path
-    curves: Path
-    report: Path
-    snapshot: Path
+class Result(JobResult):
+    """Outcome of a training on a photograph."""
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        return (*self.pictures, self.contact_sheet, self.curves, self.report, self.snapshot)
+    def psnr(self) -> float:
+        return self.metrics["psnr"]
 
     @property
     def measures(self) -> str:
-        """The quality as text, for a person."""
         return f"{self.psnr:.2f} dB"
-
-    def for_programs(self) -> dict[str, Any]:
-        """Values for JSON."""
-        return {
-            "step": self.step,
-            "finished": self.finished,
-            "loss": self.loss,
-            "psnr": self.psnr,
-            "samples_per_second": self.samples_per_second,
-            "files": [str(path) for path in self.files],
-        }
 
 
 class ImageTraining(Learning):
@@ -108,10 +79,7 @@ class ImageTraining(Learning):
         picture = Picture(photograph.width, photograph.height)
         for first, last in photograph.strips():
             picture.draw(first, photograph.encoded(first, last))
-        write_picture(self.output / "reference.png", picture.image)
-
-    def places(self, n_steps: int) -> list[str]:
-        return list(FILES.values())
+        write_picture(self.output / REFERENCE, picture.image)
 
     def prepare(self) -> None:
         self.model(self.photograph.centres(0, 1))
@@ -176,21 +144,11 @@ class ImageTraining(Learning):
 
     def finish(self, n_steps: int, total_seconds: float) -> Result:
         """Write the final files, and return the result."""
-        course, output, photograph = self.course, self.output, self.photograph
-        pictures = [(output / name, step) for step, name in course.pictures]
-        pictures = [(path, step) for path, step in pictures if path.exists()]
+        course, photograph, pictures = self.course, self.photograph, self.kept_pictures()
         displayed = {step: value for step, value, _ in course.psnrs}
         labelled = [(path, f"step {step}: {displayed[step]:.1f} dB") for path, step in pictures]
-        labelled.append((output / "reference.png", "reference"))
-        result = Result(
-            step=course.step,
-            finished=course.step >= n_steps,
-            loss=course.loss,
-            psnr=course.psnr,
-            samples_per_second=self.samples_per_second,
-            pictures=tuple(path for path, _ in labelled),
-            **{name: output / file for name, file in FILES.items()},
-        )
+        labelled.append((self.output / REFERENCE, "reference"))
+        result = self.result(n_steps, {"psnr": course.psnr}, labelled, kind=Result)
         most = photograph.width * photograph.height
         sheet = [*labelled, *self.close_look(labelled[-2][0], most)] if pictures else labelled
         columns = min(max(len(labelled), 3), 6)
@@ -205,7 +163,7 @@ class ImageTraining(Learning):
 
     def close_look(self, last: Path, max_pixels: int) -> list[tuple[Image.Image, str]]:
         """Error map of the last picture, and enlarged details of it and of the reference."""
-        reference = self.output / "reference.png"
+        reference = self.output / REFERENCE
         part = detail(reference, max_pixels)
         return [
             (error_map(last, reference, max_pixels), f"error x {ERROR_SCALE}"),

@@ -9,7 +9,7 @@ from numbanet.app.arguments import check_number
 from numbanet.app.errors import UsageError
 
 if TYPE_CHECKING:
-    from numbanet.app.measured_learning import JobResult
+    from numbanet.app.result import JobResult
     from numbanet.progress import SilentProgress
 
 FINEST_MESH = 1024

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from numbanet.app.measured_learning import JobResult
+    from numbanet.app.result import JobResult
     from numbanet.progress import SilentProgress
 
 

@@ -18,6 +18,7 @@ from numbanet.app.course import Course, picture_name
 from numbanet.app.environment import environment, processor
 from numbanet.app.errors import AppError, UsageError
 from numbanet.app.files import writing
+from numbanet.app.result import FILES, REFERENCE, SNAPSHOT, JobResult
 from numbanet.callbacks import Callback
 from numbanet.cuda.errors import CudaError
 from numbanet.fit import INTERRUPTED, training
@@ -31,7 +32,6 @@ from numbanet.target import AbstractTarget
 from numbanet.volumes.cameras import Camera
 
 PICTURE_STEPS = tuple(10**k for k in range(1, 10))
-SNAPSHOT = "snapshot.safetensors"
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class Learning(Callback):
     def write_reference(self) -> None:
         """Write a picture of the target of the training."""
 
-    @abstractmethod
     def places(self, n_steps: int) -> list[str]:
         """Names of the files that the job writes."""
+        return [REFERENCE, *FILES.values()]
 
     @abstractmethod
     def evaluate(self, keep: bool) -> None:
@@ -239,6 +239,23 @@ class Learning(Callback):
     @property
     def loss_name(self) -> str:
         return f"{self.model.trainer.loss.otype} loss of a batch"
+
+    def kept_pictures(self) -> list[tuple[Path, int]]:
+        """Pictures that are still there, each with its step."""
+        pictures = [(self.output / name, step) for step, name in self.course.pictures]
+        return [(path, step) for path, step in pictures if path.exists()]
+
+    def result(
+        self, n_steps: int, metrics: dict[str, float], labelled: list[tuple[Path, str]],
+        others: tuple[Path, ...] = (), kind: type[JobResult] = JobResult,
+    ) -> Any:  # fmt: skip
+        """Result of the job, with these pictures and other files."""
+        course = self.course
+        return kind(
+            course.step, course.step >= n_steps, course.loss, metrics, self.samples_per_second,
+            tuple(path for path, _ in labelled), others=others,
+            **{name: self.output / file for name, file in FILES.items()},
+        )  # fmt: skip
 
     def figures(self, n_steps: int, total_seconds: float) -> dict[str, Any]:
         """Figures that every report contains: model, steps, loss, timings, environment."""

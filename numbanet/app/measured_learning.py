@@ -12,8 +12,9 @@ from numbanet.app.arguments import check_number, read_config
 from numbanet.app.course import Course, picture_name
 from numbanet.app.curves import Curve, write_curves
 from numbanet.app.files import write_json
-from numbanet.app.learning import SNAPSHOT, Learning, picture_due
+from numbanet.app.learning import Learning, picture_due
 from numbanet.app.pictures import contact_sheet, write_picture
+from numbanet.app.result import REFERENCE, JobResult
 from numbanet.app.resuming import (
     check_batch_size,
     check_same,
@@ -24,13 +25,6 @@ from numbanet.app.resuming import (
 from numbanet.history import is_count
 from numbanet.random import Pcg32
 
-FILES = {  # fields of JobResult; pictures and what a job adds come on top
-    "contact_sheet": "contact_sheet.png",
-    "curves": "curves.png",
-    "report": "report.json",
-    "snapshot": SNAPSHOT,
-}
-REFERENCE = "reference.png"
 DEFAULT_SEED = 1337
 
 
@@ -77,44 +71,6 @@ class Asked:
         check_number("steps", self.n_steps, 0)
         check_number("batch size", 1 if self.batch_size is None else self.batch_size, 1)
         check_number("seed", 0 if self.seed is None else self.seed, 0, 2**32)
-
-
-@dataclass(frozen=True)
-class JobResult:
-    """Outcome of a job, and the files it wrote; `metrics` are those of the last evaluation."""
-
-    step: int
-    finished: bool
-    loss: float
-    metrics: dict[str, float]
-    samples_per_second: float
-    pictures: tuple[Path, ...]
-    contact_sheet: Path
-    curves: Path
-    report: Path
-    snapshot: Path
-    others: tuple[Path, ...] = ()
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        written = self.contact_sheet, self.curves, self.report, self.snapshot
-        return (*self.pictures, *self.others, *written)
-
-    @property
-    def measures(self) -> str:
-        """The quality as text, for a person."""
-        return ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
-
-    def for_programs(self) -> dict[str, Any]:
-        """Values for JSON."""
-        return {
-            "step": self.step,
-            "finished": self.finished,
-            "loss": self.loss,
-            **self.metrics,
-            "samples_per_second": self.samples_per_second,
-            "files": [str(path) for path in self.files],
-        }
 
 
 class MeasuredLearning(Learning):
@@ -236,26 +192,16 @@ class MeasuredLearning(Learning):
     def write_reference(self) -> None:
         write_picture(self.output / REFERENCE, image_of(self.draw_reference()))
 
-    def places(self, n_steps: int) -> list[str]:
-        """Names of the files that the job writes."""
-        return [REFERENCE, *FILES.values()]
-
     def finish(self, n_steps: int, total_seconds: float) -> JobResult:
         course, output = self.course, self.output
         metrics = dict(course.metrics)
-        pictures = [(output / name, step) for step, name in course.pictures]
         labelled = [
             (path, f"step {step}: {self.describe(dict(metrics[step]))}")
-            for path, step in pictures
-            if path.exists() and step in metrics
+            for path, step in self.kept_pictures()
+            if step in metrics
         ]
         labelled.append((output / REFERENCE, "reference"))
-        others = self.write_more()
-        result = JobResult(
-            course.step, course.step >= n_steps, course.loss, self.metrics, self.samples_per_second,
-            tuple(path for path, _ in labelled), others=others,
-            **{name: output / file for name, file in FILES.items()},
-        )  # fmt: skip
+        result = self.result(n_steps, self.metrics, labelled, self.write_more())
         write_picture(result.contact_sheet, contact_sheet(labelled, largest=768, columns=3))
         points = [(step, values[self.curve.name]) for step, values in course.metrics]
         title = (

@@ -5,7 +5,7 @@ SSIM, one view at milestones and all of them at the end. Training time is as in 
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,57 +21,40 @@ from numbanet.app.fields.quality import ssim
 from numbanet.app.fields.scene_data import SceneData
 from numbanet.app.fields.views import as_host
 from numbanet.app.files import write_json, writing
-from numbanet.app.learning import SNAPSHOT, Learning, picture_due
+from numbanet.app.learning import Learning, picture_due
 from numbanet.app.pictures import contact_sheet, psnr, squared_error, write_picture
+from numbanet.app.result import REFERENCE, SNAPSHOT, JobResult
 from numbanet.volumes import Camera
 
-FILES = {  # fields of Result; the pictures come on top
-    "contact_sheet": "contact_sheet.png",
-    "views": "views.png",
-    "curves": "curves.png",
-    "report": "report.json",
-    "snapshot": SNAPSHOT,
-}
+VIEWS = "views.png"
 PSNR = Curve("psnr", "PSNR of a held-out view (dB)")
-REFERENCE = "reference.png"
 MOST_SHOWN = 6  # views on a sheet
 ERROR_SCALE = 4.0  # of the absolute error, for a picture of it
 
 
-@dataclass(frozen=True)
-class Result:
-    """Outcome of a training, and its files; PSNR and SSIM are means over held-out views."""
-
-    step: int
-    finished: bool
-    loss: float
-    psnr: float
-    ssim: float
-    rays_per_second: float
-    samples_per_second: float
-    pictures: tuple[Path, ...]
-    contact_sheet: Path
-    views: Path
-    curves: Path
-    report: Path
-    snapshot: Path
+class Result(JobResult):
+    """Outcome of a training on a scene; PSNR and SSIM are means over held-out views."""
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        sheets = self.contact_sheet, self.views, self.curves
-        return (*self.pictures, *sheets, self.report, self.snapshot)
+    def psnr(self) -> float:
+        return self.metrics["psnr"]
+
+    @property
+    def ssim(self) -> float:
+        return self.metrics["ssim"]
+
+    @property
+    def rays_per_second(self) -> float:
+        return self.metrics["rays_per_second"]
+
+    @property
+    def views(self) -> Path:
+        return self.others[0]
 
     @property
     def measures(self) -> str:
-        """One line of text with the measurements."""
         rate = self.rays_per_second / 1e3
         return f"held-out views {self.psnr:.2f} dB, SSIM {self.ssim:.3f}, {rate:.0f} k rays/s"
-
-    def for_programs(self) -> dict[str, Any]:
-        """Values for JSON."""
-        names = "step", "finished", "loss", "psnr", "ssim", "rays_per_second", "samples_per_second"
-        numbers = {name: getattr(self, name) for name in names}
-        return {**numbers, "files": [str(path) for path in self.files]}
 
 
 class FieldTraining(Learning):
@@ -90,7 +73,7 @@ class FieldTraining(Learning):
         write_picture(self.output / REFERENCE, as_image(self.reference(0)))
 
     def places(self, n_steps: int) -> list[str]:
-        return [REFERENCE, *FILES.values()]
+        return [*super().places(n_steps), VIEWS]
 
     def prepare(self) -> None:
         self.learner.picture(self.scene.test.cameras[0], 8, 8)
@@ -165,24 +148,19 @@ class FieldTraining(Learning):
 
     def finish(self, n_steps: int, total_seconds: float) -> Result:
         """Measure all held-out views, write the final files, and return the result."""
-        course, output = self.course, self.output
-        found, shown = self.measured()
-        pictures = [(output / name, step) for step, name in course.pictures]
-        pictures = [(path, step) for path, step in pictures if path.exists()]
-        values = dict(course.psnrs)
+        course, (found, shown), values = self.course, self.measured(), dict(self.course.psnrs)
+        pictures = self.kept_pictures()
         labelled = [(path, f"step {step}: {values[step]:.1f} dB") for path, step in pictures]
-        labelled.append((output / REFERENCE, "held-out view"))
-        result = Result(
-            step=course.step,
-            finished=course.step >= n_steps,
-            loss=course.loss,
-            psnr=float(np.mean([each["psnr"] for each in found])),
-            ssim=float(np.mean([each["ssim"] for each in found])),
-            rays_per_second=course.steps_per_second * self.learner.all_rays / max(course.step, 1),
-            samples_per_second=self.samples_per_second,
-            pictures=tuple(path for path, _ in labelled),
-            **{name: output / file for name, file in FILES.items()},
-        )
+        labelled.append((self.output / REFERENCE, "held-out view"))
+        metrics = {
+            "psnr": float(np.mean([each["psnr"] for each in found])),
+            "ssim": float(np.mean([each["ssim"] for each in found])),
+            "rays_per_second": (
+                course.steps_per_second * self.learner.all_rays / max(course.step, 1)
+            ),
+        }
+        others = (self.output / VIEWS,)
+        result = self.result(n_steps, metrics, labelled, others, Result)
         write_picture(result.contact_sheet, contact_sheet(labelled))
         write_picture(result.views, sheet_of(shown))
         title = f"{self.scene.name}: {course.step} steps of about {self.job.batch_size} samples"
