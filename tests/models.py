@@ -48,6 +48,23 @@ SMOOTH = {
     "per_level_scale": 1.6,
 }
 
+
+def any_model(encoding):
+    """Strategies for a model of this encoding or another, and for a number n of samples."""
+    from hypothesis import strategies as st  # here, since processes of tests need none
+
+    activations = st.sampled_from(list(naive.ACTIVATIONS))
+    widths, depths = st.sampled_from([1, 5, 16, 33]), st.integers(0, 3)
+    otype, bias = st.just("CutlassMLP"), st.booleans()
+    return {
+        "n_input_dims": st.integers(1, 4),
+        "n_output_dims": st.sampled_from([1, 3, 16, 18]),
+        "encoding": st.sampled_from([{"otype": "Identity"}, encoding, HASH, SMOOTH]),
+        "network": st.builds(mlp, otype, widths, depths, activations, activations, bias),
+        "n": st.integers(1, 300),
+    }
+
+
 # name -> n_input_dims, n_output_dims, config
 MODELS = {
     "hash": (2, 3, make_config(HASH, mlp("FullyFusedMLP", 16, 2))),

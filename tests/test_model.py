@@ -8,7 +8,6 @@ import naive
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from laws import SIZES, assert_close
 from models import HASH, MODELS, make_config, mlp
 
@@ -190,29 +189,8 @@ def test_all_activations_are_among_the_models():
     )
 
 
-ENCODINGS = st.sampled_from(
-    [{"otype": "Identity"}, {"otype": "OneBlob", "n_bins": 4}, HASH, models.SMOOTH]
-)
-ACTIVATIONS = st.sampled_from(list(naive.ACTIVATIONS))
-NETWORKS = st.builds(
-    mlp,
-    st.just("CutlassMLP"),
-    st.sampled_from([1, 5, 16, 33]),
-    st.integers(0, 3),
-    ACTIVATIONS,
-    ACTIVATIONS,
-    st.booleans(),
-)
-
-
 @settings(max_examples=3)  # each compiles two kernels
-@given(
-    n_input_dims=st.integers(1, 4),
-    n_output_dims=st.sampled_from([1, 3, 16, 18]),
-    encoding=ENCODINGS,
-    network=NETWORKS,
-    n=st.integers(1, 300),
-)
+@given(**models.any_model({"otype": "OneBlob", "n_bins": 4}))
 def test_any_model_matches_its_twin(n_input_dims, n_output_dims, encoding, network, n):
     config = make_config(encoding, network)
     model = numbanet.create_from_config(n_input_dims, n_output_dims, config, device="cpu")

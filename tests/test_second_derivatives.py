@@ -7,7 +7,6 @@ import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from laws import assert_close
 from models import MODELS, make_config, mlp
 
@@ -63,29 +62,8 @@ def test_second_derivatives_of_each_network(otype, config, sizes, more):
         check(network, naive.Model(n_input_dims, n_output_dims, whole), n)
 
 
-ENCODINGS = st.sampled_from(
-    [{"otype": "Identity"}, {"otype": "Frequency", "n_frequencies": 2}, models.HASH, models.SMOOTH]
-)
-ACTIVATIONS = st.sampled_from(list(naive.ACTIVATIONS))
-NETWORKS = st.builds(
-    mlp,
-    st.just("CutlassMLP"),
-    st.sampled_from([1, 5, 16, 33]),
-    st.integers(0, 3),
-    ACTIVATIONS,
-    ACTIVATIONS,
-    st.booleans(),
-)
-
-
 @settings(max_examples=3)  # each compiles several kernels
-@given(
-    n_input_dims=st.integers(1, 4),
-    n_output_dims=st.sampled_from([1, 3, 16, 18]),
-    encoding=ENCODINGS,
-    network=NETWORKS,
-    n=st.integers(1, 300),
-)
+@given(**models.any_model({"otype": "Frequency", "n_frequencies": 2}))
 def test_second_derivatives_of_any_model(n_input_dims, n_output_dims, encoding, network, n):
     config = make_config(encoding, network)
     model = numbanet.create_from_config(n_input_dims, n_output_dims, config, device="cpu")

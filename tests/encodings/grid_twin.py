@@ -6,55 +6,12 @@ Nothing is imported from numbanet. Positions are float64, vertices are Python's 
 import itertools
 import math
 
+import naive
 import numpy as np
 
 UINT32 = 2**32 - 1
-UINT64 = 2**64 - 1
-PRIMES = (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737)
-
-
-def pcg32_draw(n):
-    """Draw n of the stream seeded by 1337."""
-    multiplier, increment = 0x5851F42D4C957F2D, 3
-    state = (multiplier * (1337 + increment) + increment) & UINT64
-    total, a, c = state, multiplier, increment
-    while n:
-        if n % 2:
-            total = (total * a + c) & UINT64
-        a, c = a * a & UINT64, (a + 1) * c & UINT64
-        n //= 2
-    shifted, turn = (((total >> 18) ^ total) >> 27) & UINT32, total >> 59
-    return (shifted >> turn | shifted << (-turn % 32)) & UINT32
-
-
-def prime_hash(vertex, primes):
-    index = 0
-    for c, prime in zip(vertex, primes, strict=False):
-        index ^= c * prime & UINT32
-    return index
-
-
-def rng_hash(vertex):
-    step = 0
-    for d, c in enumerate(vertex):
-        step ^= c << (d * (64 // len(vertex))) & UINT64
-    return pcg32_draw(step)
-
-
-def base_convert_hash(vertex):
-    index = 0
-    for c in vertex:
-        index = (index + c) * 2531011 & UINT32
-    return index
-
-
-HASHES = {
-    "CoherentPrime": lambda vertex: prime_hash(vertex, PRIMES),
-    "Prime": lambda vertex: prime_hash(vertex, (1958374283, *PRIMES[1:])),
-    "ReversedPrime": lambda vertex: prime_hash(vertex, (*PRIMES[:0:-1], 1958374283)),
-    "Rng": rng_hash,
-    "BaseConvert": base_convert_hash,
-}
+NAMES = "CoherentPrime", "Prime", "ReversedPrime", "Rng", "BaseConvert"
+HASHES = {name: naive.HASHES[name.lower()] for name in NAMES}
 BLENDS = {"Linear": lambda t: t, "Smoothstep": lambda t: t * t * (3 - 2 * t)}
 
 

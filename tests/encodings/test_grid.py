@@ -4,9 +4,10 @@ central differences of that twin."""
 import hashlib
 from functools import cache
 
+import naive
 import numpy as np
 import pytest
-from grid_twin import HASHES, GridTwin, pcg32_draw
+from grid_twin import HASHES, GridTwin
 from numba import njit
 
 from numbanet.create_model import create_network_with_input_encoding
@@ -373,7 +374,9 @@ def test_stochastic_gradients_take_one_corner_each():
         stochastic.backward_params_rows(level, data.x, data.params, data.dl_dy_of(level), total)
         cells, t = data.twin.locate(level, data.x.astype(np.float64))
         for i in range(n):
-            u = (pcg32_draw(i + level * n) >> 9) * 2.0**-23
+            rng = naive.PCG32(1337)
+            rng.advance(i + level * n)
+            u = rng.next_float()
             vertex = ((cells[i] + (u < t[i])) % 2**32).tolist()
             entry = data.twin.entry(level, vertex)
             expected.reshape(-1, 2)[entry] += data.dl_dy[i, 2 * level : 2 * level + 2]
