@@ -21,8 +21,8 @@ from benchmarks.harness import real_models
 from benchmarks.harness.gpu import gpu_is_usable
 from benchmarks.harness.options import batch_sizes, chosen_from
 from benchmarks.harness.real_models import IMAGE
-from benchmarks.harness.turns import in_turns, microseconds
-from benchmarks.scripts.gpu_models import MOST_CALLS, NEVER, ROUND
+from benchmarks.harness.turns import on_device
+from benchmarks.scripts.gpu_models import NEVER
 
 # name -> model, precision
 MODELS = {
@@ -98,12 +98,7 @@ def ask_for_time(name, options):
             way: partial(model.trainer.training_step, *batches(model, n)[0])
             for way, model in ways.items()
         }
-        clock = partial(
-            microseconds,
-            n_calls=max(min(MOST_CALLS, ROUND // n), 5),
-            synchronize=device.synchronize,
-        )
-        times = in_turns(clock, calls)
+        times = on_device(device, calls, n)
         ratio = np.median(np.divide(times["deterministic"], times["default"]))
         cells = [f"{way} {np.median(each):8.1f}" for way, each in times.items()]
         print(

@@ -9,14 +9,15 @@ optimizer does not run. Before anything is timed they are compared with the chai
 
 import argparse
 import sys
+from functools import partial
 
 import numpy as np
 
-from benchmarks.harness.clocks import Clock
 from benchmarks.harness.gpu import gpu_is_usable
 from benchmarks.harness.jobs import JOBS
 from benchmarks.harness.options import batch_sizes
 from benchmarks.harness.samples import NAMES
+from benchmarks.harness.turns import medians, on_device
 from benchmarks.methods.numbanet_gpu import Chain, Float32, Fused
 
 MODES = {  # whether of the inputs, and what becomes of those of the parameters
@@ -24,21 +25,13 @@ MODES = {  # whether of the inputs, and what becomes of those of the parameters
     "both": (True, "overwrite"),
     "inputs": (True, "ignore"),
 }
-N_ROUNDS, N_REPEATS, MARGIN = 7, 30, 1.5
+MARGIN = 1.5
 
 
 def step(method, batch, dl_dx, mode):
     has_inputs, gradient_mode = MODES[mode]
     options = {"run_optimizer": False, "gradient_mode": gradient_mode}
     return method.trainer.training_step(*batch, dl_dinput=dl_dx if has_inputs else None, **options)
-
-
-def seconds(method, clock, batch, dl_dx, mode):
-    step(method, batch, dl_dx, mode)
-    clock.start()
-    for _ in range(N_REPEATS):
-        step(method, batch, dl_dx, mode)
-    return clock.stop() / N_REPEATS
 
 
 def gradients(method, batch, dl_dx, mode):
@@ -73,22 +66,15 @@ def measure(name, n):
     job = JOBS[name]
     params = job.initial_params(table_scale=0.5)
     methods = {"fused": Fused(job, params), "chain": Chain(job, params)}
-    clocks = {way: Clock(method.stream) for way, method in methods.items()}
     first = methods["fused"]
     batch = tuple(map(first.place, job.batch(n, np.random.default_rng(0))))
     dl_dx = first.target.empty(n, job.n_inputs)
     print(f"\n{name}, {n} samples")
     assert_as_exact(methods, job, params, batch, dl_dx)
-    times = {(way, mode): [] for mode in MODES for way in methods}
-    for _ in range(N_ROUNDS):
-        for (way, mode), found in times.items():
-            found.append(seconds(methods[way], clocks[way], batch, dl_dx, mode))
     for mode in MODES:
-        cells = []
-        for way in methods:
-            us = 1e6 * np.array(times[way, mode])
-            cells.append(f"{way} {np.median(us):7.1f} ({us.min():.1f} to {us.max():.1f})")
-        print(f"{mode:10} {', '.join(cells)}", flush=True)
+        calls = {way: partial(step, method, batch, dl_dx, mode) for way, method in methods.items()}
+        times = on_device(first.target.device, calls, n)
+        print(f"{mode:10} {medians(times)}", flush=True)
 
 
 def main():

@@ -17,9 +17,8 @@ from benchmarks.harness import real_models
 from benchmarks.harness.gpu import gpu_is_usable
 from benchmarks.harness.options import batch_sizes
 from benchmarks.harness.real_models import MODELS
-from benchmarks.harness.turns import in_turns, microseconds
+from benchmarks.harness.turns import on_device
 
-ROUND, MOST_CALLS = 1 << 24, 60  # samples of a round
 NEVER, MOST_ERROR = 1 << 62, 0.05
 
 
@@ -58,12 +57,7 @@ def measure(name, sizes):
                 sys.exit(f"{name}, {n} samples, {way}: gradients are off by {error:.1e}")
             calls[way] = partial(model.trainer.training_step, *batch)
         calls["inference"] = partial(first, batch[0])
-        clock = partial(
-            microseconds,
-            n_calls=max(min(MOST_CALLS, ROUND // n), 5),
-            synchronize=target.device.synchronize,
-        )
-        times = in_turns(clock, calls)
+        times = on_device(target.device, calls, n)
         cells = [f"{way} {np.median(found):7.1f}" for way, found in times.items()]
         print(f"{name:18} 2^{n.bit_length() - 1:<3}{', '.join(cells)}", flush=True)
 

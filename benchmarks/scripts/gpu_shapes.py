@@ -12,15 +12,16 @@ GPU; the optimizer does not run.
 import argparse
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 import numbanet
-from benchmarks.harness.clocks import Clock
 from benchmarks.harness.gpu import gpu_is_usable
 from benchmarks.harness.grid import GRID
 from benchmarks.harness.options import batch_sizes
 from benchmarks.harness.samples import ONE_BLOB as ONE_BLOB_CONFIG
+from benchmarks.harness.turns import medians, on_device
 from numbanet.cuda.driver.device import RESERVED
 from numbanet.cuda.fused.shapes import FusedShape
 
@@ -60,7 +61,6 @@ SHAPES = (
     (6, 1, 1, False),
     (8, 1, 1, True),
 )
-N_ROUNDS, N_REPEATS = 5, 30
 MARGIN = 1.5
 
 
@@ -123,22 +123,11 @@ def assert_as_exact(models, job, x, y):
                 sys.exit(f"{name}: an error of {error:.1e}, where the chain has {allowed:.1e}")
 
 
-def compare(title, models, call):
+def compare(title, models, n, call):
     """Print the medians of a call of each model."""
-    times = {name: [] for name in models}
-    for _ in range(N_ROUNDS):
-        for name, model in models.items():
-            clock = Clock(model.network.target.device.stream)
-            for _ in range(3):
-                call(model)
-            clock.start()
-            for _ in range(N_REPEATS):
-                call(model)
-            times[name].append(1e6 * clock.stop() / N_REPEATS)
-    cells = (
-        f"{name} {np.median(t):.1f} ({min(t):.1f} to {max(t):.1f})" for name, t in times.items()
-    )
-    print(f"{title}: {', '.join(cells)}", flush=True)
+    calls = {name: partial(call, model) for name, model in models.items()}
+    device = next(iter(models.values())).network.target.device
+    print(f"{title}: {medians(on_device(device, calls, n))}", flush=True)
 
 
 def infer(x):
@@ -157,15 +146,15 @@ def compare_deep(name, job, n):
         return
     x, y = batch_of(job, n, models["chain"])
     assert_as_exact(models, job, x, y)
-    compare(f"{name}, {n}, inference", models, infer(x))
-    compare(f"{name}, {n}, training", models, step(x, y))
+    compare(f"{name}, {n}, inference", models, n, infer(x))
+    compare(f"{name}, {n}, training", models, n, step(x, y))
 
 
 def compare_training(name, job, n):
     models = {"resident": with_streams(job, False), "streamed": with_streams(job, True)}
     x, y = batch_of(job, n, models["streamed"])
     assert_as_exact(models, job, x, y)
-    compare(f"{name}, {n}, training", models, step(x, y))
+    compare(f"{name}, {n}, training", models, n, step(x, y))
 
 
 def compare_shapes(name, job, n):
@@ -177,7 +166,7 @@ def compare_shapes(name, job, n):
     }
     x, y = batch_of(job, n, next(iter(models.values())))
     assert_as_exact(models, job, x, y)
-    compare(f"{name}, {n}, inference", models, infer(x))
+    compare(f"{name}, {n}, inference", models, n, infer(x))
 
 
 def main():
