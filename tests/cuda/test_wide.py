@@ -30,13 +30,13 @@ from numbanet.cuda.wide.weights_kernel import N_WARPS, Tile
 WIDE = {
     "one_blob": (
         *(2, 3, "float16", {"otype": "OneBlob", "n_bins": 64}),
-        *(mlp("FullyFusedMLP", 128, 5, "Tanh"), "RelativeL2"),
+        *(mlp("FullyFusedMLP", 128, 2, "Tanh"), "RelativeL2"),
     ),
     "hash": (2, 3, "float16", HASH, mlp("FullyFusedMLP", 64, 5), "L2"),
     "leaky": (
         2, 17, "float16", ONE_BLOB, mlp("CutlassMLP", 80, 4, "LeakyReLU", "Sigmoid"), "L2",
     ),
-    "composite": (5, 33, "bfloat16", COMPOSITE, mlp("CutlassMLP", 112, 2, "Tanh", "Sine"), "L2"),
+    "composite": (5, 33, "bfloat16", COMPOSITE, mlp("CutlassMLP", 48, 5, "Tanh", "Sine"), "L2"),
     "thin": (2, 3, "float16", HASH, mlp("FullyFusedMLP", 16, 10, "Tanh"), "RelativeL2Luminance"),
 }  # fmt: skip
 KERNELS = ["wide_training", "wide_gradients"]
