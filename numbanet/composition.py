@@ -18,6 +18,7 @@ import numpy as np
 
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
+from numbanet.encodings.composite.grids import grids_within
 from numbanet.encodings.grid import Grid
 from numbanet.networks.base import AbstractMLP, next_multiple
 from numbanet.optimizers.base import ParamLayout
@@ -223,11 +224,8 @@ class Composition:
         found = []
         for part, start in zip(self.parts, self.starts, strict=True):
             if part.shares is None:
-                for each in part.encoding.parts:
-                    if isinstance(each.encoding, Grid):
-                        first = start + part.n_matrix_params + each.first_param
-                        name = names[first].removesuffix("params")
-                        found.append((name, each.encoding, first))
+                for grid, first in grids_within(part.encoding, start + part.n_matrix_params):
+                    found.append((names[first].removesuffix("params"), grid, first))
         return tuple(found)
 
     @property

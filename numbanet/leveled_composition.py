@@ -5,6 +5,7 @@ import dataclasses
 from numbanet.composition import INPUT, Columns, Composition, ModelPart
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.composite.encoding import Composite
+from numbanet.encodings.composite.grids import grids_within
 from numbanet.encodings.composite.pair import AbstractPair
 from numbanet.encodings.composite.selection import Selection
 from numbanet.encodings.grid import Grid
@@ -29,7 +30,7 @@ def leveled(encoding: AbstractEncoding, n_dims: int, first_dim: int = 0) -> Abst
 
 
 def has_grid(encoding: AbstractEncoding) -> bool:
-    return any(isinstance(part.encoding, Grid) for part in encoding.parts)
+    return any(True for _ in grids_within(encoding))
 
 
 def leveled_composition(composition: Composition) -> Composition:

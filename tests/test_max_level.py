@@ -114,6 +114,41 @@ def test_passes_of_networks_are_those_of_zeroed_levels(name):
     np.testing.assert_array_equal(network.inference(x, max_level=share), y)
 
 
+@pytest.mark.parametrize("reduction", ["Sum", "Product"])
+def test_grids_within_sums_and_products_have_levels(reduction):
+    nested = [
+        {**HASH, "n_dims_to_encode": 1},
+        {"otype": "OneBlob", "n_bins": 4, "n_dims_to_encode": 2},
+        {**HASH, "n_levels": 2, "n_features_per_level": 4, "n_dims_to_encode": 1},
+    ]
+    config = {"otype": "Composite", "nested": nested[: 2 if reduction == "Product" else 3]}
+    encoding = numbanet.create_encoding(4, {**config, "reduction": reduction}, device="cpu")
+    rng, levels = np.random.default_rng(0), encoding.levels
+    encoding.params = rng.normal(size=encoding.n_params)
+    expected = [f"0.levels.{k}" for k in range(4)] + [f"2.levels.{k}" for k in range(2)]
+    assert [level.name for level in levels] == expected[: len(levels)]
+    assert sum(level.n_params for level in levels) == encoding.n_params
+    read = np.zeros(encoding.n_params, bool)
+    for level in levels:
+        read[level.offset : level.offset + level.n_params] = level.name.endswith("0")
+    x = rng.random((40, 4), np.float32)
+    y, context = encoding.forward(x, max_level=0)
+    of_zeroed, zeroed = encoding.forward(x, np.where(read, encoding.params, 0))
+    assert_close(y, of_zeroed, 1e-6)
+    groups = [{"parts": "0.levels.1", "learning_rate_factor": 0.0}]
+    optimizer = numbanet.create_optimizer({"otype": "ParamGroups", "groups": groups})
+    numbanet.Trainer(encoding, optimizer, numbanet.create_loss({"otype": "L2"}))
+    if reduction == "Sum":  # whose gradients are a Concatenation's
+        return
+    dl_dy, along, found = rng.normal(size=y.shape), rng.normal(size=x.shape), []
+    for each in (context, zeroed):
+        dl_dx, first = encoding.backward(each, dl_dy), np.array(encoding.gradients)
+        second = encoding.double_backward(each, dl_dy, along)[1]
+        found.append([dl_dx, first, second, np.array(encoding.gradients)])
+    for one, other in zip(*found, strict=True):
+        assert_close(one, other if other.ndim > 1 else np.where(read, other, 0), 1e-5)
+
+
 @pytest.mark.parametrize("name", ["hash", "composite"])
 def test_networks_learn_from_coarse_to_fine(name):
     """As if the entries of finer levels were zeros, and these do not move."""
