@@ -146,10 +146,6 @@ class Composition:
     def n_output_dims(self) -> int:
         return sum(columns.n for columns in self.outputs)
 
-    def width_of(self, source: int) -> int:
-        """Number of columns of a source."""
-        return self.n_input_dims if source == INPUT else self.parts[source].n_outputs
-
     @cached_property
     def starts(self) -> tuple[int, ...]:
         """First parameter of each part; up to 7 zeros before it keep tables aligned."""
