@@ -8,11 +8,15 @@ import numpy as np
 
 import numbanet
 from numbanet.app.errors import UsageError
+from numbanet.shown import shown
 
 
-def check_number(name: str, value: int, least: int, limit: int = 2**31) -> None:
-    if not isinstance(value, (int, np.integer)) or not least <= value < limit:
-        raise UsageError(f"{name}: {value!r} is not allowed; use {least} to {limit - 1}")
+def check_number(name: str, value: Any, least: int, limit: int = 2**31) -> int:
+    """Return the value as an int; raises UsageError unless it is an integer of this range."""
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (is_integer and least <= value < limit):
+        raise UsageError(f"{name}: {shown(value)} is not allowed; use {least} to {limit - 1}")
+    return int(value)
 
 
 def read_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:

@@ -63,12 +63,13 @@ def learn_field(
     from numbanet.app.fields.learner import BACKGROUNDS
     from numbanet.app.fields.preparing import prepared, scene_on, target_on
 
-    for name, value, least, limit in (
-        ("steps", n_steps, 0, 2**31), ("batch size", batch_size, 1, 2**28),
-        ("seed", seed, 0, 2**32), ("downscale", downscale, 1, 2**10),
-    ):  # fmt: skip
-        if value is not None:
-            check_number(name, value, least, limit)
+    n_steps, batch_size, seed, downscale = (
+        None if value is None else check_number(name, value, least, limit)
+        for name, value, least, limit in (
+            ("steps", n_steps, 0, 2**31), ("batch size", batch_size, 1, 2**28),
+            ("seed", seed, 0, 2**32), ("downscale", downscale, 1, 2**10),
+        )
+    )  # fmt: skip
     if background not in (None, "random", *BACKGROUNDS):
         raise UsageError(
             f"background: {shown(background)} is not allowed; use white, black or random"

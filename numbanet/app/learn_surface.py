@@ -1,18 +1,21 @@
 """Learn a surface: a network that maps a point to its signed distance."""
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from numbanet.app.arguments import check_number
 from numbanet.app.errors import UsageError
+from numbanet.shown import shown
 
 if TYPE_CHECKING:
     from numbanet.app.result import JobResult
     from numbanet.progress import SilentProgress
 
 FINEST_MESH = 1024
+LARGEST_WEIGHT = 1e30
 
 
 def learn_surface(
@@ -63,9 +66,14 @@ def learn_surface(
     from numbanet.app.measured_learning import Asked
     from numbanet.app.surfaces.training import SurfaceLearning
 
-    check_number("mesh resolution", mesh_resolution, 0, FINEST_MESH + 1)
-    if eikonal is not None and not 0 <= eikonal < math.inf:
-        raise UsageError(f"eikonal: {eikonal!r} is not allowed; use a number from 0")
+    mesh_resolution = check_number("mesh resolution", mesh_resolution, 0, FINEST_MESH + 1)
+    if eikonal is not None:
+        is_number = isinstance(eikonal, (int, float, np.integer, np.floating))
+        if not (is_number and 0 <= eikonal <= LARGEST_WEIGHT):
+            raise UsageError(
+                f"eikonal: {shown(eikonal)} is not allowed; use 0 to {LARGEST_WEIGHT:g}"
+            )
+        eikonal = float(eikonal)
     asked = Asked(
         config, n_steps, batch_size, seed, device, precision, resume, {"eikonal": eikonal}
     )

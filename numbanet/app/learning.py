@@ -132,7 +132,7 @@ class Learning(Callback):
             view: whether to show a page, or its host and port.
             view_stay: whether the page stays after the training, until `interrupted`.
         """
-        self.output = Path(output)
+        self.output, n_steps = Path(output), int(n_steps)  # which may be NumPy's
         with writing(self.output):
             self.output.mkdir(parents=True, exist_ok=True)
         check_places(self.output, self.places(n_steps), n_steps)

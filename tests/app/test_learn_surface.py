@@ -246,6 +246,10 @@ def test_slivers_have_normals(tmp_path):
         ("cone", {}, "neither a file of a mesh nor one of sphere, torus"),
         ("sphere", {"eikonal": -1}, "eikonal: -1 is not allowed"),
         ("sphere", {"eikonal": float("nan")}, "eikonal: nan is not allowed"),
+        ("sphere", {"eikonal": 10**400}, "eikonal: an integer of 401 digits"),
+        ("sphere", {"eikonal": "1"}, "eikonal: '1' is not allowed"),
+        ("sphere", {"n_steps": True}, "steps: True is not allowed"),
+        ("sphere", {"seed": 10**5000}, "seed: an integer of"),
         ("sphere", {"mesh_resolution": 5000}, "mesh resolution: 5000"),
         ("sphere", {"n_steps": -1}, "steps: -1"),
         ("sphere", {"config": {"network": {"otype": "x"}}}, "is no network"),
@@ -268,6 +272,15 @@ def test_a_surface_is_learned(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {*report["files"]}
     mesh = trimesh.load_mesh(tmp_path / "mesh.ply")
     assert mesh.volume == pytest.approx(2 * np.pi**2 * 0.28 * 0.1**2, rel=0.2)
+
+
+def test_numbers_may_be_those_of_numpy(tmp_path):
+    three, few = np.int64(3), np.int64(8)
+    options = {"batch_size": few, "seed": three, "mesh_resolution": few, "eikonal": np.float32(0.1)}
+    result = learn_surface(
+        "torus", CONFIG, n_steps=three, output=tmp_path / "out", device="cpu", **options
+    )
+    assert json.loads(result.report.read_text())["steps"]["asked"] == 3
 
 
 def test_a_mesh_is_learned_with_an_eikonal_term_and_goes_on(tmp_path):
