@@ -10,6 +10,7 @@ weights, which is 3200 cycles of an H200. Transfers dominate the time, so no res
 for the next layer here; the fused engine does that.
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -30,6 +31,7 @@ from numbanet.cuda.chain.tensor_block import (
     stage_bytes,
     tensor_product,
     warp_position,
+    warp_product,
 )
 from numbanet.cuda.chain.tensor_tiles import TileLayout, place_in_tile, tile_loader, tile_storer
 from numbanet.cuda.launch.threads import barrier, block_index_z
@@ -167,7 +169,8 @@ def sample_product(
     n_threads, layout = n_threads_of(tile_rows), result_layout(tile_rows)
     left = Operand(tile_rows, DEPTH, not transposed, is_left=True, any_address=True)
     right = Operand(N_SAMPLES, DEPTH, along_depth=False, is_left=False)
-    multiply, load_tile = tensor_product(precision, left, right), tile_loader(layout, n_threads)
+    of_warp, load_tile = warp_product(precision, left, right), tile_loader(layout, n_threads)
+    multiply = tensor_product(of_warp, left, right)
     position = block_position(tile_rows, N_SAMPLES)
     n_sums = tile_rows * N_SAMPLES // n_threads
     n_stage_bytes = stage_bytes(left, right)
@@ -226,11 +229,8 @@ def backward(precision: str, activation: Activation, fan_in: int) -> Product:
     return backward_of_tile(precision, activation, side_for(fan_in))
 
 
-@cache
-def weight_gradients_of_tile(precision: str, tile_rows: int, tile_columns: int) -> Product:
-    left = Operand(tile_rows, SAMPLE_DEPTH, along_depth=True, is_left=True)
-    right = Operand(tile_columns, SAMPLE_DEPTH, along_depth=True, is_left=False)
-    multiply = tensor_product(precision, left, right)
+def gradients_kernel(multiply: Callable, tile_rows: int, tile_columns: int) -> Callable:
+    """Kernel of weight_gradients from the product of a block, whose operands lie along the depth."""
     tile_position, position = block_position(tile_rows, tile_columns), warp_position(tile_columns)
     pair_of = pair_of_sums(tile_columns)
     n_pairs, n_sums = tile_columns // 4, tile_columns // 2
@@ -271,9 +271,17 @@ def weight_gradients_of_tile(precision: str, tile_rows: int, tile_columns: int) 
         place, shape = (row, column), (fan_out, fan_in)
         unrolled(n_pairs, add_pair, dl_dweights, in_pairs, factor, place, shape, sums)
 
-    product = product_of(
-        weight_gradients, tile_rows, tile_columns, SAMPLE_DEPTH, stage_bytes(left, right)
-    )
+    return weight_gradients
+
+
+@cache
+def weight_gradients_of_tile(precision: str, tile_rows: int, tile_columns: int) -> Product:
+    left = Operand(tile_rows, SAMPLE_DEPTH, along_depth=True, is_left=True)
+    right = Operand(tile_columns, SAMPLE_DEPTH, along_depth=True, is_left=False)
+    multiply = tensor_product(warp_product(precision, left, right), left, right)
+    kernel = gradients_kernel(multiply, tile_rows, tile_columns)
+    tile = tile_rows, tile_columns, SAMPLE_DEPTH
+    product = product_of(kernel, *tile, stage_bytes(left, right))
     return product.named(f"tensor_weight_gradients_{tile_rows}x{tile_columns}_{precision}")
 
 

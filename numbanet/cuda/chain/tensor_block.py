@@ -1,17 +1,19 @@
-"""Matrix product of one block on tensor cores: a tile of the result, of halves.
+"""Matrix product of one block on tensor cores: a tile of the result.
 
 Operands pass through shared memory in stages of the depth, of which two are there or on their way.
 Each of the block's warps, two side by side, keeps 32 rows of the result in registers: of 16 rows m
 and 8 columns q, sums 4 (m n + q) to 4 (m n + q) + 3, where n is how many 8 columns a warp has; see
-numbanet/tiles/instructions.py for whose they are.
+numbanet/tiles/instructions.py for whose they are. How a warp multiplies a stage is said here for
+halves, and in float_block.py for float32.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
-from numbanet.cuda.chain.tensor_tiles import TileLayout, place_in_tile, tile_loader
+from numbanet.cuda.chain.tensor_tiles import HALF, TileLayout, place_in_tile, tile_loader
 from numbanet.cuda.launch.threads import barrier, thread_index
 from numbanet.device import ZERO, device, four_from, local_array, set_four, uint32_view, unrolled
 from numbanet.tiles.instructions import (
@@ -47,12 +49,13 @@ class Operand:
     along_depth: bool
     is_left: bool
     any_address: bool = False
+    item_bytes: int = HALF
 
     @property
     def layout(self) -> TileLayout:
         if self.along_depth:
-            return TileLayout(self.size, self.depth)
-        return TileLayout(self.depth, self.size)
+            return TileLayout(self.size, self.depth, self.item_bytes)
+        return TileLayout(self.depth, self.size, self.item_bytes)
 
 
 @cache
@@ -85,6 +88,7 @@ def fragments(operand: Operand):
     are a fragment of the left operand, or two of the right one.
     """
     address, along_depth = place_in_tile(operand.layout), operand.along_depth
+    of_halves = operand.item_bytes == HALF
     sixteen_rows = operand.layout.offset(16)
     depth_step, side_step = (32, sixteen_rows) if along_depth else (sixteen_rows, 32)
     # The second of the four matrices lies beyond the first in rows of the left operand, and in
@@ -98,6 +102,8 @@ def fragments(operand: Operand):
         second, third = lane & EIGHT, lane >> FOUR << THREE
         outer = (lane & SEVEN) + (second if second_is_outer else third)
         inner = third if second_is_outer else second
+        if not of_halves:  # 16 bytes are four numbers
+            inner = inner // TWO
         if along_depth:
             return address(outer + side, inner)
         return address(outer, inner + side)
@@ -150,6 +156,15 @@ def stage_product(precision: str, left: Operand, right: Operand):
     return stage_product
 
 
+@cache
+def warp_product(precision: str, left: Operand, right: Operand) -> tuple[Callable, ...]:
+    """Device functions of halves for tensor_product: lane addresses of both operands, the product.
+
+    These are lane_address of fragments, and stage_product.
+    """
+    return fragments(left)[0], fragments(right)[0], stage_product(precision, left, right)
+
+
 @device
 def set_zero(k, sums):
     sums[k] = ZERO
@@ -197,18 +212,16 @@ def stage_bytes(left: Operand, right: Operand) -> int:
 
 
 @cache
-def tensor_product(precision: str, left: Operand, right: Operand):
+def tensor_product(of_warp: tuple[Callable, ...], left: Operand, right: Operand):
     """Device function (a, b, depths, sums): the product of a's rows and b's columns.
 
     a and b are tuples of an address, the pitch, and the first and the end of the rows or columns;
     depths are the first one and the end, which lies beyond it. Copies that were started before have
-    arrived, and nobody needs the stages any more, when it returns.
+    arrived, and nobody needs the stages any more, when it returns. of_warp is as of warp_product.
     """
     n_threads = n_threads_of(left.size)
     load_left, load_right = operand_loader(left, n_threads), operand_loader(right, n_threads)
-    left_lane, _ = fragments(left)
-    right_lane, _ = fragments(right)
-    multiply, position = stage_product(precision, left, right), warp_position(right.size)
+    (left_lane, right_lane, multiply), position = of_warp, warp_position(right.size)
     n_sums = left.size * right.size // n_threads
     right_offset = left.layout.n_bytes
     second_stage = left.layout.n_bytes + right.layout.n_bytes
