@@ -1,15 +1,18 @@
 """Measure the models that people train most, on a GPU: a step, and an inference.
 
     python -m benchmarks.scripts.gpu_models [--models NAME,...] [--batches 2^14,2^16,2^18]
+                                            [--float32]
 
 A step is timed with gradients of tables added up apart, in shared memory, and with these added up
 within the fused kernel, in turns. Wall clock, the device synchronised at both ends of a round;
-medians in microseconds. Gradients are compared with those of float32 before.
+medians in microseconds. Gradients are compared with those of float32 before. With --float32, steps
+in float32 are timed instead: products by tensor cores, and by multiply-adds.
 """
 
 import argparse
 import sys
 from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 
@@ -18,6 +21,7 @@ from benchmarks.harness.gpu import gpu_is_usable
 from benchmarks.harness.options import batch_sizes
 from benchmarks.harness.real_models import MODELS
 from benchmarks.harness.turns import on_device
+from numbanet.cuda.chain import fma, matrix_product, tensor_floats
 
 NEVER, MOST_ERROR = 1 << 62, 0.05
 
@@ -30,16 +34,31 @@ def create(name, precision, fewest=None):
     return model
 
 
+def create_float32(name, products):
+    """A model in float32 with the products of a module, whatever the GPU."""
+    with patch.object(matrix_product, "products_for", lambda device, precision: products):
+        return create(name, "float32")
+
+
+def ways_of(name, in_float32):
+    """Models, by what is compared."""
+    if in_float32:
+        products = {"tensor cores": tensor_floats, "multiply-adds": fma}
+        return {way: create_float32(name, module) for way, module in products.items()}
+    ways = {"step": create(name, "float16")}
+    if ways["step"].network.engine.batch_sizes:
+        return {"apart": create(name, "float16", 1), "within": create(name, "float16", NEVER)}
+    return ways
+
+
 def gradients(model, params, batch):
     model.network.params = params
     model.trainer.training_step(*batch, run_optimizer=False)
     return model.network.gradients.numpy().astype(np.float64)
 
 
-def measure(name, sizes):
-    ways = {"step": create(name, "float16")}
-    if ways["step"].network.engine.batch_sizes:
-        ways = {"apart": create(name, "float16", 1), "within": create(name, "float16", NEVER)}
+def measure(name, sizes, in_float32):
+    ways = ways_of(name, in_float32)
     first, exact = next(iter(ways.values())), create(name, "float32")
     target = first.network.target
     rng = np.random.default_rng(0)
@@ -56,7 +75,8 @@ def measure(name, sizes):
             if not error < MOST_ERROR:
                 sys.exit(f"{name}, {n} samples, {way}: gradients are off by {error:.1e}")
             calls[way] = partial(model.trainer.training_step, *batch)
-        calls["inference"] = partial(first, batch[0])
+        for way, model in ways.items() if in_float32 else [("", first)]:
+            calls[f"inference {way}".rstrip()] = partial(model, batch[0])
         times = on_device(target.device, calls, n)
         cells = [f"{way} {np.median(found):7.1f}" for way, found in times.items()]
         print(f"{name:18} 2^{n.bit_length() - 1:<3}{', '.join(cells)}", flush=True)
@@ -66,11 +86,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--models", type=lambda text: text.split(","), default=list(MODELS))
     parser.add_argument("--batches", type=batch_sizes, default=batch_sizes("2^14,2^16,2^18"))
+    parser.add_argument("--float32", action="store_true")
     options = parser.parse_args()
     if not gpu_is_usable():
         return
     for name in options.models:
-        measure(name, options.batches)
+        measure(name, options.batches, options.float32)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,11 @@ def planes(registers, kind, n_warps, per_register):
     return result
 
 
+def rounded(sums):
+    """Float64 sums as float32; GPUs may cut them off instead."""
+    return sums.astype(F32)
+
+
 def multiply(machine, opcode, shape, kind, result, addend, *registers):
     """D = A B + C with exact products, float64 sums and one rounding at the end."""
     warps = need_whole_warps(machine, opcode)
@@ -66,7 +71,7 @@ def multiply(machine, opcode, shape, kind, result, addend, *registers):
     else:
         sums = [total[k // 2, :, k % 2] + c[k] for k in range(4)]
     if result == "f32":
-        return [value.astype(F32) for value in sums]
+        return [rounded(value) for value in sums]
     return [np.stack(sums[k : k + 2], axis=1).astype(F16).view(U32)[:, 0] for k in (0, 2)]
 
 

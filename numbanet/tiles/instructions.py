@@ -31,6 +31,14 @@ def matrix_multiply_add(halves):
 
 
 MULTIPLY_ADD = {"float16": matrix_multiply_add("f16"), "bfloat16": matrix_multiply_add("bf16")}
+# The same of float32 of which only the upper 19 bits count, [16, 8] by [8, 8]. A lane holds of the
+# 16 x 8 matrix column t of row g, then of row g + 8, then the same of columns + 4; of the 8 x 8
+# matrix, depths t and t + 4 of column g.
+multiply_add_tf32 = instruction(
+    "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+    "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};",
+    *(FOUR_FLOATS, FOUR_WORDS, uint32, uint32, FOUR_FLOATS),
+)
 
 
 def access(text, result, *kinds):

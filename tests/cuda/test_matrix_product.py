@@ -220,7 +220,8 @@ def check_weight_gradients(device, precision, size):
 @pytest.mark.parametrize("size", [*SIZES, (20, 3, 1100)], ids=lambda size: "x".join(map(str, size)))
 def test_weight_gradients_are_added(device, precision, size):
     launch = check_weight_gradients(device, precision, size)
-    assert launch.grid[2] == min(-(-size[2] // 256), 4)
+    n_resident = products_for(device, precision).weight_gradients(precision, *size[:2]).n_resident
+    assert launch.grid[2] == min(-(-size[2] // 256), n_resident)
 
 
 @halves
@@ -317,7 +318,7 @@ def kernels(precision, capability):
         (matrix_product.activate_tangents_backward, matrix_product.TANGENT_BACKWARD_TYPES),
     )
     for name in ("ReLU", "SiLU", "Softplus"):
-        sides = (64, 128) if name == "SiLU" else (64,)
+        sides = (16, 64, 128) if name == "SiLU" else (64,)
         for make, side in itertools.product((products.forward, products.backward), sides):
             yield make(precision, act(name), side), types
         for make, its_types in elementwise:
@@ -326,11 +327,11 @@ def kernels(precision, capability):
     for side in (64, 128):
         product = products.forward(precision, act("SiLU"), side, biased=True)
         yield product, matrix_product.BIASED_TYPES
-    for size in (64, 64), (64, 128), (128, 128):
+    for size in (64, 64), (64, 128), (128, 128), (16, 64), (64, 16):
         yield products.weight_gradients(precision, *size), matrix_product.WEIGHT_TYPES
 
 
-@pytest.mark.parametrize(("capability", "precision"), ASSEMBLED, ids=sm)
+@pytest.mark.parametrize(("capability", "precision"), [*ASSEMBLED, ((8, 0), "float32")], ids=sm)
 @pytest.mark.usefixtures("current_assembler")
 def test_machine_code_keeps_everything_in_registers(precision, capability):
     for product, types in kernels(precision, capability):
@@ -341,5 +342,5 @@ def test_machine_code_keeps_everything_in_registers(precision, capability):
         resources = assemble(ptx, capability).resources
         spills = resources.spill_stores, resources.spill_loads, resources.local_bytes
         assert spills == (0, 0, 0), ptx.name
-        assert resources.registers <= 128, ptx.name
+        assert resources.registers <= (product.max_registers or 128), ptx.name
         assert product.shared_bytes <= 99 * 1024, ptx.name  # the least that all GPUs have

@@ -1,4 +1,4 @@
-"""Products of a layer without tensor cores: for networks in float32, and older GPUs.
+"""Products of a layer without tensor cores: for older GPUs, and for float32 on most.
 
 Per sample a layer needs, in each of its three products, fan_in * fan_out multiply-adds
 and the transfer of fan_in + fan_out numbers. In a cycle an H100 starts 16,900 multiply-adds and

@@ -10,7 +10,7 @@ from functools import cache
 
 from numbanet.activations import Activation
 from numbanet.architecture import AMPERE, reaches
-from numbanet.cuda.chain import fma, tensor
+from numbanet.cuda.chain import fma, tensor, tensor_floats
 from numbanet.cuda.chain.fma import finish_backward
 from numbanet.cuda.chain.products import Product
 from numbanet.cuda.driver.arguments import Arguments, pack
@@ -97,6 +97,9 @@ TANGENT_TYPES = (*("uint64",) * 3, *("uint32",) * 3)
 TANGENT_BACKWARD_TYPES = (*("uint64",) * 4, *("uint32",) * 3)
 FEWEST_SAMPLES = 256  # of a block of weight gradients, beside which its reductions are cheap
 MOST_NUMBERS = 2**31
+# Elsewhere tensor cores are too slow for three products of parts: GeForce's multiply tf32 at the
+# rate of float32.
+FLOATS_ON_TENSOR_CORES = (8, 0), (9, 0)
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,8 @@ def products_for(device, precision: str):
     """Module with the kernels for a device and a precision."""
     if precision != "float32" and reaches(device, AMPERE):
         return tensor
+    if precision == "float32" and device.compute_capability in FLOATS_ON_TENSOR_CORES:
+        return tensor_floats
     return fma
 
 

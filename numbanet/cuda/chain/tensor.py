@@ -230,7 +230,7 @@ def backward(precision: str, activation: Activation, fan_in: int) -> Product:
 
 
 def gradients_kernel(multiply: Callable, tile_rows: int, tile_columns: int) -> Callable:
-    """Kernel of weight_gradients from the product of a block, whose operands lie along the depth."""
+    """Kernel of weight_gradients from the product of a block, of operands along the depth."""
     tile_position, position = block_position(tile_rows, tile_columns), warp_position(tile_columns)
     pair_of = pair_of_sums(tile_columns)
     n_pairs, n_sums = tile_columns // 4, tile_columns // 2
