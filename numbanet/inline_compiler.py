@@ -158,6 +158,7 @@ class KernelCompiler(Compiler):
         state = self.state
         # Numba counts functions from 1 in each process, which may load others' code.
         state.func_id.unique_id = f"{state.func_id.unique_id}_{uuid.uuid4().hex}"
+        state.flags.no_cfunc_wrapper = True  # nothing but Python calls it
         state.library = KernelLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
         return super().define_pipelines()
 
