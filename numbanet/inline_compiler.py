@@ -53,6 +53,15 @@ class InlineLibrary(JITCodeLibrary):
         self._linking_libraries.clear()  # it has a copy of each
         self._finalized = True
 
+    def _get_module_for_linking(self):
+        self._ensure_finalized()
+        if self._shared_module is None:
+            self._shared_module = self._final_module  # of which Numba would keep a copy
+            for function in self._final_module.functions:
+                if not function.is_declaration and function.linkage == Linkage.external:
+                    function.linkage = Linkage.linkonce_odr
+        return self._shared_module
+
     def get_pointer_to_function(self, name):
         return 0
 
