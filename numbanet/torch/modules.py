@@ -68,13 +68,16 @@ class Module(ModuleOfParts):
             TypeError: there is a max_level, and no grid.
             ValueError: the inputs are no tensor, or have another shape, or max_level is invalid.
         """
-        x, native = self._inputs(x, "inputs", self.n_input_dims), self.native_tcnn_module
-        if max_level is None:
-            return native.evaluate(x, self.params)
-        given = with_level(x, max_level, native.description)
-        return passes.forward(given[0], self.params, given[1], native.precision)
+        params, native = self.params, self.native_tcnn_module
+        x = self._inputs(x, "inputs", self.n_input_dims, params.device)
+        description = native.description
+        if max_level is not None:
+            x, description = with_level(x, max_level, description)
+        return passes.forward(x, params, description, native.precision)
 
-    def _inputs(self, x: torch.Tensor, name: str, n_columns: int) -> torch.Tensor:
+    def _inputs(
+        self, x: torch.Tensor, name: str, n_columns: int, device: torch.device
+    ) -> torch.Tensor:
         """Batch as the operators take it: float32, on the device of the parameters."""
         if not isinstance(x, torch.Tensor):
             raise ValueError(f"{name}: expected a tensor, got {type(x).__name__}")
@@ -84,14 +87,13 @@ class Module(ModuleOfParts):
             expected = f"[batch, {n_columns}]"
             hint = "" if x.dim() == 2 else f"; reshape it to {expected}"
             raise ValueError(f"{name}: expected shape {expected}, got {list(x.shape)}{hint}")
-        device = self._device
         if x.device != device:
             warn_caller(
                 f"{name} on {x.device} are moved to {device}, where the parameters of "
                 f"{type(self).__name__} are; move one of them before"
             )
             x = x.to(device)
-        return x if x.dtype == torch.float32 else x.to(torch.float32)
+        return x if x.dtype is torch.float32 else x.to(torch.float32)
 
     def derivatives(
         self,
@@ -126,13 +128,11 @@ class Module(ModuleOfParts):
                 max_level is not allowed.
             RuntimeError: PyTorch is tracing or transforming the call; torch.compile leaves it out.
         """
-        x, description = (
-            self._inputs(x, "x", self.n_input_dims),
-            self.native_tcnn_module.description,
-        )
+        params, description = self.params, self.native_tcnn_module.description
+        x = self._inputs(x, "x", self.n_input_dims, params.device)
         from numbanet.torch import jets  # which imports PyTorch's compiler
 
-        return jets.derivatives(x, self.params, description, order, wanted, max_level)
+        return jets.derivatives(x, params, description, order, wanted, max_level)
 
     @property
     def jit_fusion(self) -> bool:
@@ -185,20 +185,19 @@ class TrainableModule(Module):
         config = loss
         if not isinstance(loss, str):
             config = json.dumps(registry.to_config(create_loss(loss)))
-        x = self._inputs(x, "x", self.n_input_dims)
+        params, native = self.params, self.native_tcnn_module
+        x = self._inputs(x, "x", self.n_input_dims, params.device)
         given = {"targets": targets} if pdf is None else {"targets": targets, "pdf": pdf}
         for name, tensor in given.items():
-            given[name] = self._inputs(tensor, name, self.n_output_dims)
+            given[name] = self._inputs(tensor, name, self.n_output_dims, params.device)
             if tensor.requires_grad:
                 raise ValueError(f"{name}: must not require a gradient; detach it")
             if len(tensor) != len(x):
                 raise ValueError(f"{name}: expected {len(x)} rows as x has, got {len(tensor)}")
-        native = self.native_tcnn_module
         x, description = with_level(x, max_level, native.description)
         return passes.loss(
-            x, self.params, given["targets"], given.get("pdf"), description, native.precision,
-            config,
-        )  # fmt: skip
+            x, params, given["targets"], given.get("pdf"), description, native.precision, config
+        )
 
 
 class NetworkWithInputEncoding(TrainableModule):

@@ -186,15 +186,11 @@ class ModuleOfParts(torch.nn.Module):
             groups.append({"params": [part.params for part in left.values()]})
         return groups
 
-    @property
-    def _device(self) -> torch.device:
-        return (self._leaves()[0] if self.is_split else self.params).device
-
     def _leaves(self) -> list[torch.Tensor]:
         return [reduce(getattr, name.split("."), self) for name in self._split_names]
 
     def __getattr__(self, name: str) -> Any:
-        if name == PARAMS and self.is_split:
+        if name == PARAMS and self._split_names:
             return torch.cat([each.reshape(-1) for each in self._leaves()])
         return super().__getattr__(name)
 

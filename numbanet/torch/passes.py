@@ -47,7 +47,7 @@ def forward(x: Tensor, params: Tensor, description: str, precision: str) -> Tens
     """
     enabled = torch.is_grad_enabled()
     x_needs, params_need = enabled and x.requires_grad, enabled and params.requires_grad
-    keeps = params_need and not x_needs if x.device.type == "cpu" else params_need or x_needs
+    keeps = x.device.type != "cpu" if x_needs else params_need
     if torch.compiler.is_compiling() or is_traced(x, params):
         if torch.jit.is_tracing():  # which takes operators as a whole only without their gradients
             with torch.no_grad():
