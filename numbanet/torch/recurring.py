@@ -21,6 +21,7 @@ class Recurring:
 
     def __init__(self, device: Any, engine: Any):
         self._device, self.engine = device, engine
+        self.deterministic = engine.deterministic
         self._graphs = Graphs(device)
         self._known = {}  # kind and power of two of samples -> most bytes, and pieces of work
 
@@ -37,5 +38,6 @@ class Recurring:
             if device.taken > n_bytes or n_queued == 0:
                 self._known[size] = max(device.taken, n_bytes), device.n_queued
         finally:
-            self.engine.release()
+            if device.taken:  # not by a graph
+                self.engine.release()
             device.close_room()

@@ -28,9 +28,7 @@ class TensorMemory(ABC):
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Uninitialised tensor."""
 
-    def address_of(self, tensor: torch.Tensor) -> int:
-        """Address of the tensor's first element."""
-        return tensor.data_ptr()
+    address_of = staticmethod(torch.Tensor.data_ptr)  # of a tensor's first element
 
     def tensor_of(self, array: DeviceArray) -> torch.Tensor:
         """Tensor of a float32 array, whose memory was allocated by this device."""

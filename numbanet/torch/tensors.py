@@ -18,6 +18,12 @@ ITEMS = {  # names of dtypes for arrays of a device
     torch.float16: np.dtype(np.float16),
     torch.bfloat16: np.dtype(np.uint16),
 }
+CPU = torch.device("cpu")
+
+
+def array_of(tensor: torch.Tensor) -> np.ndarray:
+    """Array of a tensor of the CPU, in the same memory."""
+    return tensor.detach().numpy() if tensor.requires_grad else tensor.numpy()
 
 
 class HostTensors:
@@ -32,7 +38,7 @@ class HostTensors:
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Uninitialised tensor."""
-        return torch.empty(shape, dtype=dtype, device="cpu")
+        return torch.empty(shape, dtype=dtype, device=CPU)
 
     def gradients(self, n: int) -> torch.Tensor:
         """Uninitialised vector for the gradients of the parameters, float32."""
@@ -48,9 +54,11 @@ class HostTensors:
         Args:
             is_read: whether that was done to them before.
         """
-        read = params.detach().to(torch.float32).contiguous()
+        read = params
+        if params.dtype is not torch.float32 or not params.is_contiguous():
+            read = params.detach().to(torch.float32).contiguous()
         if self._quantized and not is_read:
-            read = torch.from_numpy(quantize(read.numpy(), self._quantized))
+            read = torch.from_numpy(quantize(array_of(read), self._quantized))
         return read, None
 
     def recurring(self, engine: Any) -> None:
@@ -66,7 +74,7 @@ class HostTensors:
             others: None where there is none.
         """
         tensors = x, read, *others
-        queue(*kind, *(each if each is None else each.detach().numpy() for each in tensors))
+        queue(*kind, *[None if each is None else array_of(each) for each in tensors])
 
 
 class DeviceTensors:
@@ -143,7 +151,8 @@ class DeviceTensors:
             address_of = device.address_of
             addresses = tuple([0 if each is None else address_of(each) for each in tensors])
             n = tensors[0].shape[0]
-            passes.engine.deterministic = deterministic
+            if passes.deterministic is not deterministic:
+                passes.engine.deterministic = passes.deterministic = deterministic
             whole = queue.__name__, deterministic, *kind
             passes.run(whole, n, addresses, convert_and_queue)
 
