@@ -6,6 +6,7 @@ from numba import get_num_threads
 from numbanet.cpu import kernels, operations
 from numbanet.cpu.double_backward import double_backward_kernel
 from numbanet.cpu.encoding_engine import EncodingEngine
+from numbanet.cpu.launch import ParallelKernel
 from numbanet.cpu.optimizer_kernel import n_beyond, optimizer_kernel
 from numbanet.cpu.tile_buffers import BufferLayout
 from numbanet.cpu.training_plan import TrainingPlan
@@ -28,6 +29,9 @@ class CpuEngine(AlwaysDeterministic):
         self._encoding = EncodingEngine(model.encoding)
         self.n_output_dims = model.network.n_output_dims
         self._key, self._numbers = model.kernel_key(), np.array(model.encoding.numbers, np.int64)
+        # Per sample, that `forward` can keep: features and hidden layers.
+        self.n_kept = model.n_encoded + BufferLayout(model.network).n_kept
+        self._trainings = {}  # options of a plan -> the plan and its kernel
 
     def services(self) -> list[Service]:
         reason = f"tiles of samples, {get_num_threads()} threads; float32 is all a CPU has"
@@ -43,11 +47,6 @@ class CpuEngine(AlwaysDeterministic):
             outputs = np.empty((inputs.shape[0], self.model.network.n_output_dims), np.float32)
         kernels.inference_kernel(self._key)(inputs, params, self._numbers, outputs, NO_MATRIX)
         return outputs
-
-    @property
-    def n_kept(self) -> int:
-        """Numbers per sample that `forward` can keep: features and hidden layers."""
-        return self.model.n_encoded + BufferLayout(self.model.network).n_kept
 
     def forward(
         self, inputs: np.ndarray, params: np.ndarray, outputs: np.ndarray, kept: np.ndarray
@@ -68,23 +67,19 @@ class CpuEngine(AlwaysDeterministic):
     ) -> LossSums:
         if overwrite:
             gradients.flat[:] = 0
-        plan = TrainingPlan(
-            self._key,
-            loss,
-            has_pdf=batch.pdf is not None,
-            has_external_dl_dy=batch.external_dl_dy is not None,
-            param_gradients=gradients is not None,
-            input_gradients=dl_dinput is not None,
-            encoded=batch.features is not None,
-        )
+        of_samples = batch.features, batch.targets, batch.pdf, batch.external_dl_dy
+        has_features, _, has_pdf, has_external_dl_dy = [each is not None for each in of_samples]
+        plan, kernel = self._training(
+            loss, has_pdf, has_external_dl_dy, gradients is not None, dl_dinput is not None,
+            has_features,
+        )  # fmt: skip
         n = len(batch)
         n_elements = batch.n_elements(self.model.network.n_output_dims)
         group_rows = plan.group_rows(n, self.model.n_params)
         losses = np.zeros(-(-min(n, plan.slab_rows) // group_rows))
         if n == 0:
             return LossSums(losses, 0, n_elements)
-        of_samples = batch.features, batch.targets, batch.pdf, batch.external_dl_dy
-        kernels.training_kernel(plan)(
+        kernel(
             batch.inputs,
             *(NO_MATRIX if each is None else each for each in of_samples),
             params,
@@ -96,6 +91,13 @@ class CpuEngine(AlwaysDeterministic):
             losses,
         )
         return LossSums(losses, len(losses), n_elements)
+
+    def _training(self, *options) -> tuple[TrainingPlan, ParallelKernel]:
+        """Plan with these options, and its kernel."""
+        if options not in self._trainings:
+            plan = TrainingPlan(self._key, *options)
+            self._trainings[options] = plan, kernels.training_kernel(plan)
+        return self._trainings[options]
 
     def double_backward(
         self,

@@ -1,6 +1,7 @@
 """Plan of a training kernel of the CPU: its outputs, and the division of a batch."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from numbanet.cpu.tile_buffers import TILE, BufferLayout
 from numbanet.encoded_network import EncodedNetwork
@@ -32,9 +33,13 @@ class TrainingPlan:
         There are fewer groups where their gradients would need much memory: more than the
         parameters and 160 bytes per sample.
         """
-        n_affordable = (n_params + 40 * n) // BufferLayout(self.model.network).n_weights
+        n_affordable = (n_params + 40 * n) // self._n_weights
         n_groups = min(N_GROUPS, max(2, n_affordable // 2 * 2))
         return max(TILE, next_multiple(-(-min(n, self.slab_rows) // n_groups), TILE))
+
+    @cached_property
+    def _n_weights(self) -> int:
+        return BufferLayout(self.model.network).n_weights
 
     @property
     def encoding_gradients(self) -> bool:
