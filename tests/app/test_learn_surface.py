@@ -193,10 +193,19 @@ PLY = (
 )
 
 
+TEXT_STL = (
+    b"solid a\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 1 0\n"
+    b"endloop\nendfacet\nendsolid a\n"
+)
+
+
 def test_files_of_other_editors(tmp_path):
     (tmp_path / "a.ply").write_bytes(PLY.replace(b"\n", b"\r\n"))
     (tmp_path / "b.obj").write_bytes(b"\xef\xbb\xbfv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
-    for mesh in (read_mesh(tmp_path / "a.ply"), read_mesh(tmp_path / "b.obj")):
+    (tmp_path / "c.stl").write_bytes(b"\xef\xbb\xbf" + TEXT_STL)
+    (tmp_path / "d.stl").write_bytes(b"\n" * 70 + TEXT_STL.upper())
+    for name in ("a.ply", "b.obj", "c.stl", "d.stl"):
+        mesh = read_mesh(tmp_path / name)
         assert len(mesh.triangles) == 1
         assert "not closed" in mesh.note
 

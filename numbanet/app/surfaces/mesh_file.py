@@ -30,6 +30,7 @@ MOST_TRIANGLES = 1 << 23
 SIZE = 0.8  # of the longest side in the cube
 FARTHEST = 1e30  # coordinates
 STL_HEADER, STL_TRIANGLE = 80, 50  # bytes
+STL_START = 1024  # bytes, in which a file of text says so; blank lines may come first
 LEAST_AREA = 1e-14  # of a triangle in the cube; smaller ones have no direction
 
 
@@ -80,12 +81,11 @@ def read_mesh(path: str | os.PathLike[str]) -> Mesh:
         allowed = ", ".join(FORMATS)
         raise UsageError(f"'{path}': meshes are files of the types {allowed}; or name a shape")
     try:
-        content = read_regular(path, MOST_BYTES)
+        content = read_regular(path, MOST_BYTES).removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise UsageError(f"cannot read '{path}': {error.strerror or error}") from error
     if is_cut_off(kind, content):
         raise UsageError(f"'{path}' is cut off: it ends before what its header promises")
-    content = content.removeprefix(codecs.BOM_UTF8)
     return mesh_of(path, parsed(path, kind, content))
 
 
@@ -94,7 +94,7 @@ def is_cut_off(kind: str, content: bytes) -> bool:
 
     The reader takes what there is.
     """
-    if kind == "stl" and content[:64].lstrip()[:5] != b"solid":
+    if kind == "stl" and not content[:STL_START].lstrip().lower().startswith(b"solid"):
         n_triangles = int.from_bytes(content[STL_HEADER : STL_HEADER + 4], "little")
         return len(content) < STL_HEADER + 4 + STL_TRIANGLE * n_triangles
     header, end, rows = content.partition(b"end_header")
