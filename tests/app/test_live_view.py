@@ -192,12 +192,12 @@ def is_refused(port):
 @pytest.mark.parametrize("stay", [True, False])
 def test_the_page_stays_until_it_is_ended(monkeypatch, photograph, config, tmp_path, stay):
     views, stop, progress = begin_with_a_viewer(monkeypatch), threading.Event(), Lines()
-    out, port, results = tmp_path / "out", free_port(), []
+    out, results = tmp_path / "out", []
 
     def work():
         results.append(learn_image(
-            photograph, config, n_steps=3, output=out, view=("127.0.0.1", port), view_stay=stay,
-            progress=progress, interrupted=stop.is_set, **SMALL,
+            photograph, config, n_steps=3, output=out, view=("127.0.0.1", free_port()),
+            view_stay=stay, progress=progress, interrupted=stop.is_set, **SMALL,
         ))  # fmt: skip
 
     thread = threading.Thread(target=work, daemon=True)
@@ -221,6 +221,7 @@ def test_the_page_stays_until_it_is_ended(monkeypatch, photograph, config, tmp_p
         stop.set()
     assert results[0].finished
     assert any("stays at" in line for line in progress.lines) is stay
+    port = int(progress.lines[0].rpartition(":")[2])  # another program may have taken the given one
     wait_for(lambda: is_refused(port))
 
 
