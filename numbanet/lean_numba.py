@@ -12,12 +12,15 @@ from types import ModuleType
 @contextmanager
 def replaced(owner, name: str, value) -> Iterator[None]:
     """Replace an attribute of a module or a class for a while."""
-    found = getattr(owner, name)
+    is_inherited, found = name not in vars(owner), getattr(owner, name)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(owner, name, found)
+        if is_inherited:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, found)
 
 
 @contextmanager

@@ -31,10 +31,11 @@ def numbers(n):
 
 
 def test_numba_is_itself_again():
-    before = [getattr(owner, name) for owner, name in REPLACED]
+    before, own = [getattr(owner, name) for owner, name in REPLACED], set(vars(compiler.Flags))
     with lean(*PARTS):
         during = [getattr(owner, name) for owner, name in REPLACED]
     assert [getattr(owner, name) for owner, name in REPLACED] == before
+    assert set(vars(compiler.Flags)) == own  # which inherit `values`
     assert all(one is not other for one, other in zip(before, during, strict=True))
 
 
