@@ -68,12 +68,15 @@ class Session:
 
     def __enter__(self):
         self.thread.start()
-        wait_for(lambda: self.view is not None or not self.thread.is_alive())
+        wait_for(lambda: self.has_begun() or not self.thread.is_alive(), COMPILING)
         return self
 
     def __exit__(self, *exception):
         self.stop.set()
-        self.thread.join(PATIENCE)
+        self.thread.join(COMPILING)
+
+    def has_begun(self):
+        return self.view is not None and self.run.step > 0
 
 
 def run_step(session):
