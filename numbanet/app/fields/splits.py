@@ -2,8 +2,8 @@
 
 A folder has transforms_train.json and transforms_test.json (or transforms_val.json), or
 transforms.json alone, whose train_filenames, test_filenames and val_filenames say it, as
-nerfstudio has them. Without any of these every eighth picture is measured. What is to be measured
-is not learned, whatever else says so.
+nerfstudio has them. Without any of these every eighth picture is measured. Of one file, what is to
+be measured is not learned, whatever its other lists say.
 """
 
 from collections.abc import Mapping
