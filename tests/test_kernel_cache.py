@@ -62,7 +62,7 @@ def test_a_kernel_is_known_by_what_it_does():
         config = models.config_of("hash")
         config["encoding"]["n_levels"] = n_levels  # as no other test has it
         model = numbanet.create_from_config(2, 3, config, device="cpu")
-        plan = TrainingPlan(model.network.engine.model, model.loss)
+        plan = TrainingPlan(model.network.engine.model, model.trainer.loss)
         return fingerprint(training_kernel.__wrapped__(plan).dispatcher.py_func)
 
     assert key(5) == key(5) == key(5)
