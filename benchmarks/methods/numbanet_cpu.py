@@ -24,7 +24,7 @@ class Numbanet(Method):
         return self.trainer.training_step(inputs, targets)
 
     def inference(self, inputs):
-        return self(inputs)
+        return self.model(inputs)
 
     def loss_and_gradients(self, inputs, targets):
         loss = float(self.trainer.training_step(inputs, targets, run_optimizer=False))

@@ -8,6 +8,7 @@ import pytest
 import numbanet
 from benchmarks.harness.jobs import JOBS, N_BINS, one_blob
 from benchmarks.harness.samples import NAMES
+from benchmarks.methods.numbanet_cpu import Numbanet
 
 CONFIGS = Path(__file__).parents[2] / "samples" / "configs"
 
@@ -18,20 +19,24 @@ def test_jobs_are_the_sample_configs(name):
 
 
 @pytest.mark.parametrize("name", ["config_hash", "mlp_64"])
-def test_the_reference_computes_what_the_model_does(name):
+def test_the_reference_computes_what_the_method_does(name):
     job = JOBS[name]
     params = job.initial_params(table_scale=0.5)
-    model = numbanet.create_from_config(job.n_inputs, job.n_outputs, job.config, device="cpu")
-    model.network.params = job.padded(params, model.network.n_params)
-    np.testing.assert_array_equal(job.unpadded(model.network.params), params)
+    method = Numbanet(job, params)
+    np.testing.assert_array_equal(method.params(), params)
     reference = job.reference(params, skips_zero_gradients=True)
     rng = np.random.default_rng(0)
     x = rng.random((300, job.n_inputs), np.float32)
     y = rng.random((300, job.n_outputs), np.float32)
     expected = reference.forward(x)[-1]
-    np.testing.assert_allclose(model(x), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(method.inference(x), expected, rtol=0, atol=1e-4)
+    loss, gradients = method.loss_and_gradients(x, y)
+    expected_loss, expected_gradients = reference.loss_and_gradients(x, y)
+    assert loss == pytest.approx(expected_loss, rel=1e-3)
+    error = np.linalg.norm(gradients - expected_gradients) / np.linalg.norm(expected_gradients)
+    assert error < 1e-3
     for _ in range(3):
-        loss = float(model.trainer.training_step(x, y))
+        loss = float(method.step(x, y))
         assert loss == pytest.approx(reference.step(x, y), rel=1e-3)
 
 

@@ -214,6 +214,7 @@ def test_traced_modules_train(module):
     assert wanted[2].abs().max() > 0
 
 
+@pytest.mark.filterwarnings("ignore:.*Profiler clears events")  # of PyTorch 2.11
 def test_eager_calls_are_no_operators(module):
     """Which cost the host more than a small kernel takes."""
     x = torch.rand(33, 2, requires_grad=True)
