@@ -6,6 +6,7 @@ Those by the level itself are 0.
 from functools import cached_property
 
 from numbanet.device import device
+from numbanet.encodings.grid.partials import all_partials
 from numbanet.encodings.input_range import AbstractInputRange
 
 
@@ -28,19 +29,6 @@ class LeveledPartials(AbstractInputRange):
 
         return of_shown
 
-    def _of_all_levels(self, function):
-        """Function (x, params, a, b, y, ...): as _of_shown, with the features of all levels."""
-        width, n_levels = self.partition_width, len(self.partition_columns)
-        if function is None:
-            return None
-
-        @device
-        def of_all_levels(x, params, a, b, y, *arguments):
-            for k in range(n_levels):
-                function(k, x, params, a, b, y[k * width : (k + 1) * width], *arguments)
-
-        return of_all_levels
-
     @cached_property
     def partition_add_partial(self):
         return self._of_shown(self.encoding.partition_add_partial)
@@ -51,11 +39,11 @@ class LeveledPartials(AbstractInputRange):
 
     @cached_property
     def add_partial(self):
-        return self._of_all_levels(self.partition_add_partial)
+        return all_partials(self, self.partition_add_partial)
 
     @cached_property
     def partial_backward_params(self):
-        return self._of_all_levels(self.partition_partial_backward_params)
+        return all_partials(self, self.partition_partial_backward_params)
 
     @cached_property
     def partial_backward_params_rows(self):

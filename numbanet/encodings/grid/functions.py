@@ -7,7 +7,7 @@ from numbanet.encodings.grid import interpolation, level, pairs, partials, parti
 
 
 def derived(form, name: str):
-    """Property of a grid that derives a function from that of a level."""
+    """Property of a grid that derives a function from another one."""
     return cached_property(lambda grid: form(grid, getattr(grid, name)))
 
 
@@ -112,8 +112,8 @@ class GridFunctions(AbstractEncoding):
     backward_input = cached_property(partitions.all_backward_input)
     double_backward_input = cached_property(partitions.all_double_backward_input)
 
-    add_partial = derived(partials.all_partials, "level_add_partial")
-    partial_backward_params = derived(partials.all_partials, "level_partial_backward_params")
+    add_partial = derived(partials.all_partials, "partition_add_partial")
+    partial_backward_params = derived(partials.all_partials, "partition_partial_backward_params")
 
     partition_forward = derived(partitions.of_level, "level_forward")
     partition_add_partial = derived(partitions.of_level, "level_add_partial")

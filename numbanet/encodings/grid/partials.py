@@ -7,7 +7,6 @@ from functools import cache
 
 from numbanet.device import device, local_array
 from numbanet.encodings.grid.level import interpolate, located, scatter
-from numbanet.encodings.grid.partitions import of_level
 
 
 @cache
@@ -42,15 +41,19 @@ def level_partial_backward_params(grid):
 
 
 @cache
-def all_partials(grid, function):
-    """Device function (x, params, a, b, y, ...): as of_all_levels."""
-    n_levels, n_features = grid.n_levels, grid.n_features_per_level
-    on_level = of_level(grid, function)
+def all_partials(encoding, function):
+    """Device function (x, params, a, b, y, ...) from one of a level, (k, x, params, a, b, y, ...).
+
+    There y has the features of all levels. None where a level has no function.
+    """
+    width, n_levels = encoding.partition_width, len(encoding.partition_columns)
+    if function is None:
+        return None
 
     @device
     def all_partials(x, params, a, b, y, *arguments):
         for k in range(n_levels):
-            on_level(k, x, params, a, b, y[k * n_features : (k + 1) * n_features], *arguments)
+            function(k, x, params, a, b, y[k * width : (k + 1) * width], *arguments)
 
     return all_partials
 
