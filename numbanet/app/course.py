@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from numbanet.history import History, is_count, is_table
 
+PICTURE_STEPS = tuple(10**k for k in range(1, 10))
+
 
 @dataclass
 class Course(History):
@@ -27,3 +29,8 @@ class Course(History):
 
 def picture_name(step: int) -> str:
     return f"step_{step:06}.png"
+
+
+def picture_due(step: int) -> bool:
+    """Whether a step has a picture: 10, 100, 1000, ..."""
+    return step in PICTURE_STEPS

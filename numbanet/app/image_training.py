@@ -21,11 +21,11 @@ from PIL import Image
 
 import numbanet
 from numbanet.app.bilinear import colours_of
-from numbanet.app.course import picture_name
+from numbanet.app.course import picture_due, picture_name
 from numbanet.app.curves import Curve, write_curves
 from numbanet.app.files import write_json
 from numbanet.app.image_course import METADATA_KEY, ImageCourse, Job
-from numbanet.app.learning import Learning, picture_due
+from numbanet.app.learning import Learning
 from numbanet.app.photograph import Photograph, to_encoded
 from numbanet.app.pictures import (
     ERROR_SCALE,

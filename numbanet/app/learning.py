@@ -8,30 +8,27 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from numbanet.app.course import Course, picture_name
-from numbanet.app.environment import environment, processor
+from numbanet.app.course import PICTURE_STEPS, Course, picture_name
 from numbanet.app.errors import AppError, UsageError
 from numbanet.app.files import writing
-from numbanet.app.result import FILES, REFERENCE, SNAPSHOT, JobResult
+from numbanet.app.reported_job import ReportedJob
+from numbanet.app.result import FILES, REFERENCE
 from numbanet.callbacks import Callback
 from numbanet.cuda.errors import CudaError
 from numbanet.fit import INTERRUPTED, training
 from numbanet.history import milestone_due
-from numbanet.progress import SilentProgress, Status
+from numbanet.progress import SilentProgress
 from numbanet.random import Pcg32
 from numbanet.regular_file import check_regular
 from numbanet.run import Run
 from numbanet.shown import shown
-from numbanet.target import AbstractTarget
 from numbanet.volumes.cameras import Camera
-
-PICTURE_STEPS = tuple(10**k for k in range(1, 10))
 
 
 @dataclass(frozen=True)
@@ -46,22 +43,13 @@ class WatchedLoss:
         return float(self.loss)
 
 
-class Learning(Callback):
-    """Base of all jobs; a subclass defines the step, the measurements and the pictures.
+class Learning(ReportedJob, Callback):
+    """Base of all jobs; a subclass defines the step, the measurements and the pictures."""
 
-    Args:
-        job: a dataclass of the options that determine the training.
-        metadata_key: under which a snapshot has job and course.
-    """
-
-    metadata_key: str
     view_centre: tuple[float, float, float] = (0.5, 0.5, 0.5)  # which a viewer's camera orbits
-    samples_name = "samples"
 
     def __init__(self, job: Any, model: Any, rng: Pcg32, course: Course):
-        self.job, self.model, self.rng, self.course = job, model, rng, course
-        self.output = Path()
-        self.compile_seconds = 0.0
+        super().__init__(job, model, rng, course)
         self.under_way: Run | None = None
         if not self.on_cpu:
             # "raise" would wait for each step; skipped ones are noticed when the loss is read.
@@ -98,23 +86,6 @@ class Learning(Callback):
     @abstractmethod
     def finish(self, n_steps: int, total_seconds: float) -> Any:
         """Write the final files, and return the result."""
-
-    @property
-    def shown(self) -> tuple[str, ...]:
-        """Phrases on the last evaluation, for a line of progress."""
-        return ()
-
-    @property
-    def steps_done(self) -> int:
-        return self.course.step
-
-    @property
-    def target(self) -> AbstractTarget:
-        return self.model.network.target
-
-    @property
-    def on_cpu(self) -> bool:
-        return self.target.name == "cpu"
 
     def run_in(
         self,
@@ -225,65 +196,6 @@ class Learning(Callback):
         with self.under_way.paused():
             self.evaluate(keep)
 
-    def save(self) -> None:
-        self.course.rng_state = self.rng.state
-        saved = {"job": asdict(self.job), "course": asdict(self.course)}
-        path = self.output / SNAPSHOT
-        with writing(path):
-            self.model.save(path, metadata={self.metadata_key: saved})
-
-    @property
-    def samples_per_second(self) -> float:
-        return self.course.steps_per_second * self.job.batch_size
-
-    @property
-    def loss_name(self) -> str:
-        return f"{self.model.trainer.loss.otype} loss of a batch"
-
-    def kept_pictures(self) -> list[tuple[Path, int]]:
-        """Pictures that are still there, each with its step."""
-        pictures = [(self.output / name, step) for step, name in self.course.pictures]
-        return [(path, step) for path, step in pictures if path.exists()]
-
-    def result(
-        self, n_steps: int, metrics: dict[str, float], labelled: list[tuple[Path, str]],
-        others: tuple[Path, ...] = (), kind: type[JobResult] = JobResult,
-    ) -> Any:  # fmt: skip
-        """Result of the job, with these pictures and other files."""
-        course = self.course
-        return kind(
-            course.step, course.step >= n_steps, course.loss, metrics, self.samples_per_second,
-            tuple(path for path, _ in labelled), others=others,
-            **{name: self.output / file for name, file in FILES.items()},
-        )  # fmt: skip
-
-    def figures(self, n_steps: int, total_seconds: float) -> dict[str, Any]:
-        """Figures that every report contains: model, steps, loss, timings, environment."""
-        course, network = self.course, self.model.network
-        return {
-            "model": {
-                "n_params": network.n_params,
-                "device": network.device,
-                "device_name": processor() if self.on_cpu else self.target.device.name,
-                "precision": network.precision,
-            },
-            "steps": {"asked": n_steps, "made": course.step, "finished": course.step >= n_steps},
-            "loss": course.loss if course.losses else None,
-            "timings": {
-                "compile_seconds": self.compile_seconds,
-                "training_seconds": course.training_seconds,
-                "timed_steps": course.timed_steps,
-                "samples_per_second": self.samples_per_second,
-                "total_seconds": total_seconds,
-            },
-            "environment": environment(),
-        }
-
-    def status(self, n_steps: int) -> Status:
-        rate = self.samples_per_second
-        more = (*self.shown, f"{rate / 1e6:.2f} M {self.samples_name}/s") if rate else self.shown
-        return Status(self.course.step, n_steps, self.course.loss, more)
-
 
 def check_places(output: Path, names: list[str], n_steps: int) -> None:
     """Raise AppError, before the training, if a file of it cannot be written."""
@@ -292,8 +204,3 @@ def check_places(output: Path, names: list[str], n_steps: int) -> None:
         path = output / name
         with writing(path), suppress(FileNotFoundError):
             check_regular(path.stat().st_mode, str(path))
-
-
-def picture_due(step: int) -> bool:
-    """Whether a step has a picture: 10, 100, 1000, ..."""
-    return step in PICTURE_STEPS

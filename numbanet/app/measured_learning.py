@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from numbanet.app.arguments import check_number, read_config
-from numbanet.app.course import Course, picture_name
+from numbanet.app.course import Course, picture_due, picture_name
 from numbanet.app.curves import Curve, write_curves
 from numbanet.app.files import write_json
-from numbanet.app.learning import Learning, picture_due
+from numbanet.app.learning import Learning
 from numbanet.app.pictures import contact_sheet, write_picture
 from numbanet.app.result import REFERENCE, JobResult
 from numbanet.app.resuming import (

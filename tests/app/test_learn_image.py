@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 import numbanet
+from numbanet.app.course import picture_due
 from numbanet.app.errors import AppError, UsageError
 from numbanet.app.learn_image import DEFAULT_CONFIG, learn_image
-from numbanet.app.learning import picture_due
 from numbanet.history import loss_due, milestone_due
 
 SAMPLES = Path(__file__).parents[2] / "samples"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from numbanet.app.course import picture_name
+from numbanet.app.course import picture_due, picture_name
 from numbanet.app.curves import Curve, write_curves
 from numbanet.app.fields import field_course
 from numbanet.app.fields.field_course import FieldCourse, Job
@@ -21,7 +21,7 @@ from numbanet.app.fields.quality import ssim
 from numbanet.app.fields.scene_data import SceneData
 from numbanet.app.fields.views import as_host
 from numbanet.app.files import write_json, writing
-from numbanet.app.learning import Learning, picture_due
+from numbanet.app.learning import Learning
 from numbanet.app.pictures import contact_sheet, psnr, squared_error, write_picture
 from numbanet.app.result import REFERENCE, SNAPSHOT, JobResult
 from numbanet.volumes import Camera
