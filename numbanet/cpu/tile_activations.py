@@ -6,6 +6,7 @@ columns of jets follow each other: all values, then all derivatives by the first
 
 from functools import cache
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -44,11 +45,12 @@ def activate(activation: Activation):
     @belongs_to(f"{activation.name}.forward")
     def activate(scratch, before, after, n):
         if before == after:
-            for i in range(before, before + n):
-                scratch[i] = forward(read(scratch[i]))
+            for i in range(n):
+                u = np.uintp(before + i)
+                scratch[u] = forward(read(scratch[u]))
         else:
             for i in range(n):
-                scratch[after + i] = forward(scratch[before + i])
+                scratch[np.uintp(after + i)] = forward(scratch[np.uintp(before + i)])
 
     return activate
 
@@ -63,8 +65,8 @@ def activate_backward(activation: Activation):
     def activate_backward(scratch, gradient, before, after, n):
         kept = before if from_input else after
         for i in range(n):
-            dl_dy = read(scratch[gradient + i])
-            scratch[gradient + i] = backward(dl_dy, scratch[kept + i])
+            u = np.uintp(gradient + i)
+            scratch[u] = backward(read(scratch[u]), scratch[np.uintp(kept + i)])
 
     return activate_backward
 
