@@ -126,15 +126,17 @@ def output_gradient(plan: TrainingPlan, layout: BufferLayout):
 def keep_gradients(partitions: tuple[tuple[int, int], ...]):
     """Device function (encoded, n_rows, kept, n_kept, row): a tile's gradients to kept[row:].
 
-    One partition after the other, so that each reads its own gradients as one stream.
+    One partition after the other, so that each reads its own gradients as one stream. Copies of a
+    width that is constant become vectors.
     """
-    n_partitions = len(partitions)
+    n_partitions, widths = len(partitions), {stop - start for start, stop in partitions}
+    equal_width = np.intp(widths.pop() if len(widths) == 1 else 0)
 
     @device
     def keep_gradients(encoded, n_rows, kept, n_kept, row):
         for partition in range(n_partitions):
             start, stop = partitions[partition]
-            width = stop - start
+            width = equal_width or stop - start
             target = n_kept * start + row * width
             for i in range(n_rows):
                 for k in range(width):

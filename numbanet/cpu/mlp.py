@@ -12,6 +12,8 @@ the activations know of it.
 
 from functools import cache
 
+import numpy as np
+
 from numbanet.cpu.micro_kernel import matrix_product
 from numbanet.cpu.tile_activations import (
     activate,
@@ -175,12 +177,13 @@ def matrix_backward(weight_gradients: bool):
 def tile_backward(layout: BufferLayout, weight_gradients: bool, input_gradients: bool):
     """Device function (x, x_start, n_rows, weights, scratch, dl_dweights).
 
-    The gradient of the output is expected at layout.output + 2 * layout.output_size. The gradient
-    of the weights is added to dl_dweights; the gradient of the input replaces x.
+    The gradient of the output is expected at layout.output + 2 * layout.output_size; that of its
+    padding is zero, and so are those of the weights there. The gradient of the weights is added to
+    dl_dweights; the gradient of the input replaces x.
     """
     network = layout.network
     n_hidden_layers, n_neurons, n_outputs = (
-        network.n_hidden_layers, layout.widths[1], layout.widths[-1],
+        network.n_hidden_layers, layout.widths[1], np.int64(network.n_output_dims),
     )  # fmt: skip
     pitches, offsets = layout.pitches, layout.weight_offsets
     input_pitch, hidden_pitch, output_pitch = pitches[0], pitches[1], pitches[-1]
