@@ -35,7 +35,7 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
     """(xs, params, numbers, ys, kept): evaluate the model for every row.
 
     The model is a kernel_key, and `numbers` are those of the model that it stands for. What may be
-    kept for a Batch are features [n, n_encoded], or hidden layers with them as copy_kept has them.
+    kept for a Batch are features, or hidden layers with them, as copy_kept has them.
     """
     network, layout, n_encoded = model.network, BufferLayout(model.network), model.n_encoded
     n_outputs, n_network_params = network.n_output_dims, network.n_params
@@ -57,10 +57,7 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
             spoil(xs, row, row + n_rows, encoded, 0)
             forward(flat, 0, n_rows, transposed, scratch)
             if keeps_features:
-                if kept.shape[1] > n_encoded:
-                    keep(flat, scratch, n_rows, kept, row)
-                else:
-                    kept[row : row + n_rows] = encoded[:n_rows]
+                keep(flat, scratch, n_rows, kept, row)
             for i in range(n_rows):
                 for k in range(n_outputs):
                     ys[row + i, k] = scratch[output + i * output_pitch + k]
@@ -183,10 +180,7 @@ def train_rows(plan: TrainingPlan, layout: BufferLayout):
             is_activated = False
             if is_encoded:
                 is_activated = features.shape[1] > n_encoded
-                if is_activated:
-                    restore(flat, scratch, n_rows, features, row)
-                else:
-                    encoded[:n_rows] = features[row : row + n_rows]
+                restore(flat, scratch, n_rows, features, row)
             else:
                 encode_rows(xs, row, row + n_rows, params, encoded, 0, 0)
                 spoil(xs, row, row + n_rows, encoded, 0)

@@ -171,31 +171,40 @@ def unpack_gradients(network: AbstractMLP):
     return unpack_gradients
 
 
+@device
+def copy(source, first, target, start, n):
+    for i in range(n):  # a slice would be copied number by number; see docs/design/cpu_engine.md
+        target[np.uintp(start + i)] = source[np.uintp(first + i)]
+
+
 @cache
 def copy_kept(layout: BufferLayout, n_encoded: int, into_tile: bool):
     """Device function (tile, scratch, n_rows, kept, row): what the backward pass reads of a tile.
 
     `kept` is [n, n_encoded + layout.n_kept], in which the rows of a tile, from `row` on, are one
     piece: their features, then one hidden layer after the other. From or into the tile's features
-    and scratch buffer.
+    and scratch buffer. Or it is [n, n_encoded], of features alone.
     """
     width, n_layers = n_encoded + layout.n_kept, layout.n_stored_layers
     hidden_pitch, layer_size = layout.pitches[1], layout.layer_size
 
     @device
-    def copy(tile, tile_start, kept, start, n):
+    def copy_part(tile, tile_start, kept, start, n):
         if into_tile:
-            tile[tile_start : tile_start + n] = kept[start : start + n]
+            copy(kept, start, tile, tile_start, n)
         else:
-            kept[start : start + n] = tile[tile_start : tile_start + n]
+            copy(tile, tile_start, kept, start, n)
 
     @device
     def copy_kept(tile, scratch, n_rows, kept, row):
         flat = kept.reshape(-1)
+        if kept.shape[1] == n_encoded:
+            copy_part(tile, 0, flat, row * n_encoded, n_rows * n_encoded)
+            return
         start, n = row * width, n_rows * hidden_pitch
-        copy(tile, 0, flat, start, n_rows * n_encoded)
+        copy_part(tile, 0, flat, start, n_rows * n_encoded)
         start += n_rows * n_encoded
         for layer in range(n_layers):
-            copy(scratch, layer * layer_size, flat, start + layer * n, n)
+            copy_part(scratch, layer * layer_size, flat, start + layer * n, n)
 
     return copy_kept
