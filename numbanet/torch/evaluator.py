@@ -97,7 +97,7 @@ class Evaluator:
             n, width = x.shape[0], self._n_kept
             if hidden and 4 * n * self._engine.n_kept <= MOST_KEPT_BYTES:
                 width = self._engine.n_kept
-            kept = tensors.empty(n, width)
+            kept = tensors.state(n, width)
         tensors.run(self._passes, self._forward, (), x, *read, y, kept)
         if keeps and kept is None and read[0].dtype != params.dtype:
             kept = read[0]
@@ -255,7 +255,7 @@ def evaluator_for(description: str, device: torch.device, precision: str) -> Eva
 def free_temporary_memory() -> None:
     """Free all evaluators, which are made again when needed.
 
-    There is no memory to give back: what lies between kernels is PyTorch's again when a call
-    returns, and torch.cuda.empty_cache() gives PyTorch's back.
+    On a CPU that gives their memory back. On a GPU there is none: what lies between kernels is
+    PyTorch's again when a call returns, and torch.cuda.empty_cache() gives PyTorch's back.
     """
     evaluator_for.cache_clear()

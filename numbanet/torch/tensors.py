@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from numbanet.quantization import Quantized, quantize
+from numbanet.torch.host_memory import HostMemory
 
 ALIGNMENT = 16  # bytes: the widest access of a kernel
 ITEMS = {  # names of dtypes for arrays of a device
@@ -34,15 +35,19 @@ class HostTensors:
     """
 
     def __init__(self, quantized: tuple[Quantized, ...] = ()):
-        self._quantized = quantized
+        self._quantized, self._memory = quantized, HostMemory()
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Uninitialised tensor."""
         return torch.empty(shape, dtype=dtype, device=CPU)
 
+    def state(self, n: int, width: int) -> torch.Tensor:
+        """Uninitialised matrix for what the backward pass reads, float32."""
+        return self._memory.empty(n, width)
+
     def gradients(self, n: int) -> torch.Tensor:
         """Uninitialised vector for the gradients of the parameters, float32."""
-        return self.empty(n)
+        return self._memory.empty(n)
 
     def read(
         self, params: torch.Tensor, is_read: bool = False
@@ -103,6 +108,9 @@ class DeviceTensors:
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return self._device.empty(shape, dtype)
+
+    def state(self, n: int, width: int) -> torch.Tensor:
+        return self.empty(n, width)
 
     def gradients(self, n: int) -> torch.Tensor:
         return self._aligned(n, torch.float32)
