@@ -23,7 +23,8 @@ class Replicas:
         self._is_alone = comm.size == 1 and comm.pieces is None
         self._latest, self._key = (None, None), 0
         self._n_rows, self._n_unasked = 0, 0
-        self.is_nominal = False  # whether n_rows is of an earlier step, see Batch
+        self._most = 0  # samples of this rank's steps since the ranks were asked
+        self.is_nominal = False  # whether the devices compare n_rows, see Batch
 
     def begin_step(self, trainer: Any, n: int, run_optimizer: bool, gradient_mode: str) -> int:
         """Number of samples of all ranks, of which n are this one's; see `is_nominal`.
@@ -34,42 +35,58 @@ class Replicas:
         """
         if self._is_alone:
             return n
-        if self._is_checked and self.comm.equal_batches:
+        are_equal = self.comm.equal_batches
+        if self._is_checked and are_equal:
             return n * self.comm.size
         weighs = trainer.weighs_batches and run_optimizer and gradient_mode == "overwrite"
-        self.is_nominal = weighs and self._n_rows > 0 and self._n_unasked < MOST_UNASKED
-        if self.is_nominal:
+        weighs = weighs and not are_equal
+        self._most = max(self._most, n)
+        if weighs and self._n_rows > 0 and self._n_unasked < MOST_UNASKED:
+            self.is_nominal = True
             self._n_unasked += 1
             return self._n_rows
-        pieces = self.comm.own_pieces
+        counts = self._ask(trainer, n, run_optimizer, gradient_mode)
+        self._check_counts(counts)
+        n_rows = int(counts.sum())
+        self.is_nominal = weighs and n_rows > 0
+        return n_rows
+
+    def _ask(self, trainer: Any, n: int, run_optimizer: bool, gradient_mode: str) -> np.ndarray:
+        """Numbers of samples of all ranks, which are about to make the same step.
+
+        Until they are asked again, each is taken to have as many as it had at most since the last
+        time: so a step at the end of an epoch, with fewer, is not what others are measured by.
+        """
         if self.comm.size == 1:
-            counts = np.array([n])
-        else:
-            if not self._is_checked:
-                compare(self.comm, start_of(trainer))
-            key = self._key_of(trainer)
-            call = [n, WAYS.index(gradient_mode), int(run_optimizer), key, self._n_unasked]
-            calls = self.comm.gather(np.array(call, np.int64))
-            others = np.flatnonzero((calls[:, 1:] != calls[0, 1:]).any(axis=1))
-            if others.size:
-                raise ValueError(
-                    f"rank {others[0]} makes another step than rank 0: gradient_mode, "
-                    "run_optimizer, or an option of the optimizer or the loss differs"
-                )
-            counts = calls[:, 0]
-            self._is_checked, self._n_unasked = True, 0
-        if self.comm.pieces is not None and ((counts != counts[0]) | (counts % pieces != 0)).any():
+            return np.array([n])
+        if not self._is_checked:
+            compare(self.comm, start_of(trainer))
+        same = [WAYS.index(gradient_mode), int(run_optimizer), self._key_of(trainer)]
+        call = np.array([n, self._most, *same, self._n_unasked], np.int64)
+        calls = self.comm.gather(call)
+        others = np.flatnonzero((calls[:, 2:] != calls[0, 2:]).any(axis=1))
+        if others.size:
             raise ValueError(
-                f"inputs: the ranks have {', '.join(map(str, counts[:8]))} samples; with pieces="
-                f"{self.comm.pieces} all have equally many, a multiple of {pieces}"
+                f"rank {others[0]} makes another step than rank 0: gradient_mode, "
+                "run_optimizer, or an option of the optimizer or the loss differs"
             )
-        if self.comm.equal_batches and (counts != counts[0]).any():
+        self._is_checked, self._n_unasked = True, 0
+        self._n_rows, self._most = int(calls[:, 1].sum()), 0
+        return calls[:, 0]
+
+    def _check_counts(self, counts: np.ndarray) -> None:
+        """Raise ValueError if the ranks may not have these numbers of samples."""
+        pieces, found = self.comm.own_pieces, ", ".join(map(str, counts[:8]))
+        are_equal = (counts == counts[0]).all()
+        if self.comm.pieces is not None and not (are_equal and (counts % pieces == 0).all()):
             raise ValueError(
-                f"inputs: the ranks have {', '.join(map(str, counts[:8]))} samples; with "
-                "equal_batches all have equally many"
+                f"inputs: the ranks have {found} samples; with pieces={self.comm.pieces} all have "
+                f"equally many, a multiple of {pieces}"
             )
-        self._n_rows = int(counts.sum())
-        return self._n_rows
+        if self.comm.equal_batches and not are_equal:
+            raise ValueError(
+                f"inputs: the ranks have {found} samples; with equal_batches all have equally many"
+            )
 
     def _key_of(self, trainer: Any) -> int:
         """Number of the options of the optimizer and the loss."""

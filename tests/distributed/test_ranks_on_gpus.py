@@ -9,7 +9,7 @@ from emulator.device import EmulatedDevice
 from numbanet import replicas
 from numbanet.communicator import Alone, RankError, sum_in_pairs
 from numbanet.cuda.driver import device as driver
-from numbanet.cuda.optimizer import over_ranks
+from numbanet.cuda.optimizer import over_ranks, rank_kernels
 from numbanet.saved_training import SavedTraining
 from numbanet.targets import device_of_rank, find_device
 
@@ -174,7 +174,8 @@ def unequal_rows(comm, k):
 
 
 @pytest.mark.parametrize("otype", ["Adam", "Novograd"])
-def test_batches_of_other_sizes_are_weighted_on_the_device(comm, device, way, otype):
+def test_batches_of_other_sizes_are_weighted_on_the_device(comm, device, way, otype, monkeypatch):
+    monkeypatch.setattr(rank_kernels, "MOST_BLOCKS", 2)  # whose threads weight several numbers
     optimizer = {"otype": otype}
     many = create(device, comm, optimizer, "float32")
     one = create(device, None, optimizer, "float32")
@@ -233,6 +234,15 @@ def test_hosts_are_asked_seldom(comm, device, monkeypatch):
     for k in range(7):
         many.trainer.training_step(*batch(k))
     assert len(asked) == (3 if comm.size > 1 else 0)
+
+
+def test_a_short_batch_is_not_what_others_are_measured_by(comm, device, monkeypatch):
+    monkeypatch.setattr(replicas, "MOST_UNASKED", 2)
+    trainer = create(device, comm).trainer
+    sizes = [N, N, N, 7, N, *6 * [5]]
+    found = [trainer._replicas.begin_step(trainer, n, True, "overwrite") for n in sizes]
+    expected = [N, N, N, 7, N, N, 5, N, N, 5, 5] if comm.size > 1 else sizes
+    assert found == [comm.size * n for n in expected]
 
 
 def test_another_option_on_one_rank_is_told(comm, device):
