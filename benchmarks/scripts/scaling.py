@@ -11,6 +11,10 @@ that of one in which the ranks share these samples. Bytes are what a rank has to
 floor is the time these take at the rate of a large sum. Where ranks gather copies in halves
 (docs/design/ranks.md), `float32` is a step together that gathers the parameters instead, because
 somebody holds them. What is said of 8 ranks is an estimate.
+
+Each way has a trainer of its own, which is warm when its first round begins. On GPUs a round has
+ROUND_ON_GPU steps, so that the hosts' exchange (docs/distributed.md) takes part as it does in a
+training.
 """
 
 import argparse
@@ -24,8 +28,10 @@ from benchmarks.harness.options import batch_sizes
 from benchmarks.harness.real_models import MODELS, create
 from benchmarks.harness.turns import in_turns, microseconds
 from numbanet.communicator import even_bounds
+from numbanet.replicas import MOST_UNASKED
 
-ROUND, MOST_CALLS = 1 << 23, 50  # samples of a round
+ROUND, MOST_CALLS = 1 << 23, 50  # samples of a round on CPUs
+ROUND_ON_GPU = MOST_UNASKED + 1
 MOST_ERROR = 0.05
 QUANTUM = 32  # parameters, see numbanet/cuda/optimizer/over_ranks.py
 LARGE = {"cpu": 1 << 22, "cuda": 1 << 26}  # floats of a sum that shows the link's rate
@@ -107,6 +113,10 @@ def verify(comm, one, many, name):
     return error
 
 
+def steps_of_round(target, n):
+    return max(min(MOST_CALLS, ROUND // n), 3) if target.name == "cpu" else ROUND_ON_GPU
+
+
 def measure(comm, name, sizes, device, link):
     one = create(MODELS[name], alone_on(device, comm))
     many = create(MODELS[name], device, comm=comm)
@@ -116,29 +126,28 @@ def measure(comm, name, sizes, device, link):
     n_bytes = bytes_of_step(many, n_ranks)
     of_each = exchanges(comm, target, n_params) if n_own < n_params else {}
     is_divided = many.network.parameters.is_divided
-    held = create(MODELS[name], device, comm=comm) if is_divided else None
-    params = held and held.network.params  # noqa: F841
     if comm.rank == 0:
         print(
             f"{name}: {n_params} parameters, state of {n_own}; verified to {error:.0e}; "
             f"{n_bytes / 2**20:.1f} MiB a step, {n_bytes / link:.0f} us at the link's rate"
             + "".join(f"; {what} {time:.0f} us" for what, time in of_each.items())
         )
-    rng = np.random.default_rng(comm.rank)
+    rng, ways = np.random.default_rng(comm.rank), ["together", "shared"]
+    ways += ["float32"] if is_divided else []
     for n in sizes:
-        batches = {}
-        for size in (n, n // n_ranks):
-            widths = MODELS[name][:2]
-            batches[size] = [target.from_host(rng.random((size, k), np.float32)) for k in widths]
+        batch, share = (
+            [target.from_host(rng.random((size, k), np.float32)) for k in MODELS[name][:2]]
+            for size in (n, n // n_ranks)
+        )
+        models = {"alone": create(MODELS[name], alone_on(device, comm))}
+        models |= {way: create(MODELS[name], device, comm=comm) for way in ways}
+        held = models["float32"].network.params if is_divided else None
         calls = {
-            "alone": partial(one.trainer.training_step, *batches[n]),
-            "together": partial(many.trainer.training_step, *batches[n]),
-            "shared": partial(many.trainer.training_step, *batches[n // n_ranks]),
+            way: partial(model.trainer.training_step, *(share if way == "shared" else batch))
+            for way, model in models.items()
         }
-        if held is not None:
-            calls["float32"] = partial(held.trainer.training_step, *batches[n])
-        n_calls = max(min(MOST_CALLS, ROUND // n), 3)
-        times = in_turns(partial(slowest, comm, target, n_calls), calls)
+        times = in_turns(partial(slowest, comm, target, steps_of_round(target, n)), calls)
+        del held
         alone, together, shared, *whole = (float(np.median(times[way])) for way in calls)
         at_8 = alone + (together - alone) * (7 / 8) / ((n_ranks - 1) / n_ranks)
         if comm.rank == 0:
