@@ -8,7 +8,9 @@ get the same bits, in every run.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +42,11 @@ class Communicator(ABC):
     pieces: int | None = None
     equal_batches = False
     timeout = 300.0
+
+    @cached_property
+    def collectives(self) -> dict[int, Any]:
+        """Collectives of the GPUs of these ranks, by the number of the own one."""
+        return {}
 
     @abstractmethod
     def gather(self, numbers: np.ndarray) -> np.ndarray:

@@ -82,7 +82,8 @@ def create_from_config(
         ValueError: another argument cannot.
         RuntimeError: the device cannot be used.
     """
-    target = target_for(device_of_rank(device, comm), precision, fused)
+    n_ranks = 1 if comm is None else comm.size
+    target = target_for(device_of_rank(device, comm), precision, fused, n_ranks)
     composition, loss, optimizer = create_components(n_input_dims, n_output_dims, config)
     model: Any = model_of(composition, initial_rng(seed, seed_convention), target)
     if deterministic is None:
@@ -155,7 +156,8 @@ def load(
         ValueError: another argument cannot be used.
         RuntimeError: the device cannot be used.
     """
-    target = target_for(device_of_rank(device, comm), precision)
+    n_ranks = 1 if comm is None else comm.size
+    target = target_for(device_of_rank(device, comm), precision, n_ranks=n_ranks)
     if deterministic is not None:
         check_bool("deterministic", deterministic)
     with open_saved_training(path) as (saved, file):

@@ -16,7 +16,10 @@ DEVICES = "'auto', 'cpu', 'cuda' or 'cuda:N'"
 
 
 def target_for(
-    device: Any = "auto", precision: str | None = None, fused: bool | None = None
+    device: Any = "auto",
+    precision: str | None = None,
+    fused: bool | None = None,
+    n_ranks: int = 1,
 ) -> AbstractTarget:
     """Target of a device.
 
@@ -27,6 +30,7 @@ def target_for(
             on a GPU.
         fused: whether encoding and network become one kernel on a GPU: None where that is possible,
             True for an error where it is not, False for a chain of kernels.
+        n_ranks: that train together.
 
     Raises:
         ValueError: there is no such device or precision, or the CPU does not offer the choice.
@@ -42,7 +46,11 @@ def target_for(
     if device is not None:
         from numbanet.cuda.target import CudaTarget
 
-        return CudaTarget(device, precision or "float16", fused)
+        if n_ranks == 1:
+            return CudaTarget(device, precision or "float16", fused)
+        from numbanet.cuda.ranks.shared_memory import memory_of_rank
+
+        return CudaTarget(device, precision or "float16", fused, memory_of_rank)
     if precision not in (None, "float32"):
         raise ValueError(f"precision {shown(precision)} needs CUDA; on the CPU use 'float32'")
     if fused is not None:

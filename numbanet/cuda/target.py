@@ -1,5 +1,6 @@
 """A GPU as a target: device arrays, and engines that queue kernels on its stream."""
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -45,10 +46,15 @@ class CudaTarget(AbstractTarget):
         device: a CudaDevice, or anything with its methods.
         precision: of the parameters that the kernels read, and of what lies between the kernels.
         fused: see create_from_config.
+        allocate: makes the memory of gradients and copies of a device and a size.
     """
 
-    def __init__(self, device: Any, precision: str, fused: bool | None = None):
+    def __init__(
+        self, device: Any, precision: str, fused: bool | None = None,
+        allocate: Callable[..., Any] = Memory,
+    ):  # fmt: skip
         self.device, self.precision, self.fused = device, precision, fused
+        self._allocate = allocate
 
     @property
     def name(self) -> str:
@@ -148,10 +154,11 @@ class CudaTarget(AbstractTarget):
         return self.device.lock
 
     def parameters(self, values, n_matrix_params, quantized=()):
-        return CudaParameters(self.device, values, n_matrix_params, self.precision, quantized)
+        options = self.precision, quantized, self._allocate
+        return CudaParameters(self.device, values, n_matrix_params, *options)
 
     def gradients(self, n_params, n_matrix_params):
-        flat = aligned(self.device, n_params, "float32", n_matrix_params)
+        flat = aligned(self.device, n_params, "float32", n_matrix_params, self._allocate)
         self.device.zero(flat.address, flat.nbytes)
         return self.gradients_in(flat, n_matrix_params)
 

@@ -1,5 +1,7 @@
 """What NCCL is asked for, by bindings that note it; test_ranks_on_gpus.py asks NCCL itself."""
 
+import gc
+import platform
 import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -8,13 +10,17 @@ import numpy as np
 import pytest
 
 from numbanet.communicator import Alone, RankError
+from numbanet.cuda.ranks import shared_memory
 from numbanet.cuda.ranks.collectives import collectives
+from numbanet.cuda.ranks.shared_memory import SharedMemory, memory_of_rank
 
 WAITS = []
 DEVICE = SimpleNamespace(
-    ordinal=3, stream=17, dlpack_device=(2, 3), wait_at_most=lambda *how: WAITS.append(how)
-)
+    ordinal=3, stream=17, dlpack_device=(2, 3), wait_at_most=lambda *how: WAITS.append(how),
+    synchronize=lambda: None, allocate=lambda n: 1, free=lambda address: None,
+)  # fmt: skip
 BOUNDS = 0, 64, 100
+MOST_BYTES = 1000
 
 
 class UniqueId(bytes):
@@ -22,18 +28,25 @@ class UniqueId(bytes):
 
 
 class SecondOfTwo(Alone):
-    """Rank 1, to which rank 0 says what it is told here."""
+    """Rank 1, to which rank 0 says what it is told here, or else the same."""
 
     rank, size = 1, 2
 
-    def __init__(self, uuid):
+    def __init__(self, uuid="gpu0", host=None):
         super().__init__()
-        self.uuid = uuid
+        self.texts = [f"{uuid} {platform.node() if host is None else host}"]
+        self.votes = []
 
     def gather(self, numbers):
-        is_name = numbers.size == 4
-        first = np.frombuffer(self.uuid.encode(), np.uint8) if is_name else numbers
+        first = np.array([self.votes.pop(0)]) if self.votes else numbers
         return np.stack([first, numbers])
+
+    def gather_text(self, text):
+        return [self.texts.pop(0) if self.texts else text, text]
+
+
+class NCCLError(Exception):
+    """As that of the bindings."""
 
 
 @pytest.fixture
@@ -44,17 +57,31 @@ def calls(monkeypatch):
     def noted(name):
         return lambda *arguments: made.append((name, *arguments))
 
-    def begin(size, rank, unique_id):
-        made.append(("init", size, rank, bytes(unique_id)))
+    def begin(size, rank, unique_id, config):
+        made.append(("init", size, rank, bytes(unique_id), config))
         return SimpleNamespace(ptr=99)
+
+    def allocate(n):
+        made.append(("allocate", n))
+        if n > MOST_BYTES:
+            raise NCCLError("too much")
+        return n << 20
+
+    def open_window(*arguments):
+        made.append(("open", *arguments))
+        return 1000 + arguments[1]
 
     core = SimpleNamespace(
         UINT8=1, FLOAT32=7, SUM=0, UniqueId=UniqueId, group=nullcontext,
         get_unique_id=lambda empty: UniqueId(128 * (b"e" if empty else b"i")),
-        Communicator=SimpleNamespace(init=begin),
+        Communicator=SimpleNamespace(init=begin), NCCLConfig=dict,
+        WindowFlag=SimpleNamespace(COLL_SYMMETRIC=1),
     )  # fmt: skip
-    names = "all_reduce", "reduce_scatter", "all_gather"
-    bindings = SimpleNamespace(Comm=lambda number: number, **{name: noted(name) for name in names})
+    names = "all_reduce", "reduce_scatter", "all_gather", "comm_window_deregister", "mem_free"
+    bindings = SimpleNamespace(
+        Comm=lambda number: number, NCCLError=NCCLError, mem_alloc=allocate,
+        comm_window_register=open_window, **{name: noted(name) for name in names},
+    )  # fmt: skip
     devices = SimpleNamespace(
         Device=lambda ordinal: SimpleNamespace(
             uuid=f"gpu{ordinal}", set_current=lambda: made.append(("current", ordinal))
@@ -66,12 +93,15 @@ def calls(monkeypatch):
     }  # fmt: skip
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(shared_memory, "RETURNED", [])
     return made
 
 
 def test_calls_by_address_on_the_stream_of_the_device(calls):
-    nccl = collectives(DEVICE, SecondOfTwo("gpu0"))
-    assert calls == [("current", 3), ("init", 2, 1, 128 * b"e")]
+    comm = SecondOfTwo()
+    nccl = collectives(DEVICE, comm)
+    assert calls == [("current", 3), ("init", 2, 1, 128 * b"e", {"min_ctas": 32})]
+    assert collectives(DEVICE, comm) is nccl
     calls.clear()
     vector, other = (
         SimpleNamespace(address=address, size=100, dtype=np.dtype(np.float32))
@@ -92,11 +122,103 @@ def test_calls_by_address_on_the_stream_of_the_device(calls):
 
 
 def test_a_wait_for_other_gpus_ends(calls):
-    collectives(DEVICE, SecondOfTwo("gpu0"))
+    collectives(DEVICE, SecondOfTwo())
     seconds, overdue = WAITS[-1]
     assert seconds == Alone.timeout
     with pytest.raises(RankError, match="rank 1 of 2 waited 300 s for what GPUs do together"):
         overdue()
+
+
+def test_ranks_on_several_hosts_have_blocks_as_nccl_chooses(calls):
+    collectives(DEVICE, SecondOfTwo(host="another host"))
+    assert calls[-1][-1] is None
+
+
+def of_memory(owner):
+    return SimpleNamespace(owner=owner)
+
+
+def begun(calls):
+    """Rank 0's votes on what they do next, and the collectives of both."""
+    comm = SecondOfTwo()
+    nccl = collectives(DEVICE, comm)
+    calls.clear()
+    return comm, nccl
+
+
+def without_current(calls):
+    found = [call for call in calls if call[0] != "current"]
+    calls.clear()
+    return found
+
+
+def test_shared_memory_has_a_window_until_no_rank_uses_it(calls):
+    comm, nccl = begun(calls)
+    one, other = (memory_of_rank(DEVICE, n) for n in (8, 16))
+    nccl.share(of_memory(one), of_memory(one))
+    nccl.share(of_memory(one), of_memory(other))
+    assert without_current(calls) == [
+        ("allocate", 8), ("allocate", 16),
+        ("open", 99, 8 << 20, 8, 1), ("open", 99, 16 << 20, 16, 1),
+    ]  # fmt: skip
+    assert (one.number, other.number) == (0, 1)
+    del one, other
+    gc.collect()
+    assert not calls
+    comm.texts = ["1 7"]  # rank 0 still uses the first one
+    nccl.share(of_memory(memory_of_rank(DEVICE, 24)))
+    freed = [("comm_window_deregister", 99, 1000 + (16 << 20)), ("mem_free", 16 << 20)]
+    opened = ("open", 99, 24 << 20, 24, 1)
+    assert without_current(calls) == [("allocate", 24), *freed, opened]
+    gc.collect()
+    nccl.share(of_memory(memory_of_rank(DEVICE, 32)))
+    freed = [call for call in calls if call[0] in ("comm_window_deregister", "mem_free")]
+    assert [call[-1] for call in freed] == [
+        *(1000 + (8 << 20), 1000 + (24 << 20)),
+        *(8 << 20, 24 << 20),
+    ]
+
+
+@pytest.mark.parametrize("votes", [[0], [1, 0]])
+def test_memory_stays_plain_unless_all_ranks_share_it(calls, votes):
+    """Rank 0's is plain, or NCCL opens no window there."""
+    comm, nccl = begun(calls)
+    memory, comm.votes = memory_of_rank(DEVICE, 8), votes.copy()
+    nccl.share(of_memory(memory))
+    assert not memory.has_window
+    opened = ("open", 99, 8 << 20, 8, 1), ("comm_window_deregister", 99, 1000 + (8 << 20))
+    assert without_current(calls) == [("allocate", 8), *(opened if len(votes) > 1 else ())]
+    nccl.share(of_memory(memory))
+    assert not calls
+    del memory
+    gc.collect()
+    plain = memory_of_rank(DEVICE, 0)
+    assert type(plain) is not SharedMemory
+    again = memory_of_rank(DEVICE, 16)
+    assert without_current(calls) == [("mem_free", 8 << 20), ("allocate", 16)]
+    del again
+
+
+def test_memory_is_plain_where_nccl_has_none(calls, monkeypatch):
+    _, nccl = begun(calls)
+    memory = memory_of_rank(DEVICE, MOST_BYTES + 1)
+    assert type(memory) is not SharedMemory
+    nccl.share(of_memory(memory))
+    assert [name for name, *_ in without_current(calls)] == ["allocate"]
+    monkeypatch.setitem(sys.modules, "nccl.bindings", None)
+    assert type(memory_of_rank(DEVICE, 8)) is not SharedMemory
+
+
+def test_a_window_that_nccl_refuses_leaves_memory_plain(calls, monkeypatch):
+    _, nccl = begun(calls)
+
+    def refuse(*_):
+        raise NCCLError("unsupported")
+
+    monkeypatch.setattr(nccl._bindings, "comm_window_register", refuse)
+    memory = memory_of_rank(DEVICE, 8)
+    nccl.share(of_memory(memory))
+    assert not memory.has_window
 
 
 def test_two_ranks_on_one_gpu_are_told(calls):

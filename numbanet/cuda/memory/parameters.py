@@ -26,14 +26,16 @@ def address_before(array: DeviceArray, n: int) -> int:
     return (array.address - n * FLOAT_BYTES) % 2**64
 
 
-def aligned(device: Any, n: int, storage: str, boundary: int) -> DeviceArray:
+def aligned(
+    device: Any, n: int, storage: str, boundary: int, allocate: Callable[..., Any] = Memory
+) -> DeviceArray:
     """Uninitialised vector whose element `boundary`, the first one of the encoding, is aligned.
 
-    There is room for ROOM elements more.
+    There is room for ROOM elements more. `allocate` makes its memory of a device and a size.
     """
     item_size = ITEM_SIZES[storage]
     shift = -boundary * item_size % ALIGNMENT
-    memory = Memory(device, shift + (n + ROOM) * item_size)
+    memory = allocate(device, shift + (n + ROOM) * item_size)
     dtype = np.dtype(DTYPES[storage])
     return DeviceArray((n,), dtype, memory.address + shift, memory, device)
 
@@ -92,9 +94,9 @@ class CudaParameters(AbstractParameters):
 
     def __init__(
         self, device: Any, values: np.ndarray, n_matrix_params: int, precision: str,
-        quantized: tuple[Quantized, ...] = (),
+        quantized: tuple[Quantized, ...] = (), allocate: Callable[..., Any] = Memory,
     ):  # fmt: skip
-        self._device, self._precision = device, precision
+        self._device, self._precision, self._allocate = device, precision, allocate
         self._boundary, self.quantized = n_matrix_params, quantized
         self._share = None  # where only a part is here: copies each rank's part to all ranks
         self._set_own(aligned(device, values.size, "float32", n_matrix_params), 0)
@@ -244,7 +246,7 @@ class CudaParameters(AbstractParameters):
         values = self._aligned(values)
         if self._precision == "float32" and not self.quantized:
             return values
-        copy = aligned(self._device, values.size, self._precision, self._boundary)
+        copy = aligned(self._device, values.size, self._precision, self._boundary, self._allocate)
         self._convert(values, copy)
         return copy
 

@@ -18,6 +18,7 @@ from numbanet.cuda.memory.parameters import ROOM, CudaParameters, address_before
 from numbanet.cuda.optimizer import kernels, rank_kernels
 from numbanet.cuda.optimizer.optimizer_kernels import OptimizerKernels
 from numbanet.cuda.ranks.collectives import Collectives, collectives, resized
+from numbanet.cuda.ranks.shared_memory import memory_of_rank
 from numbanet.division import Division, divide
 from numbanet.engine import LossSums
 from numbanet.losses.base import AbstractLoss
@@ -98,7 +99,8 @@ class OverRanks:
         """Memory for the sums over all ranks of the gradients that this rank steps with."""
         bounds, n = self._division.bounds, self._layout.n_params
         if bounds is None:
-            return aligned(self._device, n, "float32", self._layout.aligned_param)
+            boundary = self._layout.aligned_param
+            return aligned(self._device, n, "float32", boundary, memory_of_rank)
         return empty((bounds[1] - bounds[0],), np.float32, self._device)
 
     @cached_property
@@ -118,6 +120,8 @@ class OverRanks:
             gradients: to be summed too; see `summed`.
             n_samples: the own ones.
         """
+        if gradients is not None:
+            self._collectives.share(gradients, self._sums)
         own, of_all, n_votes = self._votes[0], self._votes[1], self._n_votes
         in_one = gradients is not None and self._division.bounds is None and n_votes <= ROOM
         if in_one:  # a second sum would take as long as one of a megabyte
@@ -187,7 +191,9 @@ class OverRanks:
     def _share(self, parameters: CudaParameters) -> None:
         """Share what kernels read of the parameters, of which the optimizer wrote the own part."""
         is_divided, bounds = parameters.is_divided, self._division.bounds
-        self._collectives.fill(parameters.copy if is_divided else parameters.own, bounds)
+        shared = parameters.copy if is_divided else parameters.own
+        self._collectives.share(shared)
+        self._collectives.fill(shared, bounds)
         if not is_divided:
             parameters.renew_copies_of_others(*self._division.own)
 

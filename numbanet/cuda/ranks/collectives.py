@@ -17,6 +17,9 @@ class Collectives(Protocol):
 
     is_queued: bool  # whether the host waits for nothing, so that a graph can hold it
 
+    def share(self, *arrays: DeviceArray) -> None:
+        """Prepare the exchange of vectors, at the first time; outside of `together`."""
+
     def together(self) -> AbstractContextManager:
         """Context within which the operations may be done at once."""
 
@@ -33,6 +36,8 @@ class Collectives(Protocol):
 def collectives(device: Any, comm: Communicator) -> Collectives:
     """Collectives by NCCL; through the host's memory for a device that no other library knows.
 
+    There is one for each device of a communicator.
+
     Raises:
         RuntimeError: NCCL or its bindings are not installed, or the ranks cannot meet.
     """
@@ -42,7 +47,9 @@ def collectives(device: Any, comm: Communicator) -> Collectives:
         return ThroughHost(comm)
     from numbanet.cuda.ranks.nccl import Nccl
 
-    return Nccl(device, comm)
+    if device.ordinal not in comm.collectives:
+        comm.collectives[device.ordinal] = Nccl(device, comm)
+    return comm.collectives[device.ordinal]
 
 
 def resized(array: DeviceArray, n: int) -> DeviceArray:
