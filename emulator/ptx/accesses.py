@@ -20,6 +20,8 @@ ADDRESS_MASK = (1 << 64) - 1
 class Access:
     """Memory instruction, with the allocation that it found last."""
 
+    by_warpgroup = False  # whether four warps together access what their first lane stands for
+
     def __init__(self, kind, space, offset, dtype, n_elements=1):
         self.kind = kind  # "load", "store", "atomic" or "copy"
         self.space = space
@@ -236,7 +238,7 @@ class PendingCopies:
             if n_groups is not None:
                 done = done & (groups < self.group[lanes] - n_groups)
             view[index[done]] = data[done]
-            machine.land(index[done], data.dtype.itemsize)
+            machine.land(index[done], data.dtype.itemsize, lanes[done])
             if not done.all():
                 parts = (part[~done] for part in (lanes, groups))
                 left.append((*parts, view, index[~done], data[~done]))

@@ -9,14 +9,24 @@ import re
 
 import numpy as np
 
-from emulator.ptx import accesses, atomics, conversions, float_mode, floats, integers, matrix, warp
+from emulator.ptx import (
+    accesses,
+    atomics,
+    conversions,
+    float_mode,
+    floats,
+    integers,
+    matrix,
+    warp,
+    warpgroup,
+)
 from emulator.ptx.comparisons import choose
 from emulator.ptx.dtypes import FLOATS, PREDICATE, REGISTER_DTYPES, U32, U64, UNSIGNED, scalar
 from emulator.ptx.errors import UnsupportedInstruction
 from emulator.ptx.operation import decode
 from emulator.ptx.syntax import Immediate, Negated, Register, Sink, Special, Symbol
 
-DECODING_MODULES = (accesses, atomics, conversions, floats, integers, matrix, warp)
+DECODING_MODULES = (accesses, atomics, conversions, floats, integers, matrix, warp, warpgroup)
 VARIABLE = re.compile(r"\b[vr]\d+\b")
 FLUSHES_BY_CHOICE = ("add", "sub", "mul", "fma", "setp", "min", "max", "cvt")
 

@@ -17,6 +17,7 @@ SPACES = ("global", "shared")
 BRANCHED_AROUND = {
     *("ld", "st", "atom", "red", "cp", "bar", "barrier", "shfl", "vote", "match", "redux"),
     *("activemask", "mma", "ldmatrix", "stmatrix", "movmatrix", "trap", "brkpt"),
+    *("wgmma", "fence"),
 }
 
 
@@ -67,6 +68,7 @@ class Program:
         alignment = max([16, *(v.alignment for v in dynamic)])
         self.dynamic_shared_offset = -(-self.static_shared_bytes // alignment) * alignment
         self.shared_offsets = {**offsets, **dict.fromkeys(dynamic, self.dynamic_shared_offset)}
+        self.uses_warpgroups = any(i.name == "wgmma" for i in self.instructions)
         self.granules = {space: smallest_access(self.instructions, space) for space in SPACES}
 
 

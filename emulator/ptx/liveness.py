@@ -32,6 +32,8 @@ def registers_of(instruction):
     ]
     written = [slot for operand in slots[:first_read] for slot in operand]
     read = [slot for operand in slots[first_read:] for slot in operand]
+    if instruction.name == "wgmma":  # the sums are added to
+        read += written
     if instruction.predicate is not None:  # lanes that do not execute keep the old value
         read += [instruction.predicate[0].slot, *written]
     return written, read

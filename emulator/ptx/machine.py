@@ -9,8 +9,9 @@ from emulator.ptx.accesses import PendingCopies
 from emulator.ptx.dtypes import REGISTER_DTYPES, S64, U32, U64, WORDS, scalar
 from emulator.ptx.errors import Race, Trap, UninitialisedRead, UnsupportedInstruction
 from emulator.ptx.memory import HEAP_START, BlockMemory
-from emulator.ptx.races import MANY, RaceDetector
+from emulator.ptx.races import MANY, THREAD, WARP, WARPGROUP, RaceDetector
 from emulator.ptx.warp import ALL, LANES, ActiveWarps, pack_bits
+from emulator.ptx.warpgroup import ProxyFences
 
 N_MULTIPROCESSORS = 132
 ZEROS = {kind: np.zeros(1, dtype) for kind, dtype in REGISTER_DTYPES.items()}
@@ -65,6 +66,7 @@ class Machine:
         self.copies = PendingCopies(self.n_lanes)
         self.block_epochs = np.zeros(self.n_blocks, np.int32)
         self.warp_epochs = np.zeros(self.n_lanes // 32, np.int32)
+        self.has_fenced = np.zeros(self.n_lanes // 32, bool)  # warps, by wgmma.fence
         self.n_mma = self.clock = 0
         self._specials = {}
         self._watch_everything()
@@ -196,12 +198,13 @@ class Machine:
     def _watch_everything(self):
         launch = self.launch
         counts = self.counters is not None
-        granule = self.program.granules["shared"]
-        n_granules = self.shared.bytes.shape[0] // granule
+        n_granules = self.shared.bytes.shape[0] // self.program.granules["shared"]
         self.initialised = np.zeros(n_granules, bool) if launch.checks_initialised else None
         self.races = {"global": launch.global_races, "shared": None}
         if launch.checks_shared_races:
             self.races["shared"] = RaceDetector(n_granules)
+        needs_fences = launch.checks_shared_races and self.program.uses_warpgroups
+        self.proxy_fences = ProxyFences(n_granules) if needs_fences else None
         self._watches = {
             "global": counts or launch.global_races is not None,
             "shared": counts or launch.checks_shared_races or launch.checks_initialised,
@@ -211,9 +214,13 @@ class Machine:
         return self._watches.get(space, False)
 
     def watch(self, access, space, view, index, values=None):
-        """Count an access about to happen, and check it for races and uninitialised reads."""
+        """Count an access about to happen, and check it."""
         if self.counters is not None:
             self.counters.count_access(self, access, space, index)
+        self.check(access, space, view, index, values)
+
+    def check(self, access, space, view, index, values=None):
+        """Check an access for races, uninitialised reads and missing fences."""
         detector = self.races[space]
         if detector is None and (space == "global" or self.initialised is None):
             return
@@ -223,6 +230,8 @@ class Machine:
         granules = ((index * n_each)[:, None] + np.arange(n_each)).reshape(-1)
         if space == "shared" and self.initialised is not None:
             self._check_initialised(access, granules)
+        if space == "shared" and self.proxy_fences is not None:
+            self.proxy_fences.watch(self, access, granules)
         if detector is None:
             return
         if space == "global":
@@ -236,7 +245,7 @@ class Machine:
         kind = "store" if access.kind == "copy" else access.kind
         if "relaxed" in access.instruction.modifiers:  # strong, as atomics are
             kind = "atomic"
-        rows = np.repeat(self._access_rows(access.number), n_each, axis=0)
+        rows = np.repeat(self._access_rows(access), n_each, axis=0)
         race = detector.check(kind, granules, rows, changes, values)
         if race is not None:
             self._raise_race(space, kind, int(granules[race[0]]), rows[race[0]], *race[1:])
@@ -253,32 +262,39 @@ class Machine:
             message = f"{self.lane_name(lane)} reads byte {byte} of shared memory"
             raise UninitialisedRead(f"{message}, which nothing wrote or whose copy is pending")
 
-    def land(self, index, size):
-        """Record that an asynchronous copy to shared memory has arrived."""
+    def land(self, index, size, lanes):
+        """Record that asynchronous copies of lanes to shared memory have arrived."""
+        n_each = size // self.program.granules["shared"]
+        granules = (index * n_each)[:, None] + np.arange(n_each)
         if self.initialised is not None:
-            n_each = size // self.program.granules["shared"]
-            self.initialised[(index * n_each)[:, None] + np.arange(n_each)] = True
+            self.initialised[granules] = True
+        if self.proxy_fences is not None:
+            self.proxy_fences.write(granules, lanes[:, None])
 
-    def _access_rows(self, number):
+    def _access_rows(self, access):
         lanes = self.active_lanes()
         threads = self.threads(lanes)
         block = lanes // self.lanes_per_block
         columns = (
             *(threads + 1, threads // 32 + 1, self.block_numbers[block] + 1),
             *(self.block_epochs[block], self.warp_epochs[lanes // 32]),
-            np.broadcast_to(number, lanes.shape),
+            np.broadcast_to(access.number, lanes.shape),
         )
-        return np.stack(columns, axis=1).astype(np.int32)
+        rows = np.stack(columns, axis=1).astype(np.int32)
+        if access.by_warpgroup:
+            rows[:, [THREAD, WARP]] = WARPGROUP
+        return rows
 
     def _raise_race(self, space, kind, granule, row, earlier_kind, earlier):
         size = self.program.granules[space]
         place = f"byte {granule * size % max(self.shared.stride, 1)} of shared memory"
         if space == "global":
             place = f"global address {HEAP_START + granule * size:#x}"
-        several = earlier[0] == MANY
-        other = "several threads" if several else self.thread_name(earlier[0] - 1)
+        names = {MANY: "several threads", WARPGROUP: "a warpgroup"}
+        threads = row[THREAD], earlier[THREAD]
+        here, other = (names.get(t) or self.thread_name(t - 1) for t in threads)
         instruction = self.program.instructions[earlier[5]]
         raise Race(
-            f"{kind} by {self.thread_name(row[0] - 1)} to {place}, and {earlier_kind} by {other}"
+            f"{kind} by {here} to {place}, and {earlier_kind} by {other}"
             f" at line {instruction.line} ({instruction.text}), with nothing to order them"
         )

@@ -27,15 +27,18 @@ class Code:
     """Parsed PTX, independent of memory: its kernels, and their compiled forms."""
 
     def __init__(self, ptx):
-        self.kernels, self.variables, target = parse(ptx)
-        self.capability = int("".join(c for c in target if c.isdigit()) or 0)
+        self.kernels, self.variables, self.target = parse(ptx)
+        self.capability = int("".join(c for c in self.target if c.isdigit()) or 0)
         self.programs, self.compiled = {}, {}
 
     def program(self, name):
         if name not in self.kernels:
             raise LaunchError(f"no kernel {name!r}; there are {', '.join(self.kernels)}")
         if name not in self.programs:
-            self.programs[name] = Program(self.kernels[name])
+            program = Program(self.kernels[name])
+            if program.uses_warpgroups and self.target != "sm_90a":
+                raise LaunchError(f"wgmma is an instruction of sm_90a, not of {self.target!r}")
+            self.programs[name] = program
         return self.programs[name]
 
 

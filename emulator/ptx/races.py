@@ -9,6 +9,7 @@ import numpy as np
 
 THREAD, WARP, BLOCK, BLOCK_EPOCH, WARP_EPOCH, NUMBER = range(6)
 MANY = -1  # several threads, warps or blocks; 0: none yet
+WARPGROUP = -2  # in place of a thread and a warp: all four warps, so no warp orders it
 CONFLICTS = {
     "load": ("store", "atomic"),
     "store": ("load", "store", "atomic"),

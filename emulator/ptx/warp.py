@@ -272,6 +272,6 @@ def decode_trap(i):
     return collective(trap)
 
 
-@decodes("membar", "fence", "prefetch", "prefetchu", "nanosleep", "discard", "pmevent")
+@decodes("membar", "prefetch", "prefetchu", "nanosleep", "discard", "pmevent")
 def nothing(i):
     return Operation(lambda *values: None, [], [])

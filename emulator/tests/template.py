@@ -62,13 +62,23 @@ def line_of(body, inputs, outputs, number, **options):
     return text.split("\n").index("  " + first) + 1 + number
 
 
-def run(body, inputs, outputs, block=None, grid=1, shared_bytes=0, counts=False, **options):
+def run(
+    body,
+    inputs,
+    outputs,
+    block=None,
+    grid=1,
+    shared_bytes=0,
+    counts=False,
+    target="sm_90",
+    **options,
+):
     """Run `body` on one thread per element; returns the outputs, and Counters if wanted."""
     inputs = [np.ascontiguousarray(array) for array in inputs]
     n = inputs[0].shape[0] if inputs else grid * block
     block = block or -(-n // grid)
     memory = EmulatedMemory(1 << 26)
-    text = kernel(body, [array.dtype for array in inputs], outputs, shared_bytes)
+    text = kernel(body, [array.dtype for array in inputs], outputs, shared_bytes, target)
     module = Module(text, memory)
     addresses = []
     for array in inputs:
