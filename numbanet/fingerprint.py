@@ -27,7 +27,6 @@ from numba.core.typing import templates
 LIBRARIES = {"llvmlite", "numba", "numba_cuda", "numpy", *sys.stdlib_module_names}
 CALLABLES = (python_types.FunctionType, python_types.BuiltinFunctionType, np.ufunc, type)
 CONSTANTS = (int, float, complex, str, bytes, np.generic, type(None), type(...))
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 UNSEEN = {"_abc_impl"}  # among the members of a class: bookkeeping of Python's
 
 

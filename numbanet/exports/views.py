@@ -10,7 +10,6 @@ TYPES = {
     types.float32: F32, types.float64: F64, types.int32: I32, types.uint32: U32,
     types.int64: I64, types.uint64: U64, types.boolean: BOOL,
 }  # fmt: skip
-FLOAT_VECTOR = types.Array(types.float32, 1, "C")
 
 
 class NeedsConstant(Exception):

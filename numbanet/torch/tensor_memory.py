@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from numbanet.cuda.memory.arrays import DeviceArray
 from numbanet.networks.base import next_multiple
 
 ALIGNMENT = 256  # bytes, as a device's
@@ -29,14 +28,6 @@ class TensorMemory(ABC):
         """Uninitialised tensor."""
 
     address_of = staticmethod(torch.Tensor.data_ptr)  # of a tensor's first element
-
-    def tensor_of(self, array: DeviceArray) -> torch.Tensor:
-        """Tensor of a float32 array, whose memory was allocated by this device."""
-        if array.size == 0:
-            return self.empty(array.shape, torch.float32)
-        tensor = self._tensors[array.owner.address]
-        start = array.address - self.address_of(tensor)
-        return tensor[start:][: array.nbytes].view(torch.float32).view(array.shape)
 
     def open_room(self, n_bytes: int) -> int:
         """Allocate from n_bytes bytes until the room is closed; returns their address."""

@@ -12,8 +12,7 @@ import numpy as np
 
 from numbanet.device import HALF, ONE, device, float_bits, floor_to_int, power_of_two
 
-BRICK = 4, 4, 2  # cells along each axis
-CELLS = 32  # of a brick
+CELLS = 32  # of a brick: 4 x 4 x 2
 EXPONENT_OF_HALF = 126  # in the bits of a float32
 TINY = np.float32(1e-12)
 

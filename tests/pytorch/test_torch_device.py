@@ -46,16 +46,13 @@ def device(driver, streams):
 def test_memory_is_pytorchs(device, driver):
     array = arrays.empty((3, 5), "f4", device)
     assert driver.named("cuMemPoolCreate", "cuMemAllocFromPoolAsync", "cuMemAlloc") == []
-    tensor = device.tensor_of(array[1:])
-    assert tensor.shape == (2, 5)
-    assert tensor.dtype == torch.float32
-    assert device.address_of(tensor) == array.address + 5 * 4
+    (tensor,) = device._tensors.values()
+    assert device.address_of(tensor) == array.address
     tensor.fill_(7)
     del array  # which gives the engine's part back; the tensor keeps the memory
     assert device._tensors == {}
     assert driver.named("cuMemFree", "cuMemFreeAsync") == []
     assert tensor.eq(7).all()
-    assert device.tensor_of(arrays.empty((0, 5), "f4", device)).shape == (0, 5)
 
 
 def test_work_is_queued_on_the_current_stream_and_waits_for_no_other(device, driver, streams):

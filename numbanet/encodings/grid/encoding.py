@@ -178,17 +178,6 @@ class Grid(GridFunctions):
     # Parts of the functions in functions.py.
 
     @cached_property
-    def level_constants(self):
-        """(k, params) -> the Level that the functions below take; once for many samples."""
-        levels = self.levels
-
-        @device
-        def level_constants(k, params):
-            return levels[k]
-
-        return level_constants
-
-    @cached_property
     def position(self):
         """(level, d, x) -> the cell of coordinate d, and the place in it."""
         if self.fixed_point_pos:

@@ -2,6 +2,7 @@
 
 from functools import cached_property
 
+from numbanet.device import device
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.grid import interpolation, level, pairs, partials, partitions, rows
 
@@ -15,6 +16,7 @@ class GridFunctions(AbstractEncoding):
     """Device functions of a grid that follow from its sizes, and from how it finds entries."""
 
     n_levels: int
+    levels: tuple  # a Level each
     level_ends: tuple[int, ...]  # where the parameters of each level end
     interpolation: str
     stochastic_interpolation: bool
@@ -74,6 +76,17 @@ class GridFunctions(AbstractEncoding):
     def n_factors(self) -> int:
         """Number of factors of the weights of the corners; see interpolation.py."""
         return 6 * self.n_dims
+
+    @cached_property
+    def level_constants(self):
+        """(k, params) -> the Level that functions of level.py take; once for many samples."""
+        levels = self.levels
+
+        @device
+        def level_constants(k, params):
+            return levels[k]
+
+        return level_constants
 
     # One level and one sample: see level.py.
 

@@ -16,7 +16,6 @@ from functools import cached_property
 
 import numpy as np
 
-from numbanet.device import device
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.grid.encoding import FEATURES_PER_LEVEL, Grid, params_alone
 from numbanet.encodings.grid.functions import GridFunctions
@@ -124,16 +123,6 @@ class Permutohedral(GridFunctions):
     def n_corners(self) -> int:
         """Number of vertices of a simplex."""
         return self.n_dims + 1
-
-    @cached_property
-    def level_constants(self):
-        levels = self.levels
-
-        @device
-        def level_constants(k, params):
-            return levels[k]
-
-        return level_constants
 
     @property
     def entry(self):
