@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import signal
 import stat
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import full_disk
 
 from numbanet.atomic_file import replace_file
 from numbanet.regular_file import RefusedFileError
@@ -143,17 +143,6 @@ def test_a_missing_folder_names_the_file_that_was_asked_for(tmp_path):
     assert caught.value.filename == str(path)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
-
-
-@contextmanager
-def full_disk(n_bytes):
-    """No file can grow beyond n_bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("n_bytes", [0, 100_000])

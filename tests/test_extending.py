@@ -162,7 +162,7 @@ def assert_files_are_enough(directory, monkeypatch, **options):
     model = numbanet.create_from_config(2, 3, ALL, **options)
     losses = [float(model.trainer.training_step(x, y)) for _ in range(10)]
     assert losses[-1] < 0.8 * losses[0]
-    model.trainer.save(directory / "model.safetensors")
+    model.save(directory / "model.safetensors")
     loaded = numbanet.load(directory / "model.safetensors", **options)
     assert loaded.trainer.config() == model.trainer.config()
     both = [(float(each.trainer.training_step(x, y)), each(x)) for each in (model, loaded)]

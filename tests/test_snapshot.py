@@ -1,13 +1,12 @@
 """Snapshots: what is loaded goes on exactly where it was saved, and nothing else is loaded."""
 
-import contextlib
 import json
-import resource
 import struct
 
 import models
 import numpy as np
 import pytest
+from full_disk import full_disk
 
 import numbanet
 from numbanet import SnapshotError
@@ -97,17 +96,6 @@ def test_paths_may_be_strings(tmp_path):
 
 
 # Failing to save
-
-
-@contextlib.contextmanager
-def full_disk(n_bytes):
-    """No file can grow beyond n_bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("n_bytes", [0, 1000])

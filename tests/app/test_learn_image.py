@@ -143,7 +143,7 @@ def test_only_the_same_job_is_resumed(photograph, config, tmp_path):
     with pytest.raises(UsageError, match=r"cannot read .*missing"):
         resume(resume=tmp_path / "missing")
     foreign = tmp_path / "foreign.safetensors"
-    numbanet.load(result.snapshot).trainer.save(foreign)
+    numbanet.load(result.snapshot).save(foreign)
     with pytest.raises(UsageError, match="not saved by learn-image"):
         resume(resume=foreign)
     foreign.write_bytes(before[: len(before) // 2])
