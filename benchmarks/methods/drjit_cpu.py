@@ -25,7 +25,7 @@ EPSILON, L2_REG = HASH["optimizer"]["epsilon"], HASH["optimizer"]["l2_reg"]
 BACKEND = os.environ.get("DRJIT_BACKEND", "llvm")
 if not dr.has_backend(getattr(dr.JitBackend, BACKEND.upper())):
     raise ImportError(
-        "no libLLVM found: apt-get install llvm-15, or set DRJIT_LIBLLVM_PATH"
+        "no libLLVM found: apt-get install libllvm19, or set DRJIT_LIBLLVM_PATH"
         if BACKEND == "llvm"
         else f"Dr.Jit cannot use its {BACKEND} backend here"
     )
