@@ -66,8 +66,8 @@ def test_loaded_model_is_equal(saved):
     loaded = numbanet.load(path, device="cpu")
     assert loaded.metadata == {"name": "image", "steps": [1, 2], "nested": {"psnr": 31.5}}
     assert loaded.trainer.config() == model.trainer.config()
-    assert loaded.optimizer == model.optimizer
-    assert loaded.loss == model.loss
+    assert loaded.trainer.optimizer == model.trainer.optimizer
+    assert loaded.trainer.loss == model.trainer.loss
     x = models.batch_of(NAME, 40)[0]
     np.testing.assert_array_equal(loaded.network(x), model.network(x))
     assert_same(loaded, model)
