@@ -15,6 +15,7 @@ import re
 import stat
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
@@ -25,9 +26,9 @@ from platformdirs import user_cache_dir
 from numbanet.atomic_file import replace_file
 from numbanet.regular_file import open_regular
 
-ENTRY = re.compile(r"\w+-[0-9a-f]{32}\.(cpu|ptx|cubin)")
+ENTRY = re.compile(r"\w+-[0-9a-f]{32}\.(cpu|ptx|cubin|ir)")
 LOCK_SUFFIX = ".lock"  # of an entry's name, while a process compiles it
-LOCK = re.compile(ENTRY.pattern + re.escape(LOCK_SUFFIX))
+UNFINISHED = re.compile(ENTRY.pattern + r"\.(lock|[0-9a-f]{32}\.part)")
 LONG_SECONDS = 2  # a compilation that takes longer is told of
 WAIT_SECONDS = 300  # for another process that compiles the same
 LOOK_AGAIN_SECONDS = 0.05
@@ -124,16 +125,37 @@ def read(path: Path) -> tuple[dict, bytes] | None:
         return None
 
 
-def write(path: Path, description: dict, content: bytes) -> None:
-    """Store content; a directory that cannot be written is no error."""
+def write(path: Path, description: dict, content: bytes, lasting: bool = True) -> None:
+    """Store content; a directory that cannot be written is no error.
+
+    Args:
+        lasting: whether to wait until a loss of power would leave it.
+    """
     content = json.dumps(description).encode() + b"\n" + content
     with _one_at_a_time, suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not _is_used(path.parent):
             return
         remove(path)  # it is damaged, or was refused and would leave its owner and mode
-        replace_file(path, checksum(path, content) + b"\n" + content, mode=0o600)
+        whole = checksum(path, content) + b"\n" + content
+        if lasting:
+            replace_file(path, whole, mode=0o600)
+        else:
+            replace_soon(path, whole)
         sweep(path.parent)
+
+
+def replace_soon(path: Path, content: bytes) -> None:
+    """Write a file that nobody finds until it is complete; its checksum tells if it got lost."""
+    part = f"{path}.{uuid.uuid4().hex}.part"
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(file, "wb") as stream:
+            stream.write(content)
+        os.replace(part, path)
+    except BaseException:
+        remove(Path(part))
+        raise
 
 
 @contextmanager
@@ -217,7 +239,7 @@ def sweep(path: Path) -> None:
             return
     with suppress(OSError):
         stamp.touch(mode=0o600)
-    remove_locks(path)
+    remove_unfinished(path)
     total = 0
     for entry, status in sorted(entries(path), key=lambda each: -each[1].st_mtime):
         total += status.st_size
@@ -225,23 +247,23 @@ def sweep(path: Path) -> None:
             remove(entry)
 
 
-def remove_locks(path: Path) -> None:
-    """Remove locks of processes that were killed while they compiled."""
+def remove_unfinished(path: Path) -> None:
+    """Remove what processes left that were killed while they compiled, or wrote."""
     with suppress(OSError), os.scandir(path) as found:
         for entry in found:
-            if LOCK.fullmatch(entry.name):
+            if UNFINISHED.fullmatch(entry.name):
                 remove(Path(entry.path))
 
 
 def clear(path: Path) -> tuple[int, int]:
     """Remove all entries; returns their number, and their bytes."""
-    remove_locks(path)
+    remove_unfinished(path)
     removed = [status.st_size for entry, status in list(entries(path)) if remove(entry)]
     return len(removed), sum(removed)
 
 
 def sizes_by_kind(path: Path) -> dict[str, tuple[int, int]]:
-    """Number of entries of each kind, "cpu", "ptx" and "cubin", and their bytes."""
+    """Number of entries of each kind, "cpu", "ptx", "cubin" and "ir", and their bytes."""
     found = {}
     for entry, status in entries(path):
         n, n_bytes = found.get(entry.suffix[1:], (0, 0))

@@ -81,7 +81,7 @@ class KernelDispatcher(CPUDispatcher):
 InlineDispatcher.in_full = KernelDispatcher
 
 
-def anew(function: InlineDispatcher) -> InlineDispatcher:
+def anew(function: InlineDispatcher, fingerprint: str | None) -> InlineDispatcher:
     """Copy of a device function without compiled forms."""
     return InlineDispatcher(function.py_func, **function.targetoptions)
 

@@ -19,7 +19,8 @@ class SharedFunctions:
 
     Args:
         target: "cpu" or "cuda".
-        make: function (device function) that gives a dispatcher of the target.
+        make: function (device function, fingerprint) that gives a dispatcher of the target; the
+            latter is None where there is none.
         finish: function (dispatcher) that is called after a kernel was compiled with it.
         free: function (dispatcher) that makes Numba drop its compiled code.
         most: dispatchers that stay; a kernel has up to some 200.
@@ -60,12 +61,14 @@ class SharedFunctions:
 
     def _shared(self, function, reader):
         """Shared dispatcher of a device function."""
+        fingerprint = None
         try:
-            key = function.py_func.__qualname__, reader.of(function)  # errors tell the name
+            fingerprint = reader.of(function)
+            key = function.py_func.__qualname__, fingerprint  # errors tell the name
         except NotCacheable:
             key = function
         if key not in self._dispatchers:
-            self._dispatchers[key] = self._make(function)
+            self._dispatchers[key] = self._make(function, fingerprint)
         self._dispatchers.move_to_end(key)
         return self._dispatchers[key]
 

@@ -14,7 +14,12 @@ from numbanet.code_store import (
     why_not_used,
 )
 
-KINDS = {"cpu": "kernels for the CPU", "ptx": "kernels for CUDA", "cubin": "the same, assembled"}
+KINDS = {
+    "cpu": "kernels for the CPU",
+    "ptx": "kernels for CUDA",
+    "cubin": "the same, assembled",
+    "ir": "device functions for CUDA, which new kernels are made of",
+}
 
 
 def show() -> Iterator[str]:

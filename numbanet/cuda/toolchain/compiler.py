@@ -1,6 +1,6 @@
 """Compiler from Python functions to PTX; it needs no GPU and no driver.
 
-The only module that imports numba-cuda, so that a successor has one place to go to.
+This folder alone imports numba-cuda, so that a successor has one place to go to.
 """
 
 import contextlib
@@ -11,7 +11,8 @@ import types as python_types
 from collections.abc import Callable, Iterator
 
 from numbanet import code_store
-from numbanet.cuda.toolchain import toolkit
+from numbanet.cuda.toolchain import function_store, toolkit
+from numbanet.cuda.toolchain.function_store import LinkedModule
 from numbanet.cuda.toolchain.machine_code import PTX
 from numbanet.fingerprint import NotCacheable, fingerprint, source_digest
 from numbanet.inline_compiler import explained_failures, noted_failure
@@ -58,7 +59,8 @@ def compile_ptx(
             text = compiled(function, argument_types, compute_capability, max_registers, block)
         return PTX(text, name)
     key = (
-        *("ptx", digest, source_digest(__name__), environment(), toolkit.compiler_version()),
+        *("ptx", digest, *map(source_digest, (__name__, function_store.__name__))),
+        *(environment(), toolkit.compiler_version()),
         *(name, tuple(argument_types), tuple(compute_capability), max_registers, block, NEWEST_PTX),
     )
     path = code_store.path_of(name, "ptx", key)
@@ -132,18 +134,20 @@ def pretend_device(compute_capability: tuple[int, int]) -> Iterator[None]:
     """Replace the device that numba-cuda asks for when it compiles nested functions.
 
     It asks the current GPU, where there may be none; a function that fails is to be remembered; one
-    that equals another is not compiled again; large functions are to be simplified before they are
-    inlined.
+    that equals another, or is found on disk, is not compiled again; large functions are to be
+    simplified before they are inlined.
     """
     from numba.cuda import codegen, dispatcher
     from numba.cuda.compiler import CUDAFlags
     from numba.cuda.core import base, errors, event, postproc
+    from numba.cuda.core.bytecode import FunctionIdentity
     from numba.cuda.cudadrv import nvvm
     from numba.cuda.target import CUDATypingContext
     from numba.cuda.typing import context
 
     dispatchers = dispatcher.CUDADispatcher
     looked_at = dispatchers.get_call_template
+    found_or_compiled = function_store.found_on_disk(dispatchers.compile_device, compute_capability)
     device = python_types.SimpleNamespace(compute_capability=compute_capability)
 
     def get_call_template(self, args, kws):
@@ -153,6 +157,8 @@ def pretend_device(compute_capability: tuple[int, int]) -> Iterator[None]:
     with (
         replaced(dispatcher, "get_current_device", lambda: device),
         replaced(dispatchers, "get_call_template", get_call_template),
+        replaced(dispatchers, "compile_device", found_or_compiled),
+        replaced(FunctionIdentity, "_unique_ids", function_store.random_numbers()),
         replaced(nvvm, "compile_ir", simplify_before_inlining(nvvm.compile_ir)),
         replaced(codegen.CUDACodeLibrary, "modules", property(linked_modules)),
         lean(base, context, CUDAFlags, errors, event, postproc),
@@ -178,27 +184,26 @@ def last_of_each(modules: list) -> list:
     return list(dict.fromkeys(reversed(modules)))[::-1]
 
 
-class LinkedModule(str):
-    """Text of a module with device functions, in place of NVVM's module."""
-
-    functions = ()  # whose linkage is to be changed
-
-
-def dispatcher_of(function):
+def dispatcher_of(function, fingerprint):
     from numba.cuda.dispatcher import CUDADispatcher
 
-    return CUDADispatcher(function.py_func, {**function.targetoptions, **DEVICE_FUNCTION})
+    dispatcher = CUDADispatcher(function.py_func, {**function.targetoptions, **DEVICE_FUNCTION})
+    dispatcher.fingerprint = fingerprint
+    return dispatcher
 
 
 def keep_text(dispatcher) -> None:
-    """Drop the compiled forms of a device function other than its text."""
+    """Drop the compiled forms of a device function other than its text, which is also stored."""
     drop_what_was_inferred(dispatcher)
     for compiled in dispatcher.overloads.values():
         library = compiled.library
+        if isinstance(library._module, LinkedModule):
+            continue
         for function in library._module.functions:
             if not function.is_declaration:
                 function.linkage = "linkonce_odr"  # as where it is called
         library._module = LinkedModule(library._module)
+        function_store.keep(library)
 
 
 def forget(dispatcher) -> None:
@@ -223,7 +228,7 @@ def simplify_before_inlining(compile_ir: Callable) -> Callable:
         return compile_ir(modules, **options) if b".func" in text else text
 
     def hinted(module):
-        small = len(module) <= SMALL_FUNCTION
+        small = function_store.length(module) <= SMALL_FUNCTION
         return module if small else module.replace(" alwaysinline", " inlinehint")
 
     return compile_simplified
