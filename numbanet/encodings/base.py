@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import types
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -139,10 +139,13 @@ class AbstractEncoding(PartialDerivatives, ABC):
     # (partition, x, params, y): write the features of the partition to y.
     partition_forward = of_all("forward")
 
-    # As partition_forward, but (partition, x, params, words): features as pairs of halves. By the
-    # precision of words and params, where there is such a function; CUDA only, and all lanes of a
-    # warp together.
-    partition_forward_pairs = types.MappingProxyType({})
+    def partition_forward_pairs(self, precision: str, first_param: int) -> Callable | None:
+        """Device function (partition, x, params, words): write features as pairs of halves.
+
+        Words and params are of `precision`, and params begin at `first_param` of the model's. None
+        where there is no such function. CUDA only; all lanes of a warp call it together.
+        """
+        return None
 
     # (partition, i, n, x, params, dl_dy, dl_dparams): backward_params for sample i of n.
     partition_backward_params = of_all("backward_params", numbers_samples=True)

@@ -3,6 +3,8 @@
 Each takes an array and the index of the first element that it touches.
 """
 
+from functools import cache
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -36,6 +38,27 @@ def load_halves(typingctx, array, i):
         return loaded
 
     return types.uint32(array, i), codegen
+
+
+@cache
+def load_words_of_halves(n):
+    """Function (array, i): load 2 n neighbouring halves in one access, as a tuple of n words.
+
+    Their address is to be a multiple of 4 n.
+    """
+    vector, result = ir.VectorType(WORD, n), types.UniTuple(types.uint32, n)
+
+    @intrinsic
+    def load_words_of_halves(typingctx, array, i):
+        def codegen(context, builder, signature, args):
+            loaded = builder.load(pointer_to(context, builder, signature, args, vector))
+            loaded.align = 4 * n
+            words = [builder.extract_element(loaded, WORD(k)) for k in range(n)]
+            return context.make_tuple(builder, result, words)
+
+        return result(array, i), codegen
+
+    return load_words_of_halves
 
 
 @intrinsic

@@ -60,6 +60,7 @@ stmatrix = access(
 # Words of shared memory, whose addresses are uint32. The size of an access divides its address.
 load_word = access("ld.shared.u32 $0, [$1];", uint32, uint32)
 load_words = access("ld.shared.v4.u32 {$0,$1,$2,$3}, [$4];", FOUR_WORDS, uint32)
+load_two_words = access("ld.shared.v2.u32 {$0,$1}, [$2];", types.UniTuple(uint32, 2), uint32)
 store_word = access("st.shared.u32 [$0], $1;", void, uint32, uint32)
 store_words = access("st.shared.v4.u32 [$0], {$1,$2,$3,$4};", void, uint32, FOUR_WORDS)
 # A word that other threads may be changing; (address, word): replaced in one step if it is zero.

@@ -61,6 +61,13 @@ COMPOSITE = {
         {"otype": "SphericalHarmonics", "degree": 3, "n_dims_to_encode": 3},
     ],
 }
+ODD_PLACE = {  # entries of 4 features from the second parameter on
+    "otype": "Composite",
+    "nested": [
+        {**grid(2), "type": "Tiled", "n_levels": 1, "base_resolution": 1, "n_dims_to_encode": 2},
+        {**grid(4), "n_levels": 3},
+    ],
+}
 ONE_BLOB, FREQUENCY = {"otype": "OneBlob", "n_bins": 16}, {"otype": "Frequency", "n_frequencies": 3}
 IDENTITY = {"otype": "Identity"}
 LATTICES = {"otype": "Permutohedral", "n_levels": 4, "log2_hashmap_size": 6, "base_resolution": 2}
@@ -77,6 +84,7 @@ TRAINED = {
     ),
     "wide_entries": (2, 17, "float16", grid(8), mlp("CutlassMLP", 48, 3, "LeakyReLU"), "L2"),
     "entries_of_4": (2, 3, "bfloat16", grid(4), mlp("FullyFusedMLP", 16, 1, "ReLU", "Sine"), "L2"),
+    "odd_place": (4, 2, "float16", ODD_PLACE, mlp("FullyFusedMLP", 16, 1), "L2"),
     "one_blob": (2, 33, "float16", ONE_BLOB, mlp("FullyFusedMLP", 32, 5), "L2"),
     "frequency": (3, 16, "float16", FREQUENCY, mlp("FullyFusedMLP", 128, 1, "None", "Tanh"), "L2"),
     "permutohedral": (4, 3, "float16", LATTICES, mlp("FullyFusedMLP", 16, 2), "L2"),

@@ -127,8 +127,8 @@ def encode_in_words(encoding: AbstractEncoding, precision: str, given: tuple[int
         first_dim, first_column = part.first_dim, part.first_column
         first_param, partition_forward = part.first_param, part.encoding.partition_forward
         n_pairs = width // 2
-        has_pairs = in_pairs and precision in part.encoding.partition_forward_pairs
-        forward_pairs = part.encoding.partition_forward_pairs.get(precision, nothing)
+        forward_pairs = part.encoding.partition_forward_pairs(precision, first_param)
+        has_pairs, forward_pairs = in_pairs and forward_pairs is not None, forward_pairs or nothing
         is_given = tuple((first_column + k * width) // 2 in given for k in range(n_partitions))
 
         @device

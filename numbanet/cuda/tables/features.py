@@ -19,12 +19,14 @@ from numbanet.cuda.launch.types import Address, UInt
 from numbanet.cuda.tables.plan import JOBS, NO_PARAMS
 from numbanet.device import device, local_array, uint32_view, unrolled
 from numbanet.encodings.grid.edges import by_indexing
-from numbanet.encodings.grid.pairs import forward_pairs
+from numbanet.encodings.grid.pairs import MOST_WORDS, forward_pairs
 from numbanet.encodings.parts import Part
 from numbanet.tiles.copies import PIECE
 from numbanet.tiles.instructions import (
     copy_words,
+    load_two_words,
     load_word,
+    load_words,
     shared_memory,
     store_word_to,
     wait_for_copies,
@@ -54,8 +56,8 @@ class FeaturePlan:
     def levels(self) -> tuple[int, ...]:
         """Levels that fit, if their tables can be copied in whole pieces."""
         grid, part = self.grid, self.part
-        has_pairs = self.precision in grid.partition_forward_pairs and part.first_column % 2 == 0
-        if not has_pairs or HALF_BYTES * part.first_param % PIECE:
+        in_pairs = grid.partition_forward_pairs(self.precision, part.first_param) is not None
+        if not in_pairs or part.first_column % 2 or HALF_BYTES * part.first_param % PIECE:
             return ()
         return tuple(
             k for k in range(grid.n_levels) if self.table_bytes(k) <= self.max_shared_bytes
@@ -77,15 +79,25 @@ class FeaturePlan:
         return max(map(self.table_bytes, self.levels), default=0)
 
 
+@device
+def load_one_word(address):
+    return (load_word(address),)
+
+
 @cache
 def load_shared_words(n_pairs: int, entry: Callable):
     """Device function (level, cell, corner, table, words): as load_words, from shared memory."""
 
+    n_words = min(n_pairs, MOST_WORDS)
+    load = {1: load_one_word, 2: load_two_words, 4: load_words}[n_words]
+
     @device
     def load_shared_words(level, cell, corner, table, words):
         here = table + entry(level, cell, corner) * (4 * n_pairs)
-        for k in range(n_pairs):
-            words[k] = load_word(here + 4 * k)
+        for k in range(0, n_pairs, n_words):
+            loaded = load(here + 4 * k)
+            for q in range(n_words):
+                words[k + q] = loaded[q]
 
     return load_shared_words
 

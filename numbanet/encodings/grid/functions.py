@@ -1,5 +1,6 @@
 """Device functions of a grid: of a level, of a partition, of all levels, of many samples."""
 
+from collections.abc import Callable
 from functools import cached_property
 
 from numbanet.device import device
@@ -143,14 +144,12 @@ class GridFunctions(AbstractEncoding):
             return partitions.stochastic_backward_params(self)
         return partitions.backward_params(self)
 
-    @cached_property
-    def partition_forward_pairs(self):
-        if self.n_accessed_pairs == 0 or self.n_corners > pairs.MOST_BLENDED_CORNERS:
-            return {}
-        return {
-            each: partitions.of_level(self, pairs.forward_pairs(self, each, pairs.load_words(self)))
-            for each in ("float16", "bfloat16")
-        }
+    def partition_forward_pairs(self, precision: str, first_param: int) -> Callable | None:
+        is_served = self.n_accessed_pairs > 0 and self.n_corners <= pairs.MOST_BLENDED_CORNERS
+        if precision == "float32" or not is_served:
+            return None
+        load = pairs.load_words(self, first_param)
+        return partitions.of_level(self, pairs.forward_pairs(self, precision, load))
 
     # One level and many samples: see rows.py.
 

@@ -1,5 +1,6 @@
 """Features of one level as pairs of halves, computed by all lanes of a warp together."""
 
+import math
 from functools import cache
 
 import numpy as np
@@ -7,22 +8,30 @@ import numpy as np
 from numbanet.device import device, local_array, uint32_view, unrolled
 from numbanet.encodings.grid.level import first_feature, locate
 from numbanet.storage.halves import TO_PAIR
-from numbanet.storage.memory_access import load_halves
+from numbanet.storage.memory_access import load_words_of_halves
 from numbanet.storage.warp_halves import floats_and_differences, units
 
 MOST_BLENDED_CORNERS = 16  # whose features are in registers at the same time
+MOST_WORDS = 4  # of an access
 
 
 @cache
-def load_words(grid):
-    """Device function (level, cell, corner, params, words): the entry of a corner, in pairs."""
+def load_words(grid, first_param):
+    """Device function (level, cell, corner, params, words): the entry of a corner, in pairs.
+
+    As many pairs are read at a time as `first_param`, where the grid begins, leaves aligned.
+    """
     n_pairs, first_feature_ = grid.n_pairs, first_feature(grid)
+    n_words = math.gcd(n_pairs, first_param // 2, MOST_WORDS)
+    load = load_words_of_halves(n_words)
 
     @device
     def load_words(level, cell, corner, params, words):  # words [n_pairs]
         j = first_feature_(level, cell, corner)
-        for k in range(n_pairs):
-            words[k] = load_halves(params, j + np.uint64(2 * k))
+        for k in range(n_pairs // n_words):
+            loaded = load(params, j + np.uint64(2 * n_words * k))
+            for q in range(n_words):
+                words[k * n_words + q] = loaded[q]
 
     return load_words
 
