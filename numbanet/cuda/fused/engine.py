@@ -50,6 +50,14 @@ class Fused:
         most = shape.n_started * self._workspace.n_multiprocessors
         return min(-(-n // shape.layout.group_threads), most)
 
+    def _tiles(self, shape: FusedShape, n: int) -> tuple[int, int]:
+        """Blocks of an inference, and samples that each takes at a time."""
+        layout, most = shape.layout, shape.n_started * self._workspace.n_multiprocessors
+        if layout.streams or n > most * layout.n_threads:  # all warps wait for each other, or work
+            return self._grid(shape, n), layout.n_threads
+        rows = WARP * max(-(-n // (most * WARP)), 1)
+        return -(-n // rows), rows
+
     def inference(
         self,
         inputs: DeviceArray,
@@ -72,7 +80,8 @@ class Fused:
                 shape,
             )
         addresses = params.address, own.encoding_params(params), outputs.address
-        kernel(self._grid(shape, n), inputs.address, n, *addresses, kept.address if kept else 0)
+        grid, rows = self._tiles(shape, n)
+        kernel(grid, inputs.address, n, *addresses, kept.address if kept else 0, rows)
 
     def forward_backward(
         self,

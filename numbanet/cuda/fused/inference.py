@@ -72,8 +72,9 @@ def features_of_lane(layout: FusedLayout, precision: str, options: PassOptions):
 def inference_kernel(
     layout: FusedLayout, precision: str, storage: str = "float32", options: PassOptions = NOTHING
 ):
-    """(inputs, n, weights, encoding's parameters, outputs, given features).
+    """(inputs, n, weights, encoding's parameters, outputs, given features, rows of a tile).
 
+    Warps beyond these rows have no samples, so that small batches are divided among more blocks.
     `storage` is that of the outputs; of the options, what is given counts.
     """
     network = layout.model.network
@@ -81,7 +82,7 @@ def inference_kernel(
     act = network.activations[1].forward
     load, source = load_weights(layout), features_of_lane(layout, precision, options)
     multiply, n_all_sums = forward(layout, precision, FRAGMENTS), FRAGMENTS * n_sums
-    features_rows, pitch_0, tile_rows = layout.rows[0], layout.pitches[0], layout.n_threads
+    features_rows, pitch_0, n_threads = layout.rows[0], layout.pitches[0], layout.n_threads
     end = end_turns(layout, network.n_hidden_layers + 1)
 
     @device
@@ -113,16 +114,15 @@ def inference_kernel(
 
     def fused_inference(
         pinputs: Address, n: UInt, pweights: Address, pparams: Address, poutputs: Address,
-        pgiven: Address,
+        pgiven: Address, tile_rows: UInt,
     ):  # fmt: skip
         thread, shared = thread_index(), shared_memory()
         load(thread, pweights, shared)
         wait_for_copies()
         barrier()
-        warp, tile = (
-            thread >> LOG2_LANES,
-            block_index() * tile_rows,
-        )
+        if thread >= tile_rows:
+            return
+        warp, tile = thread >> LOG2_LANES, block_index() * tile_rows
         while tile < n:
             lane = lane_number(tile)
             first = warp * LANES
@@ -136,7 +136,7 @@ def inference_kernel(
             unrolled(FRAGMENTS, write_fragment, lane, first, n, sums, poutputs)
             end(shared, pweights)
             warp_barrier()
-            tile += blocks_per_grid() * tile_rows
+            tile += blocks_per_grid() * n_threads
 
     kind = type(layout.model.encoding).__name__
     fused_inference.__qualname__ = f"fused_inference_{kind}_{precision}"
