@@ -7,6 +7,7 @@ import pytest
 import numbanet
 from numbanet.cuda.driver.compile_only import CompileOnlyDevice
 from numbanet.cuda.driver.device import RESERVED
+from numbanet.cuda.tables.gradients import FEWEST_INFERRED, FEWEST_MOST_INFERRED
 
 REGISTERS = 65536  # of a multiprocessor
 MOST_SAMPLES = 2**22
@@ -65,3 +66,21 @@ def test_shapes(encoding, n_neurons, n_hidden_layers, capability, n_warps, n_blo
     assert kernel.max_registers * block * n_blocks <= REGISTERS
     assert kernel.max_registers in (128, 255)
     assert n_blocks * (shared_bytes + RESERVED) <= device.max_shared_bytes + RESERVED
+
+
+@pytest.mark.parametrize(
+    ("log2_hashmap_size", "fewest"), [(12, FEWEST_MOST_INFERRED), (19, FEWEST_INFERRED)]
+)
+def test_larger_batches_have_features_looked_up_before(log2_hashmap_size, fewest):
+    """From fewer samples on where most levels fit shared memory."""
+    device = RecordingDevice((9, 0))
+    grid = {**GRID, "log2_hashmap_size": log2_hashmap_size}
+    network = {"otype": "FullyFusedMLP", "n_neurons": 64, "n_hidden_layers": 2}
+    config = {"encoding": grid, "network": network}
+    model = numbanet.create_from_config(3, 3, config, device=device, precision="float16")
+    for n in (fewest - 1, fewest):
+        device.launches.clear()
+        model(model.network.target.empty(n, 3))
+        names = [kernel.name for kernel, *_ in device.launches]
+        assert names[:-1] == ["resident_features"] * (n == fewest)
+        assert names[-1].startswith("fused_inference")

@@ -24,8 +24,10 @@ from numbanet.networks.base import next_multiple
 FEWEST_REDUCTIONS, REDUCTIONS_PER_PARAM = 1 << 22, 0.6
 PIECE = 4  # words of a row, all of which are padded
 RECORD_BYTES = 512 << 20  # of memory for records, at most
-# Samples from which on it pays to look features up in shared memory: most of them, or some.
+# Samples from which on it pays to look features up in shared memory, most of them or some: in
+# training, and in inference.
 FEWEST_MOST_GIVEN, FEWEST_GIVEN, NEVER = 1 << 16, 1 << 18, 1 << 62
+FEWEST_MOST_INFERRED, FEWEST_INFERRED = 1 << 15, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ class ModelTables:
         most_are_given = 2 * len(self.given) >= self._n_words
         # Samples from which on features are given, and in inference.
         self.fewest_given = FEWEST_MOST_GIVEN if most_are_given else FEWEST_GIVEN
-        self.fewest_inferred = FEWEST_GIVEN
+        self.fewest_inferred = FEWEST_MOST_INFERRED if most_are_given else FEWEST_INFERRED
         if not self.given:
             self.fewest_given = self.fewest_inferred = NEVER
         self.grids = [
