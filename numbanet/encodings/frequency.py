@@ -3,21 +3,27 @@
 Mildenhall et al. 2020, NeRF: Representing Scenes as Neural Radiance Fields, section 5.1.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numba import types
 
 from numbanet.device import (
     HALF,
     PI,
+    belongs_to,
     device,
     less_even,
     power_of_two,
     select,
     sin_pi,
+    unrolled,
 )
 from numbanet.encodings.waves import AbstractWaves, Wave
+from numbanet.ptx import instruction
 from numbanet.registry import derived, register
+from numbanet.storage.halves import TO_PAIR
 
 SINE, SLOPE = np.int32(0), np.int32(1)  # orders of derivation
 
@@ -49,6 +55,17 @@ def wave(x, j, order):  # the derivative of that order of feature j, over angula
     is_slow = np.int32(j) < np.int32(MANY)
     k = select(is_slow, np.int32(j), np.int32(np.int32(j) - np.int32(MANY))) >> np.int32(1)
     return sin_pi(power_of_two(k) * select(is_slow, slow, fast), HALF * quarter_turns)
+
+
+# (x, scale) -> sin and cos of 2 pi x scale to 6e-7, by the unit that a GPU has for them. The
+# product is exact and at most 2^21; first the nearest integer is subtracted, without rounding.
+sine_and_cosine = instruction(
+    "{ .reg .f32 n; fma.rn.f32 n, $2, $3, 0f4B400000; sub.rn.f32 n, n, 0f4B400000; neg.f32 n, n; "
+    "fma.rn.f32 n, $2, $3, n; mul.rn.f32 n, n, 0f40C90FDB; "
+    "sin.approx.f32 $0, n; cos.approx.f32 $1, n; }",
+    types.UniTuple(types.float32, 2),
+    *(types.float32, types.float32),
+)
 
 
 @device
@@ -94,3 +111,30 @@ class Frequency(AbstractWaves):
 
     n_dims: int = derived()
     n_frequencies: int = 12
+
+    def partition_forward_pairs(self, precision: str, first_param: int) -> Callable | None:
+        if precision not in TO_PAIR:
+            return None
+        to_pair = TO_PAIR[precision]
+        n_dims, n_frequencies, n_slow = self.n_dims, self.n_frequencies, MANY // 2
+
+        @device
+        def pair(k, x, words):
+            slow, fast = x
+            if k < n_slow:
+                sine, cosine = sine_and_cosine(slow, HALF * power_of_two(k))
+            else:
+                sine, cosine = sine_and_cosine(fast, HALF * power_of_two(k - n_slow))
+            words[k] = to_pair(sine, cosine)
+
+        @device
+        def dimension(d, x, words):
+            mine = words[d * n_frequencies : (d + 1) * n_frequencies]
+            unrolled(n_frequencies, pair, bases(x[d]), mine)
+
+        @device
+        @belongs_to("Frequency.partition_forward_pairs")
+        def forward_pairs(partition, x, params, words):
+            unrolled(n_dims, dimension, x, words)
+
+        return forward_pairs

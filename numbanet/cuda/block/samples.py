@@ -112,9 +112,15 @@ def encode_in_words(encoding: AbstractEncoding, precision: str, given: tuple[int
     n, vector, constants = encoding.n_outputs, VECTORS[precision], encoding.constants
     n_words, to_pair = n // 2, TO_PAIR[precision]
     in_pairs = in_pairs_of(encoding)
-    n_floats, n_constants = 1 if in_pairs else n, len(constants)
-    columns = tuple((first, stop) for first, stop, _ in constants) or ((0, 0),)
-    values = tuple(np.float32(value) for *_, value in constants) or (ZERO,)
+    n_floats, step = (1, 2) if in_pairs else (n, 1)
+    filled = [
+        (column // step, value)
+        for first, stop, value in constants
+        for column in range(first, stop, step)
+    ]
+    n_filled = len(filled)
+    places = tuple(place for place, _ in filled) or (0,)
+    values = tuple(np.float32(value) for _, value in filled) or (ZERO,)
     check = zero_or_nan(encoding.n_dims)
 
     @device
@@ -157,19 +163,17 @@ def encode_in_words(encoding: AbstractEncoding, precision: str, given: tuple[int
     encode_parts = for_each_part(encoding, make)
 
     @device
-    def fill(k, y, words):
-        value = values[k]
-        for column in range(columns[k][0], columns[k][1]):
-            if in_pairs:
-                words[column // 2] = to_pair(value, value)
-            else:
-                y[column] = value
+    def fill(k, y, words):  # not in a loop of its own, for which NVVM loses the word before
+        if in_pairs:
+            words[places[k]] = to_pair(values[k], values[k])
+        else:
+            y[places[k]] = values[k]
 
     @device
     def encode_in_words(x, params, words):
         y = local_array(n_floats)
         encode_parts(x, params, y, words)
-        unrolled(n_constants, fill, y, words)
+        unrolled(n_filled, fill, y, words)
         if not in_pairs:
             unrolled(n_words, pack, 0, y, words)
         words[0] = words[0] | nan_bits(check(x))
