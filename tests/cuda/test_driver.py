@@ -66,18 +66,35 @@ def test_a_refused_launch_says_what_was_launched(device, fake_driver):
 
 
 def test_the_context_of_the_thread_is_put_back(device, fake_driver):
+    fake_driver.answers["cuCtxGetCurrent"] = (5,)
     fake_driver.failures["cuLaunchKernel"] = ["INVALID_VALUE"]
     with pytest.raises(errors.LaunchError):
         launch(device)
     launch(device)
     device.free(device.allocate(8))
     entered = fake_driver.named("cuCtxPushCurrent", "cuCtxPopCurrent")
-    assert [call[0] for call in entered[::2]] == ["cuCtxPushCurrent"] * (len(entered) // 2)
+    assert [call[0] for call in entered[::2]] == ["cuCtxPushCurrent"] * (len(entered) // 2) != []
     assert [call[0] for call in entered[1::2]] == ["cuCtxPopCurrent"] * (len(entered) // 2)
     fake_driver.calls.clear()
     fake_driver.answers["cuCtxGetCurrent"] = (77,)  # where it is current, nothing is to do
     launch(device)
+    assert not fake_driver.named("cuCtxPushCurrent", "cuCtxPopCurrent", "cuCtxSetCurrent")
+
+
+def test_the_first_context_stays_where_a_thread_has_none(device, fake_driver):
+    fake_driver.calls.clear()
+    launch(device)
+    assert fake_driver.named("cuCtxSetCurrent") == [("cuCtxSetCurrent", 77)]
     assert not fake_driver.named("cuCtxPushCurrent", "cuCtxPopCurrent")
+
+
+def test_other_contexts_do_not_stay(fake_driver):
+    fake_driver.answers["cuDeviceGetCount"] = (2,)
+    device = CudaDevice(1)
+    fake_driver.calls.clear()
+    device.zero(4096, 8)
+    assert len(fake_driver.named("cuCtxPushCurrent", "cuCtxPopCurrent")) == 2
+    assert not fake_driver.named("cuCtxSetCurrent")
 
 
 def test_memory_that_was_kept_is_tried_before_giving_up(device, fake_driver):

@@ -68,4 +68,5 @@ def test_work_is_queued_on_the_current_stream_and_waits_for_no_other(device, dri
             "cuCtxGetCurrent",
             "cuCtxPushCurrent",
             "cuCtxPopCurrent",
+            "cuCtxSetCurrent",
         }

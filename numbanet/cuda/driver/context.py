@@ -12,21 +12,28 @@ DEFAULT_STREAM = 1  # CU_STREAM_LEGACY, in __cuda_array_interface__ and DLPack t
 class DriverContext:
     """Context of one GPU for calls of the driver, which leaves the thread's own one as it was.
 
+    Where a thread has none, that of the first GPU stays current: CUDA's runtime, too, begins there.
+
     Work is queued on one stream. It is CUDA's default stream at first, on which PyTorch and CuPy
     queue too unless told otherwise, so that arrays pass between them without waiting.
     """
 
-    def __init__(self, handle):
+    def __init__(self, handle, ordinal: int):
+        self.ordinal = ordinal
         self._driver = bindings()
         self._context = checked(self._driver.cuDevicePrimaryCtxRetain(handle))
         self._context_number = int(self._context)
+        self._stays = ordinal == 0  # current where none was
         self._stream = self._driver.CUstream(DEFAULT_STREAM)
         self._patience = None
 
     def _enter(self) -> bool:
-        """Make the context current for this thread; returns whether it was not."""
-        _, current = self._driver.cuCtxGetCurrent()
-        if int(current) == self._context_number:
+        """Make the context current for this thread; returns whether it has to be left."""
+        current = int(self._driver.cuCtxGetCurrent()[1])
+        if current == self._context_number:
+            return False
+        if current == 0 and self._stays:
+            checked(self._driver.cuCtxSetCurrent(self._context))
             return False
         checked(self._driver.cuCtxPushCurrent(self._context))
         return True

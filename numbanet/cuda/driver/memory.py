@@ -14,8 +14,7 @@ class DeviceMemory(DriverContext):
     """Memory by addresses; freed memory is reused only behind the queued work."""
 
     def __init__(self, handle, ordinal: int):
-        super().__init__(handle)
-        self.ordinal = ordinal
+        super().__init__(handle, ordinal)
         self._pool = self._create_pool(handle)
         self._spare = SpareMemory()
         self._frees = None  # addresses to free after the capture that is under way
