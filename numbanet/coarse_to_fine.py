@@ -84,7 +84,7 @@ class CoarseToFine:
         """Set up a trainer's step for inputs with levels; returns memory for their gradient."""
         inputs = self.inputs(batch.inputs, max_level)
         training.use(self)
-        batch.inputs = inputs
+        batch.inputs, batch.has_levels = inputs, True
         return None if dl_dinput is None else self._target.empty(*inputs.shape)
 
     def evaluate(self, inputs: Any, max_level: Any, params: Any, outputs: Any) -> Any:

@@ -35,6 +35,7 @@ class Batch:
     features: Any = None  # of the engine's `forward`; None to compute them anew
     n_rows: int | None = None  # that the loss is the mean of, where other ranks have some too
     noise: Any = None  # Perturbation of the outputs for the loss; composed engines alone have it
+    has_levels: bool = False  # whether max_level is the last column of the inputs
     is_nominal: bool = False  # n_rows may be that of an earlier batch: ranks weight the sums
 
     def __len__(self) -> int:

@@ -31,6 +31,7 @@ class AbstractModel(ModelPasses):
     __slots__ = {  # with texts for help()
         "_coarse_to_fine": None,
         "_derivative_engine": None,
+        "_inferences": None,
         "activations": "The activation of each layer; none for an encoding.",
         "composition": "The components that it is made of.",
         "encoding": "The encoding component.",
@@ -51,6 +52,7 @@ class AbstractModel(ModelPasses):
         self._coarse_to_fine = self._derivative_engine = None
         self.n_input_dims = composition.n_input_dims
         self.n_output_dims = composition.n_output_dims
+        self._inferences = target.inferences(self.n_output_dims)
         networks = (part.network for part in composition.parts if part.network is not None)
         self.activations = tuple(
             activation for network in networks for activation in network.layer_activations
@@ -126,8 +128,13 @@ class AbstractModel(ModelPasses):
         Raises:
             TypeError, ValueError: the arrays do not fit, or `out` shares memory with an input.
         """
-        inputs = self.target.matrix(inputs, "inputs", self.n_input_dims)
         parameters, outputs = self.parameters, None
+        recurring = self._inferences if params is max_level is None else None
+        if recurring is not None:
+            found = recurring.again(inputs, out, self.engine, parameters, self._evaluate)
+            if found is not None:
+                return found
+        inputs = self.target.matrix(inputs, "inputs", self.n_input_dims)
         if params is not None:
             params = self.target.vector(params, "params", self.n_params)
         if out is not None:
@@ -135,7 +142,9 @@ class AbstractModel(ModelPasses):
             used = parameters.own if params is None else params
             outputs = self.target.output_apart(out, "out", shape, inputs=inputs, params=used)
         read = parameters.current() if params is None else parameters.converted(params)
-        if max_level is None:
+        if recurring is not None:
+            found = recurring.run(inputs, read, outputs, self.engine, self._evaluate)
+        elif max_level is None:
             found = self._evaluate(inputs, read, outputs)
         else:
             found = self.coarse_to_fine.evaluate(inputs, max_level, read, outputs)

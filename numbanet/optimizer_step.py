@@ -44,10 +44,14 @@ class OptimizerStep:
             overwrite=False,
             run_optimizer=True,
         )
+        return self._loss_of(result, False, True)
+
+    def _loss_of(self: Any, result: Result, has_targets: bool, is_external: bool) -> Loss:
+        """Loss of a step; what can be said of it is said now."""
         is_known = result.is_known or self.on_nonfinite == "raise"
         if is_known:
             self._tell(result)
-        return Loss(result, self._grid_range, not is_known, False, True)
+        return Loss(result, self._grid_range, not is_known, has_targets, is_external)
 
     def _tell(self: Any, result: Result) -> None:
         """Report that a step was skipped, if so; a step under way is waited for."""

@@ -109,6 +109,16 @@ class AbstractTraining(ABC):
             overwrite: zero the gradients before; otherwise add to them.
         """
 
+    def again(
+        self, inputs: Any, targets: Any, loss: AbstractLoss, optimizer: AbstractOptimizer
+    ) -> Result | None:
+        """Make a step of the usual kind with the arrays of an earlier one, where that is quicker.
+
+        Returns:
+            None, with nothing done, where `step` has to make it: always, by default.
+        """
+        return None
+
 
 class AbstractTarget(ABC):
     """Device with one precision of parameters."""
@@ -238,6 +248,10 @@ class AbstractTarget(ABC):
     @abstractmethod
     def derivative_engine(self, composition: Composition) -> DerivativeEngine:
         """Engine that differentiates the outputs of a composition by its inputs."""
+
+    def inferences(self, n_outputs: int) -> Any:
+        """Queue for recurring calls of a model, or None where it needs none."""
+        return None
 
     @abstractmethod
     def device_functions(self, model: EncodedNetwork, **options: Any) -> Any:

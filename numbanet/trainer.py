@@ -224,6 +224,11 @@ class Trainer(LearningRates, OptimizerStep, TrainerState, OldTrainerNames):
             RankError: another rank ended, or did not come in time.
             FloatingPointError: the loss or a gradient is not finite and on_nonfinite is "raise".
         """
+        is_usual = pdf is dl_dinput is external_dl_dy is max_level is None and run_optimizer is True
+        if is_usual and gradient_mode == "overwrite" and not use_inference_params:
+            again = self._own_training.again(inputs, targets, self.loss, self.optimizer)
+            if again is not None:
+                return self._loss_of(again, True, False)
         network, target = self.network, self.network.target
         batch = self._batch(inputs, targets, pdf, external_dl_dy)
         check_gradient_mode(gradient_mode)
@@ -255,11 +260,7 @@ class Trainer(LearningRates, OptimizerStep, TrainerState, OldTrainerNames):
         )
         if to is not dl_dinput:
             (self.perturbation or network).coarse_to_fine.without_level(dl_dinput, to)
-        given = (targets is not None, external_dl_dy is not None)
-        is_known = result.is_known or self.on_nonfinite == "raise"
-        if is_known:
-            self._tell(result)
-        return Loss(result, self._grid_range, not is_known, *given)
+        return self._loss_of(result, targets is not None, external_dl_dy is not None)
 
     def update_hyperparams(self, config: Mapping[str, Any]) -> None:
         """Change options of the optimizer or the loss, for example

@@ -14,6 +14,7 @@ from numbanet.cuda.chain.noise import Noise
 from numbanet.cuda.chain.rows_of_samples import RowsOfSamples
 from numbanet.cuda.engine import CudaEngine
 from numbanet.cuda.in_kernels.device_functions import device_functions
+from numbanet.cuda.inference import RecurringInference
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.launch.threads import WARP
 from numbanet.cuda.many.device import ManyDevice
@@ -178,6 +179,9 @@ class CudaTarget(AbstractTarget):
 
     def derivative_engine(self, composition):
         return DerivativeEngine(self.device, composition)
+
+    def inferences(self, n_outputs):
+        return RecurringInference(self.device, n_outputs)
 
     def device_functions(self, model, **options):
         return device_functions(self.device, model, self.precision, **options)

@@ -29,8 +29,8 @@ from numbanet.cuda.optimizer.results import Results, Round
 TOLERANCE = {"float32": 2e-5, "float16": 5e-3, "bfloat16": 4e-2}
 precisions = pytest.mark.parametrize("precision", TOLERANCE)
 N = 257
-# Of Python functions, in a step that comes again, and in inference.
-MOST_CALLS = {"training_step": 26, "inference": 34}
+# Of Python functions, in a step that comes again, and in inference to given memory.
+MOST_CALLS = {"training_step": 16, "inference": 9}
 CONFIGS = Path(__file__).parents[2] / "samples" / "configs"
 
 
@@ -147,9 +147,10 @@ def test_a_call_that_comes_again_costs_the_host_little(name):
     device.launch = device.replay = lambda *arguments: None
     model, _ = create_lively("hash", device=device, precision="float16")
     x, targets = (to_device(array, device) for array in batch_of("hash", 33))
-    arguments = (x, targets) if name == "training_step" else (x,)
+    out = empty(targets.shape, np.float32, device)
+    arguments = (x, targets) if name == "training_step" else (x, out)
     call, called = getattr(model.trainer, name), []
-    for _ in range(3):
+    for _ in range(4):
         call(*arguments)
     sys.setprofile(lambda frame, event, _: event == "call" and called.append(frame.f_code.co_name))
     try:

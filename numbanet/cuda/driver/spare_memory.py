@@ -12,7 +12,7 @@ class SpareMemory:
     """Free pieces by size; at most 8 MiB in all."""
 
     def __init__(self):
-        self._sizes = {}  # of pieces in use, by their addresses
+        self._sizes = {}  # of all pieces, by their addresses
         self._pieces = {}
 
     def size(self, n_bytes: int) -> int:
@@ -24,11 +24,9 @@ class SpareMemory:
     def take(self, size: int) -> int | None:
         """Piece of this size; None if there is none."""
         try:
-            address = self._pieces[size].pop()
+            return self._pieces[size].pop()
         except (KeyError, IndexError):  # another thread may just have taken it
             return None
-        self._sizes[address] = size
-        return address
 
     def lend(self, address: int, size: int) -> None:
         """Record a piece that the driver has allocated."""
@@ -37,16 +35,22 @@ class SpareMemory:
 
     def keep(self, address: int) -> bool:
         """Keep a freed piece; False if the driver is to free it."""
-        size = self._sizes.pop(address, None)
+        size = self._sizes.get(address)
         if size is None:
             return False
-        pieces = self._pieces.setdefault(size, [])
+        pieces = self._pieces.get(size)
+        if pieces is None:
+            pieces = self._pieces.setdefault(size, [])
         if len(pieces) < MOST:
             pieces.append(address)
             return True
+        del self._sizes[address]
         return False
 
     def clear(self) -> list[int]:
         """Remove and return all pieces, to be freed."""
         pieces, self._pieces = self._pieces, {}
-        return [address for same in pieces.values() for address in same]
+        addresses = [address for same in pieces.values() for address in same]
+        for address in addresses:
+            del self._sizes[address]
+        return addresses

@@ -205,6 +205,11 @@ class CudaParameters(AbstractParameters):
         else:
             self._is_stale = True
 
+    @property
+    def are_current(self) -> bool:
+        """Whether the kernels' copy needs no renewal, and nobody may write to the values."""
+        return self._lease is None and not self._is_stale
+
     def current(self) -> DeviceArray:
         if self._lease is not None:
             self._is_stale = True

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from numbanet.communicator import ALONE, Communicator
-from numbanet.cuda.driver.graphs import Graphs
 from numbanet.cuda.errors import CudaError
 from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.launch.threads import WARP
@@ -16,9 +15,9 @@ from numbanet.cuda.optimizer import kernels
 from numbanet.cuda.optimizer.matrices import Operations
 from numbanet.cuda.optimizer.optimizer_kernels import OptimizerKernels
 from numbanet.cuda.optimizer.over_ranks import OverRanks, division_for
+from numbanet.cuda.optimizer.recurring_steps import RecurringSteps
 from numbanet.cuda.optimizer.results import PendingResult, Results
 from numbanet.engine import Batch, Engine, LossSums
-from numbanet.losses.base import AbstractLoss
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.storage.views import FLOAT_BYTES
 from numbanet.target import AbstractTraining
@@ -42,6 +41,7 @@ class CudaTraining(AbstractTraining):
         super().__init__(parameters, optimizer, division_for(optimizer, layout, comm), comm)
         self._layout = layout
         self._over_ranks, self.weighs_batches = None, comm.size > 1
+        self._is_alone = comm.size == 1 and comm.pieces is None
         if self.weighs_batches:
             self._over_ranks = OverRanks(device, comm, self._division, layout)
         self.state = to_device(
@@ -59,9 +59,7 @@ class CudaTraining(AbstractTraining):
         self._kernels = {}
         self._latest = None  # optimizer
         self._of_latest = None
-        self._losses = {}  # losses that were computed, and their numbers
-        self._latest_loss = None, 0
-        self._graphs = Graphs(device)
+        self._recurring = RecurringSteps(device)
 
     def _kernels_of(self, optimizer: AbstractOptimizer) -> tuple[OptimizerKernels, bool]:
         """Kernels of an optimizer, and whether it is tame."""
@@ -77,14 +75,6 @@ class CudaTraining(AbstractTraining):
         found.set_hyperparams(optimizer)
         self._latest, self._of_latest = optimizer, (found, optimizer.is_tame)
         return self._of_latest
-
-    def _number_of(self, loss: AbstractLoss | None) -> int:
-        """Number of a loss, equal for equal losses: a cheap part of the keys of graphs."""
-        latest, number = self._latest_loss
-        if loss is not latest:
-            number = self._losses.setdefault(loss, len(self._losses))
-            self._latest_loss = loss, number
-        return number
 
     @cached_property
     def _matrix_sums(self) -> DeviceArray:
@@ -156,24 +146,34 @@ class CudaTraining(AbstractTraining):
                 if takes_part or not of_ranks.is_queued:
                     self._queue(*work)
                 else:
-                    inputs, targets, pdf, dl_dy = (
-                        batch.inputs, batch.targets, batch.pdf, batch.external_dl_dy,
-                    )  # fmt: skip
-                    key = (
-                        *(found, self._number_of(loss), overwrite, run_optimizer),
-                        *(gradients is None, inputs.shape, inputs.address, params.address),
-                        0 if targets is None else targets.address,
-                        0 if pdf is None else pdf.address,
-                        0 if dl_dy is None else dl_dy.address,
-                        0 if dl_dinput is None else dl_dinput.address,
-                        *(batch.n_rows, batch.is_nominal, self._parameters.address),
-                        self._engine.generation,
-                    )
-                    self._graphs.run(key, self._queue, *work)
+                    self._recurring.run(self._queue, work, self._parameters, self._engine)
             except BaseException:
                 self._recover()
                 raise
             self._n_asked += run_optimizer
+            return result
+
+    def again(self, inputs, targets, loss, optimizer):
+        with self._device.lock:
+            step = self._recurring.usual(inputs, targets, loss, self._engine)
+            if step is None or not self._is_alone:
+                return None
+            found, is_tame = self._kernels_of(optimizer)
+            if not (
+                found is step.kernels and is_tame and self._parameters.are_current
+                and self._n_assigned == self._parameters.n_assigned
+                and self._n_known + self._n_asked < MOST_STEPS
+            ):  # fmt: skip
+                return None
+            if self._weight_rows:
+                self._prepare_to_begin(optimizer)
+            result = self._results.next()
+            try:
+                self._recurring.replay(step)
+            except BaseException:
+                self._recover()
+                raise
+            self._n_asked += 1
             return result
 
     def _recover(self) -> None:
