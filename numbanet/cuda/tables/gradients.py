@@ -19,9 +19,8 @@ from numbanet.cuda.tables.plan import TablePlan
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.networks.base import next_multiple
 
-# Additions to memory that are saved, from which on this pays: so many, and more where bins, which
-# are written as a whole, have many parameters. Measured: docs/design/tables.md.
-FEWEST_REDUCTIONS, REDUCTIONS_PER_PARAM = 1 << 22, 0.6
+# Additions to memory that are saved, from which on this pays. Measured: docs/design/tables.md.
+FEWEST_REDUCTIONS = 3 << 19
 PIECE = 4  # words of a row, all of which are padded
 RECORD_BYTES = 512 << 20  # of memory for records, at most
 # Samples from which on it pays to look features up in shared memory, most of them or some: in
@@ -202,11 +201,8 @@ class ModelTables:
             TableGradients(device, TablePlan(part, most), n_dims, first, precision, self._rooms)
             for part in parts
         ]
-
-        plans = [each.plan for each in self.grids]
-        n_params = sum(plan.n_binned_params for plan in plans)
-        least = max(FEWEST_REDUCTIONS, REDUCTIONS_PER_PARAM * n_params)
-        self.fewest = math.ceil(least / sum(plan.n_reductions for plan in plans))  # samples
+        n_reductions = sum(each.plan.n_reductions for each in self.grids)  # of a sample
+        self.fewest = math.ceil(FEWEST_REDUCTIONS / n_reductions)  # samples
 
     @property
     def generation(self) -> int:

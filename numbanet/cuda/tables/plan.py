@@ -137,9 +137,5 @@ class TablePlan:
         return self.grid.n_levels * n_corners * max(self.n_features // 2, 1)
 
     @property
-    def n_binned_params(self) -> int:
-        return sum(job.size * min(self.n_features, 2) for job in self.binned)
-
-    @property
     def is_possible(self) -> bool:
         return all(each.n_bins <= MOST_BINS for each in self.binned)
