@@ -32,6 +32,11 @@ def reaches(device, architecture) -> bool:
     return 10 * major + minor >= architecture
 
 
+def has_warpgroups(device) -> bool:
+    """Whether a device has wgmma, which only compute capability 9.0 has."""
+    return device.compute_capability == (9, 0)
+
+
 @intrinsic
 def compute_capability(typingctx):
     """Compute capability that a kernel is compiled for, e.g. 90 for 9.0; `if`s on it cost nothing.

@@ -12,14 +12,15 @@ PIECE_HALVES = PIECE // 2
 
 
 @cache
-def copy_rows(n_rows: int, width: int, pitch: int, n_threads: int):
+def copy_rows(n_rows: int, width: int, pitch: int, n_threads: int, piece_pitch: int = PIECE):
     """Device function (thread, source, target): rows of halves, to rows `pitch` bytes apart.
 
+    The pieces of 8 halves of a row are `piece_pitch` bytes apart.
     The copies are under way when it returns: wait_for_copies, then a barrier.
     """
     per_row = 2 * width // PIECE
     n_pieces, step = n_rows * per_row, n_threads
-    row_pieces, piece, row_bytes = per_row, PIECE, pitch
+    row_pieces, piece, row_bytes = per_row, piece_pitch, pitch
 
     @device
     def places(k, source, target):  # of piece k, in both

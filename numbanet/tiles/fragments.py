@@ -22,6 +22,7 @@ from numbanet.tiles.instructions import (
 )
 
 ROWS = 16  # of a fragment
+PIECE = 16  # bytes of a row of an 8 x 8 matrix
 
 
 def row_pitch(width: int) -> int:
@@ -33,9 +34,9 @@ def row_pitch(width: int) -> int:
 
 
 @cache
-def lane_rows(pitch: int):
+def lane_rows(pitch: int, piece: int = PIECE):
     """Device function lane -> its row for ldmatrix: 16 rows, then the same at columns + 8."""
-    row, column = pitch, 16
+    row, column = pitch, piece
 
     @device
     def lane_rows(lane):
@@ -45,9 +46,9 @@ def lane_rows(pitch: int):
 
 
 @cache
-def lane_columns(pitch: int):
+def lane_columns(pitch: int, piece: int = PIECE):
     """Device function lane -> its row for ldmatrix: 8 rows, these at columns + 8, then 8 more."""
-    row, column = pitch, 16
+    row, column = pitch, piece
 
     @device
     def lane_columns(lane):
@@ -129,12 +130,12 @@ def add_outer_product(precision: str):
 
 
 @cache
-def load_rows(n_wide: int):
+def load_rows(n_wide: int, piece: int = PIECE):
     """Device function (address, words): read rows; the address is the lane's, by lane_rows."""
 
     @device
     def load_block(k, address, words):
-        block = ldmatrix(address + 32 * k)
+        block = ldmatrix(address + 2 * piece * k)
         set_four(words, 4 * k, block)
 
     @device
@@ -145,18 +146,18 @@ def load_rows(n_wide: int):
 
 
 @cache
-def store_rows(n_wide: int, pitch: int):
+def store_rows(n_wide: int, pitch: int, piece: int = PIECE):
     """Device function (rows, lane, words): write 16 rows that begin at an address."""
-    of_lane, n_words = lane_rows(pitch), 4 * n_wide
+    of_lane, n_words = lane_rows(pitch, piece), 4 * n_wide
 
     @device
     def store_block(k, address, words):
         block = four_from(words, 4 * k)
-        stmatrix(address + 32 * k, block)
+        stmatrix(address + 2 * piece * k, block)
 
     @device
     def store_one(q, address, words):
-        offset = 32 * (q // 4) + 8 * pitch * (q % 2) + 16 * (q // 2 % 2)
+        offset = 2 * piece * (q // 4) + 8 * pitch * (q % 2) + piece * (q // 2 % 2)
         store_word(address + offset, words[q])
 
     @device

@@ -12,7 +12,9 @@ from itertools import accumulate
 
 from numbanet.cuda.launch.threads import WARP
 from numbanet.encoded_network import EncodedNetwork
+from numbanet.tiles.copies import PIECE, PIECE_HALVES
 from numbanet.tiles.fragments import ROWS, row_pitch
+from numbanet.tiles.warpgroups import columns_pitch
 
 FRAGMENTS = WARP // ROWS  # of a warp's samples
 SCALE = 16  # bytes beside private gradients
@@ -34,6 +36,9 @@ class FusedLayout:
     n_private: int = 0  # partitions of the encoding whose gradients are added up in shared memory
     streams: bool = False  # matrices of weights come one after the other; only without gradients
     packs_outputs: bool = False  # rows of outputs are not padded, which costs conflicts of banks
+    in_warpgroups: bool = (
+        False  # four warps multiply together, and matrices lie in pieces; to train
+    )
 
     @cached_property
     def group_threads(self) -> int:
@@ -55,6 +60,20 @@ class FusedLayout:
         """Bytes of a row of each of these."""
         *pitches, of_outputs = map(row_pitch, self.widths)
         return *pitches, HALF_BYTES * self.widths[-1] if self.packs_outputs else of_outputs
+
+    @cached_property
+    def row_pitches(self) -> tuple[int, ...]:
+        """Bytes from one sample to the next, of the features, hidden layers and output."""
+        return (PIECE,) * len(self.pitches) if self.in_warpgroups else self.pitches
+
+    @cached_property
+    def piece_pitch(self) -> int:
+        """Bytes from 8 numbers of a sample to the next 8."""
+        return columns_pitch(self.n_threads) if self.in_warpgroups else PIECE
+
+    def by_warpgroups(self, k: int) -> bool:
+        """Whether matrix k is one that warpgroups multiply: all but the last one."""
+        return self.in_warpgroups and k < self.model.network.n_hidden_layers
 
     @cached_property
     def weights(self) -> tuple[int, ...]:
@@ -85,6 +104,8 @@ class FusedLayout:
         """
         pitches = self.pitches if self.trains else self.pitches[:1]
         sizes = [self.n_threads * pitch for pitch in pitches]
+        if self.in_warpgroups:
+            sizes = [width // PIECE_HALVES * self.piece_pitch for width in self.widths]
         return tuple(accumulate((*sizes, self.noted_bytes), initial=self.weights_bytes))
 
     @property

@@ -21,20 +21,23 @@ from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.finite_inputs import nan_bits, zero_or_nan
 from numbanet.storage.halves import TO_PAIR
 from numbanet.storage.views import VECTORS
-from numbanet.tiles.copies import PIECE_HALVES
+from numbanet.tiles.copies import PIECE, PIECE_HALVES
 from numbanet.tiles.instructions import load_words, store_words, warp_barrier
 
 
 @cache
-def store_pairs(n: int):
-    """Device function (address, words): write a row of n halves, two in a word."""
+def store_pairs(n: int, piece_pitch: int = PIECE):
+    """Device function (address, words): write a row of n halves, two in a word.
+
+    Its pieces of 8 halves are so many bytes apart.
+    """
     n_pieces = n // PIECE_HALVES
 
     @device
     def store_piece(k, address, words):
         i = 4 * k
         piece = four_from(words, i)
-        store_words(address + 16 * k, piece)
+        store_words(address + piece_pitch * k, piece)
 
     @device
     def store_pairs(address, words):
@@ -44,13 +47,13 @@ def store_pairs(n: int):
 
 
 @cache
-def load_pairs(n: int):
-    """Device function (address, words): read a row of n halves, two in a word."""
+def load_pairs(n: int, piece_pitch: int = PIECE):
+    """Device function (address, words): read a row of n halves, as store_pairs writes it."""
     n_pieces = n // PIECE_HALVES
 
     @device
     def load_piece(k, address, words):
-        piece, i = load_words(address + 16 * k), 4 * k
+        piece, i = load_words(address + piece_pitch * k), 4 * k
         set_four(words, i, piece)
 
     @device

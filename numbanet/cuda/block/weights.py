@@ -11,8 +11,9 @@ import numpy as np
 from numbanet.cuda.block.layout import FusedLayout
 from numbanet.cuda.launch.threads import barrier
 from numbanet.device import device, nothing, thread_index_for, unrolled
-from numbanet.tiles.copies import copy_rows
+from numbanet.tiles.copies import PIECE, copy_rows
 from numbanet.tiles.instructions import wait_for_copies
+from numbanet.tiles.warpgroups import columns_pitch
 
 
 @cache
@@ -21,7 +22,9 @@ def load_matrix(layout: FusedLayout):
     shapes, n_hidden = layout.model.network.shapes, layout.model.network.n_hidden_layers
     copies = [
         copy_rows(*shape, pitch, layout.n_threads)
-        for shape, pitch in zip(shapes, layout.pitches, strict=False)
+        if not layout.by_warpgroups(k)
+        else copy_rows(*shape, PIECE, layout.n_threads, columns_pitch(shape[0]))
+        for k, (shape, pitch) in enumerate(zip(shapes, layout.pitches, strict=False))
     ]
     copy_first, copy_last = copies[0], copies[-1]
     copy_middle = copies[1] if n_hidden > 1 else nothing

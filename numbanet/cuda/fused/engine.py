@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from numbanet.architecture import has_warpgroups
 from numbanet.cuda.block.layout import fits
 from numbanet.cuda.fused.inference import inference_kernel
 from numbanet.cuda.fused.shapes import WARPS, FusedShape, inference_shape, training_shape
@@ -25,7 +26,7 @@ class Fused:
         self._workspace = workspace
         model, most = workspace.model, workspace.device.max_shared_bytes
         self.inference_shape = inference_shape(model, most)
-        self.training_shape = training_shape(model, most)
+        self.training_shape = training_shape(model, most, has_warpgroups(workspace.device))
         self._can_train = fits(self.training_shape.layout, most)
         self._most_samples = MOST_NUMBERS // max(model.encoding.n_dims, model.network.n_output_dims)
         # Most samples of an inference; -1 where even none are too many.

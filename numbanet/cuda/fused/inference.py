@@ -53,7 +53,8 @@ def features_of_lane(layout: FusedLayout, precision: str, options: PassOptions):
     encoding, given = layout.model.encoding, options.given
     n_dims, n_words = encoding.n_dims, encoding.n_outputs // 2
     load = load_given(options.kept[0], given) if given else nothing
-    to_words, store_row = encode_in_words(encoding, precision, given), store_pairs(2 * n_words)
+    to_words = encode_in_words(encoding, precision, given)
+    store_row = store_pairs(2 * n_words, layout.piece_pitch)
     read = read_row(n_dims)
 
     @device

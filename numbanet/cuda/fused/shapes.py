@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from numbanet.cuda.block.layout import MOST_NARROW, MOST_SUMS, FusedLayout, fits
 from numbanet.cuda.driver.device import RESERVED
 from numbanet.encoded_network import EncodedNetwork
+from numbanet.tiles.warpgroups import WARPGROUP_ROWS
 
 # Inference: warps of a block, blocks of a multiprocessor, and whether matrices of weights come one
 # after the other; the first of these that fits.
@@ -61,16 +62,20 @@ def inference_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
     return FusedShape(layout, n_blocks, n_started)
 
 
-def training_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
+def training_shape(
+    model: EncodedNetwork, max_shared_bytes: int, has_warpgroups: bool = False
+) -> FusedShape:
     """Shape of training for a limit of shared memory per block; it still may not fit.
 
     In one block groups share its weights and private gradients, of which more fit then. Where a
     group has not enough registers for the gradients of all weights, all warps are one group; with a
-    grid only if its rows leave some first-level cache.
+    grid only if its rows leave some first-level cache. Where the GPU has instructions for four
+    warps together, networks 64 wide are multiplied by these.
     """
-    layout = FusedLayout(model, WARPS, trains=True)
+    in_warpgroups = has_warpgroups and model.network.widths[1] == WARPGROUP_ROWS
+    layout = FusedLayout(model, WARPS, trains=True, in_warpgroups=in_warpgroups)
     if layout.first_sums[-1] > MOST_SUMS:
-        deep = deep_shape(model, max_shared_bytes)
+        deep = deep_shape(layout, max_shared_bytes)
         most = max_shared_bytes - (LEAST_CACHE if model.encoding.n_params else 0)
         if deep.layout.shared_bytes <= most:
             return deep
@@ -85,9 +90,9 @@ def training_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
     return FusedShape(layout.with_private(max_shared_bytes), 1, 1)
 
 
-def deep_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
+def deep_shape(layout: FusedLayout, max_shared_bytes: int) -> FusedShape:
     """Shape with one group of all warps, each of which has fewer blocks of gradients."""
-    layout = FusedLayout(model, TRAINING_GROUPS * WARPS, trains=True)
+    layout = replace(layout, n_warps=TRAINING_GROUPS * WARPS)
     if layout.shared_bytes > max_shared_bytes:
         layout = replace(layout, packs_outputs=True)
     return FusedShape(layout, 1, 1)

@@ -10,16 +10,11 @@ from functools import cache
 import numpy as np
 
 from numbanet.cuda.block.layout import FRAGMENTS, FusedLayout
-from numbanet.cuda.block.network import (
-    features_backward,
-    flush_gradients,
-    forward,
-    hidden_backward,
-    weight_gradients,
-)
+from numbanet.cuda.block.network import features_backward, forward, hidden_backward
 from numbanet.cuda.block.outputs import Wanted, output_gradient
 from numbanet.cuda.block.sample_gradients import Destination, Sums, take_back
 from numbanet.cuda.block.samples import load_pairs
+from numbanet.cuda.block.weight_gradients import flush_gradients, weight_gradients
 from numbanet.cuda.block.weights import load_weights
 from numbanet.cuda.fused.inference import LANES, LOG2_LANES, features_of_lane
 from numbanet.cuda.fused.private_sums import PrivateSums, clear, flush, most_bits, scale_of_warp
@@ -50,6 +45,7 @@ from numbanet.losses.base import AbstractLoss
 from numbanet.storage.views import float_vector
 from numbanet.tiles.fragments import ROWS, store_rows
 from numbanet.tiles.instructions import shared_memory, wait_for_copies, warp_barrier
+from numbanet.tiles.warpgroups import fence_for_warpgroups
 
 NOISE = 0x85EBCA6B  # odd, so that all samples differ
 
@@ -67,8 +63,8 @@ def outputs_of_tile(
         output_gradient(layout, precision, loss, options),
     )
     n_sums, n_words = layout.widths[-1] // 2, layout.widths[-1] // 4
-    outputs_rows, pitch = layout.rows[layout.model.network.n_hidden_layers + 1], layout.pitches[-1]
-    store = store_rows(layout.widths[-1] // ROWS, pitch)
+    outputs_rows, pitch = layout.rows[len(layout.widths) - 1], layout.row_pitches[-1]
+    store = store_rows(layout.widths[-1] // ROWS, pitch, layout.piece_pitch)
 
     @device
     def fragment(k, shared, warp, lane, tile, n, wanted, total):
@@ -98,7 +94,8 @@ def features_of_tile(
     if not options.wants_features(layout.model.encoding):
         return nothing
     to_features, n_words = features_backward(layout, precision), layout.widths[0] // 2
-    encoding, load_row = layout.model.encoding, load_pairs(layout.model.encoding.n_outputs)
+    encoding = layout.model.encoding
+    load_row = load_pairs(encoding.n_outputs, layout.piece_pitch)
     back = take_back(encoding, precision, options, layout.n_private)
     is_private = sums_of_block is not None
     scale_of_sums = scale_of_warp(sums_of_block) if is_private else nothing
@@ -155,10 +152,11 @@ def training_kernel(
         is_private, sums_of_block = True, PrivateSums(layout, precision, options.storage)
         clear_sums, flush_sums = clear(sums_of_block), flush(sums_of_block)
         bits_of_numbers = most_bits(sums_of_block)
+    fence = fence_for_warpgroups if layout.in_warpgroups else nothing
     outputs = outputs_of_tile(layout, precision, loss, options)
     features = features_of_tile(layout, precision, options, sums_of_block)
     n_all_sums, n_network_params = max(layout.first_sums[-1], 1), network.n_params
-    features_rows, pitch_0 = layout.rows[0], layout.pitches[0]
+    features_rows, pitch_0 = layout.rows[0], layout.row_pitches[0]
     group_threads, step = layout.group_threads, layout.n_threads
 
     @device
@@ -202,6 +200,7 @@ def training_kernel(
         unrolled(n_all_sums, set_zero, dl_dweights)
         total[0] = ZERO
         wait_for_copies()
+        fence()
         barrier()
         # Each group has its own tiles. Of these, `tile` is the first sample, less the group's first
         # row: adding the number of a row gives that of its sample.
@@ -245,6 +244,7 @@ def steps_back(layout: FusedLayout, precision: str, options: PassOptions):
     them.
     """
     param_gradients = options.param_gradients
+    fence = fence_for_warpgroups if layout.in_warpgroups and param_gradients else nothing
 
     def then(before, k):
         gradients = weight_gradients(layout, precision, k) if param_gradients else nothing
@@ -257,6 +257,7 @@ def steps_back(layout: FusedLayout, precision: str, options: PassOptions):
         @device
         def step(shared, warp, lane, sums):
             before(shared, warp, lane, sums)
+            fence()
             wait(warp)  # for the gradients of layer k + 1
             gradients(shared, warp, lane, sums)
             wait(warp)  # now those of layer k may replace its activations

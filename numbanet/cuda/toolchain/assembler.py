@@ -27,6 +27,8 @@ def assemble(ptx: PTX, compute_capability: tuple[int, int]) -> Cubin:
     if found is not None:
         return Cubin(found[1], ptx.name, Resources(**found[0]))
     architecture = "sm_{}{}".format(*compute_capability)
+    if f".target {architecture}a" in ptx.text:
+        architecture += "a"
     image, report = link(ptx, architecture)
     resources = read_report(report)
     code_store.write(path, asdict(resources), image)

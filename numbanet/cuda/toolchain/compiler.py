@@ -76,7 +76,8 @@ def compile_ptx(
 def compiled(function, argument_types, compute_capability, max_registers, block) -> str:
     """PTX of a kernel under its readable name."""
     text = translate(function, argument_types, compute_capability, block)
-    text = lower_version(rename(drop_environments(text), readable_name(function)))
+    text = rename(drop_environments(text), readable_name(function))
+    text = name_architecture(lower_version(text))
     return limit_registers(text, max_registers)
 
 
@@ -258,6 +259,13 @@ def lower_version(text: str) -> str:
         version = ".version {}.{}".format(*NEWEST_PTX)
         return text[: found.start()] + version + text[found.end() :]
     return text
+
+
+def name_architecture(text: str) -> str:
+    """Declare the target of instructions that no later architecture has, if there are some."""
+    if "wgmma." not in text:
+        return text
+    return re.sub(r"^\.target sm_90\b", ".target sm_90a", text, flags=re.MULTILINE)
 
 
 def limit_registers(text: str, max_registers: int | None) -> str:
