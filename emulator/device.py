@@ -14,6 +14,12 @@ from numbanet.cuda.toolchain.compiler import compile_ptx
 _numbers = itertools.count()
 
 
+class Recording(threading.local):
+    """Work that this thread captures as a graph; None while it captures none."""
+
+    work = None
+
+
 class EmulatedDevice:
     """Stand-in for CudaDevice. Every launch is checked for races in shared memory.
 
@@ -41,7 +47,7 @@ class EmulatedDevice:
         self.synchronizations = 0
         self.n_zeroed = 0  # pieces of memory
         self._built, self._modules = {}, {}
-        self._recording = None
+        self._recording = Recording()
         self.lock = threading.RLock()
 
     def __repr__(self):
@@ -52,7 +58,7 @@ class EmulatedDevice:
     def allocate(self, n_bytes):
         if n_bytes == 0:
             return 0
-        assert self._recording is None, "an allocation while a graph is captured"
+        assert self._recording.work is None, "an allocation while a graph is captured"
         self.allocations += 1
         try:
             return self.memory.allocate(n_bytes)
@@ -67,15 +73,15 @@ class EmulatedDevice:
         return self.memory.capacity, self.memory.capacity
 
     def zero(self, address, n_bytes):
-        if self._recording is not None:
-            self._recording.append(lambda: self.zero(address, n_bytes))
+        if self._recording.work is not None:
+            self._recording.work.append(lambda: self.zero(address, n_bytes))
         elif n_bytes:
             self.n_zeroed += 1
             self.memory.view(address, np.uint8, n_bytes)[:] = 0
 
     def copy(self, target, source, n_bytes):
-        if self._recording is not None:
-            self._recording.append(lambda: self.copy(target, source, n_bytes))
+        if self._recording.work is not None:
+            self._recording.work.append(lambda: self.copy(target, source, n_bytes))
         elif n_bytes:
             self._bytes(target, n_bytes)[:] = self._bytes(source, n_bytes)
 
@@ -88,7 +94,7 @@ class EmulatedDevice:
             self.copy(target + k * target_pitch, source + k * source_pitch, n_bytes)
 
     def copy_to_device(self, address, host):
-        assert self._recording is None, "a copy from the host while a graph is captured"
+        assert self._recording.work is None, "a copy from the host while a graph is captured"
         if host.nbytes:
             self._bytes(address, host.nbytes)[:] = host.reshape(-1).view(np.uint8)
 
@@ -109,7 +115,7 @@ class EmulatedDevice:
         pass
 
     def synchronize(self):
-        assert self._recording is None, "waiting while a graph is captured"
+        assert self._recording.work is None, "waiting while a graph is captured"
         self.synchronizations += 1
 
     def synchronize_all(self):
@@ -132,12 +138,12 @@ class EmulatedDevice:
 
     def capture(self, queue):
         """Graph of the queued work, with its present arguments."""
-        self._recording = []
+        self._recording.work = []
         try:
             queue()
-            return self._recording
+            return self._recording.work
         finally:
-            self._recording = None
+            self._recording.work = None
 
     def in_parallel(self, *queues):
         for queue in reversed(queues):  # since nothing may depend on their order
@@ -152,8 +158,9 @@ class EmulatedDevice:
         if 0 in grid:
             return
         values = [arguments[i] for i in range(len(arguments))]
-        if self._recording is not None:
-            self._recording.append(lambda: self._run(kernel, grid, block, shared_bytes, values))
+        recording = self._recording.work
+        if recording is not None:
+            recording.append(lambda: self._run(kernel, grid, block, shared_bytes, values))
         else:
             self._run(kernel, grid, block, shared_bytes, values)
 

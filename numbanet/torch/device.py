@@ -37,7 +37,7 @@ class TensorDevice(TensorMemory, CudaDevice):
         """Queue on PyTorch's current stream from now on."""
         raw = raw_stream(self.ordinal)
         if raw != self._raw_stream:
-            self._raw_stream, self._stream = raw, self._driver.CUstream(raw)
+            self._raw_stream, self._common_stream = raw, self._driver.CUstream(raw)
 
     def can_capture(self) -> bool:
         """Whether work can be queued as a graph; not while PyTorch captures one itself."""

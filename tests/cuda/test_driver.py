@@ -1,6 +1,7 @@
 """The driver: against a fake one everywhere, against the real one where there is a GPU."""
 
 import gc
+import threading
 
 import numpy as np
 import pytest
@@ -231,6 +232,27 @@ def test_branches_of_a_graph(device, fake_driver):
     ordered = [call[1:] for call in fake_driver.named("cuStreamWaitEvent")]
     assert [stream for stream, *_ in ordered] == [other, side, 7, 7]
     assert device.stream == 1
+
+
+def test_other_threads_stay_on_the_common_stream_while_one_captures(device, fake_driver):
+    fake_driver.answers |= {"cuStreamEndCapture": ("graph",), "cuGraphInstantiate": ("graph",)}
+    fake_driver.cuStreamCreate = lambda flags: (fake_driver.CUresult.CUDA_SUCCESS, 7)
+
+    def work():
+        device.zero(4096, 8)
+        device.free(2**30)
+
+    def queue():
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        assert fake_driver.named("cuMemFreeAsync") == [("cuMemFreeAsync", 2**30, 1)]
+        work()
+        assert len(fake_driver.named("cuMemFreeAsync")) == 1
+
+    device.capture(queue)
+    assert [call[-1] for call in fake_driver.named("cuMemsetD8Async")] == [1, 7]
+    assert fake_driver.named("cuMemFreeAsync") == [("cuMemFreeAsync", 2**30, 1)] * 2
 
 
 def test_a_failed_kernel_is_told_at_the_next_synchronisation(device, fake_driver):

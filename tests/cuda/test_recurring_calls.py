@@ -242,6 +242,26 @@ def test_arrays_at_known_places_are_refused_where_they_do_not_fit(cuda_device):
         course.network(x, out=overlapping)
 
 
+def test_threads_copy_while_another_one_captures(cuda_device):
+    device, values = cuda_device, np.arange(8, dtype=np.float32)
+    array, copies = to_device(values, device), []
+
+    def copy():
+        copies.append(array.numpy())
+        copies.append(to_device(2 * values, device).numpy())
+
+    def queue():
+        thread = threading.Thread(target=copy)
+        thread.start()
+        thread.join()
+        device.zero(array.address, array.nbytes)
+
+    graph = device.capture(queue)
+    assert_same([*copies, array.numpy()], [values, 2 * values, values])
+    device.replay(graph)
+    assert not array.numpy().any()
+
+
 def test_threads_take_turns(cuda_device):
     course = Course(cuda_device)
     course.calls()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from threading import get_ident
 
 from numbanet.cuda.driver.calls import bindings, checked, error_of
 
@@ -15,7 +16,8 @@ class DriverContext:
     Where a thread has none, that of the first GPU stays current: CUDA's runtime, too, begins there.
 
     Work is queued on one stream. It is CUDA's default stream at first, on which PyTorch and CuPy
-    queue too unless told otherwise, so that arrays pass between them without waiting.
+    queue too unless told otherwise, so that arrays pass between them without waiting. A thread that
+    captures a graph queues on a stream of its own meanwhile; the others stay on the common one.
     """
 
     def __init__(self, handle, ordinal: int):
@@ -24,7 +26,8 @@ class DriverContext:
         self._context = checked(self._driver.cuDevicePrimaryCtxRetain(handle))
         self._context_number = int(self._context)
         self._stays = ordinal == 0  # current where none was
-        self._stream = self._driver.CUstream(DEFAULT_STREAM)
+        self._common_stream = self._driver.CUstream(DEFAULT_STREAM)
+        self._capture = None  # thread that captures a graph, and its stream
         self._patience = None
 
     def _enter(self) -> bool:
@@ -51,6 +54,20 @@ class DriverContext:
                 self._leave()
 
     @property
+    def _is_capturing(self) -> bool:
+        """Whether this thread captures a graph."""
+        capture = self._capture
+        return capture is not None and capture[0] == get_ident()
+
+    @property
+    def _stream(self):
+        """Stream on which this thread queues."""
+        capture = self._capture
+        if capture is None or capture[0] != get_ident():
+            return self._common_stream
+        return capture[1]
+
+    @property
     def stream(self) -> int:
         """Address of the stream on which work is queued; 1 for CUDA's default stream.
 
@@ -62,7 +79,7 @@ class DriverContext:
     def stream(self, address: int) -> None:
         address = address or DEFAULT_STREAM
         self.order(self.stream, address)
-        self._stream = self._driver.CUstream(address)
+        self._common_stream = self._driver.CUstream(address)
 
     def order(self, first: int, second: int) -> None:
         """Make work queued on the second stream from now on wait for the first one's work."""

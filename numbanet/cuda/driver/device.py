@@ -176,28 +176,28 @@ class CudaDevice(DeviceMemory):
 
         The function allocates nothing, waits for nothing and compiles nothing.
         """
-        driver, stream = self._driver, self._stream
-        self._stream = self._call("cuStreamCreate", CAPTURE_STREAM)
-        self._frees = []
+        driver, stream = self._driver, self._call("cuStreamCreate", CAPTURE_STREAM)
+        self._frees, self._capture = [], (threading.get_ident(), stream)
         try:
             mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-            self._call("cuStreamBeginCapture", self._stream, mode)
+            self._call("cuStreamBeginCapture", stream, mode)
             try:
                 queue()
             finally:
-                graph = self._call("cuStreamEndCapture", self._stream)
+                graph = self._call("cuStreamEndCapture", stream)
             executable = self._call("cuGraphInstantiate", graph, 0)
             self._call("cuGraphDestroy", graph)
         finally:
-            self._call("cuStreamDestroy", self._stream)
-            self._stream, frees, self._frees = stream, self._frees, None
+            self._capture = None
+            self._call("cuStreamDestroy", stream)
+            frees, self._frees = self._frees, []
             for address in frees:
                 self.free(address)
         return Graph(self, executable)
 
     def in_parallel(self, *queues: Callable[[], None]) -> None:
         """Queue the work of functions; within a capture, as parallel branches."""
-        if self._frees is None or len(queues) < 2:
+        if not self._is_capturing or len(queues) < 2:
             for queue in queues:
                 queue()
             return
@@ -208,11 +208,13 @@ class CudaDevice(DeviceMemory):
         for side in sides:
             self.order(int(main), int(side))
         self._n_sides += n
+        thread = threading.get_ident()
         try:
-            for self._stream, queue in zip((main, *sides), queues, strict=True):
+            for stream, queue in zip((main, *sides), queues, strict=True):
+                self._capture = thread, stream
                 queue()
         finally:
-            self._stream = main
+            self._capture = thread, main
             self._n_sides -= n
         for side in sides:
             self.order(int(side), int(main))

@@ -17,7 +17,7 @@ class DeviceMemory(DriverContext):
         super().__init__(handle, ordinal)
         self._pool = self._create_pool(handle)
         self._spare = SpareMemory()
-        self._frees = None  # addresses to free after the capture that is under way
+        self._frees = []  # addresses to free after the capture that is under way
 
     def _create_pool(self, handle):
         """Create a pool that keeps freed memory; None where the driver has none."""
@@ -82,7 +82,7 @@ class DeviceMemory(DriverContext):
         """Free memory, once the queued work is done with it."""
         if address == 0:
             return
-        if self._frees is not None:
+        if self._is_capturing:
             self._frees.append(address)
         elif not self._spare.keep(address):
             self._give_back(address)
