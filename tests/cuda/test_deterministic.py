@@ -305,17 +305,30 @@ def test_a_snapshot_that_says_nonsense(tmp_path, monkeypatch):
         numbanet.load(tmp_path / "model", device="cpu")
 
 
-def test_captured_steps_are_made_anew(cuda_device):
+def encoding_trainer(device):
+    optimizer, loss = numbanet.create_optimizer(ADAM), numbanet.create_loss({"otype": "L2"})
+    encoding = numbanet.create_encoding(2, SMALL, device=device, precision="float32")
+    return numbanet.Trainer(encoding, optimizer, loss)
+
+
+def fused_trainer(device):
+    return MODELS["fused"].create(device, deterministic=False).trainer
+
+
+@pytest.mark.parametrize(
+    ("create", "kernel"), [(fused_trainer, "add_slots"), (encoding_trainer, "collect_digits")]
+)
+def test_captured_steps_are_made_anew(cuda_device, create, kernel):
     """What was recorded is not played once sums are to have another order."""
     recorded = getattr(cuda_device, "launches", None)
     if recorded is None:
         pytest.skip("needs the emulator, which records launches")
-    model = MODELS["fused"].create(cuda_device, deterministic=False)
-    x, y = np.full((40, 2), 0.3, np.float32), np.ones((40, 3), np.float32)
-    x, y = (to_device(each, cuda_device) for each in (x, y))
+    trainer = create(cuda_device)
+    x = to_device(np.full((40, 2), 0.3, np.float32), cuda_device)
+    y = to_device(np.ones((40, trainer.network.n_output_dims), np.float32), cuda_device)
     for deterministic in (False, True):
-        model.network.deterministic = deterministic
+        trainer.network.deterministic = deterministic
         for _ in range(3):
             recorded.clear()
-            model.trainer.training_step(x, y)
-            assert ("add_slots" in recorded) is deterministic
+            trainer.training_step(x, y)
+            assert (kernel in recorded) is deterministic

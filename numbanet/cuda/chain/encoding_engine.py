@@ -193,14 +193,11 @@ class EncodingEngine:
         device: a CudaDevice, or anything with its methods.
         encoding: the component, padded.
         precision: of the parameters that the kernels read.
-
-    Where it is `deterministic`, gradients are the same bits in every run.
     """
-
-    deterministic = False
 
     def __init__(self, device: Any, encoding: AbstractEncoding, precision: str):
         self.device = self._device = device
+        self._deterministic, self._n_changes = False, 0
         self._encoding, self.rooms = encoding, Rooms(device)
         self._width = encoding.n_outputs
         self._parts = [
@@ -215,7 +212,17 @@ class EncodingEngine:
     @property
     def generation(self) -> int:
         """Counter that changes when memory used by queued work has moved."""
-        return self.rooms.generation
+        return self.rooms.generation + self._n_changes
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether gradients are the same bits in every run; may be set."""
+        return self._deterministic
+
+    @deterministic.setter
+    def deterministic(self, value: bool) -> None:
+        self._n_changes += value != self._deterministic  # queued work is another one
+        self._deterministic = value
 
     def release(self) -> None:
         """Free the memory between the kernels; it is allocated again when needed."""
