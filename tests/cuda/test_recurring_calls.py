@@ -120,6 +120,11 @@ def another_trainer(course):
         course.step()
 
 
+def parameters_moved(course):
+    """As by another trainer, whose ranks divide them."""
+    course.network.parameters.keep_part(0, course.network.n_params, lambda values: None)
+
+
 def other_sizes(course):
     x, targets = (to_device(array, course.device) for array in batch_of("hash", 3 * N))
     course.found.append(np.float32(course.trainer.training_step(x, targets)))
@@ -143,7 +148,7 @@ def arrays_freed(course):
 BETWEEN = (
     *(rate, loss, params_written, params_assigned, accumulated, ignored, without_optimizer),
     *(leveled, weighted, other_sums, not_finite, counted_anew, another_trainer, other_sizes),
-    *(memory_freed, arrays_freed),
+    *(memory_freed, arrays_freed, parameters_moved),
 )
 
 

@@ -19,6 +19,7 @@ class UsualStep(NamedTuple):
     loss: AbstractLoss
     engine: Any
     generation: int  # of the engine's memory
+    address: int  # of the master values
 
 
 class RecurringSteps:
@@ -68,7 +69,8 @@ class RecurringSteps:
             and targets is not None
             and params is parameters.copy
         ):
-            self._remember(batch, UsualStep(recurring, found, loss, engine, engine.generation))
+            state = engine.generation, parameters.address
+            self._remember(batch, UsualStep(recurring, found, loss, engine, *state))
 
     def _remember(self, batch: Batch, step: UsualStep) -> None:
         if len(self._usual) >= 2 * MOST:
@@ -76,7 +78,9 @@ class RecurringSteps:
         inputs, targets = batch.inputs, batch.targets
         self._usual[inputs.address, inputs.shape, targets.address, targets.shape] = step
 
-    def usual(self, inputs: Any, targets: Any, loss: AbstractLoss, engine: Any) -> UsualStep | None:
+    def usual(
+        self, inputs: Any, targets: Any, loss: AbstractLoss, engine: Any, parameters: Any
+    ) -> UsualStep | None:
         """Captured step of arrays that were checked before; None if there is none."""
         for array in (inputs, targets):
             is_own = type(array) is DeviceArray and array.device is self._device
@@ -85,9 +89,10 @@ class RecurringSteps:
         found = self._usual.get((inputs.address, inputs.shape, targets.address, targets.shape))
         if found is None:
             return None
-        work, _, its_loss, its_engine, generation = found
+        work, _, its_loss, its_engine, generation, address = found
         is_valid = work.graph is not None and its_loss is loss and its_engine is engine
-        return found if is_valid and engine.generation == generation else None
+        is_valid = is_valid and engine.generation == generation and parameters.address == address
+        return found if is_valid else None
 
     def replay(self, step: UsualStep) -> None:
         """Queue a captured step."""

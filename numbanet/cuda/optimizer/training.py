@@ -155,7 +155,7 @@ class CudaTraining(AbstractTraining):
 
     def again(self, inputs, targets, loss, optimizer):
         with self._device.lock:
-            step = self._recurring.usual(inputs, targets, loss, self._engine)
+            step = self._recurring.usual(inputs, targets, loss, self._engine, self._parameters)
             if step is None or not self._is_alone:
                 return None
             found, is_tame = self._kernels_of(optimizer)
