@@ -2,6 +2,7 @@
 
 import gc
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from numbanet.cuda import errors
 from numbanet.cuda.driver.arguments import pack
 from numbanet.cuda.driver.device import CudaDevice, LoadedKernel, why_not
 from numbanet.cuda.driver.spare_memory import LARGEST, MOST
+from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.memory.arrays import Memory
 from numbanet.cuda.toolchain.assembler import assemble
 from numbanet.cuda.toolchain.compiler import compile_ptx
@@ -40,6 +42,27 @@ def test_launch_passes_the_packed_arguments(device, fake_driver):
     arguments = launch(device, (3, 2))
     (call,) = fake_driver.named("cuLaunchKernel")
     assert call[1:] == ("function", 3, 2, 1, 128, 1, 1, 0, 1, arguments.address, 0)
+
+
+def test_threads_do_not_change_the_arguments_of_each_other():
+    launched = []
+
+    def launch(kernel, grid, block, shared_bytes, arguments):
+        if threading.current_thread() is threading.main_thread():
+            other.start()
+            other.join(0.1)  # it waits for its turn
+        launched.append(arguments[0])
+
+    device = SimpleNamespace(
+        lock=threading.RLock(),
+        launch=launch,
+        build=lambda *arguments: LoadedKernel("k", "function"),
+    )
+    kernel = Kernel(device, None, argument_types=("int32",))
+    other = threading.Thread(target=kernel, args=(1, 2))
+    kernel(1, 1)
+    other.join()
+    assert launched == [1, 2]
 
 
 @pytest.mark.parametrize("grid", [0, (0, 3), (3, 0, 1)])

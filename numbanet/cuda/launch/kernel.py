@@ -56,9 +56,10 @@ class Kernel:
 
     def __call__(self, grid: int | tuple[int, ...], *values: float) -> None:
         """Queue the kernel on a grid of blocks."""
-        arguments = self._arguments
-        arguments.assign(values)
-        self._device.launch(self._kernel, grid, self.block, self.shared_bytes, arguments)
+        device, arguments = self._device, self._arguments
+        with device.lock:  # which not all callers hold
+            arguments.assign(values)
+            device.launch(self._kernel, grid, self.block, self.shared_bytes, arguments)
 
     def over(self, n: int, *values: float) -> None:
         """Queue the kernel with a thread for each of n numbers."""

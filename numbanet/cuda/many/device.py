@@ -55,7 +55,7 @@ class ManyDevice:
     dlpack_device = None  # no other library knows these addresses
 
     def __init__(self, device: Any, n: int):
-        self.below, self.n_models = device, n
+        self.below, self.lock, self.n_models = device, device.lock, n
         self.n_multiprocessors = blocks_of_each(device.n_multiprocessors, n)
         self._regions, self._firsts = {}, ()
         self._lent, self._next = {}, LENT
