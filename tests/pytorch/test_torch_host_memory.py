@@ -5,10 +5,11 @@ import threading
 import weakref
 
 import pytest
-import torch
 
-import numbanet.torch as tcnn
-from numbanet.torch.host_memory import LARGEST, MOST_PIECES, SMALLEST, HostMemory
+torch = pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
+
+import numbanet.torch as tcnn  # noqa: E402
+from numbanet.torch.host_memory import LARGEST, MOST_PIECES, SMALLEST, HostMemory  # noqa: E402
 
 ENCODING = {"otype": "HashGrid", "n_levels": 4, "log2_hashmap_size": 15}
 NETWORK = {"otype": "FullyFusedMLP", "n_neurons": 16, "n_hidden_layers": 1}
