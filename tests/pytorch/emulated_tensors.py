@@ -37,7 +37,7 @@ class EmulatedTensorDevice(TensorMemory, EmulatedDevice):
 
     def empty(self, shape, dtype):
         """In the emulator's memory, for as long as something has its storage."""
-        assert self._recording is None, "an allocation while a graph is captured"
+        assert self._recording.work is None, "an allocation while a graph is captured"
         n_bytes = math.prod(shape) * dtype.itemsize
         spare = self._spare.setdefault(n_bytes, [])
         place = (spare.pop() if spare else self.memory.allocate(n_bytes)) - HEAP_START
