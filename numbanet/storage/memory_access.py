@@ -46,17 +46,11 @@ def load_words_of_halves(n):
 
     Their address is to be a multiple of 4 n.
     """
-    vector, result = ir.VectorType(WORD, n), types.UniTuple(types.uint32, n)
+    vector = ir.VectorType(WORD, n)
 
     @intrinsic
     def load_words_of_halves(typingctx, array, i):
-        def codegen(context, builder, signature, args):
-            loaded = builder.load(pointer_to(context, builder, signature, args, vector))
-            loaded.align = 4 * n
-            words = [builder.extract_element(loaded, WORD(k)) for k in range(n)]
-            return context.make_tuple(builder, result, words)
-
-        return result(array, i), codegen
+        return vector_load(vector, array, i, types.uint32)
 
     return load_words_of_halves
 
@@ -94,10 +88,10 @@ def add_to_word(typingctx, array, i, value):
     return types.uint32(array, i, types.uint32), codegen
 
 
-def vector_load(vector, array, i):
-    """Typing and code of an intrinsic: the elements of a vector of floats, in one access."""
+def vector_load(vector, array, i, kind=types.float32):
+    """Typing and code of an intrinsic: the 32-bit elements of a vector, in one access."""
     n = vector.count
-    result = types.UniTuple(types.float32, n)
+    result = types.UniTuple(kind, n)
 
     def codegen(context, builder, signature, args):
         loaded = builder.load(pointer_to(context, builder, signature, args, vector))

@@ -185,8 +185,10 @@ class CudaDevice(DeviceMemory):
                 queue()
             finally:
                 graph = self._call("cuStreamEndCapture", stream)
-            executable = self._call("cuGraphInstantiate", graph, 0)
-            self._call("cuGraphDestroy", graph)
+            try:
+                executable = self._call("cuGraphInstantiate", graph, 0)
+            finally:
+                self._call("cuGraphDestroy", graph)
         finally:
             self._capture = None
             self._call("cuStreamDestroy", stream)

@@ -49,8 +49,9 @@ class SpareMemory:
 
     def clear(self) -> list[int]:
         """Remove and return all pieces, to be freed."""
-        pieces, self._pieces = self._pieces, {}
-        addresses = [address for same in pieces.values() for address in same]
-        for address in addresses:
-            del self._sizes[address]
+        addresses = []
+        for size in list(self._pieces):
+            while (address := self.take(size)) is not None:  # one by one: other threads take some
+                del self._sizes[address]
+                addresses.append(address)
         return addresses
