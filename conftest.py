@@ -29,6 +29,12 @@ def free_memory_goes_back():
             trim(0)
 
 
+def pytest_collection_finish():
+    """Set aside what was imported and collected: no later search for cycles goes through it."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--device",
