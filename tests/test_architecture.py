@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -147,13 +148,33 @@ def identity(file):
     return str(file.relative_to(PACKAGE))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def trees_are_dropped():
+    """Those of all files together are large."""
+    yield
+    for each in (tree_of, nodes_of, imported):
+        each.cache_clear()
+
+
+@cache
 def tree_of(file):
     return ast.parse(file.read_text(encoding="utf-8"))
 
 
-def imported(tree):
+@cache
+def nodes_of(file):
+    """All nodes of a file's tree."""
+    return tuple(ast.walk(tree_of(file)))
+
+
+@cache
+def imported(file):
     """Full names of what a module imports: the modules, and the names taken from them."""
-    for node in ast.walk(tree):
+    return tuple(names_of_imports(file))
+
+
+def names_of_imports(file):
+    for node in nodes_of(file):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -161,9 +182,9 @@ def imported(tree):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def declared(tree, *declarations):
+def declared(file, *declarations):
     """Functions that stand below one of these decorators."""
-    for node in ast.walk(tree):
+    for node in nodes_of(file):
         if isinstance(node, ast.FunctionDef):
             names = {ast.unparse(decorator) for decorator in node.decorator_list}
             if names.intersection(declarations):
@@ -177,7 +198,7 @@ def test_imports_point_down(file):
         return
     layer = layer_of(here)
     assert layer is not None, f"give {here!r} a place in LAYERS of {__file__}"
-    for name in imported(tree_of(file)):
+    for name in imported(file):
         parts = name.split(".")
         if parts[0] != "numbanet":
             continue
@@ -192,6 +213,7 @@ def house_of(path):
     return max(found, key=len, default=None)
 
 
+@cache
 def imported_file(name):
     """Where a module or package of this repository is; tests import what lies beside them."""
     for top in (ROOT, *SEARCHED):
@@ -209,7 +231,7 @@ def test_houses_import_one_way(house):
     for file in sorted((ROOT / house).rglob("*.py")):
         if house_of(file) != house:
             continue
-        for name in imported(tree_of(file)):
+        for name in imported(file):
             path = imported_file(name)
             there = house_of(path) if path else None
             assert there in (None, house, *HOUSES[house]), f"{file} imports {name}"
@@ -218,7 +240,7 @@ def test_houses_import_one_way(house):
 @pytest.mark.parametrize("file", sorted((PACKAGE / "cuda").glob("**/*.py")), ids=identity)
 def test_rooms_of_the_cuda_target_import_in_one_direction(file):
     here = file.relative_to(PACKAGE / "cuda").with_suffix("").parts[0]
-    for name in imported(tree_of(file)):
+    for name in imported(file):
         if here != "__init__" and name.startswith("numbanet.cuda."):
             there = name.split(".")[2]
             assert here == there or ROOMS.index(there) < ROOMS.index(here), f"{here}: {name}"
@@ -227,7 +249,7 @@ def test_rooms_of_the_cuda_target_import_in_one_direction(file):
 @pytest.mark.parametrize("file", FILES, ids=identity)
 def test_nothing_is_asserted(file):
     """Assertions vanish under python -O, and what they compute or check with them."""
-    assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree_of(file)))
+    assert not any(isinstance(node, ast.Assert) for node in nodes_of(file))
 
 
 @pytest.mark.parametrize("file", FILES, ids=identity)
@@ -241,7 +263,7 @@ def test_modules_say_what_they_are(file):
 @pytest.mark.parametrize("folder", ["numbanet", "emulator", "benchmarks"])
 def test_docstrings_begin_with_a_noun_or_a_verb(folder):
     for file in sorted((ROOT / folder).rglob("*.py")):
-        for node in ast.walk(tree_of(file)):
+        for node in nodes_of(file):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
                 text = ast.get_docstring(node) or ""
                 assert text.partition(" ")[0] not in VAGUE, f"{file}: {text[:80]}"
@@ -258,7 +280,7 @@ def test_package_files_only_import(file):
 @pytest.mark.parametrize("file", FILES, ids=identity)
 def test_device_code_has_no_float64(file):
     """A literal such as 0.5 would turn the arithmetic around it into float64."""
-    for function in declared(tree_of(file), "device", "Job"):
+    for function in declared(file, "device", "Job"):
         casts = [
             node
             for node in ast.walk(function)
@@ -276,7 +298,7 @@ def test_device_code_has_no_float64(file):
 
 @pytest.mark.parametrize("file", FILES, ids=identity)
 def test_device_functions_have_no_annotations_and_docstrings(file):
-    for function in declared(tree_of(file), "device"):
+    for function in declared(file, "device"):
         if function.col_offset > 0:  # those at the top of a module explain themselves
             assert ast.get_docstring(function) is None, function.name
         assert function.returns is None, function.name
@@ -286,11 +308,10 @@ def test_device_functions_have_no_annotations_and_docstrings(file):
 @pytest.mark.parametrize("file", FILES, ids=identity)
 def test_nothing_executes_what_it_reads(file):
     """Only the kernel cache unpickles, and only what it wrote itself: machine code."""
-    tree = tree_of(file)
-    names = set(imported(tree))
+    names = set(imported(file))
     if file.name != "kernel_cache.py":
         assert not names & {"pickle", "cloudpickle", "marshal", "dill", "joblib"}
-    for node in ast.walk(tree):
+    for node in nodes_of(file):
         if isinstance(node, ast.Call):
             assert ast.unparse(node.func) not in ("exec", "eval", "compile", "__import__")
             assert all(keyword.arg != "allow_pickle" for keyword in node.keywords)
@@ -299,7 +320,7 @@ def test_nothing_executes_what_it_reads(file):
 @pytest.mark.parametrize("file", FILES, ids=identity)
 def test_composed_closures_do_not_use_numbas_cache(file):
     """It never hits for them: see kernel_cache.py."""
-    for node in ast.walk(tree_of(file)):
+    for node in nodes_of(file):
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("jit"):
             assert all(keyword.arg != "cache" for keyword in node.keywords)
 
@@ -308,7 +329,7 @@ def test_composed_closures_do_not_use_numbas_cache(file):
     "file", [file for file in FILES if name_of(file) in COMPONENTS], ids=identity
 )
 def test_components_know_no_target(file):
-    for name in imported(tree_of(file)):
+    for name in imported(file):
         assert "cuda" not in name.lower()
         assert not name.startswith("numbanet.cpu")
 
@@ -354,9 +375,8 @@ def test_sizes(file):
     name = identity(file)
     lines = len(file.read_text(encoding="utf-8").splitlines())
     assert lines <= MOST_LINES or name in LARGE_FILES, f"{name} has {lines} lines"
-    tree = tree_of(file)
-    jobs = list(declared(tree, "Job"))  # kernels too
-    for node in ast.walk(tree):
+    jobs = list(declared(file, "Job"))  # kernels too
+    for node in nodes_of(file):
         if isinstance(node, ast.FunctionDef):
             function = f"{name} {node.name}"
             assert n_lines(node) <= MOST_LINES_OF_FUNCTION or function in LONG_FUNCTIONS, function
@@ -371,7 +391,7 @@ def test_exceptions_exist():
     functions = {
         f"{identity(file)} {node.name}"
         for file in FILES
-        for node in ast.walk(tree_of(file))
+        for node in nodes_of(file)
         if isinstance(node, ast.FunctionDef)
     }
     assert functions >= LONG_FUNCTIONS | MANY_ARGUMENTS | KERNELS
