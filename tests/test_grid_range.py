@@ -16,8 +16,12 @@ TARGETS = np.zeros((256, 3))
 
 
 def trainer(encoding, n_dims=2, device="cpu"):
+    return model(encoding, n_dims, device).trainer
+
+
+def model(encoding, n_dims=2, device="cpu"):
     config = make_config(encoding, MLP)
-    return numbanet.create_from_config(n_dims, 3, config, device=device).trainer
+    return numbanet.create_from_config(n_dims, 3, config, device=device)
 
 
 def inputs(low, high, n_dims=2, n=256):
@@ -67,7 +71,7 @@ def test_on_a_gpu_the_loss_warns(cuda_device):
 def test_samples_are_spread_over_all_rows(cuda_device, n):
     rows = np.arange(2 * n, dtype=np.float32).reshape(n, 2)
     for device in ("cpu", cuda_device):
-        target = trainer(HASH, device=device).model.target
+        target = trainer(HASH, device=device).network.target
         sample = target.to_host(target.sampled(target.from_host(rows)))
         assert min(n, 0.8 * SAMPLE) <= len(sample)
         assert len(sample) <= 1.1 * SAMPLE
@@ -78,8 +82,8 @@ def test_samples_are_spread_over_all_rows(cuda_device, n):
 
 
 def test_a_loaded_training_is_not_at_its_first_step(tmp_path):
-    made, x = trainer(HASH), inputs(0, 1)
-    made.training_step(x, TARGETS)
+    made, x = model(HASH), inputs(0, 1)
+    made.trainer.training_step(x, TARGETS)
     made.save(tmp_path / "model.safetensors")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

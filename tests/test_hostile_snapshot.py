@@ -68,22 +68,22 @@ def snapshot(tmp_path):
 
 def assert_refused(path, match=None, optimizer=None):
     """Both ways of loading refuse the file, in a short message, and leave a trainer as it was."""
-    trainer = create(optimizer).trainer
-    before = everything(trainer)
-    for load in (lambda: numbanet.load(path, device="cpu"), lambda: trainer.load(path)):
+    model = create(optimizer)
+    before = everything(model.trainer)
+    for load in (lambda: numbanet.load(path, device="cpu"), lambda: model.load(path)):
         with pytest.raises(SnapshotError, match=match) as caught:
             load()
         assert str(path) in str(caught.value)
         assert len(str(caught.value)) < 1000
-    for a, b in zip(before, everything(trainer), strict=True):
+    for a, b in zip(before, everything(model.trainer), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_these_tests_write_snapshots_that_can_be_used(snapshot):
-    trainer = create().trainer
-    assert trainer.load(snapshot()) == {"name": "mine"}
-    assert trainer.n_steps == 3
-    assert (trainer.network.params == 0.5).all()
+    model = create()
+    assert model.load(snapshot()) == {"name": "mine"}
+    assert model.trainer.n_steps == 3
+    assert (model.network.params == 0.5).all()
     assert (numbanet.load(snapshot(), device="cpu").trainer.optimizer_state == 0.5).all()
 
 
@@ -131,20 +131,20 @@ def composite(*sizes):
 )
 def test_another_optimizer_is_refused_through_all_nestings(snapshot, mine, theirs, n_state):
     """Not every one of these is hostile by itself, but none goes on where the trainer was."""
-    trainer = create(mine).trainer
-    before = everything(trainer)
+    model = create(mine)
+    before = everything(model.trainer)
     with pytest.raises(SnapshotError, match="hostile"):
-        trainer.load(snapshot(tensors_of(n_state), {"optimizer": theirs}))
-    for a, b in zip(before, everything(trainer), strict=True):
+        model.load(snapshot(tensors_of(n_state), {"optimizer": theirs}))
+    for a, b in zip(before, everything(model.trainer), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_other_options_of_the_same_optimizer_are_taken(snapshot):
-    trainer = create(ema({**SGD, "learning_rate": 0.5})).trainer
+    model = create(ema({**SGD, "learning_rate": 0.5}))
     theirs = {"otype": "EMA", "decay": 0.5, "nested": {**SGD, "learning_rate": 0.25}}
-    trainer.load(snapshot(config={"optimizer": theirs}))
-    assert trainer.optimizer.decay == 0.5
-    assert trainer.learning_rate == 0.25
+    model.load(snapshot(config={"optimizer": theirs}))
+    assert model.trainer.optimizer.decay == 0.5
+    assert model.trainer.learning_rate == 0.25
 
 
 def test_a_change_that_gives_the_state_another_meaning_is_refused():
@@ -248,27 +248,28 @@ def test_parameters_that_are_not_finite_are_refused_unless_asked_for(snapshot, n
     path = snapshot(tensors)
     assert_refused(path, f"1 numbers of {name} are infinite or NaN; allow_nonfinite=True")
     loaded = numbanet.load(path, device="cpu", allow_nonfinite=True)
-    trainer = create().trainer
-    trainer.load(path, allow_nonfinite=True)
-    for each in (loaded.trainer, trainer):
-        np.testing.assert_array_equal(each.params, tensors["params"])
-        np.testing.assert_array_equal(each.optimizer_state, tensors["optimizer.state"])
+    model = create()
+    model.load(path, allow_nonfinite=True)
+    for each in (loaded, model):
+        np.testing.assert_array_equal(each.network.params, tensors["params"])
+        np.testing.assert_array_equal(each.trainer.optimizer_state, tensors["optimizer.state"])
 
 
 @pytest.mark.parametrize("otype", ["Adam", "Novograd", "Shampoo", "Lookahead", "Batched"])
 def test_so_is_every_state_that_is_not_finite(tmp_path, otype):
     """Or the next step would make parameters of it."""
     config = {**CONFIG, "optimizer": {"otype": otype}}
-    trainer = numbanet.create_from_config(2, 1, config, device="cpu").trainer
+    model = numbanet.create_from_config(2, 1, config, device="cpu")
+    trainer = model.trainer
     names = [name for name, array in trainer.tensors().items() if name != "params" and array.size]
     assert names
     for name in names:
         array = trainer.tensors()[name].reshape(-1)
         array[-1], before = np.nan, array[-1]
-        trainer.save(tmp_path / "snapshot")
+        model.save(tmp_path / "snapshot")
         array[-1] = before
         with pytest.raises(SnapshotError, match=f"1 numbers of {name} are infinite or NaN"):
-            trainer.load(tmp_path / "snapshot")
+            model.load(tmp_path / "snapshot")
 
 
 # The file
@@ -322,9 +323,8 @@ def test_a_large_header_is_neither_written_nor_read(snapshot, monkeypatch):
     content = path.read_bytes()
     monkeypatch.setattr("numbanet.snapshot.HEADER_BYTES", 5000)
     assert_refused(path, "header")
-    trainer = create().trainer
     with pytest.raises(ValueError, match="metadata"):
-        trainer.save(path, {"text": "b" * 5000})
+        create().save(path, {"text": "b" * 5000})
     assert path.read_bytes() == content
 
 
@@ -365,7 +365,7 @@ def test_json_that_is_none_is_refused(snapshot, text):
 
 def test_only_regular_files_of_a_limited_size_are_read(tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    trainer = create().trainer
+    model = create()
     with open(tmp_path / "huge", "wb") as file:
         file.truncate((1 << 36) + 1)  # takes no room on the disk
     for path, reason in (
@@ -373,7 +373,7 @@ def test_only_regular_files_of_a_limited_size_are_read(tmp_path):
         ("/dev/zero", "not a regular file but a character device"),
         (tmp_path / "huge", "larger than"),
     ):
-        for load in (numbanet.load, trainer.load):
+        for load in (numbanet.load, model.load):
             with pytest.raises(OSError, match=reason):
                 load(path)
 
@@ -475,12 +475,12 @@ def test_any_damage_is_noticed(tmp_path_factory, data):
         elif what == "zero":
             content[start:stop] = bytes(stop - start)
     path.write_bytes(content)
-    trainer = create().trainer
-    before = everything(trainer)
+    model = create()
+    before = everything(model.trainer)
     try:
-        trainer.load(path)
+        model.load(path)
     except SnapshotError:
-        for a, b in zip(before, everything(trainer), strict=True):
+        for a, b in zip(before, everything(model.trainer), strict=True):
             np.testing.assert_array_equal(a, b)
     else:  # all that may differ is the space between the header and the numbers
         header, numbers = parts(path)

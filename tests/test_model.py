@@ -121,8 +121,8 @@ def test_sizes_match_the_twin(name):
     assert network.padded_output_dims == naive.next_multiple(n_output_dims, 16)
     assert network.n_params == network.params.size == network.gradients.size == twin.n_params
     assert network.device == "cpu"
-    assert model.loss is not None
-    assert model.optimizer is not None
+    assert model.trainer.loss is not None
+    assert model.trainer.optimizer is not None
 
 
 @pytest.mark.parametrize("name", ["hash", "identity", "linear", "biased"])
@@ -404,8 +404,8 @@ def test_parts_without_a_model():
 def test_missing_sections_have_the_defaults():
     model = numbanet.create_from_config(2, 1, {}, device="cpu")
     assert type(model.network.encoding).__name__ == "OneBlob"
-    assert model.loss.otype == "RelativeL2"
-    assert model.optimizer.otype == "Adam"
+    assert model.trainer.loss.otype == "RelativeL2"
+    assert model.trainer.optimizer.otype == "Adam"
     twin = naive.Model(2, 1, {"encoding": {"otype": "OneBlob"}, "network": {}})
     assert model.network.n_params == twin.n_params
 

@@ -188,7 +188,7 @@ def test_a_batch_of_several_slabs_is_the_sum_of_its_parts():
     """Features are kept for some ten thousand rows at a time."""
     model, _ = models.create_lively("hash")
     network, trainer = model.network, model.trainer
-    n = 2 * TrainingPlan(network.engine.model, model.loss).slab_rows + 77
+    n = 2 * TrainingPlan(network.engine.model, trainer.loss).slab_rows + 77
     x, targets = models.batch_of("hash", n)
     loss = float(trainer.training_step(x, targets, run_optimizer=False))
     whole = network.gradients.astype(np.float64)
@@ -424,7 +424,7 @@ def test_hyperparams_keep_what_is_not_named():
     model = models.create("hash")
     model.trainer.update_hyperparams({"optimizer": {"beta1": 0.5}, "loss": {}})
     assert model.trainer.optimizer.beta1 == 0.5
-    assert model.optimizer.epsilon == 1e-15
+    assert model.trainer.optimizer.epsilon == 1e-15
     assert model.trainer.learning_rate == 1e-2
 
 
@@ -453,8 +453,8 @@ def test_written_config_makes_an_equal_model():
     again = numbanet.create_from_config(3, 2, config, device="cpu")
     assert again.network.encoding == model.network.encoding
     assert again.network.network == model.network.network
-    assert again.loss == model.loss
-    assert again.optimizer == model.optimizer
+    assert again.trainer.loss == model.trainer.loss
+    assert again.trainer.optimizer == model.trainer.optimizer
 
 
 # Memory

@@ -71,7 +71,7 @@ def test_gradients_of_inputs_are_fused():
         gradients = network.gradients.numpy()
         _, context = network.forward(x)
         of_outputs = network.backward(context, dl_dy, gradient_mode="ignore")
-        of_one = trainer.input_gradient(0, x)
+        of_one = model.input_gradient(0, x)
         np.testing.assert_array_equal(network.gradients.numpy(), gradients)
         found[fused] = [each.numpy() for each in (dl_dx, of_outputs, of_one)]
         n_fused = sum("training_to_inputs" in name for name in device.launches[before:])

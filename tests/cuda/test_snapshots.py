@@ -29,29 +29,31 @@ def copies_of(trainer):
 
 @pytest.fixture
 def trained():
-    """A trainer on the CPU with numbers everywhere, and 5 steps."""
-    trainer, rng = create("cpu").trainer, np.random.default_rng(3)
+    """A model on the CPU with numbers everywhere, and 5 steps."""
+    model, rng = create("cpu"), np.random.default_rng(3)
+    trainer = model.trainer
     for array in arrays_of(trainer):
         array[...] = rng.random(array.shape, np.float32)
     trainer.n_steps, trainer.n_skipped_steps = 5, 2
-    return trainer
+    return model
 
 
 def test_a_state_that_would_make_nan_is_refused(cuda_device, trained, tmp_path):
-    trained._training.state[1, 7] = -0.5
+    trained.trainer._training.state[1, 7] = -0.5
     trained.save(tmp_path / "snapshot")
-    trainer = create(cuda_device).trainer
+    model = create(cuda_device)
+    trainer = model.trainer
     before = copies_of(trainer)
     for load in (
-        trainer.load,
+        model.load,
         lambda path: numbanet.load(path, device=cuda_device, precision="float32"),
     ):
         with pytest.raises(numbanet.SnapshotError, match="1 second moments"):
             load(tmp_path / "snapshot")
     for mine, theirs in zip(copies_of(trainer), before, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    trainer.load(tmp_path / "snapshot", allow_nonfinite=True)
-    np.testing.assert_array_equal(copies_of(trainer)[1], trained._training.state)
+    model.load(tmp_path / "snapshot", allow_nonfinite=True)
+    np.testing.assert_array_equal(copies_of(trainer)[1], trained.trainer._training.state)
 
 
 @pytest.fixture
@@ -66,10 +68,11 @@ def full(monkeypatch):
 
 def test_a_trainer_loads_where_no_memory_is_left(cuda_device, trained, full, tmp_path):
     trained.save(tmp_path / "snapshot")
-    trainer = create(cuda_device).trainer
+    model = create(cuda_device)
     full(cuda_device)
-    trainer.load(tmp_path / "snapshot")
-    for name, mine, theirs in zip(NAMES, copies_of(trainer), arrays_of(trained), strict=True):
+    model.load(tmp_path / "snapshot")
+    trainer, known = model.trainer, arrays_of(trained.trainer)
+    for name, mine, theirs in zip(NAMES, copies_of(trainer), known, strict=True):
         np.testing.assert_array_equal(mine, theirs, err_msg=name)
     assert (trainer.n_steps, trainer.n_skipped_steps) == (5, 2)
 
@@ -79,8 +82,9 @@ def test_parameters_of_others_are_taken_where_no_memory_is_left(
 ):
     """What the optimizer knew before goes, to the last array of it."""
     trained.save(tmp_path / "snapshot")
-    trainer = create(cuda_device).trainer
-    trainer.load(tmp_path / "snapshot")
+    model = create(cuda_device)
+    model.load(tmp_path / "snapshot")
+    trainer = model.trainer
     params = np.arange(trainer.network.n_params, dtype=np.float32)
     full(cuda_device)
     numbanet.TcnnSnapshot(params).restore(trainer)

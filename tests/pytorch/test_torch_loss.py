@@ -95,7 +95,7 @@ def test_training_steps_are_the_trainers():
     adam = numbanet.create_optimizer({"otype": "Adam", "learning_rate": 1e-2, "l2_reg": 0.0})
     options = {"skip_zero_grad_non_matrix_params": False, "l2_reg": 0.0}
     model.trainer.update_hyperparams({"optimizer": options})
-    epsilon = model.optimizer.epsilon
+    epsilon = model.trainer.optimizer.epsilon
     assert adam.beta1 == 0.9
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-2, betas=(0.9, 0.999), eps=epsilon)
     for seed in range(5):
