@@ -1,5 +1,6 @@
 """`numbanet compile`: kernels for GPUs that are not there."""
 
+import json
 import re
 
 import pytest
@@ -12,6 +13,12 @@ from numbanet.app.output import Output
 from numbanet.cuda.toolchain import toolkit
 
 pytestmark = pytest.mark.usefixtures("assembler")
+CONFIG = {  # of few kernels, and small ones
+    "encoding": {"otype": "Identity"},
+    "network": {"otype": "FullyFusedMLP", "n_neurons": 16, "n_hidden_layers": 1},
+    "loss": {"otype": "L2"},
+    "optimizer": {"otype": "SGD"},
+}
 
 
 def complaint(answer, exit_code):
@@ -32,8 +39,10 @@ class Recording(Output):
 told = []
 
 
-def test_each_kernel_is_told_when_it_is_there(command, config, monkeypatch, tmp_path):
+def test_each_kernel_is_told_when_it_is_there(command, monkeypatch, tmp_path):
     """As JSON for one architecture, in a table for another."""
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(CONFIG))
     monkeypatch.setenv("NUMBANET_CACHE_DIR", str(tmp_path / "kernels"))
     compile_kernels(config, [(9, 0)], "float16", (3, 1), 300, Recording(as_json=True))
     *kernels, (last, _) = told
