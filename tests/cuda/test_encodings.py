@@ -80,7 +80,7 @@ def kernels(encoding):
 
 
 @pytest.mark.parametrize(("otype", "config", "n_dims"), SMALL, ids=lambda value: str(value)[:40])
-def test_arrays_live_in_registers(kernel_directory, otype, config, n_dims):
+def test_arrays_live_in_registers(otype, config, n_dims):
     encoding = laws.create("encoding", otype, config, {"n_dims": n_dims})
     for kernel, n_arrays in kernels(encoding.padded(encoding.n_outputs + 3)):
         text = compile_ptx(kernel, ("uint64",) * n_arrays, (9, 0)).text
