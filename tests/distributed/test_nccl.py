@@ -3,6 +3,7 @@
 import gc
 import platform
 import sys
+from collections import defaultdict
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -93,7 +94,7 @@ def calls(monkeypatch):
     }  # fmt: skip
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(shared_memory, "RETURNED", [])
+    monkeypatch.setattr(shared_memory, "RETURNED", defaultdict(list))
     return made
 
 
@@ -197,6 +198,20 @@ def test_memory_stays_plain_unless_all_ranks_share_it(calls, votes):
     again = memory_of_rank(DEVICE, 16)
     assert without_current(calls) == [("mem_free", 8 << 20), ("allocate", 16)]
     del again
+
+
+def test_memory_is_freed_on_the_gpu_that_it_belongs_to(calls):
+    other = SimpleNamespace(**{**vars(DEVICE), "ordinal": 4, "dlpack_device": (2, 4)})
+    memory = memory_of_rank(DEVICE, 8)
+    del memory
+    gc.collect()
+    calls.clear()
+    kept = memory_of_rank(other, 16)
+    assert calls == [("current", 4), ("allocate", 16)]
+    calls.clear()
+    kept = [kept, memory_of_rank(DEVICE, 24)]
+    freed = [("current", 3), ("mem_free", 8 << 20)]
+    assert calls == [*freed, ("current", 3), ("allocate", 24)]
 
 
 def test_memory_is_plain_where_nccl_has_none(calls, monkeypatch):

@@ -5,12 +5,13 @@ them in the same order. So memory that is no longer used is returned to a list, 
 ranks have returned theirs.
 """
 
+from collections import defaultdict
 from typing import Any
 
 from numbanet.cuda.memory.arrays import Memory
 
 NO_WINDOW = -1
-RETURNED = []  # number of the window and address; of memory that never had one
+RETURNED = defaultdict(list)  # by device: see SharedMemory.returned; memory that had no window
 
 
 class SharedMemory:
@@ -18,12 +19,13 @@ class SharedMemory:
 
     Attributes:
         number: of its window, which is equal on all ranks.
-        returned: the list to which it is returned when nothing refers to it any more.
+        returned: the list to which number and address are returned when nothing refers to the
+            memory any more.
     """
 
     def __init__(self, device: Any, n_bytes: int):
         self.n_bytes, self.address = n_bytes, 0
-        self.number, self.returned = NO_WINDOW, RETURNED
+        self.number, self.returned = NO_WINDOW, RETURNED[device.ordinal]
         from nccl.bindings import nccl
 
         make_current(device)
@@ -64,7 +66,8 @@ def memory_of_rank(device: Any, n_bytes: int) -> Memory | SharedMemory:
     """Memory for a vector that ranks exchange; plain where NCCL is missing or has none."""
     if device.dlpack_device is None or n_bytes == 0:
         return Memory(device, n_bytes)
-    free(device, [RETURNED.pop()[1] for _ in range(len(RETURNED))])
+    returned = RETURNED[device.ordinal]
+    free(device, [returned.pop()[1] for _ in range(len(returned))])
     try:
         return SharedMemory(device, n_bytes)
     except (ImportError, RuntimeError):
