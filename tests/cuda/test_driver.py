@@ -278,6 +278,25 @@ def test_other_threads_stay_on_the_common_stream_while_one_captures(device, fake
     assert fake_driver.named("cuMemFreeAsync") == [("cuMemFreeAsync", 2**30, 1)] * 2
 
 
+@pytest.mark.parametrize("code", [None, "STREAM_CAPTURE_INVALIDATED"])
+def test_a_capture_that_fails_leaves_nothing(device, fake_driver, code):
+    fake_driver.answers |= {"cuStreamCreate": (7,), "cuStreamEndCapture": ("graph",)}
+    fake_driver.failures["cuStreamEndCapture"] = [] if code is None else [code]
+
+    def queue():
+        device.free(2**30)
+        raise ValueError("what went wrong")
+
+    with pytest.raises(ValueError, match="what went wrong"):
+        device.capture(queue)
+    assert fake_driver.named("cuStreamEndCapture", "cuStreamDestroy", "cuGraphInstantiate") == [
+        ("cuStreamEndCapture", 7), ("cuStreamDestroy", 7)
+    ]  # fmt: skip
+    assert fake_driver.named("cuGraphDestroy") == ([] if code else [("cuGraphDestroy", "graph")])
+    assert fake_driver.named("cuMemFreeAsync") == [("cuMemFreeAsync", 2**30, 1)]
+    assert device.stream == 1
+
+
 def test_a_failed_kernel_is_told_at_the_next_synchronisation(device, fake_driver):
     fake_driver.failures["cuStreamSynchronize"] = ["ILLEGAL_ADDRESS"]
     with pytest.raises(errors.LaunchError, match=r"ILLEGAL_ADDRESS.*start the process anew"):

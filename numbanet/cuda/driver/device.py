@@ -3,6 +3,7 @@
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from numbanet.cuda.driver.arguments import Arguments
@@ -176,19 +177,10 @@ class CudaDevice(DeviceMemory):
 
         The function allocates nothing, waits for nothing and compiles nothing.
         """
-        driver, stream = self._driver, self._call("cuStreamCreate", CAPTURE_STREAM)
+        stream = self._call("cuStreamCreate", CAPTURE_STREAM)
         self._frees, self._capture = [], (threading.get_ident(), stream)
         try:
-            mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-            self._call("cuStreamBeginCapture", stream, mode)
-            try:
-                queue()
-            finally:
-                graph = self._call("cuStreamEndCapture", stream)
-            try:
-                executable = self._call("cuGraphInstantiate", graph, 0)
-            finally:
-                self._call("cuGraphDestroy", graph)
+            executable = self._captured(stream, queue)
         finally:
             self._capture = None
             self._call("cuStreamDestroy", stream)
@@ -196,6 +188,22 @@ class CudaDevice(DeviceMemory):
             for address in frees:
                 self.free(address)
         return Graph(self, executable)
+
+    def _captured(self, stream, queue: Callable[[], None]):
+        """Executable graph of the work that a function queues on a stream."""
+        mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self._call("cuStreamBeginCapture", stream, mode)
+        try:
+            queue()
+        except BaseException:
+            with suppress(CudaError):  # a consequence of what the function has raised
+                self._call("cuGraphDestroy", self._call("cuStreamEndCapture", stream))
+            raise
+        graph = self._call("cuStreamEndCapture", stream)
+        try:
+            return self._call("cuGraphInstantiate", graph, 0)
+        finally:
+            self._call("cuGraphDestroy", graph)
 
     def in_parallel(self, *queues: Callable[[], None]) -> None:
         """Queue the work of functions; within a capture, as parallel branches."""
