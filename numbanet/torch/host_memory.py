@@ -25,7 +25,10 @@ class HostMemory:
         self._pieces = deque(maxlen=MOST_PIECES)  # with a weak reference to who has it
 
     def empty(self, *shape: int) -> torch.Tensor:
-        """Uninitialised tensor of the shape."""
+        """Uninitialised tensor of the shape; like every view of an array, it cannot grow.
+
+        PyTorch raises a RuntimeError where it is resized beyond its size; a clone of it can grow.
+        """
         n = math.prod(shape)
         if not SMALLEST <= n <= LARGEST:
             return torch.empty(shape, dtype=torch.float32, device="cpu")

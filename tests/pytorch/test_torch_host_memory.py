@@ -93,6 +93,22 @@ def test_gradients_that_a_program_holds_stay_as_they_are():
     assert len({gradient.data_ptr() for gradient in held}) == len(held)
 
 
+@pytest.mark.parametrize("grow", [
+    lambda tensor: tensor.resize_(2 * SMALLEST),
+    lambda tensor: tensor.untyped_storage().resize_(8 * SMALLEST),
+])  # fmt: skip
+def test_it_cannot_grow_and_says_so(grow):
+    memory = HostMemory()
+    tensor = memory.empty(SMALLEST).fill_(7)
+    with pytest.raises(RuntimeError, match="storage that is not resizable"):
+        grow(tensor[:])
+    assert (tensor == 7).all()
+    grow(tensor.clone())
+    address = tensor.data_ptr()
+    assert tensor.resize_(5).shape == (5,)
+    assert memory.empty(SMALLEST).data_ptr() != address
+
+
 def test_it_ends_with_its_owner():
     memory = HostMemory()
     tensor = memory.empty(SMALLEST)
