@@ -2,7 +2,6 @@
 
 import json
 import re
-import resource
 import signal
 import subprocess
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import full_disk
 from PIL import Image
 
 import numbanet
@@ -138,23 +138,14 @@ def test_an_output_that_cannot_be_written(command, photograph, config, tmp_path)
         assert reason in complaint(answer, 1)
 
 
-@pytest.fixture
-def small_disk():
-    """A function that makes writing more than so many bytes to a file fail, as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_full_disk_leaves_what_was_there(command, photograph, config, tmp_path, small_disk):
+def test_a_full_disk_leaves_what_was_there(command, photograph, config, tmp_path):
     output = tmp_path / "out"
     arguments = ["learn-image", photograph, config, "--output", output, *SMALL]
     assert command(*arguments, "--steps", 5)[0] == 0
     before = {path.name: path.read_bytes() for path in output.iterdir()}
     snapshot = output / "snapshot.safetensors"
-    small_disk(snapshot.stat().st_size // 2)
-    answer = command(*arguments, "--steps", 8, "--resume", snapshot)
-    small_disk(resource.RLIM_INFINITY)
+    with full_disk(snapshot.stat().st_size // 2):
+        answer = command(*arguments, "--steps", 8, "--resume", snapshot)
     line = complaint(answer, 1)
     assert f"cannot write '{snapshot}': File too large" in line
     after = {path.name: path.read_bytes() for path in output.iterdir()}
