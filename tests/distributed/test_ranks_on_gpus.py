@@ -1,5 +1,7 @@
 """What several ranks do, each on a GPU of its own, or an emulated one and the host's memory."""
 
+import gc
+
 import numpy as np
 import pytest
 from models import HASH, make_config, mlp
@@ -10,6 +12,7 @@ from numbanet import replicas
 from numbanet.communicator import Alone, RankError, sum_in_pairs
 from numbanet.cuda.driver import device as driver
 from numbanet.cuda.optimizer import over_ranks, rank_kernels
+from numbanet.cuda.ranks.collectives import collectives
 from numbanet.saved_training import SavedTraining
 from numbanet.targets import device_of_rank, find_device
 
@@ -285,3 +288,23 @@ def test_a_step_that_overflows_on_one_rank_is_taken_back_on_all(comm, device, wa
     np.testing.assert_array_equal(many.network.parameters.current().numpy(), copy)
     np.testing.assert_array_equal(many.network.params.numpy(), before)
     many.trainer.check_replicas()
+
+
+def test_memory_that_gpus_share_is_freed_with_its_model(comm, device, monkeypatch):
+    """Where NCCL has windows to it: each model closes those of the one before."""
+    if comm.size == 1 or device.dlpack_device is None:
+        pytest.skip("needs an NVIDIA GPU for each of several ranks")
+    monkeypatch.setattr(over_ranks, "LEAST", 0)
+    one = create(device, precision="float32")
+    one.trainer.training_step(*batch())
+    expected, n_windows = one.network.params.numpy(), []
+    for _ in range(4):
+        many = create(device, comm, precision="float32")
+        many.trainer.training_step(*(each[comm.rows(N)] for each in batch()))
+        many.trainer.check_replicas()
+        found = many.network.params.numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-5)
+        n_windows.append(len(collectives(device, comm)._windows))
+        del many
+        gc.collect()
+    assert n_windows[2] == n_windows[3]

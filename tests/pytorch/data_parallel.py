@@ -1,6 +1,7 @@
-"""One process of two that train together; test_torch_machinery.py starts it."""
+"""Two processes that train together, through gloo or NCCL, and what one of them would train."""
 
 import torch
+from laws import assert_close
 from models import HASH, mlp
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
@@ -9,52 +10,52 @@ from torch.nn.parallel import DistributedDataParallel
 import numbanet.torch as tcnn
 
 
-def make():
+def make(device="cpu"):
     network = mlp("FullyFusedMLP", 16, 2)
-    return tcnn.NetworkWithInputEncoding(2, 3, HASH, network, device="cpu")
+    return tcnn.NetworkWithInputEncoding(2, 3, HASH, network, dtype=torch.float32, device=device)
 
 
-def batch():
+def batch(device="cpu"):
     x = torch.rand(64, 2, generator=torch.Generator().manual_seed(0))
-    return x, torch.cat([x, x[:, :1] * x[:, 1:]], dim=1)
+    return x.to(device), torch.cat([x, x[:, :1] * x[:, 1:]], dim=1).to(device)
 
 
-def make_deep():
+def make_deep(device="cpu"):
     """A module of numbanet within another one, which can be sharded."""
     torch.manual_seed(0)
-    return torch.nn.Sequential(make(), torch.nn.Linear(3, 3))
+    return torch.nn.Sequential(make(), torch.nn.Linear(3, 3)).to(device)
 
 
-def train_sharded(rank, world_size):
+def train_sharded(rank, world_size, device):
     """The parameters of both parts, of which the module's own are on every rank."""
-    whole = make_deep()
+    whole = make_deep(device)
     fully_shard(
-        whole, mesh=init_device_mesh("cpu", (world_size,)),
+        whole, mesh=init_device_mesh(device.type, (world_size,)),
         ignored_params=set(whole[0].parameters()),
     )  # fmt: skip
-    x, targets = (each.chunk(world_size)[rank] for each in batch())
+    x, targets = (each.chunk(world_size)[rank] for each in batch(device))
     train(whole, x, targets, replicated=list(whole[0].parameters()))
     return whole[0].params.detach(), whole[1].weight.full_tensor().detach()
 
 
-def train_sharded_by_its_predecessor(rank, world_size):
+def train_sharded_by_its_predecessor(rank, world_size, device):
     """As train_sharded, by FullyShardedDataParallel with the module ignored."""
-    deep = make_deep()
+    deep = make_deep(device)
     whole = FullyShardedDataParallel(
-        deep, ignored_modules=[deep[0]], use_orig_params=True, device_id=torch.device("cpu")
+        deep, ignored_modules=[deep[0]], use_orig_params=True, device_id=device
     )
-    x, targets = (each.chunk(world_size)[rank] for each in batch())
+    x, targets = (each.chunk(world_size)[rank] for each in batch(device))
     train(whole, x, targets, replicated=list(deep[0].parameters()))
     with FullyShardedDataParallel.summon_full_params(whole):
         return deep[0].params.detach().clone(), deep[1].weight.detach().clone()
 
 
-def train_in_buckets(rank, world_size):
+def train_in_buckets(rank, world_size, device):
     """A split module whose parts are in buckets of their own, which gradients are views of."""
-    module = make().split_parts()
+    module = make(device).split_parts()
     assert len(list(module.parameters())) > 1
     replica = DistributedDataParallel(module, bucket_cap_mb=1e-3, gradient_as_bucket_view=True)
-    halves = [each.chunk(world_size)[rank].chunk(2) for each in batch()]
+    halves = [each.chunk(world_size)[rank].chunk(2) for each in batch(device)]
     optimizer = torch.optim.SGD(replica.parameters(), lr=0.1)
     for _ in range(3):
         optimizer.zero_grad()
@@ -84,17 +85,42 @@ def train(module, x, targets, n_steps=3, replicated=()):
 WAYS = train_sharded, train_sharded_by_its_predecessor, train_in_buckets
 
 
-def run(rank, world_size, folder):
+def run(rank, world_size, folder, backend="gloo"):
     """Train on this process's share of the batch, and write the parameters to a file."""
+    device = torch.device("cpu")
+    if backend == "nccl":
+        device = torch.device("cuda", rank)
+        torch.cuda.set_device(device)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size
+        backend, init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size
     )
-    module = make()
+    module = make(device)
     with torch.no_grad():
         module.params.add_(rank)  # which DistributedDataParallel has to undo
-    x, targets = (each.chunk(world_size)[rank] for each in batch())
+    x, targets = (each.chunk(world_size)[rank] for each in batch(device))
     train(DistributedDataParallel(module), x, targets)
     torch.save(module.params.detach(), f"{folder}/params.{rank}")
     for way in WAYS:
-        torch.save(way(rank, world_size), f"{folder}/{way.__name__}.{rank}")
+        torch.save(way(rank, world_size, device), f"{folder}/{way.__name__}.{rank}")
     torch.distributed.destroy_process_group()
+
+
+def check(folder, backend="gloo"):
+    """Two processes train the same parameters, which are those of one on the whole batch."""
+    torch.multiprocessing.spawn(run, args=(2, str(folder), backend), nprocs=2)
+    alone = make()
+    initial = alone.params.detach().clone()
+    train(alone, *batch())
+    deep = make_deep()
+    before = [deep[0].params.detach().clone(), deep[1].weight.detach().clone()]
+    train(deep, *batch())
+    whole = [initial], [alone.params.detach()]
+    sharded = before, [deep[0].params.detach(), deep[1].weight.detach()]
+    expected = {"params": whole, "train_in_buckets": whole}
+    for name in ("params", *(way.__name__ for way in WAYS)):
+        found = [torch.load(f"{folder}/{name}.{rank}", map_location="cpu") for rank in range(2)]
+        if name == "params":
+            found = [[each] for each in found]
+        for first, second, start, end in zip(*found, *expected.get(name, sharded), strict=True):
+            assert torch.equal(first, second), name
+            assert_close(first - start, end - start, 1e-3)

@@ -10,6 +10,7 @@ from models import HASH, MODELS, mlp
 torch = pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
+import data_parallel  # noqa: E402
 from emulated_tensors import EmulatedTensorDevice  # noqa: E402
 
 import numbanet.torch as tcnn  # noqa: E402
@@ -263,9 +264,17 @@ def test_one_module_for_each_device(gpu):
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-3, atol=1e-5)
 
 
-def test_the_second_gpu(gpu):
+@pytest.fixture
+def two_gpus(gpu):
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two NVIDIA GPUs")
+
+
+def test_two_processes_train_as_one_through_nccl(two_gpus, tmp_path):
+    data_parallel.check(tmp_path, "nccl")
+
+
+def test_the_second_gpu(two_gpus):
     x = torch.rand(300, 2)
     first, second = small(device="cuda:0"), small(device="cuda:1")
     y = second(x.to("cuda:1"))

@@ -315,24 +315,7 @@ assert len(registered) == 4
 
 def test_two_processes_train_as_one(tmp_path):
     """With replicas of all parameters, whole and split, and with those of others sharded."""
-    torch.multiprocessing.spawn(data_parallel.run, args=(2, str(tmp_path)), nprocs=2)
-    first, second = (torch.load(tmp_path / f"params.{rank}") for rank in range(2))
-    assert torch.equal(first, second)
-    alone = data_parallel.make()
-    initial = alone.params.detach().clone()
-    data_parallel.train(alone, *data_parallel.batch())
-    assert_close(first - initial, (alone.params - initial).detach(), 1e-3)
-    whole = data_parallel.make_deep()
-    before = [whole[0].params.detach().clone(), whole[1].weight.detach().clone()]
-    data_parallel.train(whole, *data_parallel.batch())
-    expected = whole[0].params.detach(), whole[1].weight.detach()
-    for way in data_parallel.WAYS:
-        found = [torch.load(tmp_path / f"{way.__name__}.{rank}") for rank in range(2)]
-        if way is data_parallel.train_in_buckets:
-            before, expected = [initial], [alone.params.detach()]
-        for first, second, start, end in zip(*found, before, expected, strict=True):
-            assert torch.equal(first, second)
-            assert_close(first - start, end - start, 1e-3)
+    data_parallel.check(tmp_path)
 
 
 def test_parameters_may_share_memory_with_numpy():
