@@ -10,9 +10,11 @@ import numbanet
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda to compile for CUDA")
 
+from numbanet.communicator import Alone
 from numbanet.cuda.inference import RecurringInference
 from numbanet.cuda.memory.arrays import empty, to_device
 from numbanet.cuda.optimizer.training import CudaTraining
+from numbanet.cuda.ranks import pieces
 
 N = 33
 OWN = CudaTraining.again, RecurringInference.again
@@ -226,6 +228,44 @@ def test_a_step_that_is_not_finite_raises_if_asked(cuda_device, replayed):
     with pytest.raises(FloatingPointError):
         course.step()
     assert replayed == ["step"]
+
+
+class TwoAlike(Alone):
+    """Rank 0 of two that do the same, and the copies of their parts on a device."""
+
+    size, is_queued = 2, True
+
+    def __init__(self, device):
+        super().__init__(pieces=4)
+        self._device, self.n_gathered = device, 0
+
+    def gather(self, numbers):
+        self.n_gathered += 1
+        return np.stack([numbers, numbers])
+
+    def fill(self, array, bounds):
+        n_bytes = bounds[1] * array.dtype.itemsize
+        self._device.copy(array.address + n_bytes, array.address, n_bytes)
+
+
+@pytest.mark.parametrize("comm", [TwoAlike, lambda device: Alone(pieces=4)], ids=["two", "one"])
+def test_pieces_recur_and_several_ranks_are_asked_before_each(
+    cuda_device, replayed, monkeypatch, comm
+):
+    comm = comm(cuda_device)
+    monkeypatch.setattr(pieces, "collectives", lambda device, comm: comm)
+    n_inputs, n_outputs, config = MODELS["hash"]
+    model = numbanet.create_from_config(
+        n_inputs, n_outputs, config, device=cuda_device, precision="float16", comm=comm
+    )
+    x, targets = (to_device(array, cuda_device) for array in batch_of("hash", 32))
+    for k in range(4):
+        before, replayed[:] = getattr(comm, "n_gathered", 0), []
+        model.trainer.training_step(x, targets)
+        if comm.size > 1:
+            assert comm.n_gathered > before
+        else:
+            assert replayed == ["step"] * (k > 2)
 
 
 def test_arrays_at_known_places_are_refused_where_they_do_not_fit(cuda_device):

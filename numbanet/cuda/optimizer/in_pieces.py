@@ -12,6 +12,7 @@ class TrainingInPieces(CudaTraining):
 
     def __init__(self, device: Any, engine: Any, comm: Communicator, *given: Any):
         super().__init__(device, PieceByPiece(device, engine, comm), *given)
+        self._is_alone = comm.size == 1
 
     def use(self, engine):
         self._engine.use(engine)

@@ -41,7 +41,7 @@ class CudaTraining(AbstractTraining):
         super().__init__(parameters, optimizer, division_for(optimizer, layout, comm), comm)
         self._layout = layout
         self._over_ranks, self.weighs_batches = None, comm.size > 1
-        self._is_alone = comm.size == 1 and comm.pieces is None
+        self._is_alone = comm.size == 1  # else hosts may speak before each step
         if self.weighs_batches:
             self._over_ranks = OverRanks(device, comm, self._division, layout)
         self.state = to_device(
