@@ -64,7 +64,7 @@ class CudaEngine:
     def generation(self) -> int:
         """Counter that changes when memory used by queued work has moved."""
         of_tables = 0 if self.tables is None else self.tables.generation
-        return self.workspace.generation + self.workspace.rooms.generation + of_tables
+        return self.workspace.generation + of_tables
 
     @property
     def deterministic(self) -> bool:

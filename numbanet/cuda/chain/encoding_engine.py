@@ -11,7 +11,7 @@ from numbanet.cuda.launch.kernel import Kernel, exclusive
 from numbanet.cuda.launch.rows import MOST_ROWS
 from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.memory.parameter_kernels import fill_columns_kernel
-from numbanet.cuda.memory.rooms import Rooms
+from numbanet.cuda.memory.rooms import PassMemory
 from numbanet.cuda.tables.digits import DigitSums
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.engine import Gradients, Service
@@ -61,14 +61,14 @@ class EncodingPart:
     """Kernels of a part of an encoding, each compiled on first use.
 
     Args:
-        own: has `device`, `rooms`, and whether sums are `deterministic`, which may change.
+        own: memory of the passes, and whether sums are deterministic, which may change.
         part: a Part of the encoding.
         n_columns: of a row of inputs.
         precision: of the parameters that the kernels read.
         features: precision of the features.
     """
 
-    def __init__(self, own: Any, part: Any, n_columns: int, precision: str, features: str):
+    def __init__(self, own: PassMemory, part: Any, n_columns: int, precision: str, features: str):
         self._own, self._part, self._n_columns = own, part, n_columns
         self._encoding, self._precision, self._features = part.encoding, precision, features
         self._n_partitions = len(part.encoding.partition_columns)
@@ -186,7 +186,7 @@ class EncodingPart:
         self._differentiate(make, slab, params, dl_dy, factor, along, to)
 
 
-class EncodingEngine:
+class EncodingEngine(PassMemory):
     """Engine of an encoding by itself; features are float32 in rows of samples.
 
     Args:
@@ -196,10 +196,8 @@ class EncodingEngine:
     """
 
     def __init__(self, device: Any, encoding: AbstractEncoding, precision: str):
-        self.device = self._device = device
-        self._deterministic, self._n_changes = False, 0
-        self._encoding, self.rooms = encoding, Rooms(device)
-        self._width = encoding.n_outputs
+        super().__init__(device)
+        self._device, self._encoding, self._width = device, encoding, encoding.n_outputs
         self._parts = [
             EncodingPart(self, part, encoding.n_dims, precision, "float32")
             for part in encoding.parts
@@ -208,25 +206,6 @@ class EncodingEngine:
     @cached_property
     def _fill_columns(self) -> Kernel:
         return Kernel(self._device, fill_columns_kernel)
-
-    @property
-    def generation(self) -> int:
-        """Counter that changes when memory used by queued work has moved."""
-        return self.rooms.generation + self._n_changes
-
-    @property
-    def deterministic(self) -> bool:
-        """Whether gradients are the same bits in every run; may be set."""
-        return self._deterministic
-
-    @deterministic.setter
-    def deterministic(self, value: bool) -> None:
-        self._n_changes += value != self._deterministic  # queued work is another one
-        self._deterministic = value
-
-    def release(self) -> None:
-        """Free the memory between the kernels; it is allocated again when needed."""
-        self.rooms.release()
 
     def services(self) -> list[Service]:
         return [Service("all passes", "a kernel for each part", "it has no network")]

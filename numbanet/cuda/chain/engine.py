@@ -88,7 +88,7 @@ class Chain:
         pitch = next_multiple(min(n, MOST_ROWS), PITCH)
         if self._layers is None or self._layers.pitch < pitch:
             self._layers = None  # frees the old ones before the new ones are made
-            self._workspace.generation += 1
+            self._workspace.rooms.generation += 1
             layers = Layers(self.device, self.model.network, self.precision, pitch)
             self._fill_constants(layers)
             self._layers = layers

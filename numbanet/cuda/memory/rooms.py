@@ -1,4 +1,4 @@
-"""Named buffers between kernels."""
+"""Named buffers between kernels, and what else changes the work of an engine's passes."""
 
 from typing import Any
 
@@ -27,3 +27,34 @@ class Rooms:
             self._arrays[name] = found
             self.generation += 1
         return found.address
+
+
+class PassMemory:
+    """Buffers of an engine's passes, and whether their sums are reproducible.
+
+    Args:
+        device: a CudaDevice, or anything with its methods.
+    """
+
+    def __init__(self, device: Any):
+        self.device, self.rooms = device, Rooms(device)
+        self._deterministic = False
+
+    @property
+    def generation(self) -> int:
+        """Counter that changes when queued work is no longer valid."""
+        return self.rooms.generation
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether sums are the same bits in every run; may be set."""
+        return self._deterministic
+
+    @deterministic.setter
+    def deterministic(self, value: bool) -> None:
+        self.rooms.generation += value != self._deterministic
+        self._deterministic = value
+
+    def release(self) -> None:
+        """Free the memory between the kernels; it is allocated again when needed."""
+        self.rooms.release()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from numbanet.cuda.memory.arrays import DeviceArray, address_of, empty
 from numbanet.cuda.memory.parameters import Collector
-from numbanet.cuda.memory.rooms import Rooms
+from numbanet.cuda.memory.rooms import PassMemory
 from numbanet.cuda.memory.slots import BLOCKS, Slots
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.encodings.base import AbstractEncoding
@@ -61,8 +61,8 @@ def storage_of(array: DeviceArray | None) -> str | None:
     return None if array is None else STORAGES[array.dtype]
 
 
-class Workspace:
-    """Model and state common to its passes; `generation` changes when memory has moved.
+class Workspace(PassMemory):
+    """Model and state common to its passes.
 
     Args:
         device: a CudaDevice, or anything with its methods.
@@ -71,39 +71,28 @@ class Workspace:
     """
 
     def __init__(self, device: Any, model: EncodedNetwork, precision: str):
-        self.device, self.model, self.precision = device, model, precision
+        super().__init__(device)
+        self.model, self.precision = model, precision
         self.loss_scale = LOSS_SCALES[precision]
         self.unscaled = 1.0 / self.loss_scale
-        self.generation = 0
-        self._deterministic = False
-        # Among which the samples of a pass are divided.
-        self.n_multiprocessors = device.n_multiprocessors
-        self.rooms = Rooms(device)
         self.slots = Slots(device, self.rooms)
         self._sums = None
 
     @property
-    def deterministic(self) -> bool:
-        """Whether sums are bitwise reproducible, for any number of blocks; may be set."""
-        return self._deterministic
-
-    @deterministic.setter
-    def deterministic(self, value: bool) -> None:
-        self.generation += value != self._deterministic  # queued work is another one
-        self._deterministic = value
-        self.n_multiprocessors = BLOCKS if value else self.device.n_multiprocessors
+    def n_multiprocessors(self) -> int:
+        """Multiprocessors among which the samples of a pass are divided."""
+        return BLOCKS if self.deterministic else self.device.n_multiprocessors
 
     def partial_sums(self, n: int) -> DeviceArray:
         """Memory for n partial sums of the loss."""
         if self._sums is None or self._sums.size < n:
             self._sums = empty((max(n, 1),), "f4", self.device)
-            self.generation += 1
+            self.rooms.generation += 1
         return self._sums
 
     def release(self) -> None:
-        """Free the memory; it is allocated again when needed."""
         self._sums = None
-        self.rooms.release()
+        super().release()
 
     @cached_property
     def collect(self) -> Collector:

@@ -55,7 +55,7 @@ class Wide:
         n_bytes = next_multiple(n, layout.whole) // WARP * layout.unit_bytes
         if self._units is None or self._units.size < n_bytes:
             self._units = None  # frees the old ones before the new ones are made
-            self._workspace.generation += 1
+            self._workspace.rooms.generation += 1
             self._units = empty((n_bytes,), np.uint8, self._device)
         return self._units.address
 
