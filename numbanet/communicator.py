@@ -128,7 +128,8 @@ class Communicator(ABC):
         n = self.pieces
         if n is None:
             return
-        is_power = isinstance(n, int) and 1 <= n <= MOST_PIECES and n & (n - 1) == 0
+        is_integer = isinstance(n, (int, np.integer)) and not isinstance(n, bool)
+        is_power = is_integer and 1 <= n <= MOST_PIECES and int(n).bit_count() == 1
         if not is_power or n % self.size:
             raise ValueError(
                 f"pieces: {shown(n)} is not allowed for {self.size} ranks; use a power of two to "
@@ -159,6 +160,15 @@ class Alone(Communicator):
 
 
 ALONE = Alone()
+
+
+def communicator_of(comm: Any) -> Communicator:
+    """The communicator, or that of the only rank for None; raises TypeError if it is none."""
+    if comm is None:
+        return ALONE
+    if not isinstance(comm, Communicator):
+        raise TypeError(f"comm: expected what numbanet.distributed.init returns, got {shown(comm)}")
+    return comm
 
 
 def sum_in_pairs(values: Sequence) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from numbanet import registry
-from numbanet.communicator import Communicator
+from numbanet.communicator import Communicator, communicator_of
 from numbanet.composed_model import ComposedModel
 from numbanet.composition import Composition
 from numbanet.composition_config import SECTIONS as PART_SECTIONS
@@ -82,8 +82,8 @@ def create_from_config(
         ValueError: another argument cannot.
         RuntimeError: the device cannot be used.
     """
-    n_ranks = 1 if comm is None else comm.size
-    target = target_for(device_of_rank(device, comm), precision, fused, n_ranks)
+    comm = communicator_of(comm)
+    target = target_for(device_of_rank(device, comm), precision, fused, comm.size)
     composition, loss, optimizer = create_components(n_input_dims, n_output_dims, config)
     model: Any = model_of(composition, initial_rng(seed, seed_convention), target)
     if deterministic is None:
@@ -156,8 +156,8 @@ def load(
         ValueError: another argument cannot be used.
         RuntimeError: the device cannot be used.
     """
-    n_ranks = 1 if comm is None else comm.size
-    target = target_for(device_of_rank(device, comm), precision, n_ranks=n_ranks)
+    comm = communicator_of(comm)
+    target = target_for(device_of_rank(device, comm), precision, n_ranks=comm.size)
     if deterministic is not None:
         check_bool("deterministic", deterministic)
     with open_saved_training(path) as (saved, file):

@@ -78,8 +78,15 @@ class ManyModels:
         self._many.set_params(as_host_matrix(values, "params", n_params, len(self)))
 
     def __getitem__(self, k: SupportsIndex) -> TrainableModel:
-        """Model number k as a model of its own, with copies of its arrays."""
-        k = range(len(self))[index(k)]
+        """Model number k as a model of its own, with copies of its arrays.
+
+        Raises:
+            IndexError, TypeError: there is none of this number, or it is no integer.
+        """
+        try:
+            k = range(len(self))[index(k)]
+        except IndexError:
+            raise IndexError(f"model {shown(k)}: there are {len(self)}, numbered from 0") from None
         optimizer = self._optimizers[k]
         network = NetworkWithInputEncoding(
             self._encoding, self._network, initial_rng(0, "bindings"), self._target

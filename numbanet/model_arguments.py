@@ -36,9 +36,9 @@ def check_dims(name: str, n: Any) -> int:
 
 def check_bool(name: str, value: Any) -> bool:
     """Return the value; raises ValueError unless it is True or False."""
-    if not isinstance(value, bool):
+    if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name}: {shown(value)} is not allowed; use True or False")
-    return value
+    return bool(value)
 
 
 def check_sigma(value: Any) -> float:
@@ -55,6 +55,15 @@ def check_gradient_mode(mode: str) -> None:
     """Raise ValueError unless the mode exists."""
     if mode not in GRADIENT_MODES:
         raise ValueError(f"gradient_mode: {shown(mode)}; use one of {', '.join(GRADIENT_MODES)}")
+
+
+def check_options_of_step(
+    gradient_mode: Any, run_optimizer: Any, use_inference_params: Any
+) -> None:
+    """Raise ValueError unless a training step can have these options."""
+    check_gradient_mode(gradient_mode)
+    check_bool("run_optimizer", run_optimizer)
+    check_bool("use_inference_params", use_inference_params)
 
 
 def check_integer(name: str, value: Any, least: int) -> int:

@@ -47,6 +47,7 @@ class Replicas:
             return self._n_rows
         counts = self._ask(trainer, n, run_optimizer, gradient_mode)
         self._check_counts(counts)
+        self._is_checked = True
         n_rows = int(counts.sum())
         self.is_nominal = weighs and n_rows > 0
         return n_rows
@@ -70,7 +71,7 @@ class Replicas:
                 f"rank {others[0]} makes another step than rank 0: gradient_mode, "
                 "run_optimizer, or an option of the optimizer or the loss differs"
             )
-        self._is_checked, self._n_unasked = True, 0
+        self._n_unasked = 0
         self._n_rows, self._most = int(calls[:, 1].sum()), 0
         return calls[:, 0]
 

@@ -76,7 +76,7 @@ def find_device(name: str) -> Any:
     return cuda_device(int(found[1] or 0))
 
 
-def device_of_rank(device: Any, comm: Communicator | None) -> Any:
+def device_of_rank(device: Any, comm: Communicator) -> Any:
     """Device of one of several ranks for "auto" and "cuda": of a host's GPUs, one for each rank.
 
     A launcher may already have shown each process one GPU alone.
@@ -84,7 +84,7 @@ def device_of_rank(device: Any, comm: Communicator | None) -> Any:
     Raises:
         RuntimeError: a host has fewer GPUs than ranks.
     """
-    if comm is None or comm.size == 1 or device not in ("auto", "cuda"):
+    if comm.size == 1 or device not in ("auto", "cuda"):
         return device
     here = f"{platform.node()}/{os.environ.get('CUDA_VISIBLE_DEVICES', '')}"
     places = comm.gather_text(here)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from numbanet.array_types import Array, ArrayLike
-from numbanet.communicator import ALONE, Communicator
+from numbanet.communicator import Communicator, communicator_of
 from numbanet.engine import Batch
 from numbanet.grid_range import GridRange
 from numbanet.learning_rates import LearningRates
@@ -13,8 +13,8 @@ from numbanet.losses.base import AbstractLoss
 from numbanet.model import AbstractModel
 from numbanet.model_arguments import (
     check_bool,
-    check_gradient_mode,
     check_integer,
+    check_options_of_step,
     check_sigma,
 )
 from numbanet.optimizer_step import OptimizerStep
@@ -50,7 +50,7 @@ class Trainer(LearningRates, OptimizerStep, TrainerState, OldTrainerNames):
 
     Raises:
         ConfigError: the loss cannot take so many outputs, or the optimizer does not fit the model.
-        TypeError: the model, the optimizer or the loss is none, such as a config.
+        TypeError: the model, the optimizer, the loss or `comm` is none, such as a config.
         ValueError: another argument cannot be used.
     """
 
@@ -83,7 +83,7 @@ class Trainer(LearningRates, OptimizerStep, TrainerState, OldTrainerNames):
         self.on_nonfinite = on_nonfinite
         self.deterministic = check_bool("deterministic", deterministic)  # as it was asked for
         model.deterministic |= deterministic
-        self.comm = ALONE if comm is None else comm
+        self.comm = communicator_of(comm)
         self._replicas = Replicas(self.comm)
         self.layout = model.composition.layout
         self._grid_range = GridRange(model.composition.grid_dims, model.target)
@@ -231,7 +231,7 @@ class Trainer(LearningRates, OptimizerStep, TrainerState, OldTrainerNames):
                 return self._loss_of(again, True, False)
         network, target = self.network, self.network.target
         batch = self._batch(inputs, targets, pdf, external_dl_dy)
-        check_gradient_mode(gradient_mode)
+        check_options_of_step(gradient_mode, run_optimizer, use_inference_params)
         if dl_dinput is not None:
             dl_dinput = target.output_apart(
                 dl_dinput, "dl_dinput", batch.inputs.shape,

@@ -164,6 +164,9 @@ def test_arguments_are_checked():
     for k in ("a", slice(2), 1.0):
         with pytest.raises(TypeError):
             models[k]
+    for k in (3, -4, 10**20):
+        with pytest.raises(IndexError, match=f"model {k}: there are 3, numbered from 0"):
+            models[k]
     with pytest.raises(TypeError, match="inputs: expected an array"):
         models([[1, 2], [3]])
     for options in ({}, {"n": 0}, {"n": 2, "seeds": [1, 2, 3]}, {"n": 1.5}, {"n": [3]}):

@@ -525,3 +525,19 @@ def test_what_is_no_component_is_refused():
     ):
         with pytest.raises(TypeError, match=message):
             numbanet.Trainer(*components)
+    for comm in ("MPI", 2, True):
+        with pytest.raises(TypeError, match=r"comm: expected what .*init returns, got ('MPI'|2|T)"):
+            models.create("hash", comm=comm)
+        with pytest.raises(TypeError, match="comm: expected what"):
+            numbanet.Trainer(network, optimizer, loss, comm=comm)
+
+
+@pytest.mark.parametrize("name", ["run_optimizer", "use_inference_params"])
+def test_flags_of_a_step_are_checked(name):
+    trainer = models.create("hash").trainer
+    x, targets = models.batch_of("hash", 7)
+    for value in ("no", 0, None):
+        with pytest.raises(ValueError, match=f"{name}: .* is not allowed; use True or False"):
+            trainer.training_step(x, targets, **{name: value})
+    trainer.training_step(x, targets, **{name: np.bool_(False)})
+    assert trainer.n_steps == int(name != "run_optimizer")

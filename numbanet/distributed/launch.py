@@ -16,6 +16,7 @@ LAUNCHERS = {
     "srun": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
 }
 TIMEOUT = 300.0  # seconds, in which the first step of a large model is compiled
+LONGEST = 1e9  # seconds
 
 
 def init(
@@ -32,11 +33,16 @@ def init(
         pieces, equal_batches: see Communicator; pieces are a power of two.
 
     Raises:
+        TypeError: `comm` is no communicator of mpi4py.
         ValueError: an argument, or a launcher's variable, is not allowed.
         RuntimeError: a package is missing, or the launcher is not of the MPI that mpi4py uses.
     """
-    if not (isinstance(timeout, (int, float)) and timeout > 0):
-        raise ValueError(f"timeout: {shown(timeout)} is not allowed; use seconds above 0")
+    is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if not (is_number and 0 < timeout <= LONGEST):
+        allowed = f"seconds above 0, {LONGEST:g} at most"
+        raise ValueError(f"timeout: {shown(timeout)} is not allowed; use {allowed}")
+    if not isinstance(equal_batches, bool):
+        raise ValueError(f"equal_batches: {shown(equal_batches)} is not allowed; use True or False")
     found = meet(comm, timeout, pieces)
     found.equal_batches = equal_batches
     return found

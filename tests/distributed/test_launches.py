@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import numbanet
@@ -76,10 +77,17 @@ def test_a_launch_of_another_mpi_is_told(monkeypatch):
         numbanet.distributed.init()
 
 
-@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": "1"}, {"pieces": 3}])
+@pytest.mark.parametrize("options", [
+    *({"timeout": value} for value in (0, "1", True, float("nan"), float("inf"), 1e10)),
+    *({"pieces": value} for value in (3, True, 4.0, 0)), {"equal_batches": "no"},
+], ids=str)  # fmt: skip
 def test_arguments_are_checked(options):
     with pytest.raises(ValueError, match="is not allowed"):
         numbanet.distributed.init(**options)
+
+
+def test_integers_of_numpy_are_numbers_of_pieces():
+    assert numbanet.distributed.init(pieces=np.int64(4)).own_pieces == 4
 
 
 def test_a_communicator_is_one_of_mpi4py():
