@@ -139,6 +139,7 @@ class Chain:
         wants_encoded = dl_dx is not None or has_params
         if self._weights.activations[-1] != NONE:
             output(layers.dl_dvalues[-1], layers.kept[-1])
+        sums = self._weights.sums(weight_gradients, gradients)
         for k in reversed(range(len(self._weights.shapes))):
             dl_dy, works = layers.dl_dvalues[k + 1], []
             if k > 0 or wants_encoded:
@@ -146,13 +147,18 @@ class Chain:
                 of_layer = self._weights.address(k, params), dl_dy, layers.dl_dvalues[k], kept
                 works.append(partial(backward[k], *of_layer))
             if gradients is not None:
-                of_layer = k, weight_gradients[k], dl_dy, layers.values[k], gradients
-                works.append(partial(self._weights.add_gradients, *of_layer))
+                of_layer = dl_dy, layers.values[k], sums[k], self._workspace.unscaled
+                works.append(partial(weight_gradients[k], *of_layer))
                 if self._weights.first_biases:
                     of_layer = k, dl_dy, slab.n, layers.pitch, gradients
                     works.append(partial(self._weights.add_bias_gradients, *of_layer))
             self.device.in_parallel(*works)
-        self._encoding_backward(slab, params, layers, gradients, dl_dx)
+        works = [partial(self._encoding_backward, slab, params, layers, gradients, dl_dx)]
+        if gradients is not None and self._workspace.deterministic:
+            for of_layer in zip(weight_gradients, sums, strict=True):
+                add_slots = partial(self._weights.add_slots, len(works) - 1, gradients)
+                works.append(partial(add_slots, *of_layer))
+        self.device.in_parallel(*works)
 
     def _encoding_backward(self, slab, params, layers, gradients, dl_dx) -> None:
         encoding_params = self._workspace.encoding_params(params)
@@ -234,7 +240,11 @@ class Chain:
         if dl_dinput is not None:
             self.device.zero(dl_dinput.address, dl_dinput.nbytes)
         for slab in slabs(batch.inputs, MOST_ROWS):
-            self._forward(slab, params, layers)
+            works = [partial(self._forward, slab, params, layers)]
+            if gradients is not None and self._workspace.deterministic:
+                *_, weight_gradients, _ = self._passes(slab.n, layers.pitch)
+                works.append(partial(self._weights.clear_slots, weight_gradients))
+            self.device.in_parallel(*works)
             n_sums += self._output_gradients(batch, slab, loss, layers, n_sums)
             to = None if dl_dinput is None else slab.of(dl_dinput)
             self._backward(slab, params, layers, gradients, to)

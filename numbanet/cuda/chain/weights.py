@@ -51,14 +51,45 @@ class Weights:
         self, k: int, launch: Launch, dl_dy: int, x: int, gradients: Gradients
     ) -> None:
         """Add the gradient of matrix k; if deterministic, through slots added in order."""
-        own, (fan_out, fan_in) = self._workspace, self.shapes[k]
-        to = gradients.flat.address + self._starts[k] * FLOAT_BYTES
-        if not own.deterministic:
-            launch(dl_dy, x, to, own.unscaled)
+        if not self._workspace.deterministic:
+            to = self._gradient_address(k, gradients)
+            launch(dl_dy, x, to, self._workspace.unscaled)
             return
-        n, n_slots = fan_out * fan_in, launch.grid[2]
-        launch(dl_dy, x, own.slots.zeros(n_slots, n), own.unscaled)
-        own.slots.add_to(to, n_slots, n)
+        n, n_slots = self._size(k), launch.grid[2]
+        slots = self._workspace.slots.zeros(n_slots, n)
+        launch(dl_dy, x, slots, self._workspace.unscaled)
+        self.add_slots(k, gradients, launch, slots)
+
+    def _size(self, k: int) -> int:
+        rows, columns = self.shapes[k]
+        return rows * columns
+
+    def _gradient_address(self, k: int, gradients: Gradients) -> int:
+        return gradients.flat.address + self._starts[k] * FLOAT_BYTES
+
+    def _slot_starts(self, launches: list[Launch]) -> list[int]:
+        """Number of slots' float32 before those of each matrix, and of all."""
+        sizes = (launch.grid[2] * self._size(k) for k, launch in enumerate(launches))
+        return list(accumulate(sizes, initial=0))
+
+    def clear_slots(self, launches: list[Launch]) -> None:
+        """Zero the slots of all matrices, whose gradients these launches add to."""
+        self._workspace.slots.zeros(1, self._slot_starts(launches)[-1])
+
+    def sums(self, launches: list[Launch], gradients: Gradients | None) -> list[int]:
+        """Addresses that launches add to: those of the matrices' slots, or of their gradients."""
+        if gradients is None:
+            return []
+        if not self._workspace.deterministic:
+            return [self._gradient_address(k, gradients) for k in range(len(launches))]
+        *starts, n = self._slot_starts(launches)
+        first = self._workspace.slots.rows(1, n)
+        return [first + FLOAT_BYTES * start for start in starts]
+
+    def add_slots(self, k: int, gradients: Gradients, launch: Launch, slots: int) -> None:
+        """Add the slots of matrix k to its gradient."""
+        to = self._gradient_address(k, gradients)
+        self._workspace.slots.add_rows(slots, launch.grid[2], self._size(k), to)
 
     def add_bias_gradients(
         self, k: int, dl_dy: int, n: int, pitch: int, gradients: Gradients

@@ -88,4 +88,8 @@ class Slots:
     def add_to(self, gradients: int, n_slots: int, n: int, adds: bool = True) -> None:
         """Add all rows to n float32 at an address, or write their sum there."""
         if n_slots:
-            self._add(-(-n // WARP), self.rows(n_slots, n), n_slots, n, gradients, int(adds))
+            self.add_rows(self.rows(n_slots, n), n_slots, n, gradients, adds)
+
+    def add_rows(self, rows: int, n_slots: int, n: int, gradients: int, adds: bool = True) -> None:
+        """Add n_slots rows of n float32 to those at another address, or write their sum there."""
+        self._add(-(-n // WARP), rows, n_slots, n, gradients, int(adds))

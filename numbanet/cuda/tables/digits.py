@@ -13,6 +13,7 @@ import numpy as np
 
 from numbanet.cuda.launch.kernel import BLOCK, Kernel
 from numbanet.cuda.launch.threads import (
+    WARP,
     barrier,
     block_index,
     block_index_y,
@@ -23,15 +24,16 @@ from numbanet.cuda.launch.threads import (
 )
 from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.cuda.memory.rooms import Rooms
+from numbanet.cuda.tables.largest import raise_shared_word
 from numbanet.cuda.tables.plan import JOBS, TablePlan
 from numbanet.cuda.tables.resident import N_THREADS, Source, add_slice, clear_table
 from numbanet.cuda.tables.units import (
     EXPONENT_OF_NAN,
     MAGNITUDE,
+    exponent_above,
     largest_exponent,
     largest_of_warp,
     power,
-    raise_word,
     unit_of,
 )
 from numbanet.device import ZERO, device, float_bits, float_from_bits, unrolled
@@ -40,7 +42,7 @@ from numbanet.encodings.parts import Part
 from numbanet.storage.access import load
 from numbanet.storage.memory_access import add_shared_int32, round_to_int32
 from numbanet.storage.views import VECTORS, float_vector, uint32_vector
-from numbanet.tiles.instructions import load_word, shared_memory
+from numbanet.tiles.instructions import load_word, shared_memory, store_word, store_word_to
 
 DIGITS, BITS = 4, 10
 RADIX = np.float32(1 << BITS)
@@ -48,7 +50,8 @@ LOG2_MOST = 30 - (
     BITS - 1
 )  # of additions to one sum of digits, each of which is at most half a unit
 LOOKING = 64  # blocks that look for the largest gradient of a feature, at most
-LARGEST_BYTES = 16  # before the sums
+LARGEST_BYTES = 16  # before those of warps
+WARPS = np.uint32(BLOCK // WARP)  # of a block that looks
 
 
 @device
@@ -60,6 +63,30 @@ def digit_of(value, digit):
         whole = round_to_int32(value)
         k = np.uint32(k + np.uint32(1))
     return np.int32(whole)
+
+
+@device
+def is_first_lane():
+    return thread_index() % WARP == 0
+
+
+@device
+def largest_of_words(pwords, n, shared):
+    """Largest of n words, found by all threads of a block with a word of shared memory."""
+    words, k, largest = uint32_vector(pwords, n), thread_index(), np.uint32(0)
+    while k < n:
+        largest = max(largest, words[k])
+        k += N_THREADS
+    largest = largest_of_warp(largest)
+    if thread_index() == 0:
+        store_word(shared, np.uint32(0))
+    barrier()
+    if is_first_lane():
+        raise_shared_word(shared, largest)
+    barrier()
+    largest = load_word(shared)
+    barrier()
+    return largest
 
 
 @cache
@@ -102,8 +129,8 @@ def digits_source(plan: TablePlan, storage: str):
 
 @cache
 def largest_kernel(storage: str):
-    """(dl_dy, n, two steps, largest): raise a word to the size of the largest of n samples' numbers
-    of a feature (block y).
+    """(dl_dy, n, two steps, largest): write the size of the largest number of a feature (block y),
+    among n samples, that each warp has seen.
     """
     vector = VECTORS[storage]
 
@@ -117,8 +144,10 @@ def largest_kernel(storage: str):
             largest = max(largest, np.uint32(float_bits(value) & MAGNITUDE))
             i += n_threads()
         largest = largest_of_warp(largest)
-        if np.uint32(thread_index() & np.uint32(31)) == np.uint32(0):
-            raise_word(plargest, largest)
+        if is_first_lane():
+            warps = blocks_per_grid() * WARPS
+            mine = block_index_y() * warps + thread_number() // WARP
+            uint32_vector(plargest, warps)[mine] = largest
 
     largest_gradient.__qualname__ = f"largest_gradient_{storage}"
     return largest_gradient
@@ -126,29 +155,33 @@ def largest_kernel(storage: str):
 
 @cache
 def digits_kernel(plan: TablePlan, n_columns: int, storage: str):
-    """(x, n, number of the first sample, n_all, dl_dy, two steps, largest, sums).
+    """(x, n, number of the first sample, n_all, dl_dy, two steps, largest, n_words, sums).
 
-    Adds up a digit of a job (block y) for a slice of the batch (block x).
+    Adds up a digit of a job (block y) for a slice of the batch (block x). The first block writes
+    the largest of the n_words at `largest` before them.
     """
     n_jobs, n_mine, n_features = len(plan.residents), plan.resident_features, plan.n_features
     columns = tuple(np.uint32(job.level * n_features + job.first_feature) for job in plan.residents)
     sizes = tuple(np.uint32(job.size * n_mine) for job in plan.residents)
     places = tuple(np.uint32(job.first_sum + job.first_feature) for job in plan.residents)
-    stride, exponent_of = np.uint64(plan.n_resident_sums), largest_exponent(1)
+    stride = np.uint64(plan.n_resident_sums)
     add = add_slice(plan, n_columns, digits_source(plan, storage))
 
     def add_digits(
         px: Address, n: UInt, before: UInt, n_all: UInt, pdl_dy: Address, sample_step: UInt,
-        feature_step: UInt, plargest: Address, psums: Address,
+        feature_step: UInt, plargest: Address, n_words: UInt, psums: Address,
     ):  # fmt: skip
         job, digit = block_index_y() % n_jobs, block_index_y() // n_jobs
         table, size, slice_ = shared_memory(), sizes[job], block_index()
+        largest = largest_of_words(plargest + np.uint64(LARGEST_BYTES), n_words, table)
+        if thread_index() + slice_ + block_index_y() == 0:
+            store_word_to(plargest, largest)
         clear_table(table, size)
         n_slice = (n + blocks_per_grid() - 1) // blocks_per_grid()
         i = slice_ * n_slice
         end = min(n, i + n_slice)
         i += thread_index()
-        e = exponent_of(plargest, np.uint32(0))
+        e = exponent_above(largest)
         scale = power(np.int32(BITS) - e) if e < EXPONENT_OF_NAN else ZERO
         where, how = (pdl_dy, columns[job], sample_step, feature_step), (scale, digit)
         barrier()
@@ -227,11 +260,11 @@ class DigitSums:
         """See IntegerSums.__call__."""
         x, _, before, n_all, _, dl_dy, *steps, _, factor = of_batch
         n_slices, n_sums = self._n_slices(n), self._plan.n_resident_sums
-        largest = self._rooms("digits", LARGEST_BYTES + 4 * n_slices * DIGITS * n_sums)
-        sums = largest + LARGEST_BYTES
-        self._device.zero(largest, LARGEST_BYTES)
-        grid = min(-(-n // BLOCK), LOOKING), self._grid.n_outputs
-        self._find_largest(grid, dl_dy, n, *steps, largest)
+        blocks = min(-(-n // BLOCK), LOOKING), self._grid.n_outputs
+        n_words = blocks[0] * blocks[1] * int(WARPS)
+        largest = self._rooms("largest", LARGEST_BYTES + 4 * n_words)
+        sums = self._rooms("digits", 4 * n_slices * DIGITS * n_sums)
+        self._find_largest(blocks, dl_dy, n, *steps, largest + LARGEST_BYTES)
         grid = n_slices, DIGITS * len(self._plan.residents)
-        self._add(grid, x, n, before, n_all, dl_dy, *steps, largest, sums)
+        self._add(grid, x, n, before, n_all, dl_dy, *steps, largest, n_words, sums)
         self._collect.over(n_sums, sums, n_slices, n_sums, largest, factor, gradients)

@@ -62,6 +62,14 @@ def bits_for(n):  # of a number, n of which are added up
     return min(np.int32(np.int32(SUM_BITS) - n_bits), np.int32(MOST_BITS))
 
 
+@device
+def exponent_above(bits):
+    """Exponent e of a number without sign, which is below 2^e; see largest_exponent."""
+    found = exponent(bits)
+    above = np.int32(max(found, SMALLEST) - BIAS + np.int32(1))
+    return EXPONENT_OF_NAN if found == EXPONENT_OF_NAN else above
+
+
 def largest_exponent(n_words: int):
     """Device function (address, q) -> e: the numbers of words q ... are all below 2^e.
 
@@ -73,9 +81,7 @@ def largest_exponent(n_words: int):
         largest, bits = uint32_vector(address, 1), np.uint32(0)
         for k in range(n_words):
             bits = max(bits, largest[q + k])
-        found = exponent(bits)
-        above = np.int32(max(found, SMALLEST) - BIAS + np.int32(1))
-        return EXPONENT_OF_NAN if found == EXPONENT_OF_NAN else above
+        return exponent_above(bits)
 
     return largest_exponent
 
