@@ -330,17 +330,21 @@ class Grid(Encoding):
     def initial_params(self, rng):
         return strided_uniform(rng, self.n_params, -self.initial_range, self.initial_range)
 
-    def entry(self, cell, level):
-        """The table entry of one vertex, counted from the start of all tables."""
+    def entries_of(self, vertices, level):
+        """The table entries of vertices [n, n_dims], counted from the start of all tables."""
         shape, n_entries = self.resolutions[level], self.entries[level]
         stride = math.prod(shape)
         if self.type == "hash" and n_entries < stride:
-            index = self.hash(cell)
+            if self.hash is rng_hash:
+                index = np.array([self.hash(cell) for cell in vertices.tolist()], np.uint64)
+            else:  # 64 bits hold the product of two numbers of 32
+                index = self.hash(vertices.astype(np.uint64).T)
         else:
-            index = sum(c * math.prod(shape[:d]) for d, c in enumerate(cell))
+            columns = vertices.astype(np.uint64 if stride <= UINT32 else object).T
+            index = sum(c * math.prod(shape[:d]) for d, c in enumerate(columns))
             if stride <= UINT32:
                 index &= UINT32
-        return int(self.first_entries[level]) + index % n_entries
+        return int(self.first_entries[level]) + (index % n_entries).astype(np.int64)
 
     def distance_to_border(self, x):
         distances = []
@@ -373,7 +377,7 @@ class Grid(Encoding):
                 for e in range(n_dims):
                     hessian[:, d, e] = product_with_orders(factor, (d, e))
             vertex = (cells + np.array(corner)) & UINT32
-            entries = np.array([self.entry(cell, level) for cell in vertex.tolist()], np.int64)
+            entries = self.entries_of(vertex, level)
             yield entries, product_with_orders(factor, ()), gradient, hessian
 
     def interpolate(self, x, params, order):
