@@ -3,12 +3,15 @@
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
+
 from numbanet.architecture import AMPERE, reaches
 from numbanet.cuda.chain.engine import Chain
 from numbanet.cuda.chain.kept_sums import KeptSums
 from numbanet.cuda.fused.engine import Fused
-from numbanet.cuda.launch.kernel import exclusive
+from numbanet.cuda.launch.kernel import Kernel, exclusive
 from numbanet.cuda.memory.arrays import DeviceArray, empty
+from numbanet.cuda.memory.inputs import FLOAT
 from numbanet.cuda.memory.workspace import Workspace
 from numbanet.cuda.serving import services
 from numbanet.cuda.tables.gradients import ModelTables, tables_of
@@ -144,6 +147,19 @@ class CudaEngine:
             else:
                 serving.inference(inputs, params, outputs)
         return outputs
+
+    def reading_float32(self, n: int, dtype: np.dtype) -> tuple[Kernel, int, int] | None:
+        """Kernel that evaluates n samples with parameters in float32; see Fused.for_inference.
+
+        It computes what `inference` does with parameters that were rounded. None where there is
+        none, or several kernels are faster.
+        """
+        fused, tables = self.fused, self.tables
+        if fused is None or n > fused.most_inferred or not fused.rounds_float32:
+            return None
+        if tables is not None and n >= tables.fewest_inferred:
+            return None
+        return fused.for_inference(n, FLOAT, dtype)
 
     def _inference_of_given(
         self, inputs: DeviceArray, params: DeviceArray, outputs: DeviceArray

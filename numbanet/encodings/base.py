@@ -147,6 +147,8 @@ class AbstractEncoding(PartialDerivatives, ABC):
         """
         return None
 
+    pairs_of_float32 = False  # whether that function takes params in float32 too, and rounds them
+
     # (partition, i, n, x, params, dl_dy, dl_dparams): backward_params for sample i of n.
     partition_backward_params = of_all("backward_params", numbers_samples=True)
     # (partition, x, params, dl_dy, dl_dx): write the partition's share of dl_dx.

@@ -27,8 +27,8 @@ def pair_of_floats(operation):
 
 
 # For compute capability 8.0 and more.
-convert_float16_pair = pair_of_floats("cvt.rn.f16x2.f32")
-convert_bfloat16_pair = pair_of_floats("cvt.rn.bf16x2.f32")
+ROUND_PAIR = {"float16": "cvt.rn.f16x2.f32", "bfloat16": "cvt.rn.bf16x2.f32"}
+convert_float16_pair, convert_bfloat16_pair = map(pair_of_floats, ROUND_PAIR.values())
 convert_bfloat16 = instruction("cvt.rn.bf16.f32 $0, $1;", types.uint16, types.float32)
 
 

@@ -10,6 +10,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbanet.ptx import MEMORY, emit, instruction
+from numbanet.storage.halves import ROUND_PAIR
 from numbanet.storage.views import GLOBAL_MEMORY
 
 
@@ -41,18 +42,35 @@ def load_halves(typingctx, array, i):
 
 
 @cache
-def load_words_of_halves(n):
-    """Function (array, i): load 2 n neighbouring halves in one access, as a tuple of n words.
+def load_words_in(precision, n):
+    """Function (array, i): load 2 n neighbouring numbers, as a tuple of n words of halves.
 
-    Their address is to be a multiple of 4 n.
+    Those of the precision are one access, whose address is to be a multiple of 4 n. Float32 are
+    read four at a time, or two, and rounded to it.
     """
-    vector = ir.VectorType(WORD, n)
+    width = min(2 * n, 4)
+    floats, halves = ir.VectorType(ir.FloatType(), width), ir.VectorType(WORD, n)
 
     @intrinsic
-    def load_words_of_halves(typingctx, array, i):
-        return vector_load(vector, array, i, types.uint32)
+    def load_words_in(typingctx, array, i):
+        if array.dtype != types.float32:
+            return vector_load(halves, array, i, types.uint32)
+        result = types.UniTuple(types.uint32, n)
 
-    return load_words_of_halves
+        def codegen(context, builder, signature, args):
+            first, numbers = pointer_to(context, builder, signature, args, floats), []
+            for k in range(2 * n // width):
+                loaded = builder.load(builder.gep(first, [WORD(k)]))
+                loaded.align = 4 * width
+                numbers += [builder.extract_element(loaded, WORD(q)) for q in range(width)]
+            pairs = zip(numbers[::2], numbers[1::2], strict=True)
+            kinds, text = (types.float32,) * 2, f"{ROUND_PAIR[precision]} $0, $2, $1;"
+            words = [emit(context, builder, text, types.uint32, kinds, pair) for pair in pairs]
+            return context.make_tuple(builder, result, words)
+
+        return result(array, i), codegen
+
+    return load_words_in
 
 
 @intrinsic

@@ -5,20 +5,40 @@ from functools import cache
 import numpy as np
 
 from numbanet.device import device, unrolled
-from numbanet.tiles.instructions import copy_words
+from numbanet.storage.memory_access import load_words_in
+from numbanet.storage.views import float_vector
+from numbanet.tiles.instructions import copy_words, store_words
 
 PIECE = 16  # bytes of the widest access
 PIECE_HALVES = PIECE // 2
 
 
 @cache
-def copy_rows(n_rows: int, width: int, pitch: int, n_threads: int, piece_pitch: int = PIECE):
+def rounded_words(precision: str):
+    """Device function (target, source): as copy_words, of 8 float32 that are rounded; no wait."""
+    load = load_words_in(precision, PIECE_HALVES // 2)
+
+    @device
+    def rounded_words(target, source):
+        store_words(target, load(float_vector(source, PIECE_HALVES), 0))
+
+    return rounded_words
+
+
+@cache
+def copy_rows(
+    n_rows: int, width: int, pitch: int, n_threads: int, piece_pitch: int = PIECE,
+    rounds_to: str | None = None,
+):  # fmt: skip
     """Device function (thread, source, target): rows of halves, to rows `pitch` bytes apart.
 
     The pieces of 8 halves of a row are `piece_pitch` bytes apart.
-    The copies are under way when it returns: wait_for_copies, then a barrier.
+    The copies are under way when it returns: wait_for_copies, then a barrier. But float32 that it
+    `rounds_to` halves are written then.
     """
-    per_row = 2 * width // PIECE
+    per_row, source_bytes, copy = 2 * width // PIECE, PIECE, copy_words
+    if rounds_to is not None:
+        source_bytes, copy = 2 * PIECE, rounded_words(rounds_to)
     n_pieces, step = n_rows * per_row, n_threads
     row_pieces, piece, row_bytes = per_row, piece_pitch, pitch
 
@@ -26,7 +46,7 @@ def copy_rows(n_rows: int, width: int, pitch: int, n_threads: int, piece_pitch: 
     def places(k, source, target):  # of piece k, in both
         row, column = k // row_pieces, k % row_pieces
         to = target + row * row_bytes + column * piece
-        return np.uint64(source + np.uint64(k) * np.uint64(PIECE)), to
+        return np.uint64(source + np.uint64(k) * np.uint64(source_bytes)), to
 
     if n_threads % per_row == 0 and n_rows * per_row % n_threads == 0:
         # A thread's pieces are in one column, at constant distances.
@@ -34,8 +54,8 @@ def copy_rows(n_rows: int, width: int, pitch: int, n_threads: int, piece_pitch: 
 
         @device
         def copy_mine(j, source, target):
-            there = np.uint64(source + np.uint64(PIECE * n_threads * j))
-            copy_words(target + rows_apart * pitch * j, there)
+            there = np.uint64(source + np.uint64(source_bytes * n_threads * j))
+            copy(target + rows_apart * pitch * j, there)
 
         @device
         def copy_columns(thread, source, target):
@@ -49,7 +69,7 @@ def copy_rows(n_rows: int, width: int, pitch: int, n_threads: int, piece_pitch: 
         k = thread
         while k < n_pieces:
             there, to = places(k, source, target)
-            copy_words(to, there)
+            copy(to, there)
             k += step
 
     return copy_rows

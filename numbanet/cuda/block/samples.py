@@ -102,17 +102,33 @@ def in_pairs_of(encoding: AbstractEncoding) -> bool:
     )
 
 
+def rounds_float32(encoding: AbstractEncoding, precision: str) -> bool:
+    """Whether encode_in_words takes parameters in float32, and computes the same with them."""
+    return all(
+        part.encoding.n_params == 0
+        or (
+            in_pairs_of(encoding)
+            and part.encoding.pairs_of_float32
+            and part.encoding.partition_forward_pairs(precision, part.first_param) is not None
+        )
+        for part in encoding.parts
+    )
+
+
 @cache
-def encode_in_words(encoding: AbstractEncoding, precision: str, given: tuple[int, ...] = ()):
+def encode_in_words(
+    encoding: AbstractEncoding, precision: str, given: tuple[int, ...] = (),
+    storage: str | None = None,
+):  # fmt: skip
     """Device function (x, params, words): the features of a sample, two in a word.
 
-    x are its inputs, params is the address of the encoding's parameters; all lanes of a warp call
-    it. Partitions whose words are given are left out, where all features are in pairs. Where an
-    input is not finite, the first word is NaN, which is enough for a network. Features are kept as
-    pairs of halves as soon as both are there, so that few registers are in use; those with odd
-    places are kept as floats.
+    x are its inputs, params is the address of the encoding's parameters, of type `storage`, which
+    is the precision if left out; all lanes of a warp call it. Partitions whose words are given are
+    left out, where all features are in pairs. Where an input is not finite, the first word is NaN,
+    which is enough for a network. Features are kept as pairs of halves as soon as both are there,
+    so that few registers are in use; those with odd places are kept as floats.
     """
-    n, vector, constants = encoding.n_outputs, VECTORS[precision], encoding.constants
+    n, vector, constants = encoding.n_outputs, VECTORS[storage or precision], encoding.constants
     n_words, to_pair = n // 2, TO_PAIR[precision]
     in_pairs = in_pairs_of(encoding)
     n_floats, step = (1, 2) if in_pairs else (n, 1)

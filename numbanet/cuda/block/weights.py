@@ -11,24 +11,26 @@ import numpy as np
 from numbanet.cuda.block.layout import FusedLayout
 from numbanet.cuda.launch.threads import barrier
 from numbanet.device import device, nothing, thread_index_for, unrolled
+from numbanet.storage.views import ITEM_SIZES
 from numbanet.tiles.copies import PIECE, copy_rows
 from numbanet.tiles.instructions import wait_for_copies
 from numbanet.tiles.warpgroups import columns_pitch
 
 
 @cache
-def load_matrix(layout: FusedLayout):
-    """Device function (k, thread, params, address): start the copy of matrix k."""
+def load_matrix(layout: FusedLayout, rounds_to: str | None = None):
+    """Device function (k, thread, params, address): start the copy of matrix k; see copy_rows."""
     shapes, n_hidden = layout.model.network.shapes, layout.model.network.n_hidden_layers
     copies = [
-        copy_rows(*shape, pitch, layout.n_threads)
+        copy_rows(*shape, pitch, layout.n_threads, rounds_to=rounds_to)
         if not layout.by_warpgroups(k)
         else copy_rows(*shape, PIECE, layout.n_threads, columns_pitch(shape[0]))
         for k, (shape, pitch) in enumerate(zip(shapes, layout.pitches, strict=False))
     ]
     copy_first, copy_last = copies[0], copies[-1]
     copy_middle = copies[1] if n_hidden > 1 else nothing
-    first_bytes, middle_bytes = (np.uint64(2 * m * n) for m, n in shapes[:2])
+    item_size = ITEM_SIZES["float16" if rounds_to is None else "float32"]
+    first_bytes, middle_bytes = (np.uint64(item_size * m * n) for m, n in shapes[:2])
 
     @device
     def load_matrix(k, thread, params, address):
@@ -45,12 +47,13 @@ def load_matrix(layout: FusedLayout):
 
 
 @cache
-def load_weights(layout: FusedLayout):
+def load_weights(layout: FusedLayout, rounds_to: str | None = None):
     """Device function (thread, params, shared): start the copies of all matrices, or of the first.
 
-    Then wait_for_copies and a barrier, if there are all of them.
+    Then wait_for_copies and a barrier, if there are all of them. Only these may be float32, which
+    it `rounds_to` halves.
     """
-    load, places = load_matrix(layout), layout.weights
+    load, places = load_matrix(layout, rounds_to), layout.weights
     n_matrices = 1 if layout.streams else len(places)
 
     @device

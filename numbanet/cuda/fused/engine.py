@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
 
 from numbanet.architecture import has_warpgroups
 from numbanet.cuda.block.layout import fits
+from numbanet.cuda.block.samples import rounds_float32
 from numbanet.cuda.fused.inference import inference_kernel
 from numbanet.cuda.fused.shapes import WARPS, FusedShape, inference_shape, training_shape
 from numbanet.cuda.fused.training import training_kernel
@@ -32,6 +36,12 @@ class Fused:
         # Most samples of an inference; -1 where even none are too many.
         self.most_inferred = self._most_samples if fits(self.inference_shape.layout, most) else -1
         self._kernels = {}
+
+    @cached_property
+    def rounds_float32(self) -> bool:
+        """Whether inference may read parameters in float32, which it rounds itself."""
+        own, layout = self._workspace, self.inference_shape.layout
+        return not layout.streams and rounds_float32(own.model.encoding, own.precision)
 
     def can_train(self, n: int, keeps: bool = False) -> bool:
         """Whether it can train with batches of n; deep with grids only if features are kept."""
@@ -66,23 +76,35 @@ class Fused:
         outputs: DeviceArray,
         kept: Kept | None = None,
     ) -> None:
-        """See Chain.inference; given features are read from `kept`."""
-        own, shape, n = self._workspace, self.inference_shape, inputs.shape[0]
-        key = outputs.dtype if kept is None else (outputs.dtype, kept.given)
+        """See Chain.inference; given features are read from `kept`.
+
+        Parameters may be float32 if it `rounds_float32`.
+        """
+        n = inputs.shape[0]
+        kernel, grid, rows = self.for_inference(n, params.dtype, outputs.dtype, kept)
+        addresses = params.address, self._workspace.encoding_params(params), outputs.address
+        kernel(grid, inputs.address, n, *addresses, kept.address if kept else 0, rows)
+
+    def for_inference(
+        self, n: int, read_as: np.dtype, dtype: np.dtype, kept: Kept | None = None
+    ) -> tuple[Kernel, int, int]:
+        """Kernel for n samples, its number of blocks, and samples that each takes at a time.
+
+        Args:
+            read_as: of the parameters.
+            dtype: of the outputs.
+            kept: see `inference`.
+        """
+        shape = self.inference_shape
+        key = (read_as, dtype) if kept is None else (read_as, dtype, kept.given)
         kernel = self._kernels.get(key)
         if kernel is None:
             given = (
                 PassOptions() if kept is None else PassOptions(kept=kept.pairs, given=kept.given)
             )
-            storage = STORAGES[outputs.dtype]
-            kernel = self._kernel(
-                key,
-                lambda: inference_kernel(shape.layout, own.precision, storage, given),
-                shape,
-            )
-        addresses = params.address, own.encoding_params(params), outputs.address
-        grid, rows = self._tiles(shape, n)
-        kernel(grid, inputs.address, n, *addresses, kept.address if kept else 0, rows)
+            options = self._workspace.precision, STORAGES[dtype], given, STORAGES[read_as]
+            kernel = self._kernel(key, lambda: inference_kernel(shape.layout, *options), shape)
+        return kernel, *self._tiles(shape, n)
 
     def forward_backward(
         self,

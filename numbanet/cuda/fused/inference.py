@@ -44,16 +44,18 @@ NOTHING = PassOptions()
 
 
 @cache
-def features_of_lane(layout: FusedLayout, precision: str, options: PassOptions):
+def features_of_lane(
+    layout: FusedLayout, precision: str, options: PassOptions, read_as: str | None = None
+):
     """Device function (inputs, i, n, params, kept, address): write the features of sample i of n.
 
-    Given ones are read from `kept`. Beyond the last sample others are those of the last one
-    again, whose results are not written.
+    Given ones are read from `kept`; `read_as` is the storage of params in encode_in_words. Beyond
+    the last sample others are those of the last one again, whose results are not written.
     """
     encoding, given = layout.model.encoding, options.given
     n_dims, n_words = encoding.n_dims, encoding.n_outputs // 2
     load = load_given(options.kept[0], given) if given else nothing
-    to_words = encode_in_words(encoding, precision, given)
+    to_words = encode_in_words(encoding, precision, given, read_as)
     store_row = store_pairs(2 * n_words, layout.piece_pitch)
     read = read_row(n_dims)
 
@@ -71,17 +73,21 @@ def features_of_lane(layout: FusedLayout, precision: str, options: PassOptions):
 
 @cache
 def inference_kernel(
-    layout: FusedLayout, precision: str, storage: str = "float32", options: PassOptions = NOTHING
-):
+    layout: FusedLayout, precision: str, storage: str = "float32", options: PassOptions = NOTHING,
+    read_as: str | None = None,
+):  # fmt: skip
     """(inputs, n, weights, encoding's parameters, outputs, given features, rows of a tile).
 
     Warps beyond these rows have no samples, so that small batches are divided among more blocks.
-    `storage` is that of the outputs; of the options, what is given counts.
+    `storage` is that of the outputs; of the options, what is given counts. Parameters are of the
+    precision, or `read_as` float32, which are rounded to it; see rounds_float32.
     """
     network = layout.model.network
     n_outputs, n_sums = network.n_output_dims, layout.widths[-1] // 2
     act = network.activations[1].forward
-    load, source = load_weights(layout), features_of_lane(layout, precision, options)
+    read_as = read_as or precision
+    load = load_weights(layout, None if read_as == precision else precision)
+    source = features_of_lane(layout, precision, options, read_as)
     multiply, n_all_sums = forward(layout, precision, FRAGMENTS), FRAGMENTS * n_sums
     features_rows, pitch_0, n_threads = layout.rows[0], layout.pitches[0], layout.n_threads
     end = end_turns(layout, network.n_hidden_layers + 1)
@@ -140,5 +146,6 @@ def inference_kernel(
             tile += blocks_per_grid() * n_threads
 
     kind = type(layout.model.encoding).__name__
-    fused_inference.__qualname__ = f"fused_inference_{kind}_{precision}"
+    of_others = "" if read_as == precision else f"_of_{read_as}"
+    fused_inference.__qualname__ = f"fused_inference_{kind}_{precision}{of_others}"
     return fused_inference

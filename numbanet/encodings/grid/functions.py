@@ -107,6 +107,7 @@ class GridFunctions(AbstractEncoding):
     write_weights_along = cached_property(interpolation.weights_along)
 
     has_edges = True
+    pairs_of_float32 = True
 
     @property
     def n_ends(self) -> int:
@@ -148,7 +149,7 @@ class GridFunctions(AbstractEncoding):
         is_served = self.n_accessed_pairs > 0 and self.n_corners <= pairs.MOST_BLENDED_CORNERS
         if precision == "float32" or not is_served:
             return None
-        load = pairs.load_words(self, first_param)
+        load = pairs.load_words(self, precision, first_param)
         return partitions.of_level(self, pairs.forward_pairs(self, precision, load))
 
     # One level and many samples: see rows.py.

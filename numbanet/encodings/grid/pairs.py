@@ -8,7 +8,7 @@ import numpy as np
 from numbanet.device import device, local_array, uint32_view, unrolled
 from numbanet.encodings.grid.level import first_feature, locate
 from numbanet.storage.halves import TO_PAIR
-from numbanet.storage.memory_access import load_words_of_halves
+from numbanet.storage.memory_access import load_words_in
 from numbanet.storage.warp_halves import floats_and_differences, units
 
 MOST_BLENDED_CORNERS = 16  # whose features are in registers at the same time
@@ -16,14 +16,15 @@ MOST_WORDS = 4  # of an access
 
 
 @cache
-def load_words(grid, first_param):
+def load_words(grid, precision, first_param):
     """Device function (level, cell, corner, params, words): the entry of a corner, in pairs.
 
-    As many pairs are read at a time as `first_param`, where the grid begins, leaves aligned.
+    Params are of the precision, or float32 that are rounded to it. As many pairs are read at a time
+    as `first_param`, where the grid begins, leaves aligned.
     """
     n_pairs, first_feature_ = grid.n_pairs, first_feature(grid)
     n_words = math.gcd(n_pairs, first_param // 2, MOST_WORDS)
-    load = load_words_of_halves(n_words)
+    load = load_words_in(precision, n_words)
 
     @device
     def load_words(level, cell, corner, params, words):  # words [n_pairs]
