@@ -69,12 +69,22 @@ class Evaluator:
             self._evaluate = self._engine.inference
         in_few_bits = quantized(description)
         self._tensors, self._dtype, self._written = HostTensors(in_few_bits), dtype, torch.float32
+        self._direct = None
         if target.name != "cpu":
             boundary = self._n_matrix_params
             self._tensors = DeviceTensors(target.device, target.precision, boundary, in_few_bits)
             if network is not None:  # whose kernels convert
                 self._written = dtype
+                if not in_few_bits:
+                    self._direct = self._directly(boundary)
         self._passes = self._tensors.recurring(self._engine)
+
+    def _directly(self, boundary: int) -> Any:
+        """DirectInference of the model."""
+        from numbanet.torch.direct import DirectInference
+
+        sizes = self.n_inputs, self.n_outputs, self.n_params
+        return DirectInference(self.target.device, self._engine, sizes, boundary, self._dtype)
 
     @cached_property
     def jets(self) -> JetEvaluator:
@@ -90,6 +100,10 @@ class Evaluator:
         layers with them up to MOST_KEPT_BYTES, elsewhere the parameters as the kernels read them,
         where these are of another type.
         """
+        if not keeps and self._direct is not None:
+            y = self._direct(x, params)
+            if y is not None:
+                return y, None
         tensors, kept = self._tensors, None
         x, *read = self._given(x, params)
         y = tensors.empty(x.shape[0], self.n_outputs, dtype=self._written)

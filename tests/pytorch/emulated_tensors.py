@@ -47,8 +47,10 @@ class EmulatedTensorDevice(TensorMemory, EmulatedDevice):
         return torch.from_numpy(content).view(dtype).view(shape)
 
     def address_of(self, tensor):
-        """Of the tensor, or of its copy until the next call, at as odd an address."""
+        """Of the tensor, or of its copy until the next call, at as odd an address; 0 if empty."""
         assert tensor.is_contiguous()
+        if tensor.numel() == 0:
+            return 0
         whole = self.memory.whole(U8)
         place = tensor.data_ptr() - whole.ctypes.data
         if 0 <= place < whole.size:

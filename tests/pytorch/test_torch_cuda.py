@@ -1,5 +1,7 @@
 """Modules on the CUDA target: on the emulator, or with --device cuda on a GPU's tensors."""
 
+from unittest import mock
+
 import models
 import naive
 import numpy as np
@@ -17,7 +19,7 @@ import numbanet.torch as tcnn  # noqa: E402
 from numbanet.composition import Composition  # noqa: E402
 from numbanet.cuda.target import CudaTarget  # noqa: E402
 from numbanet.quantization import quantize  # noqa: E402
-from numbanet.torch import descriptions, evaluator  # noqa: E402
+from numbanet.torch import descriptions, direct, evaluator  # noqa: E402
 
 # Largest error of outputs and gradients, relative to their largest magnitude.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
@@ -178,6 +180,46 @@ def test_parameters_are_read_as_they_are_at_each_call(where):
     y.sum().backward()
     assert module.params.grad.dtype == torch.float16
     assert module.params.grad.abs().max() > 0
+
+
+def launches_of(call, device):
+    """What a call returns, and the names of the kernels that it launched."""
+    launch, names = device.launch, []
+
+    def recorded(kernel, *arguments):
+        names.append(kernel.name)
+        launch(kernel, *arguments)
+
+    with mock.patch.object(device, "launch", recorded):
+        return call(), names
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_calls_without_gradients_are_one_kernel(where, dtype):
+    """That rounds the parameters itself, to the same outputs as where they are rounded before."""
+    module, _ = make("hash", where, dtype)
+    native = module.native_tcnn_module
+    device = evaluator.evaluator_for(native.description, where, native.precision).target.device
+    x = torch.rand(N, 2, generator=torch.Generator().manual_seed(3)).to(where)
+    for _ in range(3):
+        expected = module(x).detach()
+        with torch.no_grad():
+            y, launches = launches_of(lambda: module(x), device)
+            torch.testing.assert_close(y, expected, rtol=0, atol=0)
+            assert [name.startswith("fused_inference") for name in launches] == [True]
+            module.params.data.mul_(0.9)
+    with torch.inference_mode():
+        y = module(x)
+        torch.testing.assert_close(module(x.double()), y, rtol=0, atol=0)
+        torch.testing.assert_close(module(x.T.contiguous().T), y, rtol=0, atol=0)
+        assert module(x[:0]).shape == (0, 3)
+    with torch.no_grad():
+        for n in range(direct.MOST_SIZES + 2):  # more than are remembered
+            assert module(x[: n % N]).shape == (n % N, 3)
+        shifted = torch.zeros(module.params.numel() + 1, device=where)
+        shifted[1:] = module.params
+        module.params = torch.nn.Parameter(shifted[1:])
+        torch.testing.assert_close(module(x), y, rtol=0, atol=0)
 
 
 def test_steps_that_come_again_are_queued_as_graphs(where, request):
