@@ -30,22 +30,18 @@ class ManyModels:
     """Models of one shape, each with parameters, an optimizer's state and steps of its own.
 
     Made by create_many. Indexing gives a model of its own, with copies: `models[3].save(path)`.
-
-    Attributes:
-        deterministic: whether training has the same bits in every run, as a CPU always has.
     """
 
-    __slots__ = {  # with texts for help()
-        "deterministic": "Whether training has the same bits in every run.",
-        **dict.fromkeys(("_encoding", "_network", "_loss", "_optimizers", "_target", "_many")),
-        "__weakref__": None,
-    }
+    __slots__ = (
+        *("_encoding", "_network", "_loss", "_optimizers", "_target", "_many", "_deterministic"),
+        "__weakref__",
+    )
 
     def __init__(
         self, components: Sequence[tuple], rngs: Sequence[Any], target: AbstractTarget,
         deterministic: bool = False,
     ):  # fmt: skip
-        self._target, self.deterministic = target, deterministic
+        self._target, self._deterministic = target, deterministic
         composition, self._loss, _ = components[0]
         (part,) = composition.parts
         self._encoding, self._network = part.encoding, part.network
@@ -62,6 +58,15 @@ class ManyModels:
     def __repr__(self) -> str:
         n_params = self._network.n_params + self._encoding.n_params
         return f"<{len(self)} models of {n_params} parameters on {self._target.name}>"
+
+    def __reduce__(self):
+        """Refuse pickles and copies: arrays of the models are parts of common ones."""
+        raise TypeError("models: many models are not pickled or copied; take one, as models[0]")
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether training has the same bits in every run, as a CPU always has."""
+        return self._deterministic
 
     @property
     def params(self) -> Array:

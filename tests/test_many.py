@@ -1,6 +1,7 @@
 """Many models side by side come to what each comes to by itself, bit for bit."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -182,6 +183,15 @@ def test_arguments_are_checked():
     for seeds in (1.5, None, "ab"):
         with pytest.raises(ValueError, match=r"seed: .* is not allowed; use an integer from 0"):
             numbanet.create_many(2, 3, config(), 2, seeds=seeds, device="cpu")
+
+
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_many_models_are_not_duplicated(duplicate):
+    models = create()
+    with pytest.raises(TypeError, match=r"not pickled or copied; take one, as models\[0\]"):
+        duplicate(models)
+    with pytest.raises(AttributeError):
+        models.deterministic = True
 
 
 def test_parameters_are_given_to_all():
