@@ -236,7 +236,8 @@ class Trainer(LearningRates, OptimizerStep, TrainerState, OldTrainerNames):
             dl_dinput = target.output_apart(
                 dl_dinput, "dl_dinput", batch.inputs.shape,
                 inputs=batch.inputs, targets=batch.targets, pdf=batch.pdf,
-                external_dl_dy=batch.external_dl_dy,
+                external_dl_dy=batch.external_dl_dy, params=network.parameters.own,
+                gradients=network.gradients,
             )  # fmt: skip
         gradients = None if gradient_mode == "ignore" else network.target_gradients
         to = dl_dinput

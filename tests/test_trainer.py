@@ -227,6 +227,10 @@ def test_dl_dinput_must_not_overwrite_the_batch():
         arrays = {"inputs": x.copy(), "targets": targets.copy()}
         with pytest.raises(ValueError, match="dl_dinput"):
             trainer.training_step(**arrays, dl_dinput=arrays[name])
+    for name in ("params", "gradients"):
+        own = getattr(trainer.network, name)[: x.size].reshape(x.shape)
+        with pytest.raises(ValueError, match=f"dl_dinput: shares memory with {name}"):
+            trainer.training_step(x, targets, dl_dinput=own)
     assert trainer.n_steps == 0
 
 
