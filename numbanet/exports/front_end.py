@@ -2,16 +2,19 @@
 
 from functools import cache
 
-from numba.core import compiler, types
+from numba.core import base, compiler, compiler_lock, errors, event, postproc, types
 from numba.core.analysis import compute_cfg_from_blocks
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, PassManager, register_pass
 from numba.core.errors import NumbaError
 from numba.core.registry import cpu_target
 from numba.core.typed_passes import NopythonTypeInference
+from numba.core.typing import context
 
 from numbanet.exports.errors import ExportError
 from numbanet.inline_compiler import complaint
+from numbanet.lean_numba import lean
+from numbanet.paused_collection import paused_collection
 
 
 class TypedFunction:
@@ -86,16 +89,21 @@ def typed(function, arguments: tuple[types.Type, ...]) -> TypedFunction:
     flags = compiler.Flags()
     flags.error_model = "numpy"
     try:
-        result = compiler.compile_extra(
-            cpu_target.typing_context,
-            cpu_target.target_context,
-            function,
-            arguments,
-            None,
-            flags,
-            {},
-            pipeline_class=FrontEnd,
-        )
+        with (
+            compiler_lock.global_compiler_lock,
+            paused_collection(),
+            lean(base, context, compiler.Flags, errors, event, postproc),
+        ):
+            result = compiler.compile_extra(
+                cpu_target.typing_context,
+                cpu_target.target_context,
+                function,
+                arguments,
+                None,
+                flags,
+                {},
+                pipeline_class=FrontEnd,
+            )
     except NumbaError as error:
         raise ExportError(function, complaint(error)) from error
     return TypedFunction(function, *result)
