@@ -187,6 +187,7 @@ class CudaEngine:
     ) -> LossSums:
         if self.deterministic and gradients is not None:
             gradients = Gradients(gradients.flat)  # halves are added up in any order
+        self.workspace.slots.waiting = None  # of a pass that failed
         n, given = len(batch), (batch, params, loss, gradients, dl_dinput)
         serving = self._for_training(n)
         tables = self._tables_for(serving, n, gradients)

@@ -212,6 +212,18 @@ def test_slabs(cuda_device, monkeypatch):
     assert_close(gradients, of_whole, 1e-5)
 
 
+def test_slabs_of_deterministic_steps(cuda_device, monkeypatch):
+    """Whose sums of weights lie in one memory, one slab after the other."""
+    case = case_of("thin", cuda_device)
+    _, of_whole = case.train(case.fused)
+    monkeypatch.setattr(wide_engine, "MOST_ROWS", 128)
+    engine = case.engine()
+    engine.deterministic = True
+    for _ in range(2):
+        _, gradients = case.train(engine)
+        assert_close(gradients, of_whole, 1e-5)
+
+
 def test_memory_is_bounded(cuda_device, monkeypatch):
     """By fewer samples of a slab where a sample takes more, but at least a stage."""
     case = case_of("thin", cuda_device, 33)

@@ -133,7 +133,8 @@ class Fused:
         flat = address_of(None if gradients is None else gradients.flat)
         # Each group of a block has a slot, if there are samples for it.
         n_slots = min(grid * shape.layout.n_groups, -(-n // shape.layout.group_threads))
-        own.slots.waiting = (flat, n_slots, n_params) if has_slots else None
+        if has_slots:
+            own.slots.waiting = flat, n_slots, n_params
         kernel(
             grid,
             *(batch.inputs.address, n, params.address, own.encoding_params(params)),

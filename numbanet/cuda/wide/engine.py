@@ -124,8 +124,10 @@ class Wide:
         own, n_params = self._workspace, layout.model.network.n_params
         most = max(GRADIENTS_BLOCKS * own.n_multiprocessors // n_matrices, 1)
         n_slots, flat = min(-(-n_stages // FEWEST_STAGES), most), gradients.flat.address
+        own.slots.add_waiting()  # of the slab before, in the same memory
         to = own.slots.zeros(n_slots, n_params) if own.deterministic else flat
         slot = n_params if own.deterministic else 0
         kernel = self._weight_gradients(layout)
         kernel((n_slots, n_matrices), units, n_stages, own.unscaled, to, slot)
-        own.slots.waiting = (flat, n_slots, n_params) if own.deterministic else None
+        if own.deterministic:
+            own.slots.waiting = flat, n_slots, n_params
