@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numba import njit
 
 from numbanet.encodings.one_blob import OneBlob
+from numbanet.kernel_cache import compile_cached
 from numbanet.registry import ConfigError, create
 
 NONE = np.zeros(0, np.float32)
@@ -48,7 +48,7 @@ def compiled(n):
         encoding.double_backward_input,
     )
 
-    @njit
+    @compile_cached
     def run(x, dl_dy, dl_ddx, y, dl_dx, dl_ddy, dl_dx2):
         forward(x, NONE, y)
         backward(x, NONE, dl_dy, dl_dx)

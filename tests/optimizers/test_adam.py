@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
+from numbanet.kernel_cache import compile_cached
 from numbanet.optimizers import Adam
 from numbanet.optimizers.base import ParamLayout
 from numbanet.optimizers.packed_moments import unpacked
@@ -69,12 +70,10 @@ class Reference:
         self.w[i] = w
 
 
-@cache
 def loop_over(optimizer):
-    """A step over all parameters, as a kernel runs it."""
+    """A step over all parameters, as a kernel runs it; to be compiled."""
     schedule, step, n_scalars = optimizer.schedule, optimizer.step(LAYOUT), optimizer.n_scalars
 
-    @njit(fastmath=True, error_model="numpy")
     def run(t, weights, gradients, state, hyperparams):
         scalars = np.empty(n_scalars, np.float32)
         schedule(t, hyperparams, scalars)
@@ -84,9 +83,14 @@ def loop_over(optimizer):
     return run
 
 
+@cache
+def compiled(optimizer):
+    return compile_cached(loop_over(optimizer), fastmath=True)
+
+
 def train(optimizer, weights, all_gradients):
     """Weights and state after the last step."""
-    run = loop_over(optimizer)
+    run = compiled(optimizer)
     weights = weights.astype(np.float32)
     state = np.zeros((optimizer.n_state, len(weights)), np.float32)
     hyperparams = np.array(optimizer.hyperparams(), np.float32)
@@ -247,7 +251,7 @@ def test_the_learning_rate_is_no_part_of_the_code():
 )
 def test_the_step_vectorises(optimizer):
     """With one branch left in it the loop runs on single numbers, ten times slower."""
-    run = loop_over(optimizer)
+    run = njit(fastmath=True, error_model="numpy")(loop_over(optimizer))
     shapes = 48, 48, (optimizer.n_state, 48)
     weights, gradients, state = (np.zeros(shape, np.float32) for shape in shapes)
     run(np.int32(1), weights, gradients, state, np.ones(1, np.float32))
