@@ -1,4 +1,4 @@
-"""Chain of kernels, one per layer, that evaluates any encoded network on a CUDA device.
+"""Chain of kernels that evaluates any encoded network on a CUDA device, one per layer.
 
 Buffers between the kernels are feature-major: element (i, k) of sample i at k * pitch + i, in the
 precision of the parameters. Batches are taken in slabs of at most MOST_ROWS samples, so that the
@@ -119,8 +119,8 @@ class Chain:
     def _rows(self, address: int, layers: Layers) -> Rows:
         return Rows(address, 1, layers.pitch, self.precision)
 
-    def _passes(self, n: int, pitch: int) -> tuple:
-        return self._plans.passes(n, pitch, self._workspace.deterministic)
+    def _gradients(self, n: int, pitch: int) -> tuple:
+        return self._plans.gradients(n, pitch, self._workspace.deterministic)
 
     # Passes over a slab
 
@@ -128,37 +128,28 @@ class Chain:
         encoded = self._rows(layers.values[0], layers)
         for part in self._parts:
             part.forward(slab, self._workspace.encoding_params(params), encoded)
-        forward, *_ = self._passes(slab.n, layers.pitch)
+        forward, _ = self._plans.passes(slab.n, layers.pitch)
         for k, launch in enumerate(forward):
             weights = self._weights.address(k, params)
             launch(weights, layers.values[k], layers.values[k + 1], layers.kept[k])
 
     def _backward(self, slab, params, layers, gradients, dl_dx) -> None:
-        _, backward, weight_gradients, output = self._passes(slab.n, layers.pitch)
+        weight_gradients, output = self._gradients(slab.n, layers.pitch)
         has_params = gradients is not None and self.model.encoding.n_params > 0
         wants_encoded = dl_dx is not None or has_params
         if self._weights.activations[-1] != NONE:
             output(layers.dl_dvalues[-1], layers.kept[-1])
-        sums = self._weights.sums(weight_gradients, gradients)
+        backward_encoding = partial(self._encoding_backward, slab, params, layers, gradients, dl_dx)
+        works = self._weights.works(weight_gradients, slab.n, layers, gradients)
+        additions = self._weights.slot_additions(weight_gradients, gradients)
+        _, backward = self._plans.passes(slab.n, layers.pitch)
         for k in reversed(range(len(self._weights.shapes))):
-            dl_dy, works = layers.dl_dvalues[k + 1], []
             if k > 0 or wants_encoded:
                 kept = layers.kept[k - 1] if k else layers.values[0]
-                of_layer = self._weights.address(k, params), dl_dy, layers.dl_dvalues[k], kept
-                works.append(partial(backward[k], *of_layer))
-            if gradients is not None:
-                of_layer = dl_dy, layers.values[k], sums[k], self._workspace.unscaled
-                works.append(partial(weight_gradients[k], *of_layer))
-                if self._weights.first_biases:
-                    of_layer = k, dl_dy, slab.n, layers.pitch, gradients
-                    works.append(partial(self._weights.add_bias_gradients, *of_layer))
-            self.device.in_parallel(*works)
-        works = [partial(self._encoding_backward, slab, params, layers, gradients, dl_dx)]
-        if gradients is not None and self._workspace.deterministic:
-            for of_layer in zip(weight_gradients, sums, strict=True):
-                add_slots = partial(self._weights.add_slots, len(works) - 1, gradients)
-                works.append(partial(add_slots, *of_layer))
-        self.device.in_parallel(*works)
+                of_layer = self._weights.address(k, params), layers.dl_dvalues[k + 1]
+                works[k].insert(0, partial(backward[k], *of_layer, layers.dl_dvalues[k], kept))
+            self.device.in_parallel(*works[k])
+        self.device.in_parallel(backward_encoding, *additions)
 
     def _encoding_backward(self, slab, params, layers, gradients, dl_dx) -> None:
         encoding_params = self._workspace.encoding_params(params)
@@ -190,7 +181,7 @@ class Chain:
         """Backpropagate the gradients of the outputs and of their tangents to everything before."""
         n, pitch = slab.n, layers.pitch
         _, backward, _, activate_backward = self._plans.tangents(n, pitch)
-        _, _, weight_gradients, _ = self._passes(n, pitch)
+        weight_gradients, _ = self._gradients(n, pitch)
         for k in reversed(range(len(self._weights.shapes))):
             dl_dvalues, dl_dtangents = layers.dl_dvalues[k + 1], tangents.dl_dvalues[k + 1]
             activate_backward[k](dl_dvalues, dl_dtangents, tangents.kept[k], layers.kept[k])
@@ -242,7 +233,7 @@ class Chain:
         for slab in slabs(batch.inputs, MOST_ROWS):
             works = [partial(self._forward, slab, params, layers)]
             if gradients is not None and self._workspace.deterministic:
-                *_, weight_gradients, _ = self._passes(slab.n, layers.pitch)
+                weight_gradients, _ = self._gradients(slab.n, layers.pitch)
                 works.append(partial(self._weights.clear_slots, weight_gradients))
             self.device.in_parallel(*works)
             n_sums += self._output_gradients(batch, slab, loss, layers, n_sums)

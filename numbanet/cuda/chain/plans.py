@@ -7,7 +7,7 @@ from numbanet.activations import Activation, activation
 from numbanet.cuda.chain.matrix_product import MatrixProduct
 
 NONE = activation("None")
-MOST_PLANS = 16  # launches for so many sizes are kept
+MOST_PLANS = 32  # two for each size, of which so many are kept
 
 
 class Plans:
@@ -40,9 +40,13 @@ class Plans:
                 self._kept.popitem(last=False)
         return self._kept[key]
 
-    def passes(self, n: int, pitch: int, in_slots: bool) -> tuple:
-        """Launches for n samples: forward, backward, weight gradients (in slots), output."""
-        return self._planned(self._passes, n, pitch, in_slots)
+    def passes(self, n: int, pitch: int) -> tuple:
+        """Launches for n samples: forward, backward."""
+        return self._planned(self._passes, n, pitch)
+
+    def gradients(self, n: int, pitch: int, in_slots: bool) -> tuple:
+        """Launches for n samples: weight gradients (in slots), backward through the output."""
+        return self._planned(self._gradients, n, pitch, in_slots)
 
     def tangents(self, n: int, pitch: int) -> tuple:
         """Launches of products alone, forward and backward, and of activations."""
@@ -60,17 +64,20 @@ class Plans:
             [product.weight_gradients(*shape, n, pitch, in_slots) for shape in shapes],
         )
 
-    def _passes(self, n: int, pitch: int, in_slots: bool) -> tuple:
+    def _passes(self, n: int, pitch: int) -> tuple:
         product, activations = self._product, self._activations
-        forward, backward, weights = [], [], []
+        forward, backward = [], []
         for k, (fan_out, fan_in) in enumerate(self._shapes):
             below = activations[k - 1] if k else NONE
             first_bias = self._first_biases[k]
             forward.append(product.forward(activations[k], fan_out, fan_in, n, pitch, first_bias))
             backward.append(product.backward(below, fan_out, fan_in, n, pitch))
-            weights.append(product.weight_gradients(fan_out, fan_in, n, pitch, in_slots))
-        output = product.activation_backward(activations[-1], self._shapes[-1][0], n, pitch)
-        return forward, backward, weights, output
+        return forward, backward
+
+    def _gradients(self, n: int, pitch: int, in_slots: bool) -> tuple:
+        product, n_outputs = self._product, self._shapes[-1][0]
+        weights = [product.weight_gradients(*shape, n, pitch, in_slots) for shape in self._shapes]
+        return weights, product.activation_backward(self._activations[-1], n_outputs, n, pitch)
 
     def _tangents(self, n: int, pitch: int) -> tuple:
         product = self._product

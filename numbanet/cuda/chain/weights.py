@@ -1,9 +1,11 @@
 """Places of a network's matrices and biases among its parameters, and their gradients."""
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from itertools import accumulate
 
 from numbanet.cuda.chain.biases import ROW_BLOCK, add_bias_kernel, row_sums_kernel
+from numbanet.cuda.chain.layers import Layers
 from numbanet.cuda.chain.matrix_product import Launch
 from numbanet.cuda.launch.kernel import Kernel
 from numbanet.cuda.memory.arrays import DeviceArray
@@ -90,6 +92,26 @@ class Weights:
         """Add the slots of matrix k to its gradient."""
         to = self._gradient_address(k, gradients)
         self._workspace.slots.add_rows(slots, launch.grid[2], self._size(k), to)
+
+    def works(
+        self, launches: list[Launch], n: int, layers: Layers, gradients: Gradients | None
+    ) -> list[list[Callable]]:
+        """Functions for each layer that queue the gradients of its parameters."""
+        works = [[] for _ in self.shapes]
+        for k, to in enumerate(self.sums(launches, gradients)):
+            dl_dy, x = layers.dl_dvalues[k + 1], layers.values[k]
+            works[k].append(partial(launches[k], dl_dy, x, to, self._workspace.unscaled))
+            if self._bias_starts:
+                of_bias = k, dl_dy, n, layers.pitch, gradients
+                works[k].append(partial(self.add_bias_gradients, *of_bias))
+        return works
+
+    def slot_additions(self, launches: list[Launch], gradients: Gradients | None) -> list[Callable]:
+        """Functions that queue the sums of all matrices' slots, if there are any."""
+        if not self._workspace.deterministic:
+            return []
+        slots = enumerate(self.sums(launches, gradients))
+        return [partial(self.add_slots, k, gradients, launches[k], rows) for k, rows in slots]
 
     def add_bias_gradients(
         self, k: int, dl_dy: int, n: int, pitch: int, gradients: Gradients
