@@ -1,4 +1,4 @@
-"""Chain of kernels that evaluates any encoded network on a CUDA device, one per layer.
+"""Chain of kernels that evaluates any encoded network on a CUDA device: one per layer, or per pass.
 
 Buffers between the kernels are feature-major: element (i, k) of sample i at k * pitch + i, in the
 precision of the parameters. Batches are taken in slabs of at most MOST_ROWS samples, so that the
@@ -6,10 +6,12 @@ memory between the kernels is bounded.
 """
 
 from functools import partial
+from itertools import chain
 
 from numbanet.activations import activation
 from numbanet.cuda.chain import loss_kernels
 from numbanet.cuda.chain.encoding_engine import EncodingPart, Rows, Slab, slabs
+from numbanet.cuda.chain.float_passes import float_passes, in_turn
 from numbanet.cuda.chain.layers import Layers
 from numbanet.cuda.chain.matrix_product import MatrixProduct
 from numbanet.cuda.chain.plans import Plans
@@ -49,6 +51,7 @@ class Chain:
         self._losses, self._row_kernels, self._external_kernels = {}, {}, {}
         product = MatrixProduct(self.device, self.precision)
         self._plans = Plans(product, weights.activations, weights.shapes, weights.first_biases)
+        self._whole = float_passes(self.device, self.model.network, self.precision)
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -89,7 +92,8 @@ class Chain:
         if self._layers is None or self._layers.pitch < pitch:
             self._layers = None  # frees the old ones before the new ones are made
             self._workspace.rooms.generation += 1
-            layers = Layers(self.device, self.model.network, self.precision, pitch)
+            network, keeps = self.model.network, self._whole is not None
+            layers = Layers(self.device, network, self.precision, pitch, keeps_gradients=keeps)
             self._fill_constants(layers)
             self._layers = layers
         return self._layers
@@ -128,6 +132,9 @@ class Chain:
         encoded = self._rows(layers.values[0], layers)
         for part in self._parts:
             part.forward(slab, self._workspace.encoding_params(params), encoded)
+        if self._whole is not None:
+            self._whole.forward(slab.n, params.address, layers)
+            return
         forward, _ = self._plans.passes(slab.n, layers.pitch)
         for k, launch in enumerate(forward):
             weights = self._weights.address(k, params)
@@ -142,6 +149,12 @@ class Chain:
         backward_encoding = partial(self._encoding_backward, slab, params, layers, gradients, dl_dx)
         works = self._weights.works(weight_gradients, slab.n, layers, gradients)
         additions = self._weights.slot_additions(weight_gradients, gradients)
+        if self._whole is not None:
+            self._whole.backward(slab.n, params.address, layers, wants_encoded)
+            queued = [*chain(*works), *additions]
+            branches = [partial(in_turn, queued)] if queued else []
+            self.device.in_parallel(backward_encoding, *branches)
+            return
         _, backward = self._plans.passes(slab.n, layers.pitch)
         for k in reversed(range(len(self._weights.shapes))):
             if k > 0 or wants_encoded:
