@@ -6,7 +6,8 @@
 A step is timed with gradients of tables added up apart, in shared memory, and with these added up
 within the fused kernel, in turns. Wall clock, the device synchronised at both ends of a round;
 medians in microseconds. Gradients are compared with those of float32 before. With --float32, steps
-in float32 are timed instead: products by tensor cores, and by multiply-adds.
+in float32 are timed instead: as they are, with a kernel for each layer, and with these by
+multiply-adds.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from benchmarks.harness.gpu import gpu_is_usable
 from benchmarks.harness.options import batch_sizes
 from benchmarks.harness.real_models import MODELS
 from benchmarks.harness.turns import on_device
-from numbanet.cuda.chain import fma, matrix_product, tensor_floats
+from numbanet.cuda.chain import engine, fma, matrix_product, tensor_floats
 
 NEVER, MOST_ERROR = 1 << 62, 0.05
 
@@ -35,16 +36,20 @@ def create(name, precision, fewest=None):
 
 
 def create_float32(name, products):
-    """A model in float32 with the products of a module, whatever the GPU."""
-    with patch.object(matrix_product, "products_for", lambda device, precision: products):
+    """A model in float32 with a kernel of a module for each layer, whatever the GPU."""
+    with (
+        patch.object(matrix_product, "products_for", lambda device, precision: products),
+        patch.object(engine, "float_passes", lambda device, network, precision: None),
+    ):
         return create(name, "float32")
 
 
 def ways_of(name, in_float32):
     """Models, by what is compared."""
     if in_float32:
-        products = {"tensor cores": tensor_floats, "multiply-adds": fma}
-        return {way: create_float32(name, module) for way, module in products.items()}
+        products = {"a kernel for each layer": tensor_floats, "multiply-adds": fma}
+        layers = {way: create_float32(name, module) for way, module in products.items()}
+        return {"step": create(name, "float32"), **layers}
     ways = {"step": create(name, "float16")}
     if ways["step"].network.engine.batch_sizes:
         return {"apart": create(name, "float16", 1), "within": create(name, "float16", NEVER)}
