@@ -28,8 +28,8 @@ from numbanet.networks.base import AbstractMLP
 from numbanet.storage.views import FLOAT_BYTES
 from numbanet.tiles.instructions import shared_memory
 
-N_THREADS = 384  # of a block, which has a multiprocessor for itself
-MAX_REGISTERS = 168
+N_THREADS = 256  # of a block, which has a multiprocessor for itself
+MAX_REGISTERS = 255
 MOST_WIDE = 64  # numbers of a sample: those of 32 and their sums fit the registers
 NONE = activation("None")
 SAMPLES = np.uint32(WARP_SAMPLES)
