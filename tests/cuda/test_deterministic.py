@@ -19,6 +19,7 @@ from test_gates import HOPPER, TURING, found_in
 
 import numbanet
 from emulator.device import EmulatedDevice
+from numbanet.cuda.chain import encoding_engine
 from numbanet.cuda.driver.compile_only import CompileOnlyDevice
 from numbanet.cuda.memory.arrays import to_device
 from numbanet.cuda.memory.rooms import Rooms
@@ -141,14 +142,14 @@ def test_slots_are_added_up(n_slots, n):
 
 
 class OnDevice:
-    """An encoding's engine, deterministic, with its twin."""
+    """An encoding's engine, with its twin."""
 
-    def __init__(self, otype, config, sizes, precision="float32", seed=0):
+    def __init__(self, otype, config, sizes, precision="float32", seed=0, deterministic=True):
         self.encoding = laws.create("encoding", otype, config, sizes)
         self.twin = naive.encoding({"otype": otype, **config}, **sizes)
         self.target = CudaTarget(drawn(4, seed, racecheck="global"), precision)
         self.engine = self.target.encoding_engine(self.encoding)
-        self.engine.deterministic = True
+        self.engine.deterministic = deterministic
         self.values = np.random.default_rng(1).normal(size=self.encoding.n_params)
         self.params = self.target.parameters(np.float32(self.values), 0).current()
 
@@ -220,6 +221,24 @@ def test_gradients_over_30_powers_of_two():
     error = np.abs(found - exact)[touched]
     assert np.abs(exact[touched]).min() < 2.0**-24 * np.abs(exact).max()
     assert (error < 2e-3 * np.abs(exact[touched]) + 2.0**-40).all()
+
+
+def test_larger_batches_are_added_up_in_three_digits(monkeypatch):
+    """Outside of deterministic steps: to 2^-33 of the largest number at each addition."""
+    monkeypatch.setattr(encoding_engine, "FEWEST_DIGITS", 400)
+    on = OnDevice(*PLANE, deterministic=False)
+    launches = on.target.device.launches
+    x, dl_dy = on.batch(500, spread=30)
+    x[:] = np.where(np.abs(dl_dy).max(axis=1, keepdims=True) < 2.0**-20, 0.05, 0.95)
+    exact = on.exact(x, dl_dy)
+    error = np.abs(on.gradients(x, dl_dy) - exact)
+    assert (error < 2e-3 * np.abs(exact) + 2.0**-26).all()
+    assert "add_digits_float32" in launches
+    launches.clear()
+    on.gradients(x[:399], dl_dy[:399])
+    assert "add_digits_float32" not in launches
+    x, dl_dy = np.full((900, 2), 0.37), np.full((900, on.encoding.n_outputs), -(2.0**100))
+    np.testing.assert_allclose(on.gradients(x, dl_dy), on.exact(x, dl_dy), rtol=1e-6)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])

@@ -13,6 +13,7 @@ from numbanet.cuda.memory.arrays import DeviceArray, empty
 from numbanet.cuda.memory.parameter_kernels import fill_columns_kernel
 from numbanet.cuda.memory.rooms import PassMemory
 from numbanet.cuda.tables.digits import DigitSums
+from numbanet.cuda.tables.radix import EXACT, FAST
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.engine import Gradients, Service
 from numbanet.storage.views import FLOAT_BYTES, ITEM_SIZES
@@ -122,14 +123,15 @@ class EncodingPart:
         dl_dparams: int,
     ) -> None:  # fmt: skip
         """Add the sums that a function of integer_sums.py computes; `along` is dl_ddx, or 0."""
-        if sample not in self._integer_sums:
-            self._integer_sums[sample] = self._sums_of(sample)
+        key = sample, self._own.deterministic
+        if key not in self._integer_sums:
+            self._integer_sums[key] = self._sums_of(sample)
         of_batch = (
             *(self._input(slab.x), self._n_columns, slab.first, slab.n_all),
             *(self._params(params, self._precision), self._column(dl_dy), *dl_dy.steps),
             *(along, factor),
         )
-        self._integer_sums[sample](slab.n, of_batch, self._params(dl_dparams, "float32"))
+        self._integer_sums[key](slab.n, of_batch, self._params(dl_dparams, "float32"))
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -143,7 +145,8 @@ class EncodingPart:
     def _sums_of(self, sample: Callable) -> IntegerSums | DigitSums:
         device, rooms, encoding = self._own.device, self._own.rooms, self._encoding
         if sample is backward_sample and self._has_digits:
-            return DigitSums(device, rooms, encoding, self._n_columns, self._features)
+            digits = EXACT if self._own.deterministic else FAST
+            return DigitSums(device, rooms, encoding, self._n_columns, self._features, digits)
         return IntegerSums(device, rooms, sample, encoding, self._precision, self._features)
 
     def _differentiate(

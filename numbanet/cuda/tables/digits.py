@@ -1,8 +1,8 @@
 """Exact sums of tables that fit shared memory, for gradients of features in any precision.
 
-A number is DIGITS digits of BITS bits each, the last one rounded to the nearest. A block adds up
-one digit of one level in shared memory, as int32, for a slice of the batch; the digits of a sum are
-put together as int64. So nothing is lost of what integer_sums.py keeps, and nothing depends on the
+A number is some digits of some bits each, the last one rounded to the nearest. A block adds up one
+digit of one level in shared memory, as int32, for a slice of the batch; the digits of a sum are put
+together as int64. So nothing is lost of what integer_sums.py keeps, and nothing depends on the
 order, without 64-bit additions to global memory.
 """
 
@@ -26,6 +26,7 @@ from numbanet.cuda.launch.types import Address, Float, UInt
 from numbanet.cuda.memory.rooms import Rooms
 from numbanet.cuda.tables.largest import raise_shared_word
 from numbanet.cuda.tables.plan import JOBS, TablePlan
+from numbanet.cuda.tables.radix import Digits, digit_of
 from numbanet.cuda.tables.resident import N_THREADS, Source, add_slice, clear_table
 from numbanet.cuda.tables.units import (
     EXPONENT_OF_NAN,
@@ -40,29 +41,13 @@ from numbanet.device import ZERO, device, float_bits, float_from_bits, unrolled
 from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.parts import Part
 from numbanet.storage.access import load
-from numbanet.storage.memory_access import add_shared_int32, round_to_int32
+from numbanet.storage.memory_access import add_shared_int32
 from numbanet.storage.views import VECTORS, float_vector, uint32_vector
 from numbanet.tiles.instructions import load_word, shared_memory, store_word, store_word_to
 
-DIGITS, BITS = 4, 10
-RADIX = np.float32(1 << BITS)
-LOG2_MOST = 30 - (
-    BITS - 1
-)  # of additions to one sum of digits, each of which is at most half a unit
 LOOKING = 64  # blocks that look for the largest gradient of a feature, at most
 LARGEST_BYTES = 16  # before those of warps
 WARPS = np.uint32(BLOCK // WARP)  # of a block that looks
-
-
-@device
-def digit_of(value, digit):
-    """Digit of a value below RADIX: digit 0 is its integer, the next ones expand the rest."""
-    whole, k = round_to_int32(value), np.uint32(0)
-    while k < digit:
-        value = RADIX * (value - np.float32(whole))  # exact
-        whole = round_to_int32(value)
-        k = np.uint32(k + np.uint32(1))
-    return np.int32(whole)
 
 
 @device
@@ -90,9 +75,10 @@ def largest_of_words(pwords, n, shared):
 
 
 @cache
-def digits_source(plan: TablePlan, storage: str):
+def digits_source(plan: TablePlan, storage: str, digits: Digits):
     """Source of features as numbers; where = (address, column, two steps), how = (scale, digit)."""
     n, vector, n_ends = plan.resident_features, VECTORS[storage], plan.grid.n_ends
+    digit_of_value = digit_of(digits)
 
     @device
     def read(where, i, words):
@@ -114,9 +100,9 @@ def digits_source(plan: TablePlan, storage: str):
     @device
     def add_feature(f, low, high, left, right, digit):
         place = np.uint32(4 * f)
-        add_shared_int32(low + place, digit_of(left[f], digit))
+        add_shared_int32(low + place, digit_of_value(left[f], digit))
         if n_ends == 2:
-            add_shared_int32(high + place, digit_of(right[f], digit))
+            add_shared_int32(high + place, digit_of_value(right[f], digit))
 
     @device
     def add(table, low, high, left, right, digit):
@@ -154,7 +140,7 @@ def largest_kernel(storage: str):
 
 
 @cache
-def digits_kernel(plan: TablePlan, n_columns: int, storage: str):
+def digits_kernel(plan: TablePlan, n_columns: int, storage: str, digits: Digits):
     """(x, n, number of the first sample, n_all, dl_dy, two steps, largest, n_words, sums).
 
     Adds up a digit of a job (block y) for a slice of the batch (block x). The first block writes
@@ -165,7 +151,8 @@ def digits_kernel(plan: TablePlan, n_columns: int, storage: str):
     sizes = tuple(np.uint32(job.size * n_mine) for job in plan.residents)
     places = tuple(np.uint32(job.first_sum + job.first_feature) for job in plan.residents)
     stride = np.uint64(plan.n_resident_sums)
-    add = add_slice(plan, n_columns, digits_source(plan, storage))
+    add = add_slice(plan, n_columns, digits_source(plan, storage, digits))
+    n_digits, bits = np.uint64(digits.n), np.int32(digits.bits)
 
     def add_digits(
         px: Address, n: UInt, before: UInt, n_all: UInt, pdl_dy: Address, sample_step: UInt,
@@ -182,12 +169,12 @@ def digits_kernel(plan: TablePlan, n_columns: int, storage: str):
         end = min(n, i + n_slice)
         i += thread_index()
         e = exponent_above(largest)
-        scale = power(np.int32(BITS) - e) if e < EXPONENT_OF_NAN else ZERO
+        scale = power(np.int32(bits - e)) if e < EXPONENT_OF_NAN else ZERO
         where, how = (pdl_dy, columns[job], sample_step, feature_step), (scale, digit)
         barrier()
         add(job, i, end, (before, n_all), float_vector(px, n), where, how, table)
         barrier()
-        row = np.uint64(slice_) * np.uint64(DIGITS) + np.uint64(digit)
+        row = np.uint64(slice_) * n_digits + np.uint64(digit)
         first = row * stride + np.uint64(places[job])
         sums, k = uint32_vector(np.uint64(psums + np.uint64(4) * first), size), thread_index()
         while k < size:
@@ -198,24 +185,31 @@ def digits_kernel(plan: TablePlan, n_columns: int, storage: str):
     return add_digits
 
 
-def collect_digits(
-    psums: Address, n_slices: UInt, n: UInt, plargest: Address, factor: Float, pgradients: Address
-):
+@cache
+def collect_kernel(digits: Digits):
     """(sums, n_slices, n, largest, factor, gradients): add factor times n sums to float32."""
-    k = thread_number()
-    if k < n:
-        sums, gradients, total = uint32_vector(psums, n), float_vector(pgradients, n), np.int64(0)
-        for s in range(n_slices):
-            for digit in range(DIGITS):
-                row = np.uint64(s) * np.uint64(DIGITS) + np.uint64(digit)
-                word = np.int32(sums[row * np.uint64(n) + np.uint64(k)])
-                total += np.int64(word) << np.int64(BITS * (DIGITS - 1 - digit))
-        e = exponent_of_largest(plargest, np.uint32(0))
-        unit = unit_of(e, np.int32(DIGITS * BITS))
-        gradients[k] += factor * (unit * np.float32(total))
+    n_digits, bits, exponent_of = digits.n, digits.bits, largest_exponent(1)
 
+    def collect_digits(
+        psums: Address, n_slices: UInt, n: UInt, plargest: Address, factor: Float,
+        pgradients: Address,
+    ):  # fmt: skip
+        k = thread_number()
+        if k < n:
+            sums, gradients, total = (
+                uint32_vector(psums, n),
+                float_vector(pgradients, n),
+                np.int64(0),
+            )
+            for s in range(n_slices):
+                for digit in range(n_digits):
+                    row = np.uint64(s) * np.uint64(n_digits) + np.uint64(digit)
+                    word = np.int32(sums[row * np.uint64(n) + np.uint64(k)])
+                    total += np.int64(word) << np.int64(bits * (n_digits - 1 - digit))
+            unit = unit_of(exponent_of(plargest, np.uint32(0)), np.int32(n_digits * bits))
+            gradients[k] += factor * (unit * np.float32(total))
 
-exponent_of_largest = largest_exponent(1)
+    return collect_digits
 
 
 class DigitSums:
@@ -227,11 +221,14 @@ class DigitSums:
         grid: the component.
         n_columns: of a row of inputs.
         storage: of the features' gradients.
+        digits: how these are written.
     """
 
-    def __init__(self, device: Any, rooms: Rooms, grid: Any, n_columns: int, storage: str):
+    def __init__(
+        self, device: Any, rooms: Rooms, grid: Any, n_columns: int, storage: str, digits: Digits
+    ):
         self._device, self._rooms, self._grid = device, rooms, grid
-        self._n_columns, self._storage = n_columns, storage
+        self._n_columns, self._storage, self._digits = n_columns, storage, digits
         self._plan = TablePlan(Part(grid), device.max_shared_bytes)
 
     @staticmethod
@@ -240,8 +237,9 @@ class DigitSums:
 
     def _n_slices(self, n: int) -> int:
         """Slices of n samples: enough for all multiprocessors, and for no sum to overflow."""
+        n_blocks = self._digits.n * len(self._plan.residents)
         n_additions = n * self._grid.n_corners
-        return max(JOBS // (DIGITS * len(self._plan.residents)), -(-n_additions >> LOG2_MOST), 1)
+        return max(JOBS // n_blocks, -(-n_additions >> self._digits.log2_most), 1)
 
     @cached_property
     def _find_largest(self) -> Kernel:
@@ -249,12 +247,12 @@ class DigitSums:
 
     @cached_property
     def _add(self) -> Kernel:
-        function = digits_kernel(self._plan, self._n_columns, self._storage)
-        return Kernel(self._device, function, N_THREADS, self._plan.resident_bytes)
+        what = self._plan, self._n_columns, self._storage, self._digits
+        return Kernel(self._device, digits_kernel(*what), N_THREADS, self._plan.resident_bytes)
 
     @cached_property
     def _collect(self) -> Kernel:
-        return Kernel(self._device, collect_digits)
+        return Kernel(self._device, collect_kernel(self._digits))
 
     def __call__(self, n: int, of_batch: tuple, gradients: int) -> None:
         """See IntegerSums.__call__."""
@@ -263,8 +261,8 @@ class DigitSums:
         blocks = min(-(-n // BLOCK), LOOKING), self._grid.n_outputs
         n_words = blocks[0] * blocks[1] * int(WARPS)
         largest = self._rooms("largest", LARGEST_BYTES + 4 * n_words)
-        sums = self._rooms("digits", 4 * n_slices * DIGITS * n_sums)
+        sums = self._rooms("digits", 4 * n_slices * self._digits.n * n_sums)
         self._find_largest(blocks, dl_dy, n, *steps, largest + LARGEST_BYTES)
-        grid = n_slices, DIGITS * len(self._plan.residents)
+        grid = n_slices, self._digits.n * len(self._plan.residents)
         self._add(grid, x, n, before, n_all, dl_dy, *steps, largest, n_words, sums)
         self._collect.over(n_sums, sums, n_slices, n_sums, largest, factor, gradients)
