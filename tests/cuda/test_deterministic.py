@@ -24,6 +24,7 @@ from numbanet.cuda.driver.compile_only import CompileOnlyDevice
 from numbanet.cuda.memory.arrays import to_device
 from numbanet.cuda.memory.rooms import Rooms
 from numbanet.cuda.memory.slots import Slots
+from numbanet.cuda.tables import digits
 from numbanet.cuda.target import CudaTarget
 from numbanet.registry import ConfigError
 from numbanet.snapshot import SnapshotError
@@ -234,6 +235,10 @@ def test_larger_batches_are_added_up_in_three_digits(monkeypatch):
     error = np.abs(on.gradients(x, dl_dy) - exact)
     assert (error < 2e-3 * np.abs(exact) + 2.0**-26).all()
     assert "add_digits_float32" in launches
+    monkeypatch.setattr(digits, "SLICE", 100)
+    monkeypatch.setattr(digits, "JOBS", 5)  # so that blocks run in rounds
+    in_slices = np.abs(on.gradients(x, dl_dy) - exact)
+    assert (in_slices < 2e-3 * np.abs(exact) + 2.0**-26).all()
     launches.clear()
     on.gradients(x[:399], dl_dy[:399])
     assert "add_digits_float32" not in launches

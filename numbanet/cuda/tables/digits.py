@@ -46,6 +46,7 @@ from numbanet.storage.views import VECTORS, float_vector, uint32_vector
 from numbanet.tiles.instructions import load_word, shared_memory, store_word, store_word_to
 
 LOOKING = 64  # blocks that look for the largest gradient of a feature, at most
+SLICE = 1 << 16  # samples of a slice where blocks run in several rounds
 LARGEST_BYTES = 16  # before those of warps
 WARPS = np.uint32(BLOCK // WARP)  # of a block that looks
 
@@ -236,10 +237,14 @@ class DigitSums:
         return encoding.has_edges and not TablePlan(Part(encoding), device.max_shared_bytes).binned
 
     def _n_slices(self, n: int) -> int:
-        """Slices of n samples: enough for all multiprocessors, and for no sum to overflow."""
+        """Slices of n samples: enough for all multiprocessors, and for no sum to overflow.
+
+        More of them, where multiprocessors are left over: so these run blocks of the next round.
+        """
         n_blocks = self._digits.n * len(self._plan.residents)
         n_additions = n * self._grid.n_corners
-        return max(JOBS // n_blocks, -(-n_additions >> self._digits.log2_most), 1)
+        in_rounds = n // SLICE if JOBS % n_blocks else 1
+        return max(JOBS // n_blocks, -(-n_additions >> self._digits.log2_most), in_rounds, 1)
 
     @cached_property
     def _find_largest(self) -> Kernel:
