@@ -54,6 +54,18 @@ def local_array(typingctx, n):
 
 
 @intrinsic
+def flat_view(typingctx, array):
+    """Memory of a 2-D array from its first element on, as one row: its own if there are no gaps."""
+    view_type = types.Array(array.dtype, 1, "C")
+
+    def codegen(context, builder, signature, args):
+        source = context.make_array(signature.args[0])(context, builder, args[0])
+        return array_over(context, builder, view_type, source.data, [source.nitems])
+
+    return view_type(array), codegen
+
+
+@intrinsic
 def uint32_view(typingctx, array):
     """Memory of a 1-D float32 array as uint32: local integers, or the bits of the floats."""
     view_type = types.Array(types.uint32, 1, "C")
