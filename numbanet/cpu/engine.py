@@ -85,6 +85,7 @@ class CpuEngine(AlwaysDeterministic):
             params,
             self._numbers,
             group_rows,
+            plan.encoded_rows(n, get_num_threads()),
             np.float32(1.0 / n_elements),
             NO_MATRIX.reshape(-1) if gradients is None else gradients.flat,
             NO_MATRIX if dl_dinput is None else dl_dinput,

@@ -23,11 +23,25 @@ from numbanet.cpu.tile_buffers import (
 from numbanet.cpu.training_plan import N_GROUPS, TrainingPlan
 from numbanet.device import ZERO, device, nothing
 from numbanet.encoded_network import EncodedNetwork
+from numbanet.encodings.base import AbstractEncoding
 from numbanet.encodings.finite_inputs import spoil_rows
 from numbanet.encodings.parts import with_numbers
 
 ONE_FEATURE = ((0, 1),)  # a NaN there spoils all outputs of a network
 INFERENCE_ROWS = 1024  # of a group, or fewer where that makes fewer than N_GROUPS groups
+
+
+@cache
+def encode(encoding: AbstractEncoding):
+    """Device function (xs, first, last, params, ys, row): features of rows of xs to ys[row:]."""
+    encode_rows, spoil = encoding.forward_rows, spoil_rows(encoding.n_dims, ONE_FEATURE)
+
+    @device
+    def encode(xs, first, last, params, ys, row):
+        encode_rows(xs, first, last, params, ys, row, 0)
+        spoil(xs, first, last, ys, row)
+
+    return encode
 
 
 @cache
@@ -42,7 +56,7 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
     n_weights, scratch_size = layout.n_weights, layout.gradients
     params_of = with_numbers(model.encoding.reads_numbers)
     output, output_pitch = layout.output, layout.pitches[-1]
-    encode_rows, spoil = model.encoding.forward_rows, spoil_rows(model.encoding.n_dims, ONE_FEATURE)
+    encode_tile = encode(model.encoding)
     pack, forward = pack_weights(model.network), tile_forward(layout)
     keep = copy_kept(layout, n_encoded, into_tile=False)
 
@@ -53,8 +67,7 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
         scratch = np.empty(scratch_size, np.float32)
         for row in range(first, last, TILE):
             n_rows = min(TILE, last - row)
-            encode_rows(xs, row, row + n_rows, encoding_params, encoded, 0, 0)
-            spoil(xs, row, row + n_rows, encoded, 0)
+            encode_tile(xs, row, row + n_rows, encoding_params, encoded, 0)
             forward(flat, 0, n_rows, transposed, scratch)
             if keeps_features:
                 keep(flat, scratch, n_rows, kept, row)
@@ -147,15 +160,15 @@ def train_rows(plan: TrainingPlan, layout: BufferLayout):
     """Device function (rows, samples, params, scale, matrices, keeping, outputs) -> sum of losses.
 
     For rows = (first, last) of the samples (xs, features, targets, pdf, external_dl_dy). Params are
-    the encoding's, matrices the network's (weights, transposed). Keeping are the gradients of
-    features and their number, and the place of the first row; outputs the gradients of the matrices
-    and of the inputs.
+    the encoding's, matrices the network's (weights, transposed). Keeping are the first row of the
+    features, the gradients of features and their number, and the place of the first row there;
+    outputs the gradients of the matrices and of the inputs.
     """
     model = plan.model
     encoding, n_encoded, n_outputs = model.encoding, model.n_encoded, model.network.n_output_dims
-    scratch_size, is_encoded = layout.scratch_size, plan.encoded
+    scratch_size, is_encoded = layout.scratch_size, plan.encoded or plan.encodes_first
     encoding_gradients, input_gradients = plan.encoding_gradients, plan.input_gradients
-    encode_rows, spoil = encoding.forward_rows, spoil_rows(encoding.n_dims, ONE_FEATURE)
+    encode_tile = encode(encoding)
     hidden, output = tile_hidden(layout), tile_output(layout)
     gradient = output_gradient(plan, layout)
     needs_outputs, restore = plan.needs_outputs, copy_kept(layout, n_encoded, into_tile=True)
@@ -167,7 +180,7 @@ def train_rows(plan: TrainingPlan, layout: BufferLayout):
         first, last = rows
         xs, features, targets, pdf, external_dl_dy = samples
         weights, transposed = matrices
-        kept, n_kept, kept_row = keeping
+        feature_row, kept, n_kept, kept_row = keeping
         dl_dweights, dl_dxs = outputs
         scratch = np.empty(scratch_size, np.float32)
         encoded = np.empty((TILE, n_encoded), np.float32)
@@ -180,10 +193,9 @@ def train_rows(plan: TrainingPlan, layout: BufferLayout):
             is_activated = False
             if is_encoded:
                 is_activated = features.shape[1] > n_encoded
-                restore(flat, scratch, n_rows, features, row)
+                restore(flat, scratch, n_rows, features, feature_row + row - first)
             else:
-                encode_rows(xs, row, row + n_rows, params, encoded, 0, 0)
-                spoil(xs, row, row + n_rows, encoded, 0)
+                encode_tile(xs, row, row + n_rows, params, encoded, 0)
             if not is_activated:
                 hidden(flat, 0, n_rows, transposed, scratch)
             if needs_outputs:
@@ -204,10 +216,10 @@ def train_rows(plan: TrainingPlan, layout: BufferLayout):
 def training_kernel(plan: TrainingPlan) -> ParallelKernel:
     """Kernel for a forward and backward pass over a batch.
 
-    (xs, features, targets, pdf, external_dl_dy, params, numbers, group_rows, scale, gradients,
-    dl_dxs, losses): adds to gradients, writes dl_dxs, adds the sum of the loss of each group to
-    losses. What a plan does not need is passed as an empty array. `numbers` are those
-    of the model that the plan's stands for.
+    (xs, features, targets, pdf, external_dl_dy, params, numbers, group_rows, encoded_rows, scale,
+    gradients, dl_dxs, losses): adds to gradients, writes dl_dxs, adds the sum of the loss of each
+    group to losses. What a plan does not need is passed as an empty array. `numbers` are those of
+    the model that the plan's stands for; encoded_rows are as TrainingPlan has them.
     """
     encoding, network = plan.model.encoding, plan.model.network
     layout, n_encoded, n_network_params = (
@@ -219,12 +231,13 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
     n_partitions = len(partitions)
     params_of = with_numbers(encoding.reads_numbers)
     pack, unpack = pack_weights(network), unpack_gradients(network)
-    train = train_rows(plan, layout)
+    train, encodes_first = train_rows(plan, layout), plan.encodes_first
+    encode_chunk = encode(encoding) if encodes_first else nothing
     backward_params_rows = encoding.backward_params_rows if encoding_gradients else nothing
 
     def training(
-        xs, features, targets, pdf, external_dl_dy, params, numbers, group_rows, scale, gradients,
-        dl_dxs, losses,
+        xs, features, targets, pdf, external_dl_dy, params, numbers, group_rows, encoded_rows,
+        scale, gradients, dl_dxs, losses,
     ):  # fmt: skip
         n = xs.shape[0]
         weights = np.empty(n_weights, np.float32)
@@ -233,14 +246,23 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
         partials = np.zeros((losses.shape[0], n_weights if param_gradients else 0), np.float32)
         n_kept = min(n, slab_rows) if encoding_gradients else 0
         kept = np.empty(n_kept * n_encoded, np.float32)
+        encoded = np.empty((min(n, slab_rows) if encodes_first else 0, n_encoded), np.float32)
         for slab in range(0, n, slab_rows):
             slab_end = min(n, slab + slab_rows)
+            if encodes_first:
+                for chunk in prange((slab_end - slab + encoded_rows - 1) // encoded_rows):
+                    first = slab + np.intp(chunk) * encoded_rows  # prange counts unsigned
+                    last = min(slab_end, first + encoded_rows)
+                    encoding_params = params_of(params[n_network_params:], numbers)
+                    encode_chunk(xs, first, last, encoding_params, encoded, first - slab)
             for group in prange((slab_end - slab + group_rows - 1) // group_rows):
                 first = slab + np.intp(group) * group_rows  # prange counts unsigned
                 rows = first, min(slab_end, first + group_rows)
-                samples = xs, features, targets, pdf, external_dl_dy
+                own, feature_row = (encoded, first - slab) if encodes_first else (features, first)
+                samples = xs, own, targets, pdf, external_dl_dy
                 encoding_params = params_of(params[n_network_params:], numbers)
-                keeping, outputs = (kept, n_kept, first - slab), (partials[group], dl_dxs)
+                keeping = feature_row, kept, n_kept, first - slab
+                outputs = partials[group], dl_dxs
                 losses[group] += train(
                     rows, samples, encoding_params, scale, (weights, transposed), keeping, outputs
                 )

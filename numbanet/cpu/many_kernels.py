@@ -11,7 +11,7 @@ from numba import prange
 from numbanet.cpu.kernels import inference_kernel, training_kernel
 from numbanet.cpu.launch import ParallelKernel
 from numbanet.cpu.optimizer_kernel import count_beyond, optimizer_kernel
-from numbanet.cpu.training_plan import TrainingPlan
+from numbanet.cpu.training_plan import ENCODED_ROWS, TrainingPlan
 from numbanet.device import device
 from numbanet.encoded_network import EncodedNetwork
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
@@ -49,7 +49,8 @@ def many_training_kernel(plan: TrainingPlan) -> ParallelKernel:
             losses[k] = 0
             train(
                 xs[k % xs.shape[0]], empty, targets[k % targets.shape[0]], pdf[k % pdf.shape[0]],
-                empty, params[k], numbers, group_rows, scale, gradients[k], empty, losses[k],
+                empty, params[k], numbers, group_rows, ENCODED_ROWS, scale, gradients[k], empty,
+                losses[k],
             )  # fmt: skip
 
     return ParallelKernel(many_training)

@@ -9,6 +9,7 @@ from numbanet.losses.base import AbstractLoss
 from numbanet.networks.base import next_multiple
 
 N_GROUPS = 32
+ENCODED_ROWS = 2048  # of a slab, at most, that are encoded one level after the other
 SLAB_FLOATS = 1 << 20  # 4 MiB of features stay in the last-level cache until they are used again
 
 
@@ -45,6 +46,19 @@ class TrainingPlan:
     def encoding_gradients(self) -> bool:
         """Whether the encoding has parameters, and their gradients are wanted."""
         return self.param_gradients and self.model.encoding.n_params > 0
+
+    def encoded_rows(self, n: int, n_threads: int) -> int:
+        """Rows that a thread encodes at once, of a batch of n; results do not depend on it."""
+        own = -(-min(n, self.slab_rows) // n_threads)
+        return min(ENCODED_ROWS, max(TILE, next_multiple(own, TILE)))
+
+    @property
+    def encodes_first(self) -> bool:
+        """Whether all rows of a slab are encoded before the network takes them.
+
+        Each tile of a network would read all tables, which do not fit the second-level cache.
+        """
+        return self.model.encoding.n_params > 0 and not self.encoded
 
     @property
     def needs_outputs(self) -> bool:
