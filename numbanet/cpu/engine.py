@@ -15,6 +15,7 @@ from numbanet.engine import AlwaysDeterministic, Batch, Gradients, LossSums, Ser
 from numbanet.losses.base import AbstractLoss
 from numbanet.optimizers.base import AbstractOptimizer, ParamLayout
 
+NO_ENDS = np.empty(0, np.int64)
 NO_MATRIX = np.empty((0, 0), np.float32)
 OPTIMIZER_CHUNK = 4096  # parameters
 
@@ -31,6 +32,7 @@ class CpuEngine(AlwaysDeterministic):
         self._key, self._numbers = model.kernel_key(), np.array(model.encoding.numbers, np.int64)
         # Per sample, that `forward` can keep: features and hidden layers.
         self.n_kept = model.n_encoded + BufferLayout(model.network).n_kept
+        self._param_ends = np.array(model.encoding.partition_param_ends, np.int64)
         self._trainings = {}  # options of a plan -> the plan and its kernel
 
     def services(self) -> list[Service]:
@@ -65,8 +67,9 @@ class CpuEngine(AlwaysDeterministic):
         *,
         overwrite: bool = False,
     ) -> LossSums:
+        param_ends = self._param_ends if overwrite and len(batch) else NO_ENDS
         if overwrite:
-            gradients.flat[:] = 0
+            self._clear(gradients.flat, param_ends)
         of_samples = batch.features, batch.targets, batch.pdf, batch.external_dl_dy
         has_features, _, has_pdf, has_external_dl_dy = [each is not None for each in of_samples]
         plan, kernel = self._training(
@@ -87,11 +90,19 @@ class CpuEngine(AlwaysDeterministic):
             group_rows,
             plan.encoded_rows(n, get_num_threads()),
             np.float32(1.0 / n_elements),
+            param_ends,
             NO_MATRIX.reshape(-1) if gradients is None else gradients.flat,
             NO_MATRIX if dl_dinput is None else dl_dinput,
             losses,
         )
         return LossSums(losses, len(losses), n_elements)
+
+    def _clear(self, gradients: np.ndarray, param_ends: np.ndarray) -> None:
+        """Zero all gradients but those of partitions that end there: the kernel does it."""
+        n_network_params = self.model.network.n_params
+        last = param_ends[-1] if len(param_ends) else 0
+        gradients[:n_network_params] = 0
+        gradients[n_network_params + last :] = 0
 
     def _training(self, *options) -> tuple[TrainingPlan, ParallelKernel]:
         """Plan with these options, and its kernel."""

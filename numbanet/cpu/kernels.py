@@ -11,8 +11,9 @@ from functools import cache
 import numpy as np
 from numba import prange
 
+from numbanet.cpu.encode import encode
 from numbanet.cpu.launch import ParallelKernel
-from numbanet.cpu.mlp import tile_backward, tile_forward, tile_hidden, tile_output
+from numbanet.cpu.mlp import tile_forward
 from numbanet.cpu.tile_buffers import (
     TILE,
     BufferLayout,
@@ -21,27 +22,12 @@ from numbanet.cpu.tile_buffers import (
     unpack_gradients,
 )
 from numbanet.cpu.training_plan import N_GROUPS, TrainingPlan
+from numbanet.cpu.training_rows import train_rows
 from numbanet.device import ZERO, device, nothing
 from numbanet.encoded_network import EncodedNetwork
-from numbanet.encodings.base import AbstractEncoding
-from numbanet.encodings.finite_inputs import spoil_rows
 from numbanet.encodings.parts import with_numbers
 
-ONE_FEATURE = ((0, 1),)  # a NaN there spoils all outputs of a network
 INFERENCE_ROWS = 1024  # of a group, or fewer where that makes fewer than N_GROUPS groups
-
-
-@cache
-def encode(encoding: AbstractEncoding):
-    """Device function (xs, first, last, params, ys, row): features of rows of xs to ys[row:]."""
-    encode_rows, spoil = encoding.forward_rows, spoil_rows(encoding.n_dims, ONE_FEATURE)
-
-    @device
-    def encode(xs, first, last, params, ys, row):
-        encode_rows(xs, first, last, params, ys, row, 0)
-        spoil(xs, first, last, ys, row)
-
-    return encode
 
 
 @cache
@@ -91,125 +77,16 @@ def inference_kernel(model: EncodedNetwork, keeps_features: bool = False) -> Par
     return ParallelKernel(inference)
 
 
-@cache
-def output_gradient(plan: TrainingPlan, layout: BufferLayout):
-    """Device function (row, n_rows, samples, scale, scratch, packed) -> sum of the loss of a tile.
+@device
+def clear_own(partition, param_ends, gradients):
+    """Zero the gradients of one partition, where it is known which these are.
 
-    Writes the gradient of the outputs to the scratch memory. Packed are the outputs and their
-    gradients without padding; samples are as train_rows has them, targets and pdf flat.
+    The cache then has them when they are added to.
     """
-    loss, n_outputs = plan.loss, plan.model.network.n_output_dims
-    output, pitch = layout.output, layout.pitches[-1]
-    dl_doutput = layout.output + 2 * layout.output_size
-    has_loss, has_pdf = loss is not None, plan.has_pdf
-    has_external_dl_dy = plan.has_external_dl_dy
-    loss_rows = loss.rows(n_outputs, has_pdf) if has_loss else no_loss
-
-    @device
-    def output_gradient(row, n_rows, samples, scale, scratch, packed):
-        _, _, targets, pdf, external_dl_dy = samples
-        total = ZERO
-        if has_loss:
-            first, n = row * n_outputs, n_rows * n_outputs
-            predictions, gradients = packed[0, :n], packed[1, :n]
-            for i in range(n_rows):
-                for k in range(n_outputs):
-                    predictions[i * n_outputs + k] = scratch[output + i * pitch + k]
-            density = pdf[first : first + n] if has_pdf else predictions
-            wanted = targets[first : first + n]
-            total = loss_rows(n_rows, predictions, wanted, density, gradients)
-        for i in range(n_rows):
-            start = dl_doutput + i * pitch
-            for k in range(n_outputs):
-                if has_external_dl_dy:
-                    scratch[start + k] = external_dl_dy[row + i, k]
-                else:
-                    scratch[start + k] = scale * packed[1, i * n_outputs + k]
-            for k in range(n_outputs, pitch):
-                scratch[start + k] = 0
-        return total
-
-    return output_gradient
-
-
-@cache
-def keep_gradients(partitions: tuple[tuple[int, int], ...]):
-    """Device function (encoded, n_rows, kept, n_kept, row): a tile's gradients to kept[row:].
-
-    One partition after the other, so that each reads its own gradients as one stream. Copies of a
-    width that is constant become vectors.
-    """
-    n_partitions, widths = len(partitions), {stop - start for start, stop in partitions}
-    equal_width = np.intp(widths.pop() if len(widths) == 1 else 0)
-
-    @device
-    def keep_gradients(encoded, n_rows, kept, n_kept, row):
-        for partition in range(n_partitions):
-            start, stop = partitions[partition]
-            width = equal_width or stop - start
-            target = n_kept * start + row * width
-            for i in range(n_rows):
-                for k in range(width):
-                    kept[target + i * width + k] = encoded[i, start + k]
-
-    return keep_gradients
-
-
-@cache
-def train_rows(plan: TrainingPlan, layout: BufferLayout):
-    """Device function (rows, samples, params, scale, matrices, keeping, outputs) -> sum of losses.
-
-    For rows = (first, last) of the samples (xs, features, targets, pdf, external_dl_dy). Params are
-    the encoding's, matrices the network's (weights, transposed). Keeping are the first row of the
-    features, the gradients of features and their number, and the place of the first row there;
-    outputs the gradients of the matrices and of the inputs.
-    """
-    model = plan.model
-    encoding, n_encoded, n_outputs = model.encoding, model.n_encoded, model.network.n_output_dims
-    scratch_size, is_encoded = layout.scratch_size, plan.encoded or plan.encodes_first
-    encoding_gradients, input_gradients = plan.encoding_gradients, plan.input_gradients
-    encode_tile = encode(encoding)
-    hidden, output = tile_hidden(layout), tile_output(layout)
-    gradient = output_gradient(plan, layout)
-    needs_outputs, restore = plan.needs_outputs, copy_kept(layout, n_encoded, into_tile=True)
-    backward = tile_backward(layout, plan.param_gradients, encoding_gradients or input_gradients)
-    backward_input, keep = encoding.backward_input, keep_gradients(encoding.partition_columns)
-
-    @device
-    def train_rows(rows, samples, params, scale, matrices, keeping, outputs):
-        first, last = rows
-        xs, features, targets, pdf, external_dl_dy = samples
-        weights, transposed = matrices
-        feature_row, kept, n_kept, kept_row = keeping
-        dl_dweights, dl_dxs = outputs
-        scratch = np.empty(scratch_size, np.float32)
-        encoded = np.empty((TILE, n_encoded), np.float32)
-        packed = np.empty((2, TILE * n_outputs), np.float32)
-        flat = encoded.reshape(-1)
-        flat_samples = xs, features, targets.reshape(-1), pdf.reshape(-1), external_dl_dy
-        total = np.float64(0)
-        for row in range(first, last, TILE):
-            n_rows = min(TILE, last - row)
-            is_activated = False
-            if is_encoded:
-                is_activated = features.shape[1] > n_encoded
-                restore(flat, scratch, n_rows, features, feature_row + row - first)
-            else:
-                encode_tile(xs, row, row + n_rows, params, encoded, 0)
-            if not is_activated:
-                hidden(flat, 0, n_rows, transposed, scratch)
-            if needs_outputs:
-                output(flat, 0, n_rows, transposed, scratch)
-            total += gradient(row, n_rows, flat_samples, scale, scratch, packed)
-            backward(flat, 0, n_rows, weights, scratch, dl_dweights)
-            if input_gradients:
-                for i in range(n_rows):
-                    backward_input(xs[row + i], params, encoded[i], dl_dxs[row + i])
-            if encoding_gradients:
-                keep(encoded, n_rows, kept, n_kept, kept_row + row - first)
-        return total
-
-    return train_rows
+    if param_ends.shape[0] > 0:
+        first = param_ends[partition - 1] if partition > 0 else 0
+        for i in range(np.uintp(first), np.uintp(param_ends[partition])):
+            gradients[i] = ZERO
 
 
 @cache
@@ -217,7 +94,8 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
     """Kernel for a forward and backward pass over a batch.
 
     (xs, features, targets, pdf, external_dl_dy, params, numbers, group_rows, encoded_rows, scale,
-    gradients, dl_dxs, losses): adds to gradients, writes dl_dxs, adds the sum of the loss of each
+    param_ends, gradients, dl_dxs, losses): adds to gradients, but overwrites those of partitions
+    that end at param_ends, unless these are none; writes dl_dxs, adds the sum of the loss of each
     group to losses. What a plan does not need is passed as an empty array. `numbers` are those of
     the model that the plan's stands for; encoded_rows are as TrainingPlan has them.
     """
@@ -237,7 +115,7 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
 
     def training(
         xs, features, targets, pdf, external_dl_dy, params, numbers, group_rows, encoded_rows,
-        scale, gradients, dl_dxs, losses,
+        scale, param_ends, gradients, dl_dxs, losses,
     ):  # fmt: skip
         n = xs.shape[0]
         weights = np.empty(n_weights, np.float32)
@@ -269,6 +147,8 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
             if encoding_gradients:
                 for partition in prange(n_partitions):
                     start, stop = partitions[partition]
+                    if slab == 0:
+                        clear_own(np.intp(partition), param_ends, gradients[n_network_params:])
                     dl_dys = kept[n_kept * start : n_kept * stop].reshape(n_kept, stop - start)
                     backward_params_rows(
                         np.intp(partition), xs[slab:slab_end],
@@ -279,8 +159,3 @@ def training_kernel(plan: TrainingPlan) -> ParallelKernel:
             unpack(partials, losses.shape[0], gradients)
 
     return ParallelKernel(training)
-
-
-@device
-def no_loss(n_rows, predictions, targets, pdf, dl_dpredictions):
-    return ZERO

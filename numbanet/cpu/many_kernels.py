@@ -49,8 +49,8 @@ def many_training_kernel(plan: TrainingPlan) -> ParallelKernel:
             losses[k] = 0
             train(
                 xs[k % xs.shape[0]], empty, targets[k % targets.shape[0]], pdf[k % pdf.shape[0]],
-                empty, params[k], numbers, group_rows, ENCODED_ROWS, scale, gradients[k], empty,
-                losses[k],
+                empty, params[k], numbers, group_rows, ENCODED_ROWS, scale, numbers[:0],
+                gradients[k], empty, losses[k],
             )  # fmt: skip
 
     return ParallelKernel(many_training)

@@ -19,6 +19,7 @@ from numbanet.device.elementary import (
     sin_pi,
 )
 from numbanet.device.local import (
+    copy_vector,
     flat_view,
     float_bits,
     four_from,

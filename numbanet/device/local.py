@@ -132,3 +132,27 @@ def multiply_add(typingctx, target, i, weight, source, j, n):
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+@intrinsic
+def copy_vector(typingctx, target, i, source, j, n):
+    """target[i : i + n] = source[j : j + n] for 1-D float32 arrays, as one vector.
+
+    `n` is known at compile time. A loop over many short copies would take number by number.
+    """
+    length = literal(n, "copy_vector")
+    signature = types.void(target, types.intp, source, types.intp, n)
+
+    def codegen(context, builder, signature, args):
+        vector = ir.VectorType(ir.FloatType(), length)
+
+        def address(array):
+            data = context.make_array(signature.args[array])(context, builder, args[array]).data
+            return builder.bitcast(builder.gep(data, [args[array + 1]]), vector.as_pointer())
+
+        values = builder.load(address(2))
+        values.align = 4
+        builder.store(values, address(0)).align = 4
+        return context.get_dummy_value()
+
+    return signature, codegen
