@@ -119,6 +119,7 @@ KERNELS = {  # their arguments are what a launch packs
     "cuda/optimizer/kernels.py optimize_part",
     "cuda/optimizer/rank_kernels.py finish_of_ranks",
     "cuda/optimizer/rank_kernels.py vote",
+    "cuda/optimizer/table_kernels.py collect_step",
     "cuda/tables/digits.py add_digits",
     "cuda/tables/records.py write_records",
     "cuda/tables/resident.py resident_sums",

@@ -185,6 +185,16 @@ class CudaEngine:
         *,
         overwrite: bool = False,
     ) -> LossSums:
+        return self._forward_backward(batch, params, loss, gradients, dl_dinput, overwrite)
+
+    @exclusive
+    def begin_step(self, *given) -> LossSums:
+        """`forward_backward`, whose slots and tables wait for the caller: see `can_defer`."""
+        return self._forward_backward(*given, True, True)
+
+    def _forward_backward(
+        self, batch, params, loss, gradients, dl_dinput, overwrite: bool, defers: bool = False
+    ) -> LossSums:
         if self.deterministic and gradients is not None:
             gradients = Gradients(gradients.flat)  # halves are added up in any order
         self.workspace.slots.waiting = None  # of a pass that failed
@@ -207,6 +217,11 @@ class CudaEngine:
             gives = whole and n >= tables.fewest_given
             kept = tables.give(inputs, n, encoding_params) if gives else tables.keep(n)
             n_sums = serving.forward_backward(*given, kept)
+            if defers:
+                tables.waiting = tables.passes(inputs, n, kept, to, own.unscaled, False)
+                return LossSums(
+                    own.partial_sums(n_sums), n_sums, own.n_elements(batch), tables.largest
+                )
             if whole:
                 add_up = partial(tables, inputs, n, kept, to, own.unscaled, adds)
             else:
@@ -215,6 +230,13 @@ class CudaEngine:
             self._device.in_parallel(add_up, partial(own.slots.add_waiting, adds))
         sums, noted = own.partial_sums(n_sums), tables.noted if whole else None
         return LossSums(sums, n_sums, own.n_elements(batch), noted)
+
+    def can_defer(self, n: int, gradients: Gradients | None) -> bool:
+        """Whether the sums of a batch's slots and tables may be left to its step."""
+        serving = self._for_training(n)
+        tables = self._tables_for(serving, n, gradients)
+        whole = tables is not None and tables is self.tables and serving is self.fused
+        return whole and tables.can_wait(n)
 
     def _clear(self, gradients: Gradients, whole: bool) -> None:
         """Zero the gradients that a pass adds to; those of tables may be written as a whole."""

@@ -22,7 +22,7 @@ class OptimizerKernels:
         pitch: int | None = None,
     ):  # fmt: skip
         self._device, self._layout = device, layout
-        self._optimizer = optimizer.kernel_key()
+        self.optimizer = optimizer.kernel_key()
         self._precision, self._pitch = precision, pitch
         self.group_size = group_size(optimizer, layout)  # parameters to a thread
         self.hyperparams = zeros((max(optimizer.n_hyperparams, 1),), np.float32, device)
@@ -44,16 +44,16 @@ class OptimizerKernels:
 
     @cached_property
     def finish(self) -> Kernel:
-        function = kernels.finish_kernel(self._optimizer)
+        function = kernels.finish_kernel(self.optimizer)
         return Kernel(self._device, function)
 
     @cached_property
     def finish_of_ranks(self) -> Kernel:
-        return Kernel(self._device, rank_kernels.finish_kernel(self._optimizer))
+        return Kernel(self._device, rank_kernels.finish_kernel(self.optimizer))
 
     @cached_property
     def vote(self) -> Kernel:
-        return Kernel(self._device, rank_kernels.vote_kernel(self._optimizer.least_bad_gradient))
+        return Kernel(self._device, rank_kernels.vote_kernel(self.optimizer.least_bad_gradient))
 
     @cached_property
     def vote_after(self) -> Kernel:
@@ -63,16 +63,24 @@ class OptimizerKernels:
     @cached_property
     def optimize(self) -> Kernel:
         function = kernels.optimize_kernel(
-            self._optimizer, self._layout, self._precision, self._pitch
+            self.optimizer, self._layout, self._precision, self._pitch
         )
         return Kernel(self._device, function)
 
     @cached_property
     def summands(self) -> Kernel:
-        function = kernels.summands_kernel(self._optimizer, self._layout)
+        function = kernels.summands_kernel(self.optimizer, self._layout)
         return Kernel(self._device, function)
 
     @cached_property
     def matrix_step(self) -> Kernel:
-        function = kernels.matrix_step_kernel(self._optimizer, self._layout)
+        function = kernels.matrix_step_kernel(self.optimizer, self._layout)
         return Kernel(self._device, function, WARP)
+
+    @cached_property
+    def verify(self) -> Kernel:
+        return Kernel(self._device, kernels.verify_step)
+
+    @cached_property
+    def restore(self) -> Kernel:
+        return Kernel(self._device, kernels.restore)

@@ -56,7 +56,9 @@ def step_one(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str, 
     return step_one
 
 
-def step_four(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str, pitch: int):
+@cache
+def step_given(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str, pitch: int):
+    """Device function (i, g, weights, state, scalars, matrices, copy): four gradients are given."""
     step, moves = optimizer.step(layout), optimizer.moves(layout)
     n, n_state, n_kept = layout.n_params, optimizer.n_state, FOUR * max(optimizer.n_state, 1)
     vector, to_pair = VECTORS[precision], TO_PAIR.get(precision)
@@ -78,9 +80,8 @@ def step_four(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str,
         w[k] = step(i + np.uintp(k), w[k], g[k], state, scalars, matrices)
 
     @device
-    def step_four(i, weights, gradients, pstate, scalars, matrices, pcopy):
-        w, g, kept = local_array(FOUR), local_array(FOUR), local_array(n_kept)
-        set_four(g, 0, load_four_floats(gradients, i))
+    def step_given(i, g, weights, pstate, scalars, matrices, pcopy):
+        w, kept = local_array(FOUR), local_array(n_kept)
         some_move = (
             (moves(i, g[0]) | moves(i + np.uintp(1), g[1]))
             | (moves(i + np.uintp(2), g[2]) | moves(i + np.uintp(3), g[3]))
@@ -96,6 +97,18 @@ def step_four(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str,
             if has_copy:
                 low, high = to_pair(w[0], w[1]), to_pair(w[2], w[3])
                 store_two_words(vector(pcopy, n), i, low, high)
+
+    return step_given
+
+
+def step_four(optimizer: AbstractOptimizer, layout: ParamLayout, precision: str, pitch: int):
+    step = step_given(optimizer, layout, precision, pitch)
+
+    @device
+    def step_four(i, weights, gradients, pstate, scalars, matrices, pcopy):
+        g = local_array(FOUR)
+        set_four(g, 0, load_four_floats(gradients, i))
+        step(i, g, weights, pstate, scalars, matrices, pcopy)
 
     return step_four
 

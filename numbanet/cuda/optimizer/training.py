@@ -7,7 +7,7 @@ import numpy as np
 
 from numbanet.communicator import ALONE, Communicator
 from numbanet.cuda.errors import CudaError
-from numbanet.cuda.launch.kernel import BLOCK, Kernel
+from numbanet.cuda.launch.kernel import BLOCK
 from numbanet.cuda.launch.threads import WARP
 from numbanet.cuda.memory.arrays import DeviceArray, empty, to_device, zeros
 from numbanet.cuda.memory.parameters import CudaParameters, address_before
@@ -17,6 +17,7 @@ from numbanet.cuda.optimizer.optimizer_kernels import OptimizerKernels
 from numbanet.cuda.optimizer.over_ranks import OverRanks, division_for
 from numbanet.cuda.optimizer.recurring_steps import RecurringSteps
 from numbanet.cuda.optimizer.results import PendingResult, Results
+from numbanet.cuda.optimizer.table_steps import TableSteps
 from numbanet.engine import Batch, Engine, LossSums
 from numbanet.optimizers.base import MOST_STEPS, AbstractOptimizer, ParamLayout
 from numbanet.storage.views import FLOAT_BYTES
@@ -44,12 +45,10 @@ class CudaTraining(AbstractTraining):
         self._is_alone = comm.size == 1  # else hosts may speak before each step
         if self.weighs_batches:
             self._over_ranks = OverRanks(device, comm, self._division, layout)
-        self.state = to_device(
-            self._own(optimizer.initial_state(parameters.master.numpy())), device
-        )
+        initial = self._own(optimizer.initial_state(parameters.master.numpy()))
+        self.state = to_device(initial, device)
         self._n_matrices = len(optimizer.matrix_ranges(layout))
-        shape = optimizer.n_matrix_state, self._n_matrices
-        self.matrices = zeros(shape, np.float32, device)
+        self.matrices = zeros((optimizer.n_matrix_state, self._n_matrices), np.float32, device)
         self.statistics = zeros((optimizer.n_statistics(layout),), np.float32, device)
         self._preconditions = optimizer.preconditions(layout)
         self._n_known = 0  # steps that were made, for all that the host knows
@@ -60,6 +59,7 @@ class CudaTraining(AbstractTraining):
         self._latest = None  # optimizer
         self._of_latest = None
         self._recurring = RecurringSteps(device)
+        self._table_steps = TableSteps(device, parameters, layout)
 
     def _kernels_of(self, optimizer: AbstractOptimizer) -> tuple[OptimizerKernels, bool]:
         """Kernels of an optimizer, and whether it is tame."""
@@ -78,8 +78,8 @@ class CudaTraining(AbstractTraining):
 
     @cached_property
     def _matrix_sums(self) -> DeviceArray:
-        per_matrix = int(kernels.SUM_LANES) // WARP
-        return empty((self._n_matrices * per_matrix,), np.float32, self._device)
+        n = self._n_matrices * (int(kernels.SUM_LANES) // WARP)
+        return empty((n,), np.float32, self._device)
 
     @cached_property
     def _operations(self) -> Operations:
@@ -185,7 +185,10 @@ class CudaTraining(AbstractTraining):
 
     def _queue(self, found, given, optimizer, overwrite, run_optimizer) -> None:
         """Queue the kernels of a step, all of whose memory exists after the first time."""
-        gradients = given[3]
+        gradients, is_whole = given[3], overwrite and run_optimizer and self._over_ranks is None
+        if is_whole and self._table_steps.serve(self._engine, found, optimizer, given):
+            self._table_steps(self._engine, found, given, self._finish, self._addresses(found))
+            return
         sums = self._engine.forward_backward(*given, overwrite=overwrite)
         self._finish(found, given, sums, run_optimizer)
         if run_optimizer:
@@ -193,6 +196,12 @@ class CudaTraining(AbstractTraining):
             step(found, optimizer, gradients.flat)
             if self._over_ranks is not None:
                 self._over_ranks.end(gradients.flat, self._parameters, self._control.address)
+
+    def _addresses(self, found: OptimizerKernels) -> tuple[int, ...]:
+        """Addresses of all weights, and of what their steps need beside gradients."""
+        weights = self._parameters.address_for(0, self._layout.n_params)
+        arrays = self.state, found.scalars, self.matrices, self._parameters.copy, self._control
+        return weights, *(array.address for array in arrays)
 
     def is_begun(self, optimizer):
         n = optimizer.n_calls_to_begin
@@ -242,14 +251,6 @@ class CudaTraining(AbstractTraining):
                 self._operations, self._layout, self.state, self.matrices, self.statistics, scalars
             )
 
-    @cached_property
-    def _verify(self) -> Kernel:
-        return Kernel(self._device, kernels.verify_step)
-
-    @cached_property
-    def _restore(self) -> Kernel:
-        return Kernel(self._device, kernels.restore)
-
     def _try_to_optimize(
         self, found: OptimizerKernels, optimizer: AbstractOptimizer, gradients: DeviceArray
     ) -> None:
@@ -266,7 +267,7 @@ class CudaTraining(AbstractTraining):
             votes = self._over_ranks.vote(found.vote_after, looked_at, None, control)
             looked_at = votes, votes[:0]
         most = max(array.size for array in looked_at)
-        self._verify(
+        found.verify(
             min(-(-most // BLOCK), self._most_blocks),
             *(number for array in looked_at for number in (array.address, array.size)),
             *(control, self._results.history.address),
@@ -275,7 +276,7 @@ class CudaTraining(AbstractTraining):
         before.append(zeros((gradients.size,), np.float32, self._device))
         for array, copy in zip(changed, before, strict=True):
             if array.size:
-                self._restore.over(array.size, copy.address, array.address, array.size, control)
+                found.restore.over(array.size, copy.address, array.address, array.size, control)
         parameters.touch()
 
     def _optimize(
@@ -286,9 +287,8 @@ class CudaTraining(AbstractTraining):
         summed, own, scalars = gradients.address, (), found.scalars.address
         if self._over_ranks is not None:
             summed, own = self._over_ranks.summed, (first, self._over_ranks.cleared(gradients))
-        state = address_before(self.state, first)
+        state, matrices = address_before(self.state, first), self.matrices.address
         arrays = parameters.address_for(first, end), summed, state, scalars
-        matrices = self.matrices.address
         if optimizer.n_matrix_state:
             sums, n_matrices = self._matrix_sums.address, self._n_matrices
             found.summands((int(kernels.SUM_LANES) // BLOCK, n_matrices), *arrays, sums, control)

@@ -27,6 +27,7 @@ RECORD_BYTES = 512 << 20  # of memory for records, at most
 # training, and in inference.
 FEWEST_MOST_GIVEN, FEWEST_GIVEN, NEVER = 1 << 16, 1 << 18, 1 << 62
 FEWEST_MOST_INFERRED, FEWEST_INFERRED = 1 << 15, 1 << 16
+MOST_FORESEEN = 1 << 30  # samples of float16, whose gradients, below 2^9, have usual sums
 
 
 @dataclass(frozen=True)
@@ -85,23 +86,31 @@ class TableGradients:
         ]
         self._device.in_parallel(*works)
 
-    def _add_up_residents(self, this: Pass) -> None:
-        plan, n_slices = self.plan, self.plan.n_slices(this.n)
-        n_partial = n_slices * plan.n_resident_sums if n_slices > 1 else 0
-        sums_of_slices = self._rooms("residents", 4 * n_partial)
+    def slices(self, n: int) -> tuple[int, int]:
+        """Address of the partial sums of resident levels, and how many slices have them."""
+        n_slices = self.plan.n_slices(n)
+        n_partial = n_slices * self.plan.n_resident_sums if n_slices > 1 else 0
+        return self._rooms("residents", 4 * n_partial), n_slices
+
+    def add_up_slices(self, this: Pass) -> None:
+        """Add up resident levels, to partial sums if there are several slices."""
+        plan, (sums_of_slices, n_slices) = self.plan, self.slices(this.n)
         n_threads, bytes_ = resident.N_THREADS, plan.resident_bytes
         kernel = self._kernel(resident.resident_kernel, self._options, n_threads, bytes_)
-        rest = this.gradients, this.factor, int(this.adds), this.noted
         kernel(
             (n_slices, len(plan.residents)),
-            *(this.inputs, this.n, this.words, this.pitch, this.largest, sums_of_slices, *rest),
+            *(this.inputs, this.n, this.words, this.pitch, this.largest, sums_of_slices),
+            *(this.gradients, this.factor, int(this.adds), this.noted),
         )
+
+    def _add_up_residents(self, this: Pass) -> None:
+        sums_of_slices, n_slices = self.slices(this.n)
+        self.add_up_slices(this)
         if n_slices > 1:
             n_threads = resident.COLLECT_THREADS
             collect = self._kernel(resident.collect_residents_kernel, (), n_threads)
-            most = plan.n_features * max(job.size for job in plan.residents)
-            grid = -(-most // n_threads), len({job.level for job in plan.residents})
-            collect(grid, sums_of_slices, n_slices, *rest)
+            rest = this.gradients, this.factor, int(this.adds), this.noted
+            collect(self.plan.blocks_of_residents(n_threads), sums_of_slices, n_slices, *rest)
 
     @cached_property
     def _most_areas(self) -> int:
@@ -133,19 +142,8 @@ class TableGradients:
                 *(first, this.n),
             )
             rest = this.factor, int(this.adds or first > 0), this.noted
-            add_up(
-                grid,
-                *(
-                    places,
-                    offsets,
-                    n_areas,
-                    this.second,
-                    this.largest,
-                    this.gradients,
-                    sums_of_slices,
-                ),
-                *rest,
-            )
+            of_sums = this.second, this.largest, this.gradients, sums_of_slices
+            add_up(grid, places, offsets, n_areas, *of_sums, *rest)
             self._collect_bins(sums_of_slices, this.gradients, rest)
 
     def _collect_bins(self, sums_of_slices: int, gradients: int, rest: tuple) -> None:
@@ -173,12 +171,9 @@ class ModelTables:
     """
 
     def __init__(
-        self,
-        device: Any,
-        encoding: AbstractEncoding,
-        precision: str,
+        self, device: Any, encoding: AbstractEncoding, precision: str,
         max_shared_bytes: int | None = None,
-    ):
+    ):  # fmt: skip
         parts = [part for part in encoding.parts if part.encoding.n_params]
         first = min(part.first_column for part in parts) // 2
         stop = max(part.first_column + part.encoding.n_outputs for part in parts)
@@ -203,6 +198,7 @@ class ModelTables:
         ]
         n_reductions = sum(each.plan.n_reductions for each in self.grids)  # of a sample
         self.fewest = math.ceil(FEWEST_REDUCTIONS / n_reductions)  # samples
+        self.waiting = []  # passes of grids whose sums are left to the caller
 
     @property
     def generation(self) -> int:
@@ -260,16 +256,36 @@ class ModelTables:
         """Magnitude of the largest gradient of a pass, if it is large, or NaN: one float32."""
         return self._flags[-1:]
 
-    def __call__(
+    @property
+    def largest(self) -> DeviceArray:
+        """Magnitudes of the largest gradients of pairs of features; infinite or NaN if one is."""
+        return self._flags[: self._n_words]
+
+    def can_wait(self, n: int) -> bool:
+        """Whether a step of n samples may be decided before the sums, and finish them itself.
+
+        All levels are resident, and have slices; and sums are finite if `largest` is.
+        """
+        if self._precision != "float16" or n > MOST_FORESEEN:
+            return False
+        return all(not each.plan.binned and each.plan.n_slices(n) > 1 for each in self.grids)
+
+    def passes(
         self, inputs: int, n: int, kept: Kept, gradients: int, factor: float, adds: bool
-    ) -> None:
-        """Add up the kept gradients; `gradients` is the address of the encoding's first one."""
-        second = kept.largest + 4 * self._n_words
+    ) -> list[tuple[TableGradients, Pass]]:
+        """Arguments of each grid; `gradients` is the address of the encoding's first one."""
+        second, found = kept.largest + 4 * self._n_words, []
         of_batch = inputs, n, kept.address, pitch_of(n), kept.largest
         for grid in self.grids:
             to = gradients + 4 * grid.plan.part.first_param
-            grid(Pass(*of_batch, second, to, factor, adds, self.noted.address))
+            found.append((grid, Pass(*of_batch, second, to, factor, adds, self.noted.address)))
             second += 4 * len(grid.plan.binned)
+        return found
+
+    def __call__(self, *arguments) -> None:
+        """Add up the kept gradients, for the arguments of `passes`."""
+        for grid, this in self.passes(*arguments):
+            grid(this)
 
 
 def tables_of(device: Any, encoding: AbstractEncoding, precision: str) -> ModelTables | None:

@@ -97,6 +97,11 @@ class TablePlan:
         """Number of partial sums of a slice, of all resident levels."""
         return sum({job.level: job.size * self.n_features for job in self.residents}.values())
 
+    def blocks_of_residents(self, of_block: int) -> tuple[int, int]:
+        """Blocks that have so many sums each, of each resident level."""
+        most = max(job.size for job in self.residents) * self.n_features
+        return -(-most // of_block), len({job.level for job in self.residents})
+
     @property
     def most_slices(self) -> int:
         """Largest number of slices of a batch, each of which has blocks for all resident levels."""
