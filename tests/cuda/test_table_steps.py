@@ -1,4 +1,4 @@
-"""Steps of tables by the kernels that finish their gradients: the same as apart."""
+"""Steps that are decided before gradients of tables are added up: the same as after it."""
 
 from functools import partial
 
@@ -26,7 +26,7 @@ TWO_GRIDS = {
 }
 ADAM = {"otype": "Adam", "learning_rate": 0.02, "l2_reg": 1e-4}
 SGD = {"otype": "SGD", "learning_rate": 0.1}
-MODELS = {  # inputs, encoding, optimizer, options
+COLLECTED = {  # inputs, encoding, optimizer, options
     "two features": (2, GRID, ADAM, {}),
     "four features": (
         *(2, {**GRID, "n_features_per_level": 4}),
@@ -35,12 +35,15 @@ MODELS = {  # inputs, encoding, optimizer, options
     "two grids": (3, TWO_GRIDS, {"otype": "EMA", "nested": ADAM}, {"deterministic": True}),
     "no state": (2, GRID, SGD, {}),
 }
-OTHERS = {
+DECIDED = {
     "levels in bins": (2, {**GRID, "n_levels": 4, "per_level_scale": 4.0}, ADAM, {}),
-    "sums may overflow": (2, GRID, ADAM, {"precision": "bfloat16"}),
     "numbers of matrices": (2, GRID, {"otype": "Novograd"}, {}),
     "a parameter to a thread": (2, GRID, {"otype": "Batched", "nested": ADAM}, {}),
     "a step that may overflow": (2, GRID, {**ADAM, "learning_rate": 1e30}, {}),
+}
+MODELS = {**COLLECTED, **DECIDED}
+OTHERS = {
+    "sums may overflow": (2, GRID, ADAM, {"precision": "bfloat16"}),
     "a chain of kernels": (2, GRID, ADAM, {"fused": False}),
 }
 
@@ -57,7 +60,7 @@ def create(cuda_device, monkeypatch):
 
     monkeypatch.setattr(engine_module, "tables_of", tables_of)
 
-    def create(n_inputs, encoding, optimizer, options):
+    def create(n_inputs, encoding, optimizer, options, make=numbanet.create_from_config, more=()):
         config = {
             "loss": {"otype": "L2"},
             "optimizer": optimizer,
@@ -65,7 +68,8 @@ def create(cuda_device, monkeypatch):
             "network": mlp("FullyFusedMLP", 16, 1),
         }
         options = {"precision": "float16", **options}
-        return numbanet.create_from_config(n_inputs, 1, config, device=cuda_device, **options)
+        config["deterministic"] = options.pop("deterministic", False)
+        return make(n_inputs, 1, config, *more, device=cuda_device, **options)
 
     return create
 
@@ -73,13 +77,13 @@ def create(cuda_device, monkeypatch):
 @pytest.fixture
 def n_steps(monkeypatch):
     """() -> steps that were queued."""
-    calls, queue = [], TableSteps.__call__
+    calls, begin = [], TableSteps._begin
 
     def counted(self, *arguments):
         calls.append(1)
-        queue(self, *arguments)
+        return begin(self, *arguments)
 
-    monkeypatch.setattr(TableSteps, "__call__", counted)
+    monkeypatch.setattr(TableSteps, "_begin", counted)
     return partial(len, calls)
 
 
@@ -95,7 +99,7 @@ def state_of(model):
     return [array.numpy() for array in arrays]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*COLLECTED, "levels in bins", "numbers of matrices"])
 def test_parameters_gradients_and_state_are_the_same(name, create, n_steps, monkeypatch):
     stepped = create(*MODELS[name])
     losses = [float(stepped.trainer.training_step(*batch(stepped))) for _ in range(3)]
@@ -110,9 +114,10 @@ def test_parameters_gradients_and_state_are_the_same(name, create, n_steps, monk
     assert np.count_nonzero(state_of(apart)[1]) > 50
 
 
+@pytest.mark.parametrize("name", ["two features", "levels in bins"])
 @pytest.mark.parametrize("large", [1e8, np.nan])  # the first one is infinite as a half
-def test_a_step_that_is_not_finite_changes_nothing(large, create, n_steps):
-    model = create(*MODELS["two features"])
+def test_a_step_that_is_not_finite_changes_nothing(name, large, create, n_steps):
+    model = create(*MODELS[name])
     x, y = batch(model)
     float(model.trainer.training_step(x, y))
     params, _, state = state_of(model)
@@ -131,17 +136,31 @@ def test_a_step_that_is_not_finite_changes_nothing(large, create, n_steps):
 def test_models_that_are_served(name, create):
     model = create(*{**MODELS, **OTHERS}[name])
     training, optimizer = model.trainer._own_training, model.trainer.optimizer
-    gradients = object()
-    given = range(N), None, None, gradients, None
+    engine, steps, rest = model.network.engine, training._table_steps, (None, None, object(), None)
     found, _ = training._kernels_of(optimizer)
-    serve = partial(training._table_steps.serve, model.network.engine, found, optimizer)
-    assert serve(given) == (name in MODELS)
-    for n in 40, 1 << 31:  # a single slice, and so many that sums may overflow
-        assert not serve((range(n), *given[1:]))
+    assert steps.serve(engine, (range(N), *rest)) == (name in MODELS)
+    assert not steps.serve(engine, (range(1 << 31), *rest))  # sums may overflow
+    if name in MODELS:
+        assert steps.collect(engine, found, optimizer, N) == (name in COLLECTED)
+        assert not steps.collect(engine, found, optimizer, 40)  # a single slice
+
+
+@pytest.mark.parametrize("name", ["two features", "levels in bins"])
+def test_many_models_step_as_each_alone(name, create, n_steps):
+    of_model = (*MODELS[name][:3], {"deterministic": True})
+    many, one = create(*of_model, numbanet.create_many, (2,)), create(*of_model, more=(1338,))
+    x, y = batch(one)
+    for _ in range(3):
+        many.training_step(x, y)
+        one.trainer.training_step(x, y)
+    assert n_steps() == 6
+    found = many[1].trainer.tensors()
+    for key, expected in one.trainer.tensors().items():
+        np.testing.assert_array_equal(found[key], expected, err_msg=key)
 
 
 def test_other_steps_are_made_apart(create, n_steps):
-    model = create(*MODELS["no state"])
+    model = create(*COLLECTED["no state"])
     model.trainer.training_step(*batch(model), gradient_mode="accumulate")
     model.trainer.training_step(*batch(model), run_optimizer=False)
     assert n_steps() == 0

@@ -1,6 +1,6 @@
 """Training steps on a CUDA device: queued as a whole, with nothing read back."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -186,11 +186,14 @@ class CudaTraining(AbstractTraining):
     def _queue(self, found, given, optimizer, overwrite, run_optimizer) -> None:
         """Queue the kernels of a step, all of whose memory exists after the first time."""
         gradients, is_whole = given[3], overwrite and run_optimizer and self._over_ranks is None
-        if is_whole and self._table_steps.serve(self._engine, found, optimizer, given):
-            self._table_steps(self._engine, found, given, self._finish, self._addresses(found))
-            return
-        sums = self._engine.forward_backward(*given, overwrite=overwrite)
-        self._finish(found, given, sums, run_optimizer)
+        finish, steps = partial(self._finish, found, given, run_optimizer), self._table_steps
+        if is_whole and steps.serve(self._engine, given):
+            if steps.collect(self._engine, found, optimizer, len(given[0])):
+                steps(self._engine, found, given, finish, self._addresses(found))
+                return
+            steps.decide_beside(self._engine, given, finish)
+        else:
+            finish(self._engine.forward_backward(*given, overwrite=overwrite))
         if run_optimizer:
             step = self._optimize if optimizer.is_tame else self._try_to_optimize
             step(found, optimizer, gradients.flat)
@@ -222,18 +225,15 @@ class CudaTraining(AbstractTraining):
             to = self.state.address + (row * n + first - begin) * FLOAT_BYTES
             self._device.copy(to, master + first * FLOAT_BYTES, (last - first) * FLOAT_BYTES)
 
-    def _finish(
-        self, found: OptimizerKernels, given: tuple, loss: LossSums, run_optimizer: bool
-    ) -> None:
-        *_, gradients, _ = given
-        checked = ()
-        if run_optimizer:
+    def _finish(self, found: OptimizerKernels, given: tuple, runs: bool, loss: LossSums) -> None:
+        gradients, checked = given[3], ()
+        if runs:
             checked = (gradients.flat,)
             if loss.noted is not None:
                 checked = gradients.flat[: self._engine.model.network.n_params], loss.noted
         if self._over_ranks is not None:
             device_memory = self._control.address, self._results.history.address
-            self._over_ranks.finish(found, given, checked, loss, device_memory, run_optimizer)
+            self._over_ranks.finish(found, given, checked, loss, device_memory, runs)
             return
         most = max((array.size for array in checked), default=1)
         found.finish(
@@ -242,7 +242,7 @@ class CudaTraining(AbstractTraining):
             *((0, 0) * (kernels.MOST_CHECKED - len(checked))),
             *(loss.sums.address, loss.n, 1.0 / loss.n_elements),
             *(self._control.address, self._results.history.address),
-            *(found.hyperparams.address, found.scalars.address, int(run_optimizer)),
+            *(found.hyperparams.address, found.scalars.address, int(runs)),
         )
 
     def _precondition(self, optimizer: AbstractOptimizer, scalars: DeviceArray) -> None:

@@ -262,12 +262,11 @@ class ModelTables:
         return self._flags[: self._n_words]
 
     def can_wait(self, n: int) -> bool:
-        """Whether a step of n samples may be decided before the sums, and finish them itself.
+        """Whether a step of n samples may be decided before the sums: finite if `largest` is."""
+        return self._precision == "float16" and n <= MOST_FORESEEN
 
-        All levels are resident, and have slices; and sums are finite if `largest` is.
-        """
-        if self._precision != "float16" or n > MOST_FORESEEN:
-            return False
+    def has_slices_alone(self, n: int) -> bool:
+        """Whether all levels are resident, and have several slices for n samples."""
         return all(not each.plan.binned and each.plan.n_slices(n) > 1 for each in self.grids)
 
     def passes(
