@@ -25,7 +25,13 @@ from numbanet.shown import shown
 from numbanet.summary import summary_of
 from numbanet.target import AbstractTraining
 from numbanet.trainer_names import OldTrainerNames
-from numbanet.trainer_settings import changed, check_components, check_count
+from numbanet.trainer_settings import (
+    changed,
+    check_component,
+    check_components,
+    check_count,
+    check_state,
+)
 from numbanet.trainer_state import TrainerState
 
 
@@ -77,8 +83,7 @@ class Trainer(LearningRates, OptimizerStep, TrainerState, OldTrainerNames):
     ):
         if on_nonfinite not in ("skip", "raise"):
             raise ValueError(f"on_nonfinite: {shown(on_nonfinite)}; use 'skip' or 'raise'")
-        check_components(model, optimizer, loss)
-        loss.row(model.n_output_dims, False)  # raises if the loss cannot take so many outputs
+        check_components(model=model, optimizer=optimizer, loss=loss)
         self.network, self.optimizer, self.loss = model, optimizer, loss
         self.on_nonfinite = on_nonfinite
         self.deterministic = check_bool("deterministic", deterministic)  # as it was asked for
@@ -95,6 +100,16 @@ class Trainer(LearningRates, OptimizerStep, TrainerState, OldTrainerNames):
         self._own_training = model.target.training(
             engine, model.parameters, optimizer, self.layout, self.comm
         )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign an attribute; a loss and an optimizer are checked as the first ones were."""
+        if name in ("optimizer", "loss"):
+            check_component(name, value)
+        if name == "loss":
+            value.row(self.network.n_output_dims, False)  # raises if it cannot take so many outputs
+        elif name == "optimizer" and hasattr(self, "layout"):
+            check_state(value, self.optimizer, self.layout)
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         return f"{summary_of(self.network, self).heading()}\n  n_steps    {self.n_steps}"

@@ -29,23 +29,36 @@ def changed(
                 f"{joined('', section)}: cannot be changed; use 'optimizer' or 'loss'"
             )
         components[section] = updated(components[section], options, section)
-    new = components["optimizer"]
-    if meaning_of_state(new, layout) != meaning_of_state(optimizer, layout):
+    check_state(components["optimizer"], optimizer, layout)
+    return components["optimizer"], components["loss"]
+
+
+def check_state(new: AbstractOptimizer, old: AbstractOptimizer, layout: ParamLayout) -> None:
+    """Raise ConfigError unless the new optimizer can take over the old one's state."""
+    if meaning_of_state(new, layout) != meaning_of_state(old, layout):
         raise ConfigError(
             "optimizer: an option that changes the state's size or meaning cannot change"
         )
-    return new, components["loss"]
 
 
-def check_components(model: Any, optimizer: Any, loss: Any) -> None:
-    """Raise TypeError unless these are a model, an optimizer and a loss."""
-    for name, value, kind, maker in (
-        ("model", model, AbstractModel, "create_encoding or create_network_with_input_encoding"),
-        ("optimizer", optimizer, AbstractOptimizer, "create_optimizer"),
-        ("loss", loss, AbstractLoss, "create_loss"),
-    ):
-        if not isinstance(value, kind):
-            raise TypeError(f"{name}: expected what numbanet.{maker} makes, got {shown(value)}")
+COMPONENTS = {
+    "model": (AbstractModel, "create_encoding or create_network_with_input_encoding"),
+    "optimizer": (AbstractOptimizer, "create_optimizer"),
+    "loss": (AbstractLoss, "create_loss"),
+}
+
+
+def check_component(name: str, value: Any) -> None:
+    """Raise TypeError unless the value is a component of that kind."""
+    kind, maker = COMPONENTS[name]
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected what numbanet.{maker} makes, got {shown(value)}")
+
+
+def check_components(**components: Any) -> None:
+    """Raise TypeError unless these are what they are named."""
+    for name, value in components.items():
+        check_component(name, value)
 
 
 def check_count(name: str, value: Any) -> int:

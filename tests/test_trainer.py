@@ -536,6 +536,20 @@ def test_what_is_no_component_is_refused():
             numbanet.Trainer(network, optimizer, loss, comm=comm)
 
 
+def test_components_are_checked_when_they_are_assigned():
+    trainer = models.create("hash").trainer
+    before = trainer.optimizer, trainer.loss
+    for name in ("optimizer", "loss"):
+        for value in (None, "Adam", {"otype": "L2"}, trainer.network):
+            with pytest.raises(TypeError, match=rf"{name}: expected .*create_{name} makes, got "):
+                setattr(trainer, name, value)
+    with pytest.raises(numbanet.ConfigError, match=r"optimizer: .* state's size or meaning"):
+        trainer.optimizer = numbanet.create_optimizer({"otype": "SGD"})
+    assert (trainer.optimizer, trainer.loss) == before
+    trainer.loss = numbanet.create_loss({"otype": "L1"})
+    assert math.isfinite(float(trainer.training_step(*models.batch_of("hash", 7))))
+
+
 @pytest.mark.parametrize("name", ["run_optimizer", "use_inference_params"])
 def test_flags_of_a_step_are_checked(name):
     trainer = models.create("hash").trainer
