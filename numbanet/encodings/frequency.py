@@ -11,10 +11,12 @@ from numba import types
 
 from numbanet.device import (
     HALF,
+    ONE,
     PI,
     belongs_to,
     device,
     less_even,
+    local_array,
     power_of_two,
     select,
     sin_pi,
@@ -68,6 +70,17 @@ sine_and_cosine = instruction(
 )
 
 
+# Frequencies from one that takes the unit to the next; each one between doubles an angle, and so
+# the error: 8 times 6e-7 at most, of features that are rounded to halves.
+DOUBLED = 4
+
+
+@device
+def of_twice_the_angle(sine, cosine):
+    twice = sine + sine
+    return twice * cosine, ONE - twice * sine
+
+
 @device
 def value(j, x, row):
     row[j] = wave(x, j, SINE)
@@ -119,18 +132,21 @@ class Frequency(AbstractWaves):
         n_dims, n_frequencies, n_slow = self.n_dims, self.n_frequencies, MANY // 2
 
         @device
-        def pair(k, x, words):
+        def pair(k, x, wave, words):
             slow, fast = x
-            if k < n_slow:
+            if k % DOUBLED != 0:
+                sine, cosine = of_twice_the_angle(wave[0], wave[1])
+            elif k < n_slow:
                 sine, cosine = sine_and_cosine(slow, HALF * power_of_two(k))
             else:
                 sine, cosine = sine_and_cosine(fast, HALF * power_of_two(k - n_slow))
+            wave[0], wave[1] = sine, cosine
             words[k] = to_pair(sine, cosine)
 
         @device
         def dimension(d, x, words):
-            mine = words[d * n_frequencies : (d + 1) * n_frequencies]
-            unrolled(n_frequencies, pair, bases(x[d]), mine)
+            wave, mine = local_array(2), words[d * n_frequencies : (d + 1) * n_frequencies]
+            unrolled(n_frequencies, pair, bases(x[d]), wave, mine)
 
         @device
         @belongs_to("Frequency.partition_forward_pairs")
