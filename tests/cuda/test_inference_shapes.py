@@ -37,7 +37,7 @@ class RecordingDevice(CompileOnlyDevice):
         (GRID, 64, 2, (9, 0), 8, 2, 1),
         (GRID, 16, 1, (9, 0), 8, 2, 1),
         (MIXED, 64, 2, (9, 0), 8, 2, 1),
-        (IDENTITY, 64, 2, (9, 0), 8, 2, 2),
+        (IDENTITY, 64, 2, (9, 0), 16, 1, 1),
         (GRID, 128, 2, (9, 0), 4, 2, 2),
         (ONE_BLOB, 128, 2, (9, 0), 4, 2, 2),
         (ONE_BLOB, 64, 4, (9, 0), 4, 2, 2),

@@ -11,7 +11,9 @@ from numbanet.encoded_network import EncodedNetwork
 from numbanet.tiles.warpgroups import WARPGROUP_ROWS
 
 # Inference: warps of a block, blocks of a multiprocessor, and whether matrices of weights come one
-# after the other; the first of these that fits.
+# after the other; the first of these that fits. One block loads the weights once for all its warps,
+# but where tables are read fewer warps are started, so it comes first without tables only.
+ONE_LARGE_BLOCK = (16, 1, False)
 INFERENCE_SHAPES = (
     *((8, 2, False), (4, 2, False), (8, 1, False)),
     *((n_warps, 1, True) for n_warps in range(8, 0, -1)),
@@ -51,13 +53,16 @@ def half_of(max_shared_bytes: int) -> int:
 
 def inference_shape(model: EncodedNetwork, max_shared_bytes: int) -> FusedShape:
     """Shape of inference for a limit of shared memory per block; it still may not fit."""
-    for n_warps, n_blocks, streams in INFERENCE_SHAPES:
+    reads_grid = model.encoding.n_params > 0
+    for n_warps, n_blocks, streams in (
+        *(() if reads_grid else (ONE_LARGE_BLOCK,)),
+        *INFERENCE_SHAPES,
+    ):
         layout = FusedLayout(model, n_warps, trains=False, streams=streams)
         has_registers = n_blocks * n_warps <= FEW_WARPS or max(layout.widths) <= MOST_NARROW
         most = max_shared_bytes if n_blocks == 1 else half_of(max_shared_bytes)
         if has_registers and fits(layout, most):
             break
-    reads_grid = model.encoding.n_params > 0
     n_started = min(n_blocks, FEW_WARPS // n_warps) if reads_grid else n_blocks
     return FusedShape(layout, n_blocks, n_started)
 
