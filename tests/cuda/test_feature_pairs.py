@@ -59,6 +59,9 @@ def floats(encoding, x):
     return rows
 
 
+MOST_DOUBLED = 8 * 6e-7  # error where an angle was doubled three times
+
+
 @pytest.mark.parametrize(("n_dims", "n_frequencies"), [(3, 10), (1, 32)])
 def test_frequency(n_dims, n_frequencies):
     encoding = laws.create(
@@ -67,9 +70,13 @@ def test_frequency(n_dims, n_frequencies):
     encoding = encoding.padded(-(-(encoding.n_outputs + 1) // 16) * 16)
     x = np.random.default_rng(0).standard_normal((WARP, n_dims)).astype(np.float32) * 4
     x[: len(EXTREMES)] = np.array(EXTREMES, np.float32)[:, None]
-    np.testing.assert_allclose(pairs(encoding, x), floats(encoding, x), rtol=2**-11, atol=1e-6)
+    np.testing.assert_allclose(
+        pairs(encoding, x), floats(encoding, x), rtol=2**-11, atol=MOST_DOUBLED
+    )
     x[::2] = np.array([np.nan, np.inf, -np.inf, 1] * 4)[:, None]
     found = pairs(encoding, x)
     assert np.isnan(found[::2, 0]).reshape(4, 4)[:, :3].all()
     assert np.isfinite(found[:, 2:]).all()
-    np.testing.assert_allclose(found[1::2], floats(encoding, x)[1::2], rtol=2**-11, atol=1e-6)
+    np.testing.assert_allclose(
+        found[1::2], floats(encoding, x)[1::2], rtol=2**-11, atol=MOST_DOUBLED
+    )
